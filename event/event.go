@@ -1,0 +1,164 @@
+// Package event is the record: what an event is, how packet-ins become events, where they are kept and how every loss is
+// counted. Documents use ECS 9.x names with tapwall.* beside them; one shape serves the API, the CLI, files and the index.
+package event
+
+import "time"
+
+// Event is one document. Empty fields are left out of its JSON.
+type Event struct {
+	Timestamp   time.Time `json:"@timestamp"`
+	ECS         ECS       `json:"ecs"`
+	Event       Meta      `json:"event"`
+	Source      *Side     `json:"source,omitempty"`
+	Destination *Side     `json:"destination,omitempty"`
+	Network     *Network  `json:"network,omitempty"`
+	Observer    *Observer `json:"observer,omitempty"`
+	Rule        *Rule     `json:"rule,omitempty"`
+	Tapwall     Tapwall   `json:"tapwall"`
+	Related     *Related  `json:"related,omitempty"`
+}
+
+// ECS is the version of the field names.
+type ECS struct {
+	Version string `json:"version"`
+}
+
+// Meta is ECS event.*.
+type Meta struct {
+	ID       string    `json:"id"`
+	Sequence int64     `json:"sequence"`
+	Kind     string    `json:"kind"` // event | metric
+	Category []string  `json:"category,omitempty"`
+	Type     []string  `json:"type,omitempty"`
+	Action   string    `json:"action"` // policy-verdict | events-lost | …
+	Dataset  string    `json:"dataset"`
+	Module   string    `json:"module"`
+	Provider string    `json:"provider"`
+	Outcome  string    `json:"outcome,omitempty"`
+	Reason   string    `json:"reason,omitempty"`
+	Created  time.Time `json:"created"`
+}
+
+// Side is ECS source.* or destination.*: source is the initiator.
+type Side struct {
+	IP   string `json:"ip,omitempty"`
+	Port int    `json:"port,omitempty"`
+	MAC  string `json:"mac,omitempty"`
+}
+
+// Network is ECS network.*.
+type Network struct {
+	Type        string `json:"type,omitempty"`      // ipv4 | ipv6
+	Transport   string `json:"transport,omitempty"` // tcp, udp, icmp, ipv6-icmp, …
+	IANANumber  string `json:"iana_number,omitempty"`
+	Direction   string `json:"direction,omitempty"`
+	CommunityID string `json:"community_id,omitempty"`
+	Bytes       int64  `json:"bytes,omitempty"`
+	Packets     int64  `json:"packets,omitempty"`
+	VLAN        *VLAN  `json:"vlan,omitempty"`
+}
+
+// VLAN is ECS network.vlan.*.
+type VLAN struct {
+	ID string `json:"id"`
+}
+
+// Observer is ECS observer.*: the host and the port that saw the packet.
+type Observer struct {
+	Name         string `json:"name"`
+	SerialNumber string `json:"serial_number,omitempty"` // datapath id
+	Ingress      *Port  `json:"ingress,omitempty"`
+}
+
+// Port is ECS observer.ingress.
+type Port struct {
+	Interface Interface `json:"interface"`
+}
+
+// Interface is ECS observer.ingress.interface.
+type Interface struct {
+	Name string `json:"name,omitempty"`
+	ID   string `json:"id,omitempty"`
+}
+
+// Rule is ECS rule.*: ID is "policy/direction/rule", Ruleset the policy.
+type Rule struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Ruleset string `json:"ruleset,omitempty"`
+	Version string `json:"version,omitempty"`
+}
+
+// Related is ECS related.*.
+type Related struct {
+	IP []string `json:"ip,omitempty"`
+}
+
+// Tapwall holds what ECS has no name for.
+type Tapwall struct {
+	Schema      int       `json:"schema"`
+	Verdict     Verdict   `json:"verdict,omitempty"`
+	DropReason  string    `json:"drop_reason,omitempty"`
+	Direction   string    `json:"direction,omitempty"` // ingress | egress: which side decided
+	Enforcement string    `json:"enforcement,omitempty"`
+	Bridge      string    `json:"bridge,omitempty"`
+	Table       *int      `json:"table,omitempty"`
+	Cookie      string    `json:"cookie,omitempty"`
+	RuleID      *uint32   `json:"rule_id,omitempty"`
+	CT          *CT       `json:"ct,omitempty"`
+	TCP         *TCP      `json:"tcp,omitempty"`
+	Source      *Endpoint `json:"source,omitempty"`
+	Destination *Endpoint `json:"destination,omitempty"`
+	Decode      *Decode   `json:"decode,omitempty"`
+	Loss        *Loss     `json:"loss,omitempty"`
+}
+
+// CT is the connection tracking state of the packet.
+type CT struct {
+	State []string `json:"state,omitempty"`
+	Zone  int      `json:"zone,omitempty"`
+}
+
+// TCP holds the flags of the packet.
+type TCP struct {
+	Flags []string `json:"flags,omitempty"`
+}
+
+// Endpoint is what tapwall knows of one side.
+type Endpoint struct {
+	Name     string            `json:"name,omitempty"`
+	PortName string            `json:"port_name,omitempty"`
+	Labels   map[string]string `json:"labels,omitempty"`
+}
+
+// Decode says how far the packet could be read.
+type Decode struct {
+	Status string `json:"status"` // ok | partial | failed
+	Layer  string `json:"layer,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Loss tells of events that are missing from the record.
+type Loss struct {
+	Stage  string    `json:"stage"`
+	Class  string    `json:"class,omitempty"`
+	Reason string    `json:"reason"`
+	Count  int64     `json:"count"`
+	First  time.Time `json:"first"`
+	Last   time.Time `json:"last"`
+}
+
+// Verdict is tapwall.verdict.
+type Verdict string
+
+// The verdicts.
+const (
+	Forwarded   Verdict = "FORWARDED"
+	Dropped     Verdict = "DROPPED"
+	Rejected    Verdict = "REJECTED"
+	Audit       Verdict = "AUDIT"
+	Mirrored    Verdict = "MIRRORED"
+	Sampled     Verdict = "SAMPLED"
+	Quarantined Verdict = "QUARANTINED"
+	Errored     Verdict = "ERROR"
+)

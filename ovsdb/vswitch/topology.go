@@ -1,0 +1,110 @@
+// Package vswitch holds values of the Open_vSwitch database: an immutable snapshot of the topology that tapwall looks at
+// and the mirror rows that it wants. Column names are those of ovs-vswitchd.conf.db(5). It does no I/O.
+package vswitch
+
+// Topology is a snapshot of one host's database. It is immutable after it was published; a new snapshot replaces it whole.
+type Topology struct {
+	Host       string // Open_vSwitch.external_ids:system-id
+	OVSVersion string // Open_vSwitch.ovs_version
+	DBVersion  string // Open_vSwitch.db_version
+	// Generation grows with every snapshot of this process that differs from the one before.
+	Generation uint64
+	NextCfg    int64
+	CurCfg     int64
+	// Bridges by name.
+	Bridges map[string]*Bridge
+}
+
+// Bridge is one row of the Bridge table with its ports and mirrors.
+type Bridge struct {
+	UUID         string
+	Name         string
+	DatapathType string // "" = system, "netdev"
+	DatapathID   string // 16 hex digits, "" until known
+	FailMode     string // "", "standalone", "secure"
+	Protocols    []string
+	ExternalIDs  map[string]string
+	OtherConfig  map[string]string
+	// Controllers are the targets of the bridge's Controller rows.
+	Controllers []string
+	Ports       map[string]*Port // by Port.name
+	Mirrors     []*Mirror        // ordered by UUID
+}
+
+// Port is one row of the Port table. A port with more than one interface is a bond.
+type Port struct {
+	UUID        string
+	Name        string
+	Tag         *int // access VLAN; nil = trunk
+	Trunks      []int
+	VLANMode    string
+	ExternalIDs map[string]string
+	OtherConfig map[string]string
+	Interfaces  []*Interface // ordered by name
+}
+
+// Interface is one row of the Interface table.
+type Interface struct {
+	UUID        string
+	Name        string
+	Type        string // "", "internal", "patch", "vxlan", "dpdkvhostuser", "dummy", …
+	OFPort      int64  // 0 = not assigned yet, -1 = refused (see Error)
+	MACInUse    string
+	AdminState  string
+	LinkState   string
+	MTU         int64
+	Error       string
+	ExternalIDs map[string]string
+	Options     map[string]string
+}
+
+// Mirror is one row of the Mirror table as read back. Port references are resolved to names; a reference to a vanished port
+// is already gone from the row (the references are weak).
+type Mirror struct {
+	UUID          string
+	Name          string
+	SelectAll     bool
+	SelectSrcPort []string
+	SelectDstPort []string
+	SelectVLAN    []int
+	OutputPort    string // "" = none
+	OutputVLAN    *int
+	Snaplen       *int
+	Statistics    map[string]int64 // tx_packets, tx_bytes; empty = not programmed (yet)
+	ExternalIDs   map[string]string
+}
+
+// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface). A row without MarkOwner is foreign and is
+// never changed.
+const (
+	MarkOwner    = "tapwall-owner"     // always OwnerValue
+	MarkMirror   = "tapwall-mirror-id" // name of the Mirror resource
+	MarkSpecHash = "tapwall-spec-hash" // hash of the wanted row: equal hash and content = nothing to do
+	OwnerValue   = "tapwall"
+)
+
+// MirrorSpec is one wanted native mirror with the output port it needs. It is a value: equal specs want the same rows.
+type MirrorSpec struct {
+	Owner  string // name of the Mirror resource
+	Bridge string
+	// Name of the Mirror row.
+	Name string
+	// SelectAll mirrors every packet of the bridge and excludes the port lists.
+	SelectAll     bool
+	SelectSrcPort []string // port names, sorted: what enters the bridge there
+	SelectDstPort []string // port names, sorted: what leaves the bridge there
+	SelectVLAN    []int    // sorted
+	Output        OutputSpec
+}
+
+// OutputSpec is the output port of a mirror.
+type OutputSpec struct {
+	Port string // port name (at most 15 bytes)
+	// Create: tapwall makes the port and removes it with the last mirror that uses it. Without it the port must exist.
+	Create bool
+	// Type and Options of the created interface: "internal" without options, or "vxlan" with remote_ip, key, dst_port, ….
+	Type    string
+	Options map[string]string
+	// Tag makes the created port an access port so that copies leave untagged; nil = keep the tag.
+	Tag *int
+}

@@ -1,0 +1,214 @@
+// Package policy holds tapwall's resources as values: mirrors, policies, groups, endpoints; their validation; and the
+// reference evaluator that says what a policy set means for one packet. It knows nothing of OpenFlow, OVSDB or HTTP.
+package policy
+
+import "time"
+
+// Kind names a resource type as documents spell it.
+type Kind string
+
+// The kinds of API version v1.
+const (
+	KindMirror   Kind = "Mirror"
+	KindPolicy   Kind = "Policy"
+	KindGroup    Kind = "Group"
+	KindEndpoint Kind = "Endpoint"
+)
+
+// Meta is what every resource carries beside its spec. UID, Revision and CreatedAt are the server's.
+type Meta struct {
+	Name      string            `json:"name"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	UID       string            `json:"uid,omitempty"`
+	Revision  int64             `json:"revision,omitempty"`
+	CreatedAt time.Time         `json:"createdAt,omitzero"`
+}
+
+// Mirror is a virtual tap.
+type Mirror struct {
+	Meta
+	Spec MirrorSpec `json:"spec"`
+}
+
+// Policy is a set of firewall rules for the endpoints it applies to.
+type Policy struct {
+	Meta
+	Spec PolicySpec `json:"spec"`
+}
+
+// Group is a named set of peers.
+type Group struct {
+	Meta
+	Spec GroupSpec `json:"spec"`
+}
+
+// Endpoint adds labels and addresses to a port that OVSDB alone cannot tell.
+type Endpoint struct {
+	Meta
+	Spec EndpointSpec `json:"spec"`
+}
+
+// Selector chooses endpoints (or, as a peer, address ranges). Exactly one field is set, save that Except goes with CIDR.
+type Selector struct {
+	Port        string            `json:"port,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	VM          string            `json:"vm,omitempty"`
+	NeutronPort string            `json:"neutronPort,omitempty"`
+	MAC         string            `json:"mac,omitempty"`
+	VLAN        *int              `json:"vlan,omitempty"`
+	Bridge      string            `json:"bridge,omitempty"`
+	Group       string            `json:"group,omitempty"`
+	Entity      string            `json:"entity,omitempty"` // any | world
+	CIDR        string            `json:"cidr,omitempty"`
+	Except      []string          `json:"except,omitempty"`
+	FQDN        string            `json:"fqdn,omitempty"` // refused until names land
+}
+
+// GroupSpec lists members; a group may not contain groups, entities or names.
+type GroupSpec struct {
+	Members []Selector `json:"members"`
+}
+
+// EndpointSpec finds one port (by Match) and adds to what OVSDB says of it.
+type EndpointSpec struct {
+	Match     Selector          `json:"match"` // port | neutronPort | vm | mac
+	Labels    map[string]string `json:"labels,omitempty"`
+	MAC       string            `json:"mac,omitempty"` // where external_ids:attached-mac is absent
+	Addresses []string          `json:"addresses,omitempty"`
+}
+
+// Tier orders policies: a higher tier decides first.
+type Tier string
+
+// The tiers, highest first.
+const (
+	TierEmergency   Tier = "emergency"
+	TierSecurity    Tier = "security"
+	TierApplication Tier = "application"
+	TierBaseline    Tier = "baseline"
+)
+
+// Action is what a rule does with a new connection.
+type Action string
+
+// The actions. Pass and Reject come later and are refused by Validate.
+const (
+	Allow  Action = "allow"
+	Deny   Action = "deny"
+	Pass   Action = "pass"
+	Reject Action = "reject"
+)
+
+// PolicySpec is the firewall part of design §3.
+type PolicySpec struct {
+	Tier        Tier         `json:"tier,omitempty"`     // default application
+	Priority    *int         `json:"priority,omitempty"` // 0..65535, default 100; smaller first
+	Mode        string       `json:"mode,omitempty"`     // enforce (default); audit comes later
+	AppliesTo   []Selector   `json:"appliesTo"`
+	Ingress     []Rule       `json:"ingress,omitempty"`
+	Egress      []Rule       `json:"egress,omitempty"`
+	DefaultDeny *DefaultDeny `json:"defaultDeny,omitempty"`
+	NotBefore   *time.Time   `json:"notBefore,omitempty"` // comes later
+	ExpiresAt   *time.Time   `json:"expiresAt,omitempty"` // comes later
+}
+
+// DefaultDeny says for each direction whether being selected denies what no rule allows. A nil direction means "if the policy has
+// a rule of that direction".
+type DefaultDeny struct {
+	Ingress *bool `json:"ingress,omitempty"`
+	Egress  *bool `json:"egress,omitempty"`
+	Log     bool  `json:"log,omitempty"` // record what the default denies
+}
+
+// Rule is one rule of a policy. From is for ingress, To for egress; absent means every peer. Absent Services means every
+// protocol and port.
+type Rule struct {
+	Name     string     `json:"name"`
+	Action   Action     `json:"action"`
+	From     []Selector `json:"from,omitempty"`
+	To       []Selector `json:"to,omitempty"`
+	Services []Service  `json:"services,omitempty"`
+	Log      bool       `json:"log,omitempty"`
+}
+
+// Service is a protocol with destination ports. Ports are "80" or "8000-8099"; absent means all of the protocol.
+type Service struct {
+	Protocol string   `json:"protocol"` // tcp | udp | icmp | icmpv6
+	Ports    []string `json:"ports,omitempty"`
+}
+
+// MirrorSpec is a tap of design §3. What this version cannot do yet (filter, snaplen, sample, several targets, pcap, events, stopAfter)
+// is refused by Validate.
+type MirrorSpec struct {
+	Enabled   *bool          `json:"enabled,omitempty"` // default true
+	Sources   []Selector     `json:"sources"`
+	Exclude   []Selector     `json:"exclude,omitempty"`
+	Direction string         `json:"direction,omitempty"` // both (default) | fromSource | toSource
+	Filter    *MirrorFilter  `json:"filter,omitempty"`
+	Snaplen   int            `json:"snaplen,omitempty"`
+	Sample    *MirrorSample  `json:"sample,omitempty"`
+	Targets   []MirrorTarget `json:"targets"`
+	StopAfter *StopAfter     `json:"stopAfter,omitempty"`
+}
+
+// MirrorFilter comes later.
+type MirrorFilter struct {
+	Default string       `json:"default,omitempty"`
+	Rules   []FilterRule `json:"rules,omitempty"`
+}
+
+// FilterRule comes later.
+type FilterRule struct {
+	Priority  int      `json:"priority"`
+	Action    string   `json:"action"`
+	Protocol  string   `json:"protocol,omitempty"`
+	Src       []string `json:"src,omitempty"`
+	Dst       []string `json:"dst,omitempty"`
+	SrcPorts  []string `json:"srcPorts,omitempty"`
+	DstPorts  []string `json:"dstPorts,omitempty"`
+	Symmetric bool     `json:"symmetric,omitempty"`
+}
+
+// MirrorSample comes later.
+type MirrorSample struct {
+	Sessions            string `json:"sessions,omitempty"`
+	MaxPacketsPerSecond int    `json:"maxPacketsPerSecond,omitempty"`
+}
+
+// MirrorTarget is where copies go; exactly one field is set.
+type MirrorTarget struct {
+	Port   *PortTarget   `json:"port,omitempty"`
+	VXLAN  *VXLANTarget  `json:"vxlan,omitempty"`
+	Pcap   *PcapTarget   `json:"pcap,omitempty"`   // comes later
+	Events *EventsTarget `json:"events,omitempty"` // comes later
+}
+
+// PortTarget delivers to a local port, made on demand with Create.
+type PortTarget struct {
+	Name   string `json:"name"` // at most 15 bytes
+	Create bool   `json:"create,omitempty"`
+}
+
+// VXLANTarget delivers through a tunnel.
+type VXLANTarget struct {
+	Remote  string `json:"remote"`
+	VNI     *int   `json:"vni,omitempty"`     // 0..16777215; absent = derived from the name, shown in status
+	DstPort int    `json:"dstPort,omitempty"` // default 4789
+	Local   string `json:"local,omitempty"`
+}
+
+// PcapTarget comes later.
+type PcapTarget struct {
+	File   string `json:"file"`
+	Rotate string `json:"rotate,omitempty"`
+	Keep   int    `json:"keep,omitempty"`
+}
+
+// EventsTarget comes later.
+type EventsTarget struct{}
+
+// StopAfter comes later.
+type StopAfter struct {
+	Duration string `json:"duration,omitempty"`
+	Packets  int64  `json:"packets,omitempty"`
+}

@@ -1,0 +1,59 @@
+package policy
+
+// Phase says in one word what was observed of a resource.
+type Phase string
+
+// The phases. Nothing is Active that was not read back.
+const (
+	PhasePending  Phase = "Pending"
+	PhaseActive   Phase = "Active"
+	PhaseDegraded Phase = "Degraded"
+	PhaseStopped  Phase = "Stopped"
+	PhaseFailed   Phase = "Failed"
+)
+
+// Status is what was observed of a resource, over all hosts and per host.
+type Status struct {
+	Phase            Phase        `json:"phase"`
+	Reason           string       `json:"reason,omitempty"` // CamelCase code, e.g. SourceMissing
+	Message          string       `json:"message,omitempty"`
+	ObservedRevision int64        `json:"observedRevision"` // revision that is installed; behind Meta.Revision = not yet
+	Hosts            []HostStatus `json:"hosts,omitempty"`
+	Warnings         []Warning    `json:"warnings,omitempty"`
+}
+
+// HostStatus is the part of one host.
+type HostStatus struct {
+	Host     string           `json:"host"`
+	Bridges  []string         `json:"bridges,omitempty"`
+	Phase    Phase            `json:"phase"`
+	Reason   string           `json:"reason,omitempty"`
+	Message  string           `json:"message,omitempty"`
+	Observed int64            `json:"observedRevision"`
+	Counters map[string]int64 `json:"counters,omitempty"`
+	// Endpoints lists "bridge/port" of what the resource selects on this host: sources of a mirror, subjects of a policy, ports of an
+	// endpoint.
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Rules are the counters of a policy's rules.
+	Rules []RuleStatus `json:"rules,omitempty"`
+	// Target describes where a mirror delivers.
+	Target map[string]string `json:"target,omitempty"`
+}
+
+// RuleStatus is what one rule did on one host since its flows were installed.
+type RuleStatus struct {
+	Name      string    `json:"name"`
+	Direction Direction `json:"direction"`
+	Action    Action    `json:"action"`
+	ID        uint32    `json:"id"`      // as in reg11/reg12, ct_label and events
+	Packets   uint64    `json:"packets"` // first packets judged plus established packets passed
+	Bytes     uint64    `json:"bytes"`
+	Flows     int       `json:"flows"`
+}
+
+// Warning is something the user should know although the resource is valid.
+type Warning struct {
+	Code    string `json:"code"` // e.g. SHADOWED
+	Message string `json:"message"`
+	Rule    string `json:"rule,omitempty"` // "ingress/NAME" where it concerns one rule
+}

@@ -1,0 +1,46 @@
+package policy
+
+import "net/netip"
+
+// Workload is an endpoint as the firewall and the taps see it: a port of a managed bridge with what OVSDB and Endpoint resources say
+// of it, or (Remote) an Endpoint resource whose port is not on this host, of which only labels and addresses are known. It is immutable.
+type Workload struct {
+	// Key is the identity that survives a re-plug: external_ids:iface-id, else "bridge/port"; "endpoint/NAME" when Remote.
+	Key    string
+	Remote bool
+	Bridge string
+	Port   string
+	OFPort uint32 // 0 = not assigned
+	MAC    string // lower-case colon form; "" = unknown, so nothing can be addressed to it
+	VLAN   int    // access tag; 0 = untagged or trunk
+	// Endpoint is the name of the Endpoint resource that matched, if one did.
+	Endpoint string
+	// Labels: bridge, port, vlan (access ports), every external_ids key of the Interface, and those of the Endpoint resource,
+	// which win. LabelFrom says for each key "ovsdb" or "endpoint/NAME".
+	Labels    map[string]string
+	LabelFrom map[string]string
+	Addresses []netip.Addr // sorted
+}
+
+// Direction is seen from the endpoint that a policy applies to.
+type Direction string
+
+// The directions.
+const (
+	Ingress Direction = "ingress"
+	Egress  Direction = "egress"
+)
+
+// RuleRef names a rule, or the default of an endpoint where Rule is DefaultAllow or DefaultDeny (then Policy is the policy that isolates
+// the endpoint, first by name, or empty).
+type RuleRef struct {
+	Policy    string
+	Direction Direction
+	Rule      string
+}
+
+// Names of the defaults in a RuleRef. They cannot collide with rule names, which are DNS labels.
+const (
+	RuleDefaultAllow = "(default-allow)"
+	RuleDefaultDeny  = "(default-deny)"
+)
