@@ -44,6 +44,9 @@ type Engine interface {
 	// Wait blocks until revision of the resource (or its deletion, revision 0 = the state at call time without it) is installed on every
 	// connected host or failed there, or ctx ends (then ctx.Err()). It returns the status then.
 	Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error)
+	// Warnings are the cheap part of Plan, asked on every write: what the user should know of the changed resources (SHADOWED, unknown
+	// endpoints). It reads memory only; Plan compiles everything and is for dry runs.
+	Warnings(changes []Change) []policy.Warning
 	// Plan says what changes would do, without doing it.
 	Plan(ctx context.Context, changes []Change) (Plan, error)
 	// Hosts lists what is known of each host.
