@@ -1,0 +1,140 @@
+package lab
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Frame is one captured frame.
+type Frame struct {
+	At   time.Time
+	Data []byte
+}
+
+// Sink captures every frame that a device receives, as a monitoring tool would.
+type Sink struct {
+	fd     int
+	mu     sync.Mutex
+	frames []Frame
+	done   chan struct{}
+}
+
+// Capture opens a sink on a device of the namespace. Frames that the device sends itself are left out.
+func (l *Lab) Capture(ns NS, device string) (*Sink, error) {
+	s := &Sink{done: make(chan struct{})}
+	err := ns.Do(func() error {
+		ifi, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		all := int(binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL & 0xff}))
+		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+			return err
+		}
+		// The timeout lets Close end the reader, which a close of the descriptor alone does not.
+		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000}); err != nil {
+			return err
+		}
+		// Without auxiliary data the kernel hands VLAN tags over out of band and the frame looks untagged.
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+			return err
+		}
+		return unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: ifi.Index})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("capture on %s: %w", device, err)
+	}
+	stop := make(chan struct{})
+	go s.read(stop)
+	l.onClose(sync.OnceValue(func() error {
+		close(stop)
+		<-s.done
+		return unix.Close(s.fd)
+	}))
+	return s, nil
+}
+
+func (s *Sink) read(stop chan struct{}) {
+	defer close(s.done)
+	buf, oob := make([]byte, 65536), make([]byte, 256)
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		n, oobn, _, from, err := unix.Recvmsg(s.fd, buf, oob, 0)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
+			continue
+		}
+		data := slices.Clone(buf[:n])
+		if tci, ok := vlanTCI(oob[:oobn]); ok && n >= 12 {
+			data = slices.Concat(buf[:12], []byte{0x81, 0, byte(tci >> 8), byte(tci)}, buf[12:n])
+		}
+		s.mu.Lock()
+		s.frames = append(s.frames, Frame{time.Now(), data})
+		s.mu.Unlock()
+	}
+}
+
+// vlanTCI finds the tag in a tpacket_auxdata control message (packet(7)).
+func vlanTCI(oob []byte) (uint16, bool) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0, false
+	}
+	for _, m := range msgs {
+		if m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(m.Data) >= 20 {
+			status := binary.NativeEndian.Uint32(m.Data)
+			return binary.NativeEndian.Uint16(m.Data[16:]), status&unix.TP_STATUS_VLAN_VALID != 0
+		}
+	}
+	return 0, false
+}
+
+// Frames returns what came so far and matches keep (nil = everything).
+func (s *Sink) Frames(keep func(Frame) bool) []Frame {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Frame
+	for _, f := range s.frames {
+		if keep == nil || keep(f) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// ICMP keeps ICMP and ICMPv6 echo requests and replies, tagged or not.
+func ICMP(f Frame) bool {
+	d := f.Data
+	if len(d) < 14 {
+		return false
+	}
+	l3 := d[14:]
+	etherType := binary.BigEndian.Uint16(d[12:])
+	if etherType == 0x8100 && len(d) >= 18 {
+		etherType, l3 = binary.BigEndian.Uint16(d[16:]), d[18:]
+	}
+	switch {
+	case etherType == 0x0800 && len(l3) >= 21 && l3[9] == 1:
+		t := l3[int(l3[0]&15)*4]
+		return t == 0 || t == 8
+	case etherType == 0x86dd && len(l3) >= 41 && l3[6] == 58:
+		return l3[40] == 128 || l3[40] == 129
+	}
+	return false
+}
