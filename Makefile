@@ -1,0 +1,62 @@
+# The two commands of the README are `make demo` and `make test`; both install what is missing.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.cache/go/bin:$(PATH):/usr/sbin:/sbin
+export GOTOOLCHAIN := local
+GO ?= go
+FUZZTIME ?= 20s
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X github.com/tapwall/tapwall/internal/build.version=$(VERSION)
+
+.PHONY: all build deps test unit lab race lint fuzz bench generate check-generated demo demo-down clean
+
+all: build
+
+build: bin/tapwall
+
+bin/tapwall: deps
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapwall ./cmd/tapwall
+
+deps:
+	@scripts/deps.sh
+
+# Everything: lint, generated files, unit and switch layers under the race detector, then real traffic in the lab.
+test: deps lint check-generated race lab
+
+unit: deps
+	$(GO) test ./...
+
+race: deps
+	$(GO) test -race -short -timeout 20m $$($(GO) list ./... | grep -v /test/)
+
+# The lab runs the program as users do: a built binary, a real switch, real traffic.
+lab: bin/tapwall
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -timeout 40m ./test/...
+
+lint: deps
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+fuzz: deps
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+bench: bin/tapwall
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) run ./test/bench
+
+generate: deps
+	$(GO) generate ./...
+
+check-generated: generate
+	@git diff --exit-code -- docs/pipeline.md api/openapi.json || { echo "generated files are not current: commit the result of make generate"; exit 1; }
+
+# DEMO_EXIT=1 makes the demo end by itself, with an exit status that says whether everything was seen.
+demo: bin/tapwall
+	@$(GO) run ./test/demo $(if $(DEMO_EXIT),-exit) up
+
+demo-down:
+	@$(GO) run ./test/demo down
+
+clean:
+	rm -rf bin
