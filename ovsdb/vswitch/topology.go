@@ -9,8 +9,11 @@ type Topology struct {
 	DBVersion  string // Open_vSwitch.db_version
 	// Generation grows with every snapshot of this process that differs from the one before.
 	Generation uint64
-	NextCfg    int64
-	CurCfg     int64
+	// Structure grows only when something other than NextCfg, CurCfg and Mirror.Statistics differs: what is compiled from the
+	// topology depends on nothing else.
+	Structure uint64
+	NextCfg   int64
+	CurCfg    int64
 	// Bridges by name.
 	Bridges map[string]*Bridge
 }

@@ -1,0 +1,109 @@
+package ovsdb
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// DefaultEndpoint is where Debian's and upstream's packages put the database socket.
+const DefaultEndpoint = "unix:/var/run/openvswitch/db.sock"
+
+// Options configures a Client. The zero value connects to DefaultEndpoint.
+type Options struct {
+	// Endpoint is "unix:/absolute/path", "tcp:host:port" or "ssl:host:port", as in ovsdb(7). Empty means DefaultEndpoint.
+	Endpoint string
+	// TLS is required for ssl: and unused otherwise. Certificates made by ovs-pki carry no name that Go can verify: such a
+	// configuration sets InsecureSkipVerify together with a VerifyConnection that checks the chain.
+	TLS *tls.Config
+	// Logger receives connects, losses and repairs; nil discards.
+	Logger *slog.Logger
+
+	// BackoffMin and BackoffMax bound the pause before the next attempt, which doubles from the one to the other and starts
+	// again after a connection that worked. Defaults 50 ms and 2 s. There is no last attempt.
+	BackoffMin, BackoffMax time.Duration
+	// ProbeInterval is how often an empty transaction proves that the server answers; default 5 s.
+	ProbeInterval time.Duration
+	// ProbeTimeout is how long the answer may take before the connection counts as lost; default 2 s.
+	ProbeTimeout time.Duration
+	// Timeout bounds every other single step: connect with the initial download, one transaction, and the wait until
+	// ovs-vswitchd has caught up. Default 10 s.
+	Timeout time.Duration
+	// Coalesce is how long changes are gathered before a snapshot is made of them; default and maximum 2 ms.
+	Coalesce time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	if o.Endpoint == "" {
+		o.Endpoint = DefaultEndpoint
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	set(&o.BackoffMin, 50*time.Millisecond)
+	set(&o.BackoffMax, 2*time.Second)
+	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
+	set(&o.ProbeInterval, 5*time.Second)
+	set(&o.ProbeTimeout, 2*time.Second)
+	set(&o.Timeout, 10*time.Second)
+	set(&o.Coalesce, maxCoalesce)
+	o.Coalesce = min(o.Coalesce, maxCoalesce)
+	return o
+}
+
+const maxCoalesce = 2 * time.Millisecond
+
+func (o Options) validate() error {
+	_, addr, err := splitEndpoint(o.Endpoint)
+	if err != nil {
+		return err
+	}
+	// The library parses endpoints as URLs, so a path with a character that a URL gives a meaning to would silently become
+	// another path.
+	if u, err := url.Parse(o.Endpoint); err != nil || (u.Path != addr && u.Opaque != addr) {
+		return fmt.Errorf("%w %q: characters that mean something in a URL are not supported", ErrEndpoint, o.Endpoint)
+	}
+	if strings.HasPrefix(o.Endpoint, "ssl:") && o.TLS == nil {
+		return fmt.Errorf("%w %q: ssl needs a TLS configuration", ErrEndpoint, o.Endpoint)
+	}
+	return nil
+}
+
+// splitEndpoint returns the network and address that net.Dial takes. For ssl the network is "tcp".
+func splitEndpoint(endpoint string) (network, addr string, err error) {
+	scheme, rest, ok := strings.Cut(endpoint, ":")
+	bad := func(why string) (string, string, error) {
+		return "", "", fmt.Errorf("%w %q: %s", ErrEndpoint, endpoint, why)
+	}
+	if !ok {
+		return bad("want unix:/path, tcp:host:port or ssl:host:port")
+	}
+	switch scheme {
+	case "unix":
+		if !filepath.IsAbs(rest) {
+			return bad("a unix socket needs an absolute path")
+		}
+		return "unix", rest, nil
+	case "tcp", "ssl":
+		if _, port, err := net.SplitHostPort(rest); err != nil || port == "" {
+			return bad("want host:port")
+		}
+		return "tcp", rest, nil
+	default:
+		return bad("unknown scheme, want unix, tcp or ssl")
+	}
+}
+
+// ErrEndpoint says that Options.Endpoint cannot be used.
+var ErrEndpoint = errors.New("ovsdb: bad endpoint")

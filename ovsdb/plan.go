@@ -1,0 +1,307 @@
+package ovsdb
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+)
+
+// plan is the difference between a snapshot and what is wanted: pure, no I/O.
+type plan struct {
+	ops     []ovsdb.Operation // empty: nothing differs
+	results []MirrorResult
+	removed []string
+	missing []string
+	pending bool
+}
+
+// planner holds what is known while a plan is made.
+type planner struct {
+	plan
+	topo  *vswitch.Topology
+	specs []vswitch.MirrorSpec
+	order []int // of specs, sorted by key so that equal input gives equal output
+
+	rows    map[mirrorKey]*vswitch.Mirror // our rows; of several with one key the first by UUID
+	outputs map[portKey]*output
+	edits   map[string]*bridgeEdit // by bridge name
+	rowOps  []ovsdb.Operation
+	names   int
+}
+
+type portKey struct{ bridge, port string }
+
+// bridgeEdit gathers the changes of one bridge's sets.
+type bridgeEdit struct{ addPorts, delPorts, addMirrors, delMirrors []string }
+
+func makePlan(s *snapshot, d Desired) *plan {
+	p := &planner{
+		topo:    s.topo,
+		specs:   d.Mirrors,
+		rows:    map[mirrorKey]*vswitch.Mirror{},
+		outputs: map[portKey]*output{},
+		edits:   map[string]*bridgeEdit{},
+	}
+	p.results = make([]MirrorResult, len(p.specs))
+	p.order = make([]int, len(p.specs))
+	for i := range p.specs {
+		p.order[i] = i
+		p.results[i] = MirrorResult{Owner: p.specs[i].Owner, Bridge: p.specs[i].Bridge, Name: p.specs[i].Name}
+	}
+	slices.SortStableFunc(p.order, func(a, b int) int { return compareKeys(keyOf(&p.specs[a]), keyOf(&p.specs[b])) })
+
+	p.findRows()
+	p.checkSpecs()
+	p.checkOutputs()
+	p.checkLimit()
+	p.writeOutputs()
+	for _, i := range p.order {
+		if p.results[i].Code == CodeOK {
+			p.writeMirror(i)
+		}
+	}
+	p.removeOrphans()
+	p.setFailModes(d.FailModes)
+	p.finish(s.root)
+	return &p.plan
+}
+
+func (p *planner) fail(i int, code Code, format string, args ...any) {
+	p.results[i].Code, p.results[i].Message = code, fmt.Sprintf(format, args...)
+}
+
+func (p *planner) edit(bridge string) *bridgeEdit {
+	e := p.edits[bridge]
+	if e == nil {
+		e = &bridgeEdit{}
+		p.edits[bridge] = e
+	}
+	return e
+}
+
+func (p *planner) name() string {
+	p.names++
+	return fmt.Sprintf("row%d", p.names)
+}
+
+func (p *planner) findRows() {
+	for _, bridge := range p.topo.Bridges {
+		for _, m := range bridge.Mirrors {
+			if !ours(m.ExternalIDs) {
+				continue
+			}
+			key := mirrorKey{bridge.Name, m.ExternalIDs[vswitch.MarkMirror], m.Name}
+			if p.rows[key] == nil {
+				p.rows[key] = m
+			}
+		}
+	}
+}
+
+func (p *planner) checkSpecs() {
+	seen := map[mirrorKey]bool{}
+	for _, i := range p.order {
+		m := &p.specs[i]
+		if err := validate(m); err != nil {
+			p.fail(i, CodeInvalid, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			continue
+		}
+		if seen[keyOf(m)] {
+			p.fail(i, CodeInvalid, "another mirror has the same bridge, owner and name")
+			continue
+		}
+		seen[keyOf(m)] = true
+		if p.topo.Bridges[m.Bridge] == nil {
+			p.fail(i, CodeBridgeMissing, "there is no bridge %s", m.Bridge)
+		}
+	}
+}
+
+// checkLimit refuses new rows where ovs-vswitchd would ignore them. Rows that exist come first, then the others in order.
+func (p *planner) checkLimit() {
+	count := map[string]int{}
+	wanted := map[*vswitch.Mirror]bool{}
+	for i := range p.specs {
+		if m := p.rows[keyOf(&p.specs[i])]; m != nil {
+			wanted[m] = true
+		}
+	}
+	for name, bridge := range p.topo.Bridges {
+		for _, m := range bridge.Mirrors {
+			if !ours(m.ExternalIDs) || wanted[m] {
+				count[name]++
+			}
+		}
+	}
+	for _, i := range p.order {
+		m := &p.specs[i]
+		if p.results[i].Code != CodeOK || p.rows[keyOf(m)] != nil {
+			continue
+		}
+		if count[m.Bridge] >= MaxMirrors {
+			p.fail(i, CodeMirrorLimit, "bridge %s has %d mirrors already, the most that Open vSwitch runs", m.Bridge, count[m.Bridge])
+			continue
+		}
+		count[m.Bridge]++
+	}
+}
+
+// writeMirror makes the row of a spec, or changes the columns in which it differs.
+func (p *planner) writeMirror(i int) {
+	m := &p.specs[i]
+	bridge := p.topo.Bridges[m.Bridge]
+	out := p.outputs[portKey{m.Bridge, m.Output.Port}]
+	src, dst := p.present(bridge, m.SelectSrcPort), p.present(bridge, m.SelectDstPort)
+	vlans := slices.Compact(slices.Sorted(slices.Values(m.SelectVLAN)))
+	hash := specHash(m)
+
+	row := p.rows[keyOf(m)]
+	if row == nil {
+		name := p.name()
+		p.rowOps = append(p.rowOps, insertOp(tableMirror, name, ovsdb.Row{
+			"name":            m.Name,
+			"select_all":      m.SelectAll,
+			"select_src_port": portRefs(bridge, src),
+			"select_dst_port": portRefs(bridge, dst),
+			"select_vlan":     set(vlans),
+			"output_port":     uuids(out.ref),
+			"external_ids":    marks(m.Owner, hash),
+		}))
+		e := p.edit(m.Bridge)
+		e.addMirrors = append(e.addMirrors, name)
+		return
+	}
+
+	change := ovsdb.Row{}
+	if row.SelectAll != m.SelectAll {
+		change["select_all"] = m.SelectAll
+	}
+	if !slices.Equal(row.SelectSrcPort, src) {
+		change["select_src_port"] = portRefs(bridge, src)
+	}
+	if !slices.Equal(row.SelectDstPort, dst) {
+		change["select_dst_port"] = portRefs(bridge, dst)
+	}
+	if !slices.Equal(row.SelectVLAN, vlans) {
+		change["select_vlan"] = set(vlans)
+	}
+	if row.OutputPort != m.Output.Port {
+		change["output_port"] = uuids(out.ref)
+	}
+	if row.OutputVLAN != nil {
+		change["output_vlan"] = set[int](nil)
+	}
+	if row.Snaplen != nil {
+		change["snaplen"] = set[int](nil)
+	}
+	if len(change) > 0 {
+		p.rowOps = append(p.rowOps, updateOp(tableMirror, row.UUID, change))
+	}
+	if row.ExternalIDs[vswitch.MarkSpecHash] != hash {
+		p.rowOps = append(p.rowOps, markOp(tableMirror, row.UUID, hash))
+	}
+}
+
+// present returns those of the named ports that the bridge has, sorted.
+func (p *planner) present(bridge *vswitch.Bridge, names []string) []string {
+	var out []string
+	for _, n := range names {
+		if bridge.Ports[n] != nil {
+			out = append(out, n)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func portRefs(bridge *vswitch.Bridge, names []string) ovsdb.OvsSet {
+	refs := make([]string, 0, len(names))
+	for _, n := range names {
+		refs = append(refs, bridge.Ports[n].UUID)
+	}
+	return uuids(refs...)
+}
+
+// removeOrphans removes marked mirrors and ports that no spec stands for. A spec that failed keeps what it has.
+func (p *planner) removeOrphans() {
+	keep := map[*vswitch.Mirror]bool{}
+	used := map[portKey]bool{}
+	for i := range p.specs {
+		m := &p.specs[i]
+		if row := p.rows[keyOf(m)]; row != nil {
+			keep[row] = true
+		}
+		used[portKey{m.Bridge, m.Output.Port}] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.topo.Bridges)) {
+		bridge := p.topo.Bridges[name]
+		for _, m := range bridge.Mirrors {
+			if ours(m.ExternalIDs) && !keep[m] {
+				e := p.edit(name)
+				e.delMirrors = append(e.delMirrors, m.UUID)
+				p.removed = append(p.removed, "mirror "+name+"/"+m.Name)
+			}
+		}
+		for _, portName := range slices.Sorted(maps.Keys(bridge.Ports)) {
+			port := bridge.Ports[portName]
+			if !madeForMirror(port) || used[portKey{name, portName}] {
+				continue
+			}
+			e := p.edit(name)
+			e.delPorts = append(e.delPorts, port.UUID)
+			p.removed = append(p.removed, "port "+name+"/"+portName)
+		}
+	}
+}
+
+func (p *planner) setFailModes(modes map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(modes)) {
+		bridge := p.topo.Bridges[name]
+		switch mode := modes[name]; {
+		case bridge == nil:
+			p.missing = append(p.missing, name)
+		case bridge.FailMode == mode:
+		case mode == "":
+			p.rowOps = append(p.rowOps, updateOp(tableBridge, bridge.UUID, ovsdb.Row{"fail_mode": set[string](nil)}))
+		default:
+			p.rowOps = append(p.rowOps, updateOp(tableBridge, bridge.UUID, ovsdb.Row{"fail_mode": set([]string{mode})}))
+		}
+	}
+}
+
+// finish puts the operations in order: preconditions, rows, the sets of the bridges, the request for a confirmation.
+func (p *planner) finish(root string) {
+	var sets []ovsdb.Operation
+	for _, name := range slices.Sorted(maps.Keys(p.edits)) {
+		bridge, e := p.topo.Bridges[name], p.edits[name]
+		if len(e.addMirrors)+len(e.delMirrors) > 0 {
+			// Without this, a transaction whose answer was lost and that is done after all would make the rows twice.
+			seen := make([]string, 0, len(bridge.Mirrors))
+			for _, m := range bridge.Mirrors {
+				seen = append(seen, m.UUID)
+			}
+			p.ops = append(p.ops, waitOp(tableBridge, bridge.UUID, "mirrors", uuids(seen...)))
+		}
+		var mutations []ovsdb.Mutation
+		mutate := func(column string, mutator ovsdb.Mutator, refs []string) {
+			if len(refs) > 0 {
+				mutations = append(mutations, ovsdb.Mutation{Column: column, Mutator: mutator, Value: uuids(refs...)})
+			}
+		}
+		mutate("mirrors", ovsdb.MutateOperationDelete, e.delMirrors)
+		mutate("ports", ovsdb.MutateOperationDelete, e.delPorts)
+		mutate("ports", ovsdb.MutateOperationInsert, e.addPorts)
+		mutate("mirrors", ovsdb.MutateOperationInsert, e.addMirrors)
+		sets = append(sets, mutateOp(tableBridge, bridge.UUID, mutations...))
+	}
+	p.ops = append(p.ops, p.rowOps...)
+	p.ops = append(p.ops, sets...)
+	if len(p.ops) > 0 {
+		p.ops = append(p.ops, cfgOps(root)...)
+	}
+}

@@ -1,0 +1,188 @@
+package ovsdb
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/ovn-kubernetes/libovsdb/model"
+)
+
+const (
+	databaseName = "Open_vSwitch"
+
+	tableRoot       = "Open_vSwitch"
+	tableBridge     = "Bridge"
+	tablePort       = "Port"
+	tableInterface  = "Interface"
+	tableMirror     = "Mirror"
+	tableController = "Controller"
+)
+
+// The row types below name the columns that are monitored, and no other: the library refuses to connect when the server's schema
+// lacks one of them, and a column that nobody reads costs memory and wake-ups (Interface.statistics would alone be most of the
+// traffic). All of them are in every schema since Open vSwitch 2.13.
+//
+// Each type clones itself because the library's general way is a detour through JSON for every row that changes.
+
+type rootRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Bridges     []string          `ovsdb:"bridges"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+	OVSVersion  *string           `ovsdb:"ovs_version"`
+	DBVersion   *string           `ovsdb:"db_version"`
+	NextCfg     int               `ovsdb:"next_cfg"`
+	CurCfg      int               `ovsdb:"cur_cfg"`
+}
+
+type bridgeRow struct {
+	UUID         string            `ovsdb:"_uuid"`
+	Name         string            `ovsdb:"name"`
+	DatapathType string            `ovsdb:"datapath_type"`
+	DatapathID   *string           `ovsdb:"datapath_id"`
+	FailMode     *string           `ovsdb:"fail_mode"`
+	Protocols    []string          `ovsdb:"protocols"`
+	ExternalIDs  map[string]string `ovsdb:"external_ids"`
+	OtherConfig  map[string]string `ovsdb:"other_config"`
+	Controller   []string          `ovsdb:"controller"`
+	Ports        []string          `ovsdb:"ports"`
+	Mirrors      []string          `ovsdb:"mirrors"`
+}
+
+type portRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Name        string            `ovsdb:"name"`
+	Tag         *int              `ovsdb:"tag"`
+	Trunks      []int             `ovsdb:"trunks"`
+	VLANMode    *string           `ovsdb:"vlan_mode"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+	OtherConfig map[string]string `ovsdb:"other_config"`
+	Interfaces  []string          `ovsdb:"interfaces"`
+}
+
+type interfaceRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Name        string            `ovsdb:"name"`
+	Type        string            `ovsdb:"type"`
+	OFPort      *int              `ovsdb:"ofport"`
+	MACInUse    *string           `ovsdb:"mac_in_use"`
+	AdminState  *string           `ovsdb:"admin_state"`
+	LinkState   *string           `ovsdb:"link_state"`
+	MTU         *int              `ovsdb:"mtu"`
+	Error       *string           `ovsdb:"error"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+	Options     map[string]string `ovsdb:"options"`
+}
+
+type mirrorRow struct {
+	UUID          string            `ovsdb:"_uuid"`
+	Name          string            `ovsdb:"name"`
+	SelectAll     bool              `ovsdb:"select_all"`
+	SelectSrcPort []string          `ovsdb:"select_src_port"`
+	SelectDstPort []string          `ovsdb:"select_dst_port"`
+	SelectVLAN    []int             `ovsdb:"select_vlan"`
+	OutputPort    *string           `ovsdb:"output_port"`
+	OutputVLAN    *int              `ovsdb:"output_vlan"`
+	Snaplen       *int              `ovsdb:"snaplen"`
+	Statistics    map[string]int    `ovsdb:"statistics"`
+	ExternalIDs   map[string]string `ovsdb:"external_ids"`
+}
+
+type controllerRow struct {
+	UUID   string `ovsdb:"_uuid"`
+	Target string `ovsdb:"target"`
+}
+
+// rowTypes is a new value for every caller: the library keeps the map.
+func rowTypes() map[string]model.Model {
+	return map[string]model.Model{
+		tableRoot:       &rootRow{},
+		tableBridge:     &bridgeRow{},
+		tablePort:       &portRow{},
+		tableInterface:  &interfaceRow{},
+		tableMirror:     &mirrorRow{},
+		tableController: &controllerRow{},
+	}
+}
+
+// columns lists the columns of a row type except _uuid, which is implied.
+func columns(row model.Model) []string {
+	t := reflect.TypeOf(row).Elem()
+	var names []string
+	for i := range t.NumField() {
+		if name := t.Field(i).Tag.Get("ovsdb"); name != "" && name != "_uuid" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func clonePtr[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
+}
+
+func (r *rootRow) CloneModel() model.Model {
+	c := *r
+	c.Bridges = slices.Clone(r.Bridges)
+	c.ExternalIDs = maps.Clone(r.ExternalIDs)
+	c.OVSVersion, c.DBVersion = clonePtr(r.OVSVersion), clonePtr(r.DBVersion)
+	return &c
+}
+
+func (r *bridgeRow) CloneModel() model.Model {
+	c := *r
+	c.DatapathID, c.FailMode = clonePtr(r.DatapathID), clonePtr(r.FailMode)
+	c.Protocols = slices.Clone(r.Protocols)
+	c.ExternalIDs, c.OtherConfig = maps.Clone(r.ExternalIDs), maps.Clone(r.OtherConfig)
+	c.Controller = slices.Clone(r.Controller)
+	c.Ports = slices.Clone(r.Ports)
+	c.Mirrors = slices.Clone(r.Mirrors)
+	return &c
+}
+
+func (r *portRow) CloneModel() model.Model {
+	c := *r
+	c.Tag, c.VLANMode = clonePtr(r.Tag), clonePtr(r.VLANMode)
+	c.Trunks = slices.Clone(r.Trunks)
+	c.ExternalIDs, c.OtherConfig = maps.Clone(r.ExternalIDs), maps.Clone(r.OtherConfig)
+	c.Interfaces = slices.Clone(r.Interfaces)
+	return &c
+}
+
+func (r *interfaceRow) CloneModel() model.Model {
+	c := *r
+	c.OFPort, c.MTU = clonePtr(r.OFPort), clonePtr(r.MTU)
+	c.MACInUse, c.Error = clonePtr(r.MACInUse), clonePtr(r.Error)
+	c.AdminState, c.LinkState = clonePtr(r.AdminState), clonePtr(r.LinkState)
+	c.ExternalIDs, c.Options = maps.Clone(r.ExternalIDs), maps.Clone(r.Options)
+	return &c
+}
+
+func (r *mirrorRow) CloneModel() model.Model {
+	c := *r
+	c.SelectSrcPort, c.SelectDstPort = slices.Clone(r.SelectSrcPort), slices.Clone(r.SelectDstPort)
+	c.SelectVLAN = slices.Clone(r.SelectVLAN)
+	c.OutputPort, c.OutputVLAN, c.Snaplen = clonePtr(r.OutputPort), clonePtr(r.OutputVLAN), clonePtr(r.Snaplen)
+	c.Statistics, c.ExternalIDs = maps.Clone(r.Statistics), maps.Clone(r.ExternalIDs)
+	return &c
+}
+
+func (r *controllerRow) CloneModel() model.Model {
+	c := *r
+	return &c
+}
+
+func (r *rootRow) CloneModelInto(m model.Model)   { *m.(*rootRow) = *r.CloneModel().(*rootRow) }
+func (r *bridgeRow) CloneModelInto(m model.Model) { *m.(*bridgeRow) = *r.CloneModel().(*bridgeRow) }
+func (r *portRow) CloneModelInto(m model.Model)   { *m.(*portRow) = *r.CloneModel().(*portRow) }
+func (r *interfaceRow) CloneModelInto(m model.Model) {
+	*m.(*interfaceRow) = *r.CloneModel().(*interfaceRow)
+}
+func (r *mirrorRow) CloneModelInto(m model.Model) { *m.(*mirrorRow) = *r.CloneModel().(*mirrorRow) }
+func (r *controllerRow) CloneModelInto(m model.Model) {
+	*m.(*controllerRow) = *r.CloneModel().(*controllerRow)
+}
