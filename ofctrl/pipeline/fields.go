@@ -1,0 +1,106 @@
+package pipeline
+
+import "github.com/tapwall/tapwall/ofctrl/flow"
+
+// Field is a named part of a register, of ct_mark or of ct_label.
+type Field struct {
+	Name string
+	flow.SubField
+	Doc string
+}
+
+// The register fields. reg0–reg7 are left to others (Neutron's agent uses reg3–reg7 on a bridge that tapwall is a guest on).
+var (
+	SourceEndpoint      = Field{"source endpoint", sub(flow.Reg8, 0, 32), "endpoint id of the sender; 0 = not an endpoint"}
+	DestinationEndpoint = Field{"destination endpoint", sub(flow.Reg9, 0, 32), "endpoint id of the receiver; 0 = not an endpoint"}
+	ZoneVLAN            = Field{"zone: VLAN", sub(flow.Reg10, 0, 12), "VLAN of the packet, 0 = untagged"}
+	ZoneBridge          = Field{"zone: bridge", sub(flow.Reg10, 12, 4), "0xE minus the index of the bridge"}
+	CtZone              = Field{"zone", sub(flow.Reg10, 0, 16), "conntrack zone"}
+	EgressRule          = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
+	IngressRule         = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
+	EgressVerdict       = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
+	IngressVerdict      = Field{"ingress verdict", sub(flow.Reg13, 6, 2), "0 none, 1 allow, 2 drop, 3 reject"}
+	Sampled             = Field{"sampled", sub(flow.Reg13, 8, 1), "reserved for sampling"}
+	EgressLog           = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
+	Audit               = Field{"audit", sub(flow.Reg13, 10, 1), "reserved for audit mode"}
+	IngressLog          = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
+	Recorded            = Field{"recorded", sub(flow.Reg13, 12, 1), "this packet was copied to the controller; COMMIT remembers it"}
+	PickedUp            = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
+	Done                = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
+	ForwardDefault      = Field{"forward by default", sub(flow.Reg14, 0, 1), "PICKUP: allowed as initiator by defaults only"}
+	ProbeTag            = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
+)
+
+// The fields of ct_mark; all writes are masked.
+var (
+	MarkOurs     = Field{"ours", sub(flow.CtMark, 0, 1), "committed by tapwall"}
+	MarkLogged   = Field{"logged", sub(flow.CtMark, 1, 1), "a record of the connection was sent"}
+	MarkPickedUp = Field{"picked up", sub(flow.CtMark, 2, 1), "committed in the middle of the connection"}
+	MarkAudit    = Field{"audit", sub(flow.CtMark, 3, 1), "reserved for audit mode"}
+	MarkSampled  = Field{"sampled", sub(flow.CtMark, 8, 1), "reserved for sampling"}
+	MarkTaps     = Field{"tap set", sub(flow.CtMark, 16, 8), "reserved for mirrors by connection"}
+)
+
+// The fields of ct_label.
+var (
+	LabelIngress    = Field{"ingress rule", sub(flow.CtLabel, 0, 32), "id that allowed the connection on the responder's side"}
+	LabelEgress     = Field{"egress rule", sub(flow.CtLabel, 32, 32), "id that allowed the connection on the initiator's side"}
+	LabelGeneration = Field{"set generation", sub(flow.CtLabel, 64, 16), "reserved"}
+)
+
+// Fields returns every declared field, grouped by the field it is a part of. The two halves of the zone are listed instead of the
+// whole.
+func Fields() []Field {
+	return []Field{
+		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, EgressRule, IngressRule,
+		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Done,
+		ForwardDefault, ProbeTag,
+		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
+		LabelIngress, LabelEgress, LabelGeneration,
+	}
+}
+
+func sub(f flow.FieldID, ofs, bits uint16) flow.SubField {
+	return flow.SubField{Field: f, Ofs: ofs, Bits: bits}
+}
+
+// Load returns the action that writes v into the field.
+func (f Field) Load(v uint64) flow.Action { return flow.Load{Dst: f.SubField, Value: v} }
+
+// Is returns m narrowed to packets in which the field equals v, keeping what m says of the other bits.
+func (f Field) Is(m flow.Match, v uint64) flow.Match {
+	return f.IsMasked(m, v, flow.Ones(int(f.Bits)).Lo)
+}
+
+// IsMasked is Is for the bits of mask only; bit 0 of mask is the lowest bit of the field.
+func (f Field) IsMasked(m flow.Match, v, mask uint64) flow.Match {
+	value, bits := flow.U64(v&mask).Shl(int(f.Ofs)), flow.U64(mask).Shl(int(f.Ofs))
+	if t, ok := m.Get(f.Field); ok {
+		value, bits = t.Value.And(bits.Not()).Or(value), t.Mask.Or(bits)
+	}
+	return m.WithMasked(f.Field, value, bits)
+}
+
+// Verdict is what EGRESS or INGRESS decided, as EgressVerdict and IngressVerdict hold it.
+type Verdict uint8
+
+// The verdicts. None means that no flow of the table matched; it is treated as a drop.
+const (
+	VerdictNone   Verdict = 0
+	VerdictAllow  Verdict = 1
+	VerdictDrop   Verdict = 2
+	VerdictReject Verdict = 3 // reserved
+)
+
+// String returns the verdict as the documents spell it.
+func (v Verdict) String() string {
+	switch v {
+	case VerdictAllow:
+		return "allow"
+	case VerdictDrop:
+		return "drop"
+	case VerdictReject:
+		return "reject"
+	}
+	return "none"
+}

@@ -1,0 +1,250 @@
+package pipeline
+
+import "github.com/tapwall/tapwall/ofctrl/flow"
+
+// Options choose among the variants of the fixed flows.
+type Options struct {
+	// BridgeIndex is 0..MaxBridges-1.
+	BridgeIndex int
+	// Pickup adds the tables of the pickup window and lets STATE use them.
+	Pickup bool
+	// GuardGroupFrames drops IP packets to one receiver in frames to many (broadcast or multicast dl_dst), by which a sender could
+	// reach a receiver without being judged as its peer. The price is directed broadcast (10.0.0.255 and the like). It is on
+	// while any policy guards ingress.
+	GuardGroupFrames bool
+	// TrackUnmanaged sends traffic between two stations that are not endpoints through conntrack too. It is needed while the MAC
+	// address of an endpoint is unknown: replies to it are then indistinguishable from such traffic, and conntrack must see both
+	// directions of a connection or declares it invalid.
+	TrackUnmanaged bool
+}
+
+// Fixed returns the flows that depend on no policy and no endpoint, ordered by table and falling priority. All bear the kinds
+// CookieSystem, CookieDrop or CookieDefault.
+func Fixed(o Options) []flow.Flow {
+	var p program
+	p.entry()
+	p.destination(o)
+	p.pre(o)
+	p.state(o)
+	p.defaults(o)
+	p.gates()
+	p.verdict()
+	p.recheck()
+	p.commit()
+	if o.Pickup {
+		p.pickup()
+	}
+	return p.flows
+}
+
+// program collects flows.
+type program struct{ flows []flow.Flow }
+
+func (p *program) add(table uint8, priority uint16, c flow.Cookie, m flow.Match, actions ...flow.Action) {
+	p.flows = append(p.flows, flow.Flow{Table: table, Priority: priority, Cookie: c, Match: m, Actions: actions})
+}
+
+// system adds a flow whose counter has no meaning of its own.
+func (p *program) system(table uint8, priority uint16, m flow.Match, actions ...flow.Action) {
+	p.add(table, priority, SystemCookie(table, ItemNone), m, actions...)
+}
+
+// drop adds a flow without actions.
+func (p *program) drop(table uint8, priority uint16, r DropReason, m flow.Match) {
+	p.add(table, priority, r.Cookie(), m)
+}
+
+func table(t uint8) flow.Action { return flow.Resubmit{Port: flow.PortInPort, Table: t} }
+func goTo(t uint8) flow.Action  { return flow.GotoTable{Table: t} }
+
+func (p *program) entry() {
+	p.system(TableEntry, 1, nil, table(TableSource))
+	p.drop(TableSource, 0, DropUnknownPort, nil)
+	p.system(TableSpoof, 0, nil, goTo(TableDestination))
+}
+
+func (p *program) destination(o Options) {
+	if o.GuardGroupFrames {
+		pass := goTo(TablePre)
+		ip, ip6 := group(EthIPv4), group(EthIPv6)
+		p.system(TableDestination, 200, ip.WithMasked(flow.IPDst, flow.U64(0xe0000000), flow.U64(0xf0000000)), pass)
+		p.system(TableDestination, 200, ip.With(flow.IPDst, flow.U64(0xffffffff)), pass)
+		p.system(TableDestination, 200, ip6.WithMasked(flow.IPv6Dst, flow.U128{Hi: 0xff << 56}, flow.U128{Hi: 0xff << 56}), pass)
+		p.drop(TableDestination, 190, DropGroupUnicast, ip)
+		p.drop(TableDestination, 190, DropGroupUnicast, ip6)
+	}
+	p.system(TableDestination, 0, nil, goTo(TablePre))
+}
+
+// pre holds what goes on without conntrack. Each item has its own counter.
+func (p *program) pre(o Options) {
+	exit := goTo(TableExit)
+	item := func(priority uint16, i Item, m flow.Match) {
+		p.add(TablePre, priority, SystemCookie(TablePre, i), m, exit)
+	}
+	// A packet may arrive with the tracking state of another switch or of the host; conntrack would not look at it again.
+	p.system(TablePre, 600, CtState(nil, 0, 0), flow.CTClear{}, table(TablePre))
+	item(500, ItemARP, etherType(EthARP))
+	for t := uint64(133); t <= 136; t++ { // RFC 4861: router and neighbour solicitation and advertisement
+		item(500, ItemND, icmpv6(t))
+	}
+	for _, t := range []uint64{130, 131, 132, 143} { // RFC 2710, RFC 3810
+		item(500, ItemMLD, icmpv6(t))
+	}
+	// An endpoint may ask for an address, but not reach another endpoint's port 67 this way; answers come from outside.
+	item(400, ItemDHCP, DestinationEndpoint.Is(udp(EthIPv4, 68, 67), 0))
+	item(400, ItemDHCP, SourceEndpoint.Is(udp(EthIPv4, 67, 68), 0))
+	item(400, ItemDHCP, DestinationEndpoint.Is(udp(EthIPv6, 546, 547), 0))
+	item(400, ItemDHCP, SourceEndpoint.Is(udp(EthIPv6, 547, 546), 0))
+	if !o.TrackUnmanaged {
+		item(300, ItemUnmanaged, DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0))
+	}
+	ct := flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}
+	p.system(TablePre, 100, etherType(EthIPv4), ct)
+	p.system(TablePre, 100, etherType(EthIPv6), ct)
+	item(0, ItemNonIP, nil)
+}
+
+func (p *program) state(o Options) {
+	p.drop(TableState, 200, DropInvalid, CtState(nil, flow.CtInv, flow.CtInv))
+	p.system(TableState, 190, CtState(nil, flow.CtEst, flow.CtEst), goTo(TableLiveEgress))
+	p.system(TableState, 190, CtState(nil, flow.CtRel, flow.CtRel|flow.CtNew), goTo(TableLiveEgress))
+	// OVS's userspace conntrack takes a lone ACK for the start of a connection; only a SYN is one.
+	for _, ether := range []uint64{EthIPv4, EthIPv6} {
+		m := CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew)
+		if o.Pickup {
+			p.system(TableState, 150, m, goTo(TablePickup))
+		} else {
+			p.drop(TableState, 150, DropOutOfState, m)
+		}
+	}
+	p.system(TableState, 100, CtState(nil, flow.CtNew, flow.CtNew), judge()...)
+	p.drop(TableState, 0, DropUntracked, nil)
+}
+
+// judge evaluates both policies and acts on the verdict.
+func judge() []flow.Action {
+	return []flow.Action{table(TableEgress), table(TableIngress), table(TableVerdict)}
+}
+
+// defaults allow the side that has no endpoint.
+func (p *program) defaults(o Options) {
+	none := NewCookie(CookieDefault, IDNoEndpoint)
+	p.add(TableEgress, PriorityDefault, none, SourceEndpoint.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
+	p.add(TableIngress, PriorityDefault, none, DestinationEndpoint.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	if o.Pickup {
+		none = NewCookie(CookiePickup, IDNoEndpoint)
+		p.add(TableEgressReversed, PriorityDefault, none, DestinationEndpoint.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
+		p.add(TableIngressReversed, PriorityDefault, none, SourceEndpoint.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	}
+}
+
+// Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and whether a record is wanted.
+func Decide(ingress bool, v Verdict, id uint32, log bool) []flow.Action {
+	verdict, rule, logBit := EgressVerdict, EgressRule, EgressLog
+	if ingress {
+		verdict, rule, logBit = IngressVerdict, IngressRule, IngressLog
+	}
+	actions := []flow.Action{verdict.Load(uint64(v)), rule.Load(uint64(id))}
+	if log {
+		actions = append(actions, logBit.Load(1))
+	}
+	return actions
+}
+
+// Gate returns the flow that passes established connections which id allowed; ingress chooses the side.
+func Gate(ingress bool, c flow.Cookie, id uint32) flow.Flow {
+	f := flow.Flow{Table: TableLiveEgress, Priority: PriorityGate, Cookie: c}
+	label, next := LabelEgress, TableLiveIngress
+	if ingress {
+		f.Table, label, next = TableLiveIngress, LabelIngress, TableExit
+	}
+	f.Match = label.Is(nil, uint64(id))
+	f.Actions = []flow.Action{goTo(next)}
+	return f
+}
+
+// gates are those of sides without an endpoint. They stay open only while there is none: when a station becomes an endpoint, its
+// connections miss the gate and are judged, without touching those of other stations. The initiator is the sender of a packet
+// unless it is a reply (+rpl).
+func (p *program) gates() {
+	none := NewCookie(CookieDefault, IDNoEndpoint)
+	for _, ingress := range []bool{false, true} {
+		initiator, responder := SourceEndpoint, DestinationEndpoint
+		if ingress {
+			initiator, responder = responder, initiator
+		}
+		f := Gate(ingress, none, IDNoEndpoint)
+		p.add(f.Table, f.Priority, f.Cookie, CtState(initiator.Is(f.Match, 0), 0, flow.CtRpl), f.Actions...)
+		p.add(f.Table, f.Priority, f.Cookie, CtState(responder.Is(f.Match, 0), flow.CtRpl, flow.CtRpl), f.Actions...)
+		p.system(f.Table, 0, nil, goTo(TableRecheck))
+	}
+}
+
+func (p *program) verdict() {
+	send := func(r CopyReason) flow.Action {
+		return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: MeterLog}
+	}
+	denied := EgressVerdict.Is(nil, uint64(VerdictDrop))
+	p.add(TableVerdict, 400, DropEgress.Cookie(), EgressLog.Is(denied, 1), send(CopyEgressDrop))
+	p.drop(TableVerdict, 390, DropEgress, denied)
+	denied = IngressVerdict.Is(nil, uint64(VerdictDrop))
+	p.add(TableVerdict, 380, DropIngress.Cookie(), IngressLog.Is(denied, 1), send(CopyIngressDrop))
+	p.drop(TableVerdict, 370, DropIngress, denied)
+
+	// One record per connection: a one-way UDP stream stays +new for ever, and a re-check is not a new connection.
+	allowed := bothAllow()
+	unlogged := MarkLogged.Is(allowed, 0)
+	record := []flow.Action{send(CopyAllow), Recorded.Load(1), table(TableCommit)}
+	p.system(TableVerdict, 320, EgressLog.Is(unlogged, 1), record...)
+	p.system(TableVerdict, 310, IngressLog.Is(unlogged, 1), record...)
+	p.system(TableVerdict, 300, allowed, table(TableCommit))
+	p.drop(TableVerdict, 0, DropUndecided, nil)
+}
+
+// reasonAction is OFPR_ACTION (OpenFlow 1.3.5 §7.4.1).
+const reasonAction = 1
+
+func bothAllow() flow.Match {
+	return IngressVerdict.Is(EgressVerdict.Is(nil, uint64(VerdictAllow)), uint64(VerdictAllow))
+}
+
+func (p *program) recheck() {
+	// An error message about a connection whose rule is gone has no tuple to judge; it waits for the connection itself.
+	p.drop(TableRecheck, 300, DropStaleRelated, CtState(nil, flow.CtRel, flow.CtRel|flow.CtEst))
+	// Policy is judged from the initiator's view: the original tuple is that already, the endpoints must change places.
+	swap := []flow.Action{
+		flow.Push{Src: SourceEndpoint.SubField}, flow.Push{Src: DestinationEndpoint.SubField},
+		flow.Pop{Dst: SourceEndpoint.SubField}, flow.Pop{Dst: DestinationEndpoint.SubField},
+	}
+	p.system(TableRecheck, 200, CtState(nil, flow.CtRpl, flow.CtRpl), append(swap, judge()...)...)
+	p.system(TableRecheck, 0, nil, judge()...)
+}
+
+// commit has its flows twice, because OVS accepts ct(commit) only where the match says IPv4 or IPv6 (OFPBAC_MATCH_INCONSISTENT).
+func (p *program) commit() {
+	p.system(TableExit, 0, nil, flow.Output{Port: flow.PortNormal})
+	for _, v := range []struct {
+		priority         uint16
+		logged, pickedUp bool
+	}{{40, true, true}, {30, true, false}, {20, false, true}, {10, false, false}} {
+		var m flow.Match
+		exec := []flow.Action{
+			flow.Move{Src: IngressRule.SubField, Dst: LabelIngress.SubField},
+			flow.Move{Src: EgressRule.SubField, Dst: LabelEgress.SubField},
+			MarkOurs.Load(1),
+		}
+		if v.logged {
+			m = Recorded.Is(m, 1)
+			exec = append(exec, MarkLogged.Load(1))
+		}
+		if v.pickedUp {
+			m = PickedUp.Is(m, 1)
+			exec = append(exec, MarkPickedUp.Load(1))
+		}
+		ct := flow.CT{Commit: true, Table: flow.NoTable, ZoneSrc: CtZone.SubField, Exec: exec}
+		for _, ether := range []uint64{EthIPv4, EthIPv6} {
+			p.system(TableCommit, v.priority, m.With(flow.EthType, flow.U64(ether)), ct, table(TableExit))
+		}
+	}
+}

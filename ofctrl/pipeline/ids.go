@@ -1,0 +1,208 @@
+package pipeline
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+)
+
+// An id of 32 bits says what decided about one side of a connection. It stands in reg11 and reg12, in ct_label, in cookies and in
+// packet-ins. The two top bits tell the sort:
+//
+//	00 n           rule n
+//	01 n           default allow of one endpoint in one direction; 01 0 = there is no endpoint on that side
+//	10 d endpoint  default deny of the endpoint, d = 0 egress, 1 ingress; such a connection is never committed
+//
+// The numbers n come from one counter and are never used twice, so that a stale id in a conntrack entry can never come alive again.
+const (
+	IDKindMask     uint32 = 0xc0000000
+	IDDefaultAllow uint32 = 0x40000000
+	IDDefaultDeny  uint32 = 0x80000000
+	// IDNoEndpoint allows a side that has no endpoint. Its gate is open only while that side still has none.
+	IDNoEndpoint = IDDefaultAllow
+	// IDIngress tells the default deny of ingress from that of egress.
+	IDIngress uint32 = 0x20000000
+	// MaxNumber bounds the numbers of rules and default allows, MaxEndpoint those of endpoints.
+	MaxNumber   uint32 = 1<<30 - 1
+	MaxEndpoint uint32 = 1<<29 - 1
+)
+
+// IsRule reports whether id is that of a rule.
+func IsRule(id uint32) bool { return id&IDKindMask == 0 && id != 0 }
+
+// MaxBridges is how many bridges of one host have a range of conntrack zones: zones of the kernel are shared by all bridges.
+const MaxBridges = 8
+
+// ErrBridgeIndex is returned for a bridge index outside 0..MaxBridges-1 or a VLAN outside 0..4095.
+var ErrBridgeIndex = errors.New("no conntrack zone for this bridge index and VLAN")
+
+// ZoneBase returns the first of the 4096 zones of the bridge with index k, 0 ≤ k < MaxBridges: 0xE000 for the first, 0x7000 for
+// the last. That is clear of Neutron (zones up to 4095, 4097 and up for hybrid plugging) and of Antrea (65510–65521).
+func ZoneBase(k int) uint16 { return 0xE000 - uint16(k)*0x1000 }
+
+// Zone returns the conntrack zone of a VLAN (0 = untagged) on the bridge with index k.
+func Zone(k, vlan int) (uint16, error) {
+	if k < 0 || k >= MaxBridges || vlan < 0 || vlan > 4095 {
+		return 0, fmt.Errorf("bridge index %d, VLAN %d: %w", k, vlan, ErrBridgeIndex)
+	}
+	return ZoneBase(k) + uint16(vlan), nil
+}
+
+// OpenFlow identities of tapwall on a switch.
+const (
+	// ControllerID is what tapwall's connection calls itself (NXT_SET_CONTROLLER_ID) and what controller actions address, so
+	// that copies reach nobody else.
+	ControllerID uint16 = 0x7a11
+	// MeterLog limits the copies of VERDICT to the controller; it never touches the packet.
+	MeterLog uint32 = 0x7a11
+	// LogBytes is how much of a packet a copy carries.
+	LogBytes uint16 = 128
+)
+
+// CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
+type CopyReason uint8
+
+// The reasons.
+const (
+	CopyEgressDrop  CopyReason = 1
+	CopyIngressDrop CopyReason = 2
+	CopyAllow       CopyReason = 3
+)
+
+// String returns the name of the reason.
+func (r CopyReason) String() string {
+	switch r {
+	case CopyEgressDrop:
+		return "egress drop"
+	case CopyIngressDrop:
+		return "ingress drop"
+	case CopyAllow:
+		return "allow"
+	}
+	return fmt.Sprintf("copy reason %d", uint8(r))
+}
+
+// userDataMagic starts the userdata of every copy.
+const userDataMagic = 0x7a
+
+// UserData returns the userdata of a copy.
+func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte(r)}) }
+
+// ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
+func ParseUserData(b []byte) (r CopyReason, ok bool) {
+	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyAllow) {
+		return 0, false
+	}
+	return CopyReason(b[1]), true
+}
+
+// CookieKind says what sort of object a flow was made for.
+type CookieKind uint8
+
+// The kinds of cookies, with what the object id of the cookie then is.
+const (
+	CookieSystem     CookieKind = 1 // table<<8 | item
+	CookieDrop       CookieKind = 2 // DropReason
+	CookieRule       CookieKind = 3 // rule id
+	CookieDefault    CookieKind = 4 // id of the default
+	CookiePickup     CookieKind = 5 // id as in kinds 3 and 4: the reversed copy of the flow
+	CookieSample     CookieKind = 6 // reserved for sampling and mirrors
+	CookieDNS        CookieKind = 7 // reserved for names
+	CookieQuarantine CookieKind = 8 // reserved for quarantine
+	CookieEndpoint   CookieKind = 9 // endpoint id: the classifying flows
+)
+
+// String returns the name of the kind.
+func (k CookieKind) String() string {
+	names := [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+// A cookie is 24 bits of magic, 8 bits of kind and 32 bits of object id. A magic of 24 bits, because other agents use random
+// cookies.
+const (
+	CookieMagic     flow.Cookie = 0x7a9a11 << 40
+	CookieMagicMask flow.Cookie = 0xffffff << 40
+)
+
+// NewCookie returns the cookie of an object.
+func NewCookie(k CookieKind, id uint32) flow.Cookie {
+	return CookieMagic | flow.Cookie(k)<<32 | flow.Cookie(id)
+}
+
+// ParseCookie takes a cookie apart; ok is false when it is not tapwall's.
+func ParseCookie(c flow.Cookie) (k CookieKind, id uint32, ok bool) {
+	if c&CookieMagicMask != CookieMagic {
+		return 0, 0, false
+	}
+	return CookieKind(c >> 32), uint32(c), true
+}
+
+// SystemCookie is the cookie of a fixed flow: item tells flows of one table apart, for their counters.
+func SystemCookie(table uint8, item Item) flow.Cookie {
+	return NewCookie(CookieSystem, uint32(table)<<8|uint32(item))
+}
+
+// Item names a fixed flow whose counter means something by itself. 0 is everything else of a table.
+type Item uint8
+
+// The items.
+const (
+	ItemNone      Item = 0
+	ItemARP       Item = 1
+	ItemND        Item = 2
+	ItemMLD       Item = 3
+	ItemDHCP      Item = 4
+	ItemUnmanaged Item = 5
+	ItemNonIP     Item = 6
+	ItemPort      Item = 7 // SOURCE: a port that is not an endpoint
+)
+
+// String returns the name of the item.
+func (i Item) String() string {
+	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port"}
+	if int(i) < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("item %d", uint8(i))
+}
+
+// DropReason says why a fixed flow drops; it is the object id of the flow's cookie.
+type DropReason uint32
+
+// The reasons. Flows of one reason (IPv4 and IPv6, logged or not) share the cookie, so that their counters add up.
+const (
+	DropUnknownPort  DropReason = 1
+	DropTaggedAccess DropReason = 2
+	DropGroupUnicast DropReason = 3
+	DropInvalid      DropReason = 4
+	DropOutOfState   DropReason = 5
+	DropUntracked    DropReason = 6
+	DropEgress       DropReason = 7
+	DropIngress      DropReason = 8
+	DropUndecided    DropReason = 9
+	DropStaleRelated DropReason = 10
+)
+
+// DropReasons returns all reasons in order.
+func DropReasons() []DropReason {
+	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
+		DropEgress, DropIngress, DropUndecided, DropStaleRelated}
+}
+
+// String returns the reason as metrics and documents spell it.
+func (r DropReason) String() string {
+	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
+		"egress-policy", "ingress-policy", "undecided", "stale-related"}
+	if r > 0 && int(r) < len(names) {
+		return names[r]
+	}
+	return fmt.Sprintf("reason %d", uint32(r))
+}
+
+// Cookie is the cookie of flows that drop for this reason.
+func (r DropReason) Cookie() flow.Cookie { return NewCookie(CookieDrop, uint32(r)) }

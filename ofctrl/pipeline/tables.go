@@ -1,0 +1,80 @@
+package pipeline
+
+// The tables. 200–229 are tapwall's in every mode; table 0 only holds entry flows.
+const (
+	TableEntry           uint8 = 0
+	TableSource          uint8 = 200
+	TableSpoof           uint8 = 201
+	TableDestination     uint8 = 202
+	TablePre             uint8 = 203
+	TableState           uint8 = 204
+	TableEgress          uint8 = 205
+	TableIngress         uint8 = 206
+	TableLiveEgress      uint8 = 207
+	TableLiveIngress     uint8 = 208
+	TableVerdict         uint8 = 209
+	TableRecheck         uint8 = 210
+	TableExit            uint8 = 211
+	TableCommit          uint8 = 212
+	TablePickup          uint8 = 213
+	TableEgressReversed  uint8 = 214
+	TableIngressReversed uint8 = 215
+	TablePickupForward   uint8 = 216
+	TablePickupReversed  uint8 = 217
+
+	// TableFirst and TableLast bound the range that is tapwall's alone: every flow in it was made by tapwall.
+	TableFirst uint8 = 200
+	TableLast  uint8 = 229
+)
+
+// Table describes one table of the pipeline.
+type Table struct {
+	ID   uint8
+	Name string
+	// Matches and Does say in a line what the flows of the table look at and what they do.
+	Matches, Does string
+	// Pickup: the table holds flows during a pickup window only.
+	Pickup bool
+}
+
+// Tables returns the tables in the order of their numbers.
+func Tables() []Table {
+	return []Table{
+		{TableEntry, "ENTRY", "everything, at priority 1", "hands the packet to SOURCE", false},
+		{TableSource, "SOURCE", "in_port and whether there is a VLAN tag", "names the source endpoint (reg8) and the conntrack zone (reg10); an unknown port is dropped", false},
+		{TableSpoof, "SPOOF", "everything (anti-spoofing comes later)", "goes on", false},
+		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in a group-addressed frame where a policy guards ingress", false},
+		{TablePre, "PRE", "ARP, ND, MLD, DHCP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; all other IP goes through ct() to STATE", false},
+		{TableState, "STATE", "ct_state", "established to the LIVE gates, new to the policy, invalid to the bin", false},
+		{TableEgress, "EGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes egress verdict and rule id into registers", false},
+		{TableIngress, "INGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes ingress verdict and rule id into registers", false},
+		{TableLiveEgress, "LIVE_EGRESS", "egress rule id in ct_label: one flow per rule that is in force", "goes on while the rule lives, else to RECHECK", false},
+		{TableLiveIngress, "LIVE_INGRESS", "ingress rule id in ct_label: one flow per rule that is in force", "goes on while the rule lives, else to RECHECK", false},
+		{TableVerdict, "VERDICT", "the verdict bits", "logs, drops or commits", false},
+		{TableRecheck, "RECHECK", "ct_state", "judges an established connection again from its initiator's view, then VERDICT", false},
+		{TableExit, "EXIT", "everything", "NORMAL", false},
+		{TableCommit, "COMMIT", "the log and pickup bits", "commits the connection with both rule ids in ct_label, then EXIT", false},
+		{TablePickup, "PICKUP", "TCP without SYN that conntrack does not know", "judges the packet as its own initiator", true},
+		{TableEgressReversed, "EGRESS_REVERSED", "as EGRESS with source and destination exchanged", "leaf, as EGRESS", true},
+		{TableIngressReversed, "INGRESS_REVERSED", "as INGRESS with source and destination exchanged", "leaf, as INGRESS", true},
+		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict", "commits what an explicit rule allows, else judges the packet as a reply", true},
+		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict", "lets a reply pass uncommitted, or falls back to the forward verdict", true},
+	}
+}
+
+// Priorities of the fixed flows and the range that is left to rules in EGRESS and INGRESS.
+const (
+	// PriorityRuleMin and PriorityRuleMax bound (inclusive) the priorities of rules; one rule, one priority.
+	PriorityRuleMin uint16 = 2
+	PriorityRuleMax uint16 = 65000
+	// PriorityDefault is where an endpoint's default stands, below every rule.
+	PriorityDefault uint16 = 1
+	// PriorityPort is that of the classifying flows of SOURCE.
+	PriorityPort uint16 = 100
+	// PriorityAccessMAC and PriorityTrunkMAC are those of DESTINATION: an address that is bound to one VLAN is looked at before
+	// one that a trunk endpoint uses in every VLAN.
+	PriorityAccessMAC uint16 = 100
+	PriorityTrunkMAC  uint16 = 90
+	// PriorityGate is that of the LIVE gates.
+	PriorityGate uint16 = 100
+)

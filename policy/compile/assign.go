@@ -1,0 +1,69 @@
+package compile
+
+import "maps"
+
+// Assignments are the numbers that must survive a restart, because conntrack entries and installed flows carry them. They are plain
+// values, fit for JSON.
+type Assignments struct {
+	// Next is the next number that was never used.
+	Next      uint32                        `json:"next"`
+	Policies  map[string]PolicyAssignment   `json:"policies,omitempty"`  // by policy name
+	Endpoints map[string]EndpointAssignment `json:"endpoints,omitempty"` // by workload key
+}
+
+// PolicyAssignment holds the numbers of a policy's rules, by "direction/name". Rules without flows have none.
+type PolicyAssignment map[string]RuleAssignment
+
+// RuleAssignment holds the numbers of a rule.
+type RuleAssignment struct {
+	ID       uint32 `json:"id"`
+	Priority uint16 `json:"priority"`
+	// Hash is that of what the rule matched and how it ranked when the id was given or last confirmed: a rule that comes back
+	// different gets a new id, as it may have lost something in the meantime.
+	Hash string `json:"hash"`
+}
+
+// EndpointAssignment holds the numbers of an endpoint.
+type EndpointAssignment struct {
+	// ID is the endpoint id of reg8 and reg9.
+	ID uint32 `json:"id"`
+	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction.
+	EgressAllow  uint32 `json:"egressAllow,omitempty"`
+	IngressAllow uint32 `json:"ingressAllow,omitempty"`
+}
+
+// AssignmentChanges are the entries of Assignments that changed.
+type AssignmentChanges struct {
+	Next uint32 `json:"next"`
+	// Policies and Endpoints hold whole entries; nil = remove the entry.
+	Policies  map[string]PolicyAssignment    `json:"policies,omitempty"`
+	Endpoints map[string]*EndpointAssignment `json:"endpoints,omitempty"`
+}
+
+// Empty reports whether there is nothing to persist.
+func (c *AssignmentChanges) Empty() bool { return len(c.Policies) == 0 && len(c.Endpoints) == 0 }
+
+// Apply brings a up to date with c.
+func (a *Assignments) Apply(c AssignmentChanges) {
+	a.Next = c.Next
+	if a.Policies == nil {
+		a.Policies = map[string]PolicyAssignment{}
+	}
+	if a.Endpoints == nil {
+		a.Endpoints = map[string]EndpointAssignment{}
+	}
+	for name, p := range c.Policies {
+		if p == nil {
+			delete(a.Policies, name)
+		} else {
+			a.Policies[name] = maps.Clone(p)
+		}
+	}
+	for key, e := range c.Endpoints {
+		if e == nil {
+			delete(a.Endpoints, key)
+		} else {
+			a.Endpoints[key] = *e
+		}
+	}
+}
