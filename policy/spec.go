@@ -192,8 +192,8 @@ type PortTarget struct {
 // VXLANTarget delivers through a tunnel.
 type VXLANTarget struct {
 	Remote  string `json:"remote"`
-	VNI     *int   `json:"vni,omitempty"`     // 0..16777215; absent = derived from the name, shown in status
-	DstPort int    `json:"dstPort,omitempty"` // default 4789
+	VNI     *int   `json:"vni,omitempty"`                                 // 0..16777215; absent = derived from the name, shown in status
+	DstPort int    `json:"dstPort,omitempty" minimum:"1" maximum:"65535"` // default 4789
 	Local   string `json:"local,omitempty"`
 }
 

@@ -56,4 +56,19 @@ type Warning struct {
 	Code    string `json:"code"` // e.g. SHADOWED
 	Message string `json:"message"`
 	Rule    string `json:"rule,omitempty"` // "ingress/NAME" where it concerns one rule
+	// Policy, Endpoint (a workload key or the name of an Endpoint resource) and By (the rule that covers a shadowed one) are set where
+	// the warning concerns them.
+	Policy   string   `json:"policy,omitempty"`
+	Endpoint string   `json:"endpoint,omitempty"`
+	By       *RuleRef `json:"by,omitempty"`
 }
+
+// Codes of the warnings of this package.
+const (
+	WarnShadowed          = "SHADOWED"           // a rule that can never match
+	WarnEndpointConflict  = "ENDPOINT_CONFLICT"  // two Endpoint resources match one port
+	WarnEndpointAmbiguous = "ENDPOINT_AMBIGUOUS" // an Endpoint resource with a MAC or addresses matches several ports
+	WarnDuplicateMAC      = "DUPLICATE_MAC"      // two endpoints with one MAC in one VLAN of a bridge
+	WarnDuplicateIface    = "DUPLICATE_IFACE_ID" // two ports with one external_ids:iface-id
+	WarnBadMAC            = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
+)

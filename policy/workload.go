@@ -34,9 +34,9 @@ const (
 // RuleRef names a rule, or the default of an endpoint where Rule is DefaultAllow or DefaultDeny (then Policy is the policy that isolates
 // the endpoint, first by name, or empty).
 type RuleRef struct {
-	Policy    string
-	Direction Direction
-	Rule      string
+	Policy    string    `json:"policy"`
+	Direction Direction `json:"direction"`
+	Rule      string    `json:"rule"`
 }
 
 // Names of the defaults in a RuleRef. They cannot collide with rule names, which are DNS labels.

@@ -1,0 +1,150 @@
+package policy
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Set is everything that decides about packets of one host.
+type Set struct {
+	Policies  []*Policy
+	Groups    map[string]*Group
+	Workloads []*Workload
+}
+
+// Packet is the first packet of a new connection as a bridge sees it. Replies, related errors and later packets of a connection follow
+// the verdict of the first and are not evaluated.
+type Packet struct {
+	Bridge string
+	// Src and Dst are the endpoints of this bridge that send and receive it; nil = not an endpoint of this bridge.
+	Src, Dst     *Workload
+	SrcIP, DstIP netip.Addr
+	Proto        uint8  // IP protocol number
+	SrcPort      uint16 // 0 for protocols without ports
+	DstPort      uint16
+}
+
+// Decision is the verdict on a packet: allowed if both sides allow it.
+type Decision struct {
+	Allow   bool
+	Egress  SideDecision // by the policies of the sender
+	Ingress SideDecision // by the policies of the receiver
+}
+
+// SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: it allows and has no Ref.
+type SideDecision struct {
+	Judged bool
+	Allow  bool
+	Ref    RuleRef
+	Log    bool // the deciding rule or default wants a record
+}
+
+// Evaluate says what a policy set means for one packet. It is the reference: what is compiled for a switch must give the same verdicts
+// and deciding rules. It is written to be read, not to be fast. Policies must be valid.
+//
+//   - The sender's side is judged by egress rules if Src is an endpoint, the receiver's by ingress rules if Dst is one. The
+//     packet is allowed if no judged side denies it.
+//   - For a side, the candidates are the rules of that direction of every policy whose appliesTo selects the endpoint. They are a set:
+//     their order is tier, then smaller priority, then deny before allow, inside one policy as between policies. Rules that are still
+//     equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
+//   - The first candidate that matches decides. If none does and at least one of the policies isolates the endpoint in that direction,
+//     the default denies, attributed to the first such policy by name and recorded if any of them logs; otherwise the default allows.
+//   - A rule matches if it has no peers or any of its peers matches, and it has no services or any of its services matches.
+//   - A peer is judged against the other side: a cidr by the address, in the same family, outside the exceptions; entity any always;
+//     entity world if the other side is no endpoint of this bridge; any other selector if the other side is an endpoint of this bridge
+//     that it selects, or if the address is one of the Addresses of a workload that it selects and that is Remote or on another bridge.
+//     A group matches if any of its members does; an unknown group matches nothing.
+//   - A service matches if the protocol is equal and it has no ports or one of its ranges has the destination port.
+func Evaluate(s *Set, p Packet) Decision {
+	d := Decision{Egress: SideDecision{Allow: true}, Ingress: SideDecision{Allow: true}}
+	if p.Src != nil {
+		d.Egress = s.judge(Egress, p.Src, other{p.Dst, p.DstIP}, p)
+	}
+	if p.Dst != nil {
+		d.Ingress = s.judge(Ingress, p.Dst, other{p.Src, p.SrcIP}, p)
+	}
+	d.Allow = d.Egress.Allow && d.Ingress.Allow
+	return d
+}
+
+// other is the other side of a packet, seen from the endpoint that is judged.
+type other struct {
+	workload *Workload
+	ip       netip.Addr
+}
+
+// candidate is a rule of a policy that applies to the endpoint.
+type candidate struct {
+	rank   Rank
+	policy string
+	rule   *Rule
+}
+
+func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision {
+	var candidates []candidate
+	isolated := RuleRef{Direction: dir}
+	logs := false
+	for _, pol := range s.Policies {
+		if !AnyMatches(pol.Spec.AppliesTo, s.Groups, w) {
+			continue
+		}
+		rules := pol.Rules(dir)
+		for i := range rules {
+			candidates = append(candidates, candidate{RankOf(pol, &rules[i]), pol.Name, &rules[i]})
+		}
+		if pol.Isolates(dir) {
+			if isolated.Rule == "" || pol.Name < isolated.Policy {
+				isolated.Policy, isolated.Rule = pol.Name, RuleDefaultDeny
+			}
+			logs = logs || pol.LogsDefaultDeny()
+		}
+	}
+	slices.SortFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.policy, b.policy), cmp.Compare(a.rule.Name, b.rule.Name))
+	})
+	for _, c := range candidates {
+		if s.ruleMatches(c.rule, dir, o, p) {
+			return SideDecision{Judged: true, Allow: c.rule.Action == Allow, Ref: RuleRef{c.policy, dir, c.rule.Name}, Log: c.rule.Log}
+		}
+	}
+	if isolated.Rule != "" {
+		return SideDecision{Judged: true, Ref: isolated, Log: logs}
+	}
+	return SideDecision{Judged: true, Allow: true, Ref: RuleRef{Direction: dir, Rule: RuleDefaultAllow}}
+}
+
+func (s *Set) ruleMatches(r *Rule, dir Direction, o other, p Packet) bool {
+	peers := r.Peers(dir)
+	if len(peers) > 0 && !slices.ContainsFunc(peers, func(sel Selector) bool { return s.peerMatches(sel, o, p.Bridge) }) {
+		return false
+	}
+	return len(r.Services) == 0 || slices.ContainsFunc(r.Services, func(svc Service) bool { return serviceMatches(svc, p) })
+}
+
+func (s *Set) peerMatches(sel Selector, o other, bridge string) bool {
+	switch sel.Kind() {
+	case SelectEntity:
+		return sel.Entity == EntityAny || sel.Entity == EntityWorld && o.workload == nil
+	case SelectCIDR:
+		prefixes, err := sel.Prefixes()
+		return err == nil && slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(o.ip) })
+	case SelectGroup:
+		g := s.Groups[sel.Group]
+		return g != nil && slices.ContainsFunc(g.Spec.Members, func(m Selector) bool { return m.Group == "" && s.peerMatches(m, o, bridge) })
+	}
+	if o.workload != nil && sel.MatchesWorkload(o.workload) {
+		return true
+	}
+	return slices.ContainsFunc(s.Workloads, func(w *Workload) bool {
+		return (w.Remote || w.Bridge != bridge) && sel.MatchesWorkload(w) && slices.Contains(w.Addresses, o.ip)
+	})
+}
+
+func serviceMatches(svc Service, p Packet) bool {
+	proto, ports, err := ParseService(svc)
+	if err != nil || proto != p.Proto {
+		return false
+	}
+	return ports == nil || slices.ContainsFunc(ports, func(r PortRange) bool { return r.Contains(p.DstPort) })
+}

@@ -1,0 +1,147 @@
+package policy
+
+import (
+	"strconv"
+	"strings"
+)
+
+// SelectorKind is the field of a Selector that is set.
+type SelectorKind string
+
+// The kinds of selectors, spelled as in documents.
+const (
+	SelectPort        SelectorKind = "port"
+	SelectLabels      SelectorKind = "labels"
+	SelectVM          SelectorKind = "vm"
+	SelectNeutronPort SelectorKind = "neutronPort"
+	SelectMAC         SelectorKind = "mac"
+	SelectVLAN        SelectorKind = "vlan"
+	SelectBridge      SelectorKind = "bridge"
+	SelectGroup       SelectorKind = "group"
+	SelectEntity      SelectorKind = "entity"
+	SelectCIDR        SelectorKind = "cidr"
+	SelectFQDN        SelectorKind = "fqdn"
+)
+
+// String returns the kind as documents spell it.
+func (k SelectorKind) String() string { return string(k) }
+
+// kinds returns one of the fields that are set and how many are; a valid selector has exactly one. Empty labels count as set: they are
+// refused by Validate rather than taken for "everything".
+func (s *Selector) kinds() (kind SelectorKind, n int) {
+	set := func(is bool, k SelectorKind) {
+		if is {
+			kind = k
+			n++
+		}
+	}
+	set(s.Port != "", SelectPort)
+	set(s.Labels != nil, SelectLabels)
+	set(s.VM != "", SelectVM)
+	set(s.NeutronPort != "", SelectNeutronPort)
+	set(s.MAC != "", SelectMAC)
+	set(s.VLAN != nil, SelectVLAN)
+	set(s.Bridge != "", SelectBridge)
+	set(s.Group != "", SelectGroup)
+	set(s.Entity != "", SelectEntity)
+	set(s.CIDR != "", SelectCIDR)
+	set(s.FQDN != "", SelectFQDN)
+	return kind, n
+}
+
+// Kind returns what the selector selects by; "" if it is not valid.
+func (s Selector) Kind() SelectorKind {
+	if k, n := s.kinds(); n == 1 {
+		return k
+	}
+	return ""
+}
+
+// String is the selector in one line, e.g. labels app=web,tier=x or cidr 10.0.0.0/8 except 10.1.0.0/16.
+func (s Selector) String() string {
+	switch k := s.Kind(); k {
+	case SelectLabels:
+		var b strings.Builder
+		for i, key := range sortedKeys(s.Labels) {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			b.WriteString(key + "=" + s.Labels[key])
+		}
+		return "labels " + b.String()
+	case SelectVLAN:
+		return "vlan " + strconv.Itoa(*s.VLAN)
+	case SelectCIDR:
+		if len(s.Except) > 0 {
+			return "cidr " + s.CIDR + " except " + strings.Join(s.Except, ",")
+		}
+		return "cidr " + s.CIDR
+	case "":
+		return "invalid selector"
+	default:
+		return string(k) + " " + s.Port + s.VM + s.NeutronPort + strings.ToLower(s.MAC) + s.Bridge + s.Group + s.Entity + s.FQDN
+	}
+}
+
+// vmLabels are the labels under which orchestrators name the machine of a port.
+var vmLabels = [...]string{"vm-uuid", "vm-id", "vm-name"}
+
+// labelIfaceID is the external_ids key that names the Neutron port.
+const labelIfaceID = "iface-id"
+
+// MatchesWorkload reports whether the selector selects the workload by what it is: its labels (all pairs equal), machine, Neutron
+// port, MAC, port, VLAN or bridge. Groups, entities, address ranges and names never match here; who needs them resolves them first.
+func (s Selector) MatchesWorkload(w *Workload) bool {
+	switch s.Kind() {
+	case SelectLabels:
+		if len(s.Labels) == 0 {
+			return false
+		}
+		for k, v := range s.Labels {
+			if have, ok := w.Labels[k]; !ok || have != v {
+				return false
+			}
+		}
+		return true
+	case SelectVM:
+		for _, k := range vmLabels {
+			if w.Labels[k] == s.VM {
+				return true
+			}
+		}
+		return w.Endpoint == s.VM
+	case SelectNeutronPort:
+		return w.Labels[labelIfaceID] == s.NeutronPort
+	case SelectMAC:
+		return strings.EqualFold(w.MAC, s.MAC)
+	case SelectPort:
+		return w.Port == s.Port
+	case SelectVLAN:
+		return w.VLAN == *s.VLAN && *s.VLAN != 0
+	case SelectBridge:
+		return w.Bridge == s.Bridge
+	}
+	return false
+}
+
+// AnyMatches reports whether one of the selectors selects the workload; groups among them are looked up, and an unknown group selects
+// nothing.
+func AnyMatches(selectors []Selector, groups map[string]*Group, w *Workload) bool {
+	for i := range selectors {
+		s := &selectors[i]
+		if s.MatchesWorkload(w) {
+			return true
+		}
+		if s.Group == "" {
+			continue
+		}
+		if g := groups[s.Group]; g != nil {
+			for j := range g.Spec.Members {
+				if g.Spec.Members[j].MatchesWorkload(w) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,112 @@
+package policy
+
+import "slices"
+
+// Validate implements Resource.
+func (p *Policy) Validate() Faults {
+	var c checker
+	var root pointer
+	c.meta(&root, &p.Meta)
+	spec := root.field("spec")
+	s := &p.Spec
+	c.oneOf(spec.field("tier"), string(s.Tier), strs(Tiers())...)
+	if s.Priority != nil && (*s.Priority < 0 || *s.Priority > MaxPriority) {
+		c.addf(spec.field("priority"), *s.Priority, "priority %d is outside the range 0-%d", *s.Priority, MaxPriority)
+	}
+	if s.Mode == "audit" {
+		c.later(spec.field("mode"), s.Mode, "mode audit")
+	} else {
+		c.oneOf(spec.field("mode"), s.Mode, ModeEnforce)
+	}
+	if s.NotBefore != nil {
+		c.later(spec.field("notBefore"), nil, "schedules")
+	}
+	if s.ExpiresAt != nil {
+		c.later(spec.field("expiresAt"), nil, "schedules")
+	}
+	if len(s.AppliesTo) == 0 {
+		c.addf(spec.field("appliesTo"), nil, "is required and must not be empty: for all endpoints of a bridge write [{bridge: NAME}]")
+	}
+	for i := range s.AppliesTo {
+		c.selector(spec.path("appliesTo", i), &s.AppliesTo[i], asSubject)
+	}
+	c.rules(spec.field("ingress"), Ingress, s.Ingress)
+	c.rules(spec.field("egress"), Egress, s.Egress)
+	return c.faults
+}
+
+func (c *checker) rules(at pointer, d Direction, rules []Rule) {
+	names := make(map[string]int, len(rules))
+	for i := range rules {
+		r, at := &rules[i], at.at(i)
+		c.name(at.field("name"), r.Name)
+		if j, dup := names[r.Name]; dup && r.Name != "" {
+			c.addf(at.field("name"), r.Name, "rule %d of %s has the same name", j, d)
+		} else {
+			names[r.Name] = i
+		}
+		c.action(at.field("action"), r.Action)
+		if d == Ingress {
+			c.peers(at.field("from"), r.From)
+			if r.To != nil {
+				c.addf(at.field("to"), nil, "an ingress rule has from, not to: the receiver is whom the policy applies to")
+			}
+		} else {
+			c.peers(at.field("to"), r.To)
+			if r.From != nil {
+				c.addf(at.field("from"), nil, "an egress rule has to, not from: the sender is whom the policy applies to")
+			}
+		}
+		if r.Services != nil && len(r.Services) == 0 {
+			c.addf(at.field("services"), nil, "an empty list matches nothing; leave it out for every protocol and port")
+		}
+		for j := range r.Services {
+			c.service(at.path("services", j), &r.Services[j])
+		}
+	}
+}
+
+func (c *checker) action(at pointer, a Action) {
+	switch a {
+	case Allow, Deny:
+	case Pass, Reject:
+		c.later(at, string(a), "action "+string(a)+"; it knows allow and deny")
+	case "":
+		c.addf(at, nil, "is required: allow or deny")
+	default:
+		c.addf(at, string(a), "unknown action %s: must be allow or deny", quote(string(a)))
+	}
+}
+
+func (c *checker) peers(at pointer, peers []Selector) {
+	if peers != nil && len(peers) == 0 {
+		c.addf(at, nil, "an empty list selects nobody; leave it out for everybody")
+	}
+	for i := range peers {
+		c.selector(at.at(i), &peers[i], asPeer)
+	}
+}
+
+func (c *checker) service(at pointer, s *Service) {
+	protocols := []string{"tcp", "udp", "icmp", "icmpv6"}
+	if s.Protocol == "" {
+		c.addf(at.field("protocol"), nil, "is required: %s", orList(protocols))
+	} else if !slices.Contains(protocols, s.Protocol) {
+		c.addf(at.field("protocol"), s.Protocol, "unknown protocol %s: must be %s", quote(s.Protocol), orList(protocols))
+	}
+	if s.Ports == nil {
+		return
+	}
+	if s.Protocol == "icmp" || s.Protocol == "icmpv6" {
+		c.addf(at.field("ports"), nil, "%s has no ports: leave them out", s.Protocol)
+		return
+	}
+	if len(s.Ports) == 0 {
+		c.addf(at.field("ports"), nil, "an empty list matches nothing; leave it out for all ports")
+	}
+	for i, text := range s.Ports {
+		if _, err := ParsePortRange(text); err != nil {
+			c.addf(at.path("ports", i), text, "%v", err)
+		}
+	}
+}
