@@ -1,0 +1,217 @@
+package event
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// ErrBadID says that a text is no event id; match with errors.Is.
+var ErrBadID = errors.New("not an event id, like 9f3a21c4-0001-000000004qk7v")
+
+const (
+	// A sequence number is epoch<<seqBits | counter: larger after every restart without a write per event, and exact in the
+	// 53 bits a JavaScript number has.
+	seqBits = 36
+	seqMask = 1<<seqBits - 1
+
+	identityFile = "event-identity"
+	base32hex    = "0123456789abcdefghijklmnopqrstuv"
+	idLen        = 8 + 1 + 4 + 1 + 13
+	streamSuffix = "-lost"
+)
+
+// ID is the place of an event in the record: <install 8 hex>-<epoch 4 hex>-<sequence 13 base32hex>. Ids of one installation sort
+// as text in the order of acceptance.
+type ID struct {
+	Install  uint32
+	Epoch    uint16 // counts the starts of the recorder; from 1
+	Sequence int64  // event.sequence; grows by one per event within an epoch, and never falls over restarts
+}
+
+// String is the text form.
+func (id ID) String() string { return string(id.append(make([]byte, 0, idLen))) }
+
+func (id ID) append(b []byte) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 28; shift >= 0; shift -= 4 {
+		b = append(b, digits[id.Install>>shift&15])
+	}
+	b = append(b, '-')
+	for shift := 12; shift >= 0; shift -= 4 {
+		b = append(b, digits[id.Epoch>>shift&15])
+	}
+	b = append(b, '-')
+	for shift := 60; shift >= 0; shift -= 5 {
+		b = append(b, base32hex[uint64(id.Sequence)>>shift&31])
+	}
+	return b
+}
+
+// ParseID reads an id; errors match ErrBadID. The id of a loss that was told to one stream only ("…-lost") is the place up to
+// which that stream had been served.
+func ParseID(s string) (ID, error) {
+	t := strings.TrimSuffix(s, streamSuffix)
+	bad := func() (ID, error) { return ID{}, fmt.Errorf("%q: %w", s, ErrBadID) }
+	if len(t) != idLen || t[8] != '-' || t[13] != '-' {
+		return bad()
+	}
+	install, err1 := strconv.ParseUint(t[:8], 16, 32)
+	epoch, err2 := strconv.ParseUint(t[9:13], 16, 16)
+	if err1 != nil || err2 != nil {
+		return bad()
+	}
+	var seq uint64
+	for _, c := range []byte(t[14:]) {
+		v := strings.IndexByte(base32hex, c)
+		if v < 0 || seq>>58 != 0 {
+			return bad()
+		}
+		seq = seq<<5 | uint64(v)
+	}
+	if seq>>63 != 0 {
+		return bad()
+	}
+	return ID{Install: uint32(install), Epoch: uint16(epoch), Sequence: int64(seq)}, nil
+}
+
+// identity hands out ids. It belongs to the recorder's goroutine.
+type identity struct {
+	dir     string // "" = not kept
+	install uint32
+	epoch   uint16
+	n       int64 // ids given in this epoch
+}
+
+// openIdentity begins a new epoch and writes it down before any id of it exists, so that no id is ever given twice. With a
+// directory that cannot be read or written it takes a random installation id instead and returns why: ids stay unique, but are
+// not ordered after those of earlier runs.
+func openIdentity(dir string) (*identity, error) {
+	id := &identity{dir: dir}
+	err := id.advance()
+	if err != nil {
+		id.dir = ""
+		id.install, id.epoch = randomInstall(), 1
+	}
+	return id, err
+}
+
+// advance begins the next epoch.
+func (id *identity) advance() error {
+	if id.dir == "" {
+		if id.install == 0 || id.epoch == 0xffff {
+			id.install, id.epoch = randomInstall(), 0
+		}
+		id.epoch++
+		id.n = 0
+		return nil
+	}
+	install, epoch, err := readIdentity(filepath.Join(id.dir, identityFile))
+	if err != nil {
+		return err
+	}
+	if install == 0 || epoch == 0xffff { // first start, an unreadable file, or 65,535 starts: a name never used before
+		install, epoch = randomInstall(), 0
+	}
+	epoch++
+	if err := writeIdentity(filepath.Join(id.dir, identityFile), install, epoch); err != nil {
+		return err
+	}
+	id.install, id.epoch, id.n = install, epoch, 0
+	return nil
+}
+
+// next gives the next id.
+func (id *identity) next() ID {
+	if id.n == seqMask {
+		if err := id.advance(); err != nil {
+			id.dir = ""
+			id.install, id.epoch, id.n = randomInstall(), 1, 0
+		}
+	}
+	id.n++
+	return ID{Install: id.install, Epoch: id.epoch, Sequence: int64(id.epoch)<<seqBits | id.n}
+}
+
+// readIdentity returns zeros for a file that is absent or makes no sense.
+func readIdentity(path string) (install uint32, epoch uint16, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("event identity: %w", err)
+	}
+	var i, e uint64
+	f := strings.Fields(string(data))
+	if len(f) == 2 {
+		var err1, err2 error
+		i, err1 = strconv.ParseUint(f[0], 16, 32)
+		e, err2 = strconv.ParseUint(f[1], 16, 16)
+		if err1 != nil || err2 != nil {
+			i, e = 0, 0
+		}
+	}
+	return uint32(i), uint16(e), nil
+}
+
+// writeIdentity replaces the file; it is on disk when it returns.
+func writeIdentity(path string, install uint32, epoch uint16) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("event identity: %w", err)
+		}
+	}()
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%08x %04x\n", install, epoch)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func randomInstall() uint32 {
+	var b [4]byte
+	for {
+		rand.Read(b[:]) //nolint:errcheck // crypto/rand.Read never fails
+		if v := binary.BigEndian.Uint32(b[:]); v != 0 {
+			return v
+		}
+	}
+}
+
+// macText is the ECS form of a MAC: upper-case hexadecimal with hyphens.
+func appendMAC(b []byte, mac [6]byte) []byte {
+	for i, x := range mac {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		h := [2]byte{}
+		hex.Encode(h[:], []byte{x})
+		for _, c := range h {
+			if c >= 'a' {
+				c -= 'a' - 'A'
+			}
+			b = append(b, c)
+		}
+	}
+	return b
+}

@@ -1,0 +1,92 @@
+package event
+
+import (
+	"net/netip"
+	"time"
+)
+
+// MaxPacketBytes is how much of a packet is kept for decoding; the rest is cut in HandlePacketIn.
+const MaxPacketBytes = 1600
+
+// PacketIn is one packet a switch sent to the controller, as values. The engine that owns the OpenFlow connection converts
+// its wire message to it, so that this package knows neither OpenFlow encoding nor the register layout.
+type PacketIn struct {
+	Bridge     string
+	DatapathID uint64
+	Data       []byte // the frame from its Ethernet header; only the first MaxPacketBytes are kept, copied before HandlePacketIn returns
+	TotalLen   int    // length of the frame on the wire; 0 = len(Data)
+	Table      uint8
+	Cookie     uint64
+	Reason     uint8 // OpenFlow ofp_packet_in_reason
+	UserData   []byte
+	Registers  [8]uint32 // reg8..reg15; not interpreted here
+	InPort     uint32    // OpenFlow port number; 0 = not known
+	InPortName string    // "" = not known
+
+	// CtState holds ct_state bits as in ovs-fields(7); 0 = not tracked.
+	CtState uint32
+	CtZone  uint16
+	CtMark  uint32
+	// The conntrack original tuple: CtSrc is the initiator. Valid iff CtSrc.IsValid() and not unspecified. For ICMP, CtTpSrc and
+	// CtTpDst are type and code.
+	CtNwProto        uint8
+	CtSrc, CtDst     netip.Addr
+	CtTpSrc, CtTpDst uint16
+
+	// Time of the packet; zero = time of the call.
+	Time time.Time
+
+	// Verdicts are the sides that decided this packet and are logged, egress before ingress. Empty means that the packet-in is no
+	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
+	// make no event.
+	Verdicts []VerdictSide
+	// SrcEndpoint and DstEndpoint are the endpoint ids of the initiator's and the responder's side; 0 = unmanaged.
+	SrcEndpoint, DstEndpoint uint32
+}
+
+// VerdictSide is what one direction decided.
+type VerdictSide struct {
+	Direction Direction
+	RuleID    uint32
+	Drop      bool
+	Reject    bool // the drop was answered with RST or ICMP; implies Drop
+}
+
+// Direction says which side of a connection decided.
+type Direction uint8
+
+// The directions, seen from the endpoint the policy applies to.
+const (
+	Egress Direction = iota + 1
+	Ingress
+)
+
+// String is the word in events: "egress", "ingress".
+func (d Direction) String() string {
+	switch d {
+	case Egress:
+		return "egress"
+	case Ingress:
+		return "ingress"
+	}
+	return "unknown"
+}
+
+// RuleInfo names a rule.
+type RuleInfo struct {
+	Policy    string
+	Direction string // ingress | egress
+	Name      string
+	Version   string // revision of the policy it was compiled from; may be ""
+}
+
+// RuleLookup resolves rule ids of a bridge. Calls come from the recorder's goroutine for every event, so it must be fast, and
+// safe for concurrent use with whatever changes it.
+type RuleLookup interface {
+	Rule(bridge string, id uint32) (RuleInfo, bool)
+}
+
+// EndpointLookup resolves endpoint ids of a bridge, under the same terms as RuleLookup. The labels are shared, never changed.
+type EndpointLookup interface {
+	Endpoint(bridge string, id uint32) (Endpoint, bool)
+}
