@@ -163,6 +163,21 @@ func (o *OVS) Delete(table string) {
 	o.run("ovsdb-client", "transact", o.Endpoint(), `["Open_vSwitch",{"op":"delete","table":"`+table+`","where":[]}]`)
 }
 
+// Select returns the rows of a table whose name column has one of the given values, as the server's JSON with every column. That
+// includes _version, which changes with every write to a row.
+func (o *OVS) Select(table string, names ...string) string {
+	o.t.Helper()
+	ops := []any{"Open_vSwitch"}
+	for _, n := range names {
+		ops = append(ops, map[string]any{"op": "select", "table": table, "where": [][]string{{"name", "==", n}}})
+	}
+	text, err := json.Marshal(ops)
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return o.run("ovsdb-client", "transact", o.Endpoint(), string(text))
+}
+
 // Log returns the log of "ovs-vswitchd" or "ovsdb-server".
 func (o *OVS) Log(name string) string {
 	text, err := os.ReadFile(filepath.Join(o.Dir, name+".out"))
