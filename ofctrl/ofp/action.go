@@ -124,11 +124,11 @@ func endAction(dst []byte, start int) ([]byte, error) {
 // switch's own tools load and move them.
 func subHeader(s flow.SubField) (h, exp uint32, ok bool) {
 	w, ok := wire(s.Field)
-	if !ok || s.Bits == 0 || int(s.Ofs)+int(s.Bits) > int(w.bits) {
+	if !ok || s.Bits == 0 || int(s.Ofs)+int(s.Bits) > s.Field.SubBits() {
 		return 0, 0, false
 	}
 	if s.Field == flow.InPort && s.Ofs+s.Bits <= 16 {
-		w = wireField{classNXM0, 0, 2, 16, 0}
+		w = wireField{classNXM0, 0, 2, 0}
 	}
 	return w.header(false), w.exp, true
 }
@@ -289,12 +289,8 @@ func appendRegAction(dst []byte, a flow.Action) ([]byte, error) {
 // appendSetField appends OFPAT_SET_FIELD, or NXAST_REG_LOAD2 for a part of a field: OpenFlow 1.3 has no masked
 // set-field (ONF error 4250).
 func appendSetField(dst []byte, a flow.SetField) ([]byte, error) {
-	w, ok := wire(a.Field)
-	if !ok {
-		return dst, bad(a, "field")
-	}
 	start := len(dst)
-	if ones := flow.Ones(int(w.bits)); a.Mask.And(ones) == ones {
+	if ones := flow.Ones(a.Field.Bits()); a.Mask.And(ones) == ones {
 		dst = be.AppendUint32(dst, actSetField<<16)
 	} else {
 		dst = appendNX(dst, 0, nxRegLoad2)

@@ -217,7 +217,7 @@ func (r *reader) subField(at int, h, exp uint32, ofs, bits uint16) flow.SubField
 		r.unknown(at, "field", uint64(h))
 		return flow.SubField{}
 	}
-	width := uint16(wireFields[f].bits)
+	width := uint16(f.SubBits())
 	if f == flow.InPort && class == classNXM0 {
 		width = 16
 	}

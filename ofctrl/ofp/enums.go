@@ -342,7 +342,7 @@ const (
 	MeterKbps MeterFlags = 1 << iota
 	MeterPktps
 	MeterBurst
-	MeterStatsFlag
+	MeterCount // OFPMF_STATS
 )
 
 // BandType is what a meter band does with what exceeds its rate.

@@ -53,12 +53,13 @@ func appendOXM(dst []byte, t flow.Term) ([]byte, error) {
 	if !ok {
 		return dst, fmt.Errorf("field %d: %w", t.Field, ErrUnsupported)
 	}
-	ones := flow.Ones(int(w.bits))
+	ones := flow.Ones(t.Field.Bits())
 	mask := t.Mask.And(ones)
 	if mask.IsZero() || !t.Value.And(mask.Not()).IsZero() {
 		return dst, fmt.Errorf("field %d: value %#x/%#x: %w", t.Field, t.Value, t.Mask, ErrValue)
 	}
-	exact := mask == ones
+	// A ct_state without a mask would also be compared in the bits that no switch has yet.
+	exact := mask == ones && t.Field != flow.CtState
 	dst = be.AppendUint32(dst, w.header(!exact))
 	if w.exp != 0 {
 		dst = be.AppendUint32(dst, w.exp)
@@ -139,8 +140,7 @@ func (r *reader) oxm() (t flow.Term, ok bool) {
 		r.unknown(at, "OXM field of class "+fmt.Sprintf("%#04x", class), uint64(id))
 		return t, false
 	}
-	w := wireFields[f]
-	size := int(w.bytes)
+	size := int(wireFields[f].bytes)
 	if f == flow.InPort && class == classNXM0 {
 		size = 2
 	}
@@ -152,7 +152,7 @@ func (r *reader) oxm() (t flow.Term, ok bool) {
 		r.failAt(at, "OXM length", ErrLength)
 		return t, false
 	}
-	ones := flow.Ones(int(w.bits))
+	ones := flow.Ones(f.Bits())
 	t = flow.Term{Field: f, Value: parseUint(b[:size]), Mask: ones}
 	if masked {
 		t.Mask = parseUint(b[size:])
