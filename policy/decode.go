@@ -2,8 +2,10 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -67,7 +69,7 @@ func Load(r io.Reader) ([]Document, error) {
 		}
 		seen[key] = d.Index
 	}
-	return docs, l.faults.Err()
+	return docs, inOrder(l.faults).Err()
 }
 
 // Validate returns the faults of meaning with their places in the text, leaving out those that only follow from faults of form.
@@ -95,22 +97,41 @@ func (d *Document) place(f Fault) Fault {
 	return f
 }
 
-// notCovered leaves out of the faults of meaning those at, above or below a place that has a fault of form.
+// notCovered leaves out of the faults of meaning those at or below a place that has a fault of form, and those of the map or list right
+// above it: of a selector whose only field is misspelled it is not news that it selects by nothing.
 func notCovered(meaning, form Faults) Faults {
-	var out Faults
-	for _, m := range meaning {
-		covered := false
-		for _, f := range form {
-			if m.Pointer == f.Pointer || strings.HasPrefix(m.Pointer, f.Pointer+"/") || strings.HasPrefix(f.Pointer, m.Pointer+"/") {
-				covered = true
-				break
-			}
-		}
-		if !covered {
-			out = append(out, m)
+	if len(form) == 0 {
+		return meaning
+	}
+	bad := make(map[string]bool, 2*len(form))
+	for _, f := range form {
+		bad[f.Pointer] = true
+	}
+	parents := make(map[string]bool, len(form))
+	for p := range bad {
+		if p != "" {
+			parents[p[:strings.LastIndexByte(p, '/')]] = true
 		}
 	}
-	return out
+	return slices.DeleteFunc(meaning, func(m Fault) bool {
+		if parents[m.Pointer] {
+			return true
+		}
+		for p := m.Pointer; ; p = p[:strings.LastIndexByte(p, '/')] {
+			if bad[p] {
+				return true
+			}
+			if p == "" {
+				return false
+			}
+		}
+	})
+}
+
+// inOrder sorts faults as the text reads.
+func inOrder(fs Faults) Faults {
+	slices.SortStableFunc(fs, func(a, b Fault) int { return cmp.Or(cmp.Compare(a.Document, b.Document), cmp.Compare(a.Line, b.Line)) })
+	return fs
 }
 
 func decode(r io.Reader, parse func([]byte) ([]parsed, Faults)) ([]Document, error) {
@@ -239,7 +260,7 @@ func CheckJSON(kind Kind, text []byte) (Resource, Faults) {
 	for i := range faults {
 		faults[i] = d.place(faults[i])
 	}
-	return r, faults
+	return r, inOrder(faults)
 }
 
 func oneJSON(text []byte) (any, Faults) {

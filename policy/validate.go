@@ -20,9 +20,13 @@ const (
 // checker collects the faults of one resource.
 type checker struct{ faultList }
 
-// later records that something is known but of a later version.
-func (c *checker) later(at pointer, value any, what string) {
-	c.add(Fault{Pointer: at.String(), Value: value, Code: CodeNotSupported, Detail: "comes later: this version does not support " + what + " yet"})
+// later records that something is known but of a later version, and what to do until then.
+func (c *checker) later(at pointer, value any, what, instead string) {
+	detail := "comes later: this version does not support " + what + " yet"
+	if instead != "" {
+		detail += "; " + instead
+	}
+	c.add(Fault{Pointer: at.String(), Value: value, Code: CodeNotSupported, Detail: detail})
 }
 
 func (c *checker) meta(root *pointer, m *Meta) {
@@ -244,7 +248,7 @@ func (c *checker) selector(at pointer, s *Selector, r role) {
 	case n > 1:
 		c.addf(at, nil, "must select by exactly one thing, not %d; list them separately for any of them, or use several labels for all of them", n)
 	case kind == SelectFQDN:
-		c.later(at.field("fqdn"), s.FQDN, "names; write cidr")
+		c.later(at.field("fqdn"), s.FQDN, "names", "write cidr")
 	case !slices.Contains(r.kinds(), kind):
 		f := Fault{Pointer: at.field(string(kind)).String(), Detail: r.refusal(kind)}
 		if r == asSource && kind == SelectCIDR {
@@ -287,7 +291,7 @@ func (c *checker) selectorValues(at pointer, s *Selector) {
 		c.name(at.field("group"), s.Group)
 	}
 	if s.Entity != "" && s.Entity != EntityAny && s.Entity != EntityWorld {
-		c.later(at.field("entity"), s.Entity, "entities other than any and world")
+		c.later(at.field("entity"), s.Entity, "entities other than any and world", "")
 	}
 	if s.CIDR != "" {
 		c.cidr(at, s)

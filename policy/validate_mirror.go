@@ -26,23 +26,23 @@ func (m *Mirror) Validate() Faults {
 	}
 	c.oneOf(spec.field("direction"), s.Direction, MirrorBoth, MirrorFromSource, MirrorToSource)
 	if s.Filter != nil {
-		c.later(spec.field("filter"), nil, "filters of mirrors; leave it out to mirror everything")
+		c.later(spec.field("filter"), nil, "filters of mirrors", "leave it out to mirror everything")
 	}
 	if s.Snaplen != 0 {
-		c.later(spec.field("snaplen"), s.Snaplen, "cutting of mirrored packets")
+		c.later(spec.field("snaplen"), s.Snaplen, "cutting of mirrored packets", "")
 	}
 	if s.Sample != nil {
-		c.later(spec.field("sample"), nil, "sampling of mirrored packets")
+		c.later(spec.field("sample"), nil, "sampling of mirrored packets", "")
 	}
 	if s.StopAfter != nil {
-		c.later(spec.field("stopAfter"), nil, "mirrors that stop by themselves")
+		c.later(spec.field("stopAfter"), nil, "mirrors that stop by themselves", "set enabled: false to stop it")
 	}
 	targets := spec.field("targets")
 	switch n := len(s.Targets); {
 	case n == 0:
 		c.addf(targets, nil, "is required: one target, port or vxlan")
 	case n > 1:
-		c.later(targets, nil, "several targets of one mirror; make one mirror for each")
+		c.later(targets, nil, "several targets of one mirror", "make one mirror for each")
 	}
 	for i := range s.Targets {
 		c.target(targets.at(i), &s.Targets[i])
@@ -76,11 +76,11 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 	}
 	if t.Pcap != nil {
 		n++
-		c.later(at.field("pcap"), nil, "pcap files")
+		c.later(at.field("pcap"), nil, "pcap files", "")
 	}
 	if t.Events != nil {
 		n++
-		c.later(at.field("events"), nil, "events as a target")
+		c.later(at.field("events"), nil, "events as a target", "")
 	}
 	switch {
 	case n == 0:

@@ -14,15 +14,15 @@ func (p *Policy) Validate() Faults {
 		c.addf(spec.field("priority"), *s.Priority, "priority %d is outside the range 0-%d", *s.Priority, MaxPriority)
 	}
 	if s.Mode == "audit" {
-		c.later(spec.field("mode"), s.Mode, "mode audit")
+		c.later(spec.field("mode"), s.Mode, "mode audit", "")
 	} else {
 		c.oneOf(spec.field("mode"), s.Mode, ModeEnforce)
 	}
 	if s.NotBefore != nil {
-		c.later(spec.field("notBefore"), nil, "schedules")
+		c.later(spec.field("notBefore"), nil, "schedules", "")
 	}
 	if s.ExpiresAt != nil {
-		c.later(spec.field("expiresAt"), nil, "schedules")
+		c.later(spec.field("expiresAt"), nil, "schedules", "")
 	}
 	if len(s.AppliesTo) == 0 {
 		c.addf(spec.field("appliesTo"), nil, "is required and must not be empty: for all endpoints of a bridge write [{bridge: NAME}]")
@@ -70,7 +70,7 @@ func (c *checker) action(at pointer, a Action) {
 	switch a {
 	case Allow, Deny:
 	case Pass, Reject:
-		c.later(at, string(a), "action "+string(a)+"; it knows allow and deny")
+		c.later(at, string(a), "action "+string(a), "it knows allow and deny")
 	case "":
 		c.addf(at, nil, "is required: allow or deny")
 	default:
