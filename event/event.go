@@ -107,6 +107,7 @@ type Tapwall struct {
 	RuleID      *uint32   `json:"rule_id,omitempty"`
 	CT          *CT       `json:"ct,omitempty"`
 	TCP         *TCP      `json:"tcp,omitempty"`
+	ICMP        *ICMP     `json:"icmp,omitempty"`
 	Source      *Endpoint `json:"source,omitempty"`
 	Destination *Endpoint `json:"destination,omitempty"`
 	Decode      *Decode   `json:"decode,omitempty"`
@@ -122,6 +123,12 @@ type CT struct {
 // TCP holds the flags of the packet.
 type TCP struct {
 	Flags []string `json:"flags,omitempty"`
+}
+
+// ICMP holds the type and code of an ICMP or ICMPv6 packet.
+type ICMP struct {
+	Type int `json:"type"`
+	Code int `json:"code"`
 }
 
 // Endpoint is what tapwall knows of one side.

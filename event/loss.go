@@ -16,6 +16,7 @@ const (
 	StagePacketInMeter Stage = "packet_in_meter" // the switch's meter dropped the copy
 	StageSwitchQueue   Stage = "switch_queue"    // the switch's queue towards the controller overflowed
 	StageOFQueue       Stage = "of_queue"        // the recorder's queue was full, or the recorder had stopped
+	StageDecode        Stage = "decode"          // a fault in tapwall itself: no malformed packet is lost here
 
 	StageRingOverwrite Stage = "ring_overwrite" // a reader asked for events the ring had overwritten
 	StageStreamClient  Stage = "stream_client"  // a reader was too slow
@@ -27,7 +28,7 @@ const (
 // BeforeAcceptance reports whether what is lost at the stage never reached the ring.
 func (s Stage) BeforeAcceptance() bool {
 	switch s {
-	case StagePacketInMeter, StageSwitchQueue, StageOFQueue:
+	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageDecode:
 		return true
 	case StageRingOverwrite, StageStreamClient, StageFileQueue, StageFileIO, StageSink:
 	}

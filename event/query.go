@@ -21,8 +21,8 @@ type Filter struct {
 	ToName   []string
 	Since    time.Time
 	Until    time.Time
-	After    string // event id, exclusive
-	Limit    int    // 0 = 20
+	After    string // event id, exclusive; reads on from there, as First does
+	Limit    int    // 0 = DefaultLimit, at most MaxLimit
 	First    bool   // the oldest Limit instead of the newest
 }
 
@@ -31,20 +31,29 @@ type Page struct {
 	Items []*Event `json:"items"`
 	// Oldest is the time of the oldest event still kept; what is older is not covered by the answer.
 	Oldest time.Time `json:"oldest,omitzero"`
-	// Next is the id to continue after, "" at the end.
+	// Next is the id to continue after, "" at the end, and always "" when the newest were asked for.
 	Next string `json:"next,omitempty"`
 }
 
-// Counters are the figures of the record since start. Observed = Accepted + sum of Lost over stages before acceptance.
+// Counters are the figures of the record since start, from one consistent reading. Every packet-in is counted once in PacketIns and
+// then either in Unknown (no verdict of ours, makes no event) or through its events in Observed. An event is one logged side of a
+// verdict, or a loss that was told. What the switch dropped before it reached tapwall is added to Observed as far as it is known.
+//
+//	Observed = Accepted + Pending + Lost of the stages before acceptance (Stage.BeforeAcceptance)
+//
+// holds at any time. Accepted means kept in the ring. The other stages of Lost count copies of accepted events.
 type Counters struct {
 	Observed     int64            `json:"observed"`
 	Accepted     int64            `json:"accepted"`
+	Pending      int64            `json:"pending"`
 	Lost         map[string]int64 `json:"lost"` // by stage
 	PacketIns    int64            `json:"packetIns"`
-	DecodeErrors map[string]int64 `json:"decodeErrors,omitempty"` // by layer
+	Unknown      int64            `json:"unknownPacketIns"`
+	DecodeErrors map[string]int64 `json:"decodeErrors,omitempty"` // packets that could not be read whole, by layer
 	RingEntries  int              `json:"ringEntries"`
 	RingCapacity int              `json:"ringCapacity"`
 	Clients      int              `json:"streamClients"`
+	StreamGaps   int64            `json:"streamGaps"`
 	File         string           `json:"file,omitempty"`
 	FileBytes    int64            `json:"fileBytes"`
 	FileError    string           `json:"fileError,omitempty"`

@@ -1,0 +1,392 @@
+package event
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/tapwall/tapwall/internal/packet"
+)
+
+// Values of event.action, event.dataset and tapwall.drop_reason.
+const (
+	ActionVerdict = "policy-verdict"
+	ActionLost    = "events-lost"
+
+	DatasetFlow = "tapwall.flow"
+	DatasetLoss = "tapwall.loss"
+
+	PolicyDenied = "POLICY_DENIED"
+	UnknownRule  = "UNKNOWN_RULE"
+
+	ecsVersion    = "9.4.0"
+	schemaVersion = 1
+	module        = "tapwall"
+)
+
+// ct_state bits, as in ovs-fields(7).
+const ctReply = 0x08
+
+// Bound of the caches below: when full they start again.
+const maxCached = 65_536
+
+// record is an event with everything it points to that is its own, so that it takes one allocation.
+type record struct {
+	ev           Event
+	src, dst     Side
+	net          Network
+	vlan         VLAN
+	srcEP, dstEP Endpoint
+	ct           CT
+	tcp          TCP
+	icmp         ICMP
+	decode       Decode
+	related      Related
+	ips          [2]string
+	ruleID       uint32
+}
+
+type ruleKey struct {
+	bridge string
+	id     uint32
+}
+
+type cachedRule struct {
+	info RuleInfo
+	rule *Rule
+}
+
+type observerKey struct {
+	dpid   uint64
+	inPort uint32
+	name   string
+}
+
+// builder turns packet-ins into events. It belongs to the recorder's goroutine. What many events share is made once.
+type builder struct {
+	host      string
+	rules     RuleLookup
+	endpoints EndpointLookup
+	ids       *identity
+	decoder   *packet.Decoder
+
+	parsed    packet.Parsed
+	text      []byte // room for the texts of one event
+	ruleCache map[ruleKey]cachedRule
+	observers map[observerKey]*Observer
+	tables    [256]int
+	ctStates  [256][]string
+	tcpFlags  [512][]string
+	category  []string
+	allowed   []string
+	denied    []string
+	decodeOK  *Decode
+}
+
+func newBuilder(o *Options, ids *identity) *builder {
+	b := &builder{
+		host: o.Host, rules: o.Lookup, endpoints: o.Endpoints, ids: ids, decoder: packet.NewDecoder(),
+		ruleCache: make(map[ruleKey]cachedRule), observers: make(map[observerKey]*Observer),
+		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
+		decodeOK: &Decode{Status: packet.StatusOK.String()},
+	}
+	for i := range b.tables {
+		b.tables[i] = i
+	}
+	return b
+}
+
+// ends are the two sides of a connection.
+type ends struct {
+	src, dst     netip.Addr
+	sport, dport uint16
+	proto        uint8
+	srcMAC       packet.MAC
+	dstMAC       packet.MAC
+	hasSrcMAC    bool
+	hasDstMAC    bool
+	tracked      bool // by the original tuple; else source is the sender
+}
+
+// ends finds the initiator: by the conntrack original tuple, else the sender of the packet.
+func (b *builder) ends(pi *PacketIn) ends {
+	p := &b.parsed
+	if !pi.CtSrc.IsValid() || pi.CtSrc.IsUnspecified() || !pi.CtDst.IsValid() {
+		return ends{
+			src: p.Src, dst: p.Dst, sport: p.SrcPort, dport: p.DstPort, proto: p.Proto,
+			srcMAC: p.EthSrc, dstMAC: p.EthDst, hasSrcMAC: p.HasEthernet, hasDstMAC: p.HasEthernet,
+		}
+	}
+	e := ends{src: pi.CtSrc.Unmap(), dst: pi.CtDst.Unmap(), proto: pi.CtNwProto, tracked: true}
+	switch pi.CtNwProto {
+	case packet.ProtoTCP, packet.ProtoUDP, packet.ProtoSCTP:
+		e.sport, e.dport = pi.CtTpSrc, pi.CtTpDst
+	}
+	// A MAC belongs to an end only when the packet was between both ends: an ICMP error on the way comes from a router.
+	switch {
+	case !p.HasEthernet:
+	case p.Src == e.src && p.Dst == e.dst && pi.CtState&ctReply == 0, !p.Src.IsValid():
+		e.srcMAC, e.dstMAC, e.hasSrcMAC, e.hasDstMAC = p.EthSrc, p.EthDst, true, true
+	case p.Src == e.dst && p.Dst == e.src:
+		e.srcMAC, e.dstMAC, e.hasSrcMAC, e.hasDstMAC = p.EthDst, p.EthSrc, true, true
+	}
+	return e
+}
+
+// community is the Community ID of the connection.
+func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
+	p := &b.parsed
+	sport, dport := e.sport, e.dport
+	if e.proto == packet.ProtoICMP || e.proto == packet.ProtoICMPv6 {
+		switch {
+		case e.tracked:
+			sport, dport = pi.CtTpSrc, pi.CtTpDst
+		case p.HasICMP:
+			sport, dport = uint16(p.ICMPType), uint16(p.ICMPCode)
+		default:
+			return t
+		}
+	}
+	if !e.tracked && p.IPVersion == 0 {
+		return t
+	}
+	return packet.AppendCommunityID(t, 0, e.proto, e.src, e.dst, sport, dport)
+}
+
+// build appends the events of a packet-in to out and returns the layer that could not be decoded, if any.
+func (b *builder) build(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
+	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
+	e := b.ends(pi)
+	for i := range pi.Verdicts {
+		s := &pi.Verdicts[i]
+		out = append(out, b.verdict(pi, s, &e, now))
+		if s.Drop || s.Reject {
+			break
+		}
+	}
+	return out, b.parsed.Layer
+}
+
+func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) entry {
+	p := &b.parsed
+	r := new(record)
+	id := b.ids.next()
+	b.texts(r, pi, e, id)
+
+	ev := &r.ev
+	ev.Timestamp = pi.Time
+	ev.ECS.Version = ecsVersion
+	ev.Event = Meta{
+		ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Type: b.allowed, Action: ActionVerdict,
+		Dataset: DatasetFlow, Module: module, Provider: "packet-in", Outcome: "success", Created: now,
+	}
+	ev.Observer = b.observer(pi)
+	ev.Network = &r.net
+	r.net.Transport = transportName(e.proto)
+	r.net.Direction = s.Direction.String()
+	r.net.Bytes, r.net.Packets = int64(p.Length), 1
+	transport := r.net.Transport
+	if e.tracked || p.IPVersion != 0 {
+		r.net.IANANumber = strconv.Itoa(int(e.proto))
+		if transport == "" {
+			transport = r.net.IANANumber
+		}
+	}
+	switch {
+	case e.src.Is4():
+		if e.tracked || p.IPVersion != 0 {
+			r.net.Type = "ipv4"
+		}
+	case e.src.Is6():
+		r.net.Type = "ipv6"
+	}
+	if p.VLANs > 0 {
+		r.vlan.ID = strconv.Itoa(int(p.VLAN))
+		r.net.VLAN = &r.vlan
+	}
+	r.src.Port, r.dst.Port = int(e.sport), int(e.dport)
+	if r.src != (Side{}) {
+		ev.Source = &r.src
+	}
+	if r.dst != (Side{}) {
+		ev.Destination = &r.dst
+	}
+
+	tw := &ev.Tapwall
+	tw.Schema = schemaVersion
+	tw.Direction = r.net.Direction
+	tw.Enforcement = "enforce"
+	tw.Bridge = pi.Bridge
+	tw.Table = &b.tables[pi.Table]
+	r.ruleID = s.RuleID
+	tw.RuleID = &r.ruleID
+	rule, known := b.rule(pi.Bridge, s)
+	ev.Rule = rule
+	tw.Verdict = Forwarded
+	if s.Drop || s.Reject {
+		tw.Verdict, tw.DropReason = Dropped, PolicyDenied
+		if s.Reject {
+			tw.Verdict = Rejected
+		}
+		ev.Event.Type, ev.Event.Outcome = b.denied, "failure"
+	}
+	if !known {
+		tw.DropReason = UnknownRule
+	}
+	ev.Event.Reason = tw.DropReason
+	if pi.CtState != 0 {
+		r.ct = CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
+		tw.CT = &r.ct
+	}
+	if p.HasPorts && p.Proto == packet.ProtoTCP {
+		r.tcp.Flags = b.flags(p.TCPFlags)
+		tw.TCP = &r.tcp
+	}
+	if p.HasICMP {
+		r.icmp = ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
+		tw.ICMP = &r.icmp
+	}
+	tw.Source = b.endpoint(pi.Bridge, pi.SrcEndpoint, &r.srcEP)
+	tw.Destination = b.endpoint(pi.Bridge, pi.DstEndpoint, &r.dstEP)
+	tw.Decode = b.decodeOK
+	if p.Status != packet.StatusOK {
+		r.decode = Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}
+		tw.Decode = &r.decode
+	}
+	return entry{ev: ev, seq: id.Sequence, view: view{
+		time: pi.Time.UnixNano(), src: e.src, dst: e.dst, sport: e.sport, dport: e.dport, verdict: tw.Verdict, action: ActionVerdict,
+		bridge: pi.Bridge, transport: transport, rule: rule, srcEP: tw.Source, dstEP: tw.Destination,
+	}}
+}
+
+// texts fills the texts that are the event's own; they share one allocation.
+func (b *builder) texts(r *record, pi *PacketIn, e *ends, id ID) {
+	var end [7]int
+	t := id.append(b.text[:0])
+	end[0] = len(t)
+	if e.src.IsValid() {
+		t = e.src.AppendTo(t)
+	}
+	end[1] = len(t)
+	if e.dst.IsValid() {
+		t = e.dst.AppendTo(t)
+	}
+	end[2] = len(t)
+	if e.hasSrcMAC {
+		t = appendMAC(t, e.srcMAC)
+	}
+	end[3] = len(t)
+	if e.hasDstMAC {
+		t = appendMAC(t, e.dstMAC)
+	}
+	end[4] = len(t)
+	t = b.community(t, e, pi)
+	end[5] = len(t)
+	t = strconv.AppendUint(append(t, "0x"...), pi.Cookie, 16)
+	end[6] = len(t)
+	b.text = t
+
+	s := string(t)
+	r.ev.Event.ID = s[:end[0]]
+	r.src.IP, r.dst.IP = s[end[0]:end[1]], s[end[1]:end[2]]
+	r.src.MAC, r.dst.MAC = s[end[2]:end[3]], s[end[3]:end[4]]
+	r.net.CommunityID = s[end[4]:end[5]]
+	r.ev.Tapwall.Cookie = s[end[5]:end[6]]
+	if r.src.IP != "" && r.dst.IP != "" {
+		r.ips = [2]string{r.src.IP, r.dst.IP}
+		r.related.IP = r.ips[:]
+		r.ev.Related = &r.related
+	}
+}
+
+// rule resolves a rule id. A rule that cannot be named still makes an event, under its number.
+func (b *builder) rule(bridge string, s *VerdictSide) (*Rule, bool) {
+	if b.rules != nil {
+		if info, ok := b.rules.Rule(bridge, s.RuleID); ok {
+			k := ruleKey{bridge, s.RuleID}
+			c, hit := b.ruleCache[k]
+			if !hit || c.info != info {
+				if len(b.ruleCache) >= maxCached {
+					clear(b.ruleCache)
+				}
+				c = cachedRule{info: info, rule: &Rule{
+					ID: info.Policy + "/" + info.Direction + "/" + info.Name, Name: info.Name, Ruleset: info.Policy, Version: info.Version,
+				}}
+				b.ruleCache[k] = c
+			}
+			return c.rule, true
+		}
+	}
+	id := fmt.Sprintf("0x%08x", s.RuleID)
+	return &Rule{ID: id, Name: id}, false
+}
+
+func (b *builder) endpoint(bridge string, id uint32, room *Endpoint) *Endpoint {
+	if id == 0 || b.endpoints == nil {
+		return nil
+	}
+	e, ok := b.endpoints.Endpoint(bridge, id)
+	if !ok {
+		return nil
+	}
+	*room = e
+	return room
+}
+
+func (b *builder) observer(pi *PacketIn) *Observer {
+	k := observerKey{pi.DatapathID, pi.InPort, pi.InPortName}
+	if o, ok := b.observers[k]; ok {
+		return o
+	}
+	if len(b.observers) >= maxCached {
+		clear(b.observers)
+	}
+	o := &Observer{Name: b.host}
+	if pi.DatapathID != 0 {
+		o.SerialNumber = fmt.Sprintf("%016x", pi.DatapathID)
+	}
+	if pi.InPort != 0 || pi.InPortName != "" {
+		o.Ingress = &Port{Interface{Name: pi.InPortName, ID: strconv.FormatUint(uint64(pi.InPort), 10)}}
+	}
+	b.observers[k] = o
+	return o
+}
+
+func (b *builder) ctState(bits uint32) []string {
+	s := &b.ctStates[bits&0xff]
+	if *s == nil {
+		for i, name := range [...]string{"new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"} {
+			if bits&(1<<i) != 0 {
+				*s = append(*s, name)
+			}
+		}
+	}
+	return *s
+}
+
+func (b *builder) flags(bits uint16) []string {
+	f := &b.tcpFlags[bits&0x1ff]
+	if *f == nil {
+		*f = packet.AppendTCPFlags([]string{}, bits)
+	}
+	return *f
+}
+
+// lossEvent is the event that tells of a loss.
+func (b *builder) lossEvent(l Loss, now time.Time) entry {
+	id := b.ids.next()
+	ev := newLossEvent(l, id.String(), id.Sequence, now, b.host)
+	return entry{ev: ev, seq: id.Sequence, view: viewOf(ev)}
+}
+
+func newLossEvent(l Loss, id string, seq int64, now time.Time, host string) *Event {
+	ev := &Event{Timestamp: now, ECS: ECS{ecsVersion}}
+	ev.Event = Meta{
+		ID: id, Sequence: seq, Kind: "metric", Action: ActionLost, Dataset: DatasetLoss, Module: module, Provider: "counter",
+		Reason: l.Reason, Created: now,
+	}
+	ev.Observer = &Observer{Name: host}
+	ev.Tapwall = Tapwall{Schema: schemaVersion, Loss: &l}
+	return ev
+}

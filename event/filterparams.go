@@ -1,0 +1,300 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ParamError is one query parameter that makes no sense. ParseFilter and Filter.Compile return several joined by errors.Join;
+// ParamErrors takes them apart.
+type ParamError struct {
+	Param  string // its name, as in the query
+	Value  string
+	Reason string
+}
+
+func (e *ParamError) Error() string { return fmt.Sprintf("%s: %q is %s", e.Param, e.Value, e.Reason) }
+
+// ParamErrors returns the ParamErrors in err, in order.
+func ParamErrors(err error) []*ParamError {
+	if err == nil {
+		return nil
+	}
+	if p, ok := err.(*ParamError); ok {
+		return []*ParamError{p}
+	}
+	var out []*ParamError
+	switch u := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, e := range u.Unwrap() {
+			out = append(out, ParamErrors(e)...)
+		}
+	case interface{ Unwrap() error }:
+		out = ParamErrors(u.Unwrap())
+	}
+	return out
+}
+
+// FilterParams lists the query parameters of a filter.
+func FilterParams() []string {
+	return []string{
+		"verdict", "action", "bridge", "policy", "rule", "protocol", "ip", "from-ip", "to-ip", "port", "from-port", "to-port",
+		"endpoint", "from", "to", "since", "until", "after", "limit", "first",
+	}
+}
+
+// ParseFilter reads a filter from query parameters. A parameter may be repeated and may hold several values separated by commas:
+// they are alternatives. Times are RFC 3339, or a duration like 5m, 1h30m or 2d before now. A parameter that is no filter's is an
+// error too, so that a misspelt one is not ignored: take out your own first. The error joins one *ParamError per fault.
+func ParseFilter(q url.Values, now time.Time) (Filter, error) {
+	var f Filter
+	var errs paramErrors
+	for _, name := range sortedKeys(q) {
+		var vals []string
+		for _, v := range q[name] {
+			for _, s := range strings.Split(v, ",") {
+				if s = strings.TrimSpace(s); s != "" {
+					vals = append(vals, s)
+				}
+			}
+		}
+		if len(vals) == 0 {
+			continue
+		}
+		if list := f.list(name); list != nil {
+			*list = vals
+			continue
+		}
+		switch name {
+		case "port":
+			f.Port = errs.ints(name, vals)
+		case "from-port":
+			f.FromPort = errs.ints(name, vals)
+		case "to-port":
+			f.ToPort = errs.ints(name, vals)
+		case "since":
+			f.Since = errs.time(name, vals, now)
+		case "until":
+			f.Until = errs.time(name, vals, now)
+		case "after":
+			f.After = errs.one(name, vals)
+		case "limit":
+			f.Limit = errs.limit(name, vals)
+		case "first":
+			f.First = errs.bool(name, vals)
+		default:
+			errs.add(name, strings.Join(q[name], ","), "not a known parameter; known are "+strings.Join(FilterParams(), ", "))
+		}
+	}
+	for i, v := range f.Verdict {
+		f.Verdict[i] = strings.ToUpper(v)
+	}
+	for i, p := range f.Protocol {
+		f.Protocol[i] = normalProtocol(p)
+	}
+	if errs.list == nil {
+		_, err := f.Compile()
+		return f, err
+	}
+	// Both kinds of fault at once, each parameter once.
+	_, err := f.Compile()
+	for _, p := range ParamErrors(err) {
+		if !errs.has(p.Param) {
+			errs.list = append(errs.list, p)
+		}
+	}
+	return f, errs.err()
+}
+
+// list is the field behind a parameter that is a list of texts, or nil.
+func (f *Filter) list(name string) *[]string {
+	switch name {
+	case "verdict":
+		return &f.Verdict
+	case "action":
+		return &f.Action
+	case "bridge":
+		return &f.Bridge
+	case "policy":
+		return &f.Policy
+	case "rule":
+		return &f.Rule
+	case "protocol":
+		return &f.Protocol
+	case "ip":
+		return &f.IP
+	case "from-ip":
+		return &f.FromIP
+	case "to-ip":
+		return &f.ToIP
+	case "endpoint":
+		return &f.Endpoint
+	case "from":
+		return &f.FromName
+	case "to":
+		return &f.ToName
+	}
+	return nil
+}
+
+// Values is the filter as query parameters: ParseFilter makes the same filter of them.
+func (f Filter) Values() url.Values {
+	q := url.Values{}
+	for _, name := range FilterParams() {
+		if list := f.list(name); list != nil && len(*list) > 0 {
+			q[name] = append([]string(nil), *list...)
+		}
+	}
+	for name, ports := range map[string][]int{"port": f.Port, "from-port": f.FromPort, "to-port": f.ToPort} {
+		for _, p := range ports {
+			q.Add(name, strconv.Itoa(p))
+		}
+	}
+	for name, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !t.IsZero() {
+			q.Set(name, t.Format(time.RFC3339Nano))
+		}
+	}
+	if f.After != "" {
+		q.Set("after", f.After)
+	}
+	if f.Limit != 0 {
+		q.Set("limit", strconv.Itoa(f.Limit))
+	}
+	if f.First {
+		q.Set("first", "true")
+	}
+	return q
+}
+
+// ParseTime reads RFC 3339 (also a date alone, in UTC), "now", or a duration before now: 90s, 5m, 1h30m, 2d.
+func ParseTime(s string, now time.Time) (time.Time, error) {
+	if s == "now" {
+		return now, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	rest, days := s, 0
+	if d, after, ok := strings.Cut(s, "d"); ok {
+		n, err := strconv.Atoi(d)
+		if err != nil || n < 0 || n > 36500 {
+			return time.Time{}, errTime
+		}
+		rest, days = after, n
+	}
+	var d time.Duration
+	if rest != "" {
+		var err error
+		if d, err = time.ParseDuration(rest); err != nil || d < 0 {
+			return time.Time{}, errTime
+		}
+	} else if s == "" {
+		return time.Time{}, errTime
+	}
+	return now.Add(-d - time.Duration(days)*24*time.Hour), nil
+}
+
+var errTime = errors.New("not a time: give RFC 3339 (2026-01-02T15:04:05Z) or how long ago (90s, 5m, 1h30m, 2d)")
+
+// paramErrors collects faults.
+type paramErrors struct{ list []*ParamError }
+
+func (e *paramErrors) add(name, value, reason string) {
+	e.list = append(e.list, &ParamError{Param: name, Value: value, Reason: reason})
+}
+
+func (e *paramErrors) has(name string) bool {
+	for _, p := range e.list {
+		if p.Param == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *paramErrors) err() error {
+	errs := make([]error, len(e.list))
+	for i, p := range e.list {
+		errs[i] = p
+	}
+	return errors.Join(errs...)
+}
+
+func (e *paramErrors) prefixes(name string, vals []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range vals {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p.Masked())
+		} else if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+			a = a.Unmap()
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		} else {
+			e.add(name, s, "not an address or CIDR")
+		}
+	}
+	return out
+}
+
+func (e *paramErrors) ports(name string, ports []int) {
+	for _, p := range ports {
+		if p < 1 || p > 65535 {
+			e.add(name, strconv.Itoa(p), "not a port between 1 and 65535")
+		}
+	}
+}
+
+func (e *paramErrors) ints(name string, vals []string) []int {
+	var out []int
+	for _, s := range vals {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			e.add(name, s, "not a port between 1 and 65535")
+			continue
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+func (e *paramErrors) one(name string, vals []string) string {
+	if len(vals) != 1 {
+		e.add(name, strings.Join(vals, ","), "given more than once")
+	}
+	return vals[0]
+}
+
+func (e *paramErrors) time(name string, vals []string, now time.Time) time.Time {
+	s := e.one(name, vals)
+	t, err := ParseTime(s, now)
+	if err != nil {
+		e.add(name, s, err.Error())
+	}
+	return t
+}
+
+func (e *paramErrors) limit(name string, vals []string) int {
+	s := e.one(name, vals)
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > MaxLimit {
+		e.add(name, s, fmt.Sprintf("not between 1 and %d", MaxLimit))
+		return 0
+	}
+	return n
+}
+
+func (e *paramErrors) bool(name string, vals []string) bool {
+	s := e.one(name, vals)
+	b, err := strconv.ParseBool(s)
+	if err != nil {
+		e.add(name, s, "not true or false")
+	}
+	return b
+}

@@ -1,0 +1,338 @@
+package event
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwall/tapwall/internal/packet"
+)
+
+// Defaults of Options.
+const (
+	DefaultQueueLen  = 8192
+	DefaultRingLen   = 65_536
+	DefaultStreamLen = 4096
+
+	batchLen = 256
+)
+
+// ErrStopped says that the recorder has ended; match with errors.Is.
+var ErrStopped = errors.New("the event recorder has stopped")
+
+// Options of a Recorder. The zero value records without names, sinks or an identity that outlives the process.
+type Options struct {
+	Host      string         // observer.name
+	DataDir   string         // where the identity is kept; "" = a new one at each start
+	QueueLen  int            // packet-ins waiting at most; 0 = DefaultQueueLen
+	RingLen   int            // events kept; 0 = DefaultRingLen
+	StreamLen int            // events waiting for one stream client; 0 = DefaultStreamLen
+	Lookup    RuleLookup     // nil = no rule is known
+	Endpoints EndpointLookup // nil = no endpoint is known
+	Sinks     []Sink         // closed by Run
+	Logger    *slog.Logger   // nil = discard
+	Registry  prometheus.Registerer
+	Now       func() time.Time // nil = time.Now
+	// LossEvery is the least time between two loss events of the same stage and reason; 0 = 1 s.
+	LossEvery time.Duration
+}
+
+// Recorder is the record: packet-ins go in by HandlePacketIn, one goroutine (Run) makes events of them and keeps them in the ring,
+// from where Query and Subscribe read. Nothing waits for anything: what does not fit is counted. All methods are safe for
+// concurrent use.
+type Recorder struct {
+	opts    Options
+	log     *slog.Logger
+	now     func() time.Time
+	builder *builder // Run's
+	ring    ring
+	losses  losses
+
+	wake  chan struct{}
+	ready chan struct{}
+	done  chan struct{} // closed when Run has ended
+
+	mu           sync.Mutex // lock order: mu, then losses.mu; no other lock is taken under it
+	closed       bool
+	queue        []*slot // a circle
+	head, queued int
+	free         []*slot
+	packetIns    int64
+	unknown      int64
+	observed     int64
+	pending      int64 // events of packet-ins queued or being worked on
+	accepted     int64
+	byVerdict    map[verdictKey]int64
+	decodeErrors [packet.LayerCount]int64
+
+	streams streams
+}
+
+// verdictKey are the labels of tapwall_events_total.
+type verdictKey struct {
+	dataset, action string
+	verdict         Verdict
+}
+
+// slot holds a packet-in while it waits.
+type slot struct {
+	pi       PacketIn
+	data     []byte
+	verdicts []VerdictSide
+	events   int64
+}
+
+// NewRecorder makes a recorder; Run makes it work. Its metrics are registered on Options.Registry, whose error is returned.
+func NewRecorder(o Options) (*Recorder, error) {
+	if o.QueueLen <= 0 {
+		o.QueueLen = DefaultQueueLen
+	}
+	if o.RingLen <= 0 {
+		o.RingLen = DefaultRingLen
+	}
+	if o.StreamLen <= 0 {
+		o.StreamLen = DefaultStreamLen
+	}
+	if o.LossEvery <= 0 {
+		o.LossEvery = time.Second
+	}
+	r := &Recorder{
+		opts: o, log: o.Logger, now: o.Now, ring: ring{capacity: int64(o.RingLen)},
+		wake: make(chan struct{}, 1), ready: make(chan struct{}), done: make(chan struct{}),
+		queue: make([]*slot, o.QueueLen), byVerdict: make(map[verdictKey]int64),
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	ids, err := openIdentity(o.DataDir)
+	if err != nil {
+		r.log.Warn("event ids will not follow those of earlier runs", "err", err)
+	}
+	r.builder = newBuilder(&r.opts, ids)
+	r.streams.open = make(map[*stream]struct{})
+	for _, s := range o.Sinks {
+		if l, ok := s.(LossSource); ok {
+			l.ReportLoss(r.AddLoss)
+		}
+	}
+	if o.Registry != nil {
+		if err := o.Registry.Register(newMetrics(r)); err != nil {
+			return nil, fmt.Errorf("event metrics: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// String names the task.
+func (r *Recorder) String() string { return "event recorder" }
+
+// Ready is closed once Run works.
+func (r *Recorder) Ready() <-chan struct{} { return r.ready }
+
+// HandlePacketIn takes one packet-in of a bridge, which overrides pi.Bridge. It is meant for the goroutine that reads OpenFlow:
+// it never blocks, does not allocate once warm, and keeps nothing of pi but what it copied. When the queue is full or the
+// recorder has stopped the events of the packet-in are counted as lost at StageOFQueue.
+func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.packetIns++
+	if len(pi.Verdicts) == 0 {
+		r.unknown++
+		return
+	}
+	n := int64(0)
+	for i := range pi.Verdicts {
+		n++
+		if pi.Verdicts[i].Drop || pi.Verdicts[i].Reject {
+			break
+		}
+	}
+	r.observed += n
+	if r.closed || r.queued == len(r.queue) {
+		reason := "full"
+		if r.closed {
+			reason = "stopped"
+		}
+		r.refuse(pi.Verdicts[:n], reason)
+		return
+	}
+	r.pending += n
+	var s *slot
+	if last := len(r.free) - 1; last >= 0 {
+		s, r.free = r.free[last], r.free[:last]
+	} else {
+		s = new(slot)
+	}
+	s.data = append(s.data[:0], pi.Data[:min(len(pi.Data), MaxPacketBytes)]...)
+	s.verdicts = append(s.verdicts[:0], pi.Verdicts[:n]...)
+	s.events = n
+	if pi.TotalLen < len(pi.Data) {
+		pi.TotalLen = len(pi.Data)
+	}
+	if pi.Time.IsZero() {
+		pi.Time = r.now()
+	}
+	pi.Bridge, pi.Data, pi.Verdicts, pi.UserData = bridge, s.data, s.verdicts, nil
+	pi.Time = pi.Time.UTC()
+	s.pi = pi
+	r.queue[(r.head+r.queued)%len(r.queue)] = s
+	r.queued++
+	if r.queued == 1 {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// refuse counts the events of a packet-in that found no room; mu is held.
+func (r *Recorder) refuse(sides []VerdictSide, reason string) {
+	now := r.now().UTC()
+	for i := range sides {
+		class := P1
+		if sides[i].Drop || sides[i].Reject {
+			class = P0
+		}
+		r.losses.add(StageOFQueue, class, reason, 1, now, false)
+	}
+}
+
+// AddLoss counts n events lost somewhere else, as in a meter of the switch, and has them told by a loss event, at most one per
+// Options.LossEvery, stage and reason. n ≤ 0 does nothing.
+func (r *Recorder) AddLoss(stage Stage, class Class, reason string, n int64) {
+	if n <= 0 {
+		return
+	}
+	now := r.now().UTC()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if stage.BeforeAcceptance() {
+		r.observed += n
+	}
+	r.losses.add(stage, class, reason, n, now, false)
+}
+
+// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the sinks and
+// returns their errors, else nil. It must be called once.
+func (r *Recorder) Run(ctx context.Context) error {
+	close(r.ready)
+	tick := time.NewTicker(r.opts.LossEvery)
+	defer tick.Stop()
+	w := worker{r: r, slots: make([]*slot, 0, batchLen)}
+	for ctx.Err() == nil {
+		if w.work() {
+			select {
+			case <-tick.C: // also under constant load
+				w.tellLosses()
+			default:
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-tick.C:
+			w.tellLosses()
+		}
+	}
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	for w.work() {
+	}
+	w.tellLosses()
+	close(r.done)
+	r.streams.wait()
+	var errs []error
+	for _, s := range r.opts.Sinks {
+		if err := s.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("sink %s: %w", s.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Counters returns the figures.
+func (r *Recorder) Counters() Counters {
+	r.mu.Lock()
+	c := Counters{
+		Observed: r.observed, Accepted: r.accepted, Pending: r.pending, PacketIns: r.packetIns, Unknown: r.unknown,
+		Lost: r.losses.sums(), RingCapacity: r.opts.RingLen,
+	}
+	for l, n := range r.decodeErrors {
+		if n > 0 {
+			if c.DecodeErrors == nil {
+				c.DecodeErrors = make(map[string]int64)
+			}
+			c.DecodeErrors[packet.Layer(l).String()] = n
+		}
+	}
+	r.mu.Unlock()
+	c.RingEntries = r.ring.len()
+	c.Clients, c.StreamGaps = r.streams.figures()
+	for _, s := range r.opts.Sinks {
+		if st, ok := s.(StatusSource); ok {
+			f := st.Status()
+			c.File, c.FileBytes, c.FileError = f.Path, f.Bytes, f.Error
+			break
+		}
+	}
+	return c
+}
+
+// Query returns up to f.Limit events that match, oldest first: the newest, or with f.First or f.After the oldest. A filter that
+// makes no sense (see Filter.Compile) selects nothing. The events are shared and must not be changed.
+func (r *Recorder) Query(f Filter) Page {
+	page := Page{Items: []*Event{}}
+	s := r.ring.from(0)
+	if s.start < s.end {
+		page.Oldest = s.at(s.start).ev.Timestamp
+	}
+	m, err := f.Compile()
+	if err != nil {
+		return page
+	}
+	limit := f.Limit
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	start := s.start
+	if f.After != "" {
+		id, err := ParseID(f.After)
+		if err != nil {
+			return page
+		}
+		start, _ = s.resume(id)
+	}
+	if f.First || f.After != "" {
+		for p := start; p < s.end; p++ {
+			e := s.at(p)
+			if !m.match(&e.view) {
+				continue
+			}
+			if len(page.Items) == limit {
+				page.Next = page.Items[limit-1].Event.ID
+				break
+			}
+			page.Items = append(page.Items, e.ev)
+		}
+		return page
+	}
+	for p := s.end - 1; p >= start && len(page.Items) < limit; p-- {
+		if e := s.at(p); m.match(&e.view) {
+			page.Items = append(page.Items, e.ev)
+		}
+	}
+	for i, j := 0, len(page.Items)-1; i < j; i, j = i+1, j-1 {
+		page.Items[i], page.Items[j] = page.Items[j], page.Items[i]
+	}
+	return page
+}

@@ -1,0 +1,263 @@
+package event
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// streams are the readers that follow.
+type streams struct {
+	mu   sync.Mutex
+	open map[*stream]struct{}
+	gaps int64
+	wg   sync.WaitGroup
+}
+
+func (s *streams) wakeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.open {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *streams) figures() (clients int, gaps int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open), s.gaps
+}
+
+func (s *streams) wait() { s.wg.Wait() }
+
+// stream is one reader. It scans the ring in its own goroutine into a bounded queue, so that a reader costs the recorder one wake
+// per batch, and the step from what was to what comes is one position in the ring: no gap and no overlap.
+type stream struct {
+	r    *Recorder
+	m    *Matcher
+	ch   chan *Event
+	wake chan struct{}
+
+	pos      int64 // next position to scan
+	catching bool  // not up to date yet: the scan waits for the reader instead of dropping
+
+	queue    []*Event // a circle
+	head, n  int
+	place    string // id of the newest event delivered or dropped
+	gap      Loss   // not told yet; valid iff hasGap
+	hasGap   bool
+	gapClass Class
+	told     time.Time // when a gap was last told
+	afterGap bool      // the last thing delivered was a gap
+}
+
+// Subscribe follows events that match f. It begins with what is kept after the event with id after, or if that is "" from f.Since,
+// or if that is zero too with the newest f.Limit matches; with none of them it begins now. Then it goes on with new events, without
+// gap or overlap. Losses are told whatever the filter, unless f.Action asks for other events only.
+//
+// A reader that lags by more than Options.StreamLen events loses the oldest of them; that is counted at StageStreamClient (at
+// StageRingOverwrite for what it asked for and the ring no longer has) and told in its stream alone by an events-lost event, at
+// most one per second. Its id ends in "-lost" and can be given as after to go on behind the gap. A count of 0 means that it is not
+// known how many were lost.
+//
+// The channel is closed when ctx or the recorder ends. The error matches ErrStopped, or joins ParamErrors of f. The events are
+// shared and must not be changed.
+func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-chan *Event, error) {
+	if after != "" {
+		f.After = after
+	}
+	m, err := f.Compile()
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{
+		r: r, m: m, ch: make(chan *Event), wake: make(chan struct{}, 1), queue: make([]*Event, r.opts.StreamLen), catching: true,
+	}
+	// From here on new events wake it; what was there is found in the ring.
+	r.streams.mu.Lock()
+	select {
+	case <-r.done:
+		r.streams.mu.Unlock()
+		return nil, ErrStopped
+	default:
+	}
+	r.streams.open[s] = struct{}{}
+	r.streams.wg.Add(1)
+	r.streams.mu.Unlock()
+
+	kept := r.ring.from(0)
+	switch {
+	case f.After != "":
+		id, _ := ParseID(f.After) // Compile has checked it
+		var missed int64
+		s.pos, missed = kept.resume(id)
+		s.place = f.After
+		switch {
+		case missed > 0:
+			s.lose(StageRingOverwrite, NoClass, "overwritten", missed, r.now().UTC())
+		case missed < 0:
+			s.lose(StageRingOverwrite, NoClass, "other_run", 0, r.now().UTC())
+		}
+	case !f.Since.IsZero():
+		s.pos = kept.start
+	default:
+		s.pos = kept.end
+		for n := 0; s.pos > kept.start && n < f.Limit; {
+			s.pos--
+			if e := kept.at(s.pos); m.match(&e.view) {
+				n++
+			}
+		}
+	}
+	go s.run(ctx)
+	return s.ch, nil
+}
+
+func (s *stream) run(ctx context.Context) {
+	defer func() {
+		st := &s.r.streams
+		st.mu.Lock()
+		delete(st.open, s)
+		st.mu.Unlock()
+		close(s.ch)
+		st.wg.Done()
+	}()
+	for {
+		s.fill()
+		next, isGap, wait := s.next()
+		var out chan *Event
+		if next != nil {
+			out = s.ch
+		}
+		var timer <-chan time.Time
+		if wait > 0 {
+			timer = time.After(wait)
+		}
+		select {
+		case out <- next:
+			s.delivered(next, isGap)
+		case <-s.wake:
+		case <-timer:
+		case <-ctx.Done():
+			return
+		case <-s.r.done:
+			if next == nil {
+				return
+			}
+			// The last events are there for a reader that takes them at once.
+			select {
+			case out <- next:
+				s.delivered(next, isGap)
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Second):
+				return
+			}
+		}
+	}
+}
+
+// fill scans the ring into the queue.
+func (s *stream) fill() {
+	if s.catching && s.n == len(s.queue) {
+		return
+	}
+	span := s.r.ring.from(s.pos)
+	if span.start > s.pos {
+		s.lose(StageRingOverwrite, NoClass, "overwritten", span.start-s.pos, s.r.now().UTC())
+		s.pos = span.start
+	}
+	for s.pos < span.end {
+		e := span.at(s.pos)
+		if s.m.matchStream(&e.view) {
+			if s.n == len(s.queue) {
+				if s.catching {
+					return
+				}
+				s.dropOldest()
+			}
+			s.queue[(s.head+s.n)%len(s.queue)] = e.ev
+			s.n++
+		}
+		s.pos++
+	}
+	if s.n < len(s.queue) {
+		s.catching = false
+	}
+}
+
+func (s *stream) dropOldest() {
+	old := s.queue[s.head]
+	s.head = (s.head + 1) % len(s.queue)
+	s.n--
+	s.place = old.Event.ID
+	s.lose(StageStreamClient, old.Class(), "slow", 1, s.r.now().UTC())
+}
+
+// lose counts lost events and remembers to tell of them.
+func (s *stream) lose(stage Stage, class Class, reason string, n int64, now time.Time) {
+	s.r.losses.add(stage, class, reason, n, now, true)
+	if !s.hasGap {
+		s.hasGap = true
+		s.gap = Loss{Stage: string(stage), Reason: reason, First: now}
+		s.gapClass = class
+	}
+	if Stage(s.gap.Stage) != stage { // both kinds at once: told as what the reader can do something about
+		s.gap.Stage, s.gap.Reason = string(StageStreamClient), "slow"
+	}
+	s.gapClass = moreImportant(s.gapClass, class)
+	s.gap.Class = string(s.gapClass)
+	s.gap.Count += n
+	s.gap.Last = now
+}
+
+// next is what to deliver, or how long until a gap may be told.
+func (s *stream) next() (e *Event, isGap bool, wait time.Duration) {
+	if s.hasGap && !s.afterGap {
+		now := s.r.now()
+		since := now.Sub(s.told)
+		if s.told.IsZero() || since >= s.r.opts.LossEvery {
+			return s.gapEvent(now.UTC()), true, 0
+		}
+		if s.n == 0 {
+			return nil, false, max(s.r.opts.LossEvery-since, time.Millisecond)
+		}
+	}
+	if s.n == 0 {
+		return nil, false, 0
+	}
+	return s.queue[s.head], false, 0
+}
+
+// gapEvent tells of the gap. Its place in the record is that of the newest event the reader is past.
+func (s *stream) gapEvent(now time.Time) *Event {
+	id, err := ParseID(s.place)
+	text := s.place
+	if err != nil {
+		id, text = ID{}, ID{}.String()
+	} else {
+		text = id.String()
+	}
+	return newLossEvent(s.gap, text+streamSuffix, id.Sequence, now, s.r.opts.Host)
+}
+
+func (s *stream) delivered(e *Event, isGap bool) {
+	s.afterGap = isGap
+	if isGap {
+		s.hasGap = false
+		s.gap = Loss{}
+		s.told = s.r.now()
+		st := &s.r.streams
+		st.mu.Lock()
+		st.gaps++
+		st.mu.Unlock()
+		return
+	}
+	s.place = e.Event.ID
+	s.queue[s.head] = nil
+	s.head = (s.head + 1) % len(s.queue)
+	s.n--
+}

@@ -1,0 +1,130 @@
+package event
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/tapwall/tapwall/internal/packet"
+)
+
+// worker is the part of the recorder that Run's goroutine owns.
+type worker struct {
+	r       *Recorder
+	slots   []*slot
+	entries []entry
+	events  []*Event
+	bad     [packet.LayerCount]int64
+	sinkErr time.Time // when the refusal of a sink was last logged
+}
+
+// work makes events of the next packet-ins and reports whether there were any.
+func (w *worker) work() bool {
+	r := w.r
+	r.mu.Lock()
+	for range min(r.queued, batchLen) {
+		w.slots = append(w.slots, r.queue[r.head])
+		r.queue[r.head] = nil
+		r.head = (r.head + 1) % len(r.queue)
+		r.queued--
+	}
+	r.mu.Unlock()
+	if len(w.slots) == 0 {
+		return false
+	}
+	now := r.now().UTC()
+	var taken, failed int64
+	for _, s := range w.slots {
+		taken += s.events
+		if !w.build(s, now) {
+			failed += s.events
+		}
+	}
+	w.accept(taken, failed)
+	return true
+}
+
+// build appends the events of s. A fault in a lookup, or here, costs the events of this packet-in and not the record.
+func (w *worker) build(s *slot, now time.Time) (ok bool) {
+	before := len(w.entries)
+	defer func() {
+		if p := recover(); p != nil {
+			w.entries = w.entries[:before]
+			ok = false
+			w.r.log.Error("an event could not be made", "bridge", s.pi.Bridge, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	var layer packet.Layer
+	w.entries, layer = w.r.builder.build(&s.pi, now, w.entries)
+	if layer != packet.LayerNone {
+		w.bad[layer]++
+	}
+	return true
+}
+
+// accept puts the entries into the ring, then into the figures, then to the sinks and streams. taken is the number of pending
+// events this settles, failed of them could not be made.
+func (w *worker) accept(taken, failed int64) {
+	r := w.r
+	r.ring.add(w.entries)
+	r.mu.Lock()
+	r.pending -= taken
+	r.accepted += int64(len(w.entries))
+	if failed > 0 {
+		r.losses.add(StageDecode, NoClass, "fault", failed, r.now().UTC(), false)
+	}
+	for i := range w.entries {
+		e := w.entries[i].ev
+		r.byVerdict[verdictKey{e.Event.Dataset, e.Event.Action, e.Tapwall.Verdict}]++
+	}
+	for l, n := range w.bad {
+		r.decodeErrors[l] += n
+	}
+	r.free = append(r.free, w.slots...)
+	r.mu.Unlock()
+
+	for i := range w.entries {
+		w.events = append(w.events, w.entries[i].ev)
+	}
+	if len(w.events) > 0 {
+		w.feedSinks()
+		r.streams.wakeAll()
+	}
+	clear(w.bad[:])
+	clear(w.slots)
+	clear(w.entries) // their events may leave the ring long before the next batch is as long as this
+	clear(w.events)
+	w.slots, w.entries, w.events = w.slots[:0], w.entries[:0], w.events[:0]
+}
+
+func (w *worker) feedSinks() {
+	r := w.r
+	for _, s := range r.opts.Sinks {
+		err := s.Append(w.events)
+		if err == nil {
+			continue
+		}
+		now := r.now()
+		r.losses.add(StageSink, P0, s.Name(), int64(len(w.events)), now.UTC(), false)
+		if now.Sub(w.sinkErr) >= time.Second {
+			w.sinkErr = now
+			r.log.Error("a sink refused events", "sink", s.Name(), "events", len(w.events), "err", err)
+		}
+	}
+}
+
+// tellLosses records one event for each kind of loss since the last time.
+func (w *worker) tellLosses() {
+	r := w.r
+	now := r.now().UTC()
+	for _, l := range r.losses.take() {
+		w.entries = append(w.entries, r.builder.lossEvent(l, now))
+	}
+	if n := int64(len(w.entries)); n > 0 {
+		r.mu.Lock()
+		r.observed += n
+		r.pending += n
+		r.mu.Unlock()
+		w.accept(n, 0)
+	}
+}
