@@ -125,7 +125,9 @@ func (s *session) open(opened *bool) error {
 		monitor.Tables = append(monitor.Tables, client.TableMonitor{Table: table, Fields: columns(row)})
 	}
 	return s.reason(s.guard(ctx, func() error {
-		_, err := s.lib.Monitor(ctx, monitor)
+		// Without a deadline of its own: a Monitor that gives up waiting looks at its answer while another goroutine may be
+		// writing it. The call ends with the answer or the connection; guard does not wait that long.
+		_, err := s.lib.Monitor(context.WithoutCancel(ctx), monitor)
 		return err
 	}))
 }
