@@ -155,8 +155,8 @@ func Remove(name, dir string) {
 		if err != nil || pid <= 1 {
 			continue
 		}
-		// A pid may have been reused: only what names this directory on its command line is ours.
-		if cmd, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(cmd), dir) {
+		// A pid may have been reused: only what was started with this directory in its environment is ours.
+		if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); strings.Contains(string(env), "OVS_RUNDIR="+dir+"\x00") {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
@@ -230,6 +230,18 @@ func (l *Lab) Plug(vm *VM, externalIDs ...string) error {
 // Unplug removes the VM's port from the bridge; the veth stays.
 func (l *Lab) Unplug(vm *VM) error {
 	_, err := l.Vsctl("--", "del-port", vm.Bridge, vm.Port)
+	return err
+}
+
+// AddSinkPort adds an internal port to br0 that a mirror can deliver to, up and silent.
+func (l *Lab) AddSinkPort(name string) error {
+	if _, err := l.Vsctl("--", "add-port", "br0", name, "--", "set", "interface", name, "type=internal"); err != nil {
+		return err
+	}
+	if _, err := l.Switch.Run("sysctl", "-qw", "net.ipv6.conf."+name+".disable_ipv6=1"); err != nil {
+		return err
+	}
+	_, err := l.Switch.Run("ip", "link", "set", name, "up", "arp", "off")
 	return err
 }
 

@@ -44,6 +44,11 @@ func (l *Lab) Appctl(args ...string) (string, error) {
 
 // Spawn starts a program of the lab in the switch's namespace with its output in DIR/NAME.log; it is killed when the lab closes.
 func (l *Lab) Spawn(name string, argv ...string) (*exec.Cmd, error) {
+	return l.SpawnIn(l.Switch, name, argv...)
+}
+
+// SpawnIn is Spawn in another namespace.
+func (l *Lab) SpawnIn(ns NS, name string, argv ...string) (*exec.Cmd, error) {
 	log, err := os.OpenFile(filepath.Join(l.Dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -52,7 +57,7 @@ func (l *Lab) Spawn(name string, argv ...string) (*exec.Cmd, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = l.env(), log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := l.Switch.Do(cmd.Start); err != nil {
+	if err := ns.Do(cmd.Start); err != nil {
 		return nil, err
 	}
 	l.onClose(func() error { Kill(cmd); return nil })

@@ -1,0 +1,247 @@
+// Package e2e runs the acceptance scenarios of the design on a real switch with real traffic: the built binary, a private OVS and
+// namespaces as virtual machines. Each test says which scenario of the reference it is. Assertions look at what arrived and at what the
+// switch says, not only at tapwall's own records.
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// stage is a lab with bridge br0, machines vm1…vmN that serve ports 5000–5005, and tapwall.
+type stage struct {
+	*lab.Lab
+	t  *testing.T
+	tw *lab.Tapwall
+	vm []*lab.VM // vm[1] is vm1
+}
+
+// open builds a stage; flags go to `tapwall serve` behind --bridge br0=owned.
+func open(t *testing.T, machines int, flags ...string) *stage {
+	t.Helper()
+	s := &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}
+	must(t, s.AddBridge("br0"))
+	for i := 1; i <= machines; i++ {
+		vm, err := s.AddVM(fmt.Sprintf("vm%d", i), "br0", i)
+		must(t, err)
+		must(t, s.Serve(vm, 5000, 5001, 5002, 5003, 5004, 5005))
+		s.vm = append(s.vm, vm)
+	}
+	var err error
+	s.tw, err = s.StartTapwall(append([]string{"--bridge", "br0=owned"}, flags...)...)
+	must(t, err)
+	return s
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// apply applies documents and waits until they are installed.
+func (s *stage) apply(docs string) time.Time {
+	s.t.Helper()
+	must(s.t, s.tw.Apply(docs))
+	return time.Now()
+}
+
+// tapwall runs a CLI command that must succeed.
+func (s *stage) tapwall(args ...string) string {
+	s.t.Helper()
+	out, err := s.tw.Run(args...)
+	if err != nil {
+		s.t.Fatalf("tapwall %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// refused runs a CLI command that must fail and returns what it said.
+func (s *stage) refused(stdin string, args ...string) string {
+	s.t.Helper()
+	out, err := s.tw.RunInput(stdin, args...)
+	if err == nil {
+		s.t.Fatalf("tapwall %s succeeded:\n%s", strings.Join(args, " "), out)
+	}
+	return out
+}
+
+// mustConnect and mustNotConnect try a TCP connection. A refusal by the wall is a silent drop.
+func (s *stage) mustConnect(from *lab.VM, to string, port int) {
+	s.t.Helper()
+	if !from.CanConnect(to, port, 3*time.Second) {
+		s.t.Errorf("%s cannot connect to %s port %d", from.Port, to, port)
+	}
+}
+
+func (s *stage) mustNotConnect(from *lab.VM, to string, port int) {
+	s.t.Helper()
+	if from.CanConnect(to, port, 700*time.Millisecond) {
+		s.t.Errorf("%s can connect to %s port %d", from.Port, to, port)
+	}
+}
+
+func (s *stage) ping(from *lab.VM, to string) bool {
+	_, err := from.Run("ping", "-c", "1", "-W", "1", to)
+	return err == nil
+}
+
+// flows returns br0's flows as ovs-ofctl prints them, without what changes by itself.
+func (s *stage) flows(filter ...string) []string {
+	s.t.Helper()
+	out, err := s.Ofctl("dump-flows", "br0", append([]string{"--no-stats"}, filter...)...)
+	must(s.t, err)
+	var lines []string
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "actions=") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+var nPackets = regexp.MustCompile(`n_packets=(\d+)`)
+
+// packets sums the packet counters of br0's flows whose text contains every one of the parts.
+func (s *stage) packets(parts ...string) int {
+	s.t.Helper()
+	out, err := s.Ofctl("dump-flows", "br0")
+	must(s.t, err)
+	sum := 0
+next:
+	for line := range strings.Lines(out) {
+		for _, p := range parts {
+			if !strings.Contains(line, p) {
+				continue next
+			}
+		}
+		if m := nPackets.FindStringSubmatch(line); m != nil {
+			n, err := strconv.Atoi(m[1])
+			must(s.t, err)
+			sum += n
+		}
+	}
+	return sum
+}
+
+// rule is what the status of a policy says of one rule.
+type rule struct {
+	Name, Direction, Action string
+	ID                      uint32
+	Packets                 uint64
+}
+
+// rules reads the rules of a policy with their counters from the API.
+func (s *stage) rule(policy, name string) rule {
+	s.t.Helper()
+	var doc struct {
+		Status struct {
+			Hosts []struct{ Rules []rule }
+		}
+	}
+	must(s.t, json.Unmarshal([]byte(s.tapwall("get", "policy", policy, "-o", "json")), &doc))
+	for _, h := range doc.Status.Hosts {
+		for _, r := range h.Rules {
+			if r.Name == name {
+				return r
+			}
+		}
+	}
+	s.t.Fatalf("policy %s has no rule %s in its status", policy, name)
+	return rule{}
+}
+
+// entry is one line of the conntrack table.
+type entry struct {
+	text  string
+	label uint64
+}
+
+// conntrack returns the entries that contain every one of the parts.
+func (s *stage) conntrack(parts ...string) []entry {
+	s.t.Helper()
+	out, err := s.Appctl("dpctl/dump-conntrack")
+	must(s.t, err)
+	var es []entry
+next:
+	for line := range strings.Lines(out) {
+		for _, p := range parts {
+			if !strings.Contains(line, p) {
+				continue next
+			}
+		}
+		e := entry{text: strings.TrimSpace(line)}
+		if _, l, ok := strings.Cut(e.text, "labels="); ok {
+			l, _, _ = strings.Cut(l, ",")
+			e.label, _ = strconv.ParseUint(strings.TrimPrefix(l, "0x"), 16, 64)
+		}
+		es = append(es, e)
+	}
+	return es
+}
+
+// quiet fails when the probe received anything later than grace after t, watching for a second more.
+func (s *stage) quiet(p *lab.Probe, t time.Time, grace time.Duration, what string) {
+	s.t.Helper()
+	time.Sleep(time.Until(t.Add(grace + time.Second)))
+	if n := p.ReceivedSince(t.Add(grace)); n > 0 {
+		s.t.Errorf("%s: %d messages came later than %v after the change", what, n, grace)
+	} else {
+		s.t.Logf("%s: silent %v after the answer", what, p.LastArrival().Sub(t).Round(time.Millisecond))
+	}
+}
+
+// lossless fails when a probe that has been running does not get every message back.
+func (s *stage) lossless(p *lab.Probe, what string) {
+	s.t.Helper()
+	sent := p.Sent()
+	ok := sent > 0
+	for end := time.Now().Add(2 * time.Second); ok && p.Received() < sent && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if !ok || p.Received() < sent || p.Err() != nil {
+		s.t.Errorf("%s: %d of %d messages came back (%v)", what, p.Received(), sent, p.Err())
+	}
+}
+
+func (s *stage) echo(from, to *lab.VM, port int) *lab.Probe {
+	s.t.Helper()
+	p, err := from.EchoTCP(to.IPv4, port, 10*time.Millisecond)
+	must(s.t, err)
+	s.t.Cleanup(p.Stop)
+	return p
+}
+
+func (s *stage) push(from, to *lab.VM, port int) *lab.Probe {
+	s.t.Helper()
+	p, err := from.PushTCP(to.IPv4, port)
+	must(s.t, err)
+	s.t.Cleanup(p.Stop)
+	return p
+}
+
+func (s *stage) datagrams(from, to *lab.VM, port int, every time.Duration) *lab.Probe {
+	s.t.Helper()
+	p, err := from.EchoUDP(to.IPv4, port, every)
+	must(s.t, err)
+	s.t.Cleanup(p.Stop)
+	return p
+}
+
+// running waits until the probe has exchanged a few messages.
+func (s *stage) running(ps ...*lab.Probe) {
+	s.t.Helper()
+	for _, p := range ps {
+		lab.Eventually(s.t, 3*time.Second, "a probe gets answers", func() bool { return p.Received() > 20 })
+	}
+}
+
+func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }

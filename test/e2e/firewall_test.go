@@ -1,0 +1,302 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// allowPorts is a policy for one machine: ingress tcp of some ports from another machine.
+func allowPorts(name, target, peer, ports string) string {
+	return sprintf(`
+kind: Policy
+name: %s
+spec:
+  appliesTo: [{port: %s}]
+  ingress:
+  - {name: allow, action: allow, from: [{port: %s}], services: [{protocol: tcp, ports: ["%s"]}, {protocol: udp, ports: ["%s"]}]}
+`, name, target, peer, ports, ports)
+}
+
+// Scenario 1 of the firewall: an allowed port range, v4 and v6, and a deny counter that counts exactly.
+func TestFirewall01AllowDenyMatrix(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(`
+kind: Policy
+name: out
+spec:
+  appliesTo: [{port: vm1}]
+  egress:
+  - {name: to-vm2, action: allow, to: [{port: vm2}], services: [{protocol: tcp, ports: ["5001-5003"]}]}
+`)
+	before := s.packets("table=205", "priority=1,", "load:0x2->NXM_NX_REG13[4..5]")
+	tries := 0
+	for _, to := range []string{s.vm[2].IPv4, s.vm[2].IPv6} {
+		for _, port := range []int{5001, 5002, 5003} {
+			s.mustConnect(s.vm[1], to, port)
+		}
+		for _, port := range []int{5000, 5004} {
+			s.mustNotConnect(s.vm[1], to, port) // gives up before the first retransmission
+			tries++
+		}
+	}
+	lab.Eventually(t, 3*time.Second, "the counter of the default deny rises by the SYNs sent", func() bool {
+		return s.packets("table=205", "priority=1,", "load:0x2->NXM_NX_REG13[4..5]") >= before+tries
+	})
+	if n := s.packets("table=205", "priority=1,", "load:0x2->NXM_NX_REG13[4..5]") - before; n != tries {
+		t.Errorf("the deny counter rose by %d for %d SYNs", n, tries)
+	}
+}
+
+// The classic case as a newcomer writes it: vm1 may open connections to vm2, replies come back, vm2 may not open any to vm1.
+func TestClassicOneWay(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(`
+kind: Policy
+name: vm2
+spec:
+  appliesTo: [{port: vm2}]
+  ingress:
+  - {name: from-vm1, action: allow, from: [{port: vm1}]}
+---
+kind: Policy
+name: vm1
+spec:
+  appliesTo: [{port: vm1}]
+  ingress:
+  - {name: not-from-vm2, action: deny, from: [{port: vm2}]}
+`)
+	for _, to := range []string{s.vm[2].IPv4, s.vm[2].IPv6} {
+		s.mustConnect(s.vm[1], to, 5001)
+	}
+	for _, to := range []string{s.vm[1].IPv4, s.vm[1].IPv6} {
+		s.mustNotConnect(s.vm[2], to, 5001)
+	}
+	p := s.echo(s.vm[1], s.vm[2], 5002)
+	s.running(p)
+	s.lossless(p, "replies to vm1")
+	if gates := s.flows("table=208"); len(gates) < 2 {
+		t.Errorf("no gate of a live rule in table 208: %q", gates)
+	}
+	es := s.conntrack("src="+s.vm[1].IPv4, "dport=5002")
+	if len(es) != 1 || es[0].label == 0 {
+		t.Errorf("conntrack has %v, want one entry of vm1 to port 5002 whose label names its rules", es)
+	}
+	if es := s.conntrack("orig=(src=" + s.vm[2].IPv4); len(es) != 0 {
+		t.Errorf("conntrack has connections opened by vm2: %v", es)
+	}
+}
+
+// Scenario 2: being selected denies by default, in that direction only, also what is running.
+func TestFirewall02DefaultDenyOnSelection(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	if !s.ping(s.vm[1], s.vm[3].IPv4) || !s.ping(s.vm[3], s.vm[1].IPv4) {
+		t.Fatal("unselected machines do not reach each other")
+	}
+	running := s.datagrams(s.vm[1], s.vm[3], 5000, 10*time.Millisecond)
+	s.running(running)
+	t0 := s.apply(allowPorts("isolate", "vm3", "vm2", "5001"))
+	s.quiet(running, t0, time.Second, "running datagrams to vm3")
+	if s.ping(s.vm[1], s.vm[3].IPv4) || s.ping(s.vm[1], s.vm[3].IPv6) {
+		t.Error("a new ping reaches vm3")
+	}
+	if !s.ping(s.vm[3], s.vm[1].IPv4) || !s.ping(s.vm[3], s.vm[1].IPv6) {
+		t.Error("vm3 can no longer ping vm1")
+	}
+	s.mustConnect(s.vm[2], s.vm[3].IPv4, 5001)
+}
+
+// Scenario 3: at equal tier and priority deny wins, in whichever order the rules came.
+func TestFirewall03DenyWins(t *testing.T) {
+	t.Parallel()
+	allow := allowPorts("a-allow", "vm2", "vm1", "5001-5003")
+	deny := `
+kind: Policy
+name: b-deny
+spec:
+  appliesTo: [{port: vm2}]
+  ingress:
+  - {name: deny, action: deny, services: [{protocol: tcp, ports: ["5003"]}]}
+`
+	for name, order := range map[string][]string{"allow first": {allow, deny}, "deny first": {deny, allow}} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, 2)
+			for _, doc := range order {
+				s.apply(doc)
+			}
+			for range 3 {
+				s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+				s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5003)
+			}
+			lab.Eventually(t, 3*time.Second, "both rules count", func() bool {
+				return s.rule("b-deny", "deny").Packets == 3 && s.rule("a-allow", "allow").Packets >= 3
+			})
+		})
+	}
+}
+
+// Scenario 4: a deleted rule ends its live connections, also one in which only the far side sends, and no other.
+func TestFirewall04RuleDeleted(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.apply(allowPorts("doomed", "vm2", "vm1", "5001-5002") + "---" + allowPorts("other", "vm3", "vm1", "5001") +
+		"---" + allowPorts("base", "vm2", "vm3", "5005"))
+	echo, push := s.echo(s.vm[1], s.vm[2], 5001), s.push(s.vm[1], s.vm[2], 5002)
+	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
+	other := s.echo(s.vm[1], s.vm[3], 5001)
+	s.running(echo, push, udp, other)
+	unrelated := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001")
+	s.tapwall("delete", "policy", "doomed", "--wait")
+	t0 := time.Now()
+	s.quiet(echo, t0, time.Second, "echo")
+	s.quiet(push, t0, time.Second, "push stream")
+	s.quiet(udp, t0, time.Second, "datagrams")
+	s.lossless(other, "the connection of another rule")
+	after := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001")
+	if len(unrelated) != 1 || len(after) != 1 || unrelated[0].label != after[0].label {
+		t.Errorf("the conntrack entry of the other rule changed: %v -> %v", unrelated, after)
+	}
+}
+
+// Scenario 5: a stream that two rules allow goes on under the second when the first is deleted.
+func TestFirewall05SecondRuleStillAllows(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(strings.Replace(allowPorts("first", "vm2", "vm1", "5001"), "spec:", "spec:\n  priority: 10", 1) + "---" + allowPorts("second", "vm2", "vm1", "5001"))
+	push := s.push(s.vm[1], s.vm[2], 5001)
+	s.running(push)
+	first, second := s.rule("first", "allow").ID, s.rule("second", "allow").ID
+	if es := s.conntrack("dport=5001"); len(es) != 1 || uint32(es[0].label) != first {
+		t.Fatalf("conntrack has %v, want the label of rule first (%#x)", es, first)
+	}
+	before := time.Now()
+	s.tapwall("delete", "policy", "first", "--wait")
+	time.Sleep(time.Second)
+	if gap := push.MaxGap(before); gap > 200*time.Millisecond {
+		t.Errorf("the stream stood still for %v", gap)
+	}
+	if push.Err() != nil {
+		t.Errorf("the stream broke: %v", push.Err())
+	}
+	if es := s.conntrack("dport=5001"); len(es) != 1 || uint32(es[0].label) != second {
+		t.Errorf("conntrack has %v, want the label of rule second (%#x)", es, second)
+	}
+	lab.Eventually(t, 3*time.Second, "rule second counts", func() bool { return s.rule("second", "allow").Packets > 0 })
+}
+
+// Scenario 6: a rule that comes back revives the connection it had.
+func TestFirewall06RuleRecreated(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.apply(allowPorts("base", "vm2", "vm3", "5005") + "---" + allowPorts("rule", "vm2", "vm1", "5001"))
+	echo := s.echo(s.vm[1], s.vm[2], 5001)
+	s.running(echo)
+	s.tapwall("delete", "policy", "rule", "--wait")
+	s.quiet(echo, time.Now(), time.Second, "echo")
+	t0 := s.apply(allowPorts("rule", "vm2", "vm1", "5001"))
+	// TCP's own retransmission timer decides when the sender tries again.
+	lab.Eventually(t, 8*time.Second, "the stalled connection goes on", func() bool { return echo.ReceivedSince(t0) > 50 })
+	if echo.Err() != nil {
+		t.Errorf("the connection broke: %v", echo.Err())
+	}
+}
+
+// Scenario 7: a deny above a live allow cuts what it denies and nothing else of that rule.
+func TestFirewall07DenyInserted(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(allowPorts("allow", "vm2", "vm1", "5001-5003"))
+	p1, p2, p3 := s.echo(s.vm[1], s.vm[2], 5001), s.echo(s.vm[1], s.vm[2], 5002), s.echo(s.vm[1], s.vm[2], 5003)
+	s.running(p1, p2, p3)
+	t0 := s.apply(`
+kind: Policy
+name: deny
+spec:
+  tier: security
+  appliesTo: [{port: vm2}]
+  ingress:
+  - {name: no-5003, action: deny, services: [{protocol: tcp, ports: ["5003"]}]}
+`)
+	s.quiet(p3, t0, time.Second, "5003")
+	s.lossless(p1, "5001")
+	s.lossless(p2, "5002")
+}
+
+// Scenario 9: packets that belong to no connection do not reach an allowed port, and every one is counted.
+func TestFirewall09OutOfState(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(allowPorts("allow", "vm2", "vm1", "5001"))
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // resolves the address
+	sink, err := s.Capture(s.vm[2].NS, "eth0")
+	must(t, err)
+	drops := func() int { return s.packets("table=204", "actions=drop") }
+	time.Sleep(time.Second) // counters are brought up to date by revalidation
+	before := drops()
+	const each = 5
+	flags := map[string]byte{"ACK": 0x10, "SYN+ACK": 0x12, "RST": 0x04, "FIN+PSH+URG": 0x29}
+	port := uint16(40000)
+	for _, f := range flags {
+		for range each {
+			must(t, s.vm[1].SendTCP(s.vm[2], port, 5001, f))
+			port++
+		}
+	}
+	want := each * len(flags)
+	lab.Eventually(t, 3*time.Second, "the two drop counters account for every packet", func() bool { return drops()-before >= want })
+	if n := drops() - before; n != want {
+		t.Errorf("the drop counters rose by %d for %d packets", n, want)
+	}
+	if got := sink.Frames(lab.TCPTo(5001)); len(got) != 0 {
+		t.Errorf("%d of the packets reached vm2", len(got))
+	}
+}
+
+// Scenario 14: replacing policies under load loses nothing that all versions allow and lets nothing through that all deny; a batch with one
+// invalid rule changes nothing.
+func TestFirewall14Atomicity(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	version := func(n int) string {
+		return sprintf(`
+kind: Policy
+name: churn
+spec:
+  priority: %d
+  appliesTo: [{port: vm2}]
+  ingress:
+  - {name: always, action: allow, from: [{port: vm1}], services: [{protocol: udp, ports: ["5001"]}]}
+  - {name: r%d, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["%d"]}]}
+  - {name: never, action: deny, services: [{protocol: udp, ports: ["5002"]}]}
+`, 100+n%2, n, 6000+n%7)
+	}
+	s.apply(version(0))
+	denied, err := s.Capture(s.vm[2].NS, "eth0")
+	must(t, err)
+	allowed := s.datagrams(s.vm[1], s.vm[2], 5001, time.Millisecond)
+	never := s.datagrams(s.vm[1], s.vm[2], 5002, time.Millisecond)
+	s.running(allowed)
+	start := time.Now()
+	for n := 1; n <= 100; n++ {
+		s.apply(version(n))
+		time.Sleep(time.Until(start.Add(time.Duration(n) * 100 * time.Millisecond)))
+	}
+	t.Logf("100 replacements in %v, %d datagrams", time.Since(start).Round(time.Millisecond), allowed.Sent())
+	s.lossless(allowed, "traffic that every version allows")
+	if n := len(denied.Frames(lab.UDPTo(5002))); n != 0 || never.Received() != 0 {
+		t.Errorf("%d of %d datagrams that every version denies arrived", n, never.Sent())
+	}
+	before := s.flows()
+	out := s.refused(version(101)+"---"+strings.Replace(version(102), `"5002"`, `"70000"`, 1), "apply", "-f", "-")
+	if !strings.Contains(out, "/spec/ingress/2/services/0/ports/0") || !strings.Contains(out, "70000") {
+		t.Errorf("the fault is not named: %s", out)
+	}
+	if after := s.flows(); strings.Join(after, "\n") != strings.Join(before, "\n") {
+		t.Error("a refused batch changed the flow table")
+	}
+}

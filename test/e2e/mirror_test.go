@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+const tapVM1 = `
+kind: Mirror
+name: tap
+spec:
+  sources: [{vm: uuid-vm1}]
+  targets: [{port: {name: ids0, create: true}}]
+`
+
+func (s *stage) ping3(from, to *lab.VM) {
+	s.t.Helper()
+	if out, err := from.Run("ping", "-c", "3", "-i", "0.2", "-W", "2", to.IPv4); err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
+// settle lets the last copies arrive.
+func settle() { time.Sleep(300 * time.Millisecond) }
+
+func withMAC(mac string) func(lab.Frame) bool {
+	hw, err := net.ParseMAC(mac)
+	if err != nil {
+		panic(err)
+	}
+	return func(f lab.Frame) bool {
+		return len(f.Data) >= 12 && (string(f.Data[:6]) == string(hw) || string(f.Data[6:12]) == string(hw))
+	}
+}
+
+// Scenario 1 of mirrors: one machine, both directions, nobody else's traffic.
+func TestMirror01LocalTap(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[2]) // resolve addresses before counting
+	s.ping3(s.vm[3], s.vm[2])
+	s.apply(tapVM1)
+	sink, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	done := make(chan struct{})
+	go func() { defer close(done); s.ping3(s.vm[3], s.vm[2]) }()
+	s.ping3(s.vm[1], s.vm[2])
+	<-done
+	settle()
+	frames := sink.Frames(lab.ICMP)
+	if len(frames) != 6 {
+		t.Errorf("the sink got %d ICMP frames, want 3 requests and 3 replies", len(frames))
+	}
+	for i, f := range frames {
+		if want := []byte{8, 0}[i%2]; f.Data[34] != want {
+			t.Errorf("frame %d is of ICMP type %d, want %d: order is lost", i, f.Data[34], want)
+		}
+	}
+	if n := len(sink.Frames(withMAC(s.vm[3].MAC))); n != 0 {
+		t.Errorf("%d frames of vm3 in the tap of vm1", n)
+	}
+	lab.Eventually(t, 12*time.Second, "selectedPackets rises", func() bool { return s.mirror("tap").Counters["selectedPackets"] >= 6 })
+}
+
+// Scenario 2: both ends of a conversation as sources give one copy of each frame, and a broadcast gives one.
+func TestMirror02NoDuplicates(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply(`
+kind: Mirror
+name: pair
+spec:
+  sources: [{port: vm1}, {port: vm2}, {port: vm3}]
+  targets: [{port: {name: ids0, create: true}}]
+`)
+	sink, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	if n := len(sink.Frames(lab.ICMP)); n != 6 {
+		t.Errorf("the sink got %d ICMP frames, want 6", n)
+	}
+	_, err = s.vm[2].Run("ip", "neigh", "flush", "all")
+	must(t, err)
+	_, _ = s.vm[2].Run("ping", "-c", "1", "-W", "1", "10.77.0.200") // nobody answers: a broadcast request per second
+	settle()
+	requests := sink.Frames(func(f lab.Frame) bool {
+		return len(f.Data) >= 42 && binary.BigEndian.Uint16(f.Data[12:]) == 0x0806 && f.Data[41] == 200 && f.Data[0] == 0xff
+	})
+	for i := 1; i < len(requests); i++ {
+		if requests[i].At.Sub(requests[i-1].At) < 300*time.Millisecond {
+			t.Errorf("a broadcast was copied more than once: %d copies", len(requests))
+		}
+	}
+	if len(requests) == 0 {
+		t.Error("the broadcast was not copied")
+	}
+}
+
+// Scenario 3, the part in scope: a VXLAN tunnel with the given VNI carries the inner frames unchanged.
+func TestMirror03VXLAN(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	// The userspace datapath sends tunnels from an address on a bridge's LOCAL port, so the underlay is a second bridge.
+	must(t, s.AddBridge("br-under"))
+	collector, err := s.AddVM("collector", "br-under", 9)
+	must(t, err)
+	for _, cmd := range [][]string{{"ip", "addr", "add", "10.99.0.1/24", "dev", "br-under"}, {"ip", "link", "set", "br-under", "up"}} {
+		_, err := s.Switch.Run(cmd[0], cmd[1:]...)
+		must(t, err)
+	}
+	_, err = collector.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply(`
+kind: Mirror
+name: remote
+spec:
+  sources: [{labels: {iface-id: if-vm1}}]
+  targets: [{vxlan: {remote: 10.99.0.2, vni: 129057}}]
+`)
+	sink, err := s.Capture(collector.NS, "eth0")
+	must(t, err)
+	// The first copies wait for the collector's address to be resolved.
+	lab.Eventually(t, 10*time.Second, "copies arrive", func() bool {
+		s.ping(s.vm[1], s.vm[2].IPv4)
+		return len(sink.Frames(lab.UDPTo(4789))) > 0
+	})
+	settle()
+	had := len(sink.Frames(lab.UDPTo(4789)))
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	var inner []lab.Frame
+	for _, f := range sink.Frames(lab.UDPTo(4789))[had:] {
+		if vni := binary.BigEndian.Uint32(f.Data[46:50]) >> 8; vni != 129057 {
+			t.Errorf("VNI %d", vni)
+		}
+		inner = append(inner, lab.Frame{At: f.At, Data: f.Data[50:]})
+	}
+	pings := 0
+	for _, f := range inner {
+		if lab.ICMP(f) {
+			pings++
+			if !withMAC(s.vm[1].MAC)(f) || !withMAC(s.vm[2].MAC)(f) {
+				t.Error("an inner frame has other addresses")
+			}
+		}
+	}
+	if pings != 6 {
+		t.Errorf("%d ICMP copies, want 6", pings)
+	}
+}
+
+// Scenario 4: start and stop act on a warm flow within a second.
+func TestMirror04StartStopWarmFlow(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	stopped := strings.Replace(tapVM1, "spec:", "spec:\n  enabled: false", 1)
+	s.apply(stopped)
+	if p := s.mirror("tap").Phase; p != "Stopped" {
+		t.Errorf("a mirror that is not enabled is %s", p)
+	}
+	ping := exec.Command("ip", "netns", "exec", s.vm[1].Name, "ping", "-i", "0.1", "-c", "120", "-q", s.vm[2].IPv4)
+	must(t, ping.Start())
+	defer func() { _ = ping.Process.Kill(); _ = ping.Wait() }()
+	time.Sleep(time.Second) // warm
+	s.tapwall("mirror", "start", "tap", "--wait")
+	started := time.Now()
+	sink, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	took := lab.Eventually(t, time.Second, "the first copy arrives", func() bool { return len(sink.Frames(lab.ICMP)) > 0 })
+	t.Logf("first copy %v after start answered (port captured %v after)", took.Round(time.Millisecond), time.Since(started).Round(time.Millisecond))
+	time.Sleep(time.Second)
+	// The sink disappears with the mirror that made it, so this one is made beforehand and stays.
+	must(t, s.AddSinkPort("ids1"))
+	s.apply(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
+	sink, err = s.Capture(s.Switch, "ids1")
+	must(t, err)
+	lab.Eventually(t, time.Second, "copies go to the new target", func() bool { return len(sink.Frames(lab.ICMP)) > 0 })
+	s.tapwall("mirror", "stop", "tap", "--wait")
+	end := time.Now()
+	time.Sleep(2500 * time.Millisecond)
+	late := sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && f.At.After(end.Add(time.Second)) })
+	if len(late) > 0 {
+		t.Errorf("%d copies came later than 1 s after stop", len(late))
+	}
+	all := sink.Frames(lab.ICMP)
+	t.Logf("last copy %v after stop answered", all[len(all)-1].At.Sub(end).Round(time.Millisecond))
+}
+
+// Scenario 8: foreign mirrors stay as they are and go on copying through everything we do; one that throws ours out does not win.
+func TestMirror08Coexistence(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	for _, port := range []string{"m0", "m1"} {
+		must(t, s.AddSinkPort(port))
+	}
+	_, err := s.Vsctl("--", "--id=@o", "get", "port", "m0", "--", "--id=@s", "get", "port", "vm2", "--",
+		"--id=@m", "create", "mirror", "name=m0", "select-src-port=@s", "select-dst-port=@s", "output-port=@o", "--", "add", "bridge", "br0", "mirrors", "@m")
+	must(t, err)
+	_, err = s.Vsctl("--", "--id=@o", "get", "port", "m1", "--", "--id=@m", "create", "mirror", "name=other", "select-all=true", "output-port=@o",
+		"external-ids:ovn-owned=true", "--", "add", "bridge", "br0", "mirrors", "@m")
+	must(t, err)
+	foreign := func() string {
+		out, err := s.Vsctl("--columns=_uuid,name,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,external_ids,snaplen", "find", "mirror", "name!=tap")
+		must(t, err)
+		var keep []string
+		for _, row := range strings.Split(out, "\n\n") {
+			if !strings.Contains(row, "tapwall") {
+				keep = append(keep, strings.TrimSpace(row))
+			}
+		}
+		return strings.Join(keep, "\n\n")
+	}
+	before := foreign()
+	sink, err := s.Capture(s.Switch, "m0")
+	must(t, err)
+	s.apply(tapVM1)
+	s.apply(strings.Replace(tapVM1, "uuid-vm1", "uuid-vm3", 1))
+	s.tw.Kill()
+	must(t, s.tw.Start())
+	must(t, s.tw.Stop())
+	must(t, s.tw.Start())
+	if after := foreign(); after != before {
+		t.Errorf("foreign mirrors changed:\n%s\n---\n%s", before, after)
+	}
+	n := len(sink.Frames(lab.ICMP))
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	if got := len(sink.Frames(lab.ICMP)) - n; got != 6 {
+		t.Errorf("the foreign mirror copied %d of 6 frames", got)
+	}
+	_, err = s.Vsctl("--", "--id=@x", "create", "mirror", "name=usurper", "--", "set", "bridge", "br0", "mirrors=@x")
+	must(t, err)
+	took := lab.Eventually(t, 5*time.Second, "our mirror is back", func() bool {
+		out, err := s.Vsctl("--bare", "--columns=external_ids", "list", "mirror")
+		must(t, err)
+		return strings.Contains(out, "tapwall-mirror-id=tap")
+	})
+	t.Logf("our mirror was back after %v", took.Round(time.Millisecond))
+	if out, err := s.Vsctl("--bare", "--columns=name", "find", "mirror", "name=usurper"); err != nil || !strings.Contains(out, "usurper") {
+		t.Errorf("the other's mirror is gone: %v", err)
+	}
+	s.tapwall("delete", "mirror", "tap", "--wait")
+	for i := range 31 {
+		_, err := s.Vsctl("--", "--id=@m", "create", "mirror", sprintf("name=f%d", i), "--", "add", "bridge", "br0", "mirrors", "@m")
+		must(t, err)
+	}
+	out := s.refused(tapVM1, "apply", "--wait", "-f", "-")
+	if !strings.Contains(out, "MIRROR_LIMIT") {
+		t.Errorf("the 33rd mirror of the bridge: %s", out)
+	}
+}
+
+// Scenario 9: a re-plugged source and a vanished sink are seen and mended.
+func TestMirror09ReplugAndSinkLoss(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.apply(tapVM1)
+	lab.Eventually(t, 3*time.Second, "active", func() bool { return s.mirror("tap").Phase == "Active" })
+	must(t, s.Unplug(s.vm[1]))
+	lab.Eventually(t, 3*time.Second, "the missing source is told", func() bool {
+		m := s.mirror("tap")
+		return m.Phase == "Degraded" && m.Reason == "SourceMissing"
+	})
+	must(t, s.Plug(s.vm[1]))
+	lab.Eventually(t, 5*time.Second, "active again", func() bool { return s.mirror("tap").Phase == "Active" })
+	sink, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	lab.Eventually(t, 5*time.Second, "copies resume", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(sink.Frames(lab.ICMP)) > 0 })
+	s.ping(s.vm[3], s.vm[2].IPv4)
+	settle()
+	if n := len(sink.Frames(withMAC(s.vm[3].MAC))); n != 0 {
+		t.Errorf("%d frames of vm3 in the tap of vm1", n)
+	}
+
+	must(t, s.AddSinkPort("ids1"))
+	s.apply(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
+	_, err = s.Vsctl("--", "del-port", "br0", "ids1")
+	must(t, err)
+	lab.Eventually(t, 3*time.Second, "the missing target is told", func() bool {
+		m := s.mirror("tap")
+		return m.Phase == "Degraded" && m.Reason == "TargetMissing"
+	})
+	must(t, s.AddSinkPort("ids1"))
+	lab.Eventually(t, 5*time.Second, "active with the sink back", func() bool { return s.mirror("tap").Phase == "Active" })
+
+	sink, err = s.Capture(s.Switch, "ids1")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	lab.Eventually(t, 12*time.Second, "copies are counted", func() bool { return s.mirror("tap").Counters["selectedPackets"] > 0 })
+	counted := s.mirror("tap").Counters["selectedPackets"]
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	lab.Eventually(t, 10*time.Second, "active after the switch's restart", func() bool { return s.mirror("tap").Phase == "Active" })
+	if now := s.mirror("tap").Counters["selectedPackets"]; now < counted {
+		t.Errorf("the counter went back from %d to %d", counted, now)
+	}
+	sink, err = s.Capture(s.Switch, "ids1") // the restart made the device anew
+	must(t, err)
+	lab.Eventually(t, 10*time.Second, "copies after the switch's restart", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(sink.Frames(lab.ICMP)) > 0 })
+}

@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+const restartPolicy = `
+kind: Policy
+name: vm2
+spec:
+  appliesTo: [{port: vm2}]
+  ingress:
+  - {name: from-vm1, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["5001-5002"]}, {protocol: udp, ports: ["5001"]}]}
+`
+
+// reconnector opens a connection every 100 ms and counts how it went.
+type reconnector struct {
+	tried, opened atomic.Int64
+	stop          chan struct{}
+	done          chan struct{}
+}
+
+func (s *stage) reconnect(from, to *lab.VM, port int) *reconnector {
+	r := &reconnector{stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		for {
+			select {
+			case <-r.stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			r.tried.Add(1)
+			if from.CanConnect(to.IPv4, port, 400*time.Millisecond) {
+				r.opened.Add(1)
+			}
+		}
+	}()
+	s.t.Cleanup(r.end)
+	return r
+}
+
+func (r *reconnector) end() {
+	select {
+	case <-r.stop:
+	default:
+		close(r.stop)
+	}
+	<-r.done
+}
+
+// Scenario 12: tapwall is killed under load. Established and new traffic does not notice; the restart finds nothing to do.
+func TestFirewall12ControllerKilled(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(restartPolicy)
+	lab.Eventually(t, 20*time.Second, "the pickup window of the first start closes", func() bool { return len(s.flows("table=213")) == 0 })
+	echo, udp := s.echo(s.vm[1], s.vm[2], 5001), s.datagrams(s.vm[1], s.vm[2], 5001, time.Millisecond)
+	s.running(echo, udp)
+	lab.Eventually(t, 3*time.Second, "the rule counts", func() bool { return s.rule("vm2", "from-vm1").Packets > 0 })
+	counted := s.rule("vm2", "from-vm1").Packets
+	before := s.flows()
+	s.tw.Kill()
+	allowed, denied := s.reconnect(s.vm[1], s.vm[2], 5002), s.reconnect(s.vm[1], s.vm[2], 5003)
+	time.Sleep(8 * time.Second)
+	started := time.Now()
+	must(t, s.tw.Start())
+	t.Logf("ready again after %v", time.Since(started).Round(time.Millisecond))
+	time.Sleep(2 * time.Second)
+	allowed.end()
+	denied.end()
+	if allowed.opened.Load() != allowed.tried.Load() || allowed.tried.Load() < 20 {
+		t.Errorf("%d of %d allowed connections opened", allowed.opened.Load(), allowed.tried.Load())
+	}
+	if denied.opened.Load() != 0 || denied.tried.Load() < 5 {
+		t.Errorf("%d of %d denied connections opened", denied.opened.Load(), denied.tried.Load())
+	}
+	s.lossless(echo, "established TCP")
+	s.lossless(udp, "established UDP")
+	if after := s.flows(); strings.Join(after, "\n") != strings.Join(before, "\n") {
+		t.Errorf("the flow table differs after the restart:\n%s\n---\n%s", strings.Join(before, "\n"), strings.Join(after, "\n"))
+	}
+	if n := s.health().FlowMods; n != 0 {
+		t.Errorf("the restart sent %d flow-mods", n)
+	}
+	if now := s.rule("vm2", "from-vm1").Packets; now < counted {
+		t.Errorf("the rule's counter went back from %d to %d", counted, now)
+	}
+}
+
+// A restart with nothing changed writes nothing to OVSDB either, with a mirror in place.
+func TestRestartWritesNothing(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(restartPolicy + `
+---
+kind: Mirror
+name: tap
+spec:
+  sources: [{port: vm2}]
+  targets: [{port: {name: ids0, create: true}}]
+`)
+	lab.Eventually(t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
+	cfg := func() string {
+		out, err := s.Vsctl("get", "Open_vSwitch", ".", "next_cfg")
+		must(t, err)
+		return strings.TrimSpace(out)
+	}
+	must(t, s.tw.Stop())
+	before := cfg()
+	must(t, s.tw.Start())
+	s.tapwall("get", "mirrors")
+	time.Sleep(time.Second)
+	if after := cfg(); after != before {
+		t.Errorf("next_cfg went from %s to %s", before, after)
+	}
+	if n := s.health().FlowMods; n != 0 {
+		t.Errorf("the restart sent %d flow-mods", n)
+	}
+}
+
+// Scenario 13: the switch is killed. Everything is back within 2 s of its socket, denied traffic never passes, TCP survives, and when the pickup
+// window is over a lone ACK is dropped again.
+func TestFirewall13SwitchKilled(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2, "--pickup-window", "6s")
+	s.apply(restartPolicy)
+	// A connection that is picked up must be older than the window of the first start.
+	lab.Eventually(t, 20*time.Second, "the pickup window of the first start closes", func() bool { return len(s.flows("table=213")) == 0 })
+	echo, push := s.echo(s.vm[1], s.vm[2], 5001), s.push(s.vm[1], s.vm[2], 5002)
+	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
+	s.running(echo, push, udp)
+	sink, err := s.Capture(s.vm[2].NS, "eth0")
+	must(t, err)
+	never := s.datagrams(s.vm[1], s.vm[2], 5003, time.Millisecond)
+	t0 := time.Now()
+	s.KillVswitchd()
+	time.Sleep(500 * time.Millisecond)
+	must(t, s.StartVswitchd())
+	up := time.Now()
+	back := lab.Eventually(t, 2*time.Second, "all flows are back", func() bool {
+		h, ok := s.tryHealth()
+		return ok && h.OpenFlow == "connected" && h.DesiredFlows > 0 && h.InstalledFlows >= h.DesiredFlows
+	})
+	t.Logf("flows back %v after the switch", back)
+	lab.Eventually(t, 5*time.Second, "probes go on", func() bool {
+		return echo.ReceivedSince(up) > 20 && push.ReceivedSince(up) > 20 && udp.ReceivedSince(up) > 20
+	})
+	for name, p := range map[string]*lab.Probe{"echo": echo, "push": push, "datagrams": udp} {
+		if gap := p.MaxGap(t0); gap > 3*time.Second || p.Err() != nil {
+			t.Errorf("%s: gap %v, %v", name, gap, p.Err())
+		} else {
+			t.Logf("%s: gap %v", name, gap.Round(time.Millisecond))
+		}
+	}
+	if n := len(sink.Frames(lab.UDPTo(5003))); n != 0 {
+		t.Errorf("%d of %d denied datagrams passed", n, never.Sent())
+	}
+	must(t, s.vm[1].SendTCP(s.vm[2], 41000, 5004, 0x10)) // a lone ACK to a denied port, inside the window
+	lab.Eventually(t, 15*time.Second, "the pickup flows are gone", func() bool { return len(s.flows("table=213")) == 0 })
+	must(t, s.vm[1].SendTCP(s.vm[2], 41001, 5001, 0x10)) // to an allowed port, after the window
+	time.Sleep(300 * time.Millisecond)
+	for _, f := range sink.Frames(nil) {
+		if lab.TCPFrom(41001)(f) {
+			t.Error("a lone ACK passed after the window")
+		}
+	}
+	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5003)
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+	if es := s.conntrack("src="+s.vm[1].IPv4, "dport=5002"); len(es) != 1 || uint32(es[0].label) != s.rule("vm2", "from-vm1").ID {
+		t.Errorf("the picked-up stream does not carry its rule: %v", es)
+	}
+}
+
+// What others do to our flows is noticed and mended; what is theirs stays.
+func TestForeignHands(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(restartPolicy)
+	foreign := "cookie=0x1234,table=100,priority=7,ip,nw_dst=192.0.2.1,actions=drop"
+	_, err := s.Ofctl("add-flow", "br0", foreign)
+	must(t, err)
+	want := len(s.flows("table=205")) + len(s.flows("table=206"))
+	_, err = s.Ofctl("del-flows", "br0", "table=206")
+	must(t, err)
+	took := lab.Eventually(t, 3*time.Second, "deleted flows are back", func() bool {
+		return len(s.flows("table=205"))+len(s.flows("table=206")) == want
+	})
+	t.Logf("flows back after %v", took)
+	s.apply(strings.Replace(restartPolicy, "5001-5002", "5001-5003", 1))
+	if got := s.flows("table=100"); len(got) != 1 || !strings.Contains(got[0], "cookie=0x1234") {
+		t.Errorf("the foreign flow is now %q", got)
+	}
+	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5004)
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5003)
+}
+
+// A database server that restarts or hangs costs nothing but time.
+func TestOVSDBRestartAndHang(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(restartPolicy)
+	echo := s.echo(s.vm[1], s.vm[2], 5001)
+	s.running(echo)
+	s.KillOVSDB()
+	time.Sleep(300 * time.Millisecond)
+	must(t, s.StartOVSDB())
+	s.apply(strings.Replace(restartPolicy, "5001-5002", "5001-5003", 1))
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5003)
+	must(t, s.PauseOVSDB(true))
+	// Rules need no database.
+	s.apply(restartPolicy)
+	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5003)
+	must(t, s.PauseOVSDB(false))
+	vm3, err := s.AddVM("vm3", "br0", 3)
+	must(t, err)
+	must(t, s.Serve(vm3, 5001))
+	lab.Eventually(t, 15*time.Second, "a port that came after the hang works", func() bool { return s.vm[1].CanConnect(vm3.IPv4, 5001, time.Second) })
+	s.lossless(echo, "traffic meanwhile")
+}
+
+// A new port passes nothing until its flows stand, and that is soon.
+func TestNewPort(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.apply(restartPolicy)
+	_, err := s.AddVM("vm3", "br0", 3)
+	must(t, err)
+	added := time.Now()
+	lab.Eventually(t, 2*time.Second, "the port is classified", func() bool {
+		return strings.Contains(strings.Join(s.flows("table=202"), "\n"), "02:77:00:00:00:03")
+	})
+	t.Logf("flows of a new port stand %v after ovs-vsctl returned", time.Since(added).Round(time.Millisecond))
+	if s.ping(s.VMs["vm3"], s.vm[2].IPv4) {
+		t.Error("the new machine reaches an isolated one")
+	}
+	if !s.ping(s.VMs["vm3"], s.vm[1].IPv4) {
+		t.Error("the new machine does not reach an open one")
+	}
+}

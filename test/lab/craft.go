@@ -1,0 +1,81 @@
+package lab
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"golang.org/x/sys/unix"
+)
+
+// Send puts one frame on the VM's wire as it is.
+func (vm *VM) Send(frame []byte) error {
+	return vm.Do(func() error {
+		ifi, err := net.InterfaceByName("eth0")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
+	})
+}
+
+// SendTCP sends one TCP segment without a connection. flags are those of the TCP header (RFC 9293 §3.1), FIN being bit 0.
+func (vm *VM) SendTCP(to *VM, srcPort, dstPort uint16, flags byte) error {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(vm.IPv4), DstIP: net.ParseIP(to.IPv4)}
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(srcPort), DstPort: layers.TCPPort(dstPort), Seq: 1, Ack: 1, Window: 1024,
+		FIN: flags&1 != 0, SYN: flags&2 != 0, RST: flags&4 != 0, PSH: flags&8 != 0, ACK: flags&16 != 0, URG: flags&32 != 0}
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		return err
+	}
+	frame, err := vm.frameTo(to, ip, tcp)
+	if err != nil {
+		return err
+	}
+	return vm.Send(frame)
+}
+
+func (vm *VM) frameTo(to *VM, upper ...gopacket.SerializableLayer) ([]byte, error) {
+	src, err := net.ParseMAC(vm.MAC)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := net.ParseMAC(to.MAC)
+	if err != nil {
+		return nil, err
+	}
+	buf := gopacket.NewSerializeBuffer()
+	all := append([]gopacket.SerializableLayer{&layers.Ethernet{SrcMAC: src, DstMAC: dst, EthernetType: layers.EthernetTypeIPv4}}, upper...)
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...); err != nil {
+		return nil, fmt.Errorf("craft a frame: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+// TCPTo and UDPTo keep untagged IPv4 frames to a port.
+func TCPTo(port uint16) func(Frame) bool { return toPort(6, port) }
+
+// UDPTo is TCPTo for datagrams.
+func UDPTo(port uint16) func(Frame) bool { return toPort(17, port) }
+
+// TCPFrom keeps untagged IPv4 segments from a port.
+func TCPFrom(port uint16) func(Frame) bool { return portAt(6, 0, port) }
+
+func toPort(proto byte, port uint16) func(Frame) bool { return portAt(proto, 2, port) }
+
+func portAt(proto byte, offset int, port uint16) func(Frame) bool {
+	return func(f Frame) bool {
+		d := f.Data
+		if len(d) < 34 || binary.BigEndian.Uint16(d[12:]) != 0x0800 || d[23] != proto {
+			return false
+		}
+		l4 := 14 + int(d[14]&15)*4
+		return len(d) >= l4+4 && binary.BigEndian.Uint16(d[l4+offset:]) == port
+	}
+}
