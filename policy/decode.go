@@ -130,7 +130,8 @@ func notCovered(meaning, form Faults) Faults {
 
 // inOrder sorts faults as the text reads.
 func inOrder(fs Faults) Faults {
-	slices.SortStableFunc(fs, func(a, b Fault) int { return cmp.Or(cmp.Compare(a.Document, b.Document), cmp.Compare(a.Line, b.Line)) })
+	slices.SortStableFunc(fs[:min(len(fs), maxFaults)], // beyond it stands only that there are more
+		func(a, b Fault) int { return cmp.Or(cmp.Compare(a.Document, b.Document), cmp.Compare(a.Line, b.Line)) })
 	return fs
 }
 
@@ -147,8 +148,9 @@ func decodeText(text []byte, parse func([]byte) ([]parsed, Faults)) ([]Document,
 	trees, faults := parse(text)
 	l := faultList{faults: faults}
 	var docs []Document
-	add := func(tree any, line int) {
-		d := Document{Index: len(docs) + 1, Line: line, tree: tree}
+	extra := 0 // how many documents more than values of the text: items of lists
+	add := func(index int, tree any, line int) {
+		d := Document{Index: index, Line: line, tree: tree}
 		var form Faults
 		d.Resource, form = decodeDocument(tree)
 		for _, f := range form {
@@ -161,17 +163,18 @@ func decodeText(text []byte, parse func([]byte) ([]parsed, Faults)) ([]Document,
 		o, isMap := t.tree.(object)
 		items, isList := o.get("items")
 		if _, hasSpec := o.get("spec"); !isMap || !isList || hasSpec {
-			add(t.tree, o.line)
+			add(t.index+extra, t.tree, o.line)
 			continue
 		}
 		inner, lf := listItems(o, items)
 		for _, f := range lf {
-			f.Document, f.Line = t.index, lineOf(o, o.line, strings.Split(strings.TrimPrefix(f.Pointer, "/"), "/"))
+			f.Document, f.Line = t.index+extra, lineOf(o, o.line, strings.Split(strings.TrimPrefix(f.Pointer, "/"), "/"))
 			l.add(f)
 		}
 		for i := range inner.items {
-			add(inner.items[i], inner.lines[i])
+			add(t.index+extra+i, inner.items[i], inner.lines[i])
 		}
+		extra += len(inner.items) - 1
 	}
 	return docs, l.faults
 }

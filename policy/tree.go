@@ -45,9 +45,9 @@ type parsed struct {
 	tree  any
 }
 
-// get returns the last member of that name.
+// get returns the first member of that name.
 func (o object) get(key string) (any, bool) {
-	for i := len(o.members) - 1; i >= 0; i-- {
+	for i := range o.members {
 		if o.members[i].key == key {
 			return o.members[i].value, true
 		}
@@ -133,7 +133,7 @@ func lineOf(tree any, line int, steps []string) int {
 	}
 	switch t := tree.(type) {
 	case object:
-		for i := len(t.members) - 1; i >= 0; i-- {
+		for i := range t.members {
 			if m := &t.members[i]; escapePointer(m.key) == steps[0] {
 				return lineOf(m.value, m.line, steps[1:])
 			}

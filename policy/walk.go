@@ -28,7 +28,15 @@ func (w *walker) document(o object, r Resource) {
 	var root pointer
 	var rest object
 	rest.line = o.line
-	for _, m := range o.members {
+	seen := make(map[string]bool)
+	for i, m := range o.members {
+		switch m.key {
+		case "kind", "status":
+			if seen[m.key] {
+				w.again(root, &o.members[i])
+			}
+			seen[m.key] = true
+		}
 		switch m.key {
 		case "kind":
 			if m.value != string(r.Kind()) {
@@ -38,9 +46,6 @@ func (w *walker) document(o object, r Resource) {
 		default:
 			rest.members = append(rest.members, m)
 		}
-	}
-	for _, key := range []string{"kind", "status"} {
-		w.repeated(root, o, key)
 	}
 	if _, ok := rest.get("spec"); !ok {
 		w.addf(root.field("spec"), nil, "is required")
@@ -53,16 +58,9 @@ func (w *walker) document(o object, r Resource) {
 	}
 }
 
-func (w *walker) repeated(at pointer, o object, key string) {
-	n := 0
-	for i := range o.members {
-		if o.members[i].key == key {
-			n++
-		}
-	}
-	if n > 1 {
-		w.addf(at.field(key), nil, "is given %d times", n)
-	}
+// again reports a field that was there before; the first one counts.
+func (w *walker) again(at pointer, m *member) {
+	w.add(Fault{Pointer: at.field(m.key).String(), Detail: "is given more than once", Line: m.line})
 }
 
 // value fills dst from v.
@@ -165,7 +163,7 @@ func (w *walker) texts(at pointer, v any, dst reflect.Value) {
 		e := &o.members[i]
 		s, ok := e.value.(string)
 		if _, dup := m[e.key]; dup {
-			w.addf(at.field(e.key), nil, "is given more than once")
+			w.again(at, e)
 		} else if !ok {
 			w.mismatch(at.field(e.key), e.value, reflect.TypeFor[string]())
 		}
@@ -185,7 +183,7 @@ func (w *walker) structure(at pointer, o object, dst reflect.Value) {
 			continue
 		}
 		if seen[m.key] {
-			w.addf(at.field(m.key), nil, "is given more than once")
+			w.again(at, m)
 			continue
 		}
 		seen[m.key] = true

@@ -25,8 +25,10 @@ type RuleAssignment struct {
 
 // EndpointAssignment holds the numbers of an endpoint.
 type EndpointAssignment struct {
-	// ID is the endpoint id of reg8 and reg9.
-	ID uint32 `json:"id"`
+	// ID is the endpoint id of reg8 and reg9. It holds for this address only.
+	ID   uint32 `json:"id"`
+	MAC  string `json:"mac,omitempty"`
+	VLAN int    `json:"vlan,omitempty"`
 	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction.
 	EgressAllow  uint32 `json:"egressAllow,omitempty"`
 	IngressAllow uint32 `json:"ingressAllow,omitempty"`
@@ -66,4 +68,38 @@ func (a *Assignments) Apply(c AssignmentChanges) {
 			a.Endpoints[key] = *e
 		}
 	}
+}
+
+// numbers returns every number that is assigned.
+func (a *Assignments) numbers() map[uint32]struct{} {
+	out := map[uint32]struct{}{}
+	for _, p := range a.Policies {
+		for _, r := range p {
+			out[r.ID] = struct{}{}
+		}
+	}
+	for _, e := range a.Endpoints {
+		out[e.ID], out[e.EgressAllow], out[e.IngressAllow] = struct{}{}, struct{}{}, struct{}{}
+	}
+	return out
+}
+
+// assignment is what is persisted of an endpoint.
+func (e *endpoint) assignment() EndpointAssignment {
+	return EndpointAssignment{ID: e.id, MAC: e.w.MAC, VLAN: e.w.VLAN, EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress]}
+}
+
+// assignment is what is persisted of a policy; nil = nothing.
+func (ps *policyState) assignment() PolicyAssignment {
+	var out PolicyAssignment
+	for _, r := range ps.rules {
+		if r.id == 0 {
+			continue
+		}
+		if out == nil {
+			out = PolicyAssignment{}
+		}
+		out[r.key()] = RuleAssignment{ID: r.id, Priority: r.priority, Hash: r.hash}
+	}
+	return out
 }

@@ -1,110 +1,253 @@
 package compile
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Options are the inputs of NewFirewall.
-type Options struct {
-	// Bridge is the name of the bridge; workloads of other bridges are peers by their addresses only. Mandatory.
-	Bridge string
-	// BridgeIndex chooses the bridge's range of conntrack zones, 0..pipeline.MaxBridges-1. It must stay the same for the life of the
-	// bridge and differ from that of the host's other bridges.
-	BridgeIndex int
-	// Assignments are those of earlier runs, nil for a new bridge. They are copied.
-	Assignments *Assignments
-	// LogPerSecond limits copies of logged packets to the controller; 0 = DefaultLogPerSecond.
-	LogPerSecond uint32
+// Firewall compiles the firewall of one bridge. The Set methods note what changed; Compile says what that means. It is for one
+// goroutine, save for Rule.
+//
+// After NewFirewall with the assignments of an earlier run, everything must be set before the first Compile: what is missing then is
+// taken for deleted.
+type Firewall struct {
+	opt  Options
+	next uint32 // number
+
+	imported Assignments         // of earlier runs; empty after the first Compile
+	reserved map[uint32]struct{} // the numbers in imported
+	compiled bool        // at least once
+
+	ports     []Port
+	endpoints map[string]*endpoint // by workload key
+	byID      map[uint32]*endpoint
+	places    map[place][]string
+	known     map[string]*policy.Workload // as given
+	selected  *selections
+	groups    map[string]*policy.Group
+	policies  map[string]*policyState
+	order     [2]ordered
+	pickup    bool
+	system    systemVariant // of the flows last returned
+	registry  *registry
+
+	// What Compile has to look at.
+	dirtyPolicies  map[string]*policyState
+	dirtyEndpoints map[string]struct{}
+	dirtyPorts     bool
+	dirtyPickup    bool
+	// Keys whose endpoint was told of in Changes.
+	installed map[string]struct{}
 }
 
-// DefaultLogPerSecond is the rate of Options.LogPerSecond when it is 0.
-const DefaultLogPerSecond = 10000
-
-// Port is a port of the bridge that is not a workload: an uplink, a tunnel, a patch port, LOCAL. What it sends is classified and has
-// no endpoint. A port that is neither a workload's nor given as a Port passes nothing.
-type Port struct {
-	Name   string
-	OFPort uint32
-	// VLAN is that of untagged frames: the tag of an access port, the native VLAN of a trunk, else 0.
-	VLAN int
-	// Tagged: frames with a VLAN tag may arrive (trunks). On other ports they are dropped.
-	Tagged bool
+// NewFirewall returns the firewall of a bridge that has no workloads and no policies yet. It fails on options that make no sense.
+func NewFirewall(o Options) (*Firewall, error) {
+	if o.Bridge == "" {
+		return nil, errors.New("firewall: no bridge")
+	}
+	if _, err := pipeline.Zone(o.BridgeIndex, 0); err != nil {
+		return nil, fmt.Errorf("firewall of bridge %s: %w", o.Bridge, err)
+	}
+	if o.LogPerSecond == 0 {
+		o.LogPerSecond = DefaultLogPerSecond
+	}
+	f := &Firewall{
+		opt: o, next: 1,
+		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
+		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
+		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
+	}
+	f.selected = newSelections(func(key string) (uint32, bool) {
+		e, ok := f.endpoints[key]
+		if !ok {
+			return 0, false
+		}
+		return e.id, true
+	})
+	if a := o.Assignments; a != nil {
+		f.next = max(f.next, a.Next)
+		f.imported = Assignments{Policies: maps.Clone(a.Policies), Endpoints: maps.Clone(a.Endpoints)}
+		f.reserved = a.numbers()
+		f.opt.Assignments = nil
+	}
+	return f, nil
 }
 
-// Owners of flows, as they stand in Changes.Owners.
-const OwnerSystem = "system"
-
-// OwnerEndpoint is the owner of the flows that classify the workload with this key and of its defaults.
-func OwnerEndpoint(key string) string { return "endpoint/" + key }
-
-// OwnerPolicy is the owner of the flows of a policy's rules.
-func OwnerPolicy(name string) string { return "policy/" + name }
-
-// Changes are what Compile found different since the Compile before.
-type Changes struct {
-	// Owners holds, for each owner that changed, all of its flows; nil flows = the owner is gone. Flows are shared: treat them as
-	// read-only.
-	Owners map[string][]flow.Flow
-	// Meters are all meters that the flows name. They must exist before the flows; they never change after the first Compile.
-	Meters []flow.MeterConfig
-	// Assignments must be persisted before the flows are installed.
-	Assignments AssignmentChanges
-	// Policies holds the status of each policy that changed; nil = the policy is gone.
-	Policies map[string]*PolicyState
+// number returns a number that nothing carries. After half a billion they begin again at 1, leaving out those in force or lately
+// removed; conntrack has long forgotten the others.
+func (f *Firewall) number() uint32 {
+	for {
+		n := f.next
+		if f.next++; f.next > pipeline.MaxNumber {
+			f.next = 1
+		}
+		_, reserved := f.reserved[n]
+		if _, endpoint := f.byID[n]; reserved || endpoint || f.registry.has(n) || f.registry.has(allowID(n)) {
+			continue
+		}
+		return n
+	}
 }
 
-// Empty reports whether nothing changed.
-func (c *Changes) Empty() bool {
-	return len(c.Owners) == 0 && len(c.Policies) == 0 && c.Assignments.Empty()
+// SetWorkloads replaces the workloads of all bridges, local and remote, and the ports of the bridge that are not workloads. Workloads
+// are immutable; their order does not matter.
+func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
+	if !slices.Equal(ports, f.ports) {
+		f.ports, f.dirtyPorts = slices.Clone(ports), true
+	}
+	now := make(map[string]*policy.Workload, len(workloads))
+	var changed []string
+	for _, w := range workloads {
+		now[w.Key] = w
+		if old := f.known[w.Key]; old != w && (old == nil || !reflect.DeepEqual(old, w)) {
+			changed = append(changed, w.Key)
+		}
+	}
+	for key := range f.known {
+		if now[key] == nil {
+			changed = append(changed, key)
+		}
+	}
+	f.known = now
+	slices.Sort(changed) // ids are given in this order
+	for _, key := range changed {
+		w := now[key]
+		local := w
+		if w != nil && !f.here(w) {
+			local = nil
+		}
+		moved := f.setEndpoint(key, local)
+		f.selected.replace(key, w, moved, f.touch)
+	}
 }
 
-// PolicyState is what became of a policy on this bridge.
-type PolicyState struct {
-	// Endpoints are the keys of the workloads it applies to, sorted.
-	Endpoints []string
-	// Rules in the order of the document, ingress first.
-	Rules []RuleState
-	// Warnings say what the user should know; the policy works as far as it can.
-	Warnings []policy.Warning
-	// Err is not nil if rules could not be compiled. Endpoints that the policy isolates stay isolated.
-	Err error
+func (f *Firewall) here(w *policy.Workload) bool {
+	return !w.Remote && w.Bridge == f.opt.Bridge && w.VLAN >= 0 && w.VLAN <= 4095
 }
 
-// RuleState is what became of a rule on this bridge.
-type RuleState struct {
-	Ref    policy.RuleRef
-	Action policy.Action
-	// ID is the number in registers, ct_label and cookies; 0 = the rule has no flows because it applies to nobody, no peer is
-	// known, or its peers and services exclude each other.
-	ID uint32
-	// Priority is the OpenFlow priority in EGRESS or INGRESS.
-	Priority uint16
-	// Flows counts the rule's flows.
-	Flows int
+// SetGroups replaces the groups. They are immutable.
+func (f *Firewall) SetGroups(groups []*policy.Group) {
+	now := make(map[string]*policy.Group, len(groups))
+	changed := map[string]struct{}{}
+	for _, g := range groups {
+		now[g.Name] = g
+		if old := f.groups[g.Name]; old != g && (old == nil || !reflect.DeepEqual(old.Spec, g.Spec)) {
+			changed[g.Name] = struct{}{}
+		}
+	}
+	for name := range f.groups {
+		if now[name] == nil {
+			changed[name] = struct{}{}
+		}
+	}
+	f.groups = now
+	if len(changed) == 0 {
+		return
+	}
+	for _, ps := range f.policies {
+		for name := range ps.groups {
+			if _, ok := changed[name]; ok {
+				f.touch(ps)
+				break
+			}
+		}
+	}
 }
 
-// RuleInfo says what an id stands for.
-type RuleInfo struct {
-	// Ref names the rule. Rule is policy.RuleDefaultAllow or policy.RuleDefaultDeny for defaults; then Policy is the policy that
-	// isolates the endpoint, first by name, or empty.
-	Ref policy.RuleRef
-	// Action is what the rule does.
-	Action policy.Action
-	// Log: the rule wants records.
-	Log bool
-	// Endpoint is the key of the workload whose default this is, else empty. The default of a side without an endpoint has neither
-	// an endpoint nor a direction.
-	Endpoint string
-	// Removed: the id is no longer in force.
-	Removed bool
+// SetPolicy adds or replaces a policy. It must be valid and is immutable.
+func (f *Firewall) SetPolicy(p *policy.Policy) {
+	ps := f.policies[p.Name]
+	if ps == nil {
+		ps = &policyState{name: p.Name}
+		f.policies[p.Name] = ps
+	}
+	ps.policy = p
+	f.touch(ps)
 }
 
-// Codes of warnings in PolicyState.
-const (
-	WarnNoEndpoints        = "NO_ENDPOINTS"         // the policy applies to no workload of the bridge
-	WarnEndpointMACUnknown = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
-	WarnRuleEmpty          = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
-	WarnGroupUnknown       = "GROUP_UNKNOWN"        // a group that a rule names does not exist
-	WarnTooManyRules       = "TOO_MANY_RULES"       // no OpenFlow priority is left
-)
+// DeletePolicy removes a policy; one that does not exist is no fault.
+func (f *Firewall) DeletePolicy(name string) {
+	if ps := f.policies[name]; ps != nil {
+		ps.policy = nil
+		f.touch(ps)
+	}
+}
+
+// SetPickup opens or closes the pickup window. It changes flows of all owners.
+func (f *Firewall) SetPickup(on bool) {
+	if f.pickup != on {
+		f.pickup, f.dirtyPickup = on, true
+	}
+}
+
+// Pickup reports whether the pickup window is open.
+func (f *Firewall) Pickup() bool { return f.pickup }
+
+// Rule says what an id stands for: a rule, the default of an endpoint, or the default of sides without one. Ids that were removed are
+// known for a while. It is safe for concurrent use.
+func (f *Firewall) Rule(id uint32) (RuleInfo, bool) { return f.registry.get(id) }
+
+// Assignments returns all assignments as of the last Compile.
+func (f *Firewall) Assignments() *Assignments {
+	a := &Assignments{Next: f.next, Policies: map[string]PolicyAssignment{}, Endpoints: map[string]EndpointAssignment{}}
+	for name, ps := range f.policies {
+		if p := ps.assignment(); p != nil {
+			a.Policies[name] = p
+		}
+	}
+	for key, e := range f.endpoints {
+		a.Endpoints[key] = e.assignment()
+	}
+	return a
+}
+
+// touch has Compile look at a policy.
+func (f *Firewall) touch(ps *policyState) { f.dirtyPolicies[ps.name] = ps }
+
+// orientations are those in which policy flows are needed: reversed too during a pickup window.
+func (f *Firewall) orientations() []bool {
+	if f.pickup {
+		return []bool{false, true}
+	}
+	return []bool{false}
+}
+
+// systemVariant is what the system's flows depend on besides the ports.
+type systemVariant struct {
+	pipeline.Options
+	built bool
+}
+
+// systemFlows returns the flows that belong to no resource.
+func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
+	out := pipeline.Fixed(o)
+	for _, p := range f.ports {
+		out = appendSource(out, f.opt.BridgeIndex, pipeline.SystemCookie(pipeline.TableSource, pipeline.ItemPort), 0, p)
+	}
+	return out
+}
+
+func (f *Firewall) systemOptions() pipeline.Options {
+	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, GuardGroupFrames: len(f.order[ingress].rules) > 0}
+	for _, e := range f.endpoints {
+		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
+		o.GuardGroupFrames = o.GuardGroupFrames || len(e.isolating[ingress]) > 0
+	}
+	return o
+}
+
+func parseMAC(s string) (uint64, bool) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 {
+		return 0, false
+	}
+	return flow.MAC(hw).Lo, true
+}

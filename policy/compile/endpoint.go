@@ -1,0 +1,252 @@
+package compile
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// sides are the two directions, as indices. They are those of the rules that judge: egress those of the initiator, ingress those of
+// the responder.
+const (
+	egress = iota
+	ingress
+)
+
+func direction(side int) policy.Direction {
+	if side == ingress {
+		return policy.Ingress
+	}
+	return policy.Egress
+}
+
+func sideOf(d policy.Direction) int {
+	if d == policy.Ingress {
+		return ingress
+	}
+	return egress
+}
+
+// endpoint is a workload of the bridge.
+type endpoint struct {
+	w    *policy.Workload
+	id   uint32
+	born bool // in this Compile: no connection carries its id yet
+	// allow are the numbers of the default allow ids, 0 where isolated.
+	allow [2]uint32
+	// policies that apply to it. isolating are those of them that isolate it, by name, with whether they log.
+	policies  map[*policyState]struct{}
+	isolating [2]map[string]bool
+}
+
+// place is where frames to an endpoint are recognised.
+type place struct {
+	vlan int // 0 = in every VLAN
+	mac  string
+}
+
+func placeOf(w *policy.Workload) place { return place{w.VLAN, w.MAC} }
+
+// setWorkload brings the endpoint of a workload up to date; w nil = the workload is gone or not on the bridge. It reports whether the
+// endpoint id changed.
+func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
+	e := f.endpoints[key]
+	if e == nil && w == nil {
+		return false
+	}
+	f.dirtyEndpoints[key] = struct{}{}
+	// Under another address it is another station: what was allowed to the old one must not be inherited by who takes its place.
+	if e != nil && (w == nil || !sameStation(e.w, w)) {
+		f.removeEndpoint(key, e)
+		e, moved = nil, true
+	}
+	if w == nil {
+		return moved
+	}
+	if e == nil {
+		e = f.addEndpoint(key, w)
+		moved = true
+	}
+	if e.w.MAC != w.MAC { // from unknown to known
+		f.leavePlace(e.w, key)
+		for ps := range e.policies {
+			f.touch(ps)
+		}
+	}
+	e.w = w
+	f.takePlace(w, key)
+	return moved
+}
+
+// sameStation reports whether a and b are reached in the same way, as far as that is known.
+func sameStation(a, b *policy.Workload) bool {
+	return a.VLAN == b.VLAN && (a.MAC == b.MAC || a.MAC == "")
+}
+
+func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
+	e := &endpoint{w: w, policies: map[*policyState]struct{}{}}
+	known, ok := f.imported.Endpoints[key]
+	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, VLAN: known.VLAN}, w); ok {
+		e.id, e.allow = known.ID, [2]uint32{egress: known.EgressAllow, ingress: known.IngressAllow}
+	} else {
+		e.id, e.born = f.number(), true
+	}
+	f.endpoints[key], f.byID[e.id] = e, e
+	return e
+}
+
+func (f *Firewall) removeEndpoint(key string, e *endpoint) {
+	f.leavePlace(e.w, key)
+	delete(f.endpoints, key)
+	delete(f.byID, e.id)
+	for side := range e.allow {
+		f.registry.remove(denyID(side, e.id))
+		f.registry.remove(allowID(e.allow[side]))
+	}
+	for ps := range e.policies {
+		f.touch(ps)
+	}
+}
+
+// takePlace and leavePlace keep, for each place, the keys that claim it. If there are several, the first in order gets the frames.
+func (f *Firewall) takePlace(w *policy.Workload, key string) {
+	if w.MAC == "" {
+		return
+	}
+	at := placeOf(w)
+	keys := f.places[at]
+	i, found := slices.BinarySearch(keys, key)
+	if found {
+		return
+	}
+	f.places[at] = slices.Insert(slices.Clone(keys), i, key)
+	f.touchPlace(at)
+}
+
+func (f *Firewall) leavePlace(w *policy.Workload, key string) {
+	at := placeOf(w)
+	keys := f.places[at]
+	i, found := slices.BinarySearch(keys, key)
+	if !found {
+		return
+	}
+	if len(keys) == 1 {
+		delete(f.places, at)
+		return
+	}
+	f.places[at] = slices.Delete(slices.Clone(keys), i, i+1)
+	f.touchPlace(at)
+}
+
+func (f *Firewall) touchPlace(at place) {
+	for _, k := range f.places[at] {
+		f.dirtyEndpoints[k] = struct{}{}
+	}
+}
+
+func denyID(side int, endpoint uint32) uint32 {
+	if side == ingress {
+		return pipeline.IDDefaultDeny | pipeline.IDIngress | endpoint
+	}
+	return pipeline.IDDefaultDeny | endpoint
+}
+
+// allowID is the id of a default allow; 0 has none.
+func allowID(number uint32) uint32 {
+	if number == 0 {
+		return 0
+	}
+	return pipeline.IDDefaultAllow | number
+}
+
+// isolated returns the policy that a default deny is attributed to and whether it is recorded.
+func (e *endpoint) isolated(side int) (by string, log, ok bool) {
+	for name, l := range e.isolating[side] {
+		if !ok || name < by {
+			by = name
+		}
+		log, ok = log || l, true
+	}
+	return by, log, ok
+}
+
+// isolate notes whether a policy isolates the endpoint.
+func (f *Firewall) isolate(e *endpoint, side int, name string, isolates, log bool) {
+	was, did := e.isolating[side][name]
+	if did == isolates && was == log {
+		return
+	}
+	if e.isolating[side] == nil {
+		e.isolating[side] = map[string]bool{}
+	}
+	if isolates {
+		e.isolating[side][name] = log
+	} else {
+		delete(e.isolating[side], name)
+	}
+	f.dirtyEndpoints[e.w.Key] = struct{}{}
+}
+
+// settleDefaults gives each changed endpoint the ids of its defaults.
+func (f *Firewall) settleDefaults() {
+	for _, key := range slices.Sorted(maps.Keys(f.dirtyEndpoints)) {
+		e := f.endpoints[key]
+		if e == nil {
+			continue
+		}
+		for side := range e.allow {
+			ref := policy.RuleRef{Direction: direction(side)}
+			if by, log, ok := e.isolated(side); ok {
+				f.registry.remove(allowID(e.allow[side]))
+				e.allow[side] = 0
+				ref.Policy, ref.Rule = by, policy.RuleDefaultDeny
+				f.registry.set(denyID(side, e.id), RuleInfo{Ref: ref, Action: policy.Deny, Log: log, Endpoint: key})
+				continue
+			}
+			f.registry.remove(denyID(side, e.id))
+			if e.allow[side] == 0 {
+				e.allow[side] = f.number()
+			}
+			ref.Rule = policy.RuleDefaultAllow
+			f.registry.set(allowID(e.allow[side]), RuleInfo{Ref: ref, Action: policy.Allow, Endpoint: key})
+		}
+	}
+}
+
+// renew gives the default allow of an endpoint a new id, because a rule now denies something that it allowed.
+func (f *Firewall) renew(e *endpoint, side int) {
+	f.registry.remove(allowID(e.allow[side]))
+	e.allow[side] = 0
+	f.dirtyEndpoints[e.w.Key] = struct{}{}
+}
+
+// endpointFlows returns all flows of the endpoint.
+func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
+	var out []flow.Flow
+	cookie := pipeline.NewCookie(pipeline.CookieEndpoint, e.id)
+	out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: e.w.OFPort, VLAN: e.w.VLAN, Tagged: e.w.VLAN == 0})
+	if mac, ok := parseMAC(e.w.MAC); ok && f.places[placeOf(e.w)][0] == key {
+		out = append(out, destination(f.opt.BridgeIndex, cookie, e.id, mac, e.w.VLAN))
+	}
+	for side := range e.allow {
+		id, verdict := allowID(e.allow[side]), pipeline.VerdictAllow
+		_, log, isolated := e.isolated(side)
+		if isolated {
+			id, verdict = denyID(side, e.id), pipeline.VerdictDrop
+		}
+		for _, reversed := range f.orientations() {
+			d := dimensions{side: side, reversed: reversed}
+			out = append(out, flow.Flow{
+				Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: d.cookie(pipeline.CookieDefault, id),
+				Match: d.subject(e.id), Actions: pipeline.Decide(side == ingress, verdict, id, log),
+			})
+		}
+		if !isolated {
+			out = append(out, pipeline.Gate(side == ingress, pipeline.NewCookie(pipeline.CookieDefault, id), id))
+		}
+	}
+	return out
+}

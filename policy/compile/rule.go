@@ -1,0 +1,62 @@
+package compile
+
+import (
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// rule is a rule of a policy with what was assigned to it. It stays the same object while the policy has a rule of this name, or, after
+// a renaming, of this content.
+type rule struct {
+	ref   policy.RuleRef
+	side  int
+	rank  policy.Rank
+	allow bool
+	log   bool
+	space space
+
+	id       uint32 // 0 = no flows
+	priority uint16 // 0 = none
+	hash     string
+	flows    []flow.Flow
+
+	// before is what Compile found, valid while it runs.
+	before ruleBefore
+	// placed: the rule is in the order of its side. fresh: flows has yet to be built.
+	placed, fresh bool
+}
+
+type ruleBefore struct {
+	id    uint32 // 0 = there were no flows, so nothing carries the rule's id
+	rank  policy.Rank
+	space space
+}
+
+func (r *rule) key() string { return string(r.ref.Direction) + "/" + r.ref.Rule }
+
+func (r *rule) info() RuleInfo {
+	action := policy.Deny
+	if r.allow {
+		action = policy.Allow
+	}
+	return RuleInfo{Ref: r.ref, Action: action, Log: r.log}
+}
+
+// policyState is a policy with what became of it.
+type policyState struct {
+	name       string
+	policy     *policy.Policy // nil = deleted
+	rules      []*rule        // in the order of the document, ingress first
+	subjects   []uint32       // endpoint ids, sorted
+	selections []*selection
+	groups     map[string]struct{} // named by its rules, whether they exist or not
+	unknown    []string            // of those, the ones that do not exist, sorted
+	overflow   bool                // no priorities are left for its rules
+	isolates   [2]bool
+	logs       bool
+	installed  bool // Changes has told of flows
+	assigned   bool // Changes has told of assignments
+}
+
+// judged reports whether rule r and rule o of the same side can both decide about a packet of the space; it is symmetric.
+func (r *rule) meets(o *space) bool { return r.id != 0 && r.space.overlaps(o) }

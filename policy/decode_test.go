@@ -1,0 +1,537 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+const everything = `
+kind: Mirror
+name: web-tap
+labels: {team: net}
+spec:
+  enabled: true
+  sources: [{port: tap123}, {labels: {app: web}}, {vlan: 10}]
+  direction: both
+  targets:
+  - {vxlan: {remote: 192.0.2.9, vni: 129057, dstPort: 4789}}
+---
+# a comment between documents
+---
+kind: Policy
+name: web
+spec:
+  tier: application
+  priority: 100
+  appliesTo: [{labels: {app: web}}]
+  ingress:
+  - {name: from-lb, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: [{protocol: tcp, ports: ["80", "8000-8099"]}], log: true}
+  defaultDeny: {ingress: true, egress: false}
+  notBefore: null
+---
+kind: Group
+name: lbs
+spec: {members: [{labels: {role: lb}}, {cidr: 10.0.5.0/24}]}
+---
+kind: Endpoint
+name: vm1
+uid: 8d0c
+revision: 12
+createdAt: 2026-01-31T12:00:00+01:00
+status: {phase: Active, whatever: [1, 2]}
+spec: {match: {port: tap123}, labels: {app: web}, addresses: [10.0.0.5, "2001:db8::5"]}
+`
+
+func everythingAsValues() []policy.Resource {
+	return []policy.Resource{
+		&policy.Mirror{
+			Meta: policy.Meta{Name: "web-tap", Labels: map[string]string{"team": "net"}},
+			Spec: policy.MirrorSpec{
+				Enabled:   new(true),
+				Sources:   []policy.Selector{{Port: "tap123"}, {Labels: map[string]string{"app": "web"}}, {VLAN: new(10)}},
+				Direction: "both",
+				Targets:   []policy.MirrorTarget{{VXLAN: &policy.VXLANTarget{Remote: "192.0.2.9", VNI: new(129057), DstPort: 4789}}},
+			},
+		},
+		&policy.Policy{
+			Meta: policy.Meta{Name: "web"},
+			Spec: policy.PolicySpec{
+				Tier: "application", Priority: new(100),
+				AppliesTo: []policy.Selector{{Labels: map[string]string{"app": "web"}}},
+				Ingress: []policy.Rule{{
+					Name: "from-lb", Action: "allow", Log: true,
+					From:     []policy.Selector{{Group: "lbs"}, {CIDR: "10.0.0.0/24", Except: []string{"10.0.0.9/32"}}},
+					Services: []policy.Service{{Protocol: "tcp", Ports: []string{"80", "8000-8099"}}},
+				}},
+				DefaultDeny: &policy.DefaultDeny{Ingress: new(true), Egress: new(false)},
+			},
+		},
+		&policy.Group{
+			Meta: policy.Meta{Name: "lbs"},
+			Spec: policy.GroupSpec{Members: []policy.Selector{{Labels: map[string]string{"role": "lb"}}, {CIDR: "10.0.5.0/24"}}},
+		},
+		&policy.Endpoint{
+			Meta: policy.Meta{Name: "vm1", UID: "8d0c", Revision: 12, CreatedAt: time.Date(2026, 1, 31, 11, 0, 0, 0, time.UTC)},
+			Spec: policy.EndpointSpec{Match: policy.Selector{Port: "tap123"}, Labels: map[string]string{"app": "web"}, Addresses: []string{"10.0.0.5", "2001:db8::5"}},
+		},
+	}
+}
+
+func resources(docs []policy.Document) []policy.Resource {
+	var out []policy.Resource
+	for _, d := range docs {
+		out = append(out, d.Resource)
+	}
+	return out
+}
+
+func TestDecode(t *testing.T) {
+	docs, err := policy.DecodeYAML(strings.NewReader(everything))
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	want := everythingAsValues()
+	if diff := cmp.Diff(want, resources(docs)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	var lines []int
+	for _, d := range docs {
+		lines = append(lines, d.Index, d.Line)
+	}
+	if diff := cmp.Diff([]int{1, 2, 2, 14, 3, 25, 4, 29}, lines); diff != "" {
+		t.Errorf("numbers and lines of documents (-want +got)\n%s", diff)
+	}
+
+	t.Run("from its own YAML", func(t *testing.T) {
+		text, err := policy.EncodeYAML(want...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := policy.Load(strings.NewReader(string(text)))
+		if err != nil {
+			t.Fatalf("%+v\n%s", err, text)
+		}
+		if diff := cmp.Diff(want, resources(again)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	})
+	t.Run("from JSON one after another and as a list", func(t *testing.T) {
+		var stream, items []string
+		for _, r := range want {
+			text, err := policy.EncodeJSON(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, items = append(stream, string(text)), append(items, string(text))
+		}
+		for _, text := range []string{
+			strings.Join(stream, "\n"),
+			`{"kind": "List", "items": [` + strings.Join(items, ",\n") + `], "next": ""}`,
+			`{"items": [` + strings.Join(items, ",\n") + `]}`,
+		} {
+			for name, decode := range map[string]func(io.Reader) ([]policy.Document, error){"JSON": policy.DecodeJSON, "Load": policy.Load} {
+				again, err := decode(strings.NewReader(text))
+				if err != nil {
+					t.Fatalf("%s: %+v\n%s", name, err, text)
+				}
+				if diff := cmp.Diff(want, resources(again)); diff != "" {
+					t.Errorf("%s (-want +got)\n%s", name, diff)
+				}
+			}
+		}
+	})
+	t.Run("from a tree of encoding/json", func(t *testing.T) {
+		for _, r := range want {
+			text, err := policy.EncodeJSON(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var tree any
+			if err := json.Unmarshal(text, &tree); err != nil {
+				t.Fatal(err)
+			}
+			got, faults := policy.CheckValue(r.Kind(), tree)
+			if faults != nil {
+				t.Fatalf("%+v", faults)
+			}
+			if diff := cmp.Diff(r, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		}
+	})
+}
+
+func TestEncode(t *testing.T) {
+	text, err := policy.EncodeYAML(everythingAsValues()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `kind: Mirror
+name: web-tap
+labels:
+  team: net
+spec:
+  enabled: true
+  sources: [{port: tap123}, {labels: {app: web}}, {vlan: 10}]
+  direction: both
+  targets: [{vxlan: {remote: 192.0.2.9, vni: 129057, dstPort: 4789}}]
+---
+kind: Policy
+name: web
+spec:
+  tier: application
+  priority: 100
+  appliesTo: [{labels: {app: web}}]
+  ingress:
+  - name: from-lb
+    action: allow
+    from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}]
+    services: [{protocol: tcp, ports: ["80", "8000-8099"]}]
+    log: true
+  defaultDeny: {ingress: true, egress: false}
+---
+kind: Group
+name: lbs
+spec:
+  members: [{labels: {role: lb}}, {cidr: 10.0.5.0/24}]
+---
+kind: Endpoint
+name: vm1
+uid: "8d0c"
+revision: 12
+createdAt: "2026-01-31T11:00:00Z"
+spec:
+  match: {port: tap123}
+  labels: {app: web}
+  addresses: [10.0.0.5, "2001:db8::5"]
+`
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	one, err := policy.EncodeJSON(everythingAsValues()[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(`{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}},{"cidr":"10.0.5.0/24"}]}}`, string(one)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestDecodeFaults(t *testing.T) {
+	tests := []struct {
+		name string
+		text string
+		want []string // "document:line pointer: detail…"
+	}{
+		{"bad kind", "kind: Polcy\nname: x\nspec: {}", []string{"1:1 /kind: unknown kind: must be Endpoint, Group, Policy or Mirror"}},
+		{"bad plural kind", "kind: policies\nname: x\nspec: {}", []string{`1:1 /kind: unknown kind "policies": write Policy`}},
+		{"bad missing kind", "name: x\nspec: {}", []string{"1:1 /kind: is required"}},
+		{"bad document", "- a\n- b", []string{"1:0 : a document must be a map with kind, name and spec, not a list"}},
+		{"bad missing spec", "kind: Group\nname: g", []string{"1:1 /spec: is required"}},
+		{"bad null spec", "kind: Group\nname: g\nspec:", []string{"1:3 /spec: is null: give a map or leave the field out"}},
+		{"bad unknown fields", "kind: Group\nname: g\nmetadata: {name: g}\nspec:\n  member: []\n  members: []\n  zzz: 1", []string{
+			`1:3 /metadata: unknown field "metadata": kind, name, labels and spec stand at the top of a document`,
+			`1:5 /spec/member: unknown field "member": did you mean members?`,
+			`1:7 /spec/zzz: unknown field "zzz": known are members`}},
+		{"bad case of a field", "kind: Group\nname: g\nSpec: {members: []}", []string{"1:1 /spec: is required", `1:3 /Spec: unknown field "Spec": did you mean spec?`}},
+		{"bad misspelled selector is one fault", "kind: Group\nname: g\nspec:\n  members:\n  - {prot: a}", []string{`1:5 /spec/members/0/prot: unknown field "prot": did you mean port?`}},
+		{"bad repeated keys", "kind: Group\nname: g\nname: h\nspec:\n  members:\n  - labels: {a: x, a: y}\n  members: []", []string{
+			"1:3 /name: is given more than once", "1:6 /spec/members/0/labels/a: is given more than once", "1:7 /spec/members: is given more than once"}},
+		{"bad repeated kind", "kind: Group\nkind: Group\nname: g\nspec: {members: []}", []string{"1:2 /kind: is given more than once"}},
+		{"bad types", `kind: Policy
+name: 7
+labels: [a]
+spec:
+  tier: {a: b}
+  priority: "1"
+  appliesTo: {port: a}
+  ingress:
+  - name: true
+    action: allow
+    log: "yes"
+    from: [a]
+    services:
+    - {protocol: tcp, ports: "80"}
+  defaultDeny: true
+`, []string{
+			`1:2 /name: must be a text, not the number 7: put it in quotes, "7"`,
+			"1:3 /labels: must be a map of texts, not a list",
+			"1:5 /spec/tier: must be a text, not a map",
+			`1:6 /spec/priority: must be a whole number, not the text "1"`,
+			"1:7 /spec/appliesTo: must be a list, not a map",
+			`1:9 /spec/ingress/0/name: must be a text, not true: put it in quotes, "true"`,
+			`1:11 /spec/ingress/0/log: must be true or false, not the text "yes"`,
+			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a"`,
+			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80"`,
+			"1:15 /spec/defaultDeny: must be a map, not true"}},
+		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, {vlan: .inf}, {vlan: 1_0}]", []string{
+			"1:4 /spec/appliesTo/0/vlan: must be a whole number in decimal digits, not 1.5",
+			"1:4 /spec/appliesTo/1/vlan: must be a whole number in decimal digits, not 0x10",
+			"1:4 /spec/appliesTo/2/vlan: must be a whole number in decimal digits, not 010",
+			`1:4 /spec/appliesTo/3/vlan: must be a whole number, not the text "99999999999999999999"`,
+			"1:4 /spec/appliesTo/4/vlan: must be a whole number in decimal digits, not .inf",
+			"1:4 /spec/appliesTo/5/vlan: must be a whole number in decimal digits, not 1_0"}},
+		{"bad label values", "kind: Group\nname: g\nlabels: {a: 1, b: true, c: null, d: [x]}\nspec: {members: []}", []string{
+			"1:3 /labels/a: must be a text, not the number 1", "1:3 /labels/b: must be a text, not true", "1:3 /labels/c: must be a text, not null",
+			"1:3 /labels/d: must be a text, not a list"}},
+		{"bad empty texts", "kind: Policy\nname: p\nspec: {tier: \"\", appliesTo: [{vm: \"\"}]}", []string{"1:3 /spec/tier: is empty", "1:3 /spec/appliesTo/0/vm: is empty"}},
+		{"bad time", "kind: Group\nname: g\ncreatedAt: yesterday\nspec: {members: []}", []string{"1:3 /createdAt: must be a time like"}},
+		{"bad faults in every document", "kind: Group\nname: g\nspec: {x: 1, members: [{}]}\n---\nkind: Group\nname: G\nspec: {members: []}\n---\nkind: X\n", []string{
+			`1:3 /spec/x: unknown field`, "1:3 /spec/members/0: selects by nothing", "2:6 /name: must be a DNS label", "3:9 /kind: unknown kind"}},
+		{"bad same name", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Endpoint\nname: g\nspec: {match: {port: a}}\n---\nkind: Group\nname: g\nspec: {members: []}",
+			[]string{`3:10 /name: Group "g" is already document 1`}},
+		{"bad list", "kind: Policies\nitems: {a: b}\nextra: 1", []string{"1:1 /kind: a document with items has kind List or none", "1:2 /items: must be a list, not a map", "1:3 /extra: unknown field of a list"}},
+		{"bad item of a list", "{\"items\": [\n{\"kind\": \"Group\", \"name\": \"g\",\n \"spec\": {\"members\": [{\"prt\": \"a\"}]}}]}", []string{`1:3 /spec/members/0/prt: unknown field "prt": did you mean port?`}},
+
+		{"bad YAML", "kind: Group\nname: g\nspec: {members: [}", []string{"1:3 : not YAML: "}},
+		{"bad YAML does not hide other documents", "kind: [\n---\nkind: Group\nname: G\nspec: {members: []}", []string{"1:1 : not YAML: ", "2:4 /name: must be a DNS label"}},
+		{"bad tab", "kind: Group\nspec:\n\tmembers: []", []string{"1:3 : not YAML: "}},
+		{"bad JSON that is no YAML", "{\"kind\": \"Group\",\n \"name\": \"g\" \"spec\": {}}", []string{"1:2 : not YAML: "}},
+		{"bad merge key", "kind: Group\nname: g\nspec: &a {members: []}\nlabels:\n  <<: *a", []string{"1:5 : merge keys (<<) are not supported"}},
+		{"bad alias", "kind: Group\nname: g\nspec: *nowhere", []string{"1:3 : alias *nowhere stands for nothing"}},
+		{"bad alias of itself", "kind: Group\nname: g\nspec: &a {members: [*a]}", []string{"1:3 : alias *a stands for nothing"}},
+		{"bad tag", "kind: Group\nname: !!binary Zw==\nspec: {members: []}", []string{"1:2 : the YAML tag !!binary is not supported"}},
+		{"bad key", "kind: Group\nname: g\nlabels: {1: x}\nspec: {members: []}", []string{"1:3 : a key must be a text: put it in quotes"}},
+		{"bad directive", "%YAML 1.2\n---\nkind: Group", []string{"0:1 : YAML directives are not supported"}},
+		{"bad encoding", "kind: Group\nname: \"\xff\"", []string{"0:0 : text is not valid UTF-8"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := policy.Load(strings.NewReader(tt.text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) {
+				t.Fatalf("error %v, want faults", err)
+			}
+			var got []string
+			for i, f := range faults {
+				line := fmt.Sprintf("%d:%d %s: %s", f.Document, f.Line, f.Pointer, f.Detail)
+				if i < len(tt.want) && strings.HasPrefix(line, tt.want[i]) {
+					line = tt.want[i]
+				}
+				got = append(got, line)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDecodeAccepts(t *testing.T) {
+	group := func(name string, members ...policy.Selector) policy.Resource {
+		if members == nil {
+			members = []policy.Selector{}
+		}
+		return &policy.Group{Meta: policy.Meta{Name: name}, Spec: policy.GroupSpec{Members: members}}
+	}
+	tests := []struct {
+		name string
+		text string
+		want []policy.Resource
+	}{
+		{"OK nothing", "", nil},
+		{"OK only comments and markers", "# nothing\n---\n---\n...\n# more\n", nil},
+		{"OK end marker", "kind: Group\nname: a\nspec: {members: []}\n...\n---\nkind: Group\nname: b\nspec: {members: []}\n", []policy.Resource{group("a"), group("b")}},
+		{"OK byte order mark and CRLF", "\ufeffkind: Group\r\nname: a\r\nspec:\r\n  members: []\r\n", []policy.Resource{group("a")}},
+		{"OK anchor and alias", "kind: Group\nname: a\nspec: {members: [{vm: &v web}, {port: *v}]}", []policy.Resource{group("a", policy.Selector{VM: "web"}, policy.Selector{Port: "web"})}},
+		{"OK number as text by tag", "kind: Group\nname: a\nspec: {members: [{vm: !!str 42}]}", []policy.Resource{group("a", policy.Selector{VM: "42"})}},
+		{"OK block text", "kind: Group\nname: a\nspec:\n  members:\n  - vm: |-\n      web\n", []policy.Resource{group("a", policy.Selector{VM: "web"})}},
+		{"OK unquoted MAC, address and words of old YAML", "kind: Group\nname: yes\nspec:\n  members: [{mac: 52:54:00:12:34:56}, {cidr: 2001:db8::/32}, {vm: no}]",
+			[]policy.Resource{group("yes", policy.Selector{MAC: "52:54:00:12:34:56"}, policy.Selector{CIDR: "2001:db8::/32"}, policy.Selector{VM: "no"})}},
+		{"OK empty list", `{"items": []}`, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			docs, err := policy.Load(strings.NewReader(tt.text))
+			if err != nil {
+				t.Fatalf("%+v", err)
+			}
+			if diff := cmp.Diff(tt.want, resources(docs)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// Small texts that ask for much. The time is not asserted; a bound that does not hold shows as a test that does not end or a stack overflow.
+func TestDecodeBombs(t *testing.T) {
+	const many = 100_000
+	rep := strings.Repeat
+	laughs := "a0: &a0 [" + rep("x,", 99) + "x]\n"
+	for i := 1; i <= 9; i++ {
+		laughs += fmt.Sprintf("a%d: &a%d [%s*a%d]\n", i, i, rep(fmt.Sprintf("*a%d,", i-1), 99), i-1)
+	}
+	var keys strings.Builder
+	for i := range many {
+		fmt.Fprintf(&keys, "k%d: 1\n", i)
+	}
+	tests := map[string]string{
+		"lists in lists":     rep("[", many),
+		"maps in maps":       rep("{a: ", many),
+		"closed lists":       rep("[", many) + rep("]", many),
+		"dashes":             rep("- ", many),
+		"question marks":     rep("? ", many),
+		"colons":             rep(": ", many),
+		"tags":               "a: " + rep("!!str ", many) + "x",
+		"anchors":            "a: " + rep("&a ", many) + "x",
+		"anchors and tags":   "a: " + rep("&a !!str ", many) + "x",
+		"keys in one map":    keys.String(),
+		"keys in a flow map": "{" + strings.ReplaceAll(keys.String(), "\n", ",") + "}",
+		"indentation": func() string {
+			var b strings.Builder
+			for i := range 1000 {
+				b.WriteString(rep(" ", i) + "a:\n")
+			}
+			return b.String()
+		}(),
+		"billion laughs":       laughs,
+		"unfinished quote":     `a: "` + rep("x\n", many),
+		"nested braces in '?'": rep("? {", many),
+	}
+	for name, text := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.DecodeYAML(strings.NewReader(text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) {
+				t.Fatalf("error %v, want faults", err)
+			}
+			if len(faults) > 2 {
+				t.Errorf("%d faults: %v", len(faults), faults)
+			}
+		})
+	}
+	for name, text := range map[string]string{
+		"JSON lists in lists": rep("[", many),
+		"JSON maps in maps":   rep(`{"a":`, many),
+		"JSON keys":           "{" + rep(`"a":1,`, many) + `"a":1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.DecodeJSON(strings.NewReader(text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Code != policy.CodeTooLarge {
+				t.Fatalf("error %v, want one fault TOO_LARGE", err)
+			}
+		})
+	}
+	t.Run("many documents", func(t *testing.T) {
+		docs, err := policy.DecodeYAML(strings.NewReader(rep("---\nkind: Group\nname: g\nspec: {members: []}\n", 20_000)))
+		if err != nil || len(docs) != 20_000 {
+			t.Fatalf("%d documents, %v", len(docs), err)
+		}
+	})
+	t.Run("many faults", func(t *testing.T) {
+		_, err := policy.Load(strings.NewReader("kind: Group\nname: g\nspec: {members: [" + rep("{vlan: 0},", 5000) + "]}"))
+		var faults policy.Faults
+		if !errors.As(err, &faults) || len(faults) != 1001 {
+			t.Fatalf("%d faults, want 1000 and one that says that there are more", len(faults))
+		}
+		if last := faults[1000]; last.Code != policy.CodeTooLarge {
+			t.Errorf("the last fault is %v", last)
+		}
+	})
+}
+
+func TestDecodeReaderError(t *testing.T) {
+	want := errors.New("broken pipe")
+	for name, decode := range map[string]func(io.Reader) ([]policy.Document, error){"YAML": policy.DecodeYAML, "JSON": policy.DecodeJSON, "Load": policy.Load} {
+		if _, err := decode(iotest.ErrReader(want)); !errors.Is(err, want) {
+			t.Errorf("%s: error %v, want %v", name, err, want)
+		}
+	}
+}
+
+func TestFaultsAsError(t *testing.T) {
+	if err := policy.Faults(nil).Err(); err != nil {
+		t.Errorf("no faults are the error %v", err)
+	}
+	fs := policy.Faults{
+		{Pointer: "/spec/tier", Detail: "is wrong", Document: 2, Line: 14},
+		{Detail: "is empty", Line: 3},
+		{Pointer: "/name", Detail: "is required", Document: 1},
+	}
+	for format, want := range map[string]string{
+		"%v":  "document 2, line 14: /spec/tier: is wrong (and 2 more)",
+		"%s":  "document 2, line 14: /spec/tier: is wrong (and 2 more)",
+		"%+v": "document 2, line 14: /spec/tier: is wrong\nline 3: is empty\ndocument 1: /name: is required",
+	} {
+		if diff := cmp.Diff(want, fmt.Sprintf(format, fs.Err())); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", format, diff)
+		}
+	}
+	if got := fs[:1].Error(); got != "document 2, line 14: /spec/tier: is wrong" {
+		t.Errorf("one fault is %q", got)
+	}
+}
+
+func TestCheckJSON(t *testing.T) {
+	tests := []struct {
+		name string
+		text string
+		want []string
+	}{
+		{"OK without kind", `{"name": "g", "spec": {"members": []}}`, nil},
+		{"OK with kind", `{"kind": "Group", "name": "g", "spec": {"members": []}}`, nil},
+		{"bad other kind", `{"kind": "Policy", "name": "g", "spec": {"members": []}}`, []string{"/kind: must be Group here"}},
+		{"bad both sorts of faults", "{\"name\": \"G\",\n\"spec\": {\"members\": [], \"x\": 1}}", []string{"/name: must be a DNS label", `/spec/x: unknown field "x"`}},
+		{"bad two documents", `{"name": "g"} {}`, []string{": must be one JSON document, not 2"}},
+		{"bad no document", ` `, []string{": must be one JSON document, not 0"}},
+		{"bad end", `{"name": "g"`, []string{": not JSON: the text ends in the middle"}},
+		{"bad list", `[]`, []string{": a Group must be a map with name and spec, not a list"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, faults := policy.CheckJSON(policy.KindGroup, []byte(tt.text))
+			checkFaults(t, tt.want, faults)
+		})
+	}
+}
+
+func TestMergePatch(t *testing.T) {
+	base := everythingAsValues()[1].(*policy.Policy)
+	tests := []struct {
+		name  string
+		patch string
+		edit  func(p *policy.Policy)
+		want  []string
+	}{
+		{"OK nothing", `{}`, func(*policy.Policy) {}, nil},
+		{"OK deep change", `{"spec": {"priority": 5, "defaultDeny": {"egress": true}}}`, func(p *policy.Policy) { p.Spec.Priority, p.Spec.DefaultDeny.Egress = new(5), new(true) }, nil},
+		{"OK removal", `{"spec": {"priority": null, "ingress": null, "mode": null}}`, func(p *policy.Policy) { p.Spec.Priority, p.Spec.Ingress = nil, nil }, nil},
+		{"OK lists are replaced", `{"spec": {"appliesTo": [{"port": "a"}]}}`, func(p *policy.Policy) { p.Spec.AppliesTo = []policy.Selector{{Port: "a"}} }, nil},
+		{"OK labels", `{"labels": {"a": "b", "c": null}}`, func(p *policy.Policy) { p.Labels = map[string]string{"a": "b"} }, nil},
+		{"OK server fields are ignored", `{"kind": "Policy", "name": "web", "revision": 99, "uid": "x", "status": {}}`, func(*policy.Policy) {}, nil},
+		{"bad name", `{"name": "other"}`, nil, []string{"/name: a name cannot be changed"}},
+		{"bad kind", `{"kind": "Group"}`, nil, []string{"/kind: must be Policy here"}},
+		{"bad result", `{"spec": {"appliesTo": null, "priority": 70000, "x": 1}}`, nil,
+			[]string{`/spec/x: unknown field "x"`, "/spec/priority: priority 70000 is outside", "/spec/appliesTo: is required"}},
+		{"bad repeated key", `{"spec": {"priority": 1, "priority": 2}}`, nil, []string{"/spec/priority: is given more than once"}},
+		{"bad patch", `[1]`, nil, []string{": a merge patch must be a map, not a list"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, faults := policy.MergePatch(base, []byte(tt.patch))
+			checkFaults(t, tt.want, faults)
+			if tt.edit == nil {
+				return
+			}
+			want := base.Clone().(*policy.Policy)
+			tt.edit(want)
+			if diff := cmp.Diff(policy.Resource(want), got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if diff := cmp.Diff(everythingAsValues()[1], policy.Resource(base)); diff != "" {
+				t.Errorf("the patched resource itself changed (-want +got)\n%s", diff)
+			}
+		})
+	}
+}
