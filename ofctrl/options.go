@@ -1,0 +1,150 @@
+package ofctrl
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+)
+
+// Options are the inputs of [New].
+type Options struct {
+	Bridge   string      // mandatory: its name, for logs and errors
+	Endpoint string      // mandatory: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT
+	TLS      *tls.Config // mandatory for ssl
+	Logger   *slog.Logger
+
+	// Cookie and CookieMask tell which flows are ours: those whose cookie equals Cookie under CookieMask. CookieMask is
+	// mandatory; bits of Cookie outside it are ignored.
+	Cookie, CookieMask flow.Cookie
+	// MeterFirst and MeterLast bound the ids of our meters, both inclusive. Meters in the range that are not desired are
+	// deleted; no other meter is touched. Both 0 = no meters.
+	MeterFirst, MeterLast uint32
+	// ControllerID is the id under which controller actions reach this connection (NXT_SET_CONTROLLER_ID).
+	ControllerID uint16
+	// NudgeFlow is what [Switch.Nudge] installs for an instant. It must be ours by cookie and should match no packet.
+	// A flow without cookie = nudging is refused.
+	NudgeFlow flow.Flow
+
+	// OnPacketIn is called for each packet-in, in order, on the connection's reader: it must not block and must not call
+	// methods of the Switch that wait for the switch. The message aliases the read buffer; Clone what is kept.
+	OnPacketIn func(*ofp.PacketIn)
+	// OnPortStatus is called likewise when a port changes.
+	OnPortStatus func(*ofp.PortStatus)
+	// OnFlowRemoved is called likewise when a flow with the flag SendFlowRem goes.
+	OnFlowRemoved func(*ofp.FlowRemoved)
+
+	// BackoffMin and BackoffMax bound the pause before another attempt to connect; 0 = 50 ms and 2 s.
+	BackoffMin, BackoffMax time.Duration
+	// Timeout bounds the wait for the answer to one request, and for connection and handshake; 0 = 10 s.
+	Timeout time.Duration
+	// ProbeInterval is how long the connection may be silent before an echo request is sent, which then has the same time
+	// again to be answered; 0 = 5 s, negative = no probes.
+	ProbeInterval time.Duration
+	// AuditInterval is how often the flow tables are read back if the switch refuses to report changes (no flow monitor);
+	// 0 = 30 s.
+	AuditInterval time.Duration
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	if o.Bridge == "" {
+		errs = append(errs, errors.New("no bridge"))
+	}
+	if network, _, err := ParseEndpoint(o.Endpoint); err != nil {
+		errs = append(errs, err)
+	} else if network == "ssl" && o.TLS == nil {
+		errs = append(errs, errors.New("ssl endpoint without TLS configuration"))
+	}
+	if o.CookieMask == 0 {
+		errs = append(errs, errors.New("no cookie mask: every flow would be ours"))
+	}
+	if o.MeterLast < o.MeterFirst || (o.MeterFirst == 0) != (o.MeterLast == 0) {
+		errs = append(errs, fmt.Errorf("meter range %d..%d", o.MeterFirst, o.MeterLast))
+	}
+	o.Cookie &= o.CookieMask
+	if c := o.NudgeFlow.Cookie; c != 0 && c&o.CookieMask != o.Cookie {
+		errs = append(errs, errors.New("nudge flow has a foreign cookie"))
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&o.BackoffMin, 50 * time.Millisecond}, {&o.BackoffMax, 2 * time.Second}, {&o.Timeout, 10 * time.Second},
+		{&o.ProbeInterval, 5 * time.Second}, {&o.AuditInterval, 30 * time.Second},
+	} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
+	if len(errs) > 0 {
+		return fmt.Errorf("switch options: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// Update is one change of what is desired.
+type Update struct {
+	// Revision is the caller's number of the desired state after this update; see [Result.Installed].
+	Revision int64
+	// Owners replaces the flows of each named owner; nil or empty removes the owner. Owners that are not named keep theirs.
+	// The slices and what they point to must not be changed afterwards. All flows must have a cookie of ours.
+	Owners map[string][]flow.Flow
+	// Meters replaces all meters, which must have ids in the range of the options; nil leaves them as they are.
+	Meters []ofp.Meter
+}
+
+// Result is what an Apply did.
+type Result struct {
+	Added, Modified, Deleted int   // flow-mods sent and committed
+	Meters                   int   // meter-mods sent
+	Bundles                  int   // 0 or 1, more only if others interfered meanwhile
+	Installed                int64 // the newest revision of which nothing is missing on the switch
+}
+
+// State is a snapshot of a Switch.
+type State struct {
+	Connected bool      // a connection is up
+	Ready     bool      // and what is installed has been read back: Apply works
+	Epoch     uint64    // number of connections made so far; 0 = never connected
+	Since     time.Time // of the last change of Connected
+	Err       string    // why not connected, or what is wrong; "" = nothing
+	// DatapathID, Tables and Monitored describe the current or last connection. Monitored says that the switch reports
+	// changes made by others; without, they are noticed at the next audit.
+	DatapathID uint64
+	Tables     uint8
+	Monitored  bool
+
+	OurFlows     int   // installed and ours
+	ForeignFlows int   // installed and not ours
+	Desired      int   // distinct flows desired
+	Missing      int   // desired and not, or not so, installed, or installed, ours and not desired
+	Lost         int   // changes by others of our installed flows since the last Apply
+	Blocked      int   // desired, but in the place of a foreign flow
+	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone
+	Installed    int64 // revision, as in Result
+	Stats        Counters
+}
+
+// Counters only grow.
+type Counters struct {
+	FlowModsSent    uint64
+	BundlesSent     uint64
+	BundlesRejected uint64
+	MeterModsSent   uint64
+	Resyncs         uint64 // read-backs of the whole flow table
+	PacketIns       uint64
+	PacketOuts      uint64
+	DecodeErrors    uint64 // messages of the switch that could not be decoded
+	LateErrors      uint64 // errors of the switch that belong to no pending request, such as of a packet-out
+	Reconnects      uint64 // connections after the first
+	LostFlows       uint64 // changes by others of our installed flows
+}

@@ -1,0 +1,170 @@
+package ofctrl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+)
+
+// connection returns the connection, read back or not, or ErrNotConnected.
+func (s *Switch) connection() (*Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == nil {
+		return nil, fmt.Errorf("%v: %w", s, ErrNotConnected)
+	}
+	return s.conn, nil
+}
+
+// gone makes the end of a connection match ErrNotConnected.
+func gone(err error) error {
+	if errors.Is(err, ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrNotConnected, err)
+	}
+	return err
+}
+
+// EachFlow reads the selected flows with their counters from the switch and calls visit for each, on the reader: visit must
+// not block and must not call methods of s that wait for the switch. Flows that hold what this version does not know are
+// visited with what it does know. Errors match [ErrNotConnected] or [ErrRejected], or are those of ctx.
+func (s *Switch) EachFlow(ctx context.Context, filter ofp.FlowFilter, visit func(*ofp.FlowStats)) error {
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	return gone(conn.Multipart(ctx, "flow statistics", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendFlowStatsRequest(dst, xid, filter)
+	}, func(m ofp.Multipart) {
+		if part, ok := m.(*ofp.FlowStatsReply); ok {
+			for i := range part.Flows {
+				visit(&part.Flows[i])
+			}
+		}
+	}))
+}
+
+// Flows returns all flows of the bridge, also foreign ones, with their counters. For large tables use EachFlow.
+func (s *Switch) Flows(ctx context.Context) ([]flow.Installed, error) {
+	var fs []flow.Installed
+	err := s.EachFlow(ctx, ofp.FlowFilter{Table: ofp.AllTables}, func(f *ofp.FlowStats) { fs = append(fs, f.Installed) })
+	return fs, err
+}
+
+// IsOurs reports whether flows with the cookie c are ours.
+func (s *Switch) IsOurs(c flow.Cookie) bool { return c&s.opts.CookieMask == s.opts.Cookie }
+
+// MeterStats returns the counters of our meters. Errors are those of EachFlow.
+func (s *Switch) MeterStats(ctx context.Context) ([]ofp.MeterStats, error) {
+	conn, err := s.connection()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	var ms []ofp.MeterStats
+	err = conn.Multipart(ctx, "meter statistics", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendMeterStatsRequest(dst, xid, ofp.AllMeters), nil
+	}, func(m ofp.Multipart) {
+		if part, ok := m.(*ofp.MeterStatsReply); ok {
+			for _, m := range part.Meters {
+				if s.ourMeter(m.ID) {
+					ms = append(ms, m)
+				}
+			}
+		}
+	})
+	return ms, gone(err)
+}
+
+// Ports returns the ports of the bridge as OpenFlow knows them. Errors are those of EachFlow.
+func (s *Switch) Ports(ctx context.Context) ([]ofp.Port, error) {
+	conn, err := s.connection()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	var ps []ofp.Port
+	err = conn.Multipart(ctx, "port description", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendPortDescRequest(dst, xid), nil
+	}, func(m ofp.Multipart) {
+		if part, ok := m.(*ofp.PortDescReply); ok {
+			ps = append(ps, part.Ports...)
+		}
+	})
+	return ps, gone(err)
+}
+
+// PacketOut sends a packet or runs it through the pipeline, and does not wait: what the switch has against it is counted
+// in Counters.LateErrors only. It waits for room in the connection's buffer, as long as ctx allows.
+func (s *Switch) PacketOut(ctx context.Context, p *ofp.PacketOut) error {
+	return s.sendOut(ctx, func(dst []byte, xid uint32) ([]byte, error) { return ofp.AppendPacketOut(dst, xid, p) })
+}
+
+// Resume lets a packet go on whose controller action said pause; p must be that packet-in, with its continuation.
+func (s *Switch) Resume(ctx context.Context, p *ofp.PacketIn) error {
+	return s.sendOut(ctx, func(dst []byte, xid uint32) ([]byte, error) { return ofp.AppendResume(dst, xid, p) })
+}
+
+func (s *Switch) sendOut(ctx context.Context, encode func([]byte, uint32) ([]byte, error)) error {
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	if err := conn.Send(ctx, encode); err != nil {
+		return gone(err)
+	}
+	s.mu.Lock()
+	s.counters.PacketOuts++
+	s.mu.Unlock()
+	return nil
+}
+
+// Barrier returns when the switch has done all that was sent before. Errors are those of EachFlow.
+func (s *Switch) Barrier(ctx context.Context) error {
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	return gone(conn.Barrier(ctx))
+}
+
+// Nudge makes the switch look at every cached flow again, by adding and deleting the flow of Options.NudgeFlow. Open
+// vSwitch does that of itself when its flow tables change, but not when a mirror does: the packets of a warm flow are
+// mirrored, or go on being mirrored, until something else changes. Errors match [ErrInvalid] if there is no such flow, else
+// they are those of EachFlow.
+func (s *Switch) Nudge(ctx context.Context) error {
+	f := s.opts.NudgeFlow
+	if f.Cookie == 0 {
+		return fmt.Errorf("no nudge flow: %w", ErrInvalid)
+	}
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	conn, err := s.connection()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	err = conn.Do(ctx, 2, func(dst []byte, xid uint32, i int) ([]byte, error) {
+		if i == 0 {
+			return ofp.AppendFlowMod(dst, xid, ofp.FlowAdd, &f, ofp.FlowModOptions{})
+		}
+		return ofp.AppendFlowMod(dst, xid, ofp.FlowDeleteStrict, &f, ofp.FlowModOptions{CookieMask: ^uint64(0)})
+	}, func(i int) Label {
+		return Label{Op: []string{"add nudge flow", "delete nudge flow"}[i], Object: f.String()}
+	})
+	s.mu.Lock()
+	s.counters.FlowModsSent += 2
+	s.mu.Unlock()
+	return gone(err)
+}

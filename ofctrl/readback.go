@@ -1,0 +1,185 @@
+package ofctrl
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+)
+
+// monitorID is the id of our flow monitor on its connection.
+const monitorID = 1
+
+// monitor asks the switch to report every change of its flow tables by others; our own come abbreviated. It is started
+// before the read-back, so that no change falls between the two.
+func (s *Switch) monitor(ctx context.Context, conn *Conn) (ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	// Without the actions: what others changed is wrong whatever they made of it.
+	err = conn.Multipart(ctx, "flow monitor", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendFlowMonitorRequest(dst, xid, ofp.FlowMonitor{
+			ID: monitorID, Table: ofp.AllTables, Flags: ofp.MonitorAdd | ofp.MonitorDelete | ofp.MonitorModify,
+		})
+	}, func(ofp.Multipart) {})
+	if errors.Is(err, ErrRejected) {
+		s.log.Warn("switch reports no changes of its flows; reading back instead", "every", s.opts.AuditInterval, "err", err)
+		err = nil
+	} else if err != nil {
+		return false, unexpected("flow monitor", err)
+	} else {
+		ok = true
+	}
+	s.mu.Lock()
+	s.state.Monitored = ok
+	s.mu.Unlock()
+	return ok, nil
+}
+
+// readBack reads all flows and meters. Afterwards what is known of the switch is what it holds, up to changes that it
+// reports later. The switch collects a whole reply at once and queues it before any later change, so no change can fall
+// between its parts.
+func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	if err := s.take(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	s.mu.Lock()
+	s.table.beginReadBack()
+	s.counters.Resyncs++
+	s.mu.Unlock()
+
+	undecodable := 0
+	err := conn.Multipart(ctx, "flow statistics", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendFlowStatsRequest(dst, xid, ofp.FlowFilter{Table: ofp.AllTables})
+	}, func(m ofp.Multipart) {
+		part, ok := m.(*ofp.FlowStatsReply)
+		if !ok {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i := range part.Flows {
+			f := &part.Flows[i]
+			isOurs := f.Cookie&s.opts.CookieMask == s.opts.Cookie
+			err := f.Err
+			if err == nil || !isOurs {
+				// What a foreign flow does need not be known to leave it alone.
+				_, err2 := s.table.installed(&f.Flow, isOurs, true)
+				err = errors.Join(err, err2)
+			}
+			if err != nil && isOurs {
+				// Without its whole match it cannot be named to the switch without hitting others.
+				undecodable++
+				s.log.Warn("installed flow of ours is not understood", "flow", f.Flow.String(), "err", err)
+			}
+		}
+	})
+	if err != nil {
+		return unexpected("read flows back", err)
+	}
+	have, err := s.readMeters(ctx, conn)
+	if err != nil {
+		return unexpected("read meters back", err)
+	}
+
+	s.mu.Lock()
+	s.table.endReadBack()
+	s.meters.have = have
+	s.state.Undecodable = undecodable
+	s.state.Err = ""
+	s.ready = true
+	if s.table.nDirty > 0 {
+		s.installed = 0
+	}
+	s.settleLocked()
+	s.mu.Unlock()
+	s.tell()
+	return nil
+}
+
+// flowUpdates takes what the flow monitor reports, on the reader.
+func (s *Switch) flowUpdates(m *ofp.FlowUpdates) {
+	lost, freed := 0, false
+	s.mu.Lock()
+	for i := range m.Updates {
+		l, f := s.flowUpdateLocked(&m.Updates[i])
+		lost += l
+		freed = freed || f
+	}
+	if lost > 0 {
+		s.state.Lost += lost
+		s.counters.LostFlows += uint64(lost)
+		s.installed = 0
+	}
+	s.mu.Unlock()
+	if lost > 0 {
+		s.log.Warn("flows of ours were changed by somebody else", "flows", lost)
+	}
+	if lost > 0 || freed {
+		s.tell()
+	}
+}
+
+// flowUpdateLocked returns how many of our flows somebody took from us, and whether a place became free that is desired.
+func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
+	if u.Event == ofp.FlowAbbrev {
+		return 0, false // ours; its own reply tells
+	}
+	isOurs := u.Flow.Cookie&s.opts.CookieMask == s.opts.Cookie
+	if u.Err != nil && isOurs {
+		s.askResync()
+		return 0, false
+	}
+	k, _, err := s.table.digest(&u.Flow)
+	if err != nil {
+		s.askResync()
+		return 0, false
+	}
+	before := s.table.entries[k]
+	switch u.Event {
+	case ofp.FlowAddedEvent, ofp.FlowModifiedEvent:
+		// Flows of ours that others made or changed count as wrong, whatever they are.
+		if _, err := s.table.installed(&u.Flow, isOurs, false); err != nil {
+			s.askResync()
+		}
+		if isOurs || before.there == ours {
+			lost = 1
+		}
+	case ofp.FlowRemovedEvent:
+		e := before
+		switch {
+		case e.there == absent || e.there == expired || isOurs != (e.there == ours):
+			return 0, false
+		case e.there == foreign:
+			freed = e.owner != 0
+			e.there = absent
+		case u.Reason == ofp.RemovedIdle || u.Reason == ofp.RemovedHard:
+			e.there = expired
+		default:
+			e.there = absent
+			lost = 1
+		}
+		e.have = content{}
+		s.table.put(k, e)
+	}
+	return lost, freed
+}
+
+// monitorPaused is called on the reader when the switch had no room for updates, and when it has again.
+func (s *Switch) monitorPaused(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	if !paused {
+		s.askResync()
+	}
+}
+
+func (s *Switch) askResync() {
+	select {
+	case s.resync <- struct{}{}:
+	default:
+	}
+}

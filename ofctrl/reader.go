@@ -1,0 +1,162 @@
+package ofctrl
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+)
+
+const (
+	headerLen  = 8
+	maxMessage = 1<<16 - 1
+)
+
+// read is the reader goroutine of a Conn: it decodes and hands on one message after the other.
+func (c *Conn) read() {
+	r := bufio.NewReaderSize(c.nc, 2*(maxMessage+1))
+	for {
+		b, err := next(r)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = fmt.Errorf("closed by the switch: %w", io.ErrUnexpectedEOF)
+			}
+			c.fail(fmt.Errorf("read: %w", err))
+			return
+		}
+		c.received.Store(int64(time.Since(c.start)))
+		if err := c.dispatch(b); err != nil {
+			c.fail(err)
+			return
+		}
+		if _, err := r.Discard(len(b)); err != nil {
+			c.fail(fmt.Errorf("read: %w", err))
+			return
+		}
+	}
+}
+
+// next returns one whole message, which stays in r's buffer until it is discarded.
+func next(r *bufio.Reader) ([]byte, error) {
+	head, err := r.Peek(headerLen)
+	if err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(head[2:]))
+	if n < headerLen {
+		// The next message cannot be found any more.
+		return nil, fmt.Errorf("message of %d bytes: %w", n, ErrProtocol)
+	}
+	return r.Peek(n)
+}
+
+// dispatch hands b to the request it answers or to the handler of its type. An error ends the connection.
+func (c *Conn) dispatch(b []byte) error {
+	m, err := ofp.Decode(b)
+	if err != nil {
+		// Framing holds, so the message can be left out. A request that it answers must not wait for ever.
+		c.decodeErrors.Add(1)
+		xid := binary.BigEndian.Uint32(b[4:])
+		c.log.Warn("malformed message", "xid", xid, "length", len(b), "err", err)
+		if !c.greeted {
+			return c.negotiate(nil, err)
+		}
+		if p := c.pending.find(xid); p != nil {
+			return p.malformed(err)
+		}
+		return nil
+	}
+	if !c.greeted {
+		return c.negotiate(m, nil)
+	}
+	switch m := m.(type) {
+	case *ofp.EchoRequest:
+		return c.echo(m)
+	case *ofp.PacketIn:
+		if c.opts.Handlers.PacketIn != nil {
+			c.opts.Handlers.PacketIn(m)
+		}
+		return nil
+	case *ofp.PortStatus:
+		if c.opts.Handlers.PortStatus != nil {
+			c.opts.Handlers.PortStatus(m)
+		}
+		return nil
+	case *ofp.FlowRemoved:
+		if c.opts.Handlers.FlowRemoved != nil {
+			c.opts.Handlers.FlowRemoved(m)
+		}
+		return nil
+	case *ofp.MonitorPaused:
+		if c.opts.Handlers.MonitorPaused != nil {
+			c.opts.Handlers.MonitorPaused(true)
+		}
+		return nil
+	case *ofp.MonitorResumed:
+		if c.opts.Handlers.MonitorPaused != nil {
+			c.opts.Handlers.MonitorPaused(false)
+		}
+		return nil
+	case *ofp.Hello:
+		return nil // a second hello means nothing (§6.3.1)
+	}
+	xid := m.Head().XID
+	if p := c.pending.find(xid); p != nil {
+		p.message(m)
+		return nil
+	}
+	switch m := m.(type) {
+	case *ofp.FlowUpdates:
+		if c.opts.Handlers.FlowUpdates != nil {
+			c.opts.Handlers.FlowUpdates(m)
+		}
+	case *ofp.Error:
+		c.lateErrors.Add(1)
+		c.log.Debug("error for no pending request", "xid", xid, "err", m)
+	default:
+		c.log.Debug("unexpected message", "type", m.Head().Type, "xid", xid)
+	}
+	return nil
+}
+
+// negotiate takes the first messages of a connection: a hello that offers 1.3, or what ends it.
+func (c *Conn) negotiate(m ofp.Message, err error) error {
+	switch m := m.(type) {
+	case *ofp.Hello:
+		if !m.Supports(ofp.Version13) {
+			err = fmt.Errorf("switch speaks %v with versions %#x: %w", m.Version, m.Versions, ErrVersion)
+			break
+		}
+		close(c.hello)
+		c.greeted = true
+		return nil
+	case *ofp.Error:
+		// Open vSwitch that is limited to other versions sends this before its own hello.
+		err = fmt.Errorf("hello refused: %w: %w", ErrVersion, cloneError(m))
+	case *ofp.EchoRequest:
+		return c.echo(m)
+	case nil:
+		err = fmt.Errorf("instead of a hello: %w: %w", ErrProtocol, err)
+	default:
+		err = fmt.Errorf("%v instead of a hello: %w", m.Head().Type, ErrProtocol)
+	}
+	return err
+}
+
+func (c *Conn) echo(m *ofp.EchoRequest) error {
+	err := c.out.appendNow(func(dst []byte) ([]byte, error) { return ofp.AppendEchoReply(dst, m) })
+	if err != nil {
+		return fmt.Errorf("echo reply: %w", err)
+	}
+	return nil
+}
+
+// cloneError copies what aliases the read buffer.
+func cloneError(e *ofp.Error) *ofp.Error {
+	return &ofp.Error{Header: e.Header, Code: e.Code, Data: slices.Clone(e.Data)}
+}

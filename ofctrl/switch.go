@@ -1,0 +1,310 @@
+package ofctrl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+)
+
+// Switch keeps the flow tables of one bridge. [Switch.Run] holds the connection; [Switch.Apply] says what is desired. Nothing
+// is sent that Apply did not ask for: when the connection comes back or others change our flows, Wake tells the owner, who
+// applies again, if only an empty Update. All methods are safe for concurrent use.
+//
+// Flows whose cookie is not ours are never changed. A desired flow in the place of such a flow is left out and reported
+// ([ErrForeignFlow]); the rest is installed all the same, because a revocation must not wait for a flow that somebody else
+// put in the way. When the place becomes free, Wake tells.
+//
+// A flow that goes by its own timeout is not missed: it comes back only when its owner's flows are replaced.
+type Switch struct {
+	opts Options
+	log  *slog.Logger
+	wake chan struct{}
+	// resync asks Run to read everything back.
+	resync chan struct{}
+	// turn is held by whoever sends changes or reads back: what is known and what is sent must not cross.
+	turn chan struct{}
+	// underway is closed when the last bundle sent has been settled. Guarded by turn.
+	underway chan struct{}
+
+	mu        sync.Mutex // guards what follows; taken after the mutex of an op, and never held while waiting
+	conn      *Conn      // nil while not connected
+	ready     bool
+	table     *table
+	meters    meters
+	rejected  map[uint32]error // owners whose flows the switch refused, until they are replaced
+	revision  int64            // of what is desired
+	installed int64
+	state     State // the parts that are not kept elsewhere
+	counters  Counters
+	paused    bool // the flow monitor is
+
+	packetIns atomic.Uint64
+}
+
+// New returns a Switch that is not connected yet. The error lists all that is wrong with opts.
+func New(opts Options) (*Switch, error) {
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	s := &Switch{
+		opts: opts, log: opts.Logger.With("bridge", opts.Bridge),
+		wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+		table: newTable(), meters: newMeters(), rejected: map[uint32]error{},
+	}
+	s.state.Since = time.Now()
+	return s, nil
+}
+
+// String names the switch in logs.
+func (s *Switch) String() string { return "switch " + s.opts.Bridge }
+
+// Wake returns a channel that receives after something happened that the owner should look at: connected and read back,
+// disconnected, flows lost or changed by others. Several happenings may be told at once.
+func (s *Switch) Wake() <-chan struct{} { return s.wake }
+
+func (s *Switch) tell() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Run connects, and connects again for ever with a growing pause, until ctx ends; then it returns nil. It must be called once.
+func (s *Switch) Run(ctx context.Context) error {
+	pause := s.opts.BackoffMin
+	for ctx.Err() == nil {
+		wasReady, err := s.session(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if wasReady {
+			pause = s.opts.BackoffMin
+		}
+		s.mu.Lock()
+		again := s.state.Err == err.Error()
+		s.state.Err = err.Error()
+		s.mu.Unlock()
+		if !again { // an unchanged reason every two seconds tells nothing new
+			s.log.Warn("switch not connected", "endpoint", s.opts.Endpoint, "err", err)
+			s.tell()
+		}
+		// Spread, so that the bridges of a restarted vswitchd do not come back in lock step.
+		t := time.NewTimer(pause/2 + rand.N(pause/2+1))
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+		t.Stop()
+		pause = min(2*pause, s.opts.BackoffMax)
+	}
+	return nil
+}
+
+// session is one connection from dialling to its end, which has a reason. It reports whether the connection was of use.
+func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
+	conn, err := Dial(ctx, ConnOptions{
+		Endpoint: s.opts.Endpoint, TLS: s.opts.TLS, Logger: s.log, ControllerID: s.opts.ControllerID,
+		Timeout: s.opts.Timeout, ProbeInterval: s.opts.ProbeInterval,
+		Handlers: Handlers{
+			PacketIn: s.packetIn, PortStatus: s.opts.OnPortStatus, FlowRemoved: s.opts.OnFlowRemoved,
+			FlowUpdates: s.flowUpdates, MonitorPaused: s.monitorPaused,
+		},
+	})
+	if err != nil {
+		return false, err
+	}
+	s.connected(conn)
+	defer func() {
+		conn.Close() // and waits, so that nothing of this connection is told after it
+		s.disconnected(conn)
+	}()
+
+	monitored, err := s.monitor(ctx, conn)
+	if err != nil {
+		return false, err
+	}
+	if err := s.readBack(ctx, conn); err != nil {
+		return false, err
+	}
+	s.log.Info("switch connected", "datapath_id", fmt.Sprintf("%016x", conn.Features().DatapathID), "monitored", monitored)
+
+	var audit <-chan time.Time
+	if !monitored {
+		t := time.NewTicker(s.opts.AuditInterval)
+		defer t.Stop()
+		audit = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true, ctx.Err()
+		case <-conn.Done():
+			return true, conn.Err()
+		case <-s.resync:
+		case <-audit:
+		}
+		if err := s.readBack(ctx, conn); err != nil {
+			return true, err
+		}
+	}
+}
+
+func (s *Switch) connected(conn *Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.Epoch > 0 {
+		s.counters.Reconnects++
+	}
+	s.state.Epoch++
+	s.state.Connected, s.state.Since = true, time.Now()
+	f := conn.Features()
+	s.state.DatapathID, s.state.Tables = f.DatapathID, f.Tables
+	s.conn, s.ready, s.paused = conn, false, false
+	clear(s.rejected) // it may be another switch by now
+}
+
+func (s *Switch) disconnected(conn *Conn) {
+	s.mu.Lock()
+	s.conn, s.ready = nil, false
+	s.state.Connected, s.state.Since = false, time.Now()
+	s.counters.DecodeErrors += conn.DecodeErrors()
+	s.counters.LateErrors += conn.LateErrors()
+	s.mu.Unlock()
+	select { // what it asked for is done by the next connection anyway
+	case <-s.resync:
+	default:
+	}
+	s.tell()
+}
+
+// State returns a snapshot.
+func (s *Switch) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.state
+	st.Ready = s.ready
+	st.OurFlows, st.ForeignFlows, st.Desired = s.table.nOurs, s.table.nForeign, s.table.nDesired
+	st.Missing, st.Blocked = s.table.nDirty+s.meters.missing(), s.table.nBlocked
+	st.Installed = s.installed
+	st.Stats = s.counters
+	st.Stats.PacketIns = s.packetIns.Load()
+	if s.conn != nil {
+		st.Stats.DecodeErrors += s.conn.DecodeErrors()
+		st.Stats.LateErrors += s.conn.LateErrors()
+	}
+	if st.Connected && st.Err == "" {
+		for _, err := range s.rejected {
+			st.Err = err.Error()
+			break
+		}
+	}
+	return st
+}
+
+// Has reports whether a flow of ours with f's table, priority and match is installed, as last read back and told by the
+// switch; its cookie and actions may differ from f's. It is false while not connected.
+func (s *Switch) Has(f flow.Flow) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k, _, err := s.table.digest(&f)
+	return err == nil && s.ready && s.table.entries[k].there == ours
+}
+
+// Desired returns the flows of an owner as last applied; they must not be changed.
+func (s *Switch) Desired(name string) []flow.Flow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.table.owners[name]; o != nil {
+		return o.flows
+	}
+	return nil
+}
+
+// Owners returns the names of all owners that have flows, in no order.
+func (s *Switch) Owners() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	names := make([]string, 0, len(s.table.owners))
+	for name := range s.table.owners {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Missing calls visit for each place of the flow tables where what is installed is not what is desired: with the owner and
+// the desired flow, or with "" and a flow without actions that is installed and to go. visit must not call methods of s.
+func (s *Switch) Missing(visit func(owner string, f *flow.Flow)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.table.eachDirty(func(k key, e entry) {
+		if e.owner == 0 {
+			f := s.table.strays[k]
+			visit("", &f)
+			return
+		}
+		o, f := s.table.desired(e)
+		visit(o.name, f)
+	})
+}
+
+// take waits for the turn to send changes or to read back, and for what the one before has left under way. The turn is
+// given back by release.
+func (s *Switch) take(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if s.underway != nil {
+		select {
+		case <-s.underway: // settled by its answer, by its timeout or by the end of its connection
+			s.underway = nil
+		case <-ctx.Done():
+			s.release()
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (s *Switch) release() { <-s.turn }
+
+// current returns the connection, which is nil unless it has been read back.
+func (s *Switch) current() *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready {
+		return nil
+	}
+	return s.conn
+}
+
+// settleLocked notes the desired revision as installed if nothing is missing.
+func (s *Switch) settleLocked() {
+	if s.ready && s.table.nDirty == 0 && s.meters.missing() == 0 {
+		s.installed = s.revision
+	}
+}
+
+// unexpected is the end of a session for a refusal of what every Open vSwitch does.
+func unexpected(what string, err error) error {
+	if errors.Is(err, ErrRejected) {
+		return fmt.Errorf("%s: %w: %w", what, ErrProtocol, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+func (s *Switch) packetIn(m *ofp.PacketIn) {
+	s.packetIns.Add(1)
+	if s.opts.OnPacketIn != nil {
+		s.opts.OnPacketIn(m)
+	}
+}
