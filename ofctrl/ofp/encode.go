@@ -119,7 +119,8 @@ func AppendSetAsync(dst []byte, xid uint32, c AsyncConfig) []byte {
 	return endShort(dst, start)
 }
 
-// AppendSetAsync2 appends NXT_SET_ASYNC_CONFIG2, which may name the reasons of OpenFlow 1.4 too.
+// AppendSetAsync2 appends NXT_SET_ASYNC_CONFIG2, the same as properties. A switch that speaks 1.3 refuses the reasons of
+// later versions here (OFPACFC_INVALID), where [AppendSetAsync] ignores them.
 func AppendSetAsync2(dst []byte, xid uint32, c AsyncConfig) []byte {
 	start := len(dst)
 	dst = beginVendor(dst, xid, VendorNicira, nxtSetAsync2)

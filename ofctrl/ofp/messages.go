@@ -320,7 +320,7 @@ type FlowUpdate struct {
 	// AbbrevXID is the transaction id of our own request that made the change; valid iff Event is FlowAbbrev, which has no
 	// Flow.
 	AbbrevXID uint32
-	// Flow is the flow after the change. Its Actions are there only if the monitor asked for them and the flow still exists.
+	// Flow is the flow after the change, or as it was when it went. Its Actions are there iff the monitor asked for them.
 	Flow flow.Flow
 	Err  error // as in [FlowStats]
 }
