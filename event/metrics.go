@@ -16,7 +16,9 @@ type metrics struct {
 }
 
 func newMetrics(r *Recorder) *metrics {
-	desc := func(name, help string, labels ...string) *prometheus.Desc { return prometheus.NewDesc(name, help, labels, nil) }
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
 	return &metrics{
 		r:         r,
 		events:    desc("tapwall_events_total", "Events accepted into the ring.", "dataset", "action", "verdict"),

@@ -249,7 +249,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 	for w.work() {
 	}
 	w.tellLosses()
+	r.streams.mu.Lock() // so that no stream opens after the wait
 	close(r.done)
+	r.streams.mu.Unlock()
 	r.streams.wait()
 	var errs []error
 	for _, s := range r.opts.Sinks {

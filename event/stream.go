@@ -95,6 +95,9 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 		var missed int64
 		s.pos, missed = kept.resume(id)
 		s.place = f.After
+		if missed != 0 {
+			s.placeBefore(&kept)
+		}
 		switch {
 		case missed > 0:
 			s.lose(StageRingOverwrite, NoClass, "overwritten", missed, r.now().UTC())
@@ -125,12 +128,16 @@ func (s *stream) run(ctx context.Context) {
 		close(s.ch)
 		st.wg.Done()
 	}()
+	done := s.r.done
+	var deadline <-chan time.Time // once the recorder has ended
 	for {
 		s.fill()
 		next, isGap, wait := s.next()
 		var out chan *Event
 		if next != nil {
 			out = s.ch
+		} else if deadline != nil {
+			return
 		}
 		var timer <-chan time.Time
 		if wait > 0 {
@@ -143,19 +150,10 @@ func (s *stream) run(ctx context.Context) {
 		case <-timer:
 		case <-ctx.Done():
 			return
-		case <-s.r.done:
-			if next == nil {
-				return
-			}
-			// The last events are there for a reader that takes them at once.
-			select {
-			case out <- next:
-				s.delivered(next, isGap)
-			case <-ctx.Done():
-				return
-			case <-time.After(time.Second):
-				return
-			}
+		case <-done: // a reader that takes them at once gets the last events too
+			done, deadline = nil, time.After(time.Second)
+		case <-deadline:
+			return
 		}
 	}
 }
@@ -169,6 +167,7 @@ func (s *stream) fill() {
 	if span.start > s.pos {
 		s.lose(StageRingOverwrite, NoClass, "overwritten", span.start-s.pos, s.r.now().UTC())
 		s.pos = span.start
+		s.placeBefore(&span)
 	}
 	for s.pos < span.end {
 		e := span.at(s.pos)
@@ -186,6 +185,17 @@ func (s *stream) fill() {
 	}
 	if s.n < len(s.queue) {
 		s.catching = false
+	}
+}
+
+// placeBefore says that the reader is past everything before the span.
+func (s *stream) placeBefore(kept *span) {
+	if kept.start == kept.end {
+		return
+	}
+	if id, err := ParseID(kept.at(kept.start).ev.Event.ID); err == nil {
+		id.Sequence--
+		s.place = id.String()
 	}
 }
 
@@ -217,10 +227,9 @@ func (s *stream) lose(stage Stage, class Class, reason string, n int64, now time
 // next is what to deliver, or how long until a gap may be told.
 func (s *stream) next() (e *Event, isGap bool, wait time.Duration) {
 	if s.hasGap && !s.afterGap {
-		now := s.r.now()
-		since := now.Sub(s.told)
+		since := time.Since(s.told)
 		if s.told.IsZero() || since >= s.r.opts.LossEvery {
-			return s.gapEvent(now.UTC()), true, 0
+			return s.gapEvent(s.r.now().UTC()), true, 0
 		}
 		if s.n == 0 {
 			return nil, false, max(s.r.opts.LossEvery-since, time.Millisecond)
@@ -249,7 +258,7 @@ func (s *stream) delivered(e *Event, isGap bool) {
 	if isGap {
 		s.hasGap = false
 		s.gap = Loss{}
-		s.told = s.r.now()
+		s.told = time.Now()
 		st := &s.r.streams
 		st.mu.Lock()
 		st.gaps++

@@ -1,0 +1,232 @@
+package event
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// PrintOptions of Compact. The zero value prints names, local time and no colour.
+type PrintOptions struct {
+	Numeric    bool           // addresses without names
+	Node       bool           // observer.name after the time
+	Color      bool           // ANSI colours for the verdict; everything from outside stays escaped
+	Location   *time.Location // nil = time.Local
+	TimeFormat string         // "" = "Jan _2 15:04:05.000"
+}
+
+const defaultTimeFormat = "Jan _2 15:04:05.000"
+
+// Header is what to print before compact lines, without a line end.
+func Header(o PrintOptions) string {
+	node := ""
+	if o.Node {
+		node = " [NODE]"
+	}
+	return "TIME" + node + ": SOURCE -> DESTINATION policy-verdict:POLICY/RULE DIRECTION VERDICT (SUMMARY)"
+}
+
+// Compact is e as one line without its end:
+//
+//	Nov 20 22:14:05.123: web1(10.0.0.5):47072 -> db1(10.0.0.9):5432 policy-verdict:web/to-db EGRESS ALLOWED (TCP Flags: SYN)
+//	Nov 20 22:14:06.000: EVENTS LOST: packet_in_meter - 1532 (first: 22:14:05.001, last: 22:14:05.998)
+//
+// The left side is the initiator; the arrow points where the packet went: "<-" for a reply, "<>" when conntrack did not know the
+// connection. Whatever comes from packets or names is escaped by Escape, so that it cannot steer a terminal.
+func Compact(e *Event, o PrintOptions) string {
+	loc := o.Location
+	if loc == nil {
+		loc = time.Local
+	}
+	layout := o.TimeFormat
+	if layout == "" {
+		layout = defaultTimeFormat
+	}
+	var b strings.Builder
+	b.WriteString(e.Timestamp.In(loc).Format(layout))
+	if o.Node && e.Observer != nil {
+		b.WriteString(" [" + Escape(e.Observer.Name) + "]")
+	}
+	b.WriteString(": ")
+	if l := e.Tapwall.Loss; l != nil {
+		const clock = "15:04:05.000"
+		fmt.Fprintf(&b, "EVENTS LOST: %s - %s", Escape(l.Stage), lostCount(l))
+		if l.Reason != "" {
+			b.WriteString(" " + Escape(l.Reason))
+		}
+		fmt.Fprintf(&b, " (first: %s, last: %s)", l.First.In(loc).Format(clock), l.Last.In(loc).Format(clock))
+		return b.String()
+	}
+	writeEnd(&b, e.Source, e.Tapwall.Source, o)
+	b.WriteString(" " + arrow(e) + " ")
+	writeEnd(&b, e.Destination, e.Tapwall.Destination, o)
+	b.WriteString(" " + Escape(e.Event.Action))
+	if r := e.Rule; r != nil {
+		b.WriteString(":")
+		if r.Ruleset != "" {
+			b.WriteString(Escape(r.Ruleset) + "/")
+		}
+		b.WriteString(Escape(r.Name))
+	}
+	if d := e.Tapwall.Direction; d != "" {
+		b.WriteString(" " + strings.ToUpper(Escape(d)))
+	}
+	if v := e.Tapwall.Verdict; v != "" {
+		b.WriteString(" " + colored(verdictWord(v), v, o.Color))
+	}
+	if s := summary(e); s != "" {
+		b.WriteString(" (" + Escape(s) + ")")
+	}
+	return b.String()
+}
+
+func lostCount(l *Loss) string {
+	if l.Count == 0 {
+		return "unknown number"
+	}
+	return strconv.FormatInt(l.Count, 10)
+}
+
+func arrow(e *Event) string {
+	ct := e.Tapwall.CT
+	if ct == nil {
+		return "<>"
+	}
+	for _, s := range ct.State {
+		if s == "rpl" {
+			return "<-"
+		}
+	}
+	return "->"
+}
+
+// writeEnd writes name(address):port.
+func writeEnd(b *strings.Builder, s *Side, ep *Endpoint, o PrintOptions) {
+	addr, port := "", 0
+	if s != nil {
+		addr, port = s.IP, s.Port
+		if addr == "" {
+			addr = s.MAC
+		}
+	}
+	addr = Escape(addr)
+	name := ""
+	if ep != nil && !o.Numeric {
+		name = Escape(ep.Name)
+		if name == "" {
+			name = Escape(ep.PortName)
+		}
+	}
+	switch {
+	case name != "" && addr != "":
+		b.WriteString(name + "(" + addr + ")")
+	case name != "":
+		b.WriteString(name)
+	case addr == "":
+		b.WriteString("?")
+	case port != 0 && strings.Contains(addr, ":"):
+		b.WriteString("[" + addr + "]")
+	default:
+		b.WriteString(addr)
+	}
+	if port != 0 {
+		b.WriteString(":" + strconv.Itoa(port))
+	}
+}
+
+func verdictWord(v Verdict) string {
+	switch v {
+	case Forwarded:
+		return "ALLOWED"
+	case Dropped:
+		return "DENIED"
+	case Audit:
+		return "AUDITED"
+	case Rejected, Mirrored, Sampled, Quarantined, Errored:
+	}
+	return Escape(string(v))
+}
+
+func colored(word string, v Verdict, on bool) string {
+	if !on {
+		return word
+	}
+	color := "33" // yellow
+	switch v {
+	case Forwarded:
+		color = "32"
+	case Dropped, Rejected, Quarantined, Errored:
+		color = "31"
+	case Audit, Mirrored, Sampled:
+	}
+	return "\x1b[" + color + "m" + word + "\x1b[0m"
+}
+
+func summary(e *Event) string {
+	var parts []string
+	switch {
+	case e.Tapwall.TCP != nil:
+		flags := strings.Join(e.Tapwall.TCP.Flags, ", ")
+		if flags == "" {
+			flags = "none"
+		}
+		parts = append(parts, "TCP Flags: "+flags)
+	case e.Tapwall.ICMP != nil:
+		kind := "ICMP"
+		if e.Network != nil && e.Network.Type == "ipv6" {
+			kind = "ICMPv6"
+		}
+		parts = append(parts, fmt.Sprintf("%s type %d code %d", kind, e.Tapwall.ICMP.Type, e.Tapwall.ICMP.Code))
+	case e.Network != nil && e.Network.Transport != "":
+		parts = append(parts, strings.ToUpper(e.Network.Transport))
+	case e.Network != nil && e.Network.IANANumber != "":
+		parts = append(parts, "protocol "+e.Network.IANANumber)
+	}
+	if r := e.Tapwall.DropReason; r != "" && r != PolicyDenied {
+		parts = append(parts, r)
+	}
+	if d := e.Tapwall.Decode; d != nil && d.Status != "ok" {
+		parts = append(parts, "decode "+d.Status+" at "+d.Layer)
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Escape makes s safe for a terminal: control characters (C0, DEL, C1), line and paragraph separators, characters that turn the
+// direction of text or are not seen, and bytes that are not UTF-8 become \n, \r, \t, \x1b, \u202e and the like.
+func Escape(s string) string {
+	clean := true
+	for i := 0; i < len(s); i++ {
+		if s[i] < 0x20 || s[i] >= 0x7f {
+			clean = false
+			break
+		}
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\r':
+			b.WriteString(`\r`)
+		case r == '\t':
+			b.WriteString(`\t`)
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r < 0x100 && unicode.IsControl(r):
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Cs) && r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		case unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Cs):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
