@@ -14,7 +14,8 @@ import (
 //	01 n           default allow of one endpoint in one direction; 01 0 = there is no endpoint on that side
 //	10 d endpoint  default deny of the endpoint, d = 0 egress, 1 ingress; such a connection is never committed
 //
-// The numbers n come from one counter and are never used twice, so that a stale id in a conntrack entry can never come alive again.
+// The numbers come from one counter, endpoints' too, and are not used twice, so that a stale id in a conntrack entry cannot come
+// alive again.
 const (
 	IDKindMask     uint32 = 0xc0000000
 	IDDefaultAllow uint32 = 0x40000000
@@ -23,9 +24,8 @@ const (
 	IDNoEndpoint = IDDefaultAllow
 	// IDIngress tells the default deny of ingress from that of egress.
 	IDIngress uint32 = 0x20000000
-	// MaxNumber bounds the numbers of rules and default allows, MaxEndpoint those of endpoints.
-	MaxNumber   uint32 = 1<<30 - 1
-	MaxEndpoint uint32 = 1<<29 - 1
+	// MaxNumber bounds the numbers of rules, default allows and endpoints.
+	MaxNumber uint32 = 1<<29 - 1
 )
 
 // IsRule reports whether id is that of a rule.

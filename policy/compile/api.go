@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"errors"
+
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -106,5 +108,7 @@ const (
 	WarnEndpointMACUnknown = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
 	WarnRuleEmpty          = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
 	WarnGroupUnknown       = "GROUP_UNKNOWN"        // a group that a rule names does not exist
-	WarnTooManyRules       = "TOO_MANY_RULES"       // no OpenFlow priority is left
 )
+
+// ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.
+var ErrTooManyRules = errors.New("too many rules: no OpenFlow priority is left")

@@ -50,7 +50,7 @@ type place struct {
 
 func placeOf(w *policy.Workload) place { return place{w.VLAN, w.MAC} }
 
-// setWorkload brings the endpoint of a workload up to date; w nil = the workload is gone or not on the bridge. It reports whether the
+// setEndpoint brings the endpoint of a workload up to date; w nil = the workload is gone or not on the bridge. It reports whether the
 // endpoint id changed.
 func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
 	e := f.endpoints[key]
@@ -92,7 +92,7 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, VLAN: known.VLAN}, w); ok {
 		e.id, e.allow = known.ID, [2]uint32{egress: known.EgressAllow, ingress: known.IngressAllow}
 	} else {
-		e.id, e.born = f.number(), true
+		e.id, e.born, f.anyBorn = f.number(), true, true
 	}
 	f.endpoints[key], f.byID[e.id] = e, e
 	return e

@@ -24,7 +24,7 @@ type Firewall struct {
 
 	imported Assignments         // of earlier runs; empty after the first Compile
 	reserved map[uint32]struct{} // the numbers in imported
-	compiled bool        // at least once
+	compiled bool                // at least once
 
 	ports     []Port
 	endpoints map[string]*endpoint // by workload key
@@ -36,7 +36,8 @@ type Firewall struct {
 	policies  map[string]*policyState
 	order     [2]ordered
 	pickup    bool
-	system    systemVariant // of the flows last returned
+	used      [2]int           // rules that have or will have a priority
+	system    pipeline.Options // of the flows last returned
 	registry  *registry
 
 	// What Compile has to look at.
@@ -44,6 +45,8 @@ type Firewall struct {
 	dirtyEndpoints map[string]struct{}
 	dirtyPorts     bool
 	dirtyPickup    bool
+	anyBorn        bool                      // some endpoint is born
+	overflowed     map[*policyState]struct{} // without priorities
 	// Keys whose endpoint was told of in Changes.
 	installed map[string]struct{}
 }
@@ -63,6 +66,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		opt: o, next: 1,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
+		overflowed:    map[*policyState]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
 	}
 	f.selected = newSelections(func(key string) (uint32, bool) {
@@ -218,12 +222,6 @@ func (f *Firewall) orientations() []bool {
 		return []bool{false, true}
 	}
 	return []bool{false}
-}
-
-// systemVariant is what the system's flows depend on besides the ports.
-type systemVariant struct {
-	pipeline.Options
-	built bool
 }
 
 // systemFlows returns the flows that belong to no resource.

@@ -23,11 +23,11 @@ func compareRules(a, b *rule) int {
 	return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.ref.Policy, b.ref.Policy), cmp.Compare(a.ref.Rule, b.ref.Rule))
 }
 
-// update removes the rules for which gone is true, inserts the added ones and gives priorities to those that have none. It returns the
-// rules whose priority changed.
-func (o *ordered) update(gone func(*rule) bool, anyGone bool, added []*rule) []*rule {
-	if anyGone {
-		o.rules = slices.DeleteFunc(o.rules, gone)
+// update takes the rules in gone out, puts the added ones in and gives priorities to those that have none. It returns the rules whose
+// priority changed.
+func (o *ordered) update(gone map[*rule]struct{}, added []*rule) []*rule {
+	if len(gone) > 0 {
+		o.rules = slices.DeleteFunc(o.rules, func(r *rule) bool { _, ok := gone[r]; return ok })
 	}
 	if len(added) == 0 {
 		return nil

@@ -8,6 +8,7 @@ import (
 // rule is a rule of a policy with what was assigned to it. It stays the same object while the policy has a rule of this name, or, after
 // a renaming, of this content.
 type rule struct {
+	owner *policyState
 	ref   policy.RuleRef
 	side  int
 	rank  policy.Rank
@@ -20,9 +21,9 @@ type rule struct {
 	hash     string
 	flows    []flow.Flow
 
-	// before is what Compile found, valid while it runs.
+	// before is what the last Compile left.
 	before ruleBefore
-	// placed: the rule is in the order of its side. fresh: flows has yet to be built.
+	// placed: the rule is, or by the end of Compile will be, in the order of its side. fresh: flows are those of its other fields.
 	placed, fresh bool
 }
 
@@ -54,9 +55,6 @@ type policyState struct {
 	overflow   bool                // no priorities are left for its rules
 	isolates   [2]bool
 	logs       bool
-	installed  bool // Changes has told of flows
-	assigned   bool // Changes has told of assignments
+	changed    bool // flows, priorities or ids of its rules differ from what Changes last told
+	installed  bool // Changes has told of it
 }
-
-// judged reports whether rule r and rule o of the same side can both decide about a packet of the space; it is symmetric.
-func (r *rule) meets(o *space) bool { return r.id != 0 && r.space.overlaps(o) }

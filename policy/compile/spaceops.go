@@ -20,13 +20,13 @@ func (s *space) overlaps(o *space) bool {
 }
 
 // added returns spaces that together hold every packet of s that is not in old: what one dimension gained, times the whole of the
-// others. Endpoints for which skip is true are left out.
-func (s *space) added(old *space, skip func(uint32) bool) []space {
+// others.
+func (s *space) added(old *space) []space {
 	var out []space
-	if ids := minus(s.subjects, old.subjects, skip); len(ids) > 0 {
+	if ids := minus(s.subjects, old.subjects); len(ids) > 0 {
 		out = append(out, space{ids, s.peers, s.services})
 	}
-	if p := s.peers.minus(&old.peers, skip); p.families() != 0 {
+	if p := s.peers.minus(&old.peers); p.families() != 0 {
 		out = append(out, space{s.subjects, p, s.services})
 	}
 	if v := s.services.minus(&old.services); v.families() != 0 {
@@ -64,11 +64,11 @@ func intersect(a, b []uint32) bool {
 	return false
 }
 
-// minus returns the ids of a that are not in b and not to be skipped; both lists are sorted.
-func minus(a, b []uint32, skip func(uint32) bool) []uint32 {
+// minus returns the ids of a that are not in b; both lists are sorted.
+func minus(a, b []uint32) []uint32 {
 	var out []uint32
 	for _, id := range a {
-		if _, found := slices.BinarySearch(b, id); !found && !skip(id) {
+		if _, found := slices.BinarySearch(b, id); !found {
 			out = append(out, id)
 		}
 	}
@@ -112,14 +112,14 @@ func (s *peerSet) overlaps(o *peerSet) bool {
 	})
 }
 
-func (s *peerSet) minus(old *peerSet, skip func(uint32) bool) peerSet {
+func (s *peerSet) minus(old *peerSet) peerSet {
 	switch {
 	case old.any:
 		return peerSet{}
 	case s.any:
 		return *s
 	}
-	gained := peerSet{endpoints: minus(s.endpoints, old.endpoints, skip)}
+	gained := peerSet{endpoints: minus(s.endpoints, old.endpoints)}
 	for _, p := range s.prefixes {
 		if !old.covers(p) {
 			gained.prefixes = append(gained.prefixes, policy.CIDRMinus(p, old.inside(p))...)

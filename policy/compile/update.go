@@ -16,6 +16,9 @@ func (f *Firewall) update(ps *policyState, c *change) {
 	isolates, logs := [2]bool{}, false
 	if p := ps.policy; p != nil {
 		subjects = f.peers(ps, p.Spec.AppliesTo).endpoints
+		if len(subjects) > 0 && subjects[0] == 0 { // entity world is nobody that a policy could apply to
+			subjects = subjects[1:]
+		}
 		for _, side := range []int{ingress, egress} {
 			isolates[side] = p.Isolates(direction(side))
 			rules = f.rules(ps, side, subjects, rules)
@@ -136,133 +139,85 @@ func (f *Firewall) overflows(ps *policyState, rules []*rule) bool {
 }
 
 // adopt gives the rules as they now read the identities of the rules as they were: by name, else by content, so that renaming a rule is
-// no change. A rule whose action changed is another rule.
+// no change. A rule whose action changed is another rule. On the first Compile the rules as they were are those of the earlier run.
 func (f *Firewall) adopt(ps *policyState, now []*rule, c *change) []*rule {
-	before := make(map[string]*rule, len(ps.rules))
-	byHash := make(map[string]*rule, len(ps.rules))
-	for _, r := range ps.rules {
-		before[r.key()] = r
-	}
-	// The first Compile finds the rules of earlier runs in the assignments.
-	imported := f.imported.Policies[ps.name]
-	importedByHash := make(map[string]string, len(imported))
-
+	old := newIdentities(ps.rules, f.imported.Policies[ps.name])
 	out := make([]*rule, len(now))
 	for i, r := range now {
-		if old := before[r.key()]; old != nil && old.allow == r.allow {
-			delete(before, r.key())
-			out[i] = old
-		}
-	}
-	for _, r := range before {
-		if r.id != 0 {
-			byHash[r.hash+string(r.ref.Direction)] = r
-		}
-	}
-	wanted := make(map[string]bool, len(imported))
-	for _, r := range now {
-		wanted[r.key()] = true
-	}
-	for key, a := range imported {
-		if !wanted[key] {
-			importedByHash[a.Hash] = key
-		}
+		out[i] = old.byName(r)
 	}
 	for i, r := range now {
-		live := len(r.space.subjects) > 0
-		hash := ""
-		if out[i] == nil || !r.space.equal(&out[i].space) || r.rank != out[i].rank {
-			if live {
-				hash = r.space.hash(r.rank)
-			}
-		} else {
-			hash = out[i].hash
-		}
 		if out[i] == nil {
-			if old := byHash[hash+string(r.ref.Direction)]; live && old != nil && before[old.key()] == old && old.allow == r.allow {
-				delete(before, old.key())
-				out[i] = old
-			}
+			out[i] = old.byContent(r)
 		}
-		if out[i] == nil {
-			out[i] = &rule{side: r.side}
-			if a, ok := imported[r.key()]; ok && live && a.Hash == hash {
-				f.revive(out[i], r, a)
-			} else if key, ok := importedByHash[hash]; ok && live {
-				a := imported[key]
-				delete(importedByHash, hash)
-				a.Priority = 0
-				f.revive(out[i], r, a)
-			}
-		}
-		f.assign(out[i], r, hash, c)
 	}
-	for _, r := range before {
+	for _, r := range old.left() {
 		f.retire(r, c)
+	}
+	for i, r := range now {
+		if out[i] == nil {
+			out[i] = &rule{owner: ps, side: r.side}
+		}
+		out[i].owner = ps
+		f.assign(out[i], r, c)
 	}
 	return out
 }
 
-// revive gives a new object the numbers that an equal rule had in an earlier run.
-func (f *Firewall) revive(r, as *rule, a RuleAssignment) {
-	r.ref, r.rank, r.space, r.hash = as.ref, as.rank, as.space, a.Hash
-	r.id, r.priority = a.ID, a.Priority
-	r.side, r.allow = as.side, as.allow
-}
-
-// assign brings r up to date with what it now reads, keeping its id where nothing that it allowed is lost, as far as the rule itself can
+// assign brings r up to date with how it now reads, keeping its id where nothing that it allowed is lost, as far as the rule itself can
 // tell.
-func (f *Firewall) assign(r, now *rule, hash string, c *change) {
-	r.before = ruleBefore{id: r.id, rank: r.rank, space: r.space}
+func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
-	renamed := r.ref != now.ref
-	changed := renamed || r.log != now.log || r.rank != now.rank || !r.space.equal(&now.space)
-	moved := renamed || r.rank != now.rank
-	r.ref, r.rank, r.allow, r.log, r.space, r.hash = now.ref, now.rank, now.allow, now.log, now.space, hash
-
-	live := len(r.space.subjects) > 0
+	moved := r.ref != now.ref || r.rank != now.rank
+	changed := moved || r.log != now.log || !r.space.equal(&now.space)
+	r.ref, r.rank, r.allow, r.log, r.space = now.ref, now.rank, now.allow, now.log, now.space
 	switch {
-	case !live:
+	case r.space.empty():
 		f.retire(r, c)
 		return
 	case r.id == 0 || r.allow && !r.before.space.within(&r.space):
 		f.renumber(r)
-	case changed:
+	case changed || !r.placed:
 		f.registry.set(r.id, r.info())
-		r.fresh = false
+		r.owner.changed, r.fresh = true, false
 	}
-	switch {
-	case !r.placed:
-		if moved && r.before.id != 0 {
-			r.priority = 0
-		}
-		c.place(r)
-	case moved:
-		c.displace(r)
-		r.priority = 0
-		c.place(r)
+	if changed || r.hash == "" {
+		r.hash = r.space.hash(r.rank)
 	}
-	if r.before.id != 0 && !r.placed {
-		f.registry.set(r.id, r.info())
+	if r.placed && moved {
+		f.displace(r, c)
 	}
+	if !r.placed {
+		r.placed = true
+		f.used[r.side]++
+		c.place[r.side] = append(c.place[r.side], r)
+	}
+}
+
+// displace takes a rule out of the order; its priority is lost.
+func (f *Firewall) displace(r *rule, c *change) {
+	r.placed, r.priority = false, 0
+	f.used[r.side]--
+	c.displaced[r.side] = append(c.displaced[r.side], r)
 }
 
 // renumber gives a rule a new id; connections that carry the old one are judged again.
 func (f *Firewall) renumber(r *rule) {
 	f.registry.remove(r.id)
-	r.id, r.fresh = f.number(), false
+	r.id = f.number()
 	f.registry.set(r.id, r.info())
+	r.owner.changed, r.fresh = true, false
 }
 
-// retire takes the flows of a rule away. What may come back later gets a new id: nobody would know what it had lost meanwhile.
+// retire takes the flows of a rule away. If it comes back it gets a new id: nobody would know what it had lost meanwhile.
 func (f *Firewall) retire(r *rule, c *change) {
 	if r.id == 0 {
 		return
 	}
 	f.registry.remove(r.id)
 	if r.placed {
-		c.displace(r)
+		f.displace(r, c)
 	}
-	r.id, r.priority, r.hash, r.flows = 0, 0, "", nil
-	c.removed(r)
+	r.id, r.hash, r.flows, r.fresh = 0, "", nil, false
+	r.owner.changed = true
 }

@@ -1,0 +1,231 @@
+package compile
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// change is the work of one Compile.
+type change struct {
+	rules     []*rule    // that may differ from what the last Compile left
+	place     [2][]*rule // to be put in order
+	displaced [2][]*rule // to be taken out of the order, perhaps to be placed again
+}
+
+// Compile returns what differs since the last Compile. The first returns everything.
+func (f *Firewall) Compile() Changes {
+	var c change
+	dirty := f.takeDirty()
+	for _, ps := range dirty {
+		f.update(ps, &c)
+	}
+	f.reversion(&c)
+	f.settleDefaults()
+	for side := range f.order {
+		f.settleOrder(side, &c)
+	}
+	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
+	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{}}
+	f.emitPolicies(dirty, &c, &out)
+	f.emitEndpoints(&out)
+	f.emitSystem(&out)
+	f.forgetImported(&out)
+	out.Assignments.Next = f.next
+
+	for _, r := range c.rules {
+		r.before = ruleBefore{r.id, r.rank, r.space}
+	}
+	f.dirtyPickup, f.dirtyPorts, f.anyBorn, f.compiled = false, false, false, true
+	return out
+}
+
+// takeDirty returns the policies to look at, in order of their names. Policies that lacked priorities are tried again with every
+// change.
+func (f *Firewall) takeDirty() []*policyState {
+	if len(f.dirtyPolicies) > 0 {
+		for ps := range f.overflowed {
+			f.touch(ps)
+		}
+	}
+	clear(f.overflowed)
+	dirty := sortedPolicies(maps.Values(f.dirtyPolicies))
+	clear(f.dirtyPolicies)
+	return dirty
+}
+
+func sortedPolicies(in iter.Seq[*policyState]) []*policyState {
+	return slices.SortedFunc(in, func(a, b *policyState) int { return strings.Compare(a.name, b.name) })
+}
+
+// settleOrder brings the order of one side up to date.
+func (f *Firewall) settleOrder(side int, c *change) {
+	gone := make(map[*rule]struct{}, len(c.displaced[side]))
+	for _, r := range c.displaced[side] {
+		gone[r] = struct{}{}
+	}
+	for _, r := range f.order[side].update(gone, c.place[side]) {
+		r.fresh, r.owner.changed = false, true
+		c.rules = append(c.rules, r)
+	}
+}
+
+// emitPolicies builds the flows of the rules that changed and tells of their policies.
+func (f *Firewall) emitPolicies(dirty []*policyState, c *change, out *Changes) {
+	todo := make(map[*policyState]struct{}, len(dirty))
+	for _, ps := range dirty {
+		todo[ps] = struct{}{}
+	}
+	for _, r := range c.rules {
+		todo[r.owner] = struct{}{}
+	}
+	if f.dirtyPickup {
+		for _, ps := range f.policies {
+			todo[ps] = struct{}{}
+		}
+	}
+	for ps := range todo {
+		f.emitPolicy(ps, out)
+	}
+}
+
+func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
+	if ps.policy == nil {
+		delete(f.policies, ps.name)
+		if ps.installed {
+			out.Owners[OwnerPolicy(ps.name)] = nil
+			out.Policies[ps.name] = nil
+			out.Assignments.Policies[ps.name] = nil
+		}
+		return
+	}
+	if ps.changed || f.dirtyPickup {
+		var flows []flow.Flow
+		for _, r := range ps.rules {
+			if r.id == 0 {
+				continue
+			}
+			if !r.fresh || f.dirtyPickup {
+				r.flows, r.fresh = ruleFlows(r, f.orientations()), true
+			}
+			flows = append(flows, r.flows...)
+		}
+		out.Owners[OwnerPolicy(ps.name)] = flows
+	}
+	if ps.changed {
+		out.Assignments.Policies[ps.name] = ps.assignment()
+	}
+	ps.changed, ps.installed = false, true
+	out.Policies[ps.name] = f.state(ps)
+}
+
+// emitEndpoints builds the flows of the endpoints that changed.
+func (f *Firewall) emitEndpoints(out *Changes) {
+	if f.dirtyPickup {
+		for key := range f.endpoints {
+			f.dirtyEndpoints[key] = struct{}{}
+		}
+	}
+	for key := range f.dirtyEndpoints {
+		e := f.endpoints[key]
+		_, installed := f.installed[key]
+		switch {
+		case e != nil:
+			e.born = false
+			a := e.assignment()
+			out.Owners[OwnerEndpoint(key)] = f.endpointFlows(key, e)
+			out.Assignments.Endpoints[key] = &a
+			f.installed[key] = struct{}{}
+		case installed:
+			out.Owners[OwnerEndpoint(key)] = nil
+			out.Assignments.Endpoints[key] = nil
+			delete(f.installed, key)
+		}
+	}
+	clear(f.dirtyEndpoints)
+}
+
+func (f *Firewall) emitSystem(out *Changes) {
+	if v := f.systemOptions(); !f.compiled || f.dirtyPorts || v != f.system {
+		f.system = v
+		out.Owners[OwnerSystem] = f.systemFlows(v)
+	}
+}
+
+// forgetImported gives up the assignments of earlier runs that nothing has claimed in the first Compile.
+func (f *Firewall) forgetImported(out *Changes) {
+	if f.compiled {
+		return
+	}
+	for name := range f.imported.Policies {
+		if f.policies[name] == nil {
+			out.Assignments.Policies[name] = nil
+		}
+	}
+	for key := range f.imported.Endpoints {
+		if f.endpoints[key] == nil {
+			out.Assignments.Endpoints[key] = nil
+		}
+	}
+	f.imported, f.reserved = Assignments{}, nil
+}
+
+// state describes what became of a policy.
+func (f *Firewall) state(ps *policyState) *PolicyState {
+	s := &PolicyState{}
+	for _, r := range ps.rules {
+		action := policy.Deny
+		if r.allow {
+			action = policy.Allow
+		}
+		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: action, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
+	}
+	warn := func(code, rule, format string, args ...any) {
+		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})
+	}
+	var unknown []string
+	for _, id := range ps.subjects {
+		e := f.byID[id]
+		s.Endpoints = append(s.Endpoints, e.w.Key)
+		if e.w.MAC == "" {
+			unknown = append(unknown, e.w.Key)
+		}
+	}
+	slices.Sort(s.Endpoints)
+	slices.Sort(unknown)
+	if len(ps.subjects) == 0 {
+		warn(WarnNoEndpoints, "", "the policy applies to no endpoint of bridge %s", f.opt.Bridge)
+	}
+	if len(unknown) > 0 {
+		warn(WarnEndpointMACUnknown, "", "the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
+			"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
+	}
+	for _, g := range ps.unknown {
+		warn(WarnGroupUnknown, "", "group %q does not exist and selects nobody", g)
+	}
+	if ps.overflow {
+		f.overflowed[ps] = struct{}{}
+		s.Err = fmt.Errorf("policy %s: %w", ps.name, ErrTooManyRules)
+		return s
+	}
+	for _, r := range ps.rules {
+		if r.id == 0 && len(ps.subjects) > 0 {
+			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
+		}
+	}
+	return s
+}
+
+// meters returns the meters that fixed flows name.
+func (f *Firewall) meters() []flow.MeterDesc {
+	return []flow.MeterDesc{{
+		ID: pipeline.MeterLog, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats,
+		Bands: []flow.Band{{Type: flow.BandDrop, Rate: f.opt.LogPerSecond, Burst: 2 * f.opt.LogPerSecond}},
+	}}
+}
