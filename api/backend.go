@@ -14,7 +14,8 @@ import (
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("the resource was changed by somebody else")
-	ErrUnavailable = errors.New("not available now") // store or switch not reachable: 503
+	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
+	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
 
 // Change is one write of a transaction. Resource nil deletes Kind/Name.
@@ -24,6 +25,9 @@ type Change struct {
 	Resource policy.Resource
 	// Expect is the revision the resource must have: nil = any, 0 = must not exist.
 	Expect *int64
+	// Guard makes this a condition of the transaction that writes nothing: the resource has revision Expect or, without a Name, no
+	// resource of Kind was written after revision Expect. Resource is nil and Expect is not.
+	Guard bool
 }
 
 // Store keeps the resources. Writes are durable when they return. All methods are safe for concurrent use.
@@ -33,7 +37,8 @@ type Store interface {
 	// List returns resources ordered by name after the name after (exclusive), at most limit (0 = all), and the store's revision.
 	List(ctx context.Context, kind policy.Kind, after string, limit int) ([]policy.Resource, int64, error)
 	// Commit writes all changes in one transaction, sets UID, CreatedAt and Revision and returns the stored resources in the order of
-	// changes (nil for deletions). It returns ErrConflict when an Expect does not hold and ErrNotFound for the deletion of what is not there.
+	// changes (nil for deletions and guards). A resource whose labels and spec are those already stored is not written and keeps its
+	// revision. It returns ErrConflict when an Expect does not hold and ErrNotFound for the deletion of what is not there.
 	Commit(ctx context.Context, changes []Change) ([]policy.Resource, error)
 }
 

@@ -1,0 +1,314 @@
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+type applyInput struct {
+	ContentType string `header:"Content-Type" hidden:"true"`
+	Prune       string `query:"prune" doc:"Delete resources with this label (key=value) that are not among the documents; every document must carry it" example:"set=web"`
+	DryRun      bool   `query:"dryRun" doc:"Check everything and answer what would change, here and on the switches, but write nothing"`
+	Wait        string `query:"wait" enum:"installed" doc:"Answer when all changes are installed on every connected host, or have failed there"`
+	Timeout     string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the changes stay" example:"5s"`
+	RawBody     []byte
+}
+
+type applyOutput struct{ Body *ApplyResult }
+
+func (s *Server) registerApply() {
+	d := s.describe()
+	stream := &huma.Schema{Type: huma.TypeString, Description: "YAML documents, separated by ---"}
+	many := &huma.Schema{OneOf: []*huma.Schema{
+		{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}},
+		{Type: huma.TypeObject, AdditionalProperties: true, Description: "One document, or {items: […]}"},
+	}}
+	huma.Register(s.api, huma.Operation{OperationID: "apply", Method: http.MethodPost, Path: "/v1/apply", Tags: []string{"apply"},
+		Summary: "Apply several documents at once",
+		Description: "All documents are checked, then written in one transaction: all or none. They may refer to each other. What is there already is left alone, so " +
+			"applying the same documents again changes nothing.",
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			typeYAML: {Schema: stream, Example: applyExample}, typeJSON: {Schema: many, Example: []any{exampleOf(policy.KindGroup), exampleOf(policy.KindPolicy)}}}},
+		SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyReadLimit,
+		Responses: d.responses(schemaFor[ApplyResult](d), nil, 400, 409, 413, 415, 422, 503, 504)}, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
+		out, err := s.apply(ctx, in)
+		if err != nil {
+			return nil, s.problemFor(ctx, err)
+		}
+		return &applyOutput{Body: out}, nil
+	})
+}
+
+func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error) {
+	contentType, err := bodyType(in.ContentType, typeYAML, typeJSON)
+	if err != nil {
+		return nil, err
+	}
+	wait, err := parseWait(in.Wait, in.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	docs, err := decodeDocuments(contentType, in.RawBody)
+	if err != nil {
+		return nil, err
+	}
+	prune, err := parsePrune(in.Prune, docs)
+	if err != nil {
+		return nil, err
+	}
+	for try := 1; ; try++ {
+		out, err := s.tryApply(ctx, docs, prune, in.DryRun)
+		if err == nil {
+			if wait > 0 && !in.DryRun {
+				return out, s.waitForAll(ctx, wait, out)
+			}
+			return out, nil
+		}
+		if !errors.Is(err, ErrConflict) || isProblem(err) {
+			return nil, err
+		}
+		if try == maxTries {
+			return nil, problem(http.StatusConflict, "the resources are being changed by others; try again")
+		}
+	}
+}
+
+// decodeDocuments reads and checks a set of documents as a whole.
+func decodeDocuments(contentType string, text []byte) ([]policy.Document, error) {
+	if contentType == typeJSON {
+		// A list is fine, too: {"items": …} without the braces.
+		if b := bytes.TrimLeft(text, " \t\r\n"); len(b) > 0 && b[0] == '[' {
+			text = slices.Concat([]byte(`{"items":`), text, []byte("}"))
+		}
+		if line, column, bad := syntaxPosition(text); bad {
+			_, err := policy.DecodeJSON(bytes.NewReader(text))
+			var faults policy.Faults
+			if errors.As(err, &faults) && len(faults) > 0 && faults[0].Code == policy.CodeSyntax {
+				faults[0].Line, faults[0].Detail = line, fmt.Sprintf("line %d, column %d: %s", line, column, faults[0].Detail)
+				return nil, invalid(faults[:1])
+			}
+		}
+	}
+	docs, err := policy.Load(bytes.NewReader(text))
+	var faults policy.Faults
+	if errors.As(err, &faults) {
+		return nil, invalid(faults)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(docs) == 0 {
+		return nil, problem(http.StatusUnprocessableEntity, "there is no document in the body")
+	}
+	for _, d := range docs {
+		m := d.Resource.GetMeta()
+		*m = policy.Meta{Name: m.Name, Labels: m.Labels}
+	}
+	return docs, nil
+}
+
+// pruneLabel is key=value; the zero value prunes nothing.
+type pruneLabel struct{ key, value string }
+
+// parsePrune also asks that every document carries the label: one that does not would be deleted by the next apply of the same set.
+func parsePrune(param string, docs []policy.Document) (pruneLabel, error) {
+	if param == "" {
+		return pruneLabel{}, nil
+	}
+	k, v, ok := strings.Cut(param, "=")
+	if !ok || k == "" || v == "" {
+		return pruneLabel{}, badParameter("query.prune", param, "must be key=value")
+	}
+	var faults policy.Faults
+	for _, d := range docs {
+		if m := d.Resource.GetMeta(); m.Labels[k] != v {
+			faults = append(faults, policy.Fault{Pointer: "/labels", Document: d.Index, Line: d.Line,
+				Detail: fmt.Sprintf("%s needs the label %s=%s to be applied with prune", refName(d.Resource.Kind(), m.Name), k, v)})
+		}
+	}
+	if len(faults) > 0 {
+		return pruneLabel{}, invalid(faults)
+	}
+	return pruneLabel{k, v}, nil
+}
+
+func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pruneLabel, dryRun bool) (*ApplyResult, error) {
+	current, err := s.snapshot(ctx, docs, prune)
+	if err != nil {
+		return nil, err
+	}
+	var changes []Change
+	var before []policy.Resource
+	var index []int // document of a change; -1 = pruned
+	result := newResult(dryRun)
+	inSet := map[Ref]bool{}
+	for i, d := range docs {
+		ref := Ref{d.Resource.Kind(), d.Resource.GetMeta().Name}
+		inSet[ref] = true
+		var revision int64
+		old := current[ref]
+		if old != nil {
+			if revision = old.GetMeta().Revision; sameWish(old, d.Resource) {
+				result.Unchanged = append(result.Unchanged, ApplyItem{Kind: ref.Kind, Name: ref.Name, Revision: revision})
+				continue
+			}
+		}
+		changes = append(changes, Change{Kind: ref.Kind, Name: ref.Name, Resource: d.Resource, Expect: &revision})
+		before, index = append(before, old), append(index, i)
+	}
+	var gone []Change
+	for ref, r := range current {
+		if m := r.GetMeta(); prune.key != "" && !inSet[ref] && m.Labels[prune.key] == prune.value {
+			gone = append(gone, Change{Kind: ref.Kind, Name: ref.Name, Expect: &m.Revision})
+		}
+	}
+	slices.SortFunc(gone, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+	for _, c := range gone {
+		changes, before, index = append(changes, c), append(before, current[Ref{c.Kind, c.Name}]), append(index, -1)
+	}
+	guards, err := s.checkRefs(ctx, changes, func(i int, faults policy.Faults) error {
+		d := docs[index[i]]
+		for j := range faults {
+			faults[j].Document = d.Index
+		}
+		return invalid(faults)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if dryRun {
+		dry, err := s.dryRun(ctx, changes, before)
+		if err != nil {
+			return nil, err
+		}
+		dry.Unchanged = result.Unchanged
+		return dry, nil
+	}
+	if len(changes) == 0 {
+		return result, nil
+	}
+	result.Warnings = s.o.Engine.Warnings(changes)
+	stored, err := s.o.Store.Commit(ctx, append(slices.Clip(changes), guards...))
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range changes {
+		s.audit(ctx, c, stored[i], before[i])
+		result.add(c, before[i], stored[i])
+	}
+	return result, nil
+}
+
+// snapshot reads the present versions of the documents, or all resources if some may have to be pruned.
+func (s *Server) snapshot(ctx context.Context, docs []policy.Document, prune pruneLabel) (map[Ref]policy.Resource, error) {
+	out := map[Ref]policy.Resource{}
+	kinds := map[policy.Kind]bool{}
+	// A few reads of single keys are cheaper than one of everything.
+	const few = 16
+	for _, d := range docs {
+		k, name := d.Resource.Kind(), d.Resource.GetMeta().Name
+		if len(docs) > few || prune.key != "" {
+			kinds[k] = true
+			continue
+		}
+		r, err := s.o.Store.Get(ctx, k, name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		if err == nil {
+			out[Ref{k, name}] = r
+		}
+	}
+	for _, k := range policy.Kinds() {
+		if !kinds[k] && prune.key == "" {
+			continue
+		}
+		all, _, err := s.o.Store.List(ctx, k, "", 0)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			out[Ref{k, r.GetMeta().Name}] = r
+		}
+	}
+	return out, nil
+}
+
+func newResult(dryRun bool) *ApplyResult {
+	return &ApplyResult{DryRun: dryRun, Created: []ApplyItem{}, Updated: []ApplyItem{}, Unchanged: []ApplyItem{}, Deleted: []ApplyItem{}}
+}
+
+// add sorts one change into the result; stored is nil for deletions and dry runs.
+func (r *ApplyResult) add(c Change, before, stored policy.Resource) {
+	item := ApplyItem{Kind: c.Kind, Name: c.Name}
+	if stored != nil {
+		item.Revision = stored.GetMeta().Revision
+	}
+	switch {
+	case c.Resource == nil:
+		r.Deleted = append(r.Deleted, item)
+	case before == nil:
+		r.Created = append(r.Created, item)
+	default:
+		if item.Changes = diff(before, c.Resource); len(item.Changes) == 0 {
+			r.Unchanged = append(r.Unchanged, item)
+		} else {
+			r.Updated = append(r.Updated, item)
+		}
+	}
+}
+
+// dryRun answers for changes that have passed every check.
+func (s *Server) dryRun(ctx context.Context, changes []Change, before []policy.Resource) (*ApplyResult, error) {
+	out := newResult(true)
+	for i, c := range changes {
+		out.add(c, before[i], nil)
+	}
+	plan, err := s.o.Engine.Plan(ctx, changes)
+	if err != nil {
+		return nil, err
+	}
+	if plan.Bridges == nil {
+		plan.Bridges = []BridgePlan{}
+	}
+	out.Warnings, plan.Warnings = plan.Warnings, nil
+	out.Plan = &plan
+	return out, nil
+}
+
+// waitForAll waits for every change under one deadline and notes what was observed.
+func (s *Server) waitForAll(ctx context.Context, limit time.Duration, r *ApplyResult) error {
+	deadline := time.Now().Add(limit)
+	late := 0
+	for _, items := range [][]ApplyItem{r.Created, r.Updated, r.Deleted} {
+		for i := range items {
+			it := &items[i]
+			// Past the deadline one last look, so that the answer has the status of everything.
+			st, done, err := s.waitFor(ctx, max(time.Until(deadline), time.Millisecond), it.Kind, it.Name, it.Revision)
+			if err != nil {
+				return err
+			}
+			it.Status = &st
+			if !done {
+				late++
+			}
+		}
+	}
+	if late == 0 {
+		return nil
+	}
+	p := problem(http.StatusGatewayTimeout, "the changes are stored, but %d of them not installed everywhere after %v", late, limit)
+	p.Result = r
+	return p
+}

@@ -1,0 +1,139 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// sameWish reports whether two resources ask for the same, written-out defaults or not.
+func sameWish(a, b policy.Resource) bool { return reflect.DeepEqual(wish(a), wish(b)) }
+
+// wish is what a user can ask for, as encoding/json reads it back: labels and spec with defaults.
+func wish(r policy.Resource) any {
+	text, err := json.Marshal(struct {
+		Labels map[string]string `json:"labels,omitempty"`
+		Spec   any               `json:"spec"`
+	}{r.GetMeta().Labels, specOf(r)})
+	if err != nil { // the specifications hold nothing that cannot be encoded
+		panic(fmt.Sprintf("api: %s: %v", refName(r.Kind(), r.GetMeta().Name), err))
+	}
+	return decodeAny(text)
+}
+
+// decodeAny reads JSON that this program wrote.
+func decodeAny(text []byte) any {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		panic(fmt.Sprintf("api: %v", err))
+	}
+	return v
+}
+
+// diff lists the fields that differ, by pointer. Elements of lists are paired by their name where all have one, so that a rule that
+// was put in front of others shows as one addition; by position otherwise.
+func diff(old, new policy.Resource) []FieldChange {
+	var out []FieldChange
+	diffAny("", wish(old), wish(new), &out)
+	return out
+}
+
+func diffAny(at string, old, new any, out *[]FieldChange) {
+	if reflect.DeepEqual(old, new) {
+		return
+	}
+	switch o := old.(type) {
+	case map[string]any:
+		if n, ok := new.(map[string]any); ok {
+			keys := maps.Clone(o)
+			maps.Copy(keys, n)
+			for _, k := range slices.Sorted(maps.Keys(keys)) {
+				diffAny(at+"/"+escapePointer(k), o[k], n[k], out)
+			}
+			return
+		}
+	case []any:
+		if n, ok := new.([]any); ok {
+			diffList(at, o, n, out)
+			return
+		}
+	}
+	*out = append(*out, FieldChange{Pointer: at, Old: old, New: new})
+}
+
+func diffList(at string, old, new []any, out *[]FieldChange) {
+	oldNames, ok := names(old)
+	newNames, ok2 := names(new)
+	if !ok || !ok2 {
+		for i := range max(len(old), len(new)) {
+			var o, n any
+			if i < len(old) {
+				o = old[i]
+			}
+			if i < len(new) {
+				n = new[i]
+			}
+			diffAny(fmt.Sprintf("%s/%d", at, i), o, n, out)
+		}
+		return
+	}
+	for i, name := range newNames {
+		var o any
+		if j := slices.Index(oldNames, name); j >= 0 {
+			o = old[j]
+		}
+		diffAny(fmt.Sprintf("%s/%d", at, i), o, new[i], out)
+	}
+	for j, name := range oldNames {
+		if !slices.Contains(newNames, name) {
+			diffAny(fmt.Sprintf("%s/%d", at, j), old[j], nil, out)
+		}
+	}
+}
+
+// names returns the name of each element; ok is false if one has none.
+func names(list []any) (out []string, ok bool) {
+	for _, v := range list {
+		m, _ := v.(map[string]any)
+		name, ok := m["name"].(string)
+		if !ok {
+			return nil, false
+		}
+		out = append(out, name)
+	}
+	return out, true
+}
+
+// escapePointer follows RFC 6901 §3.
+func escapePointer(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "~", "~0"), "/", "~1")
+}
+
+// mergePatch applies a JSON merge patch (RFC 7386 §2). It changes neither argument.
+func mergePatch(target, patch any) any {
+	p, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	t, _ := target.(map[string]any)
+	out := maps.Clone(t)
+	if out == nil {
+		out = map[string]any{}
+	}
+	for k, v := range p {
+		if v == nil {
+			delete(out, k)
+		} else {
+			out[k] = mergePatch(out[k], v)
+		}
+	}
+	return out
+}

@@ -1,0 +1,152 @@
+package api
+
+import "github.com/tapwall/tapwall/policy"
+
+func span(lo, hi float64) (*float64, *float64) { return &lo, &hi }
+
+func ranged(at, text string, lo, hi float64) note {
+	n := note{at: at, text: text}
+	n.min, n.max = span(lo, hi)
+	return n
+}
+
+func words(at, text string, enum ...any) note { return note{at: at, text: text, enum: enum} }
+
+func text(at, text string) note { return note{at: at, text: text} }
+
+// schemaNotes describe the fields of specifications and answers. A note for a field that does not exist fails NewServer.
+func schemaNotes() []note {
+	return []note{
+		text("Policy.name", "DNS label of at most 63 characters"),
+		text("Policy.uid", "Random UUID, given by the server; a resource that is deleted and made again has another one"),
+		text("Policy.revision", "Grows with every change; the ETag"),
+		text("Policy.createdAt", "Given by the server"),
+		text("Policy.labels", "Free pairs, for lists and for prune"),
+		text("Policy.status", "What was observed, per host"),
+
+		words("PolicySpec.tier", "Tiers decide in this order; default application", "emergency", "security", "application", "baseline"),
+		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0, policy.MaxPriority),
+		words("PolicySpec.mode", "Default enforce; audit comes later", "enforce"),
+		text("PolicySpec.appliesTo", "The endpoints that the policy is about; selected by any entry"),
+		text("PolicySpec.ingress", "Rules for new connections to the endpoints; their order means nothing"),
+		text("PolicySpec.egress", "Rules for new connections from the endpoints; their order means nothing"),
+		text("PolicySpec.defaultDeny", "Whether what no rule allows is denied; default: for each direction that has a rule"),
+		text("PolicySpec.notBefore", "Comes later"),
+		text("PolicySpec.expiresAt", "Comes later"),
+		text("Rule.name", "DNS label, unique within the direction; events name it"),
+		words("Rule.action", "Pass and reject come later", "allow", "deny"),
+		text("Rule.from", "Ingress only: peers; absent = everybody"),
+		text("Rule.to", "Egress only: peers; absent = everybody"),
+		text("Rule.services", "Protocols and destination ports; absent = everything"),
+		text("Rule.log", "Record each verdict of the rule as an event"),
+		words("Service.protocol", "Protocol", "tcp", "udp", "icmp", "icmpv6"),
+		text("Service.ports", `Destination ports, "80" or "8000-8099"; absent = all`),
+		text("DefaultDeny.log", "Record what the default denies"),
+		text("Selector.labels", "Endpoints that carry all these labels, from external_ids or Endpoint resources"),
+		text("Selector.port", "Name of the port"),
+		text("Selector.vm", "UUID or name of the VM"),
+		text("Selector.neutronPort", "external_ids:iface-id"),
+		text("Selector.mac", "MAC address"),
+		ranged("Selector.vlan", "Access VLAN", 1, 4094),
+		text("Selector.bridge", "All endpoints of a bridge"),
+		text("Selector.group", "Members of a Group resource"),
+		words("Selector.entity", "any = everybody; world = whatever is not an endpoint of the bridge; peers only", "any", "world"),
+		text("Selector.cidr", "Address range without host bits; peers only"),
+		text("Selector.except", "With cidr: ranges inside it that are left out"),
+		text("Selector.fqdn", "Comes later"),
+		text("GroupSpec.members", "Endpoints and address ranges; no groups, entities or names"),
+		text("EndpointSpec.match", "Which port: port, neutronPort, vm or mac"),
+		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
+		text("EndpointSpec.mac", "Where external_ids:attached-mac is absent"),
+		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
+
+		text("MirrorSpec.enabled", "false stops the mirror; default true"),
+		text("MirrorSpec.sources", "Whose traffic; selected by any entry"),
+		text("MirrorSpec.exclude", "Taken out of the sources"),
+		words("MirrorSpec.direction", "Seen from the source; default both", "both", "fromSource", "toSource"),
+		text("MirrorSpec.targets", "Where copies go; one entry for now"),
+		text("MirrorSpec.filter", "Comes later"),
+		text("MirrorSpec.snaplen", "Comes later"),
+		text("MirrorSpec.sample", "Comes later"),
+		text("MirrorSpec.stopAfter", "Comes later"),
+		text("MirrorTarget.pcap", "Comes later"),
+		text("MirrorTarget.events", "Comes later"),
+		text("PortTarget.create", "Make the port if it does not exist"),
+		ranged("VXLANTarget.vni", "Default: derived from the name of the mirror, shown in the status", 0, 1<<24-1),
+		ranged("VXLANTarget.dstPort", "Default 4789", 1, 65535),
+		text("VXLANTarget.remote", "Address of the receiver"),
+
+		words("Status.phase", "Nothing is Active that was not read back", "Pending", "Active", "Degraded", "Stopped", "Failed"),
+		text("Status.observedRevision", "The revision that is installed; behind revision = not yet"),
+		text("Status.warnings", "What is valid but suspicious, such as SHADOWED"),
+		text("EventPage.oldest", "Time of the oldest event still kept; the answer says nothing of the time before"),
+		words("FlowEntry.state", "missing = desired, not on the switch; foreign = not tapwall's", "installed", "missing", "foreign"),
+	}
+}
+
+// exampleOf is a document to send.
+func exampleOf(kind policy.Kind) map[string]any {
+	spec := map[policy.Kind]any{
+		policy.KindMirror: map[string]any{
+			"sources": []any{map[string]any{"labels": map[string]any{"app": "web"}}},
+			"targets": []any{map[string]any{"port": map[string]any{"name": "ids0", "create": true}}},
+		},
+		policy.KindPolicy: map[string]any{
+			"appliesTo": []any{map[string]any{"labels": map[string]any{"app": "web"}}},
+			"ingress": []any{map[string]any{"name": "from-lb", "action": "allow", "log": true, "from": []any{map[string]any{"group": "lbs"}},
+				"services": []any{map[string]any{"protocol": "tcp", "ports": []any{"80", "8000-8099"}}}}},
+		},
+		policy.KindGroup:    map[string]any{"members": []any{map[string]any{"labels": map[string]any{"role": "lb"}}, map[string]any{"cidr": "10.0.5.0/24"}}},
+		policy.KindEndpoint: map[string]any{"match": map[string]any{"port": "tap123"}, "labels": map[string]any{"app": "web"}, "addresses": []any{"10.0.0.5", "2001:db8::5"}},
+	}[kind]
+	return map[string]any{"kind": string(kind), "name": exampleName(kind), "spec": spec}
+}
+
+func exampleName(kind policy.Kind) string {
+	switch kind {
+	case policy.KindMirror:
+		return "web-tap"
+	case policy.KindGroup:
+		return "lbs"
+	case policy.KindEndpoint:
+		return "vm1"
+	}
+	return "web"
+}
+
+// exampleDocument is the answer.
+func exampleDocument(kind policy.Kind) map[string]any {
+	doc := exampleOf(kind)
+	doc["uid"], doc["revision"], doc["createdAt"] = "0f8fad5b-d9cb-469f-a165-70867728950e", 17, "2026-01-02T15:04:05Z"
+	doc["status"] = map[string]any{"phase": "Active", "observedRevision": 17, "hosts": []any{map[string]any{
+		"host": "a1b2c3", "bridges": []any{"br0"}, "phase": "Active", "observedRevision": 17}}}
+	return doc
+}
+
+func patchExampleOf(kind policy.Kind) map[string]any {
+	spec := map[policy.Kind]any{
+		policy.KindMirror:   map[string]any{"enabled": false},
+		policy.KindPolicy:   map[string]any{"priority": 50},
+		policy.KindGroup:    map[string]any{"members": []any{map[string]any{"cidr": "10.0.6.0/24"}}},
+		policy.KindEndpoint: map[string]any{"labels": map[string]any{"app": nil, "tier": "front"}},
+	}[kind]
+	return map[string]any{"spec": spec}
+}
+
+const applyExample = `kind: Group
+name: lbs
+spec:
+  members:
+  - labels: {role: lb}
+---
+kind: Policy
+name: web
+spec:
+  appliesTo:
+  - labels: {app: web}
+  ingress:
+  - name: from-lb
+    action: allow
+    from: [{group: lbs}]
+    services: [{protocol: tcp, ports: ["80"]}]
+`

@@ -1,0 +1,219 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+const problemType = "application/problem+json"
+
+// Problem is the body of every answer that is no success (RFC 9457). It is an error on the server and in the client.
+type Problem struct {
+	// Type is a URI that names the sort of problem; about:blank where the status says it all.
+	Type   string `json:"type,omitempty" format:"uri-reference" doc:"Sort of problem; about:blank where the status says it all" example:"about:blank"`
+	Title  string `json:"title" doc:"Short summary, the same for every problem of this sort" example:"Unprocessable Entity"`
+	Status int    `json:"status" doc:"HTTP status code" example:"422"`
+	Detail string `json:"detail,omitempty" doc:"What is wrong this time" example:"the document has 2 faults"`
+	// Errors lists every fault of the input, not only the first.
+	Errors []InputError `json:"errors,omitempty" doc:"Every fault of the input"`
+	// RequestID is that of the X-Request-Id header, and of the server's log.
+	RequestID string `json:"requestId,omitempty" doc:"The answer's X-Request-Id; the server's log has it, too"`
+	// Resource is the written resource with its status, where the write is done but waiting for it to be installed took too long.
+	Resource any `json:"resource,omitempty" doc:"The resource as written, where only the wait for it failed (504)"`
+	// Result is that of an apply, likewise.
+	Result *ApplyResult `json:"result,omitempty" doc:"The result of an apply, where only the wait for it failed (504)"`
+
+	headers http.Header
+}
+
+// InputError is one fault of the input. One of Pointer and Parameter says where.
+type InputError struct {
+	Pointer   *string `json:"pointer,omitempty" doc:"Place in the document (RFC 6901); empty = the whole document" example:"/spec/ingress/0/services/0/ports/1"`
+	Parameter string  `json:"parameter,omitempty" doc:"Place in the request outside the body" example:"query.limit"`
+	Detail    string  `json:"detail" doc:"What is wrong and what would be right" example:"port 70000 is not in 1-65535"`
+	Value     any     `json:"value,omitempty" doc:"What was found there, shortened"`
+	Code      string  `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart" example:"NOT_SUPPORTED"`
+	Document  int     `json:"document,omitempty" doc:"Which document of a stream or list, from 1" example:"2"`
+	Line      int     `json:"line,omitempty" doc:"Line of the text, from 1, where known" example:"14"`
+}
+
+// String is one line, as the CLI prints it.
+func (e InputError) String() string {
+	f := policy.Fault{Detail: e.Detail, Document: e.Document, Line: e.Line, Pointer: e.Parameter}
+	if e.Pointer != nil {
+		f.Pointer = *e.Pointer
+	}
+	return f.String()
+}
+
+// Error is the detail, with the first faults.
+func (p *Problem) Error() string {
+	const show = 3
+	var b strings.Builder
+	if p.Detail != "" {
+		b.WriteString(p.Detail)
+	} else {
+		b.WriteString(p.Title)
+	}
+	for i, e := range p.Errors {
+		if i == show {
+			fmt.Fprintf(&b, "; and %d more", len(p.Errors)-show)
+			break
+		}
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		b.WriteString(sep + e.String())
+	}
+	return b.String()
+}
+
+// Is makes errors.Is(err, ErrNotFound) and so on work on what the client got.
+func (p *Problem) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return p.Status == http.StatusNotFound
+	case ErrConflict:
+		return p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
+	case ErrUnavailable:
+		return p.Status == http.StatusServiceUnavailable
+	case ErrTooLarge:
+		return p.Status == http.StatusRequestEntityTooLarge
+	}
+	return false
+}
+
+// GetStatus implements huma.StatusError.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders implements huma.HeadersError.
+func (p *Problem) GetHeaders() http.Header { return p.headers }
+
+// ContentType implements huma.ContentTypeFilter.
+func (p *Problem) ContentType(string) string { return problemType }
+
+func problem(status int, format string, args ...any) *Problem {
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// invalid is the answer to a document with faults.
+func invalid(faults policy.Faults) *Problem {
+	status, noun := http.StatusUnprocessableEntity, "fault"
+	for _, f := range faults {
+		if f.Code == policy.CodeSyntax {
+			status, noun = http.StatusBadRequest, "syntax error"
+			break
+		}
+	}
+	if len(faults) != 1 {
+		noun += "s"
+	}
+	p := problem(status, "the input has %d %s", len(faults), noun)
+	for _, f := range faults {
+		p.Errors = append(p.Errors, InputError{Pointer: &f.Pointer, Detail: f.Detail, Value: f.Value, Code: f.Code, Document: f.Document, Line: f.Line})
+	}
+	return p
+}
+
+// badParameter is the answer to one wrong parameter that only a handler can judge.
+func badParameter(where string, value any, format string, args ...any) *Problem {
+	p := problem(http.StatusUnprocessableEntity, "the input has 1 fault")
+	p.Errors = []InputError{{Parameter: where, Detail: fmt.Sprintf(format, args...), Value: value}}
+	return p
+}
+
+// problemFor turns an error of Store and Engine into an answer. What is not foreseen is a 500 whose cause goes to the log only.
+func (s *Server) problemFor(ctx context.Context, err error) *Problem {
+	var p *Problem
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, ErrNotFound):
+		return problem(http.StatusNotFound, "%v", err)
+	case errors.Is(err, ErrConflict):
+		return problem(http.StatusConflict, "%v", err)
+	case errors.Is(err, ErrTooLarge):
+		return problem(http.StatusRequestEntityTooLarge, "%v", err)
+	case errors.Is(err, ErrUnavailable):
+		p := problem(http.StatusServiceUnavailable, "%v", err)
+		p.headers = http.Header{"Retry-After": {"5"}}
+		return p
+	case errors.Is(err, context.Canceled): // the client has gone, so nobody reads this, or the server stops
+		return problem(http.StatusServiceUnavailable, "the request was cancelled")
+	case errors.Is(err, context.DeadlineExceeded):
+		return problem(http.StatusGatewayTimeout, "the request took too long")
+	}
+	s.log.ErrorContext(ctx, "request failed", "error", err, "request", requestID(ctx))
+	return problem(http.StatusInternalServerError, "internal error; the log of the server has it under the request id")
+}
+
+// toProblem is a huma.Transformer: it gives huma's own errors the shape of ours and every problem its request id.
+func toProblem(ctx huma.Context, _ string, v any) (any, error) {
+	switch e := v.(type) {
+	case *huma.ErrorModel:
+		p := fromHuma(e)
+		p.RequestID = requestID(ctx.Context())
+		return p, nil
+	case *Problem:
+		c := *e
+		c.RequestID = requestID(ctx.Context())
+		return &c, nil
+	}
+	return v, nil
+}
+
+// fromHuma takes over what huma found wrong with parameters, headers and the size of the body.
+func fromHuma(e *huma.ErrorModel) *Problem {
+	p := problem(e.Status, "%s", e.Detail)
+	for _, d := range e.Errors {
+		if d == nil {
+			continue
+		}
+		ie := InputError{Parameter: d.Location, Detail: d.Message}
+		if d.Value != "" {
+			ie.Value = d.Value
+		}
+		p.Errors = append(p.Errors, ie)
+	}
+	switch n := len(p.Errors); {
+	case e.Status == http.StatusRequestEntityTooLarge:
+		p.Detail = fmt.Sprintf("the body is larger than %d bytes", maxBody)
+	case n == 1:
+		p.Detail = "the input has 1 fault"
+	case n > 1:
+		p.Detail = fmt.Sprintf("the input has %d faults", n)
+	}
+	return p
+}
+
+// writeProblem answers outside of huma: unknown paths and methods, refused tokens, panics.
+func writeProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
+	c := *p
+	c.RequestID = requestID(r.Context())
+	for k, v := range p.headers {
+		w.Header()[k] = v
+	}
+	h := w.Header()
+	h.Set("Content-Type", problemType)
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(c.Status)
+	if r.Method != http.MethodHead {
+		_ = json.NewEncoder(w).Encode(&c) // the client may have gone
+	}
+}
+
+// countFaults makes the detail agree with the list.
+func countFaults(p *Problem) {
+	if n := len(p.Errors); n > 1 {
+		p.Detail = fmt.Sprintf("the input has %d faults", n)
+	}
+}

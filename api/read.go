@@ -1,0 +1,122 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+type hostsOutput struct{ Body List[Host] }
+
+type workloadsInput struct {
+	Label  []string `query:"label,explode" doc:"Only workloads with this label, as key=value, or key for any value. May be repeated; all must hold." example:"[\"app=web\"]"`
+	Bridge string   `query:"bridge" doc:"Only ports of this bridge"`
+	Limit  int      `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"At most this many"`
+	Next   string   `query:"next" doc:"The next of the page before"`
+}
+
+type workloadsOutput struct{ Body List[Workload] }
+
+type flowsInput struct {
+	Bridge string `query:"bridge" doc:"Only flows of this bridge"`
+	Owner  string `query:"owner" doc:"policy/NAME, mirror/NAME, endpoint/KEY or system" example:"policy/web"`
+	Table  int    `query:"table" minimum:"-1" maximum:"254" default:"-1" doc:"Only flows of this table; -1 = all"`
+	Match  string `query:"match" doc:"Only flows whose text contains this" example:"tp_dst=80"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"100000" default:"10000" doc:"At most this many"`
+}
+
+type flowsOutput struct{ Body List[FlowEntry] }
+
+type systemOutput struct{ Body SystemStatus }
+
+// Health is the answer of /healthz and /readyz.
+type Health struct {
+	Status string `json:"status" enum:"ok" doc:"ok"`
+}
+
+type healthOutput struct{ Body Health }
+
+func (s *Server) registerRead() {
+	d := s.describe()
+	huma.Register(s.api, huma.Operation{OperationID: "list-hosts", Method: http.MethodGet, Path: "/v1/hosts", Tags: []string{"hosts"},
+		Summary:     "List hosts",
+		Description: "Each Open vSwitch instance with its bridges, ports and mirrors as last read; bridges that tapwall leaves alone have mode \"\".",
+		Responses:   d.responses(schemaFor[List[Host]](d), nil)}, func(context.Context, *struct{}) (*hostsOutput, error) {
+		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts())}}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "list-workloads", Method: http.MethodGet, Path: "/v1/workloads", Tags: []string{"hosts"},
+		Summary: "List discovered endpoints",
+		Description: "What policies and mirrors select from: each port of a managed bridge that is an endpoint, with its labels and where each came from, and remote ones that only an " +
+			"Endpoint resource describes. The Endpoint resources themselves are under /v1/endpoints.",
+		Responses: d.responses(schemaFor[List[Workload]](d), nil, 422)}, func(ctx context.Context, in *workloadsInput) (*workloadsOutput, error) {
+		match, err := parseLabels(in.Label)
+		if err != nil {
+			return nil, s.problemFor(ctx, err)
+		}
+		out := List[Workload]{Items: []Workload{}}
+		for _, w := range s.o.Engine.Workloads() { // ordered by key
+			if w.Key <= in.Next && in.Next != "" || in.Bridge != "" && w.Bridge != in.Bridge || !match.matches(w.Labels) {
+				continue
+			}
+			if len(out.Items) == in.Limit {
+				out.Next = out.Items[in.Limit-1].Key
+				break
+			}
+			out.Items = append(out.Items, workload(w))
+		}
+		return &workloadsOutput{Body: out}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "list-flows", Method: http.MethodGet, Path: "/v1/flows", Tags: []string{"flows"},
+		Summary:     "Read flows back from the switches",
+		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, missing (desired, not on the switch) or foreign (not tapwall's).",
+		Responses:   d.responses(schemaFor[List[FlowEntry]](d), nil, 422, 503)}, func(ctx context.Context, in *flowsInput) (*flowsOutput, error) {
+		q := FlowQuery{Bridge: in.Bridge, Owner: in.Owner, Match: in.Match, Limit: in.Limit}
+		if in.Table >= 0 {
+			t := uint8(in.Table)
+			q.Table = &t
+		}
+		flows, err := s.o.Engine.Flows(ctx, q)
+		if err != nil {
+			return nil, s.problemFor(ctx, err)
+		}
+		return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows)}}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Tags: []string{"status"},
+		Summary: "Health of the whole process", Description: "Connections, desired and installed revisions, the store, and the figures of the record with every loss.",
+		Responses: d.responses(schemaFor[SystemStatus](d), nil)}, func(context.Context, *struct{}) (*systemOutput, error) {
+		return &systemOutput{Body: s.o.Engine.System()}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "healthz", Method: http.MethodGet, Path: "/healthz", Tags: []string{"status"},
+		Summary: "The process answers", Description: "Says nothing of switches: restarting tapwall does not bring those back. Needs no token.",
+		Responses: d.responses(schemaFor[Health](d), nil)}, func(context.Context, *struct{}) (*healthOutput, error) {
+		return &healthOutput{Body: Health{Status: "ok"}}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "readyz", Method: http.MethodGet, Path: "/readyz", Tags: []string{"status"},
+		Summary: "Every managed bridge has been in sync at least once", Description: "503 until then, and while the store cannot be used. Needs no token; /v1/status has the reasons.",
+		Responses: d.responses(schemaFor[Health](d), nil, 503)}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
+		if err := s.ready(ctx); err != nil {
+			return nil, problem(http.StatusServiceUnavailable, "not ready: %v", err)
+		}
+		return &healthOutput{Body: Health{Status: "ok"}}, nil
+	})
+}
+
+// ready reads the store, since that is what requests need first.
+func (s *Server) ready(ctx context.Context) error {
+	if err := s.o.Engine.Ready(); err != nil {
+		return err
+	}
+	_, _, err := s.o.Store.List(ctx, policy.KindGroup, "", 1)
+	return err
+}
+
+// notNil makes an empty list of nothing, since JSON's null is none.
+func notNil[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
+}

@@ -1,0 +1,296 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// maxTries bounds how often a write without preconditions is repeated because somebody else wrote in between.
+const maxTries = 8
+
+// intent makes the resource to store from what is stored now (nil = nothing), or nil to delete it. It is called again after a lost race.
+type intent func(current policy.Resource) (policy.Resource, error)
+
+// write is the parameters common to PUT, PATCH and DELETE of one resource.
+type write struct {
+	kind   policy.Kind
+	name   string
+	pre    precondition
+	dryRun bool
+	wait   time.Duration
+}
+
+// written is the outcome: the resource (nil = deleted), whether it is new, and the result of a dry run instead.
+type written struct {
+	resource policy.Resource
+	created  bool
+	warnings []policy.Warning
+	dry      *ApplyResult
+}
+
+// do reads, decides, checks and commits, on top of the newest state.
+func (s *Server) do(ctx context.Context, w write, want intent) (written, error) {
+	for try := 1; ; try++ {
+		out, err := s.tryWrite(ctx, w, want)
+		if !errors.Is(err, ErrConflict) || isProblem(err) {
+			return out, err
+		}
+		if w.pre.strict() {
+			return out, problem(http.StatusPreconditionFailed, "%s was changed by somebody else at the same time; get it again and repeat the change",
+				refName(w.kind, w.name))
+		}
+		if try == maxTries {
+			return out, problem(http.StatusConflict, "%s, or something it refers to, is being changed by others; try again", refName(w.kind, w.name))
+		}
+	}
+}
+
+func isProblem(err error) bool { var p *Problem; return errors.As(err, &p) }
+
+func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, error) {
+	current, err := s.o.Store.Get(ctx, w.kind, w.name)
+	if errors.Is(err, ErrNotFound) {
+		current, err = nil, nil
+	}
+	if err != nil {
+		return written{}, err
+	}
+	if err := w.pre.check(w.kind, w.name, current); err != nil {
+		return written{}, err
+	}
+	next, err := want(current)
+	if err != nil {
+		return written{}, err
+	}
+	var revision int64
+	if current != nil {
+		revision = current.GetMeta().Revision
+		if next != nil && sameWish(current, next) {
+			next = current.Clone() // so that writing the defaults out is no change
+		}
+	}
+	change := Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision}
+	guards, err := s.checkRefs(ctx, []Change{change}, func(_ int, faults policy.Faults) error { return invalid(faults) })
+	if err != nil {
+		return written{}, err
+	}
+	if w.dryRun {
+		dry, err := s.dryRun(ctx, []Change{change}, []policy.Resource{current})
+		return written{dry: dry}, err
+	}
+	warnings := s.o.Engine.Warnings([]Change{change})
+	stored, err := s.o.Store.Commit(ctx, append([]Change{change}, guards...))
+	if err != nil {
+		return written{}, err
+	}
+	s.audit(ctx, change, stored[0], current)
+	return written{resource: stored[0], created: current == nil, warnings: warnings}, nil
+}
+
+// audit logs what was changed. Writes that changed nothing are not worth a line.
+func (s *Server) audit(ctx context.Context, c Change, stored, before policy.Resource) {
+	action, revision := "deleted", int64(0)
+	if stored != nil {
+		revision = stored.GetMeta().Revision
+		switch {
+		case before == nil:
+			action = "created"
+		case before.GetMeta().Revision == revision:
+			return
+		default:
+			action = "updated"
+		}
+	}
+	s.log.InfoContext(ctx, "resource "+action, slog.String("resource", refName(c.Kind, c.Name)), slog.Int64("revision", revision),
+		slog.String("request", requestID(ctx)))
+}
+
+// waitFor waits until revision (0 = the deletion) is installed. done is false if the time was up before that.
+func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.Kind, name string, revision int64) (st policy.Status, done bool, err error) {
+	wctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	st, err = s.o.Engine.Wait(wctx, kind, name, revision)
+	if err == nil {
+		return st, true, nil
+	}
+	if wctx.Err() == nil || ctx.Err() != nil { // an error of the engine, or the client has gone
+		return st, false, err
+	}
+	return s.o.Engine.Status(kind, name), false, nil
+}
+
+// checkRefs finds references of the changed resources that lead nowhere after the changes, and references of others that the changes would
+// break. The guards keep both findings true until the commit. faulty turns the faults of change i into an error.
+func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i int, faults policy.Faults) error) ([]Change, error) {
+	v := view{server: s, ctx: ctx, changed: map[string]policy.Resource{}, found: map[string]*policy.Group{}}
+	inSet := map[string]bool{}
+	for _, c := range changes {
+		inSet[refName(c.Kind, c.Name)] = true
+		if c.Kind == policy.KindGroup {
+			v.changed[c.Name] = c.Resource
+		}
+	}
+	var errs []error
+	for i, c := range changes {
+		if c.Resource == nil {
+			continue
+		}
+		if faults := policy.ValidateRefs(c.Resource, v.lookup()); len(faults) > 0 {
+			errs = append(errs, faulty(i, faults))
+		}
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
+	if len(errs) > 0 {
+		return nil, mergeProblems(errs)
+	}
+	guards := v.guards()
+
+	narrowed := slices.ContainsFunc(changes, func(c Change) bool {
+		return c.Kind == policy.KindGroup && (c.Resource == nil || hasCIDR(c.Resource.(*policy.Group)))
+	})
+	if !narrowed {
+		return guards, nil
+	}
+	// A group goes, or gets address ranges, which cannot be used everywhere: ask those who refer to it.
+	var broken []string
+	for _, kind := range []policy.Kind{policy.KindPolicy, policy.KindMirror} {
+		all, revision, err := s.o.Store.List(ctx, kind, "", 0)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range all {
+			name := refName(kind, r.GetMeta().Name)
+			if inSet[name] || !refersTo(r, v.changed) {
+				continue
+			}
+			for _, f := range policy.ValidateRefs(r, policy.Lookup{Group: v.group}) {
+				broken = append(broken, name+" "+f.Pointer+": "+f.Detail)
+			}
+		}
+		guards = append(guards, Change{Kind: kind, Expect: &revision, Guard: true})
+	}
+	if v.err != nil {
+		return nil, v.err
+	}
+	if len(broken) > 0 {
+		return nil, inUse(broken)
+	}
+	return guards, nil
+}
+
+// inUse is the 409 that names who refers to a group.
+func inUse(broken []string) *Problem {
+	p := problem(http.StatusConflict, "other resources refer to the group in a way that this change would break")
+	for _, b := range broken {
+		p.Errors = append(p.Errors, InputError{Detail: b})
+	}
+	return p
+}
+
+func refersTo(r policy.Resource, groups map[string]policy.Resource) bool {
+	return slices.ContainsFunc(policy.Refs(r), func(ref policy.Ref) bool {
+		_, ok := groups[ref.Name]
+		return ok && ref.Kind == policy.KindGroup
+	})
+}
+
+func hasCIDR(g *policy.Group) bool {
+	return slices.ContainsFunc(g.Spec.Members, func(s policy.Selector) bool { return s.CIDR != "" })
+}
+
+// mergeProblems makes one answer of several.
+func mergeProblems(errs []error) error {
+	var out *Problem
+	for _, err := range errs {
+		var p *Problem
+		if !errors.As(err, &p) {
+			return err
+		}
+		if out == nil {
+			out = p
+			continue
+		}
+		out.Errors = append(out.Errors, p.Errors...)
+	}
+	countFaults(out)
+	return out
+}
+
+// view is the store as it would be after the changes.
+type view struct {
+	server  *Server
+	ctx     context.Context
+	changed map[string]policy.Resource // groups; nil = deleted
+	found   map[string]*policy.Group   // read from the store; nil = not there
+	err     error
+}
+
+func (v *view) lookup() policy.Lookup {
+	l := policy.Lookup{Group: v.group}
+	if bridges, ok := v.server.managedBridges(); ok {
+		l.Bridge = func(name string) bool { return bridges[name] }
+	}
+	return l
+}
+
+func (v *view) group(name string) (*policy.Group, bool) {
+	if r, ok := v.changed[name]; ok {
+		if r == nil {
+			return nil, false
+		}
+		return r.(*policy.Group), true
+	}
+	if g, ok := v.found[name]; ok {
+		return g, g != nil
+	}
+	r, err := v.server.o.Store.Get(v.ctx, policy.KindGroup, name)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) && v.err == nil {
+			v.err = err
+		}
+		v.found[name] = nil
+		return nil, false
+	}
+	g := r.(*policy.Group)
+	v.found[name] = g
+	return g, true
+}
+
+// guards make the commit fail if a group that was relied upon has changed.
+func (v *view) guards() []Change {
+	var out []Change
+	for name, g := range v.found {
+		if g != nil {
+			out = append(out, Change{Kind: policy.KindGroup, Name: name, Expect: &g.Revision, Guard: true})
+		}
+	}
+	return out
+}
+
+// managedBridges is known only if this process manages all hosts and sees all of them: then a bridge that is not there is a mistake.
+func (s *Server) managedBridges() (map[string]bool, bool) {
+	hosts := s.o.Engine.Hosts()
+	if len(hosts) == 0 || s.o.Engine.System().Store.Kind == "external" {
+		return nil, false
+	}
+	out := map[string]bool{}
+	for _, h := range hosts {
+		if !h.Connected {
+			return nil, false
+		}
+		for _, b := range h.Bridges {
+			if b.Mode != "" {
+				out[b.Name] = true
+			}
+		}
+	}
+	return out, true
+}

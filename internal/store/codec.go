@@ -1,0 +1,85 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// root is the prefix of every key. Resources lie below the plural of their kind.
+const root = "/tapwall/v1/"
+
+func prefix(k policy.Kind) string { return root + k.Plural() + "/" }
+
+func key(k policy.Kind, name string) string { return prefix(k) + name }
+
+// splitKey is the inverse of key; ok is false for keys of other things.
+func splitKey(key string) (policy.Kind, string, bool) {
+	rest, ok := strings.CutPrefix(key, root)
+	if !ok {
+		return "", "", false
+	}
+	plural, name, ok := strings.Cut(rest, "/")
+	if !ok || name == "" {
+		return "", "", false
+	}
+	for _, k := range policy.Kinds() {
+		if k.Plural() == plural {
+			return k, name, true
+		}
+	}
+	return "", "", false
+}
+
+// record is a resource as stored: the revision is etcd's, the status is never stored.
+type record struct {
+	Kind      policy.Kind       `json:"kind"`
+	Name      string            `json:"name"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	UID       string            `json:"uid"`
+	CreatedAt time.Time         `json:"createdAt"`
+	Spec      json.RawMessage   `json:"spec"`
+}
+
+// encodeSpec is deterministic: encoding/json sorts the keys of maps.
+func encodeSpec(r policy.Resource) (json.RawMessage, error) {
+	return json.Marshal(specOf(r))
+}
+
+// specOf returns a pointer to the specification.
+func specOf(r policy.Resource) any {
+	switch r := r.(type) {
+	case *policy.Mirror:
+		return &r.Spec
+	case *policy.Policy:
+		return &r.Spec
+	case *policy.Group:
+		return &r.Spec
+	case *policy.Endpoint:
+		return &r.Spec
+	}
+	return nil
+}
+
+// decode reads a stored value. Fields of a newer version are refused rather than dropped: dropping them could widen a policy.
+func decode(kind policy.Kind, name string, value []byte, revision int64) (policy.Resource, error) {
+	var rec record
+	if err := json.Unmarshal(value, &rec); err != nil {
+		return nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
+	}
+	r := policy.New(kind)
+	if rec.Kind != kind || rec.Name != name {
+		return nil, fmt.Errorf("store: %s holds %s/%s", key(kind, name), rec.Kind, rec.Name)
+	}
+	dec := json.NewDecoder(bytes.NewReader(rec.Spec))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(specOf(r)); err != nil {
+		return nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
+	}
+	*r.GetMeta() = policy.Meta{Name: rec.Name, Labels: rec.Labels, UID: rec.UID, Revision: revision, CreatedAt: rec.CreatedAt}
+	return r, nil
+}

@@ -1,0 +1,73 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/tapwall/tapwall/api"
+)
+
+// unavailable is an error of the store that goes away by itself or by an operator's hand, not by another request.
+type unavailable struct {
+	reason error // ErrNoSpace, ErrFailed or nil
+	text   string
+	cause  error
+}
+
+func (e *unavailable) Error() string {
+	if e.cause == nil {
+		return "store: " + e.text
+	}
+	return fmt.Sprintf("store: %s: %v", e.text, e.cause)
+}
+
+func (e *unavailable) Unwrap() []error {
+	errs := []error{api.ErrUnavailable}
+	if e.reason != nil {
+		errs = append(errs, e.reason)
+	}
+	if e.cause != nil {
+		errs = append(errs, e.cause)
+	}
+	return errs
+}
+
+// fail turns an error of the etcd client into one of this package. The end of the caller's own context stays what it is.
+func (s *Store) fail(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return ctx.Err()
+	}
+	if bad := (*badValue)(nil); errors.As(err, &bad) {
+		return bad.error
+	}
+	err = s.classify(err)
+	if errors.Is(err, api.ErrUnavailable) {
+		msg := err.Error()
+		s.trouble.Store(&msg)
+	}
+	return err
+}
+
+func (s *Store) classify(err error) error {
+	if failed := s.Err(); failed != nil {
+		return failed
+	}
+	switch {
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return &unavailable{reason: ErrNoSpace, text: "no space left in the database of the store (quota exceeded); it takes writes again after compaction and defragmentation"}
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at once or raise it", api.ErrTooLarge)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents at once or raise it", api.ErrTooLarge)
+	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):
+		return &unavailable{text: "the etcd cluster refuses tapwall's credentials", cause: err}
+	case errors.Is(err, context.DeadlineExceeded):
+		return &unavailable{text: "etcd did not answer in time", cause: err}
+	case errors.Is(err, context.Canceled):
+		return &unavailable{text: "closed", cause: err}
+	}
+	return &unavailable{text: "etcd", cause: err}
+}

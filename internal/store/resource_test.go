@@ -1,0 +1,171 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/policy"
+)
+
+func TestCommit(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	ctx := t.Context()
+	first := put(t, s, group("lbs", "10.0.0.0/8"))
+	m := first.GetMeta()
+	if m.UID == "" || m.Revision == 0 || time.Since(m.CreatedAt) > time.Minute {
+		t.Errorf("the server's fields are not set: %+v", m)
+	}
+	got, err := s.Get(ctx, policy.KindGroup, "lbs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, got); diff != "" {
+		t.Errorf("what was committed is not what is read (-committed +read):\n%s", diff)
+	}
+
+	second := put(t, s, group("lbs", "10.0.0.0/9"))
+	if second.GetMeta().UID != m.UID || !second.GetMeta().CreatedAt.Equal(m.CreatedAt) || second.GetMeta().Revision <= m.Revision {
+		t.Errorf("update: uid and createdAt must stay and the revision grow: %+v then %+v", m, second.GetMeta())
+	}
+	third := put(t, s, group("lbs", "10.0.0.0/9"))
+	if third.GetMeta().Revision != second.GetMeta().Revision {
+		t.Errorf("an equal resource was written again: revision %d then %d", second.GetMeta().Revision, third.GetMeta().Revision)
+	}
+	// A resource that comes back is another one.
+	if _, err := s.Commit(ctx, []api.Change{{Kind: policy.KindGroup, Name: "lbs"}}); err != nil {
+		t.Fatal(err)
+	}
+	if again := put(t, s, group("lbs", "10.0.0.0/9")); again.GetMeta().UID == m.UID {
+		t.Error("a resource that was deleted and made again kept its uid")
+	}
+}
+
+func TestCommitConditions(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	rev := put(t, s, group("a", "10.0.0.0/8")).GetMeta().Revision
+	old, none := rev-1, int64(0)
+	change := func(name string, expect *int64) api.Change {
+		return api.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.9.0.0/16"), Expect: expect}
+	}
+	for _, tt := range []struct {
+		name    string
+		changes []api.Change
+		want    error
+	}{
+		{"bad stale revision", []api.Change{change("a", &old)}, api.ErrConflict},
+		{"bad must not exist", []api.Change{change("a", &none)}, api.ErrConflict},
+		{"bad must exist", []api.Change{change("b", &rev)}, api.ErrConflict},
+		{"bad deletion of nothing", []api.Change{{Kind: policy.KindGroup, Name: "b"}}, api.ErrNotFound},
+		{"bad one of two", []api.Change{change("c", nil), change("a", &old)}, api.ErrConflict},
+		{"bad guard", []api.Change{change("c", nil), {Kind: policy.KindGroup, Name: "a", Expect: &old, Guard: true}}, api.ErrConflict},
+		{"bad guard of a kind", []api.Change{change("c", nil), {Kind: policy.KindGroup, Expect: &old, Guard: true}}, api.ErrConflict},
+		{"OK guards", []api.Change{
+			{Kind: policy.KindMirror, Name: "m", Resource: &policy.Mirror{Meta: policy.Meta{Name: "m"}}},
+			{Kind: policy.KindGroup, Name: "a", Expect: &rev, Guard: true},
+			{Kind: policy.KindGroup, Expect: &rev, Guard: true},
+			{Kind: policy.KindPolicy, Expect: &none, Guard: true},
+		}, nil},
+		{"OK create", []api.Change{change("b", &none)}, nil},
+		{"OK replace", []api.Change{change("a", &rev)}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := s.Commit(t.Context(), tt.changes)
+			if !errors.Is(err, tt.want) {
+				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if _, err := s.Get(t.Context(), policy.KindGroup, "c"); !errors.Is(err, api.ErrNotFound) {
+				t.Errorf("part of a refused transaction was written: %v", err)
+			}
+		})
+	}
+}
+
+// TestCommitConcurrent has writers of one resource read, change and write it; with Expect none of the changes may be lost.
+func TestCommitConcurrent(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	put(t, s, group("n", "10.0.0.0/32"))
+	const writers, each = 8, 25
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := 0; i < each; {
+				r, err := s.Get(t.Context(), policy.KindGroup, "n")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				g := r.Clone().(*policy.Group)
+				g.Spec.Members = append(g.Spec.Members, policy.Selector{CIDR: fmt.Sprintf("10.%d.%d.0/24", w, i)})
+				_, err = s.Commit(t.Context(), []api.Change{{Kind: policy.KindGroup, Name: "n", Resource: g, Expect: &g.Revision}})
+				switch {
+				case err == nil:
+					i++
+				case !errors.Is(err, api.ErrConflict):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r, err := s.Get(t.Context(), policy.KindGroup, "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.(*policy.Group).Spec.Members); n != 1+writers*each {
+		t.Errorf("%d members, want %d", n, 1+writers*each)
+	}
+}
+
+func TestList(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	var changes []api.Change
+	for i := range 1500 { // more than one page of the scan
+		name := fmt.Sprintf("g%04d", i)
+		changes = append(changes, api.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")})
+	}
+	changes = append(changes, api.Change{Kind: policy.KindMirror, Name: "g0001", Resource: &policy.Mirror{Meta: policy.Meta{Name: "g0001"}}})
+	written, err := s.Commit(t.Context(), changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		after       string
+		limit, want int
+		first       string
+	}{
+		{"", 0, 1500, "g0000"},
+		{"", 3, 3, "g0000"},
+		{"g0002", 2, 2, "g0003"},
+		{"g0002x", 2, 2, "g0003"},
+		{"g1499", 2, 0, ""},
+		{"", 1200, 1200, "g0000"},
+	} {
+		got, rev, err := s.List(t.Context(), policy.KindGroup, tt.after, tt.limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != tt.want || len(got) > 0 && got[0].GetMeta().Name != tt.first {
+			t.Errorf("after %q limit %d: %d resources, want %d from %q", tt.after, tt.limit, len(got), tt.want, tt.first)
+		}
+		if want := written[0].GetMeta().Revision; rev != want {
+			t.Errorf("revision %d, want %d", rev, want)
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	rev := put(t, s, group("a", "10.0.0.0/8")).GetMeta().Revision
+	want := api.StoreStatus{Kind: "embedded", Connected: true, Revision: rev}
+	if diff := cmp.Diff(want, s.Status()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,192 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Batch is what one transaction changed, or everything there is.
+type Batch struct {
+	// Revision is that of the store after the batch.
+	Revision int64
+	// Snapshot means that the batch holds every resource there is, so that what is not in it does not exist. The first batch is one, and
+	// so is the one after a gap that etcd could not bridge; that one also carries deletions for what has gone in the gap.
+	Snapshot bool
+	// Changes are ordered by kind as policy.Kinds orders them in a snapshot, by key otherwise.
+	Changes []Change
+}
+
+// Change is one resource that was written, or deleted if Resource is nil.
+type Change struct {
+	Kind     policy.Kind
+	Name     string
+	Resource policy.Resource
+}
+
+// Watch follows the resources. With from = 0 the first batch is a snapshot; otherwise the batches continue after revision from, unless that
+// is compacted already, when they begin with a snapshot. A watch survives lost connections and compaction. The channel is closed when ctx
+// ends or the store is closed. A slow reader delays only itself. Values that cannot be read are logged and left out.
+func (s *Store) Watch(ctx context.Context, from int64) <-chan Batch {
+	w := &watch{store: s, out: make(chan Batch), known: map[string]bool{}, next: from + 1, synced: from > 0}
+	s.wg.Go(func() {
+		defer close(w.out)
+		w.run(ctx)
+	})
+	return w.out
+}
+
+// watch is owned by its goroutine.
+type watch struct {
+	store *Store
+	out   chan Batch
+	// known holds the keys of resources that exist as far as batches told.
+	known  map[string]bool
+	next   int64 // first revision not told yet
+	synced bool  // false = a snapshot comes first
+}
+
+func (w *watch) run(ctx context.Context) {
+	// The client's own context ends with Close.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(w.store.client.Ctx(), cancel)
+	defer stop()
+	const minDelay, maxDelay = 50 * time.Millisecond, 2 * time.Second
+	delay := minDelay
+	for ctx.Err() == nil {
+		progress, err := w.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if progress {
+			delay = minDelay
+		}
+		w.store.log.Warn("watch of the store is interrupted", slog.Any("error", err), slog.Duration("retry", delay))
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, maxDelay)
+	}
+}
+
+// session lists if needed and follows until something breaks.
+func (w *watch) session(ctx context.Context) (progress bool, err error) {
+	if !w.synced {
+		if err := w.snapshot(ctx); err != nil {
+			return false, w.store.fail(ctx, err)
+		}
+		progress = true
+	}
+	wctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	ch := w.store.client.Watch(wctx, root, clientv3.WithPrefix(), clientv3.WithRev(w.next))
+	for resp := range ch {
+		if err := resp.Err(); err != nil {
+			if errors.Is(err, rpctypes.ErrCompacted) {
+				w.synced = false
+			}
+			return progress, w.store.fail(ctx, err)
+		}
+		progress = true
+		w.store.saw(resp.Header.Revision)
+		if !w.deliver(ctx, resp.Events) {
+			return progress, ctx.Err()
+		}
+	}
+	return progress, errors.New("the stream has ended")
+}
+
+func (w *watch) snapshot(ctx context.Context) error {
+	b := Batch{Snapshot: true}
+	found := map[string]bool{}
+	for _, k := range policy.Kinds() {
+		rev, err := w.store.scan(ctx, prefix(k), clientv3.GetPrefixRangeEnd(prefix(k)), b.Revision, 0, func(kv *mvccpb.KeyValue) error {
+			if c, ok := w.change(kv); ok {
+				found[string(kv.Key)] = true
+				b.Changes = append(b.Changes, c)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		b.Revision = rev
+	}
+	for key := range w.known {
+		if !found[key] {
+			k, name, _ := splitKey(key)
+			b.Changes = append(b.Changes, Change{Kind: k, Name: name})
+		}
+	}
+	w.known = found
+	if !w.send(ctx, b) {
+		return ctx.Err()
+	}
+	w.synced, w.next = true, b.Revision+1
+	return nil
+}
+
+// deliver sends one batch per transaction: all events of one revision.
+func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
+	for len(events) > 0 {
+		rev := events[0].Kv.ModRevision
+		n := 1
+		for n < len(events) && events[n].Kv.ModRevision == rev {
+			n++
+		}
+		b := Batch{Revision: rev}
+		for _, e := range events[:n] {
+			k, name, ok := splitKey(string(e.Kv.Key))
+			if !ok {
+				continue
+			}
+			c := Change{Kind: k, Name: name}
+			if e.Type == mvccpb.PUT {
+				if c, ok = w.change(e.Kv); !ok {
+					continue
+				}
+				w.known[string(e.Kv.Key)] = true
+			} else {
+				delete(w.known, string(e.Kv.Key))
+			}
+			b.Changes = append(b.Changes, c)
+		}
+		events = events[n:]
+		if len(b.Changes) > 0 && !w.send(ctx, b) {
+			return false
+		}
+		w.next = rev + 1
+	}
+	return true
+}
+
+func (w *watch) change(kv *mvccpb.KeyValue) (Change, bool) {
+	k, name, ok := splitKey(string(kv.Key))
+	if !ok {
+		return Change{}, false
+	}
+	r, err := decode(k, name, kv.Value, kv.ModRevision)
+	if err != nil {
+		w.store.log.Error("a stored resource cannot be read and is left out", slog.String("key", string(kv.Key)), slog.Any("error", err))
+		return Change{}, false
+	}
+	return Change{Kind: k, Name: name, Resource: r}, true
+}
+
+func (w *watch) send(ctx context.Context, b Batch) bool {
+	select {
+	case w.out <- b:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
