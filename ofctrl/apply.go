@@ -19,14 +19,14 @@ const maxRounds = 4
 // installed, then meters that are of no more use. Nothing is sent if nothing differs. The cost follows the owners of u and
 // what else is missing, not the total.
 //
-// Errors, all but the last with u recorded:
+// Errors, all but the last kind with u recorded:
 //   - [ErrNotConnected]: nothing was sent; apply again when Wake tells.
 //   - [ErrUnknownOutcome]: the bundle may or may not be in force. The next Apply knows.
 //   - [ErrForeignFlow], a *[ForeignError]: flows of u's owners (of any owner, if u has none) are left out; all else is
 //     installed.
 //   - a *[RequestError] whose Owner is not in u: a flow that was recorded earlier is refused. That owner stays as it is on
 //     the switch until its flows are replaced; all else is installed.
-//   - an error of ctx, or of the connection: nothing is installed, or what ErrUnknownOutcome says.
+//   - an error of ctx or of the connection, or a *[RequestError] without Object: nothing is installed.
 //   - [ErrConflict], [ErrInvalid], or a *[RequestError] ([ErrRejected]) for u's own owners and meters: nothing of u is
 //     installed, nothing of u is recorded: it is as if Apply had not been called.
 //

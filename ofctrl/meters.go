@@ -5,24 +5,44 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
 // meters holds the desired meters and those of our range that are installed. There are few.
-type meters struct{ want, have map[uint32]ofp.Meter }
+type meters struct{ want, have map[uint32]flow.MeterDesc }
 
-func newMeters() meters { return meters{map[uint32]ofp.Meter{}, map[uint32]ofp.Meter{}} }
+func newMeters() meters { return meters{map[uint32]flow.MeterDesc{}, map[uint32]flow.MeterDesc{}} }
 
 // meterMod is one change of a meter.
 type meterMod struct {
 	command ofp.MeterModCommand
-	meter   ofp.Meter
+	meter   flow.MeterDesc
 }
 
 func (m meterMod) label() Label {
 	op := [...]string{ofp.MeterAdd: "add meter", ofp.MeterModify: "modify meter", ofp.MeterDelete: "delete meter"}[m.command]
-	return Label{Op: op, Object: fmt.Sprintf("meter=%d bands=%v", m.meter.ID, m.meter.Bands)}
+	return Label{Op: op, Object: strings.ReplaceAll(m.meter.String(), "\n", " ")}
+}
+
+// appendMeterMod encodes m.
+func appendMeterMod(dst []byte, xid uint32, m meterMod) ([]byte, error) {
+	w := ofp.Meter{ID: m.meter.ID, Flags: ofp.MeterFlags(m.meter.Flags)}
+	for _, b := range m.meter.Bands {
+		w.Bands = append(w.Bands, ofp.MeterBand{Type: ofp.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
+	}
+	return ofp.AppendMeterMod(dst, xid, m.command, &w)
+}
+
+// meterDesc is a meter as the switch reports it.
+func meterDesc(w ofp.Meter) flow.MeterDesc {
+	m := flow.MeterDesc{ID: w.ID, Flags: flow.MeterFlags(w.Flags)}
+	for _, b := range w.Bands {
+		m.Bands = append(m.Bands, flow.Band{Type: flow.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
+	}
+	return m
 }
 
 // diff returns what must be done before the flows that use the meters are sent, and what after those are gone that used them.
@@ -62,9 +82,9 @@ func (m meters) missing() int {
 }
 
 // sameMeter compares as far as the switch reports: a burst size means nothing without its flag.
-func sameMeter(a, b ofp.Meter) bool {
-	return a.Flags == b.Flags && slices.EqualFunc(a.Bands, b.Bands, func(x, y ofp.MeterBand) bool {
-		if a.Flags&ofp.MeterBurst == 0 {
+func sameMeter(a, b flow.MeterDesc) bool {
+	return a.Flags == b.Flags && slices.EqualFunc(a.Bands, b.Bands, func(x, y flow.Band) bool {
+		if a.Flags&flow.MeterBurst == 0 {
 			x.Burst, y.Burst = 0, 0
 		}
 		return x == y
@@ -76,11 +96,11 @@ func (s *Switch) ourMeter(id uint32) bool {
 }
 
 // checkMeters returns the desired meters by id, or nil if there was none given.
-func (s *Switch) checkMeters(ms []ofp.Meter) (map[uint32]ofp.Meter, error) {
+func (s *Switch) checkMeters(ms []flow.MeterDesc) (map[uint32]flow.MeterDesc, error) {
 	if ms == nil {
 		return nil, nil
 	}
-	want := make(map[uint32]ofp.Meter, len(ms))
+	want := make(map[uint32]flow.MeterDesc, len(ms))
 	for _, m := range ms {
 		if !s.ourMeter(m.ID) {
 			return nil, fmt.Errorf("meter %d is outside of %d..%d: %w", m.ID, s.opts.MeterFirst, s.opts.MeterLast, ErrInvalid)
@@ -88,7 +108,7 @@ func (s *Switch) checkMeters(ms []ofp.Meter) (map[uint32]ofp.Meter, error) {
 		if _, ok := want[m.ID]; ok {
 			return nil, fmt.Errorf("meter %d is desired twice: %w", m.ID, ErrInvalid)
 		}
-		if _, err := ofp.AppendMeterMod(nil, 0, ofp.MeterAdd, &m); err != nil {
+		if _, err := appendMeterMod(nil, 0, meterMod{ofp.MeterAdd, m}); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		want[m.ID] = m
@@ -97,8 +117,8 @@ func (s *Switch) checkMeters(ms []ofp.Meter) (map[uint32]ofp.Meter, error) {
 }
 
 // readMeters returns the installed meters of our range.
-func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]ofp.Meter, error) {
-	have := map[uint32]ofp.Meter{}
+func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]flow.MeterDesc, error) {
+	have := map[uint32]flow.MeterDesc{}
 	if s.opts.MeterLast == 0 {
 		return have, nil
 	}
@@ -108,7 +128,7 @@ func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]ofp.Met
 		if part, ok := m.(*ofp.MeterConfigReply); ok {
 			for _, m := range part.Meters {
 				if s.ourMeter(m.ID) {
-					have[m.ID] = m
+					have[m.ID] = meterDesc(m)
 				}
 			}
 		}
@@ -124,7 +144,7 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	err := conn.Do(ctx, len(mods), func(dst []byte, xid uint32, i int) ([]byte, error) {
-		return ofp.AppendMeterMod(dst, xid, mods[i].command, &mods[i].meter)
+		return appendMeterMod(dst, xid, mods[i])
 	}, func(i int) Label { return mods[i].label() })
 	s.mu.Lock()
 	s.counters.MeterModsSent += uint64(len(mods))

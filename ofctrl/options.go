@@ -99,7 +99,7 @@ type Update struct {
 	// The slices and what they point to must not be changed afterwards. All flows must have a cookie of ours.
 	Owners map[string][]flow.Flow
 	// Meters replaces all meters, which must have ids in the range of the options; nil leaves them as they are.
-	Meters []ofp.Meter
+	Meters []flow.MeterDesc
 }
 
 // Result is what an Apply did.

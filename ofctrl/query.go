@@ -138,8 +138,8 @@ func (s *Switch) Barrier(ctx context.Context) error {
 
 // Nudge makes the switch look at every cached flow again, by adding and deleting the flow of Options.NudgeFlow. Open
 // vSwitch does that of itself when its flow tables change, but not when a mirror does: the packets of a warm flow are
-// mirrored, or go on being mirrored, until something else changes. Errors match [ErrInvalid] if there is no such flow, else
-// they are those of EachFlow.
+// mirrored, or go on being mirrored, until something else changes. Errors match [ErrInvalid] if there is no such flow or it
+// has the place of a desired one, and [ErrForeignFlow] if it has that of a foreign one; else they are those of EachFlow.
 func (s *Switch) Nudge(ctx context.Context) error {
 	f := s.opts.NudgeFlow
 	if f.Cookie == 0 {
@@ -149,9 +149,21 @@ func (s *Switch) Nudge(ctx context.Context) error {
 		return err
 	}
 	defer s.release()
-	conn, err := s.connection()
-	if err != nil {
-		return err
+	conn := s.current()
+	if conn == nil {
+		return fmt.Errorf("%v: %w", s, ErrNotConnected)
+	}
+	s.mu.Lock()
+	k, _, err := s.table.digest(&f)
+	e := s.table.entries[k]
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("nudge flow: %w: %w", ErrInvalid, err)
+	case e.owner != 0:
+		return fmt.Errorf("nudge flow is desired: %w", ErrInvalid)
+	case e.there == foreign:
+		return fmt.Errorf("nudge flow: %w", ErrForeignFlow)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()

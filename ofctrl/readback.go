@@ -144,6 +144,13 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 		if _, err := s.table.installed(&u.Flow, isOurs, false); err != nil {
 			s.askResync()
 		}
+		if e := s.table.entries[k]; u.Event == ofp.FlowModifiedEvent && isOurs && before.there == ours && e.owner != 0 {
+			// A modify leaves everything but the actions, so a modify puts it right and the counters survive.
+			if _, want := s.table.desired(e); want.Cookie == u.Flow.Cookie {
+				e.have.attrs = before.have.attrs
+				s.table.put(k, e)
+			}
+		}
 		if isOurs || before.there == ours {
 			lost = 1
 		}

@@ -304,8 +304,11 @@ func (o *OVS) close() {
 	kill(&o.ovsdb)
 	o.mu.Unlock()
 	if o.t.Failed() {
-		if log, err := os.ReadFile(filepath.Join(o.RunDir, "vswitchd.log")); err == nil {
-			o.t.Logf("end of vswitchd.log:\n%s", log[max(0, len(log)-4000):])
+		log, _ := os.ReadFile(filepath.Join(o.RunDir, "vswitchd.log"))
+		for line := range strings.Lines(string(log)) {
+			if strings.Contains(line, "|WARN|") || strings.Contains(line, "|ERR|") || strings.Contains(line, "|EMER|") {
+				o.t.Logf("vswitchd: %s", line)
+			}
 		}
 	}
 	_ = os.RemoveAll(o.RunDir)
