@@ -49,7 +49,7 @@ func New(t testing.TB) *OVS {
 // Prepare makes the directory and the database and starts nothing. A non-nil edit changes the schema first.
 func Prepare(t testing.TB, edit func(schema map[string]any)) *OVS {
 	t.Helper()
-	for _, name := range []string{"ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovsdb-client", "ovs-appctl"} {
+	for _, name := range []string{"ovsdb-server", "ovsdb-tool", "ovs-vswitchd", "ovs-vsctl", "ovsdb-client", "ovs-appctl", "ovs-ofctl"} {
 		if _, err := exec.LookPath(name); err != nil {
 			if os.Getenv("CI") == "true" {
 				t.Fatalf("%s is not installed", name)
@@ -149,6 +149,12 @@ func (o *OVS) Vsctl(args ...string) string {
 func (o *OVS) Appctl(args ...string) string {
 	o.t.Helper()
 	return o.run("ovs-appctl", args...)
+}
+
+// Ofctl runs an ovs-ofctl command on a bridge.
+func (o *OVS) Ofctl(command, bridge string, args ...string) string {
+	o.t.Helper()
+	return o.run("ovs-ofctl", append([]string{command, "unix:" + filepath.Join(o.Dir, bridge+".mgmt")}, args...)...)
 }
 
 // Dump prints the rows of one table, or of all, as ovsdb-client does.
