@@ -50,6 +50,7 @@ type Recorder struct {
 	log     *slog.Logger
 	now     func() time.Time
 	builder *builder // Run's
+	began   ID       // install and epoch at the start; never changes
 	ring    ring
 	losses  losses
 
@@ -116,6 +117,7 @@ func NewRecorder(o Options) (*Recorder, error) {
 	if err != nil {
 		r.log.Warn("event ids will not follow those of earlier runs", "err", err)
 	}
+	r.began = ID{Install: ids.install, Epoch: ids.epoch}
 	r.builder = newBuilder(&r.opts, ids)
 	r.streams.open = make(map[*stream]struct{})
 	for _, s := range o.Sinks {
@@ -312,7 +314,7 @@ func (r *Recorder) Query(f Filter) Page {
 		if err != nil {
 			return page
 		}
-		start, _ = s.resume(id)
+		start, _ = s.resume(id, r.began)
 	}
 	if f.First || f.After != "" {
 		for p := start; p < s.end; p++ {

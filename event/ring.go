@@ -101,14 +101,17 @@ func (s *span) after(seq int64) int64 {
 }
 
 // resume returns the position after the event id, and how many events between it and that position are not kept any more; -1
-// when that is not known because id belongs to another run or installation.
-func (s *span) resume(id ID) (pos, missed int64) {
+// when that is not known because id belongs to another run or installation. began is the first id's run.
+func (s *span) resume(id, began ID) (pos, missed int64) {
+	if id.Install != began.Install || id.Epoch < began.Epoch {
+		return s.start, -1
+	}
 	if s.start == s.end {
 		return s.end, 0
 	}
 	oldest, err := ParseID(s.at(s.start).ev.Event.ID)
 	switch {
-	case err != nil || oldest.Install != id.Install:
+	case err != nil:
 		return s.start, -1
 	case id.Sequence >= oldest.Sequence-1:
 		return s.after(id.Sequence), 0

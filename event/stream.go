@@ -93,7 +93,7 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 	case f.After != "":
 		id, _ := ParseID(f.After) // Compile has checked it
 		var missed int64
-		s.pos, missed = kept.resume(id)
+		s.pos, missed = kept.resume(id, r.began)
 		s.place = f.After
 		if missed != 0 {
 			s.placeBefore(&kept)

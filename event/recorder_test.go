@@ -1,0 +1,502 @@
+package event_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwall/tapwall/event"
+)
+
+func TestVerdictDocument(t *testing.T) {
+	r, _ := start(t, event.Options{Host: "node1", Now: func() time.Time { return noon.Add(time.Millisecond) }})
+	r.HandlePacketIn("br0", newSYN(egressAllow, ingressDrop))
+	settle(t, r)
+	items := r.Query(event.Filter{}).Items
+	if len(items) != 2 {
+		t.Fatalf("got %d events, want 2", len(items))
+	}
+	got, err := json.MarshalIndent(items[1], "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.ReplaceAll(`{
+ "@timestamp": "2026-11-20T12:00:00.123456789Z",
+ "ecs": {"version": "9.4.0"},
+ "event": {"id": "ID", "sequence": SEQ, "kind": "event", "category": ["network"], "type": ["connection", "denied"],
+  "action": "policy-verdict", "dataset": "tapwall.flow", "module": "tapwall", "provider": "packet-in",
+  "outcome": "failure", "reason": "POLICY_DENIED", "created": "2026-11-20T12:00:00.124456789Z"},
+ "source": {"ip": "10.0.0.5", "port": 40108, "mac": "02-00-00-00-00-05"},
+ "destination": {"ip": "10.0.0.9", "port": 5432, "mac": "02-00-00-00-00-09"},
+ "network": {"type": "ipv4", "transport": "tcp", "iana_number": "6", "direction": "ingress",
+  "community_id": "1:SatrzNEftFE5qf42/2JD8jiUo4c=", "bytes": 54, "packets": 1},
+ "observer": {"name": "node1", "serial_number": "0000aabbccddeeff", "ingress": {"interface": {"name": "tap1", "id": "7"}}},
+ "rule": {"id": "db/ingress/deny-all", "name": "deny-all", "ruleset": "db", "version": "7"},
+ "tapwall": {"schema": 1, "verdict": "DROPPED", "drop_reason": "POLICY_DENIED", "direction": "ingress", "enforcement": "enforce",
+  "bridge": "br0", "table": 209, "cookie": "0x7a00000000000003", "rule_id": 3,
+  "ct": {"state": ["new", "trk"], "zone": 11}, "tcp": {"flags": ["SYN"]},
+  "source": {"name": "web1", "port_name": "tap1", "labels": {"app": "web"}}, "destination": {"name": "db1", "port_name": "tap2"},
+  "decode": {"status": "ok"}},
+ "related": {"ip": ["10.0.0.5", "10.0.0.9"]}
+}`, "ID", items[1].Event.ID)
+	want = strings.ReplaceAll(want, "SEQ", fmt.Sprint(items[1].Event.Sequence))
+	var g, w any
+	if err := json.Unmarshal(got, &g); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(want), &w); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(w, g); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// brief is what the cases below are about.
+type brief struct {
+	Rule, Direction, Verdict, Reason string
+	Source, Destination              event.Side
+	SourceName                       string
+	Transport, Decode, Layer         string
+}
+
+func briefOf(e *event.Event) brief {
+	b := brief{
+		Rule: e.Rule.ID, Direction: e.Tapwall.Direction, Verdict: string(e.Tapwall.Verdict), Reason: e.Tapwall.DropReason,
+		Transport: e.Network.Transport, Decode: e.Tapwall.Decode.Status, Layer: e.Tapwall.Decode.Layer,
+	}
+	if e.Source != nil {
+		b.Source = *e.Source
+	}
+	if e.Destination != nil {
+		b.Destination = *e.Destination
+	}
+	if e.Tapwall.Source != nil {
+		b.SourceName = e.Tapwall.Source.Name
+	}
+	return b
+}
+
+func TestEvents(t *testing.T) {
+	const webMAC, dbMAC = "02-00-00-00-00-05", "02-00-00-00-00-09"
+	ends := func(b brief) brief {
+		b.Source = event.Side{IP: "10.0.0.5", Port: 40108, MAC: webMAC}
+		b.Destination = event.Side{IP: "10.0.0.9", Port: 5432, MAC: dbMAC}
+		b.Transport, b.Decode, b.SourceName = "tcp", "ok", "web1"
+		return b
+	}
+	untracked := func(pi event.PacketIn) event.PacketIn {
+		pi.CtState, pi.CtNwProto, pi.CtSrc, pi.CtDst, pi.CtTpSrc, pi.CtTpDst = 0, 0, netip.Addr{}, netip.Addr{}, 0, 0
+		return pi
+	}
+	with := func(pi event.PacketIn, data string) event.PacketIn {
+		pi.Data = frame(data)
+		pi.TotalLen = 0
+		return pi
+	}
+	icmpError := "020000000005 0200000000fe 0800 4500003800010000400100000a0000fe0a000005 0301000000000000 45000028000100004006 0000 0a000005 0a000009 9cac1538"
+	for _, tc := range []struct {
+		name string
+		pi   event.PacketIn
+		want []brief
+	}{
+		{"both sides allow", newSYN(egressAllow, ingressOK), []brief{
+			ends(brief{Rule: "web/egress/to-db", Direction: "egress", Verdict: "FORWARDED"}),
+			ends(brief{Rule: "db/ingress/from-web", Direction: "ingress", Verdict: "FORWARDED"}),
+		}},
+		{"egress drop ends it", newSYN(event.VerdictSide{Direction: event.Egress, RuleID: 1, Drop: true}, ingressOK), []brief{
+			ends(brief{Rule: "web/egress/to-db", Direction: "egress", Verdict: "DROPPED", Reason: "POLICY_DENIED"}),
+		}},
+		{"reject", newSYN(event.VerdictSide{Direction: event.Ingress, RuleID: 3, Reject: true}), []brief{
+			ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "REJECTED", Reason: "POLICY_DENIED"}),
+		}},
+		{"unknown rule", newSYN(event.VerdictSide{Direction: event.Ingress, RuleID: 0xbeef, Drop: true}), []brief{
+			ends(brief{Rule: "0x0000beef", Direction: "ingress", Verdict: "DROPPED", Reason: "UNKNOWN_RULE"}),
+		}},
+		{"no verdict", newSYN(), nil},
+		{"not tracked: the sender is the source", untracked(newSYN(ingressDrop)), []brief{
+			ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"}),
+		}},
+		{"reply: the initiator stays the source", func() event.PacketIn {
+			pi := with(newSYN(ingressDrop), "020000000005 020000000009 0800 45000028000100004006 0000 0a000009 0a000005 1538 9cac 00000001 00000002 5012 ffff 0000 0000")
+			pi.CtState = 0x2a
+			return pi
+		}(), []brief{ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"})}},
+		{"ICMP error from a router: ends of the connection, no MAC", func() event.PacketIn {
+			pi := with(newSYN(ingressDrop), icmpError)
+			pi.CtState = 0x24
+			return pi
+		}(), []brief{{
+			Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED",
+			Source: event.Side{IP: "10.0.0.5", Port: 40108}, Destination: event.Side{IP: "10.0.0.9", Port: 5432},
+			Transport: "tcp", Decode: "ok", SourceName: "web1",
+		}}},
+		{"not readable, not tracked", untracked(with(newSYN(ingressDrop), "0200")), []brief{{
+			Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED",
+			Decode: "failed", Layer: "ethernet", SourceName: "web1",
+		}}},
+		{"not readable, tracked", with(newSYN(ingressDrop), "020000000009 020000000005 0800 40000028"), []brief{
+			func() brief {
+				b := ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"})
+				b.Decode, b.Layer = "failed", "ipv4"
+				return b
+			}(),
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r, _ := start(t, event.Options{})
+			r.HandlePacketIn("br0", tc.pi)
+			c := settle(t, r)
+			var got []brief
+			for _, e := range r.Query(event.Filter{}).Items {
+				got = append(got, briefOf(e))
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			unknown := int64(0)
+			if tc.want == nil {
+				unknown = 1
+			}
+			if c.PacketIns != 1 || c.Unknown != unknown || c.Accepted != int64(len(tc.want)) || c.Observed != c.Accepted {
+				t.Errorf("counters %+v", c)
+			}
+		})
+	}
+}
+
+// TestConservation overloads a recorder from several goroutines, with a queue far too short, losses reported from elsewhere and
+// faults in the lookups, while readers check the identity at any moment.
+func TestConservation(t *testing.T) {
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 1))
+			reg := prometheus.NewRegistry()
+			sink := &countingSink{refuseEvery: 7}
+			r, stop := start(t, event.Options{
+				QueueLen: 1 + rng.IntN(64), RingLen: 1 + rng.IntN(2000), LossEvery: time.Millisecond, Registry: reg, Sinks: []event.Sink{sink},
+			})
+			const producers, each = 4, 20_000
+			var packets, unknown, sides, metered atomic.Int64
+			var wg sync.WaitGroup
+			for p := range producers {
+				rng := rand.New(rand.NewPCG(seed, uint64(p)+10))
+				wg.Go(func() {
+					for range each {
+						var vs []event.VerdictSide
+						for range rng.IntN(3) {
+							vs = append(vs, event.VerdictSide{Direction: event.Egress, RuleID: uint32(1 + rng.IntN(3)), Drop: rng.IntN(4) == 0})
+						}
+						if rng.IntN(500) == 0 && len(vs) > 0 {
+							vs[0].RuleID = 9 // panics in the lookup
+						}
+						pi := newSYN(vs...)
+						pi.Data = pi.Data[:rng.IntN(len(pi.Data)+1)]
+						packets.Add(1)
+						if len(vs) == 0 {
+							unknown.Add(1)
+						}
+						for _, v := range vs {
+							sides.Add(1)
+							if v.Drop {
+								break
+							}
+						}
+						r.HandlePacketIn("br0", pi)
+						if rng.IntN(1000) == 0 {
+							n := int64(rng.IntN(100))
+							metered.Add(n)
+							r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", n)
+						}
+					}
+				})
+			}
+			check := make(chan struct{})
+			var checks int
+			wg2 := sync.WaitGroup{}
+			wg2.Go(func() {
+				for {
+					select {
+					case <-check:
+						return
+					default:
+					}
+					c := r.Counters()
+					if c.Observed != c.Accepted+c.Pending+lost(c) {
+						t.Errorf("observed %d, accepted %d, pending %d, lost %v", c.Observed, c.Accepted, c.Pending, c.Lost)
+						return
+					}
+					checks++
+					time.Sleep(100 * time.Microsecond)
+				}
+			})
+			wg.Wait()
+			close(check)
+			wg2.Wait()
+			stop()
+			r.HandlePacketIn("br0", newSYN(ingressDrop)) // too late: counted as well
+			packets.Add(1)
+			sides.Add(1)
+
+			c := r.Counters()
+			if c.PacketIns != packets.Load() || c.Unknown != unknown.Load() || c.Pending != 0 {
+				t.Errorf("%d packet-ins, %d unknown: %+v", packets.Load(), unknown.Load(), c)
+			}
+			told := sink.losses.Load() // loss events are events too
+			if want := sides.Load() + metered.Load() + told; c.Observed != want {
+				t.Errorf("observed %d, want %d", c.Observed, want)
+			}
+			if c.Observed != c.Accepted+lost(c) {
+				t.Errorf("observed %d, accepted %d, lost %v", c.Observed, c.Accepted, c.Lost)
+			}
+			if c.Lost["packet_in_meter"] != metered.Load() {
+				t.Errorf("metered %d, want %d", c.Lost["packet_in_meter"], metered.Load())
+			}
+			if got := sink.taken.Load() + sink.refused.Load(); got != c.Accepted || c.Lost["sink"] != sink.refused.Load() {
+				t.Errorf("sink got %d of %d accepted; refused %d, counted %d", got, c.Accepted, sink.refused.Load(), c.Lost["sink"])
+			}
+			if c.Lost["of_queue"] == 0 || c.Lost["decode"] == 0 || checks == 0 {
+				t.Errorf("nothing was tried: %d checks, %v", checks, c.Lost)
+			}
+			if c.RingEntries > c.RingCapacity {
+				t.Errorf("ring holds %d of %d", c.RingEntries, c.RingCapacity)
+			}
+			// What loss events told is what was counted, but for what was lost after the last of them.
+			if diff := c.Lost["of_queue"] - sink.toldOf("of_queue"); diff != 1 {
+				t.Errorf("%d of_queue losses not told, want only the one after the end", diff)
+			}
+			checkMetrics(t, reg, c)
+		})
+	}
+}
+
+// countingSink refuses some batches.
+type countingSink struct {
+	refuseEvery            int
+	batches                int
+	taken, refused, losses atomic.Int64
+	mu                     sync.Mutex
+	told                   map[string]int64
+	last                   int64
+	failed                 error
+}
+
+func (s *countingSink) Name() string { return "counting" }
+func (s *countingSink) Close() error { return s.failed }
+func (s *countingSink) toldOf(stage string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.told[stage]
+}
+
+func (s *countingSink) Append(batch []*event.Event) error {
+	for _, e := range batch {
+		if e.Event.Sequence <= s.last {
+			s.failed = fmt.Errorf("sequence %d after %d", e.Event.Sequence, s.last)
+		}
+		s.last = e.Event.Sequence
+		if l := e.Tapwall.Loss; l != nil {
+			s.losses.Add(1)
+			s.mu.Lock()
+			if s.told == nil {
+				s.told = make(map[string]int64)
+			}
+			s.told[l.Stage] += l.Count
+			s.mu.Unlock()
+		}
+	}
+	s.batches++
+	if s.batches%s.refuseEvery == 0 {
+		s.refused.Add(int64(len(batch)))
+		return fmt.Errorf("not now")
+	}
+	s.taken.Add(int64(len(batch)))
+	return nil
+}
+
+// checkMetrics compares what is scraped with the counters.
+func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for _, f := range families {
+		for _, m := range f.Metric {
+			key := f.GetName()
+			if key == "tapwall_lost_events_total" {
+				for _, l := range m.Label {
+					if l.GetName() == "stage" {
+						key += "/" + l.GetValue()
+					}
+				}
+			}
+			got[key] += int64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
+		}
+	}
+	want := map[string]int64{
+		"tapwall_events_total":                 c.Accepted,
+		"tapwall_packetin_received_total":      c.PacketIns,
+		"tapwall_packetin_meter_dropped_total": c.Lost["packet_in_meter"],
+		"tapwall_ring_entries":                 int64(c.RingEntries),
+		"tapwall_ring_capacity":                int64(c.RingCapacity),
+		"tapwall_stream_clients":               int64(c.Clients),
+		"tapwall_stream_gaps_total":            c.StreamGaps,
+	}
+	for stage, n := range c.Lost {
+		want["tapwall_lost_events_total/"+stage] = n
+	}
+	for _, n := range c.DecodeErrors {
+		want["tapwall_decode_errors_total"] += n
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("metrics (-want +got):\n%s", diff)
+	}
+}
+
+// TestHostilePackets sends 100,000 frames made of broken pieces, and the known malicious ones. All of them are counted and none of
+// them is lost; then a good one is decoded.
+func TestHostilePackets(t *testing.T) {
+	const eth4, eth6 = "020000000009 020000000005 0800 ", "020000000009 020000000005 86dd "
+	const v6 = "20010db8000000000000000000000001 20010db8000000000000000000000002 "
+	malicious := [][]byte{
+		frame(eth4 + "40000028000100004006 0000 0a000005 0a000009 9cac 1538 00000001 00000000 5002 ffff 0000 0000"),
+		frame(eth4 + "4f000028000100004006 0000 0a000005 0a000009 9cac 1538 00000001 00000000 5002 ffff 0000 0000"),
+		frame(eth6 + "60000000 0004 2b 40" + v6 + "06 02 00 01"),
+		frame(eth6 + "60000000 0008 00 40" + v6 + "06 ff 01 04 00 00 00 00"),
+		frame(eth6 + "60000000 0008 00 40" + v6 + "06 00 1e fe 00 00 00 00"),
+	}
+	sink := &countingSink{refuseEvery: 1 << 30}
+	r, stop := start(t, event.Options{Sinks: []event.Sink{sink}})
+	rng := rand.New(rand.NewPCG(3, 4))
+	const n = 100_000
+	for i := range n {
+		data := append([]byte(nil), malicious[i%len(malicious)]...)
+		if i >= 1000 { // the first ones as they are
+			if i%3 == 0 {
+				data = append([]byte(nil), syn...)
+			}
+			for range rng.IntN(8) {
+				data[rng.IntN(len(data))] = byte(rng.Uint32())
+			}
+			data = data[:rng.IntN(len(data)+1)]
+		}
+		pi := newSYN(ingressDrop)
+		pi.Data, pi.TotalLen = data, rng.IntN(3)*len(data)
+		if i%2 == 0 {
+			pi.CtState, pi.CtSrc, pi.CtDst = rng.Uint32(), netip.Addr{}, netip.Addr{}
+		}
+		r.HandlePacketIn("br0", pi)
+		if i%4096 == 0 {
+			settle(t, r) // the queue is not what is tested here
+		}
+	}
+	c := settle(t, r)
+	var bad int64
+	for _, x := range c.DecodeErrors {
+		bad += x
+	}
+	if c.PacketIns != n || c.Accepted != n || lost(c) != 0 {
+		t.Errorf("of %d packets: %+v", n, c)
+	}
+	if bad < n/2 || bad >= n {
+		t.Errorf("%d decode errors in %d packets", bad, n)
+	}
+	r.HandlePacketIn("br0", newSYN(ingressDrop))
+	settle(t, r)
+	last := r.Query(event.Filter{Limit: 1}).Items
+	if len(last) != 1 || last[0].Tapwall.Decode.Status != "ok" || last[0].Destination.Port != 5432 {
+		t.Errorf("the good packet afterwards: %+v", last)
+	}
+	stop()
+	if got := sink.taken.Load(); got != n+1 {
+		t.Errorf("the sink got %d events", got)
+	}
+}
+
+func TestHandlePacketInCopies(t *testing.T) {
+	r, _ := start(t, event.Options{})
+	data, sides := append([]byte(nil), syn...), []event.VerdictSide{ingressDrop}
+	pi := newSYN(sides...)
+	pi.Data = data
+	r.HandlePacketIn("br0", pi)
+	clear(data)
+	clear(sides)
+	settle(t, r)
+	e := r.Query(event.Filter{}).Items[0]
+	if e.Source.MAC != "02-00-00-00-00-05" || e.Rule.Name != "deny-all" {
+		t.Errorf("what the caller did afterwards shows: %+v %+v", e.Source, e.Rule)
+	}
+	pi.Data, pi.TotalLen = make([]byte, 9000), 0
+	copy(pi.Data, syn)
+	r.HandlePacketIn("br0", pi)
+	settle(t, r)
+	if got := r.Query(event.Filter{Limit: 1}).Items[0].Network.Bytes; got != 9000 {
+		t.Errorf("network.bytes is %d, want the length before the cut", got)
+	}
+}
+
+func TestHandlePacketInDoesNotAllocate(t *testing.T) {
+	r, err := event.NewRecorder(event.Options{QueueLen: 2000}) // not running: nothing else allocates
+	if err != nil {
+		t.Fatal(err)
+	}
+	pi := newSYN(egressAllow, ingressOK)
+	for range 2000 {
+		r.HandlePacketIn("br0", pi)
+	}
+	pi.Verdicts = []event.VerdictSide{ingressDrop}
+	r.HandlePacketIn("br0", pi)
+	if n := testing.AllocsPerRun(1000, func() { r.HandlePacketIn("br0", pi) }); n != 0 {
+		t.Errorf("%v allocations when the queue is full", n)
+	}
+	c := r.Counters()
+	if c.Pending != 4000 || c.Observed != c.Pending+lost(c) {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestLossEventsAreRare(t *testing.T) {
+	r, stop := start(t, event.Options{LossEvery: 50 * time.Millisecond})
+	begin := time.Now()
+	var n int64
+	for time.Since(begin) < 180*time.Millisecond {
+		r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", 3)
+		r.AddLoss(event.StageFileQueue, event.P1, "full", 1)
+		r.AddLoss(event.StageFileQueue, event.P0, "full", 1)
+		r.AddLoss(event.StageFileIO, event.P1, "write_failed", 0)
+		n++
+		time.Sleep(time.Millisecond)
+	}
+	stop()
+	limit := int(time.Since(begin)/(50*time.Millisecond)) + 1
+	count, sum := map[string]int{}, map[string]int64{}
+	for _, e := range r.Query(event.Filter{Limit: 1000}).Items {
+		l := e.Tapwall.Loss
+		key := l.Stage + "/" + l.Class
+		count[key]++
+		sum[key] += l.Count
+		if e.Event.Kind != "metric" || e.Event.Action != event.ActionLost || l.First.After(l.Last) || l.Last.After(e.Timestamp) {
+			t.Errorf("bad loss event %+v %+v", e.Event, l)
+		}
+	}
+	want := map[string]int64{"packet_in_meter/": 3 * n, "file_queue/P0": 2 * n}
+	if diff := cmp.Diff(want, sum); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	for k, c := range count {
+		if c > limit {
+			t.Errorf("%s: %d loss events, at most %d were due", k, c, limit)
+		}
+	}
+}
