@@ -23,20 +23,20 @@ func (r *reader) actions(depth int, nat **flow.NAT) []flow.Action {
 		return nil
 	}
 	var as []flow.Action
+	var e reader // declared here because it lives on the heap
 	for r.more() {
 		at := r.off
-		e := r.sized(2, 8, "action")
+		e = r.sized(2, 8, "action")
 		typ := e.u16("action type")
 		e.skip(2, "action length")
 		if r.st.err != nil {
 			return nil
 		}
 		var a flow.Action
-		switch {
-		case typ != actExperimenter:
-			a = e.standardAction(at, typ)
-		default:
+		if typ == actExperimenter {
 			a = e.vendorAction(at, depth, nat)
+		} else {
+			a = e.standardAction(at, typ)
 		}
 		if a != nil && r.st.err == nil {
 			as = append(as, a)
@@ -124,8 +124,7 @@ func (r *reader) vendorAction(at, depth int, nat **flow.NAT) flow.Action {
 		*nat = r.nat()
 		return nil
 	case nxController:
-		a := flow.Controller{MaxLen: r.u16("controller max_len"), ID: r.u16("controller id"), Reason: r.u8("controller reason")}
-		return a
+		return flow.Controller{MaxLen: r.u16("controller max_len"), ID: r.u16("controller id"), Reason: r.u8("controller reason")}
 	case nxController2:
 		return r.controller2()
 	case nxSample, nxSample2, nxSample3:

@@ -44,7 +44,7 @@ func Decode(b []byte) (Message, error) {
 	if h.Version != Version13 && h.Type > TypeEchoReply {
 		return nil, &ParseError{Msg: h.Type.String(), Field: "version " + strconv.Itoa(int(h.Version)), Err: ErrUnsupported}
 	}
-	m := r.message(h)
+	m := r.message(h, b)
 	if st.err != nil {
 		if pe, ok := st.err.(*ParseError); ok && pe.Msg == "" {
 			pe.Msg = h.Type.String()
@@ -54,8 +54,8 @@ func Decode(b []byte) (Message, error) {
 	return m, nil
 }
 
-// message reads the body of the message of header h.
-func (r *reader) message(h Header) Message {
+// message reads the body of the message msg of header h.
+func (r *reader) message(h Header, msg []byte) Message {
 	switch h.Type {
 	case TypeHello:
 		return r.hello(h)
@@ -75,7 +75,7 @@ func (r *reader) message(h Header) Message {
 		return &ConfigReply{Header: h, Flags: r.u16("flags"), MissSendLen: r.u16("miss_send_len")}
 	case TypePacketIn:
 		p := &PacketIn{}
-		r.packetIn(h, p)
+		r.packetIn(h, p, msg)
 		return p
 	case TypeFlowRemoved:
 		return r.flowRemoved(h)
@@ -94,7 +94,7 @@ func (r *reader) message(h Header) Message {
 		m.GenerationID = r.u64("generation_id")
 		return m
 	case TypeExperimenter:
-		return r.vendor(h)
+		return r.vendor(h, msg)
 	}
 	return &Unknown{Header: h, Body: r.rest()}
 }
@@ -164,12 +164,12 @@ func cString(b []byte) string {
 }
 
 // vendor reads an experimenter message.
-func (r *reader) vendor(h Header) Message {
+func (r *reader) vendor(h Header, msg []byte) Message {
 	vendor, subtype := r.u32("experimenter"), r.u32("exp_type")
 	switch {
 	case vendor == VendorNicira && subtype == nxtPacketIn2:
 		p := &PacketIn{}
-		r.packetIn2(h, p)
+		r.packetIn2(h, p, msg)
 		return p
 	case vendor == VendorONF && subtype == onfMonitorPaused, vendor == VendorNicira && subtype == nxtMonitorPaused:
 		return &MonitorPaused{Header: h}

@@ -31,27 +31,39 @@ func DecodePacketIn(p *PacketIn, b []byte) (ok bool, err error) {
 		r.failAt(2, "length", ErrLength)
 	case v2:
 		r.skip(8, "experimenter")
-		r.packetIn2(h, p)
+		r.packetIn2(h, p, b)
 	default:
-		r.packetIn(h, p)
+		r.packetIn(h, p, b)
 	}
 	return true, st.err
 }
 
-// packetIn reads OFPT_PACKET_IN (§7.4.1).
-func (r *reader) packetIn(h Header, p *PacketIn) {
+// restOf returns all that is left as a part of the whole message msg. It is rest without the result coming from r itself, so
+// that the compiler need not put r's state on the heap for the sake of a p that is there.
+func (r *reader) restOf(msg []byte) []byte {
+	lo := r.off
+	hi := lo + len(r.b)
+	if r.st.err != nil || hi > len(msg) {
+		return nil
+	}
+	r.b, r.off = nil, hi
+	return msg[lo:hi:hi]
+}
+
+// packetIn reads OFPT_PACKET_IN (§7.4.1) out of msg.
+func (r *reader) packetIn(h Header, p *PacketIn, msg []byte) {
 	*p = PacketIn{Header: h, Match: p.Match[:0]}
 	p.BufferID, p.TotalLen = r.u32("buffer_id"), uint32(r.u16("total_len"))
 	p.Reason, p.Table = PacketInReason(r.u8("reason")), r.u8("table_id")
 	p.Cookie = flow.Cookie(r.u64("cookie"))
 	p.Match = r.match(p.Match)
 	r.skip(2, "padding")
-	p.Data = r.rest()
+	p.Data = r.restOf(msg)
 	p.finish(r)
 }
 
-// packetIn2 reads the properties of NXT_PACKET_IN2; properties that are not known are skipped.
-func (r *reader) packetIn2(h Header, p *PacketIn) {
+// packetIn2 reads the properties of NXT_PACKET_IN2 out of msg; properties that are not known are skipped.
+func (r *reader) packetIn2(h Header, p *PacketIn, msg []byte) {
 	*p = PacketIn{Header: h, Extended: true, BufferID: NoBuffer, Match: p.Match[:0], Cookie: ^flow.Cookie(0)}
 	for r.more() {
 		typ, v := r.property()
@@ -60,7 +72,7 @@ func (r *reader) packetIn2(h Header, p *PacketIn) {
 		}
 		switch typ {
 		case pinPacket:
-			p.Data = v.rest()
+			p.Data = v.restOf(msg)
 		case pinFullLen:
 			p.TotalLen = v.u32("full_len")
 		case pinBufferID:
@@ -75,9 +87,9 @@ func (r *reader) packetIn2(h Header, p *PacketIn) {
 		case pinMetadata:
 			p.Match = v.oxms(p.Match[:0])
 		case pinUserData:
-			p.UserData = v.rest()
+			p.UserData = v.restOf(msg)
 		case pinContinuation:
-			p.Continuation = v.rest()
+			p.Continuation = v.restOf(msg)
 		}
 	}
 	p.finish(r)
