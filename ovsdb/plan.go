@@ -247,13 +247,16 @@ func (p *planner) removeOrphans() {
 				p.removed = append(p.removed, "mirror "+name+"/"+m.Name)
 			}
 		}
-		for _, portName := range slices.Sorted(maps.Keys(bridge.Ports)) {
-			port := bridge.Ports[portName]
-			if !madeForMirror(port) || used[portKey{name, portName}] {
-				continue
+		var orphans []string
+		for portName, port := range bridge.Ports {
+			if madeForMirror(port) && !used[portKey{name, portName}] {
+				orphans = append(orphans, portName)
 			}
+		}
+		slices.Sort(orphans)
+		for _, portName := range orphans {
 			e := p.edit(name)
-			e.delPorts = append(e.delPorts, port.UUID)
+			e.delPorts = append(e.delPorts, bridge.Ports[portName].UUID)
 			p.removed = append(p.removed, "port "+name+"/"+portName)
 		}
 	}

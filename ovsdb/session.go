@@ -206,7 +206,7 @@ const maxTorn = 200
 // follow publishes a snapshot after each burst of changes until the session ends, and returns why it did.
 func (s *session) follow(b *builder) error {
 	torn := 0
-	pause := s.c.opts.Coalesce
+	var earliest time.Time
 	for {
 		select {
 		case <-s.dirty:
@@ -214,7 +214,7 @@ func (s *session) follow(b *builder) error {
 			return context.Cause(s.ctx)
 		}
 		select {
-		case <-time.After(pause):
+		case <-time.After(max(s.c.opts.Coalesce, time.Until(earliest))):
 		case <-s.ctx.Done():
 			return context.Cause(s.ctx)
 		}
@@ -226,7 +226,7 @@ func (s *session) follow(b *builder) error {
 		start := time.Now()
 		err := s.update(b)
 		// A database that changes without end gets half of the time, not all of it.
-		pause = max(s.c.opts.Coalesce, time.Since(start))
+		earliest = time.Now().Add(time.Since(start))
 		switch {
 		case err == nil:
 			torn = 0
