@@ -8,7 +8,7 @@ func (m Match) String() string { return string(m.append(nil)) }
 // depend on each other (see match_format in Open vSwitch), so this is a list of steps rather than a loop over the terms.
 type matchPrinter struct {
 	m    Match
-	done [numFields]bool
+	done [256]bool // by any FieldID, valid or not
 	dst  []byte
 }
 

@@ -72,9 +72,8 @@ func (m Match) isNormal() bool {
 // reg0..reg3.
 type regs struct{ value, mask [16]uint32 }
 
-// gather adds all register terms of m; where two disagree the first stays. It reports whether all agreed.
-func (r *regs) gather(m Match) (agree bool) {
-	agree = true
+// gather adds all register terms of m; where two disagree the first stays. It returns the last one that disagreed, or 0.
+func (r *regs) gather(m Match) (odd FieldID) {
 	for _, t := range m {
 		words, first := 0, 0
 		switch f := t.Field; {
@@ -90,13 +89,13 @@ func (r *regs) gather(m Match) (agree bool) {
 			v, mask := uint32(t.Value.Shr(shift).Lo), uint32(t.Mask.Shr(shift).Lo)
 			n := first + i
 			if (v^r.value[n])&mask&r.mask[n] != 0 {
-				agree = false
+				odd = t.Field
 			}
 			r.value[n] |= v & mask &^ r.mask[n]
 			r.mask[n] |= mask
 		}
 	}
-	return agree
+	return odd
 }
 
 // Equal reports whether m and o have the same normal form. It does not allocate for matches in normal form.

@@ -13,6 +13,8 @@ var (
 	// ErrInvalid is a flow, match or action that no switch would take: a prerequisite is missing, a mask or value is
 	// wider than its field, instructions are out of order.
 	ErrInvalid = errors.New("flow: invalid")
+
+	errHexBytes = errors.New("bytes are pairs of hexadecimal digits: 01.02.ff")
 )
 
 // A ParseError says where in the text something is wrong. errors.Is matches ErrSyntax or ErrInvalid.

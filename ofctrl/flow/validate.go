@@ -37,8 +37,8 @@ func (m Match) validate() (FieldID, error) {
 		last = f
 	}
 	var r regs
-	if !r.gather(m) {
-		return Reg0, invalidf("registers and wider registers contradict each other")
+	if f := r.gather(m); f != 0 {
+		return f, invalidf("%s contradicts a register that it overlays", f)
 	}
 	if t, ok := m.Get(VlanTCI); ok {
 		_, vid := m.Get(VlanVID)

@@ -5,11 +5,20 @@ package flow
 // The error matches ErrInvalid. What actions ask of the packet (set_field->tcp_dst needs tcp) is left to the switch,
 // because earlier actions may change it.
 func (f Flow) Validate() error {
-	if err := f.Match.Validate(); err != nil {
+	if _, err := f.validateMatch(); err != nil {
 		return err
 	}
 	_, err := f.validateActions()
 	return err
+}
+
+func (f Flow) validateMatch() (FieldID, error) {
+	for _, id := range [...]FieldID{RecircID, DpHash} {
+		if _, ok := f.Match.Get(id); ok {
+			return id, invalidf("flows that match %s belong to the switch", id)
+		}
+	}
+	return f.Match.validate()
 }
 
 func (f Flow) validateActions() (int, error) {
@@ -52,7 +61,7 @@ func validateNested(actions []Action, where place, depth int) (int, error) {
 	if depth > maxNesting {
 		return 0, invalidf("actions are nested deeper than %d", maxNesting)
 	}
-	rank, conjunctions, others := 0, 0, 0
+	rank, conjunctions, others := -1, 0, 0
 	for i, a := range actions {
 		r := instructionRank(a)
 		switch {
@@ -106,10 +115,8 @@ func instructionRank(a Action) int {
 }
 
 func validateAction(a Action, where place, depth int) error {
-	if where == inExec {
-		if err := validateExec(a); err != nil {
-			return err
-		}
+	if err := validateCTFields(a, where); err != nil {
+		return err
 	}
 	switch a := a.(type) {
 	case Output:
@@ -222,6 +229,8 @@ func (a SetField) validate() error {
 		return invalidf("set_field of %s: value and mask must fit into %d bits and each other", a.Field, a.Field.Bits())
 	case a.Mask != all && !a.Field.Maskable():
 		return invalidf("%s cannot be masked", a.Field)
+	case a.Field == VlanVID && a.Value.Lo&tciPresent == 0:
+		return invalidf("set_field of vlan_vid must set the present bit 0x1000")
 	}
 	if why := (Term{a.Field, a.Value, a.Mask}).impossible(); why != "" {
 		return invalidf("%s", why)
@@ -289,7 +298,8 @@ func (a CT) validate(depth int) error {
 	return err
 }
 
-func validateExec(a Action) error {
+// validateCTFields holds the rule that ct_mark and ct_label change in ct(exec(…)), and that nothing else does there.
+func validateCTFields(a Action, where place) error {
 	var dst FieldID
 	switch a := a.(type) {
 	case SetField:
@@ -298,11 +308,15 @@ func validateExec(a Action) error {
 		dst = a.Dst.Field
 	case Move:
 		dst = a.Dst.Field
-	default:
-		return invalidf("%s cannot stand in ct(exec(…))", a)
+	case Pop:
+		dst = a.Dst.Field
 	}
-	if dst != CtMark && dst != CtLabel {
-		return invalidf("ct(exec(…)) writes ct_mark and ct_label only, not %s", dst)
+	_, pop := a.(Pop)
+	switch isCT := dst == CtMark || dst == CtLabel; {
+	case where == inExec && (!isCT || pop):
+		return invalidf("%s cannot stand in ct(exec(…)): only changes of ct_mark and ct_label can", a)
+	case where != inExec && isCT:
+		return invalidf("%s changes only in ct(exec(…))", dst)
 	}
 	return nil
 }
