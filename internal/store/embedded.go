@@ -67,6 +67,9 @@ func (s *Store) embed(ctx context.Context, o Options) (err error) {
 	if _, err := os.Stat(filepath.Join(dir, "member")); errors.Is(err, fs.ErrNotExist) {
 		extra = newMemberBytes
 	}
+	if err := inspect(dir); err != nil {
+		return startError(o.DataDir, err)
+	}
 	if err := sp.need(extra); err != nil {
 		return err
 	}
@@ -120,6 +123,8 @@ func (m *member) start(ctx context.Context, dir string, o Options) error {
 	var r result
 	select {
 	case r = <-done:
+	case <-m.failed: // maybe in another goroutine, for which the one above waits for ever
+		r.err = m.err()
 	case <-ctx.Done():
 		return &unavailable{text: "the embedded etcd did not start in time", cause: ctx.Err()}
 	}
@@ -150,8 +155,7 @@ func startError(dir string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("store: %s: %w", dir, err)
 	}
-	return fmt.Errorf("store: %w: etcd cannot use %s: %v; nothing in it was changed: restore it from a backup, or move it away to start empty",
-		ErrDamaged, filepath.Join(dir, memberDir), err)
+	return fmt.Errorf("store: %w: %s: %v; restore %s from a backup, or move it away to start empty", ErrDamaged, dir, err, filepath.Join(dir, memberDir))
 }
 
 // config is that of a single member which nobody else ever talks to.

@@ -23,7 +23,7 @@ import (
 var (
 	// ErrLocked means that another process (or another Store of this one) holds the lock; LockedError names it.
 	ErrLocked = errors.New("in use by another tapwall")
-	// ErrDamaged means that etcd refused the data directory. Nothing in it was deleted or repaired by tapwall.
+	// ErrDamaged means that the files of the embedded store cannot be trusted. They were left as they are.
 	ErrDamaged = errors.New("the data directory is damaged")
 	// ErrNoSpace accompanies api.ErrUnavailable where the disk, or the quota of the database, is full.
 	ErrNoSpace = errors.New("no space left")
@@ -131,7 +131,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.probe(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("store: %w", err), s.Close())
+		return nil, errors.Join(err, s.Close())
 	}
 	run, cancelRun := context.WithCancel(context.Background())
 	s.cancel = cancelRun
