@@ -21,7 +21,7 @@ const (
 func (c *Conn) read() {
 	r := bufio.NewReaderSize(c.nc, 2*(maxMessage+1))
 	for {
-		b, err := next(r)
+		b, err := next(r, c.greeted)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				err = fmt.Errorf("closed by the switch: %w", io.ErrUnexpectedEOF)
@@ -42,10 +42,14 @@ func (c *Conn) read() {
 }
 
 // next returns one whole message, which stays in r's buffer until it is discarded.
-func next(r *bufio.Reader) ([]byte, error) {
+func next(r *bufio.Reader, greeted bool) ([]byte, error) {
 	head, err := r.Peek(headerLen)
 	if err != nil {
 		return nil, err
+	}
+	if t := ofp.Type(head[1]); !greeted && t > ofp.TypeEchoReply {
+		// Perhaps no OpenFlow at all, whose length would make us wait for more.
+		return nil, fmt.Errorf("%v instead of a hello: %w", t, ErrProtocol)
 	}
 	n := int(binary.BigEndian.Uint16(head[2:]))
 	if n < headerLen {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -278,15 +279,17 @@ func (o *OVS) spawn(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// await waits until something listens at path: the socket's file is there a moment before.
 func (o *OVS) await(path string) {
 	o.t.Helper()
 	for range 2000 {
-		if _, err := os.Stat(path); err == nil {
+		if c, err := net.Dial("unix", path); err == nil {
+			c.Close()
 			return
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	o.t.Fatalf("%s did not appear within 10 s", path)
+	o.t.Fatalf("nothing listens at %s after 10 s", path)
 }
 
 func kill(cmd **exec.Cmd) {
