@@ -187,6 +187,10 @@ func TestConservation(t *testing.T) {
 			})
 			const producers, each = 4, 20_000
 			var packets, unknown, sides, metered atomic.Int64
+			r.HandlePacketIn("br0", newSYN(event.VerdictSide{Direction: event.Egress, RuleID: 9})) // panics in the lookup
+			packets.Add(1)
+			sides.Add(1)
+			settle(t, r)
 			var wg sync.WaitGroup
 			for p := range producers {
 				rng := rand.New(rand.NewPCG(seed, uint64(p)+10))
@@ -197,7 +201,7 @@ func TestConservation(t *testing.T) {
 							vs = append(vs, event.VerdictSide{Direction: event.Egress, RuleID: uint32(1 + rng.IntN(3)), Drop: rng.IntN(4) == 0})
 						}
 						if rng.IntN(500) == 0 && len(vs) > 0 {
-							vs[0].RuleID = 9 // panics in the lookup
+							vs[0].RuleID = 9
 						}
 						pi := newSYN(vs...)
 						pi.Data = pi.Data[:rng.IntN(len(pi.Data)+1)]
