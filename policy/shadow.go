@@ -3,9 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Shadowed returns a WarnShadowed for every rule that can never match because one rule before it, in the order of Evaluate, covers it:
@@ -17,31 +15,49 @@ import (
 // whom that selects now. Rules of equal rank do not shadow each other: they say the same. A covered rule is named once, with the first
 // rule that covers it.
 func Shadowed(changed *Policy, s *Set) []Warning {
-	x := newCoverIndex(s)
-	mine := x.policy(changed)
-	all := []*coverPolicy{mine}
+	x := &coverIndex{set: s}
+	mine := newCoverPolicy(changed)
+	others := make([]coverPolicy, 0, len(s.Policies))
 	for _, p := range s.Policies {
 		if p.Name != changed.Name {
-			all = append(all, x.policy(p))
+			others = append(others, newCoverPolicy(p))
+		}
+	}
+	x.selected(&mine) // first, for the sake of subjectsCover
+	above, below := []relation{{policy: &mine}}, []relation(nil)
+	for i := range others {
+		q := &others[i]
+		if rel, ok := x.relate(q, &mine); ok {
+			above = append(above, rel)
+		}
+		if rel, ok := x.relate(&mine, q); ok {
+			below = append(below, relation{policy: q, now: rel.now})
 		}
 	}
 	var out []Warning
 	for _, d := range [...]Direction{Ingress, Egress} {
 		for i := range changed.Rules(d) {
-			if by, ok := x.firstCover(d, mine, i, all); ok {
-				out = append(out, by.warning(mine, &changed.Rules(d)[i]))
+			if by, ok := x.firstCover(d, &mine, i, above); ok {
+				out = append(out, by.warning(&mine, &changed.Rules(d)[i]))
 			}
 		}
-		for _, o := range all[1:] {
-			for i := range o.Rules(d) {
-				if by, ok := x.firstCover(d, o, i, all[:1]); ok {
-					out = append(out, by.warning(o, &o.Rules(d)[i]))
+		for _, o := range below {
+			self := []relation{{policy: &mine, now: o.now}}
+			for i := range o.policy.Rules(d) {
+				if by, ok := x.firstCover(d, o.policy, i, self); ok {
+					out = append(out, by.warning(o.policy, &o.policy.Rules(d)[i]))
 				}
 			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Warning) int { return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule)) })
 	return out
+}
+
+// relation is a policy that applies to everybody that another one applies to.
+type relation struct {
+	policy *coverPolicy
+	now    bool // only as far as the endpoints known now go
 }
 
 // cover is a rule that covers another one.
@@ -90,26 +106,32 @@ func (c cover) outrank(p *coverPolicy) string {
 	return fmt.Sprintf("%s a smaller priority than %d", who, c.policy.EffectivePriority())
 }
 
-// coverIndex holds what is derived from a Set, each part when it is first needed: most pairs differ in rank or services already.
+// coverIndex holds what is derived from a Set, each part when it is first needed.
 type coverIndex struct {
 	set     *Set
 	byLabel map[[2]string][]*Workload // nil until needed
+	scans   int                       // how often all workloads were looked at instead
 }
 
-func newCoverIndex(s *Set) *coverIndex { return &coverIndex{set: s} }
+// manyScans is from when on the index by label is cheaper than another scan.
+const manyScans = 4
 
-// coverPolicy is a policy with what was derived of it so far.
+// coverPolicy is a policy with what was derived of it so far. Most pairs of policies differ in rank or endpoints, so that their rules are
+// never looked at.
 type coverPolicy struct {
 	*Policy
-	rules    map[Direction][]coverRule
-	selected []*Workload // whom appliesTo selects now
-	resolved bool
-	keys     []Selector // appliesTo with groups replaced by their members
+	level    Rank // of the policy's deny rules, which come first
+	denies   bool
+	allows   bool
+	ingress  []coverRule // nil until needed
+	egress   []coverRule
+	subjects []Selector // appliesTo with groups replaced by their members
+	selected []*Workload
 	expanded bool
+	resolved bool
 }
 
 type coverRule struct {
-	rank     Rank
 	peers    *peerSet
 	services []coverService
 	parsed   bool
@@ -120,221 +142,96 @@ type coverService struct {
 	ports []PortRange // nil = all
 }
 
-func (x *coverIndex) policy(p *Policy) *coverPolicy {
-	c := &coverPolicy{Policy: p, rules: make(map[Direction][]coverRule, 2)}
+func newCoverPolicy(p *Policy) coverPolicy {
+	c := coverPolicy{Policy: p, level: Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority()}}
 	for _, d := range [...]Direction{Ingress, Egress} {
 		rules := p.Rules(d)
-		out := make([]coverRule, len(rules))
 		for i := range rules {
-			out[i].rank = RankOf(p, &rules[i])
+			c.allows = c.allows || rules[i].Action == Allow
+			c.denies = c.denies || rules[i].Action != Allow
 		}
-		c.rules[d] = out
 	}
 	return c
 }
 
+func (p *coverPolicy) rule(d Direction, i int) *coverRule {
+	rules := &p.ingress
+	if d == Egress {
+		rules = &p.egress
+	}
+	if *rules == nil {
+		*rules = make([]coverRule, len(p.Rules(d)))
+	}
+	return &(*rules)[i]
+}
+
+// relate reports whether a rule of high may cover one of low: one of them ranks before, and high applies to whom low applies to.
+func (x *coverIndex) relate(high, low *coverPolicy) (relation, bool) {
+	switch c := high.level.Compare(low.level); {
+	case c > 0, c == 0 && !(high.denies && low.allows):
+		return relation{}, false
+	}
+	ok, now := x.subjectsCover(high, low)
+	return relation{high, now}, ok
+}
+
 // firstCover finds the first rule, in the order of Evaluate, that covers rule i of p.
-func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []*coverPolicy) (cover, bool) {
-	low := &p.rules[d][i]
+func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relation) (cover, bool) {
+	low := RankOf(p.Policy, &p.Rules(d)[i])
 	var best cover
 	var bestRank Rank
 	for _, q := range by {
-		for j := range q.rules[d] {
-			high := &q.rules[d][j]
-			if high.rank.Compare(low.rank) >= 0 {
+		rules := q.policy.Rules(d)
+		for j := range rules {
+			high := RankOf(q.policy.Policy, &rules[j])
+			if high.Compare(low) >= 0 {
 				continue
 			}
-			rule := &q.Rules(d)[j]
-			if best.rule != nil && cmp.Or(bestRank.Compare(high.rank), cmp.Compare(best.policy.Name, q.Name), cmp.Compare(best.rule.Name, rule.Name)) <= 0 {
+			if best.rule != nil && cmp.Or(bestRank.Compare(high), cmp.Compare(best.policy.Name, q.policy.Name), cmp.Compare(best.rule.Name, rules[j].Name)) <= 0 {
 				continue
 			}
-			if !x.servicesCover(q, d, j, p, i) || !x.peersCover(q, d, j, p, i) {
-				continue
-			}
-			if ok, now := x.subjectsCover(q, p); ok {
-				best, bestRank = cover{d, q, rule, now}, high.rank
+			if x.servicesCover(q.policy, d, j, p, i) && x.peersCover(q.policy, d, j, p, i) {
+				best, bestRank = cover{d, q.policy, &rules[j], q.now}, high
 			}
 		}
 	}
 	return best, best.rule != nil
 }
 
-func (p *coverPolicy) services(d Direction, i int) []coverService {
-	r := &p.rules[d][i]
-	if !r.parsed {
-		r.parsed = true
-		for _, s := range p.Rules(d)[i].Services {
-			if proto, ports, err := ParseService(s); err == nil {
-				r.services = append(r.services, coverService{proto, ports})
-			}
-		}
-	}
-	return r.services
-}
-
-func (x *coverIndex) servicesCover(q *coverPolicy, d Direction, j int, p *coverPolicy, i int) bool {
-	if len(q.Rules(d)[j].Services) == 0 {
-		return true
-	}
-	if len(p.Rules(d)[i].Services) == 0 {
-		return false
-	}
-	high := q.services(d, j)
-	return !slices.ContainsFunc(p.services(d, i), func(low coverService) bool {
-		return !slices.ContainsFunc(high, func(h coverService) bool { return h.covers(low) })
-	})
-}
-
-func (h coverService) covers(low coverService) bool {
-	switch {
-	case h.proto != low.proto:
-		return false
-	case h.ports == nil:
-		return true
-	case low.ports == nil:
-		return false
-	}
-	return !slices.ContainsFunc(low.ports, func(l PortRange) bool {
-		return !slices.ContainsFunc(h.ports, func(r PortRange) bool { return r.Lo <= l.Lo && l.Hi <= r.Hi })
-	})
-}
-
-// peerSet is the peers of a rule, groups replaced by their members.
-type peerSet struct {
-	any       bool
-	world     bool
-	prefixes  []netip.Prefix // sorted, none inside another
-	selectors []Selector
-}
-
-func (x *coverIndex) peers(p *coverPolicy, d Direction, i int) *peerSet {
-	r := &p.rules[d][i]
-	if r.peers != nil {
-		return r.peers
-	}
-	set := &peerSet{any: len(p.Rules(d)[i].Peers(d)) == 0}
-	r.peers = set
-	for _, s := range x.expand(p.Rules(d)[i].Peers(d)) {
-		switch s.Kind() {
-		case SelectEntity:
-			set.any = set.any || s.Entity == EntityAny
-			set.world = set.world || s.Entity == EntityWorld
-		case SelectCIDR:
-			if prefixes, err := s.Prefixes(); err == nil {
-				set.prefixes = append(set.prefixes, prefixes...)
-			}
-		default:
-			set.selectors = append(set.selectors, s)
-		}
-	}
-	set.prefixes = outermost(set.prefixes)
-	if len(set.prefixes) == 2 && set.prefixes[0].Bits() == 0 && set.prefixes[1].Bits() == 0 {
-		set.any = true // 0.0.0.0/0 and ::/0
-	}
-	return set
-}
-
-// expand replaces groups by their members; an unknown group has none.
-func (x *coverIndex) expand(ss []Selector) []Selector {
-	var out []Selector
-	for _, s := range ss {
-		if s.Group == "" {
-			out = append(out, s)
-		} else if g := x.set.Groups[s.Group]; g != nil {
-			out = append(out, g.Spec.Members...)
-		}
-	}
-	return out
-}
-
-// outermost sorts prefixes and drops those inside others.
-func outermost(ps []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(ps, netip.Prefix.Compare)
-	var out []netip.Prefix
-	for _, p := range ps {
-		if !within(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// within reports whether one of the prefixes, sorted and disjoint, contains p: it can only be the last that begins at or before p.
-func within(ps []netip.Prefix, p netip.Prefix) bool {
-	n, _ := slices.BinarySearchFunc(ps, p, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return -1 // equal beginnings count as before
-	})
-	return n > 0 && ps[n-1].Bits() <= p.Bits() && ps[n-1].Contains(p.Addr())
-}
-
-func (x *coverIndex) peersCover(q *coverPolicy, d Direction, j int, p *coverPolicy, i int) bool {
-	high := x.peers(q, d, j)
-	if high.any {
-		return true
-	}
-	low := x.peers(p, d, i)
-	switch {
-	case low.any, low.world && !high.world:
-		return false
-	case len(low.prefixes) == 0 && len(low.selectors) == 0 && !low.world:
-		return false // selects nobody (yet): nothing to say
-	}
-	for _, pre := range low.prefixes {
-		if !within(high.prefixes, pre) {
-			return false
-		}
-	}
-	return selectorsCover(high.selectors, low.selectors)
-}
-
-// selectorsCover reports whether each of low is included in one of high.
-func selectorsCover(high, low []Selector) bool {
-	return !slices.ContainsFunc(low, func(l Selector) bool {
-		return !slices.ContainsFunc(high, func(h Selector) bool { return selectorCovers(&h, &l) })
-	})
-}
-
-// selectorCovers reports whether whoever l selects, h selects too: equal ones, and labels that ask for less.
-func selectorCovers(h, l *Selector) bool {
-	k := h.Kind()
-	if k != l.Kind() || k == "" {
-		return false
-	}
-	if k != SelectLabels {
-		return k == SelectMAC && strings.EqualFold(h.MAC, l.MAC) || h.String() == l.String()
-	}
-	for key, v := range h.Labels {
-		if have, ok := l.Labels[key]; !ok || have != v {
-			return false
-		}
-	}
-	return len(h.Labels) > 0
-}
+// fewSelected is up to how many endpoints are asked one by one whether another policy selects them too.
+const fewSelected = 32
 
 // subjectsCover reports whether q applies to everybody that p applies to: by the selectors, or (now) by whom they select at present.
 func (x *coverIndex) subjectsCover(q, p *coverPolicy) (ok, now bool) {
-	if q == p {
+	if low := x.subjectsOf(p); len(low) > 0 && selectorsCover(x.subjectsOf(q), low) {
 		return true, false
 	}
-	low := x.subjects(p)
-	if len(low) > 0 && selectorsCover(x.subjects(q), low) {
-		return true, false
-	}
-	selected := x.selected(p)
-	if len(selected) == 0 {
+	// Most pairs have no endpoint in common. Where q was resolved already and selects few, that is cheap to see.
+	if q.resolved && len(q.selected) <= fewSelected && !slices.ContainsFunc(q.selected, func(w *Workload) bool { return x.selects(p, w) }) {
 		return false, false
 	}
-	return !slices.ContainsFunc(selected, func(w *Workload) bool { return !AnyMatches(q.Spec.AppliesTo, x.set.Groups, w) }), true
+	selected := x.selected(p)
+	return len(selected) > 0 && !slices.ContainsFunc(selected, func(w *Workload) bool { return !x.selects(q, w) }), true
 }
 
-func (x *coverIndex) subjects(p *coverPolicy) []Selector {
-	if !p.expanded {
-		p.expanded, p.keys = true, x.expand(p.Spec.AppliesTo)
+func (x *coverIndex) selects(p *coverPolicy, w *Workload) bool {
+	subjects := x.subjectsOf(p)
+	for i := range subjects {
+		if subjects[i].MatchesWorkload(w) {
+			return true
+		}
 	}
-	return p.keys
+	return false
+}
+
+func (x *coverIndex) subjectsOf(p *coverPolicy) []Selector {
+	if !p.expanded {
+		p.expanded, p.subjects = true, p.Spec.AppliesTo
+		if slices.ContainsFunc(p.subjects, func(s Selector) bool { return s.Group != "" }) {
+			p.subjects = x.expand(p.subjects)
+		}
+	}
+	return p.subjects
 }
 
 // selected lists the workloads of this host that p applies to.
@@ -344,7 +241,7 @@ func (x *coverIndex) selected(p *coverPolicy) []*Workload {
 	}
 	p.resolved = true
 	seen := make(map[*Workload]bool)
-	for _, s := range x.subjects(p) {
+	for _, s := range x.subjectsOf(p) {
 		for _, w := range x.candidates(&s) {
 			if !w.Remote && !seen[w] && s.MatchesWorkload(w) {
 				seen[w] = true
@@ -357,16 +254,16 @@ func (x *coverIndex) selected(p *coverPolicy) []*Workload {
 
 // candidates narrows the workloads by one label pair, so that a thousand policies by labels do not each look at every workload.
 func (x *coverIndex) candidates(s *Selector) []*Workload {
+	if x.scans++; len(s.Labels) == 0 || x.scans <= manyScans {
+		return x.set.Workloads
+	}
 	if x.byLabel == nil {
-		x.byLabel = make(map[[2]string][]*Workload)
+		x.byLabel = make(map[[2]string][]*Workload, 2*len(x.set.Workloads))
 		for _, w := range x.set.Workloads {
 			for k, v := range w.Labels {
 				x.byLabel[[2]string{k, v}] = append(x.byLabel[[2]string{k, v}], w)
 			}
 		}
-	}
-	if len(s.Labels) == 0 {
-		return x.set.Workloads
 	}
 	best, found := []*Workload(nil), false
 	for k, v := range s.Labels {

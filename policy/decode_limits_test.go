@@ -1,0 +1,88 @@
+package policy_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Small texts that ask for much. The time is not asserted; a bound that does not hold shows as a test that does not end or a stack overflow.
+func TestDecodeBombs(t *testing.T) {
+	const many = 100_000
+	rep := strings.Repeat
+	laughs := "a0: &a0 [" + rep("x,", 99) + "x]\n"
+	for i := 1; i <= 9; i++ {
+		laughs += fmt.Sprintf("a%d: &a%d [%s*a%d]\n", i, i, rep(fmt.Sprintf("*a%d,", i-1), 99), i-1)
+	}
+	var keys strings.Builder
+	for i := range many {
+		fmt.Fprintf(&keys, "k%d: 1\n", i)
+	}
+	tests := map[string]string{
+		"lists in lists":     rep("[", many),
+		"maps in maps":       rep("{a: ", many),
+		"closed lists":       rep("[", many) + rep("]", many),
+		"dashes":             rep("- ", many),
+		"question marks":     rep("? ", many),
+		"colons":             rep(": ", many),
+		"tags":               "a: " + rep("!!str ", many) + "x",
+		"anchors":            "a: " + rep("&a ", many) + "x",
+		"anchors and tags":   "a: " + rep("&a !!str ", many) + "x",
+		"keys in one map":    keys.String(),
+		"keys in a flow map": "{" + strings.ReplaceAll(keys.String(), "\n", ",") + "}",
+		"indentation": func() string {
+			var b strings.Builder
+			for i := range 1000 {
+				b.WriteString(rep(" ", i) + "a:\n")
+			}
+			return b.String()
+		}(),
+		"billion laughs":       laughs,
+		"unfinished quote":     `a: "` + rep("x\n", many),
+		"nested braces in '?'": rep("? {", many),
+	}
+	for name, text := range tests {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.DecodeYAML(strings.NewReader(text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) {
+				t.Fatalf("error %v, want faults", err)
+			}
+			if len(faults) > 2 {
+				t.Errorf("%d faults: %v", len(faults), faults)
+			}
+		})
+	}
+	for name, text := range map[string]string{
+		"JSON lists in lists": rep("[", many),
+		"JSON maps in maps":   rep(`{"a":`, many),
+		"JSON keys":           "{" + rep(`"a":1,`, many) + `"a":1}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.DecodeJSON(strings.NewReader(text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Code != policy.CodeTooLarge {
+				t.Fatalf("error %v, want one fault TOO_LARGE", err)
+			}
+		})
+	}
+	t.Run("many documents", func(t *testing.T) {
+		docs, err := policy.DecodeYAML(strings.NewReader(rep("---\nkind: Group\nname: g\nspec: {members: []}\n", 20_000)))
+		if err != nil || len(docs) != 20_000 {
+			t.Fatalf("%d documents, %v", len(docs), err)
+		}
+	})
+	t.Run("many faults", func(t *testing.T) {
+		_, err := policy.Load(strings.NewReader("kind: Group\nname: g\nspec: {members: [" + rep("{vlan: 0},", 5000) + "]}"))
+		var faults policy.Faults
+		if !errors.As(err, &faults) || len(faults) != 1001 {
+			t.Fatalf("%d faults, want 1000 and one that says that there are more", len(faults))
+		}
+		if last := faults[1000]; last.Code != policy.CodeTooLarge {
+			t.Errorf("the last fault is %v", last)
+		}
+	})
+}
