@@ -24,7 +24,8 @@ type (
 		MaxLen uint16
 	}
 	// Controller is NXAST_CONTROLLER or, when it needs to be, NXAST_CONTROLLER2. MeterID 0 means none: the meter limits
-	// the copy, never the packet. MaxLen 0xffff = whole packet.
+	// the copy, never the packet. MaxLen WholePacket = all of it. Reason is what the packet-in will say; the usual one is
+	// ReasonAction, which is not the zero value.
 	Controller struct {
 		MaxLen   uint16
 		ID       uint16
@@ -68,7 +69,7 @@ type (
 		Table uint8
 		CT    bool
 	}
-	// CT is the ct action. Table is 0xff (NoTable) when the packet is not recirculated. Zone is used when ZoneSrc is the zero
+	// CT is the ct action. Table is NoTable (not 0, which is a table) when the packet is not recirculated. Zone is used when ZoneSrc is the zero
 	// SubField. Exec runs on the connection: SetField, Load and Move on ct_mark and ct_label only.
 	CT struct {
 		Commit, Force bool
@@ -104,8 +105,6 @@ type (
 	}
 	// Note carries bytes without effect.
 	Note struct{ Data string }
-	// Drop is the explicit absence of actions; it never goes on the wire.
-
 	// Meter (instruction) passes the packet through meter ID; ovs-ofctl prints it first.
 	Meter struct{ ID uint32 }
 	// ClearActions (instruction) empties the action set.

@@ -1,7 +1,5 @@
 package flow
 
-import "strings"
-
 // Valid reports whether f is one of the constants of this package.
 func (f FieldID) Valid() bool { return f > 0 && f < numFields }
 
@@ -90,9 +88,4 @@ func (s SubField) append(dst []byte) []byte {
 // valid reports whether s lies within its field.
 func (s SubField) valid() bool {
 	return s.Field.Valid() && s.Bits > 0 && int(s.Ofs)+int(s.Bits) <= s.Field.SubBits()
-}
-
-// hasPrefixFold reports whether s starts with the lower-case prefix, whatever the case of s.
-func hasPrefixFold(s, prefix string) bool {
-	return len(s) >= len(prefix) && strings.EqualFold(s[:len(prefix)], prefix)
 }

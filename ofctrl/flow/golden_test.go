@@ -254,7 +254,7 @@ func goldenHeaders() []headerRow {
 		{flow.Flow{Priority: p}, "actions=drop"},
 		{flow.Flow{Priority: 0}, "priority=0 actions=drop"},
 		{flow.Flow{Priority: 65535, Table: 253, Cookie: 0xffffffffffffff12}, "cookie=0xffffffffffffff12, table=253, priority=65535 actions=drop"},
-		{flow.Flow{Priority: p, Cookie: 1, Match: match(term(flow.InPort, 1))}, "cookie=0x1, in_port=1 actions=drop"},
+		{flow.Flow{Priority: p, Table: 5, Cookie: 1, Match: match(term(flow.InPort, 1))}, "cookie=0x1, table=5, in_port=1 actions=drop"},
 		{flow.Flow{Priority: 9, Table: 2, IdleTimeout: 100, HardTimeout: 65535}, "table=2, idle_timeout=100, hard_timeout=65535, priority=9 actions=drop"},
 		{flow.Flow{Priority: p, Table: 3, IdleTimeout: 100, Flags: flow.SendFlowRem | flow.CheckOverlap | flow.ResetCounts | flow.NoPktCounts | flow.NoBytCounts},
 			"table=3, idle_timeout=100, send_flow_rem check_overlap reset_counts no_packet_counts no_byte_counts actions=drop"},

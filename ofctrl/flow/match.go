@@ -1,6 +1,9 @@
 package flow
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+)
 
 // FieldID names a match field of ovs-fields(7). The numbers have no meaning outside this process; they order a Match.
 type FieldID uint8
@@ -41,4 +44,30 @@ func (m Match) Get(f FieldID) (Term, bool) {
 		return Term{}, false
 	}
 	return m[i], true
+}
+
+// WithPrefix is With for the addresses of a prefix; one that holds all addresses removes the term. The field must be as
+// wide as the prefix's addresses (IPv4 mapped into IPv6 counts as IPv4).
+func (m Match) WithPrefix(f FieldID, p netip.Prefix) Match {
+	v, mask := Prefix(p)
+	return m.WithMasked(f, v, mask)
+}
+
+// WithSub is With for a part of a field: what the match says about the rest of the field stays.
+func (m Match) WithSub(s SubField, v uint64) Match {
+	have, _ := m.Get(s.Field)
+	mask := Ones(int(s.Bits)).Shl(int(s.Ofs))
+	value := have.Value.And(mask.Not()).Or(U64(v).Shl(int(s.Ofs)).And(mask))
+	return m.WithMasked(s.Field, value, have.Mask.Or(mask))
+}
+
+// WithCt asks for bits of ct_state to be set and others to be clear: WithCt(CtTrk|CtNew, CtInv) is ct_state=+new-inv+trk.
+func (m Match) WithCt(set, clear uint8) Match {
+	return m.WithMasked(CtState, U64(uint64(set)), U64(uint64(set|clear)))
+}
+
+// Set is the set_field of a whole field.
+func Set(f FieldID, v U128) SetField {
+	all := Ones(f.Bits())
+	return SetField{Field: f, Value: v.And(all), Mask: all}
 }

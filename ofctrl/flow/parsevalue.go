@@ -10,7 +10,7 @@ import (
 // parseNumber reads a decimal or 0x number of at most width bits. Leading zeros, which C would take for octal, are refused.
 func parseNumber(s string, width int) (U128, error) {
 	digits, base := s, uint64(10)
-	if hasPrefixFold(s, "0x") {
+	if strings.HasPrefix(s, "0x") || strings.HasPrefix(s, "0X") {
 		digits, base = s[2:], 16
 	}
 	if digits == "" {

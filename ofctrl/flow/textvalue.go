@@ -88,8 +88,7 @@ func appendPrefix(dst []byte, v, mask U128, width int) []byte {
 	return addr(dst, mask)
 }
 
-// appendFlags writes bits by name: a|b where the whole field is matched (all), else +a-b. shownAll is the mask at which
-// ovs-ofctl chooses the first form.
+// appendFlags writes bits by name: a|b where the mask is all, else +a-b.
 func appendFlags(dst []byte, names []string, v, mask, all uint64) []byte {
 	if mask == all {
 		if v == 0 {

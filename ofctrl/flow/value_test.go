@@ -337,3 +337,24 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("Addr4 = %s", got)
 	}
 }
+
+func TestBuild(t *testing.T) {
+	m := flow.Match{}.With(flow.EthType, flow.U64(flow.EthTypeIPv4)).With(flow.IPProto, flow.U64(flow.ProtoTCP)).
+		WithCt(flow.CtTrk|flow.CtNew, flow.CtInv).
+		WithPrefix(flow.IPSrc, netip.MustParsePrefix("10.1.2.3/8")).WithPrefix(flow.IPDst, netip.MustParsePrefix("0.0.0.0/0")).
+		WithSub(flow.SubField{Field: flow.Reg8, Ofs: 4, Bits: 8}, 0x1ab).WithSub(flow.SubField{Field: flow.Reg8, Ofs: 31, Bits: 1}, 1).
+		WithSub(flow.SubField{Field: flow.CtLabel, Ofs: 96, Bits: 32}, 7)
+	if err := m.Validate(); err != nil {
+		t.Error(err)
+	}
+	const want = "ct_state=+new-inv+trk,ct_label=0x7000000000000000000000000/0xffffffff000000000000000000000000,tcp,reg8=0x80000ab0/0x80000ff0,nw_src=10.0.0.0/8"
+	if got := m.String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	if got := m.WithSub(flow.SubField{Field: flow.Reg8, Ofs: 4, Bits: 8}, 2).String(); !strings.Contains(got, "reg8=0x80000020/0x80000ff0") {
+		t.Errorf("replaced: %s", got)
+	}
+	if got := flow.Set(flow.EthDst, flow.U64(0xffff000000000001)).String(); got != "set_field:00:00:00:00:00:01->eth_dst" {
+		t.Error(got)
+	}
+}
