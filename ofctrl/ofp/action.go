@@ -295,7 +295,7 @@ func appendSetField(dst []byte, a flow.SetField) ([]byte, error) {
 	} else {
 		dst = appendNX(dst, 0, nxRegLoad2)
 	}
-	dst, err := appendOXM(dst, flow.Term{Field: a.Field, Value: a.Value, Mask: a.Mask})
+	dst, err := appendOXM(dst, flow.Term(a))
 	if err != nil {
 		return dst, fmt.Errorf("action %T: %w", a, err)
 	}
@@ -348,7 +348,8 @@ func appendSample(dst []byte, a flow.Sample) ([]byte, error) {
 	return appendZeros(dst, 5), nil
 }
 
-// appendController appends NXAST_CONTROLLER, or NXAST_CONTROLLER2 for what only that can say.
+// appendController appends NXAST_CONTROLLER, or NXAST_CONTROLLER2 for what only that can say. It never becomes OFPAT_OUTPUT,
+// so that a flow reads back as the type it was made of.
 func appendController(dst []byte, a flow.Controller) ([]byte, error) {
 	if a.UserData == "" && !a.Pause && a.MeterID == 0 {
 		dst = be.AppendUint16(appendNX(dst, 16, nxController), a.MaxLen)

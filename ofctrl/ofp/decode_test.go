@@ -231,8 +231,6 @@ func TestNames(t *testing.T) {
 		ofp.GroupDelete.String():                                              "OFPGC_DELETE",
 		ofp.MeterModify.String():                                              "OFPMC_MODIFY",
 		ofp.BundleDiscardReply.String():                                       "OFPBCT_DISCARD_REPLY",
-		ofp.BandDrop.String():                                                 "drop",
-		ofp.GroupFastFailover.String():                                        "ff",
 		ofp.RoleSecondary.String():                                            "secondary",
 		ofp.FormatNXM2.String():                                               "nxt_packet_in2",
 		ofp.ErrorMeterModFailed.String():                                      "OFPET_METER_MOD_FAILED",

@@ -245,7 +245,7 @@ func anyPort(p uint32) uint32 {
 
 func anyGroup(g uint32) uint32 {
 	if g == 0 {
-		return AnyGroup
+		return flow.NoGroup
 	}
 	return g
 }

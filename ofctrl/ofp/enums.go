@@ -1,6 +1,10 @@
 package ofp
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+)
 
 // Version is the OpenFlow version of a header.
 type Version uint8
@@ -32,11 +36,7 @@ const (
 	NoBuffer  uint32 = 0xffffffff // OFP_NO_BUFFER: the whole packet is in the message
 	AllTables uint8  = 0xff       // OFPTT_ALL
 	AllGroups uint32 = 0xfffffffc // OFPG_ALL
-	AnyGroup  uint32 = 0xffffffff // OFPG_ANY
-	// AllMeters is OFPM_ALL; MeterSlowpath and MeterController are the virtual meters of §7.3.4.4.
-	AllMeters       uint32 = 0xffffffff
-	MeterSlowpath   uint32 = 0xfffffffd
-	MeterController uint32 = 0xfffffffe
+	AllMeters uint32 = flow.MeterAll
 )
 
 // name returns the i-th of names, or typ(i) for what has no name.
@@ -317,42 +317,3 @@ const (
 func (f PacketInFormat) String() string {
 	return name([]string{"standard", "nxt_packet_in", "nxt_packet_in2"}, "format", f)
 }
-
-// GroupType is the kind of a group (§5.6.1).
-type GroupType uint8
-
-// The group types.
-const (
-	GroupAll GroupType = iota
-	GroupSelect
-	GroupIndirect
-	GroupFastFailover
-)
-
-// String returns the name that ovs-ofctl prints, such as select.
-func (t GroupType) String() string {
-	return name([]string{"all", "select", "indirect", "ff"}, "group type", t)
-}
-
-// MeterFlags are OFPMF_* (§7.3.4.4).
-type MeterFlags uint16
-
-// The meter flags.
-const (
-	MeterKbps MeterFlags = 1 << iota
-	MeterPktps
-	MeterBurst
-	MeterCount // OFPMF_STATS
-)
-
-// BandType is what a meter band does with what exceeds its rate.
-type BandType uint16
-
-// The band types.
-const (
-	BandDrop       BandType = 1
-	BandDSCPRemark BandType = 2
-)
-
-// String returns the name that ovs-ofctl prints, such as drop.
-func (t BandType) String() string { return name([]string{"", "drop", "dscp_remark"}, "band", t) }

@@ -77,9 +77,9 @@ func AppendMeterMod(dst []byte, xid uint32, cmd MeterModCommand, m *Meter) ([]by
 		dst = be.AppendUint16(be.AppendUint16(dst, uint16(b.Type)), 16)
 		dst = be.AppendUint32(be.AppendUint32(dst, b.Rate), b.Burst)
 		switch {
-		case b.Type == BandDSCPRemark:
+		case b.Type == flow.BandDSCPRemark:
 			dst = append(dst, b.PrecLevel, 0, 0, 0)
-		case b.Type == BandDrop && b.PrecLevel == 0:
+		case b.Type == flow.BandDrop && b.PrecLevel == 0:
 			dst = appendZeros(dst, 4)
 		default:
 			return dst[:start], fmt.Errorf("meter %d: band %v: %w", m.ID, b.Type, ErrValue)
@@ -89,7 +89,7 @@ func AppendMeterMod(dst []byte, xid uint32, cmd MeterModCommand, m *Meter) ([]by
 }
 
 // AppendGroupMod appends a group-mod (§7.3.4.2). A delete leaves out the buckets.
-func AppendGroupMod(dst []byte, xid uint32, cmd GroupModCommand, g *Group) ([]byte, error) {
+func AppendGroupMod(dst []byte, xid uint32, cmd GroupModCommand, g *flow.GroupDesc) ([]byte, error) {
 	start := len(dst)
 	if cmd > GroupDelete {
 		return dst, fmt.Errorf("%v: %w", cmd, ErrValue)
@@ -107,10 +107,10 @@ func AppendGroupMod(dst []byte, xid uint32, cmd GroupModCommand, g *Group) ([]by
 	return end(dst, start, err)
 }
 
-func appendBucket(dst []byte, b Bucket) ([]byte, error) {
+func appendBucket(dst []byte, b flow.Bucket) ([]byte, error) {
 	start := len(dst)
 	dst = be.AppendUint16(appendZeros(dst, 2), b.Weight)
-	dst = be.AppendUint32(be.AppendUint32(dst, anyPort(b.WatchPort)), anyGroup(b.WatchGroup))
+	dst = be.AppendUint32(be.AppendUint32(dst, b.WatchPort), b.WatchGroup)
 	dst, err := appendActions(appendZeros(dst, 4), b.Actions, 0)
 	if err != nil {
 		return dst, err

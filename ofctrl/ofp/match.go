@@ -137,7 +137,7 @@ func (r *reader) oxm() (t flow.Term, ok bool) {
 	}
 	f := byWire(class, id, exp)
 	if f == 0 {
-		r.unknown(at, "OXM field of class "+fmt.Sprintf("%#04x", class), uint64(id))
+		r.unknown(at, "OXM field", uint64(class)<<7|uint64(id))
 		return t, false
 	}
 	size := int(wireFields[f].bytes)

@@ -251,7 +251,7 @@ type GroupDescReply struct {
 
 // GroupDesc is one group of the switch. Err is as in [FlowStats].
 type GroupDesc struct {
-	Group
+	flow.GroupDesc
 	Err error
 }
 

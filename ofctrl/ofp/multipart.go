@@ -123,19 +123,13 @@ func (r *reader) groupDesc() []GroupDesc {
 	for r.more() {
 		e := r.sized(0, 8, "group desc")
 		e.skip(2, "length")
-		g := GroupDesc{Group: Group{Type: GroupType(e.u8("group type"))}}
+		g := GroupDesc{GroupDesc: flow.GroupDesc{Type: flow.GroupType(e.u8("group type"))}}
 		e.skip(1, "padding")
 		g.ID = e.u32("group_id")
 		for e.more() {
 			b := e.sized(0, 16, "bucket")
 			b.skip(2, "length")
-			k := Bucket{Weight: b.u16("weight"), WatchPort: b.u32("watch_port"), WatchGroup: b.u32("watch_group")}
-			if k.WatchPort == flow.PortAny {
-				k.WatchPort = 0
-			}
-			if k.WatchGroup == AnyGroup {
-				k.WatchGroup = 0
-			}
+			k := flow.Bucket{Weight: b.u16("weight"), WatchPort: b.u32("watch_port"), WatchGroup: b.u32("watch_group")}
 			b.skip(4, "padding")
 			k.Actions = b.actions(0, nil)
 			g.Buckets = append(g.Buckets, k)
@@ -195,7 +189,7 @@ func (r *reader) meterConfig() []Meter {
 			k := MeterBand{Type: BandType(b.u16("band type"))}
 			b.skip(2, "length")
 			k.Rate, k.Burst = b.u32("rate"), b.u32("burst")
-			if k.Type == BandDSCPRemark {
+			if k.Type == flow.BandDSCPRemark {
 				k.PrecLevel = b.u8("prec_level")
 			}
 			m.Bands = append(m.Bands, k)

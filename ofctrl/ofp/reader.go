@@ -32,7 +32,8 @@ func (r *reader) failAt(off int, field string, err error) {
 	r.b = nil
 }
 
-// unknown records something well formed that has no representation; reading goes on.
+// unknown records something well formed that has no representation, with the number that stands for it on the wire; reading
+// goes on.
 func (r *reader) unknown(off int, what string, id uint64) {
 	r.st.unknowns++
 	if r.st.unsupported == nil {
@@ -106,16 +107,4 @@ func (r *reader) sized(at, least int, field string) reader {
 		return reader{st: r.st, off: r.off}
 	}
 	return r.sub(n, field)
-}
-
-// padded returns a reader of the next n bytes and steps over the padding to a multiple of 8 that follows them. Missing
-// padding at the very end is forgiven.
-func (r *reader) padded(n int, field string) reader {
-	s := r.sub(n, field)
-	if pad := -n & 7; pad <= len(r.b) {
-		r.skip(pad, field)
-	} else {
-		r.rest()
-	}
-	return s
 }

@@ -145,11 +145,11 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("port stats %+v", ps)
 	}
 
-	group := ofp.Group{ID: 5, Type: ofp.GroupSelect, Buckets: []ofp.Bucket{
-		{Weight: 3, Actions: []flow.Action{flow.Output{Port: 1}, set(flow.Reg1, 9)}}, {Weight: 4, Actions: []flow.Action{flow.Output{Port: 2}}},
+	group := flow.GroupDesc{ID: 5, Type: flow.GroupSelect, Buckets: []flow.Bucket{
+		{Weight: 3, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}, set(flow.Reg1, 9)}}, {Weight: 4, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 2}}},
 	}}
-	ff := ofp.Group{ID: 6, Type: ofp.GroupFastFailover, Buckets: []ofp.Bucket{{WatchPort: 1, Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchGroup: 1}}}
-	for _, g := range []ofp.Group{group, ff} {
+	ff := flow.GroupDesc{ID: 6, Type: flow.GroupFastFailover, Buckets: []flow.Bucket{{WatchPort: 1, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchPort: flow.PortAny, WatchGroup: 1}}}
+	for _, g := range []flow.GroupDesc{group, ff} {
 		c.must(ofp.AppendGroupMod(nil, c.next(), ofp.GroupAdd, &g))
 	}
 	ff.Buckets = ff.Buckets[:1]
@@ -158,14 +158,14 @@ func TestStatistics(t *testing.T) {
 	if !ok {
 		t.Fatalf("group desc %+v", gd)
 	}
-	gotGroups := map[uint32]ofp.Group{}
+	gotGroups := map[uint32]flow.GroupDesc{}
 	for _, g := range gd.Groups {
 		if g.Err != nil {
 			t.Error(g.Err)
 		}
-		gotGroups[g.ID] = g.Group
+		gotGroups[g.ID] = g.GroupDesc
 	}
-	wantGroups := map[uint32]ofp.Group{1: {ID: 1, Buckets: []ofp.Bucket{{Actions: []flow.Action{flow.Output{Port: 1}}}}}, 5: group, 6: ff}
+	wantGroups := map[uint32]flow.GroupDesc{1: {ID: 1, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}}}, 5: group, 6: ff}
 	if diff := cmp.Diff(wantGroups, gotGroups); diff != "" {
 		t.Errorf("groups (-want +got)\n%s", diff)
 	}
@@ -186,7 +186,7 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("after the delete %+v", gd)
 	}
 
-	meter := ofp.Meter{ID: 8, Flags: ofp.MeterKbps | ofp.MeterBurst | ofp.MeterCount, Bands: []ofp.MeterBand{{Type: ofp.BandDrop, Rate: 1234, Burst: 5678}}}
+	meter := ofp.Meter{ID: 8, Flags: flow.MeterKbps | flow.MeterBurst | flow.MeterStats, Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1234, Burst: 5678}}}
 	c.must(ofp.AppendMeterMod(nil, c.next(), ofp.MeterAdd, &meter))
 	mc, ok := c.ask(ofp.AppendMeterConfigRequest(nil, c.next(), 8), nil).(*ofp.MeterConfigReply)
 	if !ok || !cmp.Equal(mc.Meters, []ofp.Meter{meter}) {
@@ -202,7 +202,7 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("deleted meter: %+v", unknown)
 	}
 	mf, ok := c.ask(ofp.AppendMeterFeaturesRequest(nil, c.next()), nil).(*ofp.MeterFeaturesReply)
-	if !ok || mf.MaxMeters == 0 || mf.BandTypes&(1<<ofp.BandDrop) == 0 || mf.MaxBands == 0 {
+	if !ok || mf.MaxMeters == 0 || mf.BandTypes&(1<<flow.BandDrop) == 0 || mf.MaxBands == 0 {
 		t.Errorf("meter features %+v", mf)
 	}
 }
@@ -361,7 +361,7 @@ func TestErrorsOnSwitch(t *testing.T) {
 		t.Errorf("commit twice: %+v", e)
 	}
 	e, ok = c.ask(ofp.AppendBundleAdd(nil, c.next(), 2, flags, func(dst []byte, xid uint32) ([]byte, error) {
-		return ofp.AppendMeterMod(dst, xid, ofp.MeterAdd, &ofp.Meter{ID: 2, Flags: ofp.MeterPktps, Bands: []ofp.MeterBand{{Type: ofp.BandDrop, Rate: 1}}})
+		return ofp.AppendMeterMod(dst, xid, ofp.MeterAdd, &ofp.Meter{ID: 2, Flags: flow.MeterPktps, Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1}}})
 	})).(*ofp.Error)
 	if !ok || !errors.Is(e, ofp.BundleUnsup) {
 		t.Errorf("meter-mod in a bundle: %+v", e)

@@ -12,7 +12,7 @@ type FlowModOptions struct {
 	CookieMask uint64
 	// OutPort and OutGroup restrict a delete to flows that output there; 0 = any.
 	OutPort, OutGroup uint32
-	// AllTables makes a delete or modify act on every table; the flow's Table is ignored.
+	// AllTables makes a delete act on every table; the flow's Table is ignored. Other commands refuse it.
 	AllTables bool
 }
 
@@ -56,35 +56,13 @@ type FlowMonitor struct {
 	Match   flow.Match
 }
 
-// Meter is a rate limiter (§5.7).
-type Meter struct {
-	ID    uint32
-	Flags MeterFlags
-	Bands []MeterBand
-}
-
-// MeterBand is one threshold of a meter.
-type MeterBand struct {
-	Type      BandType
-	Rate      uint32 // kbit/s or packets/s, by the meter's flags
-	Burst     uint32 // kbit or packets; used iff the meter has MeterBurst
-	PrecLevel uint8  // BandDSCPRemark: by how much to raise the drop precedence
-}
-
-// Group is a set of buckets (§5.6).
-type Group struct {
-	ID      uint32
-	Type    GroupType
-	Buckets []Bucket
-}
-
-// Bucket is one list of actions of a group.
-type Bucket struct {
-	Weight     uint16 // GroupSelect only
-	WatchPort  uint32 // GroupFastFailover: live iff this port is; 0 = none
-	WatchGroup uint32 // likewise; 0 = none
-	Actions    []flow.Action
-}
+// The values of meters are those of package flow; these are other names for them.
+type (
+	Meter      = flow.MeterDesc
+	MeterBand  = flow.Band
+	MeterFlags = flow.MeterFlags
+	BandType   = flow.BandType
+)
 
 // CTFlush selects conntrack entries to remove (NXT_CT_FLUSH). Only entries that agree with all that is set go.
 type CTFlush struct {
