@@ -79,3 +79,39 @@ func portAt(proto byte, offset int, port uint16) func(Frame) bool {
 		return len(d) >= l4+4 && binary.BigEndian.Uint16(d[l4+offset:]) == port
 	}
 }
+
+// MaliciousFrames returns the frames that have ended or hung OpenFlow controllers: an IPv4 header length of 0 and of 15 words in a short packet, an
+// IPv6 routing header cut short, a hop-by-hop header of length 255, and one with an option of length 254.
+func (vm *VM) MaliciousFrames(to *VM) [][]byte {
+	src, _ := net.ParseMAC(vm.MAC)
+	dst, _ := net.ParseMAC(to.MAC)
+	eth := func(etherType uint16, payload []byte) []byte {
+		f := append(append([]byte{}, dst...), src...)
+		f = binary.BigEndian.AppendUint16(f, etherType)
+		f = append(f, payload...)
+		for len(f) < 60 {
+			f = append(f, 0)
+		}
+		return f
+	}
+	v4 := func(first byte) []byte {
+		p := make([]byte, 24)
+		p[0], p[3], p[8], p[9] = first, 24, 64, 17
+		copy(p[12:], net.ParseIP(vm.IPv4).To4())
+		copy(p[16:], net.ParseIP(to.IPv4).To4())
+		return p
+	}
+	v6 := func(next byte, payload ...byte) []byte {
+		p := make([]byte, 40, 48)
+		p[0], p[5], p[6], p[7] = 0x60, byte(len(payload)), next, 64
+		copy(p[8:], net.ParseIP(vm.IPv6))
+		copy(p[24:], net.ParseIP(to.IPv6))
+		return append(p, payload...)
+	}
+	return [][]byte{
+		eth(0x0800, v4(0x40)), eth(0x0800, v4(0x4f)),
+		eth(0x86dd, v6(43, 17, 4)),
+		eth(0x86dd, v6(0, 17, 255, 1, 0, 0, 0, 0, 0)),
+		eth(0x86dd, v6(0, 17, 0, 5, 254, 0, 0, 0, 0)),
+	}
+}

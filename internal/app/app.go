@@ -1,0 +1,207 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/ovsdb"
+)
+
+// task is a long-lived part. Run works until ctx ends and then returns nil.
+type task interface {
+	Run(ctx context.Context) error
+	String() string
+}
+
+// Run runs tapwall until ctx ends. Flows and mirrors stay on the switches. An error says what could not be started, or what ended
+// by itself.
+func Run(ctx context.Context, o Options) (err error) {
+	if err := o.complete(); err != nil {
+		return err
+	}
+	log, err := o.logger()
+	if err != nil {
+		return err
+	}
+	// What was opened is closed in the reverse order, whatever happens: the API first, so that nobody is answered by half a program; the
+	// store last, because all others write to it.
+	var closers []func() error
+	defer func() {
+		for i := len(closers) - 1; i >= 0; i-- {
+			err = errors.Join(err, closers[i]())
+		}
+	}()
+
+	if err := lockHost(&o, &closers); err != nil {
+		return err
+	}
+	listeners, err := listen(&o)
+	if err != nil {
+		return err
+	}
+	for _, l := range listeners {
+		closers = append(closers, func() error { _ = l.Close(); return nil }) // api.Serve closes them, unless it is never reached
+	}
+	st, err := openStore(ctx, &o, log)
+	if err != nil {
+		return err
+	}
+	closers = append(closers, st.Close)
+
+	tlsConfig, err := o.OVSTLS.switchConfig()
+	if err != nil {
+		return err
+	}
+	db, err := ovsdb.New(ovsdb.Options{Endpoint: o.OVSDB, TLS: tlsConfig, Logger: log})
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	names := &engine.Names{}
+	recorder, err := newRecorder(&o, log, registry, names)
+	if err != nil {
+		return err
+	}
+	eng, err := engine.New(engine.Options{
+		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
+		PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
+	})
+	if err != nil {
+		return err
+	}
+	names.Use(eng)
+	handler, err := api.NewServer(api.Options{Store: st, Engine: eng, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
+	if err != nil {
+		return err
+	}
+	if len(o.Bridges) == 0 {
+		log.Warn("no bridge is named, so nothing is managed (--bridge NAME=owned)")
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range []task{db, recorder, eng} {
+		g.Go(func() error {
+			if err := t.Run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", t, err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error { return api.Serve(ctx, log, handler, listeners...) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-st.Failed():
+			return st.Err()
+		}
+	})
+	for _, l := range listeners {
+		log.Info("listening", "address", l.Address)
+	}
+	return g.Wait()
+}
+
+// lockHost makes sure that no other tapwall manages the same OVS: two would undo each other's work for ever.
+func lockHost(o *Options, closers *[]func() error) error {
+	if !strings.HasPrefix(o.OVSDB, "unix:") {
+		return nil
+	}
+	path := filepath.Join(o.runDir(), "tapwall.lock")
+	release, err := store.LockFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // no Open vSwitch here yet; the status will say so
+	}
+	if errors.Is(err, store.ErrLocked) {
+		return fmt.Errorf("another tapwall manages this Open vSwitch: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("%w (tapwall needs to write beside the database socket; run it as root or as the user of Open vSwitch)", err)
+	}
+	*closers = append(*closers, func() error { release(); return nil })
+	return nil
+}
+
+func listen(o *Options) ([]*api.Listener, error) {
+	lo := api.ListenOptions{CertFile: o.TLSCert, KeyFile: o.TLSKey}
+	if o.TokenFile != "" {
+		b, err := os.ReadFile(o.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("--token-file: %w", err)
+		}
+		if lo.Token = strings.TrimSpace(string(b)); len(lo.Token) < 16 {
+			return nil, fmt.Errorf("--token-file: %s holds a token of %d characters; at least 16 are needed", o.TokenFile, len(lo.Token))
+		}
+	}
+	var out []*api.Listener
+	for _, addr := range o.Listen {
+		if path, ok := strings.CutPrefix(addr, "unix:"); ok && addr == DefaultListen {
+			// The default directory is ours to make; any other is the operator's.
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				return nil, fmt.Errorf("listen: %w", err)
+			}
+		}
+		l, err := api.Listen(addr, lo)
+		if err != nil {
+			for _, l := range out {
+				_ = l.Close()
+			}
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store, error) {
+	so := store.Options{Logger: log}
+	if len(o.Store) > 0 {
+		so.External, so.CertFile, so.KeyFile, so.CAFile = o.Store, o.StoreTLS.Cert, o.StoreTLS.Key, o.StoreTLS.CA
+	} else {
+		so.DataDir = filepath.Join(o.DataDir, "store")
+		if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+			return nil, fmt.Errorf("--data-dir: %w", err)
+		}
+	}
+	start := time.Now()
+	st, err := store.Open(ctx, so)
+	if err == nil {
+		log.Debug("store is open", "kind", st.Status().Kind, "took", time.Since(start))
+	}
+	return st, err
+}
+
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *engine.Names) (*event.Recorder, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("--data-dir: %w", err)
+	}
+	ro := event.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Lookup: names, Endpoints: names, Logger: log, Registry: registry}
+	if !o.NoEventFile {
+		sink, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
+		if err != nil {
+			return nil, fmt.Errorf("event file: %w", err)
+		}
+		ro.Sinks = append(ro.Sinks, sink)
+	}
+	return event.NewRecorder(ro)
+}

@@ -1,0 +1,141 @@
+// Package app puts tapwall together: it is the only package that knows every other one.
+package app
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/internal/engine"
+)
+
+// Options says what `tapwall serve` runs. The fields are named after its flags.
+type Options struct {
+	DataDir         string   // default /var/lib/tapwall
+	Store           []string // endpoints of an external etcd; empty = embedded
+	StoreTLS        TLSFiles
+	OVSDB           string // default unix:/var/run/openvswitch/db.sock
+	OVSTLS          TLSFiles
+	Bridges         []engine.BridgeConfig
+	Listen          []string // unix:PATH or tcp:ADDR; default unix:/run/tapwall/tapwall.sock
+	TokenFile       string
+	TLSCert         string
+	TLSKey          string
+	LogLevel        string // debug | info | warn | error
+	LogFormat       string // text | json
+	EventsPerSecond uint32 // per bridge; 0 = the engine's default
+	RingLen         int    // events kept in memory; 0 = the recorder's default
+	PickupWindow    time.Duration
+	EventDir        string // default DataDir/events
+	EventFileBytes  int64
+	EventFiles      int
+	NoEventFile     bool
+	Version         string
+	Stderr          io.Writer // logs; nil = os.Stderr
+}
+
+// TLSFiles names PEM files.
+type TLSFiles struct{ Cert, Key, CA string }
+
+// Defaults of the options that have one of their own.
+const (
+	DefaultDataDir = "/var/lib/tapwall"
+	DefaultListen  = "unix:/run/tapwall/tapwall.sock"
+	DefaultOVSDB   = "unix:/var/run/openvswitch/db.sock"
+)
+
+func (o *Options) complete() error {
+	if o.DataDir == "" {
+		o.DataDir = DefaultDataDir
+	}
+	if o.OVSDB == "" {
+		o.OVSDB = DefaultOVSDB
+	}
+	if len(o.Listen) == 0 {
+		o.Listen = []string{DefaultListen}
+	}
+	if o.EventDir == "" {
+		o.EventDir = filepath.Join(o.DataDir, "events")
+	}
+	if o.Stderr == nil {
+		o.Stderr = os.Stderr
+	}
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	if !strings.HasPrefix(o.OVSDB, "unix:") {
+		for _, b := range o.Bridges {
+			if b.OpenFlow == "" {
+				return fmt.Errorf("bridge %s: the database is not on this host (%s), so the configuration file has to say where the bridge's OpenFlow "+
+					"listener is (openflow: tcp:HOST:PORT or ssl:HOST:PORT)", b.Name, o.OVSDB)
+			}
+		}
+	}
+	return nil
+}
+
+// runDir is where the bridges' management sockets are: beside the database's.
+func (o *Options) runDir() string { return filepath.Dir(strings.TrimPrefix(o.OVSDB, "unix:")) }
+
+func (o *Options) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if o.LogLevel != "" {
+		if err := level.UnmarshalText([]byte(o.LogLevel)); err != nil {
+			return nil, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", o.LogLevel)
+		}
+	}
+	h := &slog.HandlerOptions{Level: level}
+	switch o.LogFormat {
+	case "", "text":
+		return slog.New(slog.NewTextHandler(o.Stderr, h)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(o.Stderr, h)), nil
+	}
+	return nil, fmt.Errorf("log-format: %q is neither text nor json", o.LogFormat)
+}
+
+// switchConfig returns the client configuration towards OVS; nil without files. The certificates of ovs-pki carry no name that Go can match, so
+// the chain is verified against the CA and the name is not.
+func (f TLSFiles) switchConfig() (*tls.Config, error) {
+	if f == (TLSFiles{}) {
+		return nil, nil
+	}
+	if f.CA == "" || f.Cert == "" || f.Key == "" {
+		return nil, errors.New("ovs-tls: cert, key and ca are all needed")
+	}
+	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		return nil, fmt.Errorf("ovs-tls: %w", err)
+	}
+	pem, err := os.ReadFile(f.CA)
+	if err != nil {
+		return nil, fmt.Errorf("ovs-tls: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("ovs-tls: %s holds no certificate", f.CA)
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		Certificates:       []tls.Certificate{cert},
+		InsecureSkipVerify: true, // replaced by the check below
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return errors.New("the switch showed no certificate")
+			}
+			between := x509.NewCertPool()
+			for _, c := range s.PeerCertificates[1:] {
+				between.AddCert(c)
+			}
+			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+			return err
+		},
+	}, nil
+}

@@ -1,0 +1,352 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// bridge is one managed bridge: its OpenFlow connection and, if it is owned, its firewall. The loop owns it; the fields below mu
+// and the switch itself may be used by readers.
+type bridge struct {
+	cfg    BridgeConfig
+	sw     *ofctrl.Switch
+	cancel context.CancelFunc
+
+	// pending is what was compiled and is not persisted and installed yet.
+	pending     compile.Changes
+	epoch       uint64    // connection that the pickup window was decided for
+	pickupUntil time.Time // zero = closed
+	retry       backoff
+
+	// Guarded by the engine's mu for readers.
+	installedAt int64 // store revision that is installed
+	err         error // of the last attempt to install
+	policies    map[string]*compile.PolicyState
+
+	// mu guards fw against the event recorder, which resolves rule ids. Only the loop changes fw, and assignments with it.
+	mu          sync.Mutex
+	fw          *compile.Firewall // nil on a guest bridge
+	assignments compile.Assignments
+	index       int
+	logRate     uint32
+
+	endpoints  atomic.Pointer[map[uint32]event.Endpoint] // by endpoint id, for the recorder
+	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
+	datapathID atomic.Uint64
+	pickupOpen atomic.Bool
+	stats      flowStats
+}
+
+// lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is matched by nothing.
+const lastPort = 0xfeff
+
+// entryKey identifies the flow that leads into the pipeline. Without it on the switch, nothing of ours is in force.
+func entryKey() flow.Flow {
+	for _, f := range pipeline.Fixed(pipeline.Options{}) {
+		if f.Table == pipeline.TableEntry {
+			return f
+		}
+	}
+	panic("engine: the pipeline has no entry flow")
+}
+
+// addBridge starts managing a bridge that has appeared. The host's persisted state is loaded already.
+func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBridge) (*bridge, error) {
+	b := &bridge{cfg: cfg, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+	endpoint := cfg.OpenFlow
+	if endpoint == "" {
+		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
+	}
+	sw, err := ofctrl.New(ofctrl.Options{
+		Bridge: cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
+		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
+		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterLog,
+		ControllerID: pipeline.ControllerID,
+		NudgeFlow: flow.Flow{Table: pipeline.TableLast, Priority: 1, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
+			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},
+		OnPacketIn: e.packetIn(b),
+		BackoffMax: 250 * time.Millisecond, // a restarted switch has to be protected again at once
+	})
+	if err != nil {
+		return nil, fmt.Errorf("bridge %s: %w", cfg.Name, err)
+	}
+	b.sw = sw
+	if cfg.Mode == Owned {
+		b.fw, err = compile.NewFirewall(compile.Options{Bridge: cfg.Name, BridgeIndex: saved.index, Assignments: &saved.assignments, LogPerSecond: b.logRate})
+		if err != nil {
+			return nil, fmt.Errorf("bridge %s: %w", cfg.Name, err)
+		}
+		b.fw.SetGroups(sorted[*policy.Group](e, policy.KindGroup))
+		for _, p := range sorted[*policy.Policy](e, policy.KindPolicy) {
+			b.fw.SetPolicy(p)
+		}
+	}
+	run, cancel := context.WithCancel(ctx)
+	b.cancel = cancel
+	e.tasks.Go(func() {
+		if err := sw.Run(run); err != nil {
+			e.log.Error("the connection to a bridge ended", "bridge", cfg.Name, "err", err)
+		}
+	})
+	e.follow(run, sw.Wake())
+	e.tasks.Go(func() { e.watchMeter(run, b) })
+	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", endpoint)
+	return b, nil
+}
+
+// savedBridge is what an earlier process left about a bridge.
+type savedBridge struct {
+	index       int
+	logRate     uint32
+	assignments compile.Assignments
+}
+
+// Keys of the host's state in the store, below bridge/NAME/.
+const (
+	stateIndex    = "index"
+	stateNext     = "next"
+	statePolicy   = "policy/"
+	stateEndpoint = "endpoint/"
+)
+
+func stateKey(bridge, key string) string { return "bridge/" + bridge + "/" + key }
+
+// compile brings the firewall's outcome into pending.
+func (b *bridge) compile() {
+	b.mu.Lock()
+	ch := b.fw.Compile()
+	b.assignments.Apply(ch.Assignments)
+	b.mu.Unlock()
+	b.pending.Meters = ch.Meters
+	b.pending.Assignments.Next = ch.Assignments.Next
+	b.pending.Owners = merge(b.pending.Owners, ch.Owners)
+	b.pending.Policies = merge(b.pending.Policies, ch.Policies)
+	b.pending.Assignments.Policies = merge(b.pending.Assignments.Policies, ch.Assignments.Policies)
+	b.pending.Assignments.Endpoints = merge(b.pending.Assignments.Endpoints, ch.Assignments.Endpoints)
+}
+
+func merge[V any](into, from map[string]V) map[string]V {
+	if into == nil {
+		return from
+	}
+	maps.Copy(into, from)
+	return into
+}
+
+// persist writes the numbers that the pending flows carry. They must be safe before any packet can bear them.
+func (e *Engine) persist(ctx context.Context, b *bridge) error {
+	a := &b.pending.Assignments
+	if a.Empty() {
+		return nil
+	}
+	values := map[string][]byte{}
+	put := func(key string, v any) error {
+		j, err := json.Marshal(v)
+		values[stateKey(b.cfg.Name, key)] = j
+		return err
+	}
+	err := put(stateNext, a.Next)
+	for name, p := range a.Policies {
+		if p == nil {
+			values[stateKey(b.cfg.Name, statePolicy+name)] = nil
+			continue
+		}
+		err = errors.Join(err, put(statePolicy+name, p))
+	}
+	for key, ep := range a.Endpoints {
+		if ep == nil {
+			values[stateKey(b.cfg.Name, stateEndpoint+key)] = nil
+			continue
+		}
+		err = errors.Join(err, put(stateEndpoint+key, ep))
+	}
+	if err != nil {
+		return err
+	}
+	if err := e.opt.Store.PutStates(ctx, e.topo.Host, values); err != nil {
+		return fmt.Errorf("keep the rule ids: %w", err)
+	}
+	a.Policies, a.Endpoints = nil, nil
+	return nil
+}
+
+// install compiles, persists and installs whatever changed for an owned bridge, and decides about the pickup window. It returns whether
+// everything desired is on the switch.
+func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
+	st := b.sw.State()
+	b.pickup(st, now, e.opt.PickupWindow)
+	b.compile()
+	if err := e.persist(ctx, b); err != nil {
+		b.failed(e, now, err)
+		return false
+	}
+	if have := e.topo.Bridges[b.cfg.Name].FailMode; have != b.cfg.FailMode {
+		return false // changing the fail mode wipes the flow tables (ovs-vswitchd.conf.db(5)), so it goes first; the topology's wake-up brings us back
+	}
+	if !st.Ready {
+		return false // what was compiled stays pending; the switch's wake-up brings us back
+	}
+	var result ofctrl.Result
+	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 {
+		var err error
+		result, err = b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
+		// The switch has taken the desired state over even if it could not install it: it is not handed over twice.
+		b.pending.Owners = nil
+		if err != nil {
+			b.failed(e, now, err)
+			return false
+		}
+	}
+	b.retry.ok()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b.err = nil
+	b.installedAt = e.revision
+	for name, p := range b.pending.Policies {
+		if p == nil {
+			delete(b.policies, name)
+		} else {
+			b.policies[name] = p
+		}
+	}
+	b.pending.Policies = nil
+	if n := result.Added + result.Modified + result.Deleted; n > 0 {
+		e.log.Debug("installed", "bridge", b.cfg.Name, "revision", e.revision, "added", result.Added, "modified", result.Modified, "deleted", result.Deleted)
+	}
+	return true
+}
+
+func (b *bridge) failed(e *Engine, now time.Time, err error) {
+	if b.err == nil || b.err.Error() != err.Error() {
+		e.log.Warn("not installed, trying again", "bridge", b.cfg.Name, "err", err)
+	}
+	b.retry.fail(now)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b.err = err
+}
+
+// pickup opens the window in which connections that are older than the installed flows are judged instead of dropped: when a connection finds the
+// switch without our pipeline (first start, restart of the switch, wiped flows). It closes it when the time is up.
+func (b *bridge) pickup(st ofctrl.State, now time.Time, window time.Duration) {
+	set := func(open bool) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.fw.SetPickup(open)
+		b.pickupOpen.Store(open)
+	}
+	if st.Ready && (st.Epoch != b.epoch || st.Lost > 0) {
+		b.epoch = st.Epoch
+		if !b.sw.Has(entryKey()) {
+			b.pickupUntil = now.Add(window)
+			set(true)
+		}
+	}
+	if !b.pickupUntil.IsZero() && !now.Before(b.pickupUntil) {
+		b.pickupUntil = time.Time{}
+		set(false)
+	}
+}
+
+// setWorkloads hands the firewall its ports and publishes what the recorder needs to name them.
+func (b *bridge) setWorkloads(ws []*policy.Workload, br *vswitch.Bridge) {
+	names := map[uint32]string{}
+	for _, p := range br.Ports {
+		for _, i := range p.Interfaces {
+			if i.OFPort > 0 {
+				names[uint32(i.OFPort)] = p.Name
+			}
+		}
+	}
+	b.portNames.Store(&names)
+	if b.fw == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fw.SetWorkloads(ws, plainPorts(br, ws))
+}
+
+// publishEndpoints names the endpoint ids for the recorder; ids are assigned by compile.
+func (b *bridge) publishEndpoints(ws []*policy.Workload) {
+	byID := map[uint32]event.Endpoint{}
+	for _, w := range ws {
+		if a, ok := b.assignments.Endpoints[w.Key]; ok && w.Bridge == b.cfg.Name {
+			name := w.Endpoint
+			if name == "" {
+				name = w.Port
+			}
+			byID[a.ID] = event.Endpoint{Name: name, PortName: w.Port, Labels: w.Labels}
+		}
+	}
+	b.endpoints.Store(&byID)
+}
+
+// plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our
+// own mirrors only receive.
+func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []compile.Port {
+	endpoint := map[string]bool{}
+	for _, w := range ws {
+		if w.Bridge == br.Name && !w.Remote {
+			endpoint[w.Port] = true
+		}
+	}
+	var out []compile.Port
+	for _, p := range br.Ports {
+		if endpoint[p.Name] || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+			continue
+		}
+		vlan, trunk := access(p)
+		for _, i := range p.Interfaces {
+			if i.OFPort > 0 {
+				out = append(out, compile.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
+			}
+		}
+	}
+	return out
+}
+
+// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)).
+func access(p *vswitch.Port) (vlan int, trunk bool) {
+	if p.Tag != nil {
+		vlan = *p.Tag
+	}
+	switch p.VLANMode {
+	case "access":
+		return vlan, false
+	case "trunk":
+		return 0, true
+	case "native-tagged", "native-untagged", "dot1q-tunnel":
+		return vlan, true
+	}
+	return vlan, p.Tag == nil || len(p.Trunks) > 0
+}
+
+// toMeters spells meters as the codec does.
+func toMeters(in []flow.MeterDesc) []ofp.Meter {
+	out := make([]ofp.Meter, 0, len(in))
+	for _, m := range in {
+		w := ofp.Meter{ID: m.ID, Flags: ofp.MeterFlags(m.Flags)}
+		for _, b := range m.Bands {
+			w.Bands = append(w.Bands, ofp.MeterBand{Type: ofp.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
+		}
+		out = append(out, w)
+	}
+	return out
+}

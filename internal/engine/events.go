@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// packetIn returns the handler of a bridge's packet-ins. It runs on the connection's reader, so it only copies values.
+func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
+	return func(pi *ofp.PacketIn) {
+		in := event.PacketIn{
+			DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table, Cookie: uint64(pi.Cookie),
+			Reason: uint8(pi.Reason), UserData: pi.UserData,
+		}
+		readMetadata(&in, pi.Match)
+		if names := b.portNames.Load(); names != nil {
+			in.InPortName = (*names)[in.InPort]
+		}
+		in.SrcEndpoint, in.DstEndpoint = register(&in, pipeline.SourceEndpoint), register(&in, pipeline.DestinationEndpoint)
+		if _, ours := pipeline.ParseUserData(pi.UserData); ours {
+			in.Verdicts = verdicts(&in)
+		}
+		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in)
+	}
+}
+
+// readMetadata takes the pipeline fields over.
+func readMetadata(in *event.PacketIn, m flow.Match) {
+	for _, t := range m {
+		v := t.Value.Lo
+		switch f := t.Field; {
+		case f >= flow.Reg8 && f <= flow.Reg15:
+			in.Registers[f-flow.Reg8] = uint32(v)
+		case f == flow.InPort:
+			in.InPort = uint32(v)
+		case f == flow.CtState:
+			in.CtState = uint32(v)
+		case f == flow.CtZone:
+			in.CtZone = uint16(v)
+		case f == flow.CtMark:
+			in.CtMark = uint32(v)
+		case f == flow.CtNwProto:
+			in.CtNwProto = uint8(v)
+		case f == flow.CtTpSrc:
+			in.CtTpSrc = uint16(v)
+		case f == flow.CtTpDst:
+			in.CtTpDst = uint16(v)
+		case f == flow.CtNwSrc:
+			in.CtSrc = ipv4(v)
+		case f == flow.CtNwDst:
+			in.CtDst = ipv4(v)
+		case f == flow.CtIPv6Src:
+			in.CtSrc = ipv6(t.Value)
+		case f == flow.CtIPv6Dst:
+			in.CtDst = ipv6(t.Value)
+		}
+	}
+}
+
+func ipv4(v uint64) netip.Addr {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(v))
+	return netip.AddrFrom4(b)
+}
+
+func ipv6(v flow.U128) netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], v.Hi)
+	binary.BigEndian.PutUint64(b[8:], v.Lo)
+	return netip.AddrFrom16(b)
+}
+
+// register reads a pipeline field out of the registers of a packet-in.
+func register(in *event.PacketIn, f pipeline.Field) uint32 {
+	return in.Registers[f.Field-flow.Reg8] >> f.Ofs & uint32(flow.Ones(int(f.Bits)).Lo)
+}
+
+// verdicts lists the sides whose rule wants a record; what the first side dropped, the second never decided.
+func verdicts(in *event.PacketIn) []event.VerdictSide {
+	var out []event.VerdictSide
+	for _, side := range []struct {
+		dir                event.Direction
+		verdict, rule, log pipeline.Field
+	}{
+		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog},
+		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog},
+	} {
+		drop := pipeline.Verdict(register(in, side.verdict)) != pipeline.VerdictAllow
+		if register(in, side.log) == 1 {
+			out = append(out, event.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop})
+		}
+		if drop {
+			break
+		}
+	}
+	return out
+}
+
+// Names resolves rule and endpoint ids for the recorder; it implements event.RuleLookup and event.EndpointLookup. The recorder is made before the
+// engine, so Use binds it later.
+type Names struct{ engine *Engine }
+
+// Use binds the names to an engine. It must be called before the recorder runs.
+func (n *Names) Use(e *Engine) { n.engine = e }
+
+func (n *Names) bridge(name string) *bridge {
+	e := n.engine
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, b := range e.published.bridges {
+		if b.cfg.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// Rule implements event.RuleLookup.
+func (n *Names) Rule(bridge string, id uint32) (event.RuleInfo, bool) {
+	b := n.bridge(bridge)
+	if b == nil || b.fw == nil {
+		return event.RuleInfo{}, false
+	}
+	b.mu.Lock()
+	info, ok := b.fw.Rule(id)
+	b.mu.Unlock()
+	if !ok {
+		return event.RuleInfo{}, false
+	}
+	name := info.Ref.Rule
+	switch name {
+	case policy.RuleDefaultAllow:
+		name = "default-allow"
+	case policy.RuleDefaultDeny:
+		name = "default-deny"
+	}
+	return event.RuleInfo{Policy: info.Ref.Policy, Direction: string(info.Ref.Direction), Name: name}, true
+}
+
+// Endpoint implements event.EndpointLookup.
+func (n *Names) Endpoint(bridge string, id uint32) (event.Endpoint, bool) {
+	b := n.bridge(bridge)
+	if b == nil {
+		return event.Endpoint{}, false
+	}
+	byID := b.endpoints.Load()
+	if byID == nil {
+		return event.Endpoint{}, false
+	}
+	ep, ok := (*byID)[id]
+	return ep, ok
+}
+
+// watchMeter reports what the log meter withheld, which no packet-in tells. It looks once a second while copies are coming, and every
+// ten seconds otherwise.
+func (e *Engine) watchMeter(ctx context.Context, b *bridge) {
+	var epoch, last, seen uint64
+	idle := 0
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		st := b.sw.State()
+		b.datapathID.Store(st.DatapathID)
+		if !st.Ready || b.cfg.Mode != Owned {
+			continue
+		}
+		if idle++; st.Stats.PacketIns == seen && idle < 10 {
+			continue
+		}
+		idle, seen = 0, st.Stats.PacketIns
+		stats, err := b.sw.MeterStats(ctx)
+		if err != nil {
+			continue // the connection went; the next one is read anew
+		}
+		var dropped uint64
+		for _, m := range stats {
+			if m.ID == pipeline.MeterLog && len(m.Bands) > 0 {
+				dropped = m.Bands[0].Packets
+			}
+		}
+		// A meter of a restarted switch, or one made anew, counts from zero. What an earlier process saw of an old one is not ours to report.
+		switch {
+		case st.Epoch != epoch && epoch == 0:
+			last = dropped
+		case dropped < last:
+			last = 0
+		}
+		epoch = st.Epoch
+		if n := dropped - last; n > 0 {
+			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", int64(n))
+		}
+		last = dropped
+	}
+}

@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
+const statsAge = 500 * time.Millisecond
+
+// counter is what flows of one id counted.
+type counter struct{ packets, bytes uint64 }
+
+// bridgeStats are counters by rule id or default id.
+type bridgeStats map[uint32]counter
+
+// flowStats keeps the newest counters of a bridge and what ids that are gone had counted. Its mutex is held while the switch is asked, so that many
+// readers ask once.
+type flowStats struct {
+	mu      sync.Mutex
+	at      time.Time
+	current bridgeStats
+	retired map[policy.RuleRef]counter
+}
+
+// freshStats reads the counters of all bridges if the kind's status shows any and they are old.
+func (e *Engine) freshStats(kind policy.Kind) map[string]bridgeStats {
+	if kind != policy.KindPolicy {
+		return nil
+	}
+	e.mu.RLock()
+	bridges := e.published.bridges
+	e.mu.RUnlock()
+	out := map[string]bridgeStats{}
+	for _, b := range bridges {
+		if b.fw != nil {
+			out[b.cfg.Name] = b.freshStats()
+		}
+	}
+	return out
+}
+
+func (b *bridge) freshStats() bridgeStats {
+	s := &b.stats
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.at) < statsAge {
+		return s.current
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	flows, err := b.sw.Flows(ctx)
+	s.at = time.Now()
+	if err != nil {
+		return s.current // the newest there is; the status says that the bridge is not connected
+	}
+	next := bridgeStats{}
+	for _, f := range flows {
+		kind, id, ours := pipeline.ParseCookie(f.Cookie)
+		if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault {
+			continue
+		}
+		c := next[id]
+		c.packets += f.Stats.Packets
+		c.bytes += f.Stats.Bytes
+		next[id] = c
+	}
+	s.retire(b, next)
+	s.current = next
+	return next
+}
+
+// retire keeps what an id that went had counted for the rule that bore it, so that a rule's counters never go back.
+func (s *flowStats) retire(b *bridge, next bridgeStats) {
+	if s.retired == nil {
+		s.retired = map[policy.RuleRef]counter{}
+	}
+	for id, old := range s.current {
+		now, there := next[id]
+		if there && now.packets >= old.packets {
+			continue
+		}
+		b.mu.Lock()
+		info, ok := b.fw.Rule(id)
+		b.mu.Unlock()
+		if ok && pipeline.IsRule(id) {
+			sum := s.retired[info.Ref]
+			sum.packets += old.packets
+			sum.bytes += old.bytes
+			s.retired[info.Ref] = sum
+		}
+	}
+}
+
+// countRules adds the rules of a policy with their counters to its status.
+func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState, stats bridgeStats) {
+	b.stats.mu.Lock()
+	defer b.stats.mu.Unlock()
+	for _, r := range ps.Rules {
+		c, old := stats[r.ID], b.stats.retired[r.Ref]
+		i := slices.IndexFunc(h.Rules, func(x policy.RuleStatus) bool { return x.Name == r.Ref.Rule && x.Direction == r.Ref.Direction })
+		if i < 0 {
+			i = len(h.Rules)
+			h.Rules = append(h.Rules, policy.RuleStatus{Name: r.Ref.Rule, Direction: r.Ref.Direction, Action: r.Action})
+		}
+		h.Rules[i].ID = r.ID
+		h.Rules[i].Flows += r.Flows
+		h.Rules[i].Packets += c.packets + old.packets
+		h.Rules[i].Bytes += c.bytes + old.bytes
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, key := range ps.Endpoints {
+		id := b.assignments.Endpoints[key].ID
+		h.Counters["defaultDenyEgressPackets"] += int64(stats[pipeline.IDDefaultDeny|id].packets)
+		h.Counters["defaultDenyIngressPackets"] += int64(stats[pipeline.IDDefaultDeny|pipeline.IDIngress|id].packets)
+	}
+}
+
+// Flows implements api.Engine.
+func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, error) {
+	e.mu.RLock()
+	bridges, topo := e.published.bridges, e.published.topo
+	e.mu.RUnlock()
+	out := []api.FlowEntry{}
+	for _, b := range bridges {
+		if q.Bridge != "" && q.Bridge != b.cfg.Name {
+			continue
+		}
+		installed, err := b.sw.Flows(ctx)
+		if err != nil {
+			return nil, err
+		}
+		owner := map[string]string{} // by key
+		desired := map[string]flow.Flow{}
+		for _, o := range b.sw.Owners() {
+			for _, f := range b.sw.Desired(o) {
+				k := string(f.AppendKey(nil))
+				owner[k], desired[k] = o, f
+			}
+		}
+		add := func(f *flow.Flow, state, o string, stats flow.Stats) {
+			text := f.String()
+			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
+				return
+			}
+			out = append(out, api.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, State: state, Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
+		}
+		for i := range installed {
+			f := &installed[i]
+			k := string(f.AppendKey(nil))
+			o, want := owner[k]
+			delete(desired, k)
+			state := "installed"
+			if !want {
+				state = "foreign"
+			}
+			add(&f.Flow, state, o, f.Stats)
+		}
+		for k, f := range desired {
+			add(&f, "missing", owner[k], flow.Stats{})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b api.FlowEntry) int { return strings.Compare(a.Bridge, b.Bridge) })
+	if q.Limit > 0 && len(out) > q.Limit {
+		out = out[:q.Limit]
+	}
+	return out, nil
+}

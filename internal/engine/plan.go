@@ -1,0 +1,214 @@
+package engine
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// world is what plans and warnings are made from: a copy of the resources and topology as the engine sees them.
+type world struct {
+	resources map[policy.Kind]map[string]policy.Resource
+	pub       publication
+}
+
+// world copies the maps; the resources in them are immutable.
+func (e *Engine) world() world {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	w := world{resources: map[policy.Kind]map[string]policy.Resource{}, pub: e.published}
+	for kind, byName := range e.resources {
+		w.resources[kind] = maps.Clone(byName)
+	}
+	return w
+}
+
+func (w *world) change(changes []api.Change) {
+	for _, c := range changes {
+		byName := w.resources[c.Kind]
+		if byName == nil {
+			byName = map[string]policy.Resource{}
+			w.resources[c.Kind] = byName
+		}
+		if c.Resource == nil {
+			delete(byName, c.Name)
+		} else {
+			byName[c.Name] = c.Resource
+		}
+	}
+}
+
+func ofKind[R policy.Resource](w *world, kind policy.Kind) []R {
+	byName := w.resources[kind]
+	out := make([]R, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		out = append(out, byName[name].(R))
+	}
+	return out
+}
+
+func (w *world) groups() map[string]*policy.Group {
+	out := map[string]*policy.Group{}
+	for _, g := range ofKind[*policy.Group](w, policy.KindGroup) {
+		out[g.Name] = g
+	}
+	return out
+}
+
+// Warnings implements api.Engine.
+func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
+	var changed []*policy.Policy
+	for _, c := range changes {
+		if p, ok := c.Resource.(*policy.Policy); ok {
+			changed = append(changed, p)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	w := e.world()
+	w.change(changes)
+	set := &policy.Set{Policies: ofKind[*policy.Policy](&w, policy.KindPolicy), Groups: w.groups(), Workloads: w.pub.workloads}
+	var out []policy.Warning
+	for _, p := range changed {
+		out = append(out, policy.Shadowed(p, set)...)
+	}
+	return out
+}
+
+// shadows returns the warnings about one policy's own rules; called with mu held for reading.
+func (e *Engine) shadows(p *policy.Policy) []policy.Warning {
+	set := &policy.Set{Groups: map[string]*policy.Group{}, Workloads: e.published.workloads}
+	for _, r := range e.resources[policy.KindPolicy] {
+		set.Policies = append(set.Policies, r.(*policy.Policy))
+	}
+	for name, g := range e.resources[policy.KindGroup] {
+		set.Groups[name] = g.(*policy.Group)
+	}
+	return slices.DeleteFunc(policy.Shadowed(p, set), func(w policy.Warning) bool { return w.Policy != p.Name })
+}
+
+// Plan implements api.Engine. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
+// every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing else came
+// first.
+func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, error) {
+	plan := api.Plan{Bridges: []api.BridgePlan{}, Warnings: e.Warnings(changes)}
+	w := e.world()
+	if w.pub.topo == nil {
+		return plan, nil
+	}
+	w.change(changes)
+	workloads, endpointWarnings := policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), ofKind[*policy.Endpoint](&w, policy.KindEndpoint))
+	plan.Warnings = append(plan.Warnings, endpointWarnings...)
+	groups := w.groups()
+
+	names := make([]string, 0, len(w.pub.bridges))
+	for _, b := range w.pub.bridges {
+		names = append(names, b.cfg.Name)
+		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
+		if b.fw != nil {
+			if err := planFlows(&bp, b, &w, workloads); err != nil {
+				return plan, err
+			}
+		}
+		plan.Bridges = append(plan.Bridges, bp)
+		if ctx.Err() != nil {
+			return plan, ctx.Err()
+		}
+	}
+	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](&w, policy.KindMirror), Groups: groups, Workloads: workloads,
+		Topology: w.pub.topo, Bridges: names})
+	before := specTexts(w.pub.mirrors)
+	after := specTexts(mirrors.Specs)
+	for i := range plan.Bridges {
+		bp := &plan.Bridges[i]
+		bp.AddMirrors = difference(after[bp.Bridge], before[bp.Bridge])
+		bp.RemoveMirrors = difference(before[bp.Bridge], after[bp.Bridge])
+	}
+	return plan, nil
+}
+
+func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Workload) error {
+	b.mu.Lock()
+	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
+	b.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	fw.SetWorkloads(workloads, plainPorts(w.pub.topo.Bridges[b.cfg.Name], workloads))
+	fw.SetGroups(ofKind[*policy.Group](w, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](w, policy.KindPolicy) {
+		fw.SetPolicy(p)
+	}
+	ch := fw.Compile()
+	before, after := map[string]bool{}, map[string]bool{}
+	live := map[uint32]bool{} // gates that are open now
+	for _, owner := range b.sw.Owners() {
+		for _, f := range b.sw.Desired(owner) {
+			if f.Table > pipeline.TableCommit || f.Table == pipeline.TableState && b.pickupOpen.Load() {
+				continue // the pickup window is not part of what documents say
+			}
+			before[f.String()] = true
+			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {
+				_, id, _ := pipeline.ParseCookie(f.Cookie)
+				live[id] = true
+			}
+		}
+	}
+	for _, flows := range ch.Owners {
+		for _, f := range flows {
+			if f.Table == pipeline.TableState && b.pickupOpen.Load() {
+				continue
+			}
+			after[f.String()] = true
+			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {
+				_, id, _ := pipeline.ParseCookie(f.Cookie)
+				delete(live, id)
+			}
+		}
+	}
+	bp.AddFlows, bp.RemoveFlows = difference(after, before), difference(before, after)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id := range live {
+		if info, ok := b.fw.Rule(id); ok {
+			name := info.Ref.String()
+			if info.Endpoint != "" {
+				name = "default allow of " + info.Endpoint
+			}
+			bp.CutRules = append(bp.CutRules, name)
+		}
+	}
+	slices.Sort(bp.CutRules)
+	return nil
+}
+
+// difference lists what is in a and not in b, sorted.
+func difference(a, b map[string]bool) []string {
+	var out []string
+	for k := range a {
+		if !b[k] {
+			out = append(out, k)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// specTexts groups descriptions of mirrors by bridge.
+func specTexts(specs []vswitch.MirrorSpec) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for _, s := range specs {
+		if out[s.Bridge] == nil {
+			out[s.Bridge] = map[string]bool{}
+		}
+		out[s.Bridge][describeMirror(s)] = true
+	}
+	return out
+}

@@ -1,0 +1,338 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+var _ api.Engine = (*Engine)(nil)
+
+// updateStatus notes, at the end of a sync, which resources are in force at which revision, and what the mirrors are doing.
+func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
+	now := time.Now()
+	alive, rows := map[string]bool{}, map[string]bool{}
+	status := map[string]policy.Status{}
+	for _, m := range sorted[*policy.Mirror](e, policy.KindMirror) {
+		alive[m.Name] = true
+		status[m.Name] = e.mirrorStatus(m, now)
+	}
+	for _, br := range e.topo.Bridges {
+		for _, m := range br.Mirrors {
+			rows[m.UUID] = true
+		}
+	}
+	e.mirrors.forget(alive, rows)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mirrorStatuses = status
+	for r := range e.unsettled {
+		if r.kind == policy.KindMirror && !rowsDone || r.kind != policy.KindMirror && !flowsDone {
+			continue
+		}
+		if res := e.resources[r.kind][r.name]; res == nil {
+			delete(e.observed, r)
+		} else {
+			e.observed[r] = res.GetMeta().Revision
+		}
+		delete(e.unsettled, r)
+	}
+}
+
+// fromHost makes the status of a resource that lives on one host.
+func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
+	return policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message, ObservedRevision: h.Observed, Hosts: []policy.HostStatus{h}, Warnings: warnings}
+}
+
+// Status implements api.Engine.
+func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
+	stats := e.freshStats(kind)
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	res := e.resources[kind][name]
+	if res == nil || e.published.topo == nil {
+		message := "not seen yet"
+		if len(e.published.problems) > 0 {
+			message = strings.Join(e.published.problems, "; ")
+		}
+		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: message}
+	}
+	r := resource{kind, name}
+	switch kind {
+	case policy.KindMirror:
+		if s, ok := e.mirrorStatuses[name]; ok {
+			return s
+		}
+		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
+	case policy.KindPolicy:
+		return e.policyStatus(res.(*policy.Policy), stats)
+	case policy.KindGroup, policy.KindEndpoint:
+		return e.memberStatus(r, res)
+	}
+	return policy.Status{Phase: policy.PhaseFailed, Reason: "UnknownKind", Message: fmt.Sprintf("no status for kind %q", kind)}
+}
+
+// policyStatus is called with mu held for reading.
+func (e *Engine) policyStatus(p *policy.Policy, stats map[string]bridgeStats) policy.Status {
+	r := resource{policy.KindPolicy, p.Name}
+	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r], Counters: map[string]int64{}}
+	worse := func(phase policy.Phase, reason, message string) {
+		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
+			h.Phase, h.Reason, h.Message = phase, reason, message
+		}
+	}
+	warnings := slices.Clone(e.shadows(p))
+	owned := 0
+	for _, b := range e.published.bridges {
+		if b.cfg.Mode != Owned {
+			continue
+		}
+		owned++
+		ps := b.policies[p.Name]
+		if ps == nil {
+			continue
+		}
+		if len(ps.Endpoints) > 0 {
+			h.Bridges = append(h.Bridges, b.cfg.Name)
+		}
+		for _, key := range ps.Endpoints {
+			h.Endpoints = append(h.Endpoints, e.portOf(key))
+		}
+		st := b.sw.State()
+		switch {
+		case ps.Err != nil:
+			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
+		case len(ps.Endpoints) == 0:
+		case !st.Connected:
+			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting")))
+		case b.err != nil && errors.Is(b.err, ofctrl.ErrRejected):
+			worse(policy.PhaseFailed, "Rejected", b.err.Error())
+		case b.err != nil:
+			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
+		case st.Missing > 0 || st.Blocked > 0:
+			worse(policy.PhaseDegraded, "FlowsMissing", fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
+		}
+		for _, w := range ps.Warnings {
+			if w.Code == compile.WarnNoEndpoints {
+				continue // said for the whole host below
+			}
+			if w.Code == compile.WarnEndpointMACUnknown {
+				worse(policy.PhaseDegraded, "EndpointMACUnknown", w.Message)
+			}
+			warnings = append(warnings, w)
+		}
+		countRules(&h, b, ps, stats[b.cfg.Name])
+	}
+	switch {
+	case owned == 0:
+		worse(policy.PhaseDegraded, "NoOwnedBridge", "tapwall owns no bridge on this host (--bridge NAME=owned)")
+	case h.Observed < p.Revision:
+		worse(policy.PhasePending, "NotInstalled", "the change is being installed")
+	case len(h.Endpoints) == 0:
+		worse(policy.PhasePending, "NoEndpoints", "it applies to no endpoint on this host")
+	}
+	return fromHost(h, warnings)
+}
+
+// portOf spells an endpoint as bridge/port.
+func (e *Engine) portOf(key string) string {
+	i, ok := slices.BinarySearchFunc(e.published.workloads, key, func(w *policy.Workload, key string) int { return strings.Compare(w.Key, key) })
+	if !ok {
+		return key
+	}
+	w := e.published.workloads[i]
+	return w.Bridge + "/" + w.Port
+}
+
+// memberStatus is called with mu held for reading.
+func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
+	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r]}
+	for _, w := range e.published.workloads {
+		var member bool
+		switch res := res.(type) {
+		case *policy.Group:
+			member = policy.AnyMatches(res.Spec.Members, nil, w)
+		case *policy.Endpoint:
+			member = w.Endpoint == res.Name && !w.Remote
+		}
+		if !member {
+			continue
+		}
+		if w.Remote {
+			h.Endpoints = append(h.Endpoints, w.Key)
+		} else {
+			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
+		}
+	}
+	if r.kind == policy.KindEndpoint && len(h.Endpoints) == 0 {
+		h.Phase, h.Reason, h.Message = policy.PhasePending, "NoPort", "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
+	}
+	if h.Observed < res.GetMeta().Revision {
+		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotInstalled", "the change is being installed"
+	}
+	var warnings []policy.Warning
+	if r.kind == policy.KindEndpoint {
+		for _, w := range e.published.endpointWarnings {
+			if strings.Contains(w.Message, res.GetMeta().Name) {
+				warnings = append(warnings, w)
+			}
+		}
+	}
+	return fromHost(h, warnings)
+}
+
+// Wait implements api.Engine.
+func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
+	r := resource{kind, name}
+	for {
+		e.mu.RLock()
+		observed, there := e.observed[r]
+		unsettled := e.unsettled[r]
+		changed := e.changed
+		e.mu.RUnlock()
+		if revision == 0 && !there && !unsettled {
+			return policy.Status{}, nil
+		}
+		if revision > 0 && there && observed >= revision {
+			if s := e.Status(kind, name); s.Phase != policy.PhasePending || s.Reason == "NoEndpoints" || s.Reason == "NoPort" {
+				return s, nil
+			}
+		}
+		if revision > 0 {
+			if s := e.Status(kind, name); s.Phase == policy.PhaseFailed {
+				return s, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return e.Status(kind, name), ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// Workloads implements api.Engine.
+func (e *Engine) Workloads() []*policy.Workload {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.published.workloads
+}
+
+// Ready implements api.Engine.
+func (e *Engine) Ready() error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if e.published.ready {
+		return nil
+	}
+	if len(e.published.problems) > 0 {
+		return errors.New(strings.Join(e.published.problems, "; "))
+	}
+	for _, b := range e.published.bridges {
+		if st := b.sw.State(); !st.Ready {
+			return fmt.Errorf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting to its OpenFlow socket"))
+		}
+	}
+	return errors.New("the first synchronisation is under way")
+}
+
+// Hosts implements api.Engine.
+func (e *Engine) Hosts() []api.Host {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	topo := e.published.topo
+	db := e.opt.DB.Status()
+	if topo == nil {
+		return []api.Host{}
+	}
+	h := api.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Bridges: []api.HostBridge{}}
+	if db.Connected {
+		h.Message = ""
+	}
+	byPort := map[string]*policy.Workload{}
+	for _, w := range e.published.workloads {
+		byPort[w.Bridge+"/"+w.Port] = w
+	}
+	for _, br := range topo.Bridges {
+		hb := api.HostBridge{Name: br.Name, DatapathType: orElse(br.DatapathType, "system"), FailMode: br.FailMode, Ports: []api.HostPort{}}
+		for _, b := range e.published.bridges {
+			if b.cfg.Name == br.Name {
+				st := b.sw.State()
+				hb.Mode, hb.Connected, hb.Message = string(b.cfg.Mode), st.Connected, st.Err
+			}
+		}
+		for _, p := range br.Ports {
+			hp := api.HostPort{Name: p.Name, VLAN: p.Tag}
+			if len(p.Interfaces) > 0 {
+				i := p.Interfaces[0]
+				hp.OFPort, hp.Type, hp.Error = i.OFPort, i.Type, i.Error
+			}
+			if w := byPort[br.Name+"/"+p.Name]; w != nil {
+				hp.Endpoint, hp.MAC = w.Key, w.MAC
+			}
+			hb.Ports = append(hb.Ports, hp)
+		}
+		slices.SortFunc(hb.Ports, func(a, b api.HostPort) int { return strings.Compare(a.Name, b.Name) })
+		for _, m := range br.Mirrors {
+			hm := api.HostMirror{Name: m.Name, Output: m.OutputPort}
+			if m.ExternalIDs["tapwall-owner"] != "" {
+				hm.Owner = m.ExternalIDs["tapwall-mirror-id"]
+			}
+			hb.Mirrors = append(hb.Mirrors, hm)
+		}
+		h.Bridges = append(h.Bridges, hb)
+	}
+	slices.SortFunc(h.Bridges, func(a, b api.HostBridge) int { return strings.Compare(a.Name, b.Name) })
+	return []api.Host{h}
+}
+
+// System implements api.Engine.
+func (e *Engine) System() api.SystemStatus {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s := api.SystemStatus{Version: e.opt.Version, Problems: slices.Clone(e.published.problems), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
+	db := e.opt.DB.Status()
+	hh := api.HostHealth{OVSDB: "connected", Desired: e.published.revision}
+	if !db.Connected {
+		hh.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
+		s.Problems = append(s.Problems, "OVSDB: "+hh.OVSDB)
+	}
+	if e.published.topo != nil {
+		hh.Host = e.published.topo.Host
+	}
+	hh.Installed = hh.Desired
+	for _, b := range e.published.bridges {
+		st := b.sw.State()
+		bh := api.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: "connected", DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
+			FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load()}
+		if !st.Connected {
+			bh.OpenFlow = "connecting: " + orElse(st.Err, "first attempt")
+			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, bh.OpenFlow))
+		}
+		if b.err != nil {
+			bh.Message = b.err.Error()
+		}
+		if b.cfg.Mode == Owned {
+			hh.Installed = min(hh.Installed, b.installedAt)
+		}
+		hh.Bridges = append(hh.Bridges, bh)
+	}
+	s.Hosts = []api.HostHealth{hh}
+	if s.Store.Message != "" {
+		s.Problems = append(s.Problems, "store: "+s.Store.Message)
+	}
+	if s.Events.FileError != "" {
+		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
+	}
+	s.Healthy = len(s.Problems) == 0 && e.published.ready
+	return s
+}

@@ -1,0 +1,259 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// sync brings everything up to date with what is known now. It is cheap when nothing changed.
+func (e *Engine) sync(ctx context.Context) {
+	if topo := e.opt.DB.Topology(); topo != e.topo {
+		// Mirror statistics come in new snapshots of an old generation.
+		e.stale.topology = e.stale.topology || e.topo == nil || topo.Generation != e.topo.Generation
+		e.stale.mirrors = true
+		e.topo = topo
+	}
+	if !e.loaded || e.topo == nil {
+		e.publish(false, e.waitingFor())
+		return
+	}
+	now := time.Now()
+	if err := e.manageBridges(ctx); err != nil {
+		e.retry.fail(now)
+		e.publish(false, []string{err.Error()})
+		return
+	}
+	if e.stale.topology || e.stale.endpoints {
+		e.resolve()
+	}
+	for _, b := range e.bridges {
+		e.feed(b)
+	}
+	flowsDone := true
+	for _, b := range e.bridges {
+		if b.fw == nil {
+			continue
+		}
+		flowsDone = e.install(ctx, b, now) && flowsDone
+		if e.stale.topology || e.stale.endpoints {
+			b.publishEndpoints(e.workloads)
+		}
+	}
+	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+		e.planMirrors()
+	}
+	rowsDone := e.tendMirrors(ctx)
+	e.retry.ok()
+	e.updateStatus(flowsDone, rowsDone)
+	e.stale = newWork()
+	e.publish(flowsDone && rowsDone, nil)
+}
+
+// due reports whether the clock alone is a reason to look again.
+func (e *Engine) due(now time.Time) bool {
+	if !e.retry.next.IsZero() && now.After(e.retry.next) {
+		return true
+	}
+	for _, b := range e.bridges {
+		if !b.pickupUntil.IsZero() && now.After(b.pickupUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+			return true
+		}
+	}
+	return e.mirrors.due(now)
+}
+
+func (e *Engine) waitingFor() []string {
+	var why []string
+	if !e.loaded {
+		why = append(why, "the store has not been read yet")
+	}
+	if e.topo == nil {
+		s := e.opt.DB.Status()
+		why = append(why, "no connection to the Open vSwitch database at "+s.Endpoint+": "+orElse(s.LastError, "connecting"))
+	}
+	return why
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// manageBridges starts and stops managing bridges as they come and go.
+func (e *Engine) manageBridges(ctx context.Context) error {
+	for name, b := range e.bridges {
+		if e.topo.Bridges[name] == nil {
+			e.log.Info("bridge is gone", "bridge", name)
+			b.cancel()
+			delete(e.bridges, name)
+			e.stale.topology = true
+		}
+	}
+	for _, cfg := range e.opt.Bridges {
+		if e.topo.Bridges[cfg.Name] == nil || e.bridges[cfg.Name] != nil {
+			continue
+		}
+		saved, err := e.loadBridge(ctx, cfg.Name)
+		if err != nil {
+			return fmt.Errorf("bridge %s: read what is kept of it: %w", cfg.Name, err)
+		}
+		b, err := e.addBridge(ctx, cfg, saved)
+		if err != nil {
+			return err
+		}
+		e.bridges[cfg.Name] = b
+		e.stale.topology = true
+	}
+	return nil
+}
+
+// loadBridge reads the numbers of an earlier process, or gives the bridge an index of its own.
+func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, error) {
+	s := savedBridge{index: -1, assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{}}}
+	all, err := e.opt.Store.ListStates(ctx, e.topo.Host, "bridge/")
+	if err != nil {
+		return s, err
+	}
+	taken := map[int]bool{}
+	for key, value := range all {
+		owner, rest, _ := strings.Cut(strings.TrimPrefix(key, "bridge/"), "/")
+		if rest == stateIndex {
+			var index int
+			if err := json.Unmarshal(value, &index); err != nil {
+				return s, fmt.Errorf("%s: %w", key, err)
+			}
+			taken[index] = true
+			if owner == name {
+				s.index = index
+			}
+		}
+		if owner != name {
+			continue
+		}
+		var err error
+		if p, ok := strings.CutPrefix(rest, statePolicy); ok {
+			var v compile.PolicyAssignment
+			err = json.Unmarshal(value, &v)
+			s.assignments.Policies[p] = v
+		} else if ep, ok := strings.CutPrefix(rest, stateEndpoint); ok {
+			var v compile.EndpointAssignment
+			err = json.Unmarshal(value, &v)
+			s.assignments.Endpoints[ep] = v
+		} else if rest == stateNext {
+			err = json.Unmarshal(value, &s.assignments.Next)
+		}
+		if err != nil {
+			return s, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if s.index >= 0 {
+		return s, nil
+	}
+	for s.index = 0; taken[s.index]; s.index++ {
+	}
+	if s.index >= pipeline.MaxBridges {
+		return s, fmt.Errorf("at most %d bridges of one host can be managed", pipeline.MaxBridges)
+	}
+	j, err := json.Marshal(s.index)
+	if err != nil {
+		return s, err
+	}
+	return s, e.opt.Store.PutStates(ctx, e.topo.Host, map[string][]byte{stateKey(name, stateIndex): j})
+}
+
+// resolve derives the workloads from topology and Endpoint resources.
+func (e *Engine) resolve() {
+	bs := slices.Collect(maps.Values(e.bridges))
+	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, bs), sorted[*policy.Endpoint](e, policy.KindEndpoint))
+}
+
+// portInfos lists the ports of the managed bridges, without those that mirrors made.
+func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
+	var ports []policy.PortInfo
+	for _, b := range bridges {
+		br := topo.Bridges[b.cfg.Name]
+		if br == nil {
+			continue
+		}
+		for _, p := range br.Ports {
+			if len(p.Interfaces) == 0 || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+				continue
+			}
+			i := p.Interfaces[0]
+			_, trunk := access(p)
+			ids := map[string]string{}
+			maps.Copy(ids, p.ExternalIDs)
+			maps.Copy(ids, i.ExternalIDs)
+			ports = append(ports, policy.PortInfo{
+				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
+				Tag: p.Tag, Trunk: trunk, ExternalIDs: ids, Bond: len(p.Interfaces) > 1,
+			})
+		}
+	}
+	return ports
+}
+
+// feed tells a bridge's firewall what changed.
+func (e *Engine) feed(b *bridge) {
+	if e.stale.topology || e.stale.endpoints {
+		b.setWorkloads(e.workloads, e.topo.Bridges[b.cfg.Name])
+	}
+	if b.fw == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e.stale.groups {
+		b.fw.SetGroups(sorted[*policy.Group](e, policy.KindGroup))
+	}
+	for name := range e.stale.policies {
+		if p, ok := e.resources[policy.KindPolicy][name].(*policy.Policy); ok {
+			b.fw.SetPolicy(p)
+		} else {
+			b.fw.DeletePolicy(name)
+		}
+	}
+}
+
+func (e *Engine) groups() map[string]*policy.Group {
+	out := map[string]*policy.Group{}
+	for name, g := range e.resources[policy.KindGroup] {
+		out[name] = g.(*policy.Group)
+	}
+	return out
+}
+
+// publish lets readers and waiters see the new state.
+func (e *Engine) publish(done bool, problems []string) {
+	for _, cfg := range e.opt.Bridges {
+		if e.topo != nil && e.topo.Bridges[cfg.Name] == nil {
+			problems = append(problems, fmt.Sprintf("bridge %s does not exist", cfg.Name))
+		}
+	}
+	bs := slices.SortedFunc(maps.Values(e.bridges), func(a, b *bridge) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
+	for _, b := range bs {
+		if b.err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", b.cfg.Name, b.err))
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.published = publication{
+		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, endpointWarnings: e.endpointWarnings,
+		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems,
+	}
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
