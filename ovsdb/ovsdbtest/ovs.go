@@ -113,7 +113,7 @@ func (o *OVS) StartDB() {
 	})
 }
 
-// StartSwitch starts ovs-vswitchd and waits until it has taken the configuration over.
+// StartSwitch starts ovs-vswitchd and waits until it answers on its control socket.
 func (o *OVS) StartSwitch() {
 	o.t.Helper()
 	dummy := "--enable-dummy=override"
@@ -121,11 +121,8 @@ func (o *OVS) StartSwitch() {
 		dummy = "--enable-dummy"
 	}
 	o.sw = o.start("ovs-vswitchd", o.Endpoint(), dummy, "--disable-system", "--pidfile")
-	o.Vsctl("init")
-	o.wait("ovs-vswitchd", func() bool {
-		_, err := os.Stat(filepath.Join(o.Dir, "ovs-vswitchd.pid"))
-		return err == nil
-	})
+	// The pid file is there before the control socket listens.
+	o.wait("ovs-vswitchd", func() bool { return o.command("ovs-appctl", "version").Run() == nil })
 }
 
 // KillDB and KillSwitch end a server as a crash would; a server that does not run is none of their business.

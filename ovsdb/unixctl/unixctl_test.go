@@ -2,6 +2,7 @@ package unixctl_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -109,6 +110,10 @@ func TestCallEnds(t *testing.T) {
 			conn, err := l.Accept()
 			if err != nil {
 				return
+			}
+			var request any
+			if err := json.NewDecoder(conn).Decode(&request); err != nil {
+				t.Error(err)
 			}
 			if text := <-answer; text != "" {
 				fmt.Fprint(conn, text)
