@@ -310,13 +310,21 @@ func wholeLines(path string, size int64) (int64, error) {
 // rotate gives the file a name with the time, opens a new one and deletes the oldest beyond Keep.
 func (w *writer) rotate() error {
 	w.sync(0)
-	at := w.s.opts.Now().UTC()
-	name := w.rotatedName(at)
-	for exists(name) { // a clock that stands still
-		at = at.Add(time.Nanosecond)
-		name = w.rotatedName(at)
+	names, err := w.rotated()
+	if err != nil {
+		return fmt.Errorf("rotate: %w", err)
 	}
-	if err := os.Rename(w.s.path, name); err != nil {
+	at := w.s.opts.Now().UTC()
+	if n := len(names); n > 0 && w.rotatedName(at) <= names[n-1] {
+		// The clock stands still or was set back: the newest file must still have the last name, or it would be deleted first.
+		last, err := rotationTime(names[n-1])
+		if err != nil {
+			return fmt.Errorf("rotate: %w", err)
+		}
+		at = last.Add(time.Nanosecond)
+	}
+	name := w.rotatedName(at)
+	if err := os.Rename(w.s.path, filepath.Join(w.s.opts.Dir, name)); err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
 	w.close()
@@ -328,33 +336,39 @@ func (w *writer) rotate() error {
 }
 
 func (w *writer) rotatedName(at time.Time) string {
-	return filepath.Join(w.s.opts.Dir, rotatedPrefix+at.Format(rotatedFormat)+rotatedSuffix)
+	return rotatedPrefix + at.Format(rotatedFormat) + rotatedSuffix
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// rotationTime reads the time in the name of a rotated file; an error means that it is none.
+func rotationTime(name string) (time.Time, error) {
+	at := strings.TrimSuffix(strings.TrimPrefix(name, rotatedPrefix), rotatedSuffix)
+	if rotatedPrefix+at+rotatedSuffix != name {
+		return time.Time{}, fmt.Errorf("%s is no rotated file", name)
+	}
+	return time.Parse(rotatedFormat, at)
 }
 
-// prune deletes the oldest rotated files beyond Keep, and nothing that has another kind of name.
-func (w *writer) prune() {
+// rotated lists the names of the rotated files, oldest first, and no other names.
+func (w *writer) rotated() ([]string, error) {
 	entries, err := os.ReadDir(w.s.opts.Dir) // sorted by name
 	if err != nil {
-		w.s.log.Warn("old event files cannot be listed", "dir", w.s.opts.Dir, "err", err)
-		return
+		return nil, err
 	}
 	var names []string
 	for _, e := range entries {
-		at, ok := strings.CutPrefix(e.Name(), rotatedPrefix)
-		if !ok {
-			continue
-		}
-		if at, ok = strings.CutSuffix(at, rotatedSuffix); !ok {
-			continue
-		}
-		if _, err := time.Parse(rotatedFormat, at); err == nil {
+		if _, err := rotationTime(e.Name()); err == nil {
 			names = append(names, e.Name())
 		}
+	}
+	return names, nil
+}
+
+// prune deletes the oldest rotated files beyond Keep.
+func (w *writer) prune() {
+	names, err := w.rotated()
+	if err != nil {
+		w.s.log.Warn("old event files cannot be listed", "dir", w.s.opts.Dir, "err", err)
+		return
 	}
 	for len(names) > w.s.opts.Keep {
 		if err := os.Remove(filepath.Join(w.s.opts.Dir, names[0])); err != nil {
