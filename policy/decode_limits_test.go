@@ -69,6 +69,31 @@ func TestDecodeBombs(t *testing.T) {
 			}
 		})
 	}
+	for name, text := range map[string]string{
+		"much YAML":       "a: " + rep("x", 5<<20),
+		"many indicators": rep("[],", 1<<20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.DecodeYAML(strings.NewReader(text))
+			var faults policy.Faults
+			if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Code != policy.CodeTooLarge {
+				t.Fatalf("error %v, want one fault TOO_LARGE", err)
+			}
+		})
+	}
+	t.Run("ten thousand rules in YAML", func(t *testing.T) {
+		var b strings.Builder
+		for range 1000 {
+			b.WriteString("---\nkind: Policy\nname: p\nspec:\n  appliesTo: [{labels: {app: web}}]\n  ingress:\n")
+			for j := range 10 {
+				fmt.Fprintf(&b, "  - {name: r%d, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: [{protocol: tcp, ports: [\"80\", \"8000-8099\"]}], log: true}\n", j)
+			}
+		}
+		docs, err := policy.DecodeYAML(strings.NewReader(b.String()))
+		if err != nil || len(docs) != 1000 {
+			t.Fatalf("%d documents, %v", len(docs), err)
+		}
+	})
 	t.Run("many documents", func(t *testing.T) {
 		docs, err := policy.DecodeYAML(strings.NewReader(rep("---\nkind: Group\nname: g\nspec: {members: []}\n", 20_000)))
 		if err != nil || len(docs) != 20_000 {

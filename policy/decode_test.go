@@ -300,6 +300,11 @@ spec:
 		{"bad merge key", "kind: Group\nname: g\nspec: &a {members: []}\nlabels:\n  <<: *a", []string{"1:5 : merge keys (<<) are not supported"}},
 		{"bad alias", "kind: Group\nname: g\nspec: *nowhere", []string{"1:3 : alias *nowhere stands for nothing"}},
 		{"bad alias of itself", "kind: Group\nname: g\nspec: &a {members: [*a]}", []string{"1:3 : alias *a stands for nothing"}},
+		{"bad text tag", "kind: Group\nname: !!str ~\nspec: {members: []}", []string{"1:2 : the YAML tag !!str goes with a text, not with null"}},
+		{"bad time type", "kind: Group\nname: g\ncreatedAt: 2026\nspec: {members: []}", []string{"1:3 /createdAt: must be a time, not the number 2026"}},
+		{"bad later field", "kind: Mirror\nname: m\nspec: {balance: symmetric, sources: [{port: a}], targets: [{port: {name: b}}]}", []string{"1:3 /spec/balance: comes later"}},
+		{"bad field of what has none", "kind: Mirror\nname: m\nspec: {sources: [{port: a}], targets: [{events: {x: 1}}]}", []string{
+			`1:3 /spec/targets/0/events/x: unknown field "x": nothing can be set here`}},
 		{"bad tag", "kind: Group\nname: !!binary Zw==\nspec: {members: []}", []string{"1:2 : the YAML tag !!binary is not supported"}},
 		{"bad key", "kind: Group\nname: g\nlabels: {1: x}\nspec: {members: []}", []string{"1:3 : a key must be a text: put it in quotes"}},
 		{"bad directive", "%YAML 1.2\n---\nkind: Group", []string{"0:1 : YAML directives are not supported"}},
@@ -344,7 +349,7 @@ func TestDecodeAccepts(t *testing.T) {
 		{"OK end marker", "kind: Group\nname: a\nspec: {members: []}\n...\n---\nkind: Group\nname: b\nspec: {members: []}\n", []policy.Resource{group("a"), group("b")}},
 		{"OK byte order mark and CRLF", "\ufeffkind: Group\r\nname: a\r\nspec:\r\n  members: []\r\n", []policy.Resource{group("a")}},
 		{"OK anchor and alias", "kind: Group\nname: a\nspec: {members: [{vm: &v web}, {port: *v}]}", []policy.Resource{group("a", policy.Selector{VM: "web"}, policy.Selector{Port: "web"})}},
-		{"OK number as text by tag", "kind: Group\nname: a\nspec: {members: [{vm: !!str 42}]}", []policy.Resource{group("a", policy.Selector{VM: "42"})}},
+		{"OK number as text by tag", "kind: Group\nname: a\nspec: {members: [{vm: !!str 42}, {vm: !!str True}]}", []policy.Resource{group("a", policy.Selector{VM: "42"}, policy.Selector{VM: "True"})}},
 		{"OK block text", "kind: Group\nname: a\nspec:\n  members:\n  - vm: |-\n      web\n", []policy.Resource{group("a", policy.Selector{VM: "web"})}},
 		{"OK unquoted MAC, address and words of old YAML", "kind: Group\nname: yes\nspec:\n  members: [{mac: 52:54:00:12:34:56}, {cidr: 2001:db8::/32}, {vm: no}]",
 			[]policy.Resource{group("yes", policy.Selector{MAC: "52:54:00:12:34:56"}, policy.Selector{CIDR: "2001:db8::/32"}, policy.Selector{VM: "no"})}},
@@ -413,6 +418,31 @@ func TestCheckJSON(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, faults := policy.CheckJSON(policy.KindGroup, []byte(tt.text))
+			checkFaults(t, tt.want, faults)
+		})
+	}
+}
+
+func TestCheckValue(t *testing.T) {
+	spec := map[string]any{"match": map[string]any{"port": "a"}, "addresses": []any{"10.0.0.1"}}
+	tests := []struct {
+		name string
+		kind policy.Kind
+		tree any
+		want []string
+	}{
+		{"OK numbers of every type", policy.KindEndpoint, map[string]any{"name": "e", "revision": float64(5), "spec": spec}, nil},
+		{"OK int", policy.KindEndpoint, map[string]any{"name": "e", "revision": 5, "spec": spec}, nil},
+		{"OK int64", policy.KindEndpoint, map[string]any{"name": "e", "revision": int64(5), "spec": spec}, nil},
+		{"OK uint64", policy.KindEndpoint, map[string]any{"name": "e", "revision": uint64(5), "spec": spec}, nil},
+		{"OK json.Number", policy.KindEndpoint, map[string]any{"name": "e", "revision": json.Number("5"), "spec": spec}, nil},
+		{"bad fraction", policy.KindEndpoint, map[string]any{"name": "e", "revision": 5.5, "spec": spec}, []string{"/revision: must be a whole number in decimal digits, not 5.5"}},
+		{"bad Go type", policy.KindEndpoint, map[string]any{"name": "e", "spec": []any{struct{}{}}}, []string{": value of type struct {} in a tree"}},
+		{"bad kind", "Thing", map[string]any{}, []string{"/kind: unknown kind: must be"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, faults := policy.CheckValue(tt.kind, tt.tree)
 			checkFaults(t, tt.want, faults)
 		})
 	}

@@ -115,10 +115,5 @@ func (a Rank) Compare(b Rank) int {
 	return 1
 }
 
-// Compare orders references by policy, direction and rule name.
-func (r RuleRef) Compare(o RuleRef) int {
-	return cmp.Or(cmp.Compare(r.Policy, o.Policy), cmp.Compare(r.Direction, o.Direction), cmp.Compare(r.Rule, o.Rule))
-}
-
 // String is "policy/direction/rule", as events and counters name a rule.
 func (r RuleRef) String() string { return r.Policy + "/" + string(r.Direction) + "/" + r.Rule }

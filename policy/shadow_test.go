@@ -77,6 +77,11 @@ func TestShadowed(t *testing.T) {
 		{"OK labels that ask for less", pol("p", "priority: 100", "a allow [{labels:\u00a0{app:\u00a0db}}] -", "b deny [{labels:\u00a0{app:\u00a0db,tier:\u00a0x}}] -"), "p", nil},
 		{"bad member of a group", "kind: Group\nname: g\nspec: {members: [{vm: a}, {cidr: 10.0.0.0/8}]}\n" + pol("p", "priority: 100", "a allow [{vm:\u00a0a},{cidr:\u00a010.1.0.0/16}] -", "b deny [{group:\u00a0g}] -"), "p",
 			[]string{"p ingress/a p/ingress/b"}},
+		{"bad every kind of selector", pol("p", "priority: 100", "a allow [{mac:\u00a0'52:54:00:00:00:0a'},{vlan:\u00a07},{bridge:\u00a0b},{port:\u00a0p},{neutronPort:\u00a0n}] -",
+			"b deny [{neutronPort:\u00a0n},{port:\u00a0p},{bridge:\u00a0b},{vlan:\u00a07},{mac:\u00a0'52:54:00:00:00:0A'}] -"), "p", []string{"p ingress/a p/ingress/b"}},
+		{"OK another VLAN", pol("p", "priority: 100", "a allow [{vlan:\u00a07}] -", "b deny [{vlan:\u00a08}] -"), "p", nil},
+		{"bad subjects by a group", "kind: Group\nname: g\nspec: {members: [{port: tap1}, {port: tap2}, {port: none}]}\n" + pol("p", "appliesTo: [{port: none}]", "a allow - -") +
+			pol("q", "appliesTo: [{group: g}]", "b deny - -"), "q", []string{"p ingress/a q/ingress/b"}},
 		{"OK a group nobody knows", pol("p", "priority: 100", "a allow [{group:\u00a0x}] -", "b deny [{group:\u00a0y}] -"), "p", nil},
 		{"bad subjects by fewer labels", pol("p", "appliesTo: [{labels: {app: none, x: z}}]", "a allow - -") + pol("q", "appliesTo: [{labels: {app: none}}]", "b deny - -"), "p", []string{"p ingress/a q/ingress/b"}},
 		{"OK other subjects", pol("p", "appliesTo: [{labels: {app: web}}]", "a allow - -") + pol("q", "appliesTo: [{labels: {app: db}}]", "b deny - -"), "p", nil},

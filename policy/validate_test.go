@@ -114,6 +114,8 @@ expiresAt: null`, nil},
 		{"bad mac", "appliesTo: [{mac: 52-54-00-12-34-56}, {mac: \"01:00:5e:00:00:01\"}, {mac: \"00:00:00:00:00:00\"}]",
 			[]string{"/spec/appliesTo/0/mac: must be a MAC", "/spec/appliesTo/1/mac: is a multicast", "/spec/appliesTo/2/mac: is all zeros"}},
 		{"bad group name", "appliesTo: [{group: Web_Servers}]", []string{"/spec/appliesTo/0/group: must be a DNS label"}},
+		{"bad long word", "appliesTo: [{vm: " + strings.Repeat("v", 254) + "}]", []string{"/spec/appliesTo/0/vm: is longer than 253 bytes"}},
+		{"bad control character", "appliesTo: [{bridge: \"a\\tb\"}]", []string{"/spec/appliesTo/0/bridge: must be printable text"}},
 		{"bad spaces around", "appliesTo: [{vm: \" a\"}]", []string{"/spec/appliesTo/0/vm: must not begin or end with a space"}},
 
 		{"bad rule without name and action", to + "ingress: [{}]", []string{"/spec/ingress/0/name: is required", "/spec/ingress/0/action: is required: allow or deny"}},

@@ -14,6 +14,12 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
+// Bounds of a YAML text, for which the parser needs up to a hundred times the memory of the text. JSON has no such bounds.
+const (
+	maxYAML       = 4 << 20 // bytes
+	maxIndicators = 600_000 // characters that may be tokens; 20,000 rules have about that many
+)
+
 // maxProperties bounds tags and anchors in a row, which the parser nests.
 const maxProperties = 4
 
@@ -24,6 +30,9 @@ func parseYAML(text []byte) (docs []parsed, faults Faults) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) {
 		return nil, Faults{{Detail: textFormat, Code: CodeSyntax}}
+	}
+	if len(text) > maxYAML || indicators(text) > maxIndicators {
+		return nil, Faults{{Detail: fmt.Sprintf("too much YAML in one text (more than %d MiB or %d items): divide it, or write JSON", maxYAML>>20, maxIndicators/10), Code: CodeTooLarge}}
 	}
 	chunks, err := splitYAML(text)
 	if err != nil {
@@ -48,6 +57,22 @@ func parseYAML(text []byte) (docs []parsed, faults Faults) {
 		docs = append(docs, parsed{index: n, tree: v})
 	}
 	return docs, faults
+}
+
+// indicators counts the characters that may become a token of their own.
+func indicators(text []byte) int {
+	n := 0
+	for i, c := range text {
+		switch c {
+		case '[', ']', '{', '}', ',', '&', '*', '!':
+			n++
+		case '-', ':', '?':
+			if i+1 == len(text) || text[i+1] <= ' ' {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func asFault(err error) Fault {
@@ -286,7 +311,7 @@ func (c *yamlConverter) count(n int) error {
 
 func (c *yamlConverter) leaf(v any) (sized, error) { return sized{v, 1}, c.count(1) }
 
-// tag knows !!str, which is how an unquoted number can be a text; other tags would be ignored, so they are refused.
+// tag knows !!str, which is how an unquoted number or truth value can be a text; other tags would be ignored, so they are refused.
 func (c *yamlConverter) tag(n *ast.TagNode, depth int) (sized, error) {
 	if n.Start.Value != "!!str" || n.Value == nil {
 		return sized{}, faultAt(n, "the YAML tag %s is not supported", shorten(n.Start.Value))
@@ -296,6 +321,8 @@ func (c *yamlConverter) tag(n *ast.TagNode, depth int) (sized, error) {
 	case string:
 	case number:
 		s.value = string(v)
+	case bool:
+		s.value = n.Value.GetToken().Value
 	default:
 		if err == nil {
 			err = faultAt(n, "the YAML tag !!str goes with a text, not with %s", describe(v))
