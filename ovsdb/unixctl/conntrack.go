@@ -47,9 +47,9 @@ func (d Daemon) FlushZone(ctx context.Context, s Scope) error {
 // FlushEntry forgets exactly the connection with e's zone, protocol and original tuple. The error matches ErrNoEntry when there is none.
 //
 // It matches ErrUnsafeFlush, and nothing is sent, for ICMPv6 and for ICMP other than echo, timestamp and information: the userspace
-// connection tracker of Open vSwitch 3.1.0 aborts the whole ovs-vswitchd on such a tuple: seen with ICMPv6 type 128 and ICMP types 3 and 17,
-// whether or not there is such a connection, and not with types 0, 8 and 13…16. (A tuple with addresses only does the same as soon as an ICMPv6 connection matches, so only whole tuples are
-// ever sent.) Flush the zone, or let such a connection expire.
+// connection tracker of Open vSwitch 3.1.0 aborts the whole ovs-vswitchd on such a tuple. Seen with ICMPv6 type 128 and ICMP types 3
+// and 17, whether or not there is such a connection; not with types 0, 8 and 13…16. A tuple of IPv6 addresses alone does the same as
+// soon as an ICMPv6 connection matches it, so only whole tuples are ever sent. Flush the zone, or let such a connection expire.
 func (d Daemon) FlushEntry(ctx context.Context, datapath string, e Entry) error {
 	tuple, err := flushTuple(e)
 	if err != nil {
