@@ -4,7 +4,6 @@
 package jsonl
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -332,9 +331,9 @@ func (s *Sink) noteTorn(n int64) {
 
 // line appends the event as one line.
 func line(b []byte, e *event.Event) ([]byte, error) {
-	j, err := json.Marshal(e)
+	b, err := event.AppendJSON(b, e)
 	if err != nil {
 		return b, err
 	}
-	return append(append(b, j...), '\n'), nil
+	return append(b, '\n'), nil
 }

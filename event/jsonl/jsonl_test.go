@@ -416,22 +416,22 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestRealDiskFull is the same on a real file system of 256 kB.
+// TestRealDiskFull is the same on a real file system of 1 MB.
 func TestRealDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounting a small tmpfs needs root; TestDiskFull covers the same with an injected fault")
 	}
 	dir := t.TempDir()
-	if err := syscall.Mount("tapwall-test", dir, "tmpfs", 0, "size=256k"); err != nil {
+	if err := syscall.Mount("tapwall-test", dir, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("mounting a small tmpfs: %v", err)
 	}
-	defer func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+	t.Cleanup(func() { // after the sink is closed
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
-	}()
+	})
 	ballast := filepath.Join(dir, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 160<<10), 0o600); err != nil {
+	if err := os.WriteFile(ballast, make([]byte, 960<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var l losses
