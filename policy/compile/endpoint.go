@@ -176,7 +176,7 @@ func (e *endpoint) isolated(side int) (by string, log, ok bool) {
 // isolate notes whether a policy isolates the endpoint.
 func (f *Firewall) isolate(e *endpoint, side int, name string, isolates, log bool) {
 	was, did := e.isolating[side][name]
-	if did == isolates && was == log {
+	if log = log && isolates; did == isolates && was == log {
 		return
 	}
 	if e.isolating[side] == nil {

@@ -1,14 +1,17 @@
 package compile
 
-import "github.com/tapwall/tapwall/policy"
+import (
+	"slices"
+	"strings"
+)
 
 // identities are the rules of a policy as they were, in this run or, by their assignments, in an earlier one.
 type identities struct {
 	rules    map[string]*rule // by rule.key
 	assigned PolicyAssignment
 	taken    map[string]bool // keys of assigned
-	// content indexes what may be found by hash.
-	content map[string]string
+	// content indexes what may be found by hash: keys by direction and hash.
+	content map[string][]string
 }
 
 func newIdentities(rules []*rule, assigned PolicyAssignment) *identities {
@@ -40,32 +43,42 @@ func (x *identities) byContent(r *rule) *rule {
 		return nil
 	}
 	if x.content == nil {
-		x.content = map[string]string{}
+		x.content = map[string][]string{}
 		for key, old := range x.rules {
 			if old.id != 0 {
-				x.content[content(old.ref.Direction, old.hash)] = key
+				x.index(key, old.hash)
 			}
 		}
 		for key, a := range x.assigned {
 			if !x.taken[key] {
-				x.content[keyDirection(key)+a.Hash] = key
+				x.index(key, a.Hash)
 			}
 		}
+		for _, keys := range x.content {
+			slices.Sort(keys)
+		}
 	}
-	key, ok := x.content[content(r.ref.Direction, r.space.hash(r.rank))]
-	if !ok {
+	at := string(r.ref.Direction) + r.space.hash(r.rank)
+	keys := x.content[at]
+	if len(keys) == 0 {
 		return nil
 	}
+	key := keys[0]
+	x.content[at] = keys[1:]
 	if old := x.rules[key]; old != nil {
 		delete(x.rules, key)
 		return old
 	}
-	if a, ok := x.assigned[key]; ok && !x.taken[key] {
-		x.taken[key] = true
-		a.Priority = 0 // ties are broken by name, so the place in the order may be another
-		return revive(r, a)
-	}
-	return nil
+	a := x.assigned[key]
+	x.taken[key] = true
+	a.Priority = 0 // ties are broken by name, so the place in the order may be another
+	return revive(r, a)
+}
+
+// index notes that the rule with this key has this hash.
+func (x *identities) index(key, hash string) {
+	direction, _, _ := strings.Cut(key, "/")
+	x.content[direction+hash] = append(x.content[direction+hash], key)
 }
 
 // left returns the rules that are no more.
@@ -87,16 +100,4 @@ func revive(r *rule, a RuleAssignment) *rule {
 		ref: r.ref, side: r.side, rank: r.rank, allow: r.allow, space: r.space, id: a.ID, priority: a.Priority, hash: a.Hash,
 		before: ruleBefore{a.ID, r.rank, r.space},
 	}
-}
-
-func content(d policy.Direction, hash string) string { return string(d) + "/" + hash }
-
-// keyDirection is the part of a rule key up to and with the slash.
-func keyDirection(key string) string {
-	for i := range key {
-		if key[i] == '/' {
-			return key[:i+1]
-		}
-	}
-	return ""
 }

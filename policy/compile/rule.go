@@ -49,7 +49,7 @@ type policyState struct {
 	policy     *policy.Policy // nil = deleted
 	rules      []*rule        // in the order of the document, ingress first
 	subjects   []uint32       // endpoint ids, sorted
-	selections []*selection
+	selections map[*selection]struct{}
 	groups     map[string]struct{} // named by its rules, whether they exist or not
 	unknown    []string            // of those, the ones that do not exist, sorted
 	overflow   bool                // no priorities are left for its rules

@@ -53,26 +53,17 @@ func (s *selections) use(sel policy.Selector, ps *policyState) *selection {
 		}
 		s.bySel[key] = x
 	}
-	if _, ok := x.users[ps]; !ok {
-		x.users[ps] = struct{}{}
-		ps.selections = append(ps.selections, x)
-	}
+	x.users[ps], ps.selections[x] = struct{}{}, struct{}{}
 	return x
 }
 
 // release gives up those of the selections that ps no longer uses.
-func (s *selections) release(old []*selection, ps *policyState) {
-	for _, x := range ps.selections {
-		delete(x.users, ps)
-	}
-	for _, x := range old {
-		delete(x.users, ps)
-	}
-	for _, x := range ps.selections {
-		x.users[ps] = struct{}{}
-	}
-	for _, x := range old {
-		if len(x.users) == 0 {
+func (s *selections) release(old map[*selection]struct{}, ps *policyState) {
+	for x := range old {
+		if _, still := ps.selections[x]; still {
+			continue
+		}
+		if delete(x.users, ps); len(x.users) == 0 {
 			delete(s.bySel, x.sel.String())
 		}
 	}

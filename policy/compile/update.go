@@ -10,7 +10,7 @@ import (
 // update compiles one policy again: which endpoints it applies to, what its rules match, which keep their ids.
 func (f *Firewall) update(ps *policyState, c *change) {
 	old := ps.selections
-	ps.selections, ps.groups, ps.unknown = nil, map[string]struct{}{}, nil
+	ps.selections, ps.groups, ps.unknown = map[*selection]struct{}{}, map[string]struct{}{}, nil
 	var subjects []uint32
 	var rules []*rule
 	isolates, logs := [2]bool{}, false
