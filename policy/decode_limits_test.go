@@ -51,6 +51,9 @@ func TestDecodeBombs(t *testing.T) {
 			if !errors.As(err, &faults) {
 				t.Fatalf("error %v, want faults", err)
 			}
+			if want := policy.CodeTooLarge; faults[0].Code != want && (faults[0].Code != policy.CodeSyntax || name == "billion laughs") {
+				t.Errorf("fault %v, want code %s", faults[0], want)
+			}
 			if len(faults) > 2 {
 				t.Errorf("%d faults: %v", len(faults), faults)
 			}

@@ -293,6 +293,8 @@ spec:
 		{"bad list", "kind: Policies\nitems: {a: b}\nextra: 1", []string{"1:1 /kind: a document with items has kind List or none", "1:2 /items: must be a list, not a map", "1:3 /extra: unknown field of a list"}},
 		{"bad item of a list", "{\"items\": [\n{\"kind\": \"Group\", \"name\": \"g\",\n \"spec\": {\"members\": [{\"prt\": \"a\"}]}}]}", []string{`1:3 /spec/members/0/prt: unknown field "prt": did you mean port?`}},
 
+		{"bad documents after and in lists", "items:\n- {kind: A}\n- {kind: B}\n---\nkind: C\n---\nitems: []\n---\nitems:\n- {kind: D}\n---\nkind: E", []string{
+			"1:2 /kind: unknown kind", "2:3 /kind: unknown kind", "3:5 /kind: unknown kind", "4:10 /kind: unknown kind", "5:12 /kind: unknown kind"}},
 		{"bad YAML", "kind: Group\nname: g\nspec: {members: [}", []string{"1:3 : not YAML: "}},
 		{"bad YAML does not hide other documents", "kind: [\n---\nkind: Group\nname: G\nspec: {members: []}", []string{"1:1 : not YAML: ", "2:4 /name: must be a DNS label"}},
 		{"bad tab", "kind: Group\nspec:\n\tmembers: []", []string{"1:3 : not YAML: "}},

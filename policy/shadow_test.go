@@ -65,6 +65,7 @@ func TestShadowed(t *testing.T) {
 		{"bad ports inside a range", pol("p", "priority: 100", `a allow - [{protocol: tcp, ports: ["80", "90-99"]}, {protocol: udp}]`, `b deny - [{protocol: tcp, ports: ["70-100"]}, {protocol: udp}]`), "p",
 			[]string{"p ingress/a p/ingress/b"}},
 		{"OK one port outside", pol("p", "priority: 100", `a allow - [{protocol: tcp, ports: ["80", "101"]}]`, `b deny - [{protocol: tcp, ports: ["70-100"]}]`), "p", nil},
+		{"OK all ports against some", pol("p", "priority: 100", "a allow - [{protocol: tcp}]", "b deny - "+http), "p", nil},
 		{"OK all services against some", pol("p", "priority: 100", "a allow - -", "b deny - [{protocol: tcp},{protocol: udp}]"), "p", nil},
 		{"bad address inside a range", pol("p", "priority: 100", "a allow [{cidr:\u00a010.1.0.0/16},{cidr:\u00a010.2.0.0/16,except:[10.2.3.0/24]}] -", "b deny [{cidr:\u00a010.0.0.0/8}] -"), "p",
 			[]string{"p ingress/a p/ingress/b"}},
