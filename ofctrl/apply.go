@@ -102,9 +102,7 @@ func (s *Switch) record(u Update) (undo func(), err error) {
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if _, err := s.table.replace(old); err != nil {
-			panic(fmt.Sprintf("ofctrl: flows that were desired before cannot be desired again: %v", err))
-		}
+		s.table.restore(old)
 		s.revision, s.meters.want, s.rejected = oldRevision, oldMeters, oldRejected
 	}, nil
 }
@@ -112,9 +110,10 @@ func (s *Switch) record(u Update) (undo func(), err error) {
 // change is one flow-mod of a bundle.
 type change struct {
 	key     key
+	slot    slot // of key, unless it has been forgotten meanwhile
 	command ofp.FlowModCommand
-	flow    *flow.Flow
 	owner   uint32
+	flow    *flow.Flow
 }
 
 // plan returns the flow-mods that turn what is installed into what is desired: deletes first, so that a place is free
@@ -126,11 +125,11 @@ func (s *Switch) plan() []change {
 		return nil
 	}
 	changes := make([]change, 0, s.table.nDirty-s.table.nBlocked)
-	s.table.eachDirty(func(k key, e entry) {
-		c := change{key: k, owner: e.owner}
+	s.table.eachDirty(func(at slot, e *entry) {
+		c := change{key: e.key, slot: at, owner: e.owner}
 		switch {
 		case e.owner == 0:
-			f := s.table.strays[k]
+			f := s.table.strays[at]
 			f.Cookie = s.opts.Cookie
 			c.command, c.flow = ofp.FlowDeleteStrict, &f
 		case e.there == foreign || s.rejected[e.owner] != nil:
@@ -198,7 +197,7 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 	if s.table.nDirty == s.table.nBlocked {
 		return false, nil
 	}
-	s.table.eachDirty(func(_ key, e entry) {
+	s.table.eachDirty(func(_ slot, e *entry) {
 		again = again || e.owner == 0 || e.there != foreign && s.rejected[e.owner] == nil
 	})
 	return again, nil
@@ -261,7 +260,11 @@ func (s *Switch) committed(changes []change) {
 	defer s.mu.Unlock()
 	for i := range changes {
 		c := &changes[i]
-		e := s.table.entries[c.key]
+		at := c.slot
+		if s.table.entries[at].key != c.key {
+			at = s.table.place(c.key)
+		}
+		e := s.table.entries[at]
 		switch c.command {
 		case ofp.FlowAdd:
 			if e.there == foreign {
@@ -269,17 +272,15 @@ func (s *Switch) committed(changes []change) {
 			}
 			e.there, e.have = ours, e.want
 		case ofp.FlowModifyStrict:
-			if e.there != ours {
-				continue // deleted or replaced before: modified nothing
+			if e.there == ours { // else deleted or replaced before: modified nothing
+				e.have = e.want
 			}
-			e.have = e.want
 		case ofp.FlowDeleteStrict:
-			if e.there == foreign {
-				continue
+			if e.there == ours {
+				e.there, e.have = absent, content{}
 			}
-			e.there, e.have = absent, content{}
 		}
-		s.table.put(c.key, e)
+		s.table.put(at, e)
 	}
 	s.settleLocked()
 }
@@ -343,7 +344,7 @@ func (s *Switch) blocked(u Update) error {
 		return nil
 	}
 	var found *ForeignError
-	s.table.eachDirty(func(_ key, e entry) {
+	s.table.eachDirty(func(_ slot, e *entry) {
 		if e.owner == 0 || e.there != foreign {
 			return
 		}

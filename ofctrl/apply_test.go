@@ -159,6 +159,9 @@ func TestRandom(t *testing.T) {
 			_ = f.Change(ofp.FlowAdd, flow.Flow{Table: 9, Cookie: 0x99}, ofp.FlowModOptions{})
 			var res ofctrl.Result
 			s.until("in sync", func(ofctrl.State) bool {
+				if s.Barrier(t.Context()) != nil { // behind the last report of a change
+					return false
+				}
 				var err error
 				res, err = s.Apply(t.Context(), ofctrl.Update{Revision: 1000})
 				return err == nil && res.Installed == 1000

@@ -155,7 +155,7 @@ func (s *Switch) Nudge(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	k, _, err := s.table.digest(&f)
-	e := s.table.entries[k]
+	e := s.table.get(k)
 	s.mu.Unlock()
 	switch {
 	case err != nil:

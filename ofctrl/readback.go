@@ -66,8 +66,7 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 			err := f.Err
 			if err == nil || !isOurs {
 				// What a foreign flow does need not be known to leave it alone.
-				_, err2 := s.table.installed(&f.Flow, isOurs, true)
-				err = errors.Join(err, err2)
+				err = errors.Join(err, s.table.installed(&f.Flow, isOurs, true))
 			}
 			if err != nil && isOurs {
 				// Without its whole match it cannot be named to the switch without hitting others.
@@ -137,18 +136,18 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 		s.askResync()
 		return 0, false
 	}
-	before := s.table.entries[k]
+	before := s.table.get(k)
 	switch u.Event {
 	case ofp.FlowAddedEvent, ofp.FlowModifiedEvent:
 		// Flows of ours that others made or changed count as wrong, whatever they are.
-		if _, err := s.table.installed(&u.Flow, isOurs, false); err != nil {
+		if err := s.table.installed(&u.Flow, isOurs, false); err != nil {
 			s.askResync()
 		}
-		if e := s.table.entries[k]; u.Event == ofp.FlowModifiedEvent && isOurs && before.there == ours && e.owner != 0 {
+		if e := s.table.get(k); u.Event == ofp.FlowModifiedEvent && isOurs && before.there == ours && e.owner != 0 {
 			// A modify leaves everything but the actions, so a modify puts it right and the counters survive.
-			if _, want := s.table.desired(e); want.Cookie == u.Flow.Cookie {
+			if _, want := s.table.desired(&e); want.Cookie == u.Flow.Cookie {
 				e.have.attrs = before.have.attrs
-				s.table.put(k, e)
+				s.table.put(s.table.place(k), e)
 			}
 		}
 		if isOurs || before.there == ours {
@@ -169,7 +168,7 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 			lost = 1
 		}
 		e.have = content{}
-		s.table.put(k, e)
+		s.table.put(s.table.place(k), e)
 	}
 	return lost, freed
 }

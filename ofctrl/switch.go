@@ -215,7 +215,7 @@ func (s *Switch) Has(f flow.Flow) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k, _, err := s.table.digest(&f)
-	return err == nil && s.ready && s.table.entries[k].there == ours
+	return err == nil && s.ready && s.table.get(k).there == ours
 }
 
 // Desired returns the flows of an owner as last applied; they must not be changed.
@@ -244,9 +244,9 @@ func (s *Switch) Owners() []string {
 func (s *Switch) Missing(visit func(owner string, f *flow.Flow)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.table.eachDirty(func(k key, e entry) {
+	s.table.eachDirty(func(at slot, e *entry) {
 		if e.owner == 0 {
-			f := s.table.strays[k]
+			f := s.table.strays[at]
 			visit("", &f)
 			return
 		}

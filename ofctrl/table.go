@@ -1,8 +1,6 @@
 package ofctrl
 
 import (
-	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -21,16 +19,18 @@ const (
 // entry is one place of the flow tables: what is desired there and what is installed. It holds no pointers, so that a
 // large table costs the garbage collector nothing.
 type entry struct {
-	owner uint32 // of the desired flow; 0 = none is desired
-	index uint32 // of the desired flow among its owner's
+	key   key
 	want  content
 	have  content // valid iff there is ours
+	owner uint32  // of the desired flow; 0 = none is desired
+	index uint32  // of the desired flow among its owner's
 	there presence
 	seen  uint8 // the read-back that saw the installed flow last
-	// queued: the key is in table.queue.
+	// queued: the entry is in table.queue.
 	queued bool
 }
 
+// dirty reports whether what is installed is not what is desired.
 func (e *entry) dirty() bool {
 	if e.owner == 0 {
 		return e.there == ours
@@ -44,12 +44,20 @@ func (e *entry) dirty() bool {
 	return true
 }
 
+// empty reports whether the entry tells nothing.
+func (e *entry) empty() bool {
+	return e.owner == 0 && (e.there == absent || e.there == expired) && !e.queued
+}
+
+// slot is the number of an entry. It is that of another one once the entry is empty.
+type slot uint32
+
 // owner is what the flows of one owner are known by.
 type owner struct {
 	id    uint32
 	name  string
 	flows []flow.Flow
-	keys  []key // of flows, in order; shorter only while flows are being added
+	slots []slot // of flows, in order; shorter only while flows are being added
 }
 
 type ref struct{ owner, index uint32 }
@@ -58,16 +66,19 @@ type ref struct{ owner, index uint32 }
 // known at any time, so that a change costs what it touches. It is not safe for concurrent use.
 type table struct {
 	digester
-	entries map[key]entry
-	owners  map[string]*owner
-	byID    map[uint32]*owner
-	lastID  uint32
+	index   map[key]slot
+	entries []entry
+	free    []slot
+
+	owners map[string]*owner
+	byID   map[uint32]*owner
+	lastID uint32
 	// rivals are further owners that want the same flow in the same place as the entry's owner.
-	rivals map[key][]ref
+	rivals map[slot][]ref
 	// strays are installed flows of ours that nobody desires, for their matches; they have no actions.
-	strays map[key]flow.Flow
-	// queue holds at least all dirty keys, in the order in which they became so.
-	queue []key
+	strays map[slot]flow.Flow
+	// queue holds at least all dirty entries, in the order in which they became so.
+	queue []slot
 
 	nDesired, nOurs, nForeign, nDirty, nBlocked int
 	generation                                  uint8
@@ -75,9 +86,42 @@ type table struct {
 
 func newTable() *table {
 	return &table{
-		digester: newDigester(), entries: map[key]entry{}, owners: map[string]*owner{}, byID: map[uint32]*owner{},
-		rivals: map[key][]ref{}, strays: map[key]flow.Flow{},
+		digester: newDigester(), index: map[key]slot{}, owners: map[string]*owner{}, byID: map[uint32]*owner{},
+		rivals: map[slot][]ref{}, strays: map[slot]flow.Flow{},
 	}
+}
+
+// reserve prepares for n more entries, if that saves growing step by step.
+func (t *table) reserve(n int) {
+	if len(t.index) == 0 && n > 1024 {
+		t.index = make(map[key]slot, n)
+		t.entries, t.free = make([]entry, 0, n), nil
+	}
+}
+
+// place returns the slot of k, which is a new empty one if nothing is known of k. The caller must put something there.
+func (t *table) place(k key) slot {
+	if s, ok := t.index[k]; ok {
+		return s
+	}
+	var s slot
+	if n := len(t.free); n > 0 {
+		s, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		s = slot(len(t.entries))
+		t.entries = append(t.entries, entry{})
+	}
+	t.entries[s] = entry{key: k}
+	t.index[k] = s
+	return s
+}
+
+// get returns what is known of k.
+func (t *table) get(k key) entry {
+	if s, ok := t.index[k]; ok {
+		return t.entries[s]
+	}
+	return entry{}
 }
 
 // count adds e's part in the table's figures, n times.
@@ -99,115 +143,71 @@ func (t *table) count(e *entry, n int) {
 	}
 }
 
-// put makes e the entry of k.
-func (t *table) put(k key, e entry) {
-	if old, ok := t.entries[k]; ok {
-		t.count(&old, -1)
-		e.queued = old.queued
-	}
+// put makes e the entry of s.
+func (t *table) put(s slot, e entry) {
+	old := &t.entries[s]
+	t.count(old, -1)
 	t.count(&e, 1)
-	if e.dirty() && !e.queued {
+	e.queued = old.queued
+	if !e.queued && e.dirty() {
 		e.queued = true
-		t.queue = append(t.queue, k)
+		t.queue = append(t.queue, s)
 	}
-	if e.owner != 0 || e.there != ours {
-		delete(t.strays, k)
+	if len(t.strays) > 0 && (e.owner != 0 || e.there != ours) {
+		delete(t.strays, s)
 	}
-	if e.owner == 0 && (e.there == absent || e.there == expired) && !e.queued {
-		delete(t.entries, k)
-		return
-	}
-	t.entries[k] = e
+	*old = e
+	t.forget(s)
 }
 
-// eachDirty calls visit for each dirty place, in the order in which they became so. visit must not change the table.
-func (t *table) eachDirty(visit func(key, entry)) {
+// forget frees s if it is empty.
+func (t *table) forget(s slot) {
+	if e := &t.entries[s]; e.empty() {
+		delete(t.index, e.key)
+		*e = entry{}
+		t.free = append(t.free, s)
+	}
+}
+
+// eachDirty calls visit for each dirty entry, in the order in which they became so. visit must not change the table.
+func (t *table) eachDirty(visit func(slot, *entry)) {
 	kept := t.queue[:0]
-	for _, k := range t.queue {
-		e := t.entries[k]
+	for _, s := range t.queue {
+		e := &t.entries[s]
 		if e.dirty() {
-			kept = append(kept, k)
+			kept = append(kept, s)
+			visit(s, e)
 			continue
 		}
 		e.queued = false
-		if e.owner == 0 && (e.there == absent || e.there == expired) {
-			delete(t.entries, k)
-		} else {
-			t.entries[k] = e
-		}
+		t.forget(s)
 	}
 	t.queue = kept
 	if cap(t.queue) > 1024 && len(t.queue) < cap(t.queue)/8 {
 		t.queue = slices.Clone(t.queue)
 	}
-	for _, k := range t.queue {
-		visit(k, t.entries[k])
-	}
 }
 
-// desired returns the flow that e wants and its owner.
-func (t *table) desired(e entry) (*owner, *flow.Flow) {
-	o := t.byID[e.owner]
-	return o, &o.flows[e.index]
-}
-
-// replace gives each named owner its new flows, and returns the flows they had. On an error nothing is changed. Errors are a
-// *ConflictError, or match ErrInvalid and name the flow.
-func (t *table) replace(update map[string][]flow.Flow) (old map[string][]flow.Flow, err error) {
-	old = make(map[string][]flow.Flow, len(update))
-	for name := range update {
-		old[name] = nil
-		if o := t.owners[name]; o != nil {
-			old[name] = o.flows
+// installed notes that the switch holds f. known says that all of f is known; otherwise its content counts as wrong.
+func (t *table) installed(f *flow.Flow, isOurs, known bool) error {
+	k, c, err := t.digest(f)
+	if err != nil {
+		return err
+	}
+	s := t.place(k)
+	e := t.entries[s]
+	e.seen, e.there, e.have = t.generation, foreign, content{}
+	if isOurs {
+		e.there = ours
+		if known {
+			e.have = c
 		}
 	}
-	if err := t.set(update); err != nil {
-		if err2 := t.set(old); err2 != nil {
-			panic(fmt.Sprintf("ofctrl: flows that were desired before cannot be desired again: %v", err2))
-		}
-		return nil, err
+	t.put(s, e)
+	if isOurs && e.owner == 0 {
+		t.strays[s] = stray(f)
 	}
-	return old, nil
-}
-
-func (t *table) set(update map[string][]flow.Flow) error {
-	names := slices.Sorted(maps.Keys(update)) // so that a conflict is always told the same way
-	gone := make([]owner, 0, len(names))
-	for _, name := range names {
-		if o := t.owners[name]; o != nil {
-			gone = append(gone, *o)
-			for i, k := range o.keys {
-				t.unwant(k, ref{o.id, uint32(i)})
-			}
-			o.keys, o.flows = nil, nil
-		}
-	}
-	var err error
-	for _, name := range names {
-		if err = t.want(name, update[name]); err != nil {
-			break
-		}
-	}
-	// What nobody took over is to go from the switch.
-	for _, o := range gone {
-		for i, k := range o.keys {
-			e := t.entries[k]
-			if e.owner != 0 {
-				continue
-			}
-			t.put(k, e)
-			if e.there == ours {
-				t.strays[k] = stray(&o.flows[i])
-			}
-		}
-	}
-	for _, name := range names {
-		if o := t.owners[name]; o != nil && len(o.flows) == 0 {
-			delete(t.owners, name)
-			delete(t.byID, o.id)
-		}
-	}
-	return err
+	return nil
 }
 
 // stray is as much of f as a delete needs.
@@ -215,99 +215,15 @@ func stray(f *flow.Flow) flow.Flow {
 	return flow.Flow{Table: f.Table, Priority: f.Priority, Match: f.Match}
 }
 
-// unwant withdraws one desired flow. The entry is left without bookkeeping of strays, which set does once it is known that
-// nobody takes it over.
-func (t *table) unwant(k key, r ref) {
-	e := t.entries[k]
-	if rs, ok := t.rivals[k]; ok {
-		if e.owner == r.owner && e.index == r.index {
-			e.owner, e.index = rs[0].owner, rs[0].index
-			rs = rs[1:]
-			t.entries[k] = e
-		} else {
-			rs = slices.DeleteFunc(rs, func(x ref) bool { return x == r })
-		}
-		if len(rs) == 0 {
-			delete(t.rivals, k)
-		} else {
-			t.rivals[k] = rs
-		}
-		return
-	}
-	t.count(&e, -1)
-	e.owner, e.index, e.want = 0, 0, content{}
-	if e.there == expired {
-		e.there = absent
-	}
-	t.count(&e, 1)
-	t.entries[k] = e
-}
-
-// want adds the flows of an owner that has none.
-func (t *table) want(name string, flows []flow.Flow) error {
-	if len(flows) == 0 {
-		return nil
-	}
-	o := t.owners[name]
-	if o == nil {
-		t.lastID++
-		o = &owner{id: t.lastID, name: name}
-		t.owners[name], t.byID[o.id] = o, o
-	}
-	o.flows, o.keys = flows, make([]key, 0, len(flows))
-	for i := range flows {
-		f := &flows[i]
-		k, c, err := t.digest(f)
-		if err != nil {
-			return fmt.Errorf("%s of %s: %w: %w", f.String(), name, ErrInvalid, err)
-		}
-		e := t.entries[k]
-		switch {
-		case e.owner == 0:
-			e.owner, e.index, e.want = o.id, uint32(i), c
-			t.put(k, e)
-		case e.want == c:
-			t.rivals[k] = append(t.rivals[k], ref{o.id, uint32(i)})
-		default:
-			other, g := t.desired(e)
-			return &ConflictError{Owner: other.name, Other: name, Flow: *g, OtherFlow: *f}
-		}
-		o.keys = append(o.keys, k)
-	}
-	return nil
-}
-
-// installed notes that the switch holds f. known says that all of f is known; otherwise its content counts as wrong.
-func (t *table) installed(f *flow.Flow, isOurs, known bool) (key, error) {
-	k, c, err := t.digest(f)
-	if err != nil {
-		return k, err
-	}
-	e := t.entries[k]
-	e.seen = t.generation
-	e.there = foreign
-	if isOurs {
-		e.there, e.have = ours, c
-		if !known {
-			e.have = content{}
-		}
-	}
-	t.put(k, e)
-	if isOurs && e.owner == 0 {
-		t.strays[k] = stray(f)
-	}
-	return k, nil
-}
-
 // beginReadBack and endReadBack enclose calls of installed for everything that the switch holds; what was not seen in
 // between is not there.
 func (t *table) beginReadBack() { t.generation++ }
 
 func (t *table) endReadBack() {
-	for k, e := range t.entries {
-		if e.seen != t.generation && (e.there == ours || e.there == foreign) {
+	for s := range t.entries {
+		if e := t.entries[s]; e.seen != t.generation && (e.there == ours || e.there == foreign) {
 			e.there, e.have = absent, content{}
-			t.put(k, e)
+			t.put(slot(s), e)
 		}
 	}
 }
