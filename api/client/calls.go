@@ -1,0 +1,225 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// WriteOptions of the calls that change something.
+type WriteOptions struct {
+	DryRun bool
+	// Wait is how long to wait until the change is installed on every connected host; 0 = do not wait. An error then matches
+	// ErrNotInstalled, and the change stays.
+	Wait time.Duration
+	// Revision, if not 0, is the one that the resource must have.
+	Revision int64
+	// Prune, for Apply: delete resources with this label (key=value) that are not among the documents.
+	Prune string
+}
+
+func (o WriteOptions) query() url.Values {
+	q := url.Values{}
+	if o.DryRun {
+		q.Set("dryRun", "true")
+	}
+	if o.Wait > 0 {
+		q.Set("wait", "installed")
+		q.Set("timeout", o.Wait.String())
+	}
+	if o.Prune != "" {
+		q.Set("prune", o.Prune)
+	}
+	return q
+}
+
+func (o WriteOptions) header() http.Header {
+	if o.Revision == 0 {
+		return nil
+	}
+	return http.Header{"If-Match": {strconv.Quote(strconv.FormatInt(o.Revision, 10))}}
+}
+
+func path(kind policy.Kind, name string) string {
+	p := "/v1/" + kind.Plural()
+	if name != "" {
+		p += "/" + url.PathEscape(name)
+	}
+	return p
+}
+
+// Get returns one resource; ErrNotFound.
+func (c *Client) Get(ctx context.Context, kind policy.Kind, name string) (*Document, error) {
+	var d Document
+	return &d, c.call(ctx, request{method: "GET", path: path(kind, name)}, &d)
+}
+
+// List returns all resources of a kind that carry the labels (key=value or key), by name.
+func (c *Client) List(ctx context.Context, kind policy.Kind, labels []string) ([]Document, error) {
+	return pages[Document](ctx, c, path(kind, ""), url.Values{"label": labels, "limit": {"1000"}})
+}
+
+func pages[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
+	out := []T{}
+	for {
+		var page struct {
+			Items []T    `json:"items"`
+			Next  string `json:"next"`
+		}
+		if err := c.call(ctx, request{method: "GET", path: path, query: q}, &page); err != nil {
+			return nil, err
+		}
+		out = append(out, page.Items...)
+		if page.Next == "" {
+			return out, nil
+		}
+		q.Set("next", page.Next)
+	}
+}
+
+// Put writes a resource, given as JSON document.
+func (c *Client) Put(ctx context.Context, kind policy.Kind, name string, document []byte, o WriteOptions) (*Document, error) {
+	var d Document
+	return &d, c.call(ctx, request{method: "PUT", path: path(kind, name), query: o.query(), header: o.header(), body: document, contentType: "application/json"}, &d)
+}
+
+// Patch changes a resource by a merge patch (RFC 7386).
+func (c *Client) Patch(ctx context.Context, kind policy.Kind, name string, patch []byte, o WriteOptions) (*Document, error) {
+	var d Document
+	return &d, c.call(ctx, request{method: "PATCH", path: path(kind, name), query: o.query(), header: o.header(), body: patch, contentType: "application/merge-patch+json"}, &d)
+}
+
+// Delete deletes a resource; ErrNotFound.
+func (c *Client) Delete(ctx context.Context, kind policy.Kind, name string, o WriteOptions) error {
+	return c.call(ctx, request{method: "DELETE", path: path(kind, name), query: o.query(), header: o.header()}, nil)
+}
+
+// Apply writes a set of YAML (or JSON) documents, all or none. When the wait was too long, the result is returned with the error.
+func (c *Client) Apply(ctx context.Context, documents []byte, o WriteOptions) (*ApplyResult, error) {
+	var r ApplyResult
+	err := c.call(ctx, request{method: "POST", path: "/v1/apply", query: o.query(), body: documents, contentType: "application/yaml"}, &r)
+	var p *Problem
+	if errors.As(err, &p) && p.Result != nil {
+		return p.Result, err
+	}
+	return &r, err
+}
+
+// Status returns the health of the server.
+func (c *Client) Status(ctx context.Context) (*System, error) {
+	var s System
+	return &s, c.call(ctx, request{method: "GET", path: "/v1/status"}, &s)
+}
+
+// Ready returns nil when every managed bridge has been in sync at least once.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.call(ctx, request{method: "GET", path: "/readyz"}, nil)
+}
+
+// Hosts returns what is known of each Open vSwitch.
+func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
+	return pages[Host](ctx, c, "/v1/hosts", url.Values{})
+}
+
+// Workloads returns the discovered endpoints that carry the labels.
+func (c *Client) Workloads(ctx context.Context, labels []string) ([]Workload, error) {
+	return pages[Workload](ctx, c, "/v1/workloads", url.Values{"label": labels})
+}
+
+// FlowQuery narrows Flows; zero fields match everything. Table -1 means all tables.
+type FlowQuery struct {
+	Bridge, Owner, Match string
+	Table                int
+}
+
+// Flows reads flows back from the switches.
+func (c *Client) Flows(ctx context.Context, q FlowQuery) ([]Flow, error) {
+	v := url.Values{"limit": {"100000"}, "table": {strconv.Itoa(q.Table)}}
+	for name, value := range map[string]string{"bridge": q.Bridge, "owner": q.Owner, "match": q.Match} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return pages[Flow](ctx, c, "/v1/flows", v)
+}
+
+// Events returns one page of the record, and each event as the server wrote it.
+func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []json.RawMessage, error) {
+	var raw struct {
+		event.Page
+		Items []json.RawMessage `json:"items"`
+	}
+	if err := c.call(ctx, request{method: "GET", path: "/v1/events", query: f.Values()}, &raw); err != nil {
+		return nil, nil, err
+	}
+	page := raw.Page
+	for _, text := range raw.Items {
+		e := new(event.Event)
+		if err := json.Unmarshal(text, e); err != nil {
+			return nil, nil, fmt.Errorf("event of %s: %w", c.server, err)
+		}
+		page.Items = append(page.Items, e)
+	}
+	return &page, raw.Items, nil
+}
+
+// errEnded says that the server closed a stream.
+var errEnded = errors.New("the server ended the stream")
+
+// Follow calls visit with every new event that matches f, after the event with id after ("" = from now), until ctx ends (then nil) or visit returns an
+// error. raw is the document as the server wrote it. A stream that breaks is taken up again where it broke, for as long as a server answers.
+func (c *Client) Follow(ctx context.Context, f event.Filter, after string, visit func(e *event.Event, raw []byte) error) error {
+	q := f.Values()
+	for _, of := range []string{"limit", "first", "until", "since"} {
+		q.Del(of)
+	}
+	for {
+		got, err := c.followOnce(ctx, q, &after, visit)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !got || !errors.Is(err, errEnded):
+			return err
+		}
+	}
+}
+
+// followOnce reads one stream and moves after along. got tells whether it gave anything.
+func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, visit func(*event.Event, []byte) error) (got bool, err error) {
+	h := http.Header{"Accept": {"application/x-ndjson"}}
+	if *after != "" {
+		h.Set("Last-Event-ID", *after)
+	}
+	resp, err := c.send(ctx, request{method: "GET", path: "/v1/events/stream", query: q, header: h})
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue // a sign of life
+		}
+		var e event.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return got, fmt.Errorf("event stream of %s: %w", c.server, err)
+		}
+		got, *after = true, e.Event.ID
+		if err := visit(&e, line); err != nil {
+			return got, err
+		}
+	}
+	return got, fmt.Errorf("%s: %w", c.server, errEnded)
+}

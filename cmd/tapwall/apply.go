@@ -1,0 +1,299 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// readDocuments joins files, the .yaml, .yml and .json files of directories (not below), and standard input ("-") into one stream. where tells for a document's
+// number in the stream which file it came from.
+func readDocuments(stdin io.Reader, paths []string) (stream []byte, where func(document int) string, err error) {
+	if len(paths) == 0 {
+		return nil, nil, usage("-f says what to apply: a file, a directory, or - for standard input")
+	}
+	var files []string
+	for _, p := range paths {
+		info, err := os.Stat(p)
+		switch {
+		case p == "-":
+			files = append(files, p)
+		case err != nil:
+			return nil, nil, err
+		case !info.IsDir():
+			files = append(files, p)
+		default:
+			entries, err := os.ReadDir(p)
+			if err != nil {
+				return nil, nil, err
+			}
+			n := len(files)
+			for _, e := range entries {
+				if ext := filepath.Ext(e.Name()); e.Type()&fs.ModeDir == 0 && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
+					files = append(files, filepath.Join(p, e.Name()))
+				}
+			}
+			if len(files) == n {
+				return nil, nil, fmt.Errorf("%s holds no .yaml, .yml or .json file", p)
+			}
+		}
+	}
+	var out bytes.Buffer
+	first := map[string]int{}
+	count := 0
+	for _, f := range files {
+		var b []byte
+		if f == "-" {
+			b, err = io.ReadAll(stdin)
+		} else {
+			b, err = os.ReadFile(f)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		first[f] = count + 1
+		docs, err := policy.Load(bytes.NewReader(b))
+		var faults policy.Faults
+		if errors.As(err, &faults) {
+			// Every fault of the file, with its name, before anything is sent.
+			return nil, nil, inFile(f, faults)
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", f, err)
+		}
+		for _, d := range docs {
+			y, err := policy.EncodeYAML(d.Resource)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", f, err)
+			}
+			if count > 0 {
+				out.WriteString("---\n")
+			}
+			out.Write(y)
+			count++
+		}
+	}
+	if count == 0 {
+		return nil, nil, fmt.Errorf("there is no document in %s", strings.Join(files, ", "))
+	}
+	return out.Bytes(), func(document int) string {
+		name := files[0]
+		for _, f := range files {
+			if first[f] <= document {
+				name = f
+			}
+		}
+		return name
+	}, nil
+}
+
+func inFile(file string, faults policy.Faults) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s has %d fault(s), nothing was written", file, len(faults))
+	for _, f := range faults {
+		b.WriteString("\n  " + f.String())
+	}
+	return errors.New(b.String())
+}
+
+// atFile adds the file to faults that the server found.
+func atFile(err error, where func(int) string) error {
+	var p *client.Problem
+	if !errors.As(err, &p) || len(p.Errors) == 0 {
+		return err
+	}
+	for i := range p.Errors {
+		p.Errors[i].Detail += " (" + where(max(p.Errors[i].Document, 1)) + ")"
+		p.Errors[i].Line = 0 // of the joined stream, which nobody has seen
+	}
+	return err
+}
+
+func newApply(g *global) *cobra.Command {
+	var files []string
+	var prune string
+	var dryRun bool
+	var w waitFlags
+	var o output
+	c := &cobra.Command{
+		Use:   "apply -f FILE|DIR|-",
+		Short: "Write documents, all or none; what is there already is left alone",
+		Example: `  tapwall apply -f examples/
+  tapwall apply --wait -f policy.yaml -f groups.yaml
+  generate-policies | tapwall apply --prune set=generated -f -`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check("text", "json", "yaml"); err != nil {
+				return err
+			}
+			stream, where, err := readDocuments(c.InOrStdin(), files)
+			if err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			wo := w.options()
+			wo.Prune, wo.DryRun = prune, dryRun
+			r, err := cl.Apply(c.Context(), stream, wo)
+			if err != nil && !errors.Is(err, client.ErrNotInstalled) {
+				return atFile(err, where)
+			}
+			if o.format != "text" {
+				if perr := o.print(c.OutOrStdout(), r); perr != nil {
+					return perr
+				}
+			} else {
+				printApply(c.OutOrStdout(), r)
+			}
+			if err != nil {
+				return w.exit(err)
+			}
+			for _, item := range slices.Concat(r.Created, r.Updated, r.Unchanged) {
+				if item.Status != nil {
+					if err := failed(w, *item.Status); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
+	c.Flags().StringVar(&prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and print what would change, but write nothing")
+	o.flag(c, "text", "text, json or yaml")
+	w.flags(c)
+	return c
+}
+
+func printApply(w io.Writer, r *client.ApplyResult) {
+	would := ""
+	if r.DryRun {
+		would = "would be "
+	}
+	for _, l := range []struct {
+		verb  string
+		items []client.ApplyItem
+	}{{would + "created", r.Created}, {would + "updated", r.Updated}, {"unchanged", r.Unchanged}, {would + "deleted", r.Deleted}} {
+		for _, i := range l.items {
+			state := ""
+			if i.Status != nil {
+				state = " (" + phase(*i.Status) + ")"
+			}
+			fmt.Fprintf(w, "%s/%s %s%s\n", strings.ToLower(string(i.Kind)), i.Name, l.verb, state)
+		}
+	}
+	printWarnings(w, r.Warnings)
+}
+
+func printWarnings(w io.Writer, warnings []policy.Warning) {
+	for _, x := range warnings {
+		at := ""
+		if x.Policy != "" {
+			at = " policy/" + x.Policy
+		}
+		if x.Rule != "" {
+			at += " " + x.Rule
+		}
+		fmt.Fprintf(w, "warning: %s%s: %s\n", x.Code, at, x.Message)
+	}
+}
+
+func newDiff(g *global) *cobra.Command {
+	var files []string
+	var prune string
+	var o output
+	c := &cobra.Command{
+		Use:   "diff -f FILE|DIR|-",
+		Short: "Print what apply would change: fields, flows, mirrors, and whose live connections would be judged again",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check("text", "json", "yaml"); err != nil {
+				return err
+			}
+			stream, where, err := readDocuments(c.InOrStdin(), files)
+			if err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			r, err := cl.Apply(c.Context(), stream, client.WriteOptions{DryRun: true, Prune: prune})
+			if err != nil {
+				return atFile(err, where)
+			}
+			if o.format != "text" {
+				err = o.print(c.OutOrStdout(), r)
+			} else {
+				printDiff(c.OutOrStdout(), r)
+			}
+			if err == nil && len(r.Created)+len(r.Updated)+len(r.Deleted) > 0 {
+				return &exitError{Code: exitDifferent}
+			}
+			return err
+		},
+	}
+	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
+	c.Flags().StringVar(&prune, "prune", "", "as for apply")
+	o.flag(c, "text", "text, json or yaml")
+	return c
+}
+
+func printDiff(w io.Writer, r *client.ApplyResult) {
+	for _, i := range r.Created {
+		fmt.Fprintf(w, "+ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+	}
+	for _, i := range r.Updated {
+		fmt.Fprintf(w, "~ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+		for _, f := range i.Changes {
+			fmt.Fprintf(w, "    %s: %v -> %v\n", f.Pointer, orAbsent(f.Old), orAbsent(f.New))
+		}
+	}
+	for _, i := range r.Deleted {
+		fmt.Fprintf(w, "- %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+	}
+	printWarnings(w, r.Warnings)
+	if r.Plan == nil {
+		return
+	}
+	for _, b := range r.Plan.Bridges {
+		if len(b.AddFlows)+len(b.RemoveFlows)+len(b.AddMirrors)+len(b.RemoveMirrors) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "bridge %s on %s:\n", b.Bridge, b.Host)
+		for _, l := range []struct {
+			sign  string
+			lines []string
+		}{{"-", b.RemoveMirrors}, {"+", b.AddMirrors}, {"-", b.RemoveFlows}, {"+", b.AddFlows}} {
+			for _, line := range l.lines {
+				fmt.Fprintf(w, "  %s %s\n", l.sign, line)
+			}
+		}
+		if len(b.RejudgedRules) > 0 {
+			fmt.Fprintf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
+		}
+	}
+}
+
+func orAbsent(v any) any {
+	if v == nil {
+		return "(absent)"
+	}
+	return v
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// print writes v as JSON or YAML.
+func (o *output) print(w io.Writer, v any) error {
+	j, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	if o.format == "yaml" {
+		if j, err = asYAML(j); err != nil {
+			return err
+		}
+		_, err = w.Write(j)
+		return err
+	}
+	_, err = fmt.Fprintf(w, "%s\n", j)
+	return err
+}
+
+// table prints rows under a header, aligned.
+func table(w io.Writer, header string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 4, 3, ' ', 0)
+	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	return t.Flush()
+}
+
+// printDocuments prints a table that fits the kind.
+func printDocuments(w io.Writer, kind policy.Kind, docs []client.Document, wide bool) error {
+	if len(docs) == 0 {
+		_, err := fmt.Fprintf(w, "no %s\n", kind.Plural())
+		return err
+	}
+	header := map[policy.Kind]string{
+		policy.KindMirror:   "NAME PHASE SOURCES TARGET PACKETS",
+		policy.KindPolicy:   "NAME TIER PRIORITY RULES ENDPOINTS PHASE",
+		policy.KindGroup:    "NAME MEMBERS MATCHES PHASE",
+		policy.KindEndpoint: "NAME PORT LABELS ADDRESSES PHASE",
+	}[kind]
+	if wide {
+		header += " REVISION OBSERVED MESSAGE"
+	}
+	var rows [][]string
+	for _, d := range docs {
+		row, err := documentRow(kind, &d)
+		if err != nil {
+			return fmt.Errorf("%s %s: %w", kind, d.Name, err)
+		}
+		if wide {
+			row = append(row, fmt.Sprint(d.Revision), fmt.Sprint(d.Status.ObservedRevision), dash(d.Status.Message))
+		}
+		rows = append(rows, row)
+	}
+	return table(w, header, rows)
+}
+
+func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
+	state := string(d.Status.Phase)
+	if d.Status.Reason != "" && d.Status.Phase != policy.PhaseActive {
+		state += "(" + d.Status.Reason + ")"
+	}
+	if n := len(d.Status.Warnings); n > 0 {
+		state += fmt.Sprintf(" %d warning(s)", n)
+	}
+	var endpoints []string
+	var copied int64
+	for _, h := range d.Status.Hosts {
+		endpoints = append(endpoints, h.Endpoints...)
+		copied += h.Counters["selectedPackets"]
+	}
+	switch kind {
+	case policy.KindMirror:
+		var s policy.MirrorSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, state, some(endpoints), mirrorTarget(s, d.Status), fmt.Sprint(copied)}, err
+	case policy.KindPolicy:
+		var s policy.PolicySpec
+		err := json.Unmarshal(d.Spec, &s)
+		priority := policy.DefaultPriority
+		if s.Priority != nil {
+			priority = *s.Priority
+		}
+		return []string{d.Name, string(s.Tier), fmt.Sprint(priority), fmt.Sprint(len(s.Ingress) + len(s.Egress)), some(endpoints), state}, err
+	case policy.KindGroup:
+		var s policy.GroupSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, fmt.Sprint(len(s.Members)), some(endpoints), state}, err
+	case policy.KindEndpoint:
+		var s policy.EndpointSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, some(endpoints), dash(labelsText(s.Labels)), some(s.Addresses), state}, err
+	}
+	return nil, fmt.Errorf("unknown kind")
+}
+
+func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
+	for _, t := range s.Targets {
+		switch {
+		case t.Port != nil:
+			return "port " + t.Port.Name
+		case t.VXLAN != nil:
+			vni := ""
+			for _, h := range status.Hosts {
+				vni = h.Target["vni"]
+			}
+			return "vxlan " + t.VXLAN.Remote + " vni " + dash(vni)
+		}
+	}
+	return "-"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// some prints the first few of a list.
+func some(list []string) string {
+	const show = 3
+	switch {
+	case len(list) == 0:
+		return "-"
+	case len(list) > show:
+		return strings.Join(list[:show], ",") + fmt.Sprintf(",+%d", len(list)-show)
+	}
+	return strings.Join(list, ",")
+}
+
+// describe prints a document for reading.
+func describe(w io.Writer, d *client.Document) error {
+	fmt.Fprintf(w, "%s %s\n", d.Kind, d.Name)
+	fmt.Fprintf(w, "  uid %s, revision %d, created %s\n", d.UID, d.Revision, d.CreatedAt.Local().Format("2006-01-02 15:04:05"))
+	if len(d.Labels) > 0 {
+		fmt.Fprintf(w, "  labels %s\n", labelsText(d.Labels))
+	}
+	spec, err := asYAML(d.Spec)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(w, "spec:")
+	for line := range strings.Lines(string(spec)) {
+		fmt.Fprint(w, "  ", line)
+	}
+	fmt.Fprintf(w, "status: %s (observed revision %d)\n", phase(d.Status), d.Status.ObservedRevision)
+	for _, x := range d.Status.Warnings {
+		rule := ""
+		if x.Rule != "" {
+			rule = " " + x.Rule
+		}
+		fmt.Fprintf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
+	}
+	for _, h := range d.Status.Hosts {
+		fmt.Fprintf(w, "  host %s: %s\n", h.Host, h.Phase)
+		if len(h.Endpoints) > 0 {
+			fmt.Fprintf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
+		}
+		if len(h.Target) > 0 {
+			fmt.Fprintf(w, "    target: %s\n", labelsText(h.Target))
+		}
+		for _, k := range slices.Sorted(keys(h.Counters)) {
+			fmt.Fprintf(w, "    %s: %d\n", k, h.Counters[k])
+		}
+		if len(h.Rules) > 0 {
+			rows := [][]string{}
+			for _, r := range h.Rules {
+				rows = append(rows, []string{"   ", string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
+			}
+			if err := table(w, "    RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func keys[V any](m map[string]V) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func getHosts(c *cobra.Command, cl *client.Client, o output) error {
+	hosts, err := cl.Hosts(c.Context())
+	if err != nil {
+		return err
+	}
+	if o.format == "json" || o.format == "yaml" {
+		return o.print(c.OutOrStdout(), map[string]any{"items": hosts})
+	}
+	var rows [][]string
+	for _, h := range hosts {
+		for _, b := range h.Bridges {
+			rows = append(rows, []string{h.ID, h.OVSVersion, b.Name, dash(b.Mode), b.DatapathType, dash(b.FailMode), fmt.Sprint(len(b.Ports)), fmt.Sprint(len(b.Mirrors))})
+		}
+	}
+	return table(c.OutOrStdout(), "HOST OVS BRIDGE MODE DATAPATH FAIL-MODE PORTS MIRRORS", rows)
+}
+
+func getWorkloads(c *cobra.Command, cl *client.Client, o output, labels []string) error {
+	ws, err := cl.Workloads(c.Context(), labels)
+	if err != nil {
+		return err
+	}
+	if o.format == "json" || o.format == "yaml" {
+		return o.print(c.OutOrStdout(), map[string]any{"items": ws})
+	}
+	var rows [][]string
+	for _, w := range ws {
+		var ls []string
+		for k, l := range w.Labels {
+			ls = append(ls, k+"="+l.Value)
+		}
+		slices.Sort(ls)
+		at := w.Bridge + "/" + w.Port
+		if w.Remote {
+			at = "elsewhere"
+		}
+		text := some(ls)
+		if o.format == "wide" {
+			text = strings.Join(ls, ",")
+		}
+		rows = append(rows, []string{w.Key, at, dash(w.MAC), some(w.Addresses), text})
+	}
+	return table(c.OutOrStdout(), "KEY PORT MAC ADDRESSES LABELS", rows)
+}
