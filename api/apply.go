@@ -87,17 +87,14 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 // decodeDocuments reads and checks a set of documents as a whole.
 func decodeDocuments(contentType string, text []byte) ([]policy.Document, error) {
 	if contentType == typeJSON {
+		_, err := policy.DecodeJSON(bytes.NewReader(text))
+		var faults policy.Faults
+		if errors.As(err, &faults) && faults[0].Code == policy.CodeSyntax {
+			return nil, invalid(policy.Faults{withColumn(faults[0], text)})
+		}
 		// A list is fine, too: {"items": …} without the braces.
 		if b := bytes.TrimLeft(text, " \t\r\n"); len(b) > 0 && b[0] == '[' {
 			text = slices.Concat([]byte(`{"items":`), text, []byte("}"))
-		}
-		if line, column, bad := syntaxPosition(text); bad {
-			_, err := policy.DecodeJSON(bytes.NewReader(text))
-			var faults policy.Faults
-			if errors.As(err, &faults) && len(faults) > 0 && faults[0].Code == policy.CodeSyntax {
-				faults[0].Line, faults[0].Detail = line, fmt.Sprintf("line %d, column %d: %s", line, column, faults[0].Detail)
-				return nil, invalid(faults[:1])
-			}
 		}
 	}
 	docs, err := policy.Load(bytes.NewReader(text))

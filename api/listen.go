@@ -35,7 +35,7 @@ type Listener struct {
 	Address string
 }
 
-// Listen binds "unix:PATH" or "tcp:HOST:PORT". A unix socket gets mode 0660, so the group of its directory decides who may use it; a
+// Listen binds "unix:PATH" or "tcp:HOST:PORT". A unix socket gets mode 0660 and the group of the process, or of a setgid directory; a
 // socket that a dead process left is replaced, one that answers is ErrInUse. TCP needs a token, and TLS unless HOST is loopback.
 func Listen(address string, o ListenOptions) (*Listener, error) {
 	switch scheme, rest, _ := strings.Cut(address, ":"); {
@@ -219,7 +219,6 @@ func Serve(ctx context.Context, log *slog.Logger, h http.Handler, listeners ...*
 			// Streams never become idle by themselves. One second for the others, then the common context ends.
 			t := time.AfterFunc(drainLimit, endRequests)
 			defer t.Stop()
-			srv.RegisterOnShutdown(func() {})
 			if err := srv.Shutdown(stop); err != nil {
 				_ = srv.Close()
 			}

@@ -14,7 +14,10 @@ import (
 
 type contextKey int
 
-const requestIDKey contextKey = iota
+const (
+	requestIDKey contextKey = iota
+	anonymousKey
+)
 
 const requestIDHeader = "X-Request-Id"
 
@@ -151,16 +154,21 @@ func public(path string) bool {
 func requireToken(token string, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !public(r.URL.Path) {
-			scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			got := sha256.Sum256([]byte(strings.TrimSpace(sent)))
-			if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "bearer") {
-				p := problem(http.StatusUnauthorized, "a valid bearer token is needed here: Authorization: Bearer …")
-				p.headers = http.Header{"Www-Authenticate": {`Bearer realm="tapwall"`}}
-				withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, p) })).ServeHTTP(w, r)
-				return
-			}
+		scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		got := sha256.Sum256([]byte(strings.TrimSpace(sent)))
+		switch {
+		case subtle.ConstantTimeCompare(got[:], want[:]) == 1 && strings.EqualFold(scheme, "bearer"):
+		case public(r.URL.Path):
+			r = r.WithContext(context.WithValue(r.Context(), anonymousKey, true))
+		default:
+			p := problem(http.StatusUnauthorized, "a valid bearer token is needed here: Authorization: Bearer …")
+			p.headers = http.Header{"Www-Authenticate": {`Bearer realm="tapwall"`}}
+			withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, p) })).ServeHTTP(w, r)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
+
+// anonymous reports whether the request came by TCP without the token, to a public path.
+func anonymous(ctx context.Context) bool { a, _ := ctx.Value(anonymousKey).(bool); return a }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -184,6 +185,8 @@ func fromHuma(e *huma.ErrorModel) *Problem {
 		}
 		p.Errors = append(p.Errors, ie)
 	}
+	// huma walks a map of parameters.
+	slices.SortStableFunc(p.Errors, func(a, b InputError) int { return strings.Compare(a.Parameter, b.Parameter) })
 	switch n := len(p.Errors); {
 	case e.Status == http.StatusRequestEntityTooLarge:
 		p.Detail = fmt.Sprintf("the body is larger than %d bytes", maxBody)

@@ -98,6 +98,9 @@ func (s *Server) registerRead() {
 		Summary: "Every managed bridge has been in sync at least once", Description: "503 until then, and while the store cannot be used. Needs no token; /v1/status has the reasons.",
 		Responses: d.responses(schemaFor[Health](d), nil, 503)}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		if err := s.ready(ctx); err != nil {
+			if anonymous(ctx) {
+				return nil, problem(http.StatusServiceUnavailable, "not ready; /v1/status has the reasons")
+			}
 			return nil, problem(http.StatusServiceUnavailable, "not ready: %v", err)
 		}
 		return &healthOutput{Body: Health{Status: "ok"}}, nil

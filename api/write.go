@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/policy"
@@ -160,7 +162,7 @@ func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i 
 		return guards, nil
 	}
 	// A group goes, or gets address ranges, which cannot be used everywhere: ask those who refer to it.
-	var broken []string
+	var broken []brokenRef
 	for _, kind := range []policy.Kind{policy.KindPolicy, policy.KindMirror} {
 		all, revision, err := s.o.Store.List(ctx, kind, "", 0)
 		if err != nil {
@@ -172,7 +174,7 @@ func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i 
 				continue
 			}
 			for _, f := range policy.ValidateRefs(r, policy.Lookup{Group: v.group}) {
-				broken = append(broken, name+" "+f.Pointer+": "+f.Detail)
+				broken = append(broken, brokenRef{name, f.Pointer, f.Detail})
 			}
 		}
 		guards = append(guards, Change{Kind: kind, Expect: &revision, Guard: true})
@@ -186,13 +188,27 @@ func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i 
 	return guards, nil
 }
 
+// brokenRef is a reference that a change would break.
+type brokenRef struct{ resource, pointer, detail string }
+
 // inUse is the 409 that names who refers to a group.
-func inUse(broken []string) *Problem {
-	p := problem(http.StatusConflict, "other resources refer to the group in a way that this change would break")
+func inUse(broken []brokenRef) *Problem {
+	const show = 10
+	var names []string
+	var errs []InputError
 	for _, b := range broken {
-		p.Errors = append(p.Errors, InputError{Detail: b})
+		if !slices.Contains(names, b.resource) {
+			names = append(names, b.resource)
+		}
+		errs = append(errs, InputError{Detail: b.resource + " " + b.pointer + ": " + b.detail})
 	}
-	return p
+	more := ""
+	if n := len(names) - show; n > 0 {
+		names, more = names[:show], fmt.Sprintf(" and %d more", n)
+	}
+	out := problem(http.StatusConflict, "still in use by %s%s: change or delete them first, or all in one apply", strings.Join(names, ", "), more)
+	out.Errors = errs
+	return out
 }
 
 func refersTo(r policy.Resource, groups map[string]policy.Resource) bool {
