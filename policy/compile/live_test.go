@@ -98,7 +98,7 @@ func (h *history) change(t *rapid.T) step {
 func (h *history) changePolicy(t *rapid.T) step {
 	name := fmt.Sprint("p", rapid.IntRange(0, 4).Draw(t, "policy"))
 	before := h.policies[name]
-	switch rapid.IntRange(0, 3).Draw(t, "how") {
+	switch how := rapid.IntRange(0, 5).Draw(t, "how"); how {
 	case 0:
 		delete(h.policies, name)
 		h.fw.DeletePolicy(name)
@@ -118,11 +118,50 @@ func (h *history) changePolicy(t *rapid.T) step {
 		h.policies[name] = &p
 		h.fw.SetPolicy(&p)
 		return step{"policy " + name + " reworded", func(uint32) bool { return true }}
+	case 2, 3:
+		if before == nil {
+			break
+		}
+		p := *before
+		if how == 2 {
+			n := rapid.IntRange(98, 102).Draw(t, "priority")
+			p.Spec.Priority = &n
+		} else {
+			mutateRule(t, &p)
+		}
+		h.policies[name] = &p
+		h.fw.SetPolicy(&p)
+		return step{"policy " + name + " revised", h.beside(before, &p)}
 	}
 	p := genPolicy(t, name)
 	h.policies[name] = p
 	h.fw.SetPolicy(p)
 	return step{"policy " + name, h.beside(before, p)}
+}
+
+// mutateRule changes what one rule matches.
+func mutateRule(t *rapid.T, p *policy.Policy) {
+	rules, d := &p.Spec.Ingress, policy.Ingress
+	if rapid.Bool().Draw(t, "egress") {
+		rules, d = &p.Spec.Egress, policy.Egress
+	}
+	if len(*rules) == 0 {
+		return
+	}
+	*rules = slices.Clone(*rules)
+	r := &(*rules)[rapid.IntRange(0, len(*rules)-1).Draw(t, "rule")]
+	if rapid.Bool().Draw(t, "service") {
+		r.Services = append(slices.Clip(r.Services), genService(t))
+		return
+	}
+	peers := &r.From
+	if d == policy.Egress {
+		peers = &r.To
+	}
+	*peers = append(slices.Clip(*peers), genPeer(t, true))
+	if len(*peers) > 2 {
+		*peers = (*peers)[1:]
+	}
 }
 
 // beside tells of the ids of other policies that apply to none of the endpoints that these policies, versions of one, apply to.

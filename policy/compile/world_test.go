@@ -344,7 +344,7 @@ func (w *world) genTalk(t *rapid.T) (talk, bool) {
 		x.vlan = 10
 	}
 	other := outside
-	if o := rapid.SampledFrom(append(locals, outside)).Draw(t, "other"); o != one && w.fits(station{o}, x.vlan) {
+	if o := rapid.SampledFrom(append(slices.Clone(keys), outside)).Draw(t, "other"); o != one && w.fits(station{o}, x.vlan) {
 		other = o
 	}
 	if rapid.Bool().Draw(t, "sends") {
