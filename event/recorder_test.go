@@ -469,38 +469,3 @@ func TestHandlePacketInDoesNotAllocate(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
-
-func TestLossEventsAreRare(t *testing.T) {
-	r, stop := start(t, event.Options{LossEvery: 50 * time.Millisecond})
-	begin := time.Now()
-	var n int64
-	for time.Since(begin) < 180*time.Millisecond {
-		r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", 3)
-		r.AddLoss(event.StageFileQueue, event.P1, "full", 1)
-		r.AddLoss(event.StageFileQueue, event.P0, "full", 1)
-		r.AddLoss(event.StageFileIO, event.P1, "write_failed", 0)
-		n++
-		time.Sleep(time.Millisecond)
-	}
-	stop()
-	limit := int(time.Since(begin)/(50*time.Millisecond)) + 1
-	count, sum := map[string]int{}, map[string]int64{}
-	for _, e := range r.Query(event.Filter{Limit: 1000}).Items {
-		l := e.Tapwall.Loss
-		key := l.Stage + "/" + l.Class
-		count[key]++
-		sum[key] += l.Count
-		if e.Event.Kind != "metric" || e.Event.Action != event.ActionLost || l.First.After(l.Last) || l.Last.After(e.Timestamp) {
-			t.Errorf("bad loss event %+v %+v", e.Event, l)
-		}
-	}
-	want := map[string]int64{"packet_in_meter/": 3 * n, "file_queue/P0": 2 * n}
-	if diff := cmp.Diff(want, sum); diff != "" {
-		t.Errorf("told (-want +got):\n%s", diff)
-	}
-	for k, c := range count {
-		if c > limit {
-			t.Errorf("%s: %d loss events, at most %d were due", k, c, limit)
-		}
-	}
-}
