@@ -161,7 +161,7 @@ func TestShadowedIsQuick(t *testing.T) {
 		const limit = 50 * time.Millisecond
 		best := time.Hour
 		// A busy machine may steal time from any run, but hardly from all of them.
-		for n := 0; n < 20 && best > limit; n++ {
+		for n := 0; n < 20 && best > limit && (n == 0 || tt.want == 0); n++ {
 			start := time.Now()
 			got := policy.Shadowed(tt.changed, s)
 			best = min(best, time.Since(start))
