@@ -173,11 +173,9 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 	return lost, freed
 }
 
-// monitorPaused is called on the reader when the switch had no room for updates, and when it has again.
+// monitorPaused is called on the reader when the switch had no room for updates, and when it has again: reports may be
+// missing from in between.
 func (s *Switch) monitorPaused(paused bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.paused = paused
 	if !paused {
 		s.askResync()
 	}

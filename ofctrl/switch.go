@@ -44,7 +44,6 @@ type Switch struct {
 	installed int64
 	state     State // the parts that are not kept elsewhere
 	counters  Counters
-	paused    bool // the flow monitor is
 
 	packetIns atomic.Uint64
 }
@@ -167,7 +166,7 @@ func (s *Switch) connected(conn *Conn) {
 	s.state.Connected, s.state.Since = true, time.Now()
 	f := conn.Features()
 	s.state.DatapathID, s.state.Tables = f.DatapathID, f.Tables
-	s.conn, s.ready, s.paused = conn, false, false
+	s.conn, s.ready = conn, false
 	clear(s.rejected) // it may be another switch by now
 }
 
