@@ -112,9 +112,6 @@ func Run(ctx context.Context, o Options) (err error) {
 			return st.Err()
 		}
 	})
-	for _, l := range listeners {
-		log.Info("listening", "address", l.Address)
-	}
 	return g.Wait()
 }
 
@@ -174,7 +171,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	if len(o.Store) > 0 {
 		so.External, so.CertFile, so.KeyFile, so.CAFile = o.Store, o.StoreTLS.Cert, o.StoreTLS.Key, o.StoreTLS.CA
 	} else {
-		so.DataDir = filepath.Join(o.DataDir, "store")
+		so.DataDir = o.DataDir
 		if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 			return nil, fmt.Errorf("--data-dir: %w", err)
 		}

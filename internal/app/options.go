@@ -31,7 +31,7 @@ type Options struct {
 	LogLevel        string // debug | info | warn | error
 	LogFormat       string // text | json
 	EventsPerSecond uint32 // per bridge; 0 = the engine's default
-	RingLen         int    // events kept in memory; 0 = the recorder's default
+	RingLen         int    // events kept in memory; 0 = 16,384
 	PickupWindow    time.Duration
 	EventDir        string // default DataDir/events
 	EventFileBytes  int64
@@ -49,6 +49,9 @@ const (
 	DefaultDataDir = "/var/lib/tapwall"
 	DefaultListen  = "unix:/run/tapwall/tapwall.sock"
 	DefaultOVSDB   = "unix:/var/run/openvswitch/db.sock"
+
+	// defaultRing keeps a full ring at about 25 MB: an event takes 1.5 kB.
+	defaultRing = 16384
 )
 
 func (o *Options) complete() error {
@@ -63,6 +66,9 @@ func (o *Options) complete() error {
 	}
 	if o.EventDir == "" {
 		o.EventDir = filepath.Join(o.DataDir, "events")
+	}
+	if o.RingLen == 0 {
+		o.RingLen = defaultRing
 	}
 	if o.Stderr == nil {
 		o.Stderr = os.Stderr

@@ -214,7 +214,8 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	}
 	for _, p := range info.Problems {
 		phase := policy.PhaseDegraded
-		if p.Fatal {
+		// What is missing may come back by itself; what is wrong has to be changed.
+		if p.Fatal && p.Code != compile.ProblemSourceMissing && p.Code != compile.ProblemTargetMissing {
 			phase = policy.PhaseFailed
 		}
 		degrade(phase, p.Code, p.Message)

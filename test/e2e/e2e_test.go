@@ -244,4 +244,10 @@ func (s *stage) running(ps ...*lab.Probe) {
 	}
 }
 
+// pickupClosed waits until the pickup window of the first start is over: inside it, packets of unknown connections are judged instead of dropped.
+func (s *stage) pickupClosed() {
+	s.t.Helper()
+	lab.Eventually(s.t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
+}
+
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }

@@ -236,6 +236,7 @@ func TestFirewall09OutOfState(t *testing.T) {
 	sink, err := s.Capture(s.vm[2].NS, "eth0")
 	must(t, err)
 	drops := func() int { return s.packets("table=204", "actions=drop") }
+	s.pickupClosed()
 	time.Sleep(time.Second) // counters are brought up to date by revalidation
 	before := drops()
 	const each = 5

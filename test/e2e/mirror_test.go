@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,7 +63,7 @@ func TestMirror01LocalTap(t *testing.T) {
 			t.Errorf("frame %d is of ICMP type %d, want %d: order is lost", i, f.Data[34], want)
 		}
 	}
-	if n := len(sink.Frames(withMAC(s.vm[3].MAC))); n != 0 {
+	if n := len(sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
 		t.Errorf("%d frames of vm3 in the tap of vm1", n)
 	}
 	lab.Eventually(t, 12*time.Second, "selectedPackets rises", func() bool { return s.mirror("tap").Counters["selectedPackets"] >= 6 })
@@ -217,6 +218,7 @@ func TestMirror08Coexistence(t *testing.T) {
 				keep = append(keep, strings.TrimSpace(row))
 			}
 		}
+		slices.Sort(keep) // ovsdb-server answers in no order
 		return strings.Join(keep, "\n\n")
 	}
 	before := foreign()
@@ -277,7 +279,8 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 	lab.Eventually(t, 5*time.Second, "copies resume", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(sink.Frames(lab.ICMP)) > 0 })
 	s.ping(s.vm[3], s.vm[2].IPv4)
 	settle()
-	if n := len(sink.Frames(withMAC(s.vm[3].MAC))); n != 0 {
+	// Its broadcasts reach vm1 and are rightly copied; its conversation with vm2 is not.
+	if n := len(sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
 		t.Errorf("%d frames of vm3 in the tap of vm1", n)
 	}
 

@@ -59,7 +59,7 @@ func TestFirewall12ControllerKilled(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	s.apply(restartPolicy)
-	lab.Eventually(t, 20*time.Second, "the pickup window of the first start closes", func() bool { return len(s.flows("table=213")) == 0 })
+	s.pickupClosed()
 	echo, udp := s.echo(s.vm[1], s.vm[2], 5001), s.datagrams(s.vm[1], s.vm[2], 5001, time.Millisecond)
 	s.running(echo, udp)
 	lab.Eventually(t, 3*time.Second, "the rule counts", func() bool { return s.rule("vm2", "from-vm1").Packets > 0 })
@@ -105,7 +105,7 @@ spec:
   sources: [{port: vm2}]
   targets: [{port: {name: ids0, create: true}}]
 `)
-	lab.Eventually(t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
+	s.pickupClosed()
 	cfg := func() string {
 		out, err := s.Vsctl("get", "Open_vSwitch", ".", "next_cfg")
 		must(t, err)
@@ -131,7 +131,7 @@ func TestFirewall13SwitchKilled(t *testing.T) {
 	s := open(t, 2, "--pickup-window", "6s")
 	s.apply(restartPolicy)
 	// A connection that is picked up must be older than the window of the first start.
-	lab.Eventually(t, 20*time.Second, "the pickup window of the first start closes", func() bool { return len(s.flows("table=213")) == 0 })
+	s.pickupClosed()
 	echo, push := s.echo(s.vm[1], s.vm[2], 5001), s.push(s.vm[1], s.vm[2], 5002)
 	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	s.running(echo, push, udp)

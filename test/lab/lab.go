@@ -167,14 +167,22 @@ func Remove(name, dir string) {
 	_ = os.RemoveAll(dir)
 }
 
+// logTail prints what the programs of the lab had to say, without the noise: requests, and what is normal for OVS.
 func (l *Lab) logTail(t testing.TB) {
 	logs, _ := filepath.Glob(filepath.Join(l.Dir, "*.log"))
 	for _, f := range logs {
 		b, _ := os.ReadFile(f)
-		if len(b) > 8000 {
-			b = b[len(b)-8000:]
+		var keep []string
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, "msg=request") || strings.Contains(line, "|INFO|") || strings.Contains(line, "transacting operations") {
+				continue
+			}
+			keep = append(keep, line[:min(len(line), 400)])
 		}
-		t.Logf("--- end of %s\n%s", filepath.Base(f), b)
+		keep = keep[max(0, len(keep)-40):]
+		if len(keep) > 0 {
+			t.Logf("--- end of %s\n%s", filepath.Base(f), strings.Join(keep, ""))
+		}
 	}
 }
 

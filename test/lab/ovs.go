@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,8 +119,8 @@ func (l *Lab) PauseOVSDB(stop bool) error {
 
 func awaitSocket(path string) error {
 	for range 1000 {
-		if _, err := os.Stat(path); err == nil {
-			return nil
+		if c, err := net.Dial("unix", path); err == nil {
+			return c.Close()
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
