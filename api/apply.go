@@ -184,6 +184,9 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 	if err != nil {
 		return nil, err
 	}
+	if err := s.o.Engine.Admit(changes); err != nil {
+		return nil, err
+	}
 	if dryRun {
 		dry, err := s.dryRun(ctx, changes, before)
 		if err != nil {

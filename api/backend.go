@@ -14,6 +14,7 @@ import (
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("the resource was changed by somebody else")
+	ErrLimit       = errors.New("a limit is reached")        // of a switch: 409
 	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
@@ -49,6 +50,10 @@ type Engine interface {
 	// Wait blocks until revision of the resource (or its deletion, revision 0 = the state at call time without it) is installed on every
 	// connected host or failed there, or ctx ends (then ctx.Err()). It returns the status then.
 	Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error)
+	// Refresh brings the counters that Status shows up to date, if they are older than half a second. Reads ask for it, writes do not.
+	Refresh(ctx context.Context, kind policy.Kind)
+	// Admit says whether the switches have room for changes, as far as is known now. Its error matches ErrLimit.
+	Admit(changes []Change) error
 	// Warnings are the cheap part of Plan, asked on every write: what the user should know of the changed resources (SHADOWED, unknown
 	// endpoints). It reads memory only; Plan compiles everything and is for dry runs.
 	Warnings(changes []Change) []policy.Warning

@@ -132,6 +132,7 @@ type engine struct {
 	hosts     []api.Host
 	workloads []*policy.Workload
 	warnings  []policy.Warning
+	limit     error
 	flows     func(api.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
 	ready     error
@@ -158,6 +159,10 @@ func (e *engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		}
 	}
 }
+
+func (e *engine) Refresh(context.Context, policy.Kind) {}
+
+func (e *engine) Admit([]api.Change) error { return e.limit }
 
 func (e *engine) Warnings([]api.Change) []policy.Warning { return e.warnings }
 

@@ -140,7 +140,7 @@ func (s *Server) problemFor(ctx context.Context, err error) *Problem {
 		return p
 	case errors.Is(err, ErrNotFound):
 		return problem(http.StatusNotFound, "%v", err)
-	case errors.Is(err, ErrConflict):
+	case errors.Is(err, ErrConflict), errors.Is(err, ErrLimit):
 		return problem(http.StatusConflict, "%v", err)
 	case errors.Is(err, ErrTooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "%v", err)

@@ -85,6 +85,7 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 	huma.Register(s.api, huma.Operation{OperationID: "list-" + plural, Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List " + plural, Description: about + " The list is ordered by name.",
 		Responses: d.responses(list, nil, 422, 503)}, func(ctx context.Context, in *listInput) (*listOutput, error) {
+		s.o.Engine.Refresh(ctx, kind)
 		out, err := s.list(ctx, kind, in)
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
@@ -98,6 +99,7 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 		if err != nil {
 			return nil, s.problemFor(ctx, notFound(err, kind, in.Name))
 		}
+		s.o.Engine.Refresh(ctx, kind)
 		return &documentOutput{Status: http.StatusOK, ETag: etag(r.GetMeta().Revision), Body: s.document(r, nil)}, nil
 	})
 	putDone := d.responses(either, exampleDocument(kind), 400, 412, 413, 415, 422, 409, 503, 504)

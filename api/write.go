@@ -82,6 +82,9 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 	if err != nil {
 		return written{}, err
 	}
+	if err := s.o.Engine.Admit([]Change{change}); err != nil {
+		return written{}, err
+	}
 	if w.dryRun {
 		dry, err := s.dryRun(ctx, []Change{change}, []policy.Resource{current})
 		return written{dry: dry}, err

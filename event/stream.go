@@ -244,13 +244,10 @@ func (s *stream) next() (e *Event, isGap bool, wait time.Duration) {
 // gapEvent tells of the gap. Its place in the record is that of the newest event the reader is past.
 func (s *stream) gapEvent(now time.Time) *Event {
 	id, err := ParseID(s.place)
-	text := s.place
 	if err != nil {
-		id, text = ID{}, ID{}.String()
-	} else {
-		text = id.String()
+		id = ID{}
 	}
-	return newLossEvent(s.gap, text+streamSuffix, id.Sequence, now, s.r.opts.Host)
+	return newLossEvent(s.gap, id.String()+streamSuffix, id.Sequence, now, s.r.opts.Host)
 }
 
 func (s *stream) delivered(e *Event, isGap bool) {

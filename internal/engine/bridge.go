@@ -50,6 +50,7 @@ type bridge struct {
 	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
 	datapathID atomic.Uint64
 	pickupOpen atomic.Bool
+	meterMade  atomic.Bool // and not read since
 	stats      flowStats
 }
 
@@ -113,7 +114,6 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 // savedBridge is what an earlier process left about a bridge.
 type savedBridge struct {
 	index       int
-	logRate     uint32
 	assignments compile.Assignments
 }
 
@@ -212,6 +212,9 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 			b.failed(e, now, err)
 			return false
 		}
+	}
+	if result.Meters > 0 {
+		b.meterMade.Store(true)
 	}
 	b.retry.ok()
 	e.mu.Lock()

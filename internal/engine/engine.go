@@ -97,6 +97,7 @@ type Engine struct {
 	unsettled      map[resource]bool  // changed and not known to be in force
 	observed       map[resource]int64 // revision in force
 	mirrorStatuses map[string]policy.Status
+	shadows        shadows
 	published      publication
 	changed        chan struct{} // closed and replaced at every publication
 }
@@ -158,7 +159,7 @@ func New(o Options) (*Engine, error) {
 		}
 		seen[b.Name] = true
 	}
-	return &Engine{
+	e := &Engine{
 		opt: o, log: o.Logger,
 		wake:      make(chan struct{}, 1),
 		resources: map[policy.Kind]map[string]policy.Resource{},
@@ -168,7 +169,13 @@ func New(o Options) (*Engine, error) {
 		unsettled: map[resource]bool{},
 		observed:  map[resource]int64{},
 		changed:   make(chan struct{}),
-	}, nil
+	}
+	if o.Registry != nil {
+		if err := o.Registry.Register(collector{e}); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
 }
 
 // String names the task.
@@ -182,6 +189,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	topologies, unsubscribe := e.opt.DB.Subscribe()
 	defer unsubscribe()
 	e.follow(ctx, topologies)
+	e.tasks.Go(func() { e.advise(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

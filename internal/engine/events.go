@@ -177,12 +177,14 @@ func (e *Engine) watchMeter(ctx context.Context, b *bridge) {
 		if !st.Ready || b.cfg.Mode != Owned {
 			continue
 		}
-		if idle++; st.Stats.PacketIns == seen && idle < 10 {
+		if idle++; epoch == st.Epoch && st.Stats.PacketIns == seen && idle < 10 {
 			continue
 		}
 		idle, seen = 0, st.Stats.PacketIns
+		made := b.meterMade.Swap(false)
 		stats, err := b.sw.MeterStats(ctx)
 		if err != nil {
+			b.meterMade.Store(made)
 			continue // the connection went; the next one is read anew
 		}
 		var dropped uint64
@@ -191,12 +193,13 @@ func (e *Engine) watchMeter(ctx context.Context, b *bridge) {
 				dropped = m.Bands[0].Packets
 			}
 		}
-		// A meter of a restarted switch, or one made anew, counts from zero. What an earlier process saw of an old one is not ours to report.
+		// A meter that this process made, or that a restarted switch made anew, counts from zero. What one that was there already has dropped
+		// before was an earlier process's to report.
 		switch {
-		case st.Epoch != epoch && epoch == 0:
-			last = dropped
-		case dropped < last:
+		case made || dropped < last:
 			last = 0
+		case epoch == 0:
+			last = dropped
 		}
 		epoch = st.Epoch
 		if n := dropped - last; n > 0 {

@@ -23,45 +23,45 @@ type counter struct{ packets, bytes uint64 }
 // bridgeStats are counters by rule id or default id.
 type bridgeStats map[uint32]counter
 
-// flowStats keeps the newest counters of a bridge and what ids that are gone had counted. Its mutex is held while the switch is asked, so that many
+// flowStats keeps the newest counters of a bridge and what ids that are gone had counted. turn is held while the switch is asked, so that many
 // readers ask once.
 type flowStats struct {
+	turn sync.Mutex
+	at   time.Time // guarded by turn
+
 	mu      sync.Mutex
-	at      time.Time
 	current bridgeStats
 	retired map[policy.RuleRef]counter
 }
 
-// freshStats reads the counters of all bridges if the kind's status shows any and they are old.
-func (e *Engine) freshStats(kind policy.Kind) map[string]bridgeStats {
+// Refresh implements api.Engine.
+func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	if kind != policy.KindPolicy {
-		return nil
+		return // mirrors' counters come with the topology
 	}
 	e.mu.RLock()
 	bridges := e.published.bridges
 	e.mu.RUnlock()
-	out := map[string]bridgeStats{}
 	for _, b := range bridges {
 		if b.fw != nil {
-			out[b.cfg.Name] = b.freshStats()
+			b.refresh(ctx)
 		}
 	}
-	return out
 }
 
-func (b *bridge) freshStats() bridgeStats {
+func (b *bridge) refresh(ctx context.Context) {
 	s := &b.stats
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.turn.Lock()
+	defer s.turn.Unlock()
 	if time.Since(s.at) < statsAge {
-		return s.current
+		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	flows, err := b.sw.Flows(ctx)
 	s.at = time.Now()
 	if err != nil {
-		return s.current // the newest there is; the status says that the bridge is not connected
+		return // what there is stays; the status says that the bridge is not connected
 	}
 	next := bridgeStats{}
 	for _, f := range flows {
@@ -74,9 +74,10 @@ func (b *bridge) freshStats() bridgeStats {
 		c.bytes += f.Stats.Bytes
 		next[id] = c
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.retire(b, next)
 	s.current = next
-	return next
 }
 
 // retire keeps what an id that went had counted for the rule that bore it, so that a rule's counters never go back.
@@ -102,9 +103,10 @@ func (s *flowStats) retire(b *bridge, next bridgeStats) {
 }
 
 // countRules adds the rules of a policy with their counters to its status.
-func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState, stats bridgeStats) {
+func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState) {
 	b.stats.mu.Lock()
 	defer b.stats.mu.Unlock()
+	stats := b.stats.current
 	for _, r := range ps.Rules {
 		c, old := stats[r.ID], b.stats.retired[r.Ref]
 		i := slices.IndexFunc(h.Rules, func(x policy.RuleStatus) bool { return x.Name == r.Ref.Rule && x.Direction == r.Ref.Direction })

@@ -2,11 +2,13 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
@@ -82,16 +84,49 @@ func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
 	return out
 }
 
-// shadows returns the warnings about one policy's own rules; called with mu held for reading.
-func (e *Engine) shadows(p *policy.Policy) []policy.Warning {
-	set := &policy.Set{Groups: map[string]*policy.Group{}, Workloads: e.published.workloads}
-	for _, r := range e.resources[policy.KindPolicy] {
-		set.Policies = append(set.Policies, r.(*policy.Policy))
+// Admit implements api.Engine: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
+func (e *Engine) Admit(changes []api.Change) error {
+	ours := map[string]bool{}
+	for _, c := range changes {
+		if _, ok := c.Resource.(*policy.Mirror); ok {
+			ours[c.Name] = true
+		}
 	}
-	for name, g := range e.resources[policy.KindGroup] {
-		set.Groups[name] = g.(*policy.Group)
+	if len(ours) == 0 {
+		return nil
 	}
-	return slices.DeleteFunc(policy.Shadowed(p, set), func(w policy.Warning) bool { return w.Policy != p.Name })
+	w := e.world()
+	if w.pub.topo == nil {
+		return nil
+	}
+	w.change(changes)
+	plan := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](&w, policy.KindMirror), Groups: w.groups(), Workloads: w.pub.workloads,
+		Topology: w.pub.topo, Bridges: w.bridgeNames()})
+	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
+	for name, br := range w.pub.topo.Bridges {
+		for _, m := range br.Mirrors {
+			if m.ExternalIDs[vswitch.MarkOwner] != vswitch.OwnerValue {
+				rows[name]++
+			}
+		}
+	}
+	for _, s := range plan.Specs {
+		rows[s.Bridge]++
+	}
+	for _, s := range plan.Specs {
+		if ours[s.Owner] && rows[s.Bridge] > ovsdb.MaxMirrors {
+			return fmt.Errorf("MIRROR_LIMIT: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", s.Owner, s.Bridge, ovsdb.MaxMirrors, api.ErrLimit)
+		}
+	}
+	return nil
+}
+
+func (w *world) bridgeNames() []string {
+	names := make([]string, 0, len(w.pub.bridges))
+	for _, b := range w.pub.bridges {
+		names = append(names, b.cfg.Name)
+	}
+	return names
 }
 
 // Plan implements api.Engine. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
@@ -108,9 +143,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 	plan.Warnings = append(plan.Warnings, endpointWarnings...)
 	groups := w.groups()
 
-	names := make([]string, 0, len(w.pub.bridges))
 	for _, b := range w.pub.bridges {
-		names = append(names, b.cfg.Name)
 		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
 		if b.fw != nil {
 			if err := planFlows(&bp, b, &w, workloads); err != nil {
@@ -123,7 +156,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 		}
 	}
 	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](&w, policy.KindMirror), Groups: groups, Workloads: workloads,
-		Topology: w.pub.topo, Bridges: names})
+		Topology: w.pub.topo, Bridges: w.bridgeNames()})
 	before := specTexts(w.pub.mirrors)
 	after := specTexts(mirrors.Specs)
 	for i := range plan.Bridges {

@@ -55,7 +55,6 @@ func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
 
 // Status implements api.Engine.
 func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
-	stats := e.freshStats(kind)
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	res := e.resources[kind][name]
@@ -74,7 +73,7 @@ func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
 		}
 		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
 	case policy.KindPolicy:
-		return e.policyStatus(res.(*policy.Policy), stats)
+		return e.policyStatus(res.(*policy.Policy))
 	case policy.KindGroup, policy.KindEndpoint:
 		return e.memberStatus(r, res)
 	}
@@ -82,7 +81,7 @@ func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
 }
 
 // policyStatus is called with mu held for reading.
-func (e *Engine) policyStatus(p *policy.Policy, stats map[string]bridgeStats) policy.Status {
+func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 	r := resource{policy.KindPolicy, p.Name}
 	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r], Counters: map[string]int64{}}
 	worse := func(phase policy.Phase, reason, message string) {
@@ -90,7 +89,7 @@ func (e *Engine) policyStatus(p *policy.Policy, stats map[string]bridgeStats) po
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
 	}
-	warnings := slices.Clone(e.shadows(p))
+	warnings := slices.Clone(e.shadows.of(p))
 	owned := 0
 	for _, b := range e.published.bridges {
 		if b.cfg.Mode != Owned {
@@ -130,7 +129,7 @@ func (e *Engine) policyStatus(p *policy.Policy, stats map[string]bridgeStats) po
 			}
 			warnings = append(warnings, w)
 		}
-		countRules(&h, b, ps, stats[b.cfg.Name])
+		countRules(&h, b, ps)
 	}
 	switch {
 	case owned == 0:

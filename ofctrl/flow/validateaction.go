@@ -232,7 +232,7 @@ func (a SetField) validate() error {
 	case a.Field == VlanVID && a.Value.Lo&tciPresent == 0:
 		return invalidf("set_field of vlan_vid must set the present bit 0x1000")
 	}
-	if why := (Term{a.Field, a.Value, a.Mask}).impossible(); why != "" {
+	if why := Term(a).impossible(); why != "" {
 		return invalidf("%s", why)
 	}
 	return nil

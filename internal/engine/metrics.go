@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// collector gathers what the engine knows when it is scraped. Labels are names of resources and bridges, never addresses.
+type collector struct{ e *Engine }
+
+var (
+	ruleLabels   = []string{"policy", "direction", "rule"}
+	rulePackets  = prometheus.NewDesc("tapwall_rule_packets_total", "Packets that a rule judged or passed, as the switch counts them.", ruleLabels, nil)
+	ruleBytes    = prometheus.NewDesc("tapwall_rule_bytes_total", "Their bytes.", ruleLabels, nil)
+	mirrorPkts   = prometheus.NewDesc("tapwall_mirror_packets_total", "Packets that a mirror selected.", []string{"mirror"}, nil)
+	mirrorBytes  = prometheus.NewDesc("tapwall_mirror_bytes_total", "Their bytes, uncut.", []string{"mirror"}, nil)
+	flowsDesired = prometheus.NewDesc("tapwall_flows_desired", "Flows that should be installed.", []string{"bridge"}, nil)
+	flowsThere   = prometheus.NewDesc("tapwall_flows_installed", "Flows of tapwall that are installed, as read back.", []string{"bridge"}, nil)
+	flowMods     = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
+	flowsLost    = prometheus.NewDesc("tapwall_flows_lost_total", "Changes that others made to installed flows of tapwall.", []string{"bridge"}, nil)
+	ofConnected  = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
+	dbConnected  = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
+	revision     = prometheus.NewDesc("tapwall_revision", "Store revision that is desired, and installed.", []string{"state"}, nil)
+	resources    = prometheus.NewDesc("tapwall_resources", "Resources by kind.", []string{"kind"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, flowsDesired, flowsThere, flowMods, flowsLost, ofConnected,
+		dbConnected, revision, resources} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	c.e.Refresh(ctx, policy.KindPolicy)
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
+	up := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	gauge(dbConnected, up(c.e.opt.DB.Status().Connected))
+
+	c.e.mu.RLock()
+	defer c.e.mu.RUnlock()
+	p := c.e.published
+	installed := p.revision
+	for _, b := range p.bridges {
+		st := b.sw.State()
+		gauge(ofConnected, up(st.Connected), b.cfg.Name)
+		gauge(flowsDesired, float64(st.Desired), b.cfg.Name)
+		gauge(flowsThere, float64(st.OurFlows), b.cfg.Name)
+		counter(flowMods, float64(st.Stats.FlowModsSent), b.cfg.Name)
+		counter(flowsLost, float64(st.Stats.LostFlows), b.cfg.Name)
+		if b.cfg.Mode == Owned {
+			installed = min(installed, b.installedAt)
+		}
+	}
+	gauge(revision, float64(p.revision), "desired")
+	gauge(revision, float64(installed), "installed")
+	for _, kind := range policy.Kinds() {
+		gauge(resources, float64(len(c.e.resources[kind])), string(kind))
+	}
+	for name, s := range c.e.mirrorStatuses {
+		for _, h := range s.Hosts {
+			counter(mirrorPkts, float64(h.Counters["selectedPackets"]), name)
+			counter(mirrorBytes, float64(h.Counters["selectedBytes"]), name)
+		}
+	}
+	for name, r := range c.e.resources[policy.KindPolicy] {
+		for _, h := range c.e.policyStatus(r.(*policy.Policy)).Hosts {
+			for _, rule := range h.Rules {
+				counter(rulePackets, float64(rule.Packets), name, string(rule.Direction), rule.Name)
+				counter(ruleBytes, float64(rule.Bytes), name, string(rule.Direction), rule.Name)
+			}
+		}
+	}
+}
