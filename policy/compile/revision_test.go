@@ -28,6 +28,14 @@ func (l lab) vm(i int, app string) {
 	}
 }
 
+// edit changes workload number i, which is immutable, in a copy.
+func (l lab) edit(i int, change func(*policy.Workload)) {
+	w := *l.workloads[fmt.Sprint("w", i)]
+	change(&w)
+	l.workloads[w.Key] = &w
+	l.tell()
+}
+
 // put sets a policy for app=a and compiles.
 func (l lab) put(name string, change func(*policy.PolicySpec)) compile.Changes {
 	p := &policy.Policy{Meta: policy.Meta{Name: name}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{app("a")}}}
@@ -115,13 +123,10 @@ func TestRevision(t *testing.T) {
 		{"one endpoint less", func(l lab) { l.vm(1, "c"); l.tell(); l.compile() }, true},
 		{"endpoint deleted", func(l lab) { delete(l.workloads, "w1"); l.tell(); l.compile() }, true},
 		{"endpoint with another MAC", func(l lab) {
-			w := *l.workloads["w1"]
-			w.MAC = macOf("w8")
-			l.workloads["w1"] = &w
-			l.tell()
+			l.edit(1, func(w *policy.Workload) { w.MAC = macOf("w8") })
 			l.compile()
 		}, true},
-		{"endpoint on another port", func(l lab) { w := *l.workloads["w1"]; w.OFPort = 77; l.workloads["w1"] = &w; l.tell(); l.compile() }, false},
+		{"endpoint on another port", func(l lab) { l.edit(1, func(w *policy.Workload) { w.OFPort = 77 }); l.compile() }, false},
 		{"another allow above", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				priority(50)(s)
