@@ -114,6 +114,9 @@ func atFile(err error, where func(int) string) error {
 		return err
 	}
 	for i := range p.Errors {
+		if p.Errors[i].Parameter != "" {
+			continue // of the request, not of a document
+		}
 		p.Errors[i].Detail += " (" + where(max(p.Errors[i].Document, 1)) + ")"
 		p.Errors[i].Line = 0 // of the joined stream, which nobody has seen
 	}
@@ -128,13 +131,13 @@ func newApply(g *global) *cobra.Command {
 	var o output
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
-		Short: "Write documents, all or none; what is there already is left alone",
+		Short: "Write documents, all or none; other resources stay as they are",
 		Example: `  tapwall apply -f examples/
   tapwall apply --wait -f policy.yaml -f groups.yaml
   generate-policies | tapwall apply --prune set=generated -f -`,
-		Args: cobra.NoArgs,
+		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check("text", "json", "yaml"); err != nil {
+			if err := errors.Join(o.check("text", "json", "yaml"), w.check()); err != nil {
 				return err
 			}
 			stream, where, err := readDocuments(c.InOrStdin(), files)
@@ -220,7 +223,9 @@ func newDiff(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff -f FILE|DIR|-",
 		Short: "Print what apply would change: fields, flows, mirrors, and whose live connections would be judged again",
-		Args:  cobra.NoArgs,
+		Example: `  tapwall diff -f examples/
+  tapwall diff --prune set=generated -f policies/ || echo "something would change"`,
+		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check("text", "json", "yaml"); err != nil {
 				return err
@@ -250,7 +255,7 @@ func newDiff(g *global) *cobra.Command {
 		},
 	}
 	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
-	c.Flags().StringVar(&prune, "prune", "", "as for apply")
+	c.Flags().StringVar(&prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
 	o.flag(c, "text", "text, json or yaml")
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/build"
 )
 
@@ -25,6 +26,7 @@ const (
 	exitNotInstalled = 4
 	exitUnhealthy    = 5
 	exitDifferent    = 6
+	exitInterrupted  = 130
 )
 
 // exitError ends the program with a code of its own. A nil Err prints nothing: what there was to say has been said.
@@ -35,7 +37,7 @@ type exitError struct {
 
 func (e *exitError) Error() string {
 	if e.Err == nil {
-		return fmt.Sprintf("exit code %d", e.Code)
+		return ""
 	}
 	return e.Err.Error()
 }
@@ -44,29 +46,51 @@ func (e *exitError) Unwrap() error { return e.Err }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := newRoot().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	code := exitFailed
-	var e *exitError
-	if errors.As(err, &e) {
-		code = e.Code
-	}
-	if e == nil || e.Err != nil {
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not end by itself
+	root := newRoot()
+	c, err := root.ExecuteContextC(ctx)
+	code := exitCode(ctx, root == c, err)
+	switch {
+	case code == exitInterrupted:
+		fmt.Fprintln(os.Stderr, "tapwall: interrupted")
+	case err != nil && err.Error() != "":
 		fmt.Fprintln(os.Stderr, "tapwall:", strings.TrimSpace(err.Error()))
 	}
 	os.Exit(code)
 }
 
+// exitCode maps an error to the program's exit code. atRoot says that no command was found to run, which is wrong usage whatever the error.
+func exitCode(ctx context.Context, atRoot bool, err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e.Code
+	case atRoot:
+		return exitUsage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+// defaultServer is where `tapwall serve` listens by default.
+const defaultServer = app.DefaultListen
+
 // global holds the flags of every command that talks to a server.
 type global struct {
 	server, token, caFile string
+	useEnvironment        func() // fills in what no flag has set
 }
 
 func (g *global) client() (*client.Client, error) {
-	return client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version()})
+	g.useEnvironment()
+	c, err := client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version()})
+	if err != nil {
+		return nil, usage("%w", err)
+	}
+	return c, nil
 }
 
 func newRoot() *cobra.Command {
@@ -76,37 +100,47 @@ func newRoot() *cobra.Command {
 		Short: "Virtual taps, a stateful firewall and a record of every verdict for any Open vSwitch",
 		Long: `tapwall gives an Open vSwitch host virtual taps (mirrors), a stateful firewall, and a live record of every verdict.
 
-"tapwall serve" runs it beside Open vSwitch. Every other command talks to a running one, by its unix socket unless --server or
-TAPWALL_SERVER says otherwise.`,
+"tapwall serve" runs it beside Open vSwitch. Every other command talks to a running one, by its unix socket unless --server or the
+environment variable TAPWALL_SERVER says otherwise.`,
+		Example: `  tapwall serve --bridge br0=owned
+  tapwall apply --wait -f examples/
+  tapwall observe -f --verdict DROPPED`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usage("%w (see %s --help)", err, c.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&g.server, "server", env("TAPWALL_SERVER", "unix:/run/tapwall/tapwall.sock"), "where tapwall serve listens: unix:PATH, http://HOST:PORT or https://HOST:PORT")
+	f.StringVar(&g.server, "server", defaultServer, "where tapwall serve listens: unix:PATH, http://HOST:PORT or https://HOST:PORT (or TAPWALL_SERVER)")
 	f.StringVar(&g.token, "token", "", "bearer token for a TCP server (better: TAPWALL_TOKEN, which does not show in process lists)")
 	f.StringVar(&g.caFile, "ca-file", "", "certificates that an https server's is verified with, instead of the system's")
-	root.PersistentPreRun = func(*cobra.Command, []string) {
+	g.useEnvironment = func() {
+		if v := os.Getenv("TAPWALL_SERVER"); v != "" && !f.Changed("server") {
+			g.server = v
+		}
 		if g.token == "" {
 			g.token = os.Getenv("TAPWALL_TOKEN")
 		}
 	}
-	root.AddCommand(newServe(), newApply(g), newDiff(g), newGet(g), newDescribe(g), newDelete(g), newMirror(g), newObserve(g), newFlows(g),
-		newStatus(g), newVersion(g), &cobra.Command{
-			Use:   "exit-codes",
-			Short: "What the exit codes mean",
-			Long: `0  success
-1  failure: the message says why
-2  wrong usage
-3  observe --fail-on-loss: events are missing
-4  --wait: written, but not installed in time, or refused by the switch
-5  status: something is wrong
-6  diff: there are differences`,
-		})
+	serve := newServe()
+	hideClientFlags(serve)
+	exitCodes := &cobra.Command{
+		Use:   "exit-codes",
+		Short: "What the exit codes mean",
+		Long: `0    success
+1    failure: the message says why
+2    wrong usage
+3    observe --fail-on-loss: events are missing
+4    --wait: written, but not installed in time, or refused by the switch
+5    status: something is wrong
+6    diff: there are differences
+130  interrupted`,
+	}
+	hideClientFlags(exitCodes)
+	root.AddCommand(serve, newApply(g), newDiff(g), newGet(g), newDescribe(g), newDelete(g), newMirror(g), newObserve(g), newFlows(g),
+		newStatus(g), newVersion(g), exitCodes)
 	return root
 }
 
@@ -114,19 +148,36 @@ func usage(format string, args ...any) error {
 	return &exitError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-func env(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
+// hideClientFlags keeps flags that a command has no use for out of its help.
+func hideClientFlags(c *cobra.Command) {
+	show := c.HelpFunc()
+	c.SetHelpFunc(func(c *cobra.Command, args []string) {
+		for _, name := range []string{"server", "token", "ca-file"} {
+			_ = c.InheritedFlags().MarkHidden(name) // fails for a flag that is not there, which is as good
+		}
+		show(c, args)
+	})
 }
 
-// exactly is cobra.ExactArgs with a message that says what is missing.
-func exactly(n int, what string) cobra.PositionalArgs {
+// noArgs refuses arguments; hint says what was perhaps meant.
+func noArgs(hint string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usage("%s needs %s (see %s --help)", c.CommandPath(), what, c.CommandPath())
+		if len(args) > 0 {
+			return usage("%s takes no argument like %q%s (see %s --help)", short(c), args[0], hint, c.CommandPath())
 		}
 		return nil
 	}
 }
+
+// between wants that many arguments; what says which.
+func between(least, most int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return usage("%s needs %s (see %s --help)", short(c), what, c.CommandPath())
+		}
+		return nil
+	}
+}
+
+// short is the command without the program's name, which is before every message already.
+func short(c *cobra.Command) string { return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ") }

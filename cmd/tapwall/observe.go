@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,10 +27,13 @@ flags must all hold.`,
 		Example: `  tapwall observe -f --verdict DROPPED
   tapwall observe --since 5m --to vm2 --to-port 443
   tapwall observe --last 1000 --policy web -o json`,
-		Args: cobra.NoArgs,
+		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check("compact", "json"); err != nil {
 				return err
+			}
+			if !slices.Contains([]string{"auto", "always", "never"}, color) {
+				return usage("--color %s: want auto, always or never", color)
 			}
 			now := time.Now()
 			var err error
@@ -44,11 +48,18 @@ flags must all hold.`,
 				}
 			}
 			f.Limit = last
+			everything := false
 			switch {
 			case c.Flags().Changed("first"):
 				f.Limit, f.First = first, true
 			case all, since != "" && !c.Flags().Changed("last"):
-				f.Limit = 1 << 20
+				everything, f.Limit, f.First = true, event.MaxLimit, true
+			}
+			if f.Limit > event.MaxLimit || f.Limit < 0 || f.Limit == 0 && !follow {
+				return usage("--last and --first: want 1 to %d (0 only with -f); --all prints everything", event.MaxLimit)
+			}
+			if _, err := f.Compile(); err != nil {
+				return badFilter(err)
 			}
 			cl, err := g.client()
 			if err != nil {
@@ -70,12 +81,12 @@ flags must all hold.`,
 				return err
 			}
 			after := ""
-			if f.Limit > 0 {
+			for pages := 0; f.Limit > 0 && (pages == 0 || everything && f.After != ""); pages++ {
 				page, raws, err := cl.Events(c.Context(), f)
 				if err != nil {
 					return err
 				}
-				if !page.Oldest.IsZero() {
+				if pages == 0 && !page.Oldest.IsZero() {
 					fmt.Fprintf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
 				}
 				for i, e := range page.Items {
@@ -84,7 +95,9 @@ flags must all hold.`,
 					}
 					after = e.Event.ID
 				}
+				f.After = page.Next
 			}
+			f.After = ""
 			if follow {
 				if err := cl.Follow(c.Context(), f, after, show); err != nil {
 					return err
@@ -97,13 +110,13 @@ flags must all hold.`,
 		},
 	}
 	fl := c.Flags()
-	fl.IntVar(&last, "last", 20, "the newest N events")
-	fl.IntVar(&first, "first", 20, "the oldest N events")
+	fl.IntVar(&last, "last", 20, "the newest N events, at most 10000")
+	fl.IntVar(&first, "first", 20, "the oldest N events, at most 10000")
 	fl.BoolVar(&all, "all", false, "everything that is kept in memory")
 	fl.BoolVarP(&follow, "follow", "f", false, "go on with new events")
 	fl.StringVar(&since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&until, "until", "", "older than this: 5m, or a time")
-	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, …")
+	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, …; repeatable or separated by commas, as all filters")
 	fl.StringSliceVar(&f.Action, "action", nil, "policy-verdict, events-lost")
 	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
@@ -123,7 +136,21 @@ flags must all hold.`,
 	fl.StringVar(&color, "color", "auto", "auto, always or never")
 	fl.BoolVar(&failOnLoss, "fail-on-loss", false, "exit with code 3 if the printed events tell of missing ones")
 	o.flag(c, "compact", "compact or json")
+	completeFlag(c, "verdict", "FORWARDED", "DROPPED")
+	completeFlag(c, "color", "auto", "always", "never")
 	return c
+}
+
+// badFilter names the flags of the values that make no sense.
+func badFilter(err error) error {
+	var all []string
+	for _, e := range event.ParamErrors(err) {
+		all = append(all, fmt.Sprintf("--%s %s: %s", e.Param, e.Value, e.Reason))
+	}
+	if all == nil {
+		return err
+	}
+	return usage("the filter has %d fault(s)\n  %s", len(all), strings.Join(all, "\n  "))
 }
 
 func useColor(when string, w io.Writer) bool {

@@ -33,10 +33,14 @@ func (o *output) print(w io.Writer, v any) error {
 
 // table prints rows under a header, aligned.
 func table(w io.Writer, header string, rows [][]string) error {
+	return indentedTable(w, "", header, rows)
+}
+
+func indentedTable(w io.Writer, indent, header string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 4, 3, ' ', 0)
-	fmt.Fprintln(t, strings.ReplaceAll(header, " ", "\t"))
+	fmt.Fprintln(t, indent+strings.ReplaceAll(header, " ", "\t"))
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		fmt.Fprintln(t, indent+strings.Join(r, "\t"))
 	}
 	return t.Flush()
 }
@@ -181,9 +185,9 @@ func describe(w io.Writer, d *client.Document) error {
 		if len(h.Rules) > 0 {
 			rows := [][]string{}
 			for _, r := range h.Rules {
-				rows = append(rows, []string{"   ", string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
+				rows = append(rows, []string{string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
 			}
-			if err := table(w, "    RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
+			if err := indentedTable(w, "    ", "RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
 				return err
 			}
 		}
@@ -201,30 +205,49 @@ func keys[V any](m map[string]V) func(func(string) bool) {
 	}
 }
 
-func getHosts(c *cobra.Command, cl *client.Client, o output) error {
+// getHosts prints the hosts, or those called names.
+func getHosts(c *cobra.Command, cl *client.Client, o output, names []string) error {
 	hosts, err := cl.Hosts(c.Context())
 	if err != nil {
+		return err
+	}
+	if hosts, err = only("host", hosts, names, func(h client.Host) string { return h.ID }); err != nil {
 		return err
 	}
 	if o.format == "json" || o.format == "yaml" {
 		return o.print(c.OutOrStdout(), map[string]any{"items": hosts})
 	}
 	var rows [][]string
+	if len(hosts) == 0 {
+		_, err := fmt.Fprintln(c.OutOrStdout(), "no hosts: tapwall has not reached the Open vSwitch database yet (see tapwall status)")
+		return err
+	}
 	for _, h := range hosts {
+		if len(h.Bridges) == 0 {
+			rows = append(rows, []string{h.ID, dash(h.OVSVersion), "-", "-", "-", "-", "-", "-"})
+		}
 		for _, b := range h.Bridges {
-			rows = append(rows, []string{h.ID, h.OVSVersion, b.Name, dash(b.Mode), b.DatapathType, dash(b.FailMode), fmt.Sprint(len(b.Ports)), fmt.Sprint(len(b.Mirrors))})
+			rows = append(rows, []string{h.ID, dash(h.OVSVersion), b.Name, dash(b.Mode), b.DatapathType, dash(b.FailMode), fmt.Sprint(len(b.Ports)), fmt.Sprint(len(b.Mirrors))})
 		}
 	}
 	return table(c.OutOrStdout(), "HOST OVS BRIDGE MODE DATAPATH FAIL-MODE PORTS MIRRORS", rows)
 }
 
-func getWorkloads(c *cobra.Command, cl *client.Client, o output, labels []string) error {
+// getWorkloads prints the discovered endpoints that carry the labels, or those with a key of names.
+func getWorkloads(c *cobra.Command, cl *client.Client, o output, labels, names []string) error {
 	ws, err := cl.Workloads(c.Context(), labels)
 	if err != nil {
 		return err
 	}
+	if ws, err = only("workload", ws, names, func(w client.Workload) string { return w.Key }); err != nil {
+		return err
+	}
 	if o.format == "json" || o.format == "yaml" {
 		return o.print(c.OutOrStdout(), map[string]any{"items": ws})
+	}
+	if len(ws) == 0 {
+		_, err := fmt.Fprintln(c.OutOrStdout(), "no workloads")
+		return err
 	}
 	var rows [][]string
 	for _, w := range ws {
@@ -244,4 +267,20 @@ func getWorkloads(c *cobra.Command, cl *client.Client, o output, labels []string
 		rows = append(rows, []string{w.Key, at, dash(w.MAC), some(w.Addresses), text})
 	}
 	return table(c.OutOrStdout(), "KEY PORT MAC ADDRESSES LABELS", rows)
+}
+
+// only keeps what is called names; no names keep all.
+func only[T any](kind string, items []T, names []string, nameOf func(T) string) ([]T, error) {
+	if len(names) == 0 {
+		return items, nil
+	}
+	var out []T
+	for _, name := range names {
+		i := slices.IndexFunc(items, func(x T) bool { return nameOf(x) == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no %s %q", kind, name)
+		}
+		out = append(out, items[i])
+	}
+	return out, nil
 }

@@ -21,7 +21,7 @@ func parseKind(s string) (policy.Kind, error) {
 			return k, nil
 		}
 	}
-	return "", usage("unknown kind %q: want mirrors, policies, groups or endpoints", s)
+	return "", usage("unknown kind %q: want mirrors, policies, groups or endpoints (for get also hosts and workloads)", s)
 }
 
 // target splits "policy web", "policy/web".
@@ -35,13 +35,6 @@ func target(args []string) (policy.Kind, string, error) {
 	}
 	kind, err := parseKind(args[0])
 	return kind, args[1], err
-}
-
-func completeKinds(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return []string{"mirrors", "policies", "groups", "endpoints"}, cobra.ShellCompDirectiveNoFileComp
 }
 
 func newGet(g *global) *cobra.Command {
@@ -59,7 +52,7 @@ func newGet(g *global) *cobra.Command {
 			}
 			return nil
 		},
-		ValidArgsFunction: completeKinds,
+		ValidArgsFunction: g.completeResources,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check("table", "wide", "json", "yaml"); err != nil {
 				return err
@@ -71,9 +64,9 @@ func newGet(g *global) *cobra.Command {
 			defer cl.Close()
 			switch strings.ToLower(args[0]) {
 			case "host", "hosts":
-				return getHosts(c, cl, o)
+				return getHosts(c, cl, o, args[1:])
 			case "workload", "workloads":
-				return getWorkloads(c, cl, o, labels)
+				return getWorkloads(c, cl, o, labels, args[1:])
 			}
 			if len(args) == 2 || strings.Contains(args[0], "/") {
 				kind, name, err := target(args)
@@ -120,8 +113,8 @@ func newDescribe(g *global) *cobra.Command {
 		Use:               "describe KIND NAME",
 		Short:             "Print one resource with everything that was observed of it",
 		Example:           "  tapwall describe policy web",
-		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: completeKinds,
+		Args:              between(1, 2, "a kind and a name, like: policy web"),
+		ValidArgsFunction: g.completeResources,
 		RunE: func(c *cobra.Command, args []string) error {
 			kind, name, err := target(args)
 			if err != nil {
@@ -147,8 +140,8 @@ func newDelete(g *global) *cobra.Command {
 		Use:               "delete KIND NAME...",
 		Short:             "Delete resources; the connections that only they allowed end",
 		Example:           "  tapwall delete policy web --wait",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeKinds,
+		Args:              between(1, 1<<20, "a kind and names, like: policy web"),
+		ValidArgsFunction: g.completeResources,
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				kind, name, err := target(args)
@@ -159,6 +152,9 @@ func newDelete(g *global) *cobra.Command {
 			}
 			kind, err := parseKind(args[0])
 			if err != nil {
+				return err
+			}
+			if err := w.check(); err != nil {
 				return err
 			}
 			cl, err := g.client()
@@ -180,15 +176,22 @@ func newDelete(g *global) *cobra.Command {
 }
 
 func newMirror(g *global) *cobra.Command {
-	c := &cobra.Command{Use: "mirror", Short: "Start and stop mirrors", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := &cobra.Command{Use: "mirror", Short: "Start and stop mirrors", Args: noArgs("; it is mirror start NAME or mirror stop NAME"),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	for _, verb := range []string{"start", "stop"} {
 		var w waitFlags
 		enabled := verb == "start"
 		sub := &cobra.Command{
 			Use:   verb + " NAME",
 			Short: strings.ToUpper(verb[:1]) + verb[1:] + " a mirror, that is, set spec.enabled",
-			Args:  exactly(1, "the name of a mirror"),
+			Args:  between(1, 1, "the name of a mirror"),
+			ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+				return g.completeNames(c, policy.KindMirror, args)
+			},
 			RunE: func(c *cobra.Command, args []string) error {
+				if err := w.check(); err != nil {
+					return err
+				}
 				cl, err := g.client()
 				if err != nil {
 					return err
@@ -216,7 +219,17 @@ type waitFlags struct {
 
 func (w *waitFlags) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&w.wait, "wait", false, "return when the change is in force on the switch, as read back")
-	c.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long --wait waits, at most 60s")
+	c.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long --wait waits, at most "+maxWait.String())
+}
+
+// maxWait is the longest wait that the server accepts.
+const maxWait = time.Minute
+
+func (w *waitFlags) check() error {
+	if w.timeout <= 0 || w.timeout > maxWait {
+		return usage("--timeout %v: want more than 0 and at most %v", w.timeout, maxWait)
+	}
+	return nil
 }
 
 func (w *waitFlags) options() client.WriteOptions {
@@ -270,6 +283,7 @@ type output struct{ format string }
 
 func (o *output) flag(c *cobra.Command, def, help string) {
 	c.Flags().StringVarP(&o.format, "output", "o", def, help)
+	completeFlag(c, "output", strings.Split(strings.ReplaceAll(help, " or ", ", "), ", ")...)
 }
 
 func (o *output) check(allowed ...string) error {

@@ -25,7 +25,7 @@ nothing changed writes nothing.
 A bridge that is not named is left alone. An owned bridge's flows and fail mode belong to tapwall; on a guest bridge it makes mirrors only.`,
 		Example: `  tapwall serve --bridge br0=owned
   tapwall serve --config /etc/tapwall/tapwall.yaml --log-level debug`,
-		Args: cobra.NoArgs,
+		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			o := app.Options{Version: build.Version()}
 			if config != "" {
@@ -93,10 +93,9 @@ func newVersion(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this program and of the server",
-		Args:  cobra.NoArgs,
+		Args:  noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			i := build.Read()
-			fmt.Fprintf(c.OutOrStdout(), "client: %s (%s)\n", i.Version, i.Go)
+			fmt.Fprintf(c.OutOrStdout(), "client: %s (%s)\n", build.Version(), build.Read().Go)
 			cl, err := g.client()
 			if err != nil {
 				return err
@@ -104,7 +103,7 @@ func newVersion(g *global) *cobra.Command {
 			defer cl.Close()
 			// The version of this program is what was asked for first; a server that is away is no failure.
 			if s, err := cl.Status(c.Context()); err != nil {
-				fmt.Fprintf(c.OutOrStdout(), "server: not reached (%s)\n", g.server)
+				fmt.Fprintf(c.OutOrStdout(), "server: not reached at %s\n", g.server)
 			} else {
 				fmt.Fprintf(c.OutOrStdout(), "server: %s\n", s.Version)
 			}

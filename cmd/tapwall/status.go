@@ -17,7 +17,7 @@ func newStatus(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Print the health of tapwall and its connections; exit code 5 if something is wrong",
-		Args:  cobra.NoArgs,
+		Args:  noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check("table", "json", "yaml"); err != nil {
 				return err
@@ -101,10 +101,13 @@ func newFlows(g *global) *cobra.Command {
 		Example: `  tapwall flows --owner policy/web
   tapwall flows --table 208 -o wide
   tapwall flows --match tp_dst=80`,
-		Args: cobra.NoArgs,
+		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check("table", "wide", "json", "yaml"); err != nil {
 				return err
+			}
+			if q.Table < -1 || q.Table > 254 {
+				return usage("--table %d: want 0 to 254", q.Table)
 			}
 			cl, err := g.client()
 			if err != nil {
@@ -117,6 +120,10 @@ func newFlows(g *global) *cobra.Command {
 			}
 			if o.format == "json" || o.format == "yaml" {
 				return o.print(c.OutOrStdout(), map[string]any{"items": flows})
+			}
+			if len(flows) == 0 {
+				_, err := fmt.Fprintln(c.OutOrStdout(), "no flows")
+				return err
 			}
 			var rows [][]string
 			for _, f := range flows {
@@ -136,7 +143,7 @@ func newFlows(g *global) *cobra.Command {
 	c.Flags().StringVar(&q.Bridge, "bridge", "", "only of this bridge")
 	c.Flags().StringVar(&q.Owner, "owner", "", "only of this owner: policy/NAME, endpoint/KEY, system")
 	c.Flags().StringVar(&q.Match, "match", "", "only flows whose text contains this")
-	c.Flags().IntVar(&q.Table, "table", -1, "only of this table")
+	c.Flags().IntVar(&q.Table, "table", -1, "only of this table, 0 to 254; -1 = all")
 	o.flag(c, "table", "table, wide, json or yaml")
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -17,10 +18,7 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-const (
-	labName   = "twdemo"
-	stateFile = "/tmp/twdemo.dir"
-)
+const labName = "twdemo"
 
 func main() {
 	exit := flag.Bool("exit", false, "remove the lab at the end; the exit status says whether everything was seen")
@@ -28,9 +26,13 @@ func main() {
 	var err error
 	switch flag.Arg(0) {
 	case "up":
-		err = up(*exit)
+		if err = asRoot(); err == nil {
+			err = up(*exit)
+		}
 	case "down":
-		err = down()
+		if err = asRoot(); err == nil {
+			err = down()
+		}
 	case "echo":
 		err = echo(flag.Arg(1))
 	default:
@@ -40,6 +42,24 @@ func main() {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
+}
+
+// asRoot starts the program again under sudo if it needs to.
+func asRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	sudo, err := exec.LookPath("sudo")
+	if err != nil {
+		return errors.New("network namespaces need root, and there is no sudo: run it as root")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	fmt.Println("network namespaces need root: going on under sudo")
+	argv := append([]string{"sudo", "env", "TAPWALL_BIN=" + os.Getenv("TAPWALL_BIN"), "PATH=" + os.Getenv("PATH"), self}, os.Args[1:]...)
+	return syscall.Exec(sudo, argv, os.Environ())
 }
 
 // echo serves a TCP port for as long as the lab is up, so that there is something to connect to afterwards.
@@ -69,26 +89,64 @@ func echo(port string) error {
 	}
 }
 
+// labs returns the directories of demo labs, by the mark that each lab leaves in its own.
+func labs() (dirs []string) {
+	marks, _ := filepath.Glob(filepath.Join(os.TempDir(), "tw*", "lab"))
+	for _, mark := range marks {
+		info, err := os.Lstat(mark)
+		if err != nil {
+			continue
+		}
+		// The temporary directory is everybody's: only what root made counts.
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 0 || !info.Mode().IsRegular() {
+			continue
+		}
+		if b, err := os.ReadFile(mark); err == nil && strings.HasPrefix(string(b), labName+"\n") {
+			dirs = append(dirs, filepath.Dir(mark))
+		}
+	}
+	return dirs
+}
+
+func running() bool {
+	names, _ := filepath.Glob("/var/run/netns/" + labName + "-*")
+	return len(names) > 0
+}
+
+// remove takes down every demo lab, also one that was never finished.
+func remove() {
+	for _, dir := range append(labs(), filepath.Join(os.TempDir(), labName+"-none")) {
+		lab.Remove(labName, dir)
+	}
+}
+
 func down() error {
-	dir, err := os.ReadFile(stateFile)
-	if errors.Is(err, os.ErrNotExist) {
+	if len(labs()) == 0 && !running() {
 		fmt.Println("no demo lab is up")
 		return nil
 	}
-	if err != nil {
-		return err
+	remove()
+	if running() {
+		return errors.New("some network namespaces could not be removed: see ip netns list")
 	}
-	lab.Remove(labName, strings.TrimSpace(string(dir)))
 	fmt.Println("demo lab removed")
-	return os.Remove(stateFile)
+	return nil
 }
 
-func step(format string, args ...any) { fmt.Printf("\n\033[1m== "+format+"\033[0m\n", args...) }
+// step prints a heading, bold on a terminal.
+func step(format string, args ...any) {
+	on, off := "", ""
+	if info, err := os.Stdout.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" {
+		on, off = "\033[1m", "\033[0m"
+	}
+	fmt.Printf("\n"+on+"== "+format+off+"\n", args...)
+}
 
 type demo struct {
 	*lab.Lab
 	tw            *lab.Tapwall
 	vm1, vm2, vm3 *lab.VM
+	seen          int
 	failed        []string
 }
 
@@ -97,6 +155,7 @@ func (d *demo) check(ok bool, format string, args ...any) {
 	what := fmt.Sprintf(format, args...)
 	if ok {
 		fmt.Println("  ok    ", what)
+		d.seen++
 		return
 	}
 	fmt.Println("  FAILED", what)
@@ -116,9 +175,21 @@ func (d *demo) tapwall(args ...string) string {
 }
 
 func up(exit bool) (err error) {
-	if _, err := os.Stat(stateFile); err == nil {
+	if running() {
 		return errors.New("a demo lab is up already; make demo-down removes it")
 	}
+	remove() // what a crash or a reboot left behind
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		<-interrupted
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted: removing the lab")
+		remove()
+		// What was being made just then fails without the lab's directory; a namespace may still have come after the first sweep.
+		time.Sleep(200 * time.Millisecond)
+		remove()
+		os.Exit(130)
+	}()
 	step("a private Open vSwitch with three virtual machines")
 	l, err := lab.Start(labName)
 	if err != nil {
@@ -128,20 +199,8 @@ func up(exit bool) (err error) {
 	defer func() {
 		if !keep {
 			err = errors.Join(err, l.Close())
-			_ = os.Remove(stateFile)
 		}
 	}()
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-interrupted
-		_ = l.Close()
-		_ = os.Remove(stateFile)
-		os.Exit(130)
-	}()
-	if err := os.WriteFile(stateFile, []byte(l.Dir+"\n"), 0o600); err != nil {
-		return err
-	}
 	d := &demo{Lab: l}
 	if err := d.build(); err != nil {
 		return err
@@ -151,10 +210,11 @@ func up(exit bool) (err error) {
 	}
 	fmt.Println()
 	if len(d.failed) > 0 {
-		err = fmt.Errorf("%d of the things to show were not seen: %s", len(d.failed), strings.Join(d.failed, "; "))
+		return fmt.Errorf("%d of the things to show were not seen: %s", len(d.failed), strings.Join(d.failed, "; "))
 	}
-	if exit || err != nil {
-		return err
+	if exit {
+		fmt.Printf("All %d things to show were seen.\n", d.seen)
+		return nil
 	}
 	keep = true
 	d.next()
@@ -182,7 +242,7 @@ func (d *demo) build() (err error) {
 		fmt.Printf("  %s  %s  %s  %s\n", (*vm).Port, (*vm).MAC, (*vm).IPv4, (*vm).IPv6)
 	}
 	step("tapwall takes the bridge")
-	d.tw, err = d.StartTapwall("--bridge", "br0=owned")
+	d.tw, err = d.StartTapwall("--bridge", "br0=owned", "--log-level", "info")
 	if err != nil {
 		return err
 	}
@@ -205,8 +265,13 @@ func (d *demo) show() error {
 	d.check(pingErr == nil, "vm1 pings vm2 three times")
 	_, otherErr := d.vm1.Run("ping", "-c", "3", "-i", "0.2", "-W", "2", d.vm3.IPv4)
 	d.check(otherErr == nil, "vm1 pings vm3, which is not tapped, three times")
-	time.Sleep(200 * time.Millisecond)
-	n := len(sink.Frames(lab.ICMP))
+	n := 0
+	for range 20 { // the last copy may be on its way
+		time.Sleep(100 * time.Millisecond)
+		if n = len(sink.Frames(lab.ICMP)); n >= 6 {
+			break
+		}
+	}
 	d.check(n == 6, "ids0 received %d ICMP frames (3 requests and 3 replies of vm2, none of vm3)", n)
 
 	step("a wall: vm1 may open connections to vm2, vm2 none to vm1")
@@ -235,38 +300,36 @@ func (d *demo) show() error {
 	fmt.Println("$ ovs-appctl dpctl/dump-conntrack   (the label carries the rules that allowed it)")
 	fmt.Print(indent(ct))
 
-	step("a revocation: a live connection ends with its rule")
-	probe, err := d.vm1.EchoTCP(d.vm2.IPv4, 8080, 10*time.Millisecond)
-	if err != nil {
-		return err
-	}
-	defer probe.Stop()
-	time.Sleep(time.Second)
-	d.check(probe.Received() > 50, "vm1 exchanges messages with vm2 port 8080 (%d so far)", probe.Received())
-	d.tapwall("delete", "policy", "web", "--wait")
-	deleted := time.Now()
-	// Nobody selects vm2 any more, so the connection may go on: it is judged anew and allowed by default.
-	time.Sleep(time.Second)
-	d.check(probe.ReceivedSince(deleted) > 50, "with the whole policy gone nothing isolates vm2: the connection goes on")
-	closed := strings.ReplaceAll(mustRead("examples/one-way.yaml"), `ports: ["80", "8000-8099"]`, `ports: ["80"]`)
-	if err := d.tw.Apply(closed); err != nil {
-		return err
-	}
-	cut := time.Now()
-	fmt.Println("$ tapwall apply --wait -f -   (the policy again, now without port 8080)")
-	time.Sleep(time.Second)
-	silent := probe.LastArrival().Sub(cut)
-	d.check(probe.ReceivedSince(cut.Add(500*time.Millisecond)) == 0, "the connection to port 8080 is silent; last message %v after the answer", silent.Round(time.Millisecond))
-	d.check(d.vm1.CanConnect(d.vm2.IPv4, 80, 2*time.Second), "port 80 is still open")
-	return nil
+	return d.revoke()
 }
 
-func mustRead(path string) string {
-	b, err := os.ReadFile(path)
+// revoke deletes a policy under a live connection.
+func (d *demo) revoke() error {
+	step("a revocation: a live connection ends with its rule, and no other does")
+	console, err := d.vm1.EchoTCP(d.vm2.IPv4, 8080, 10*time.Millisecond)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
+		return err
 	}
-	return string(b)
+	defer console.Stop()
+	web, err := d.vm1.EchoTCP(d.vm2.IPv4, 80, 10*time.Millisecond)
+	if err != nil {
+		return err
+	}
+	defer web.Stop()
+	time.Sleep(time.Second)
+	d.check(console.Received() > 50, "vm1 exchanges 100 messages a second with vm2 port 8080 (policy web-admin): %d so far", console.Received())
+	d.check(web.Received() > 50, "and with vm2 port 80 (policy web): %d so far", web.Received())
+	given := time.Now()
+	d.tapwall("delete", "policy", "web-admin", "--wait")
+	answered := time.Now()
+	time.Sleep(time.Second)
+	d.check(console.ReceivedSince(answered.Add(100*time.Millisecond)) == 0, "the connection to port 8080 is cut: its last message came %d ms after the command was given",
+		max(0, console.LastArrival().Sub(given).Milliseconds()))
+	d.check(web.ReceivedSince(answered) > 50, "the connection to port 80 did not notice: its longest gap was %d ms", web.MaxGap(given).Milliseconds())
+	d.check(!d.vm1.CanConnect(d.vm2.IPv4, 8080, time.Second), "vm1 cannot connect to port 8080 any more")
+	out := d.tapwall("observe", "--last", "2", "--to", "vm2", "--to-port", "8080")
+	d.check(strings.Count(out, "DENIED") == 2, "the record says why")
+	return nil
 }
 
 func indent(s string) string {
@@ -278,18 +341,26 @@ func indent(s string) string {
 }
 
 func (d *demo) next() {
-	bin, _ := filepath.Abs(d.tw.Bin)
-	fmt.Printf(`The lab is up. Things to try:
-
-  export TAPWALL_SERVER=unix:%s OVS_RUNDIR=%s
-  %s observe -f                                   # follow the verdicts
-  ip netns exec %s ping %s               # traffic from vm1
-  ip netns exec %s tcpdump -ni ids0               # what the tap delivers
-  %s describe policy web
-  %s flows --owner policy/web
-  ovs-ofctl -O OpenFlow13 dump-flows %s
-  curl --unix-socket %s http://localhost/v1/status
-
-make demo-down removes it.
-`, d.Socket(), d.Dir, bin, d.vm1.Name, d.vm2.IPv4, d.Switch.Name, bin, bin, filepath.Join(d.Dir, "br0.mgmt"), d.Socket())
+	bin, here := d.tw.Bin, ""
+	if wd, err := os.Getwd(); err == nil {
+		here = wd
+	}
+	if rel, err := filepath.Rel(here, bin); err == nil && !strings.HasPrefix(rel, "..") {
+		bin = rel
+	}
+	fmt.Printf("All %d things to show were seen. The lab is still up; things to try:\n\n  export TAPWALL_SERVER=unix:%s\n", d.seen, d.Socket())
+	for _, l := range [][2]string{
+		{bin + " observe -f", "follow the verdicts"},
+		{"ip netns exec " + d.vm2.Name + " ping -c 3 " + d.vm1.IPv4, "traffic from vm2"},
+		{"ip netns exec " + d.Switch.Name + " tcpdump -ni ids0", "what the tap delivers"},
+		{bin + " mirror stop web-tap", "stop the tap"},
+		{bin + " diff -f examples/", "what apply would do now"},
+		{bin + " describe policy web", "rules with their counters"},
+		{bin + " flows --owner policy/web", "the flows of one policy"},
+		{"ovs-ofctl -O OpenFlow13 dump-flows " + filepath.Join(d.Dir, "br0.mgmt"), "all flows, by ovs-ofctl"},
+		{"curl --unix-socket " + d.Socket() + " http://localhost/v1/status", "the API"},
+	} {
+		fmt.Printf("  %-70s # %s\n", l[0], l[1])
+	}
+	fmt.Print("\nmake demo-down removes it.\n")
 }
