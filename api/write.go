@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tapwall/tapwall/policy"
@@ -32,7 +34,7 @@ type write struct {
 type written struct {
 	resource policy.Resource
 	created  bool
-	warnings []policy.Warning
+	warnings func() []policy.Warning // nil = none
 	dry      *ApplyResult
 }
 
@@ -89,13 +91,30 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 		dry, err := s.dryRun(ctx, []Change{change}, []policy.Resource{current})
 		return written{dry: dry}, err
 	}
-	warnings := s.o.Engine.Warnings([]Change{change})
+	warnings := s.advice(ctx, change)
 	stored, err := s.o.Store.Commit(ctx, append([]Change{change}, guards...))
 	if err != nil {
 		return written{}, err
 	}
 	s.audit(ctx, change, stored[0], current)
 	return written{resource: stored[0], created: current == nil, warnings: warnings}, nil
+}
+
+// advice asks the engine for its warnings, which are for the answer only, while the disk and the switch do their part. The function that it returns waits for
+// them.
+func (s *Server) advice(ctx context.Context, change Change) func() []policy.Warning {
+	out := make(chan []policy.Warning, 1)
+	go func() {
+		defer close(out)
+		defer func() {
+			// The middleware that catches panics of handlers does not see this goroutine.
+			if r := recover(); r != nil {
+				s.log.ErrorContext(ctx, "panic", "error", r, "request", requestID(ctx), "stack", string(debug.Stack()))
+			}
+		}()
+		out <- s.o.Engine.Warnings([]Change{change})
+	}()
+	return sync.OnceValue(func() []policy.Warning { return <-out })
 }
 
 // audit logs what was changed. Writes that changed nothing are not worth a line.
