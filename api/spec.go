@@ -7,17 +7,18 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tapwall/tapwall/policy"
 )
 
-// openAPI is the description as served.
-type openAPI struct{ json, yaml []byte }
+// openAPI renders the description when it is first asked for: that takes some 50 ms, which would delay every start.
+type openAPI struct{ json, yaml func() ([]byte, error) }
 
 // OpenAPI returns the OpenAPI 3.1 description, indented, as /openapi.json serves it.
-func (s *Server) OpenAPI() []byte { return s.spec.json }
+func (s *Server) OpenAPI() ([]byte, error) { return s.spec.json() }
 
 // describer makes the parts of the description that huma cannot derive from handlers whose bodies are checked by package policy.
 type describer struct{ schemas huma.Registry }
@@ -84,7 +85,7 @@ func requestSchema[S any](d describer, kind policy.Kind) *huma.Schema {
 	}}
 }
 
-// finishSpec adds the notes to the schemas and renders the description.
+// finishSpec adds the notes to the schemas.
 func (s *Server) finishSpec() error {
 	api := s.api.OpenAPI()
 	api.Info.Description = "Taps, firewall and record for Open vSwitch. Resources are documents of kind, name, labels and spec; the server adds uid, revision, createdAt and the " +
@@ -111,14 +112,11 @@ func (s *Server) finishSpec() error {
 			}
 		}
 	}
-	text, err := json.MarshalIndent(api, "", "  ")
-	if err != nil {
-		return fmt.Errorf("api: OpenAPI: %w", err)
-	}
-	s.spec.json = append(text, '\n')
-	if s.spec.yaml, err = api.YAML(); err != nil {
-		return fmt.Errorf("api: OpenAPI: %w", err)
-	}
+	s.spec.json = sync.OnceValues(func() ([]byte, error) {
+		text, err := json.MarshalIndent(api, "", "  ")
+		return append(text, '\n'), err
+	})
+	s.spec.yaml = sync.OnceValues(api.YAML)
 	return nil
 }
 
@@ -153,8 +151,13 @@ func (n note) apply(schemas map[string]*huma.Schema) error {
 	return nil
 }
 
-func (s *Server) serveSpec(body []byte, contentType string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) serveSpec(render func() ([]byte, error), contentType string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := render()
+		if err != nil {
+			writeProblem(w, r, s.problemFor(r.Context(), err))
+			return
+		}
 		w.Header().Set("Content-Type", contentType)
 		_, _ = w.Write(body) // the client may have gone
 	}

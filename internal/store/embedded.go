@@ -79,6 +79,7 @@ func (s *Store) embed(ctx context.Context, o Options) (err error) {
 	s.kind, s.member, s.space = "embedded", m, sp
 	s.maxOps, s.maxBytes = embeddedTxnOps, embeddedRequestBytes
 	s.client = v3client.New(m.etcd.Server)
+	s.client.KV = guardedKV{s.client.KV, m}
 	return nil
 }
 

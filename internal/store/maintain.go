@@ -88,11 +88,9 @@ func (s *Store) clearQuota(ctx context.Context) error {
 	if limit := s.member.etcd.Config().QuotaBackendBytes; be.Size() > limit/10*9 {
 		return nil
 	}
-	resp, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-	if err != nil {
+	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
 		return err
 	}
-	s.saw(resp.Header.Revision)
 	s.log.Info("the store takes writes again", slog.Int64("bytes", be.Size()))
 	return nil
 }

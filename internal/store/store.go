@@ -61,7 +61,7 @@ type Options struct {
 	// QuotaBytes bounds the database of the embedded member; 0 = 2 GiB.
 	QuotaBytes int64
 	// ReserveBytes is the free space of the file system below which the embedded member takes no more writes; 0 = 96 MiB, which is what
-	// etcd may ask for next at any time: 64 MB of log and 16 MiB of database.
+	// etcd may ask for next at any time: 64 MB of log and 16 MiB of database. Negative = any is enough.
 	ReserveBytes int64
 	// Logger receives etcd's warnings as well; nil = discard.
 	Logger *slog.Logger
@@ -157,19 +157,29 @@ func (s *Store) Close() error {
 		if s.cancel != nil {
 			s.cancel()
 		}
-		var errs []error
-		if s.client != nil {
-			if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-				errs = append(errs, fmt.Errorf("store: %w", err))
-			}
+		closed := make(chan error, 1)
+		go func() { closed <- s.close() }()
+		select {
+		case s.closeErr = <-closed:
+		case <-s.Failed():
+			// Nothing can be stopped in order any more; the end of the process closes the files.
 		}
-		s.wg.Wait()
-		if s.member != nil {
-			errs = append(errs, s.member.close())
-		}
-		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
+}
+
+func (s *Store) close() error {
+	var errs []error
+	if s.client != nil {
+		if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			errs = append(errs, fmt.Errorf("store: %w", err))
+		}
+	}
+	s.wg.Wait()
+	if s.member != nil {
+		errs = append(errs, s.member.close())
+	}
+	return errors.Join(errs...)
 }
 
 // Failed is closed when the embedded member has stopped for good, so that every further call returns ErrFailed: etcd ends itself when it
