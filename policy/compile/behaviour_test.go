@@ -3,6 +3,7 @@ package compile_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -380,6 +381,13 @@ func TestNewFirewallRefuses(t *testing.T) {
 // TestTooManyRules fills all priorities: the policy that finds no room says so, and gets in when there is room again.
 func TestTooManyRules(t *testing.T) {
 	l := newLab(t, "a")
+	states := map[string]*compile.PolicyState{}
+	put := func(name string, change func(*policy.PolicySpec)) {
+		p := &policy.Policy{Meta: policy.Meta{Name: name}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{app("a")}}}
+		change(&p.Spec)
+		l.fw.SetPolicy(p)
+		maps.Copy(states, l.fw.Compile().Policies)
+	}
 	rules := func(n int) func(s *policy.PolicySpec) {
 		return func(s *policy.PolicySpec) {
 			for i := range n {
@@ -387,21 +395,21 @@ func TestTooManyRules(t *testing.T) {
 			}
 		}
 	}
-	l.put("most", rules(59999))
-	l.put("last", rules(1))
-	l.put("over", rules(2))
-	if err := l.states["over"].Err; !errors.Is(err, compile.ErrTooManyRules) {
+	put("most", rules(59999))
+	put("last", rules(1))
+	put("over", rules(2))
+	if err := states["over"].Err; !errors.Is(err, compile.ErrTooManyRules) {
 		t.Fatalf("error %v", err)
 	}
-	if l.states["last"].Err != nil || l.rule("last", "r0") == 0 || l.rule("over", "r0") != 0 {
+	if states["last"].Err != nil || states["last"].Rules[0].ID == 0 || states["over"].Rules[0].ID != 0 {
 		t.Error("the wrong policy has no flows")
 	}
-	l.put("most", rules(59998))
-	if err := l.states["over"].Err; err == nil {
+	put("most", rules(59998))
+	if err := states["over"].Err; err == nil {
 		t.Error("one place for two rules suffices")
 	}
-	l.put("most", rules(59997))
-	if err := l.states["over"].Err; err != nil || l.rule("over", "r1") == 0 {
+	put("most", rules(59997))
+	if err := states["over"].Err; err != nil || states["over"].Rules[1].ID == 0 {
 		t.Errorf("there is room again, but %v", err)
 	}
 }
