@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -74,7 +76,10 @@ flags must all hold.`,
 				}
 				var err error
 				if o.format == "json" {
-					_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", raw)
+					var line bytes.Buffer // one event is one line, whatever a proxy has made of it
+					if err = json.Compact(&line, raw); err == nil {
+						_, err = fmt.Fprintln(c.OutOrStdout(), line.String())
+					}
 				} else {
 					_, err = fmt.Fprintln(c.OutOrStdout(), event.Compact(e, po))
 				}

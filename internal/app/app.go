@@ -38,6 +38,14 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
+	tlsConfig, err := o.OVSTLS.switchConfig()
+	if err != nil {
+		return err
+	}
+	db, err := ovsdb.New(ovsdb.Options{Endpoint: o.OVSDB, TLS: tlsConfig, Logger: log})
+	if err != nil {
+		return err
+	}
 	// What was opened is closed in the reverse order, whatever happens: the API first, so that nobody is answered by half a program; the
 	// store last, because all others write to it.
 	var closers []func() error
@@ -63,14 +71,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	closers = append(closers, st.Close)
 
-	tlsConfig, err := o.OVSTLS.switchConfig()
-	if err != nil {
-		return err
-	}
-	db, err := ovsdb.New(ovsdb.Options{Endpoint: o.OVSDB, TLS: tlsConfig, Logger: log})
-	if err != nil {
-		return err
-	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	names := &engine.Names{}
