@@ -20,6 +20,7 @@ type PortInfo struct {
 	MACInUse  string
 	Tag       *int // access VLAN
 	Trunk     bool // carries tagged frames: Tag is not an access tag
+	Native    int  // VLAN of the untagged frames of a trunk
 	// ExternalIDs are the Port's and the Interface's, the Interface's winning.
 	ExternalIDs map[string]string
 	Bond        bool // more than one Interface
@@ -224,6 +225,9 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
 	if p.Tag != nil && !p.Trunk {
 		w.VLAN = *p.Tag
 		label(LabelVLAN, strconv.Itoa(*p.Tag), labelFromOVSDB)
+	}
+	if p.Trunk {
+		w.Native = p.Native
 	}
 	if e != nil {
 		w.Endpoint = e.Name

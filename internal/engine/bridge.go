@@ -325,20 +325,21 @@ func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []compile.Port {
 	return out
 }
 
-// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)).
+// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)). The tags that
+// a dot1q-tunnel port takes are its customer's and not those that the bridge forwards by, so what carries one could not be judged.
 func access(p *vswitch.Port) (vlan int, trunk bool) {
 	if p.Tag != nil {
 		vlan = *p.Tag
 	}
 	switch p.VLANMode {
-	case "access":
+	case "access", "dot1q-tunnel":
 		return vlan, false
 	case "trunk":
 		return 0, true
-	case "native-tagged", "native-untagged", "dot1q-tunnel":
+	case "native-tagged", "native-untagged":
 		return vlan, true
 	}
-	return vlan, p.Tag == nil || len(p.Trunks) > 0
+	return vlan, p.Tag == nil // trunks beside a tag are ignored
 }
 
 // toMeters spells meters as the codec does.

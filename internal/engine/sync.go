@@ -192,13 +192,13 @@ func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
 				continue
 			}
 			i := p.Interfaces[0]
-			_, trunk := access(p)
+			native, trunk := access(p)
 			ids := map[string]string{}
 			maps.Copy(ids, p.ExternalIDs)
 			maps.Copy(ids, i.ExternalIDs)
 			ports = append(ports, policy.PortInfo{
 				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
-				Tag: p.Tag, Trunk: trunk, ExternalIDs: ids, Bond: len(p.Interfaces) > 1,
+				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Bond: len(p.Interfaces) > 1,
 			})
 		}
 	}

@@ -10,7 +10,7 @@ type Options struct {
 	Pickup bool
 	// GuardGroupFrames drops IP packets to one receiver in frames to many (broadcast or multicast dl_dst), by which a sender could
 	// reach a receiver without being judged as its peer. The price is directed broadcast (10.0.0.255 and the like). It is on
-	// while any policy guards ingress.
+	// while any rule or any isolation of ingress is in force.
 	GuardGroupFrames bool
 	// TrackUnmanaged sends traffic between two stations that are not endpoints through conntrack too. It is needed while the MAC
 	// address of an endpoint is unknown: replies to it are then indistinguishable from such traffic, and conntrack must see both
@@ -72,6 +72,9 @@ func (p *program) destination(o Options) {
 		p.system(TableDestination, 200, ip6.WithMasked(flow.IPv6Dst, flow.U128{Hi: 0xff << 56}, flow.U128{Hi: 0xff << 56}), pass)
 		p.drop(TableDestination, 190, DropGroupUnicast, ip)
 		p.drop(TableDestination, 190, DropGroupUnicast, ip6)
+		for _, tpid := range stackedTags {
+			p.drop(TableDestination, 190, DropStackedTags, group(tpid))
+		}
 	}
 	p.system(TableDestination, 0, nil, goTo(TablePre))
 }
@@ -98,6 +101,11 @@ func (p *program) pre(o Options) {
 	item(400, ItemDHCP, SourceEndpoint.Is(udp(EthIPv6, 547, 546), 0))
 	if !o.TrackUnmanaged {
 		item(300, ItemUnmanaged, DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0))
+	}
+	// OVS looks behind one VLAN tag. What stands behind a second one cannot be judged, while Linux strips any number of tags of VLAN 0
+	// and takes the packet inside.
+	for _, tpid := range stackedTags {
+		p.drop(TablePre, 200, DropStackedTags, etherType(tpid))
 	}
 	ct := flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}
 	p.system(TablePre, 100, etherType(EthIPv4), ct)

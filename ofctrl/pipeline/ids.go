@@ -186,18 +186,19 @@ const (
 	DropIngress      DropReason = 8
 	DropUndecided    DropReason = 9
 	DropStaleRelated DropReason = 10
+	DropStackedTags  DropReason = 11
 )
 
 // DropReasons returns all reasons in order.
 func DropReasons() []DropReason {
 	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
-		DropEgress, DropIngress, DropUndecided, DropStaleRelated}
+		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags}
 }
 
 // String returns the reason as metrics and documents spell it.
 func (r DropReason) String() string {
 	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
-		"egress-policy", "ingress-policy", "undecided", "stale-related"}
+		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags"}
 	if r > 0 && int(r) < len(names) {
 		return names[r]
 	}

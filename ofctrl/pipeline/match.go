@@ -14,13 +14,16 @@ const (
 	ProtoICMPv6 = 58
 )
 
+// stackedTags are the EtherTypes that a frame with one more VLAN tag than OVS looks behind has: those that Linux strips.
+var stackedTags = [...]uint64{0x8100, 0x88a8}
+
 // vlanPresent is the CFI bit of vlan_tci, which OVS uses as "there is a tag" (ovs-fields(7)).
 const vlanPresent = 0x1000
 
 // groupBit is the bit of a MAC address that makes it a multicast or broadcast address.
 const groupBit = 1 << 40
 
-// Untagged, Tagged and On build the matches of SOURCE.
+// Untagged, Tagged and PriorityTagged build the matches of SOURCE.
 func Untagged(port uint32) flow.Match {
 	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U128{}, flow.U64(vlanPresent))
 }
@@ -28,6 +31,11 @@ func Untagged(port uint32) flow.Match {
 // Tagged matches frames with a VLAN tag from port.
 func Tagged(port uint32) flow.Match {
 	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent))
+}
+
+// PriorityTagged matches frames whose VLAN tag names no VLAN (IEEE 802.1Q priority tag) from port.
+func PriorityTagged(port uint32) flow.Match {
+	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent|0xfff))
 }
 
 // LoadTag returns the actions that build the zone of a tagged packet on the bridge with index k, 0 ≤ k < MaxBridges.

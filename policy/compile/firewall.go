@@ -234,7 +234,7 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 }
 
 func (f *Firewall) systemOptions() pipeline.Options {
-	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, GuardGroupFrames: len(f.order[ingress].rules) > 0}
+	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, GuardGroupFrames: len(f.order[ingress].rules)+len(f.order[egress].rules) > 0}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
 		o.GuardGroupFrames = o.GuardGroupFrames || len(e.isolating[ingress]) > 0
