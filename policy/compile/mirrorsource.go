@@ -181,6 +181,9 @@ func (w *mirrorWork) vxlan(v *policy.VXLANTarget) (t mirrorTarget, bridge string
 	t.spec = vswitch.OutputSpec{Port: tunnelName(t.identity), Create: true, Type: "vxlan", Options: map[string]string{
 		"remote_ip": remote.String(), "key": strconv.Itoa(t.identity.vni), "dst_port": strconv.Itoa(t.identity.dstPort),
 	}}
+	// A VLAN tag means something on this bridge only. An access port of VLAN 0 takes mirrored packets of every VLAN and strips the tag
+	// (seen on OVS 3.1.0).
+	t.spec.Tag = new(int)
 	if local.IsValid() {
 		t.spec.Options["local_ip"] = local.String()
 	}
