@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -55,6 +56,10 @@ func main() {
 		fmt.Fprintln(os.Stderr, "tapwall: interrupted")
 	case err != nil && err.Error() != "":
 		fmt.Fprintln(os.Stderr, "tapwall:", strings.TrimSpace(err.Error()))
+		var p *client.Problem
+		if errors.As(err, &p) && p.Status == http.StatusUnauthorized {
+			fmt.Fprintln(os.Stderr, "Put the token of the server's --token-file into TAPWALL_TOKEN.")
+		}
 	}
 	os.Exit(code)
 }

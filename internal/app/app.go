@@ -94,6 +94,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		log.Warn("no bridge is named, so nothing is managed (--bridge NAME=owned)")
 	}
 
+	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "ovsdb", o.OVSDB, "bridges", len(o.Bridges))
+	defer func() { log.Info("tapwall has stopped; flows and mirrors stay in force") }()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, t := range []task{db, recorder, eng} {
 		g.Go(func() error {

@@ -1,0 +1,123 @@
+package app_test
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwall/tapwall/internal/app"
+	"github.com/tapwall/tapwall/internal/engine"
+)
+
+// The reference configuration is read strictly and says what it seems to say.
+func TestReferenceConfiguration(t *testing.T) {
+	var o app.Options
+	if err := o.LoadFile("../../docs/tapwall.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	want := app.Options{
+		DataDir: app.DefaultDataDir, OVSDB: app.DefaultOVSDB, LogLevel: "info", LogFormat: "text",
+		OVSTLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem"},
+		Bridges: []engine.BridgeConfig{
+			{Name: "br0", Mode: engine.Owned, FailMode: "secure"},
+			{Name: "br-int", Mode: engine.Guest, OpenFlow: "unix:/var/run/openvswitch/br-int.mgmt"},
+		},
+		Listen: []string{app.DefaultListen, "tcp:192.0.2.1:7443"}, TokenFile: "/etc/tapwall/token",
+		TLSCert: "/etc/tapwall/cert.pem", TLSKey: "/etc/tapwall/key.pem",
+		StoreTLS: app.TLSFiles{Cert: "/etc/tapwall/etcd-cert.pem", Key: "/etc/tapwall/etcd-key.pem", CA: "/etc/tapwall/etcd-ca.pem"},
+		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
+		EventsPerSecond: 5000, RingLen: 16384, PickupWindow: 10 * time.Second,
+	}
+	if diff := cmp.Diff(want, o); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A key that the reference leaves out is a key that nobody finds.
+func TestReferenceNamesEveryKey(t *testing.T) {
+	text, err := os.ReadFile("../../docs/tapwall.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := 0
+	var walk func(at string, typ reflect.Type)
+	walk = func(at string, typ reflect.Type) {
+		for typ.Kind() == reflect.Pointer || typ.Kind() == reflect.Slice {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct {
+			return
+		}
+		for i := range typ.NumField() {
+			key := typ.Field(i).Tag.Get("yaml")
+			keys++
+			if !strings.Contains(string(text), key+":") {
+				t.Errorf("%s%s is not in the reference", at, key)
+			}
+			walk(at+key+".", typ.Field(i).Type)
+		}
+	}
+	walk("", app.FileType)
+	if keys < 25 {
+		t.Errorf("only %d keys were looked for", keys)
+	}
+}
+
+func TestBadConfiguration(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"unknown key", "data-dri: /x", "data-dri"},
+		{"unknown nested key", "limits:\n  rings: 5", "rings"},
+		{"wrong type", "limits: {ring: many}", "ring"},
+		{"no YAML", "a: [", ""},
+		{"bridge without a name", "bridges: [{mode: owned}]", "bridges[0]: name is missing"},
+		{"pickup window is no duration", "limits: {pickup-window: soon}", `limits.pickup-window: "soon"`},
+		{"pickup window is too long", "limits: {pickup-window: 1h}", "10m"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "tapwall.yaml")
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var o app.Options
+			err := o.LoadFile(path)
+			if err == nil {
+				t.Fatalf("accepted: %+v", o)
+			}
+			if !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("the message does not name the file or %q: %v", c.want, err)
+			}
+		})
+	}
+	var o app.Options
+	if err := o.LoadFile(filepath.Join(t.TempDir(), "missing.yaml")); err == nil || !strings.Contains(err.Error(), "missing.yaml") {
+		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// An empty file, or one with comments only, changes nothing; a file leaves alone what it does not mention.
+func TestConfigurationAddsUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tapwall.yaml")
+	for text, want := range map[string]app.Options{
+		"":                    {DataDir: "/kept"},
+		"# nothing\n":         {DataDir: "/kept"},
+		"log-level: debug\n":  {DataDir: "/kept", LogLevel: "debug"},
+		"data-dir: /other\n":  {DataDir: "/other"},
+		"limits: {ring: 7}\n": {DataDir: "/kept", RingLen: 7},
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := app.Options{DataDir: "/kept"}
+		if err := o.LoadFile(path); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		if diff := cmp.Diff(want, o); diff != "" {
+			t.Errorf("%q: (-want +got)\n%s", text, diff)
+		}
+	}
+}
