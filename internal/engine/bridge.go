@@ -85,13 +85,13 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		BackoffMax: 250 * time.Millisecond, // a restarted switch has to be protected again at once
 	})
 	if err != nil {
-		return nil, fmt.Errorf("bridge %s: %w", cfg.Name, err)
+		return nil, err
 	}
 	b.sw = sw
 	if cfg.Mode == Owned {
 		b.fw, err = compile.NewFirewall(compile.Options{Bridge: cfg.Name, BridgeIndex: saved.index, Assignments: &saved.assignments, LogPerSecond: b.logRate})
 		if err != nil {
-			return nil, fmt.Errorf("bridge %s: %w", cfg.Name, err)
+			return nil, err
 		}
 		b.fw.SetGroups(sorted[*policy.Group](e, policy.KindGroup))
 		for _, p := range sorted[*policy.Policy](e, policy.KindPolicy) {
@@ -206,12 +206,12 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 {
 		var err error
 		result, err = b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
-		// The switch has taken the desired state over even if it could not install it: it is not handed over twice.
-		b.pending.Owners = nil
 		if err != nil {
+			// It stays pending: what the switch refused is not recorded as desired, and what is recorded is cheap to hand over again.
 			b.failed(e, now, err)
 			return false
 		}
+		b.pending.Owners = nil
 	}
 	if result.Meters > 0 {
 		b.meterMade.Store(true)

@@ -86,6 +86,7 @@ type Engine struct {
 	workloads        []*policy.Workload
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge
+	unmanaged        map[string]error // named bridges that exist and could not be taken on
 	mirrors          mirrorState
 	stale            work // what the next sync has to look at
 	retry            backoff
@@ -143,6 +144,7 @@ func New(o Options) (*Engine, error) {
 		o.EventRate = 5000
 	}
 	seen := map[string]bool{}
+	o.Bridges = slices.Clone(o.Bridges)
 	for i, b := range o.Bridges {
 		switch {
 		case b.Name == "":
@@ -164,6 +166,7 @@ func New(o Options) (*Engine, error) {
 		wake:      make(chan struct{}, 1),
 		resources: map[policy.Kind]map[string]policy.Resource{},
 		bridges:   map[string]*bridge{},
+		unmanaged: map[string]error{},
 		mirrors:   newMirrorState(),
 		stale:     newWork(),
 		unsettled: map[resource]bool{},

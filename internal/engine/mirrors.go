@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -75,8 +76,11 @@ func (e *Engine) tendMirrors(ctx context.Context) bool {
 	}
 	w.mu.Lock()
 	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+		// Also if nothing else is wanted: what is there may have changed, and is read back.
+		if w.want == 0 || !reflect.DeepEqual(w.desired, e.mirrors.desired) {
+			w.want++
+		}
 		w.desired = e.mirrors.desired
-		w.want++
 		select {
 		case w.kick <- struct{}{}:
 		default:
@@ -210,7 +214,13 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		if !r.Counting && now.Sub(e.mirrors.since[r.UUID]) > programmedAfter {
 			degrade(policy.PhaseDegraded, "NotProgrammed", "ovs-vswitchd reports no statistics for the mirror")
 		}
-		e.count(m.Name, r.Bridge, r.UUID, &h)
+		e.count(m.Name, r.Bridge, r.UUID)
+	}
+	for key, t := range e.mirrors.totals {
+		if strings.HasPrefix(key, m.Name+"\x00") {
+			h.Counters["selectedPackets"] += t.packets
+			h.Counters["selectedBytes"] += t.bytes
+		}
 	}
 	for _, p := range info.Problems {
 		phase := policy.PhaseDegraded
@@ -236,9 +246,13 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	return fromHost(h, info.Warnings)
 }
 
-// count adds a row's statistics to the mirror's totals.
-func (e *Engine) count(name, bridge, uuid string, h *policy.HostStatus) {
-	for _, row := range e.topo.Bridges[bridge].Mirrors {
+// count adds a row's statistics to the mirror's totals. The row may be gone by now, and its bridge with it.
+func (e *Engine) count(name, bridge, uuid string) {
+	br := e.topo.Bridges[bridge]
+	if br == nil {
+		return
+	}
+	for _, row := range br.Mirrors {
 		if row.UUID != uuid {
 			continue
 		}
@@ -248,12 +262,6 @@ func (e *Engine) count(name, bridge, uuid string, h *policy.HostStatus) {
 			e.mirrors.totals[name+"\x00"+bridge] = t
 		}
 		t.add(row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
-	}
-	for key, t := range e.mirrors.totals {
-		if strings.HasPrefix(key, name+"\x00") {
-			h.Counters["selectedPackets"] += t.packets
-			h.Counters["selectedBytes"] += t.bytes
-		}
 	}
 }
 

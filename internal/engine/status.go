@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
 )
@@ -98,6 +99,14 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		owned++
 		ps := b.policies[p.Name]
 		if ps == nil {
+			// Not installed on this bridge yet; whether it applies to anything there is not known.
+			message := "the change is being installed"
+			if b.err != nil {
+				message = b.err.Error()
+			} else if st := b.sw.State(); !st.Connected {
+				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting"))
+			}
+			worse(policy.PhasePending, "NotInstalled", message)
 			continue
 		}
 		if len(ps.Endpoints) > 0 {
@@ -181,7 +190,7 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 	var warnings []policy.Warning
 	if r.kind == policy.KindEndpoint {
 		for _, w := range e.published.endpointWarnings {
-			if strings.Contains(w.Message, res.GetMeta().Name) {
+			if w.Endpoint == res.GetMeta().Name {
 				warnings = append(warnings, w)
 			}
 		}
@@ -196,7 +205,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		e.mu.RLock()
 		observed, there := e.observed[r]
 		unsettled := e.unsettled[r]
-		changed := e.changed
+		taken, changed := e.published.revision, e.changed
 		e.mu.RUnlock()
 		if revision == 0 && !there && !unsettled {
 			return policy.Status{}, nil
@@ -206,7 +215,8 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 				return s, nil
 			}
 		}
-		if revision > 0 {
+		// An earlier revision's failure does not count.
+		if revision > 0 && taken >= revision {
 			if s := e.Status(kind, name); s.Phase == policy.PhaseFailed {
 				return s, nil
 			}
@@ -283,8 +293,8 @@ func (e *Engine) Hosts() []api.Host {
 		slices.SortFunc(hb.Ports, func(a, b api.HostPort) int { return strings.Compare(a.Name, b.Name) })
 		for _, m := range br.Mirrors {
 			hm := api.HostMirror{Name: m.Name, Output: m.OutputPort}
-			if m.ExternalIDs["tapwall-owner"] != "" {
-				hm.Owner = m.ExternalIDs["tapwall-mirror-id"]
+			if m.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+				hm.Owner = m.ExternalIDs[vswitch.MarkMirror]
 			}
 			hb.Mirrors = append(hb.Mirrors, hm)
 		}

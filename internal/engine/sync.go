@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,8 +19,8 @@ import (
 // sync brings everything up to date with what is known now. It is cheap when nothing changed.
 func (e *Engine) sync(ctx context.Context) {
 	if topo := e.opt.DB.Topology(); topo != e.topo {
-		// Mirror statistics come in new snapshots of an old generation.
-		e.stale.topology = e.stale.topology || e.topo == nil || topo.Generation != e.topo.Generation
+		// Mirror statistics come in new snapshots of the same structure.
+		e.stale.topology = e.stale.topology || e.topo == nil || topo.Structure != e.topo.Structure
 		e.stale.mirrors = true
 		e.topo = topo
 	}
@@ -28,18 +29,14 @@ func (e *Engine) sync(ctx context.Context) {
 		return
 	}
 	now := time.Now()
-	if err := e.manageBridges(ctx); err != nil {
-		e.retry.fail(now)
-		e.publish(false, []string{err.Error()})
-		return
-	}
+	complete := e.manageBridges(ctx, now)
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
 	}
 	for _, b := range e.bridges {
 		e.feed(b)
 	}
-	flowsDone := true
+	flowsDone := complete
 	for _, b := range e.bridges {
 		if b.fw == nil {
 			continue
@@ -53,10 +50,9 @@ func (e *Engine) sync(ctx context.Context) {
 		e.planMirrors()
 	}
 	rowsDone := e.tendMirrors(ctx)
-	e.retry.ok()
 	e.updateStatus(flowsDone, rowsDone)
 	e.stale = newWork()
-	e.publish(flowsDone && rowsDone, nil)
+	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
 }
 
 // due reports whether the clock alone is a reason to look again.
@@ -91,8 +87,11 @@ func orElse(s, otherwise string) string {
 	return s
 }
 
-// manageBridges starts and stops managing bridges as they come and go.
-func (e *Engine) manageBridges(ctx context.Context) error {
+// manageBridges starts and stops managing bridges as they come and go. A bridge that cannot be managed is noted in unmanaged and costs the
+// others nothing. It returns whether all that can be managed are.
+func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
+	clear(e.unmanaged)
+	complete := true
 	for name, b := range e.bridges {
 		if e.topo.Bridges[name] == nil {
 			e.log.Info("bridge is gone", "bridge", name)
@@ -105,19 +104,33 @@ func (e *Engine) manageBridges(ctx context.Context) error {
 		if e.topo.Bridges[cfg.Name] == nil || e.bridges[cfg.Name] != nil {
 			continue
 		}
-		saved, err := e.loadBridge(ctx, cfg.Name)
+		b, err := e.openBridge(ctx, cfg)
 		if err != nil {
-			return fmt.Errorf("bridge %s: read what is kept of it: %w", cfg.Name, err)
-		}
-		b, err := e.addBridge(ctx, cfg, saved)
-		if err != nil {
-			return err
+			e.unmanaged[cfg.Name] = err
+			complete = complete && errors.Is(err, errTooManyBridges)
+			continue
 		}
 		e.bridges[cfg.Name] = b
 		e.stale.topology = true
 	}
-	return nil
+	if complete {
+		e.retry.ok()
+	} else {
+		e.retry.fail(now)
+	}
+	return complete
 }
+
+func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
+	saved, err := e.loadBridge(ctx, cfg.Name)
+	if err != nil {
+		return nil, fmt.Errorf("read what is kept of it: %w", err)
+	}
+	return e.addBridge(ctx, cfg, saved)
+}
+
+// errTooManyBridges says that a bridge has to do without tapwall for as long as the configuration is what it is.
+var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be managed, those of earlier configurations included", pipeline.MaxBridges)
 
 // loadBridge reads the numbers of an earlier process, or gives the bridge an index of its own.
 func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, error) {
@@ -164,7 +177,7 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 	for s.index = 0; taken[s.index]; s.index++ {
 	}
 	if s.index >= pipeline.MaxBridges {
-		return s, fmt.Errorf("at most %d bridges of one host can be managed", pipeline.MaxBridges)
+		return s, errTooManyBridges
 	}
 	j, err := json.Marshal(s.index)
 	if err != nil {
@@ -240,6 +253,9 @@ func (e *Engine) publish(done bool, problems []string) {
 	for _, cfg := range e.opt.Bridges {
 		if e.topo != nil && e.topo.Bridges[cfg.Name] == nil {
 			problems = append(problems, fmt.Sprintf("bridge %s does not exist", cfg.Name))
+		}
+		if err := e.unmanaged[cfg.Name]; err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", cfg.Name, err))
 		}
 	}
 	bs := slices.SortedFunc(maps.Values(e.bridges), func(a, b *bridge) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })

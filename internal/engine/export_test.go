@@ -1,0 +1,21 @@
+package engine
+
+import (
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
+
+// What conversion tests look at.
+var (
+	Verdicts     = verdicts
+	ReadMetadata = readMetadata
+	Register     = register
+)
+
+// SetRegister writes a pipeline field into the registers of in.
+func SetRegister(in *event.PacketIn, f pipeline.Field, v uint32) {
+	mask := uint32(flow.Ones(int(f.Bits)).Lo) << f.Ofs
+	r := &in.Registers[f.Field-flow.Reg8]
+	*r = *r&^mask | v<<f.Ofs&mask
+}
