@@ -309,7 +309,7 @@ func TestOpenBad(t *testing.T) {
 		{"bad endpoint", store.Options{External: []string{"a:2379"}}, `store: "a:2379" is not an endpoint of etcd such as https://host:2379`},
 		{"bad CA", store.Options{External: []string{"https://a:2379"}, CAFile: file}, "store: CA: " + file + " holds no certificate in PEM form"},
 		{"bad TLS without https", store.Options{External: []string{"http://a:2379"}, CAFile: file}, "store: certificates are given but no endpoint is https"},
-		{"bad no cluster there", store.Options{External: []string{"http://127.0.0.1:1"}, StartTimeout: 300 * time.Millisecond}, "store: etcd did not answer in time"},
+		{"bad no cluster there", store.Options{External: []string{"http://127.0.0.1:1"}, StartTimeout: 300 * time.Millisecond}, "store: etcd at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := store.Open(t.Context(), tt.o)

@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
@@ -80,6 +82,7 @@ func (s *Store) embed(ctx context.Context, o Options) (err error) {
 	s.maxOps, s.maxBytes = embeddedTxnOps, embeddedRequestBytes
 	s.client = v3client.New(m.etcd.Server)
 	s.client.KV = guardedKV{s.client.KV, m}
+	s.readOpts = slices.Clip([]clientv3.OpOption{clientv3.WithSerializable()}) // appended to by several
 	return nil
 }
 
@@ -169,8 +172,9 @@ func (m *member) config(dir string, o Options) *embed.Config {
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = nowhere, nowhere
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// A member that is alone waits for one election timeout before it leads. Nobody can contest, so it is short.
-	cfg.TickMs, cfg.ElectionMs = 10, 100
+	// A member that is alone waits for one election timeout before it leads. Nobody can contest, so it is short; but every tick wakes the process, for
+	// ever, so it is not shorter than a start may take.
+	cfg.TickMs, cfg.ElectionMs = 100, 1000
 	cfg.MaxTxnOps = embeddedTxnOps
 	cfg.MaxRequestBytes = embeddedRequestBytes
 	cfg.QuotaBackendBytes = o.QuotaBytes

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tapwall/tapwall/api"
 )
@@ -60,7 +63,7 @@ func (s *Store) classify(err error) error {
 		return &unavailable{reason: ErrNoSpace, text: "no space left in the database of the store (quota exceeded); it takes writes again after compaction and defragmentation"}
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at once or raise it", api.ErrTooLarge)
-	case errors.Is(err, rpctypes.ErrRequestTooLarge):
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
 		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents at once or raise it", api.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):
 		return &unavailable{text: "the etcd cluster refuses tapwall's credentials", cause: err}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"time"
@@ -27,6 +29,7 @@ func (s *Store) connect(ctx context.Context, o Options) error {
 		Endpoints:            o.External,
 		Username:             o.Username,
 		Password:             o.Password,
+		MaxCallSendMsgSize:   embeddedRequestBytes, // the cluster says what is too large
 		DialTimeout:          min(5*time.Second, o.StartTimeout),
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
@@ -72,4 +75,58 @@ func clientTLS(o Options) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{cert}
 	}
 	return t, nil
+}
+
+// explainConnect asks the endpoints what is wrong: etcd's client only says that it got no answer in time.
+func explainConnect(o Options, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	for _, e := range o.External {
+		u, perr := url.Parse(e)
+		if perr != nil {
+			continue
+		}
+		if why := diagnose(u, o); why != nil {
+			return &unavailable{text: "etcd at " + e, cause: why}
+		}
+	}
+	return err
+}
+
+// diagnose connects as the client does and returns what fails, nil if nothing does.
+func diagnose(u *url.URL, o Options) error {
+	const limit = 2 * time.Second
+	host := u.Host
+	if u.Port() == "" {
+		host = net.JoinHostPort(u.Hostname(), "2379")
+	}
+	conn, err := net.DialTimeout("tcp", host, limit)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(limit))
+	if u.Scheme == "http" {
+		if tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).Handshake() == nil { // nothing is sent over it
+			return errors.New("the endpoint speaks TLS: write https://")
+		}
+		return nil
+	}
+	t, err := clientTLS(o)
+	if err != nil {
+		return err
+	}
+	t.ServerName, t.NextProtos = u.Hostname(), []string{"h2"}
+	c := tls.Client(conn, t)
+	if err := c.Handshake(); err != nil {
+		return err
+	}
+	// In TLS 1.3 the server refuses the client's certificate after the handshake; else it speaks first, with HTTP/2 settings, or waits.
+	_, err = c.Read(make([]byte, 1))
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return nil
+	}
+	return err
 }

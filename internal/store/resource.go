@@ -30,7 +30,7 @@ func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	resp, err := s.client.Get(rctx, key(kind, name))
+	resp, err := s.client.Get(rctx, key(kind, name), s.readOpts...)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}
@@ -74,7 +74,7 @@ func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit
 		if limit > 0 {
 			size = min(size, limit-n)
 		}
-		resp, err := s.client.Get(ctx, from, clientv3.WithRange(to), clientv3.WithLimit(int64(size)), clientv3.WithRev(revision))
+		resp, err := s.client.Get(ctx, from, append(s.readOpts, clientv3.WithRange(to), clientv3.WithLimit(int64(size)), clientv3.WithRev(revision))...)
 		if err != nil {
 			return 0, err
 		}
@@ -242,7 +242,7 @@ func (s *Store) current(ctx context.Context, changes []api.Change) (map[string]*
 	var gets []clientv3.Op
 	for _, c := range changes {
 		if c.Name != "" {
-			gets = append(gets, clientv3.OpGet(key(c.Kind, c.Name)))
+			gets = append(gets, clientv3.OpGet(key(c.Kind, c.Name), s.readOpts...))
 		}
 	}
 	out := make(map[string]*mvccpb.KeyValue, len(gets))

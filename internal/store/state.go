@@ -34,7 +34,7 @@ func (s *Store) GetState(ctx context.Context, host, key string) ([]byte, error) 
 	if err := s.settle(rctx, host); err != nil {
 		return nil, s.fail(ctx, err)
 	}
-	resp, err := s.client.Get(rctx, statePrefix(host)+key)
+	resp, err := s.client.Get(rctx, statePrefix(host)+key, s.readOpts...)
 	if err != nil {
 		return nil, s.fail(ctx, err)
 	}

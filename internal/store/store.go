@@ -88,6 +88,7 @@ type Store struct {
 	space    *space // nil = not ours to guard
 	maxOps   int
 	maxBytes int
+	// readOpts makes reads of the embedded member local: it is alone, so what it has applied is all there is.
 	readOpts []clientv3.OpOption
 
 	// revision is the newest seen and trouble the last failure, for Status.
@@ -131,6 +132,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.probe(ctx); err != nil {
+		if s.member == nil {
+			err = explainConnect(o, err)
+		}
 		return nil, errors.Join(err, s.Close())
 	}
 	run, cancelRun := context.WithCancel(context.Background())
@@ -143,7 +147,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // probe reads one key, which needs a working member or a cluster with a leader.
 func (s *Store) probe(ctx context.Context) error {
-	resp, err := s.client.Get(ctx, root+"probe")
+	resp, err := s.client.Get(ctx, root+"probe") // from a quorum
 	if err != nil {
 		return s.fail(ctx, err)
 	}
