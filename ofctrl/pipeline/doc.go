@@ -4,12 +4,10 @@
 // It knows OpenFlow and no policy: endpoints and rules are numbers here. Package policy/compile fills the tables; docs/pipeline.md is
 // generated from the declarations by
 //
-//	go run ./ofctrl/pipeline/gen
+//	go test ./policy/compile -run Document -update
 //
-// and a test holds document and code together. A packet's way through the tables is drawn there.
+// and the same test without -update holds document and code together. A packet's way through the tables is drawn there.
 //
 // All values are constants or are treated as such: nothing of this package is changed after start, so it may be used from any
 // goroutine.
 package pipeline
-
-//go:generate go run ./gen -o ../../docs/pipeline.md

@@ -43,7 +43,7 @@ func Tables() []Table {
 		{TableEntry, "ENTRY", "everything, at priority 1", "hands the packet to SOURCE", false},
 		{TableSource, "SOURCE", "in_port and whether there is a VLAN tag", "names the source endpoint (reg8) and the conntrack zone (reg10); an unknown port is dropped", false},
 		{TableSpoof, "SPOOF", "everything (anti-spoofing comes later)", "goes on", false},
-		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in a group-addressed frame where a policy guards ingress", false},
+		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in group-addressed frames while there are rules", false},
 		{TablePre, "PRE", "ARP, ND, MLD, DHCP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; all other IP goes through ct() to STATE", false},
 		{TableState, "STATE", "ct_state", "established to the LIVE gates, new to the policy, invalid to the bin", false},
 		{TableEgress, "EGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes egress verdict and rule id into registers", false},

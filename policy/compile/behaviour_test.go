@@ -12,7 +12,6 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
-	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
 	"github.com/tapwall/tapwall/policy/compile/tabletest"
@@ -414,38 +413,17 @@ func TestTooManyRules(t *testing.T) {
 	}
 }
 
-func TestOtherPorts(t *testing.T) {
-	tag := 7
-	iface := func(name string, n int64) []*vswitch.Interface { return []*vswitch.Interface{{Name: name, OFPort: n}} }
-	b := &vswitch.Bridge{Name: "br0", Ports: map[string]*vswitch.Port{
-		"br0":    {Name: "br0", Interfaces: iface("br0", 65534)},
-		"tap-w0": {Name: "tap-w0", Interfaces: iface("tap-w0", 1)},
-		"eth0":   {Name: "eth0", Interfaces: iface("eth0", 2)},
-		"acc":    {Name: "acc", Tag: &tag, Interfaces: iface("acc", 3)},
-		"native": {Name: "native", Tag: &tag, VLANMode: "native-untagged", Interfaces: iface("native", 4)},
-		"bond":   {Name: "bond", Interfaces: append(iface("e1", 5), iface("e2", 6)...)},
-		"sink":   {Name: "sink", Interfaces: iface("sink", 7)},
-		"ours":   {Name: "ours", ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}, Interfaces: iface("ours", 8)},
-		"failed": {Name: "failed", Interfaces: iface("failed", -1)},
-	}, Mirrors: []*vswitch.Mirror{{OutputPort: "sink"}}}
-	want := []compile.Port{
-		{Name: "eth0", OFPort: 2, Tagged: true}, {Name: "acc", OFPort: 3, VLAN: 7}, {Name: "native", OFPort: 4, VLAN: 7, Tagged: true},
-		{Name: "e1", OFPort: 5, Tagged: true}, {Name: "e2", OFPort: 6, Tagged: true}, {Name: "br0", OFPort: 65534, Tagged: true},
-	}
-	got := compile.OtherPorts(b, []*policy.Workload{{Key: "w0", Bridge: "br0", Port: "tap-w0"}, {Key: "x", Bridge: "br1", Port: "eth0"}})
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+// TestLocalPort: OVSDB numbers LOCAL as OpenFlow 1.0 does, flows of OpenFlow 1.3 otherwise.
+func TestLocalPort(t *testing.T) {
 	fw, err := compile.NewFirewall(compile.Options{Bridge: "br0"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	fw.SetWorkloads(nil, got)
-	c := fw.Compile()
-	if text := fmt.Sprint(texts(c.Owners[compile.OwnerSystem])); !slices.ContainsFunc(c.Owners[compile.OwnerSystem], func(f flow.Flow) bool {
+	fw.SetWorkloads(nil, []compile.Port{{Name: "br0", OFPort: 65534}})
+	if c := fw.Compile(); !slices.ContainsFunc(c.Owners[compile.OwnerSystem], func(f flow.Flow) bool {
 		t, ok := f.Match.Get(flow.InPort)
 		return ok && t.Value.Lo == uint64(flow.PortLocal)
 	}) {
-		t.Errorf("LOCAL is not classified: %s", text)
+		t.Errorf("LOCAL is not classified: %s", texts(c.Owners[compile.OwnerSystem]))
 	}
 }

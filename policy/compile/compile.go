@@ -66,11 +66,7 @@ func sortedPolicies(in iter.Seq[*policyState]) []*policyState {
 
 // settleOrder brings the order of one side up to date.
 func (f *Firewall) settleOrder(side int, c *change) {
-	gone := make(map[*rule]struct{}, len(c.displaced[side]))
-	for _, r := range c.displaced[side] {
-		gone[r] = struct{}{}
-	}
-	for _, r := range f.order[side].update(gone, c.place[side]) {
+	for _, r := range f.order[side].update(c.displaced[side], c.place[side]) {
 		r.fresh, r.owner.changed = false, true
 		c.rules = append(c.rules, r)
 	}

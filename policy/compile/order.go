@@ -27,9 +27,15 @@ func compareRules(a, b *rule) int {
 
 // update takes the rules in gone out, puts the added ones in and gives priorities to those that have none. It returns the added rules
 // and those whose priority changed.
-func (o *ordered) update(gone map[*rule]struct{}, added []*rule) []*rule {
+func (o *ordered) update(gone, added []*rule) []*rule {
 	if len(gone) > 0 {
-		o.rules = slices.DeleteFunc(o.rules, func(r *rule) bool { _, ok := gone[r]; return ok })
+		for _, r := range gone {
+			r.leaving = true
+		}
+		o.rules = slices.DeleteFunc(o.rules, func(r *rule) bool { return r.leaving })
+		for _, r := range gone {
+			r.leaving = false
+		}
 	}
 	if len(added) == 0 {
 		return nil

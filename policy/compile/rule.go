@@ -25,6 +25,7 @@ type rule struct {
 	before ruleBefore
 	// placed: the rule is, or by the end of Compile will be, in the order of its side. fresh: flows are those of its other fields.
 	placed, fresh bool
+	leaving       bool // on its way out of the order, within ordered.update
 }
 
 type ruleBefore struct {

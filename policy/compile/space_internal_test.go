@@ -153,15 +153,12 @@ func TestOrder(t *testing.T) {
 		var o ordered
 		name := func() string { return rapid.StringMatching(`[a-z]{1,3}`).Draw(t, "name") }
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			gone := map[*rule]struct{}{}
-			for _, r := range o.rules {
-				if rapid.IntRange(0, 9).Draw(t, "remove") == 0 {
-					gone[r] = struct{}{}
-				}
-			}
+			var gone []*rule
 			before := map[*rule]uint16{}
 			for _, r := range o.rules {
-				if _, ok := gone[r]; !ok {
+				if rapid.IntRange(0, 9).Draw(t, "remove") == 0 {
+					gone = append(gone, r)
+				} else {
 					before[r] = r.priority
 				}
 			}

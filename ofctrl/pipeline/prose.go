@@ -1,0 +1,70 @@
+package pipeline
+
+// The parts of docs/pipeline.md that are prose.
+const (
+	documentHead = `
+# The OpenFlow pipeline
+
+This page is generated from package ofctrl/pipeline; do not edit it, run ` + "`go test ./policy/compile -run Document -update`" + `.
+
+tapwall's flows are in table 0 (one entry flow) and in the tables 200–229. They can be read with ` + "`ovs-ofctl -O OpenFlow13 --no-names dump-flows BRIDGE`" + `;
+everything of tapwall bears its cookie.
+
+`
+
+	documentWay = `
+## A packet's way
+
+` + "```" + `
+ ENTRY ─▶ SOURCE ─▶ SPOOF ─▶ DESTINATION ─▶ PRE ──────────────── ARP, ND, DHCP, … ───────────────▶ EXIT
+                                             │ ct()                                                 ▲
+                                             ▼                                                      │
+                                           STATE ── established ─▶ LIVE_EGRESS ─▶ LIVE_INGRESS ─────┤
+                                             │ new                     └── miss ──┬── miss ┘        │
+                                             │                                 RECHECK              │
+                                             ▼                                    ▼                 │
+                                        EGRESS, INGRESS (leaves) ◀────────────────┘                 │
+                                             ▼                                                      │
+                                          VERDICT ── allow ─▶ COMMIT (both rule ids in ct_label) ───┘
+                                             └────── drop, perhaps with a copy to the controller
+` + "```" + `
+
+- A **new** connection is judged twice: by the egress policy of its sender and by the ingress policy of its receiver. Both tables match
+  conntrack's *original tuple*, write a verdict and the id of the rule (or default) that decided, and VERDICT acts on the two.
+- The ids are committed in ct_label. An **established** packet passes two gates, one flow per id that is in force, and never meets a policy
+  table. Its counters are those of the gates.
+- When a rule goes, or may have lost something that it allowed (it became narrower, a deny came to stand above it), its gate goes in the same
+  bundle; if it still exists it has a new id. The connections it stood for miss the gate and are judged again in **RECHECK**, also by packets
+  of the responder: the endpoints change places in reg8 and reg9, and the original tuple is the initiator's anyway. They get new ids or are
+  dropped. Nothing is flushed, and no other connection notices.
+- A side without an endpoint is allowed under one id, whose gates look at the registers: when a station becomes an endpoint, its connections
+  are judged again.
+- An ICMP error passes with the connection it is about, and is dropped while that connection waits for its re-check.
+- TCP that is unknown to conntrack and is not a SYN is dropped, except in a **pickup window** (after a take-over or a restart of the switch). Then
+  an explicit rule that allows the packet as its sender's own commits the connection; one that allows the reverse lets it pass uncommitted,
+  until the initiator's next packet commits; only then do defaults count, in the same order.
+
+What passes without policy, each with its own counter: ARP; ND (types 133–136) and MLD; DHCP requests that are not for an endpoint and DHCP
+answers that are not from one; frames that are not IP; traffic between two stations that are not endpoints. IP multicast and limited broadcast
+(255.255.255.255) are judged by the sender's policy only. While any rule or any isolation of ingress is in force, IP to one receiver in a
+broadcast or multicast frame is dropped, because it would reach the receiver unjudged; directed broadcasts (10.0.0.255) are the price. Frames with
+more VLAN tags than OVS looks behind are dropped where one side is an endpoint. Frames to an unknown unicast MAC are flooded by NORMAL, so
+endpoints may see them. While the MAC of an endpoint is unknown, its ingress is not enforced, and all IP goes through conntrack.
+
+`
+
+	documentRules = `
+## Rules
+
+A rule has up to three dimensions: the endpoints it applies to (reg8 in EGRESS, reg9 in INGRESS), its peers (the other register for endpoints
+of the bridge, 0 for entity world, addresses of the original tuple for everything else) and its services. Dimensions that restrict nothing are
+left out. With one dimension each element is a flow that decides; with more each element is a clause of conjunction(id, k/n), and one flow
+with conj_id = id decides: 1,000 endpoints and 1,000 peers cost 2,001 flows.
+
+Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name. The defaults of the
+endpoints are at priority 1.
+
+The examples are from a bridge with the endpoints web (port 1, VLAN 10) and db (port 2, VLAN 10), an uplink (port 3), and the policy: web may be
+reached on tcp/80 and tcp/443 from 10.0.0.0/24 and from db, recorded; a pickup window is open.
+`
+)
