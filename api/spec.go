@@ -107,8 +107,14 @@ func (s *Server) finishSpec() error {
 	}
 	for path, item := range api.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Patch, item.Delete} {
-			if op != nil && public(path) {
+			if op == nil {
+				continue
+			}
+			if public(path) {
 				op.Security = []map[string][]string{{}}
+			}
+			if op.RequestBody != nil {
+				delete(op.RequestBody.Content, "application/octet-stream") // what huma makes of RawBody
 			}
 		}
 	}

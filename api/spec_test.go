@@ -1,0 +1,130 @@
+package api_test
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestSpecWhole walks the description: references lead somewhere, operations are documented and examples are accepted by the server itself.
+func TestSpecWhole(t *testing.T) {
+	f := newFixture(t)
+	var doc struct {
+		OpenAPI    string
+		Info       struct{ Title, Version, Description string }
+		Paths      map[string]map[string]json.RawMessage
+		Components struct {
+			Schemas map[string]json.RawMessage
+		}
+	}
+	text := f.must(200, "GET", "/openapi.json", "").Body.Bytes()
+	if err := json.Unmarshal(text, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Info.Version != "v1.2.3" || doc.Info.Description == "" {
+		t.Errorf("%s %+v", doc.OpenAPI, doc.Info)
+	}
+	used := map[string]bool{}
+	for _, m := range regexp.MustCompile(`"\$ref": "([^"]*)"`).FindAllSubmatch(text, -1) {
+		name, ok := strings.CutPrefix(string(m[1]), "#/components/schemas/")
+		if !ok || doc.Components.Schemas[name] == nil {
+			t.Errorf("reference %s leads nowhere", m[1])
+		}
+		used[name] = true
+	}
+	for name := range doc.Components.Schemas {
+		if !used[name] {
+			t.Errorf("schema %s is used nowhere", name)
+		}
+	}
+	for _, want := range []string{"Mirror", "Policy", "Group", "Endpoint", "PolicyList", "PolicySpec", "Rule", "Event", "EventRule", "Problem", "ApplyResult", "Host", "Workload", "FlowEntry", "SystemStatus"} {
+		if doc.Components.Schemas[want] == nil {
+			t.Errorf("there is no schema %s", want)
+		}
+	}
+
+	ids := map[string]bool{}
+	for path, item := range doc.Paths {
+		for method, raw := range item {
+			var op struct {
+				OperationID, Summary, Description string
+				Tags                              []string
+				Parameters                        []struct{ Name, In, Description string }
+				RequestBody                       *struct {
+					Content map[string]struct{ Example any }
+				}
+				Responses map[string]struct {
+					Description string
+					Content     map[string]any
+				}
+			}
+			if err := json.Unmarshal(raw, &op); err != nil {
+				t.Fatal(err)
+			}
+			at := strings.ToUpper(method) + " " + path
+			if op.OperationID == "" || ids[op.OperationID] || op.Summary == "" || op.Description == "" || len(op.Tags) == 0 {
+				t.Errorf("%s: %q %q %q: no unique id, summary, description or tag", at, op.OperationID, op.Summary, op.Description)
+			}
+			ids[op.OperationID] = true
+			declared := 0
+			for _, p := range op.Parameters {
+				if p.Description == "" {
+					t.Errorf("%s: parameter %s says nothing of itself", at, p.Name)
+				}
+				if p.In == "path" {
+					declared++
+				}
+			}
+			if want := strings.Count(path, "{"); declared != want {
+				t.Errorf("%s: %d path parameters of %d are described", at, declared, want)
+			}
+			for code, r := range op.Responses {
+				if r.Description == "" {
+					t.Errorf("%s: answer %s says nothing of itself", at, code)
+				}
+				if code >= "400" && r.Content["application/problem+json"] == nil {
+					t.Errorf("%s: answer %s is no problem", at, code)
+				}
+			}
+			if op.Responses["500"].Description == "" || op.Responses["200"].Description == "" {
+				t.Errorf("%s: answers 200 and 500 are not described", at)
+			}
+			if op.RequestBody != nil {
+				for ct, m := range op.RequestBody.Content {
+					if m.Example == nil {
+						t.Errorf("%s: body %s has no example", at, ct)
+					}
+				}
+			}
+		}
+	}
+
+	// The examples work, in the order of their references.
+	for _, path := range []string{"/v1/groups/{name}", "/v1/policies/{name}", "/v1/mirrors/{name}", "/v1/endpoints/{name}"} {
+		for _, method := range []string{"put", "patch"} {
+			var op struct {
+				RequestBody struct {
+					Content map[string]struct{ Example json.RawMessage }
+				}
+			}
+			if err := json.Unmarshal(doc.Paths[path][method], &op); err != nil {
+				t.Fatal(err)
+			}
+			body := string(op.RequestBody.Content["application/json"].Example)
+			name := map[string]string{"groups": "lbs", "policies": "web", "mirrors": "web-tap", "endpoints": "vm1"}[strings.Split(path, "/")[2]]
+			if w := f.call(strings.ToUpper(method), strings.Replace(path, "{name}", name, 1), body, "Content-Type: application/json"); w.Code/100 != 2 {
+				t.Errorf("the example of %s %s: %d %s", method, path, w.Code, w.Body)
+			}
+		}
+	}
+	var op struct {
+		RequestBody struct {
+			Content map[string]struct{ Example any }
+		}
+	}
+	if err := json.Unmarshal(doc.Paths["/v1/apply"]["post"], &op); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, f, "", op.RequestBody.Content["application/yaml"].Example.(string))
+}
