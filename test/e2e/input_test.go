@@ -78,7 +78,7 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	t.Run("10 MB body", func(t *testing.T) {
-		if status, body := s.request("PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"`+strings.Repeat("a", 11<<20)+`"}]}}`); status != 413 {
+		if status, body := s.request("PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"`+strings.Repeat("a", 10<<20)+`"}]}}`); status != 413 {
 			t.Errorf("status %d: %.200s", status, body)
 		}
 	})
