@@ -36,7 +36,10 @@ func (e *Engine) advise(ctx context.Context) {
 		e.mu.RUnlock()
 		w := e.world()
 		todo := w.differ(&looked)
-		set := &policy.Set{Policies: ofKind[*policy.Policy](&w, policy.KindPolicy), Groups: w.groups(), Workloads: w.pub.workloads}
+		var set *policy.Set
+		if len(todo) > 0 {
+			set = &policy.Set{Policies: ofKind[*policy.Policy](&w, policy.KindPolicy), Groups: w.groups(), Workloads: w.pub.workloads}
+		}
 		results := map[string]found{}
 		for _, p := range todo {
 			if ctx.Err() != nil {

@@ -52,6 +52,19 @@ type bridge struct {
 	pickupOpen atomic.Bool
 	meterMade  atomic.Bool // and not read since
 	stats      flowStats
+
+	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
+	lacked atomic.Int64  // flows that were missing before it
+}
+
+// state is that of the switch, without counting what is only on its way as missing.
+func (b *bridge) state() ofctrl.State {
+	turn := b.turns.Load()
+	st := b.sw.State()
+	if turn%2 == 1 || b.turns.Load() != turn {
+		st.Missing = int(b.lacked.Load())
+	}
+	return st
 }
 
 // lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is matched by nothing.
@@ -205,7 +218,10 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	var result ofctrl.Result
 	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 {
 		var err error
+		b.lacked.Store(int64(st.Missing))
+		b.turns.Add(1)
 		result, err = b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
+		b.turns.Add(1)
 		if err != nil {
 			// It stays pending: what the switch refused is not recorded as desired, and what is recorded is cheap to hand over again.
 			b.failed(e, now, err)
@@ -216,6 +232,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if result.Meters > 0 {
 		b.meterMade.Store(true)
 	}
+	b.pickupOpen.Store(b.fw.Pickup()) // closed when its flows are gone, not before
 	b.retry.ok()
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -236,6 +253,9 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 }
 
 func (b *bridge) failed(e *Engine, now time.Time, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the end of the process
+	}
 	if b.err == nil || b.err.Error() != err.Error() {
 		e.log.Warn("not installed, trying again", "bridge", b.cfg.Name, "err", err)
 	}
@@ -252,7 +272,9 @@ func (b *bridge) pickup(st ofctrl.State, now time.Time, window time.Duration) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.fw.SetPickup(open)
-		b.pickupOpen.Store(open)
+		if open {
+			b.pickupOpen.Store(true)
+		}
 	}
 	if st.Ready && (st.Epoch != b.epoch || st.Lost > 0) {
 		b.epoch = st.Epoch

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type flowStats struct {
 
 	mu      sync.Mutex
 	current bridgeStats
+	epoch   uint64 // connection that current was read on
 	retired map[policy.RuleRef]counter
 }
 
@@ -58,6 +60,7 @@ func (b *bridge) refresh(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	epoch := b.sw.State().Epoch
 	flows, err := b.sw.Flows(ctx)
 	s.at = time.Now()
 	if err != nil {
@@ -76,12 +79,13 @@ func (b *bridge) refresh(ctx context.Context) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retire(b, next)
-	s.current = next
+	s.retire(b, next, epoch != s.epoch)
+	s.current, s.epoch = next, epoch
 }
 
-// retire keeps what an id that went had counted for the rule that bore it, so that a rule's counters never go back.
-func (s *flowStats) retire(b *bridge, next bridgeStats) {
+// retire keeps what flows that went had counted, for the rule that bore their id, so that a rule's counters never go back. Behind a new connection
+// that counts less is a switch that began anew; on the same one some of an id's flows went and the others count on.
+func (s *flowStats) retire(b *bridge, next bridgeStats, reconnected bool) {
 	if s.retired == nil {
 		s.retired = map[policy.RuleRef]counter{}
 	}
@@ -94,9 +98,14 @@ func (s *flowStats) retire(b *bridge, next bridgeStats) {
 		info, ok := b.fw.Rule(id)
 		b.mu.Unlock()
 		if ok && pipeline.IsRule(id) {
+			gone := old
+			if !reconnected {
+				gone.packets -= now.packets
+				gone.bytes -= min(now.bytes, old.bytes)
+			}
 			sum := s.retired[info.Ref]
-			sum.packets += old.packets
-			sum.bytes += old.bytes
+			sum.packets += gone.packets
+			sum.bytes += gone.bytes
 			s.retired[info.Ref] = sum
 		}
 	}
@@ -161,14 +170,15 @@ func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, e
 			f := &installed[i]
 			k := string(f.AppendKey(nil))
 			o, want := owner[k]
-			delete(desired, k)
-			state := "installed"
-			if !want {
-				state = "foreign"
+			if !b.sw.IsOurs(f.Cookie) || !want {
+				add(&f.Flow, "foreign", "", f.Stats) // also in the place of one that is missing
+				continue
 			}
-			add(&f.Flow, state, o, f.Stats)
+			delete(desired, k)
+			add(&f.Flow, "installed", o, f.Stats)
 		}
-		for k, f := range desired {
+		for _, k := range slices.Sorted(maps.Keys(desired)) {
+			f := desired[k]
 			add(&f, "missing", owner[k], flow.Stats{})
 		}
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
 )
 
 func TestMain(m *testing.M) {
@@ -80,6 +81,11 @@ func newHost(t *testing.T, bridges ...string) *host {
 // plug adds endpoints to a bridge.
 func (h *host) plug(bridge string, vms ...vm) {
 	h.t.Helper()
+	h.ovs.Vsctl(plugs(bridge, vms...)...)
+}
+
+// plugs are the arguments of ovs-vsctl for plug.
+func plugs(bridge string, vms ...vm) []string {
 	var args []string
 	for _, v := range vms {
 		mac := v.mac
@@ -92,7 +98,7 @@ func (h *host) plug(bridge string, vms ...vm) {
 		}
 		args = append(args, v.set...)
 	}
-	h.ovs.Vsctl(args[1:]...)
+	return args[1:]
 }
 
 // vms names plain endpoints.
@@ -347,6 +353,48 @@ func (r *run) ids(name string) map[string]uint32 {
 	}
 	return out
 }
+
+// local is the number of a bridge's own port.
+const local = 0xfffffffe
+
+// kept is what the store keeps of a bridge.
+type kept struct {
+	index int
+	compile.Assignments
+}
+
+// kept reads the numbers as a restarted process would.
+func (r *run) kept(bridge string) kept {
+	r.t.Helper()
+	all, err := r.h.st.ListStates(context.Background(), "test", "bridge/"+bridge+"/")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	k := kept{Assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{}}}
+	for key, value := range all {
+		key = strings.TrimPrefix(key, "bridge/"+bridge+"/")
+		var err error
+		if name, ok := strings.CutPrefix(key, "policy/"); ok {
+			var v compile.PolicyAssignment
+			err = json.Unmarshal(value, &v)
+			k.Policies[name] = v
+		} else if name, ok := strings.CutPrefix(key, "endpoint/"); ok {
+			var v compile.EndpointAssignment
+			err = json.Unmarshal(value, &v)
+			k.Endpoints[name] = v
+		} else if key == "next" {
+			err = json.Unmarshal(value, &k.Next)
+		} else if key == "index" {
+			err = json.Unmarshal(value, &k.index)
+		}
+		if err != nil {
+			r.t.Fatalf("%s: %v", key, err)
+		}
+	}
+	return k
+}
+
+func sortedStrings(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
 // allow is a policy of one ingress rule.
 func allow(name, to, from string, ports ...string) string {

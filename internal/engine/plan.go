@@ -174,6 +174,7 @@ func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Work
 	if err != nil {
 		return err
 	}
+	fw.SetPickup(b.pickupOpen.Load()) // or its flows would all seem to go
 	fw.SetWorkloads(workloads, plainPorts(w.pub.topo.Bridges[b.cfg.Name], workloads))
 	fw.SetGroups(ofKind[*policy.Group](w, policy.KindGroup))
 	for _, p := range ofKind[*policy.Policy](w, policy.KindPolicy) {
@@ -184,9 +185,6 @@ func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Work
 	live := map[uint32]bool{} // gates that are open now
 	for _, owner := range b.sw.Owners() {
 		for _, f := range b.sw.Desired(owner) {
-			if f.Table > pipeline.TableCommit || f.Table == pipeline.TableState && b.pickupOpen.Load() {
-				continue // the pickup window is not part of what documents say
-			}
 			before[f.String()] = true
 			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {
 				_, id, _ := pipeline.ParseCookie(f.Cookie)
@@ -196,9 +194,6 @@ func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Work
 	}
 	for _, flows := range ch.Owners {
 		for _, f := range flows {
-			if f.Table == pipeline.TableState && b.pickupOpen.Load() {
-				continue
-			}
 			after[f.String()] = true
 			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {
 				_, id, _ := pipeline.ParseCookie(f.Cookie)

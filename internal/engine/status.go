@@ -115,7 +115,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		for _, key := range ps.Endpoints {
 			h.Endpoints = append(h.Endpoints, e.portOf(key))
 		}
-		st := b.sw.State()
+		st := b.state()
 		switch {
 		case ps.Err != nil:
 			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
