@@ -53,10 +53,11 @@ check-generated: generate
 
 # DEMO_EXIT=1 makes the demo end by itself, with an exit status that says whether everything was seen.
 demo: bin/tapwall
-	@$(GO) run ./test/demo $(if $(DEMO_EXIT),-exit) up
+	@$(GO) build -o bin/demo ./test/demo
+	@TAPWALL_BIN=$(CURDIR)/bin/tapwall bin/demo $(if $(DEMO_EXIT),-exit) up
 
 demo-down:
-	@$(GO) run ./test/demo down
+	@[ ! -x bin/demo ] || bin/demo down
 
 clean:
 	rm -rf bin

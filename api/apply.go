@@ -205,7 +205,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 	}
 	for i, c := range changes {
 		s.audit(ctx, c, stored[i], before[i])
-		result.add(c, before[i], stored[i])
+		addTo(result, c, before[i], stored[i])
 	}
 	return result, nil
 }
@@ -249,8 +249,8 @@ func newResult(dryRun bool) *ApplyResult {
 	return &ApplyResult{DryRun: dryRun, Created: []ApplyItem{}, Updated: []ApplyItem{}, Unchanged: []ApplyItem{}, Deleted: []ApplyItem{}}
 }
 
-// add sorts one change into the result; stored is nil for deletions and dry runs.
-func (r *ApplyResult) add(c Change, before, stored policy.Resource) {
+// addTo sorts one change into the result; stored is nil for deletions and dry runs.
+func addTo(r *ApplyResult, c Change, before, stored policy.Resource) {
 	item := ApplyItem{Kind: c.Kind, Name: c.Name}
 	if stored != nil {
 		item.Revision = stored.GetMeta().Revision
@@ -273,7 +273,7 @@ func (r *ApplyResult) add(c Change, before, stored policy.Resource) {
 func (s *Server) dryRun(ctx context.Context, changes []Change, before []policy.Resource) (*ApplyResult, error) {
 	out := newResult(true)
 	for i, c := range changes {
-		out.add(c, before[i], nil)
+		addTo(out, c, before[i], nil)
 	}
 	plan, err := s.o.Engine.Plan(ctx, changes)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -14,7 +15,7 @@ import (
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("the resource was changed by somebody else")
-	ErrLimit       = errors.New("a limit is reached")        // of a switch: 409
+	ErrLimit       = errors.New("a limit is reached")      // of a switch: 409
 	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
@@ -80,63 +81,6 @@ type Events interface {
 	Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error)
 }
 
-// Plan is the answer to a dry run: flows and rows that would be added (+) and removed (-), as ovs-ofctl and ovs-vsctl print them.
-type Plan struct {
-	Bridges  []BridgePlan     `json:"bridges"`
-	Warnings []policy.Warning `json:"warnings,omitempty"`
-}
-
-// BridgePlan is the part of one bridge.
-type BridgePlan struct {
-	Host          string   `json:"host"`
-	Bridge        string   `json:"bridge"`
-	AddFlows      []string `json:"addFlows,omitempty"`
-	RemoveFlows   []string `json:"removeFlows,omitempty"`
-	AddMirrors    []string `json:"addMirrors,omitempty"`
-	RemoveMirrors []string `json:"removeMirrors,omitempty"`
-	// CutRules lists rules whose live connections would be judged again (and cut unless another rule allows them).
-	CutRules []string `json:"rejudgedRules,omitempty"`
-}
-
-// Host is one OVS instance.
-type Host struct {
-	ID         string       `json:"id"`
-	OVSVersion string       `json:"ovsVersion"`
-	Connected  bool         `json:"connected"`
-	Message    string       `json:"message,omitempty"`
-	Bridges    []HostBridge `json:"bridges"`
-}
-
-// HostBridge is one bridge of a host; foreign bridges are listed with mode "".
-type HostBridge struct {
-	Name         string       `json:"name"`
-	Mode         string       `json:"mode,omitempty"` // owned | guest | ""
-	DatapathType string       `json:"datapathType"`
-	FailMode     string       `json:"failMode"`
-	Connected    bool         `json:"connected"`
-	Message      string       `json:"message,omitempty"`
-	Ports        []HostPort   `json:"ports"`
-	Mirrors      []HostMirror `json:"mirrors,omitempty"`
-}
-
-// HostPort is one port.
-type HostPort struct {
-	Name     string `json:"name"`
-	OFPort   int64  `json:"ofport"`
-	Type     string `json:"type,omitempty"`
-	VLAN     *int   `json:"vlan,omitempty"`
-	MAC      string `json:"mac,omitempty"`
-	Endpoint string `json:"endpoint,omitempty"` // key of the workload
-	Error    string `json:"error,omitempty"`
-}
-
-// HostMirror is one mirror row, ours or foreign.
-type HostMirror struct {
-	Name   string `json:"name"`
-	Owner  string `json:"owner,omitempty"` // Mirror resource; "" = foreign
-	Output string `json:"output,omitempty"`
-}
-
 // FlowQuery narrows Flows; zero fields match everything.
 type FlowQuery struct {
 	Bridge string
@@ -146,53 +90,28 @@ type FlowQuery struct {
 	Limit  int
 }
 
-// FlowEntry is one flow, desired and/or installed.
-type FlowEntry struct {
-	Host    string `json:"host"`
-	Bridge  string `json:"bridge"`
-	Owner   string `json:"owner"`
-	State   string `json:"state"` // installed | missing (desired, not on the switch) | foreign (on the switch, not ours)
-	Text    string `json:"flow"`  // as ovs-ofctl dump-flows prints it, without statistics
-	Packets uint64 `json:"packets"`
-	Bytes   uint64 `json:"bytes"`
-}
+// The documents of package wire, by the names that the descriptions use.
+type (
+	Plan          = wire.Plan
+	BridgePlan    = wire.BridgePlan
+	Host          = wire.Host
+	HostBridge    = wire.HostBridge
+	HostPort      = wire.HostPort
+	HostMirror    = wire.HostMirror
+	FlowEntry     = wire.FlowEntry
+	SystemStatus  = wire.SystemStatus
+	StoreStatus   = wire.StoreStatus
+	HostHealth    = wire.HostHealth
+	BridgeHealth  = wire.BridgeHealth
+	ApplyResult   = wire.ApplyResult
+	ApplyItem     = wire.ApplyItem
+	FieldChange   = wire.FieldChange
+	Workload      = wire.Workload
+	WorkloadLabel = wire.WorkloadLabel
+)
 
-// SystemStatus is the health of the process.
-type SystemStatus struct {
-	Version  string         `json:"version"`
-	Healthy  bool           `json:"healthy"`
-	Problems []string       `json:"problems,omitempty"`
-	Store    StoreStatus    `json:"store"`
-	Hosts    []HostHealth   `json:"hosts"`
-	Events   event.Counters `json:"events"`
-}
+// Document is wire.Document.
+type Document[S any] = wire.Document[S]
 
-// StoreStatus is the health of the store.
-type StoreStatus struct {
-	Kind      string `json:"kind"` // embedded | external
-	Connected bool   `json:"connected"`
-	Revision  int64  `json:"revision"`
-	Message   string `json:"message,omitempty"`
-}
-
-// HostHealth is the health of the connections to one host.
-type HostHealth struct {
-	Host      string         `json:"host"`
-	OVSDB     string         `json:"ovsdb"` // connected | connecting: reason
-	Desired   int64          `json:"desiredRevision"`
-	Installed int64          `json:"installedRevision"`
-	Bridges   []BridgeHealth `json:"bridges"`
-}
-
-// BridgeHealth is the health of one OpenFlow connection.
-type BridgeHealth struct {
-	Bridge         string `json:"bridge"`
-	Mode           string `json:"mode"`
-	OpenFlow       string `json:"openflow"` // connected | connecting: reason
-	DesiredFlows   int    `json:"desiredFlows"`
-	InstalledFlows int    `json:"installedFlows"`
-	FlowMods       uint64 `json:"flowMods"` // sent since start
-	Resyncs        uint64 `json:"resyncs"`
-	Pickup         bool   `json:"pickup"` // the window for connections from before a restart is open
-	Message        string `json:"message,omitempty"`
-}
+// List is wire.List.
+type List[T any] = wire.List[T]

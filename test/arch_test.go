@@ -47,6 +47,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"api", "ovsdb/", "the API reaches engines through interfaces it declares"},
 	{"api", "internal/store", "the API reaches the store through an interface it declares"},
 	{"api", "internal/engine", "the API reaches engines through interfaces it declares"},
+	{"api/wire", "api", "documents do not know their server"},
+	{"api/wire", "net/http", "documents do not know how they travel"},
 	{"api/client", "api", "a client must not link the server"},
 	{"api/client", "internal/store", "a client must not link the server"},
 	{"internal/engine", "net/http", "the engine is reached through the API"},

@@ -131,7 +131,7 @@ func newFlows(g *global) *cobra.Command {
 				if o.format == "wide" {
 					row = append(row, fmt.Sprint(f.Bytes), f.Bridge)
 				}
-				rows = append(rows, append(row, f.Flow))
+				rows = append(rows, append(row, f.Text))
 			}
 			header := "OWNER STATE PACKETS FLOW"
 			if o.format == "wide" {

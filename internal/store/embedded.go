@@ -173,7 +173,7 @@ func (m *member) config(dir string, o Options) *embed.Config {
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = nowhere, nowhere
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	// etcd's own timing: every tick wakes the process, for ever, and a member that is alone starts one tick before its election, so that a start takes
-	// about 0.2 s all the same.
+	// well under a second all the same.
 	cfg.TickMs, cfg.ElectionMs = 100, 1000
 	cfg.MaxTxnOps = embeddedTxnOps
 	cfg.MaxRequestBytes = embeddedRequestBytes

@@ -1,0 +1,113 @@
+package wire
+
+import "github.com/tapwall/tapwall/event"
+
+// Host is one OVS instance.
+type Host struct {
+	ID         string       `json:"id"`
+	OVSVersion string       `json:"ovsVersion"`
+	Connected  bool         `json:"connected"`
+	Message    string       `json:"message,omitempty"`
+	Bridges    []HostBridge `json:"bridges"`
+}
+
+// HostBridge is one bridge of a host; foreign bridges are listed with mode "".
+type HostBridge struct {
+	Name         string       `json:"name"`
+	Mode         string       `json:"mode,omitempty"` // owned | guest | ""
+	DatapathType string       `json:"datapathType"`
+	FailMode     string       `json:"failMode"`
+	Connected    bool         `json:"connected"`
+	Message      string       `json:"message,omitempty"`
+	Ports        []HostPort   `json:"ports"`
+	Mirrors      []HostMirror `json:"mirrors,omitempty"`
+}
+
+// HostPort is one port.
+type HostPort struct {
+	Name     string `json:"name"`
+	OFPort   int64  `json:"ofport"`
+	Type     string `json:"type,omitempty"`
+	VLAN     *int   `json:"vlan,omitempty"`
+	MAC      string `json:"mac,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"` // key of the workload
+	Error    string `json:"error,omitempty"`
+}
+
+// HostMirror is one mirror row, ours or foreign.
+type HostMirror struct {
+	Name   string `json:"name"`
+	Owner  string `json:"owner,omitempty"` // Mirror resource; "" = foreign
+	Output string `json:"output,omitempty"`
+}
+
+// FlowEntry is one flow, desired and/or installed.
+type FlowEntry struct {
+	Host    string `json:"host"`
+	Bridge  string `json:"bridge"`
+	Owner   string `json:"owner"`
+	State   string `json:"state"` // installed | missing (desired, not on the switch) | foreign (on the switch, not ours)
+	Text    string `json:"flow"`  // as ovs-ofctl dump-flows prints it, without statistics
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// SystemStatus is the health of the process.
+type SystemStatus struct {
+	Version  string         `json:"version"`
+	Healthy  bool           `json:"healthy"`
+	Problems []string       `json:"problems,omitempty"`
+	Store    StoreStatus    `json:"store"`
+	Hosts    []HostHealth   `json:"hosts"`
+	Events   event.Counters `json:"events"`
+}
+
+// StoreStatus is the health of the store.
+type StoreStatus struct {
+	Kind      string `json:"kind"` // embedded | external
+	Connected bool   `json:"connected"`
+	Revision  int64  `json:"revision"`
+	Message   string `json:"message,omitempty"`
+}
+
+// HostHealth is the health of the connections to one host.
+type HostHealth struct {
+	Host      string         `json:"host"`
+	OVSDB     string         `json:"ovsdb"` // connected | connecting: reason
+	Desired   int64          `json:"desiredRevision"`
+	Installed int64          `json:"installedRevision"`
+	Bridges   []BridgeHealth `json:"bridges"`
+}
+
+// BridgeHealth is the health of one OpenFlow connection.
+type BridgeHealth struct {
+	Bridge         string `json:"bridge"`
+	Mode           string `json:"mode"`
+	OpenFlow       string `json:"openflow"` // connected | connecting: reason
+	DesiredFlows   int    `json:"desiredFlows"`
+	InstalledFlows int    `json:"installedFlows"`
+	FlowMods       uint64 `json:"flowMods"` // sent since start
+	Resyncs        uint64 `json:"resyncs"`
+	Pickup         bool   `json:"pickup"` // the window for connections from before a restart is open
+	Message        string `json:"message,omitempty"`
+}
+
+// Workload is a discovered endpoint: a port with what OVSDB and Endpoint resources say of it.
+type Workload struct {
+	Key       string                   `json:"key"`
+	Remote    bool                     `json:"remote,omitempty"`
+	Bridge    string                   `json:"bridge,omitempty"`
+	Port      string                   `json:"port,omitempty"`
+	OFPort    uint32                   `json:"ofport,omitempty"`
+	MAC       string                   `json:"mac,omitempty"`
+	VLAN      int                      `json:"vlan,omitempty"`
+	Endpoint  string                   `json:"endpoint,omitempty"`
+	Labels    map[string]WorkloadLabel `json:"labels"`
+	Addresses []string                 `json:"addresses,omitempty"`
+}
+
+// WorkloadLabel is a label with its origin.
+type WorkloadLabel struct {
+	Value string `json:"value"`
+	From  string `json:"from"` // ovsdb | endpoint/NAME
+}
