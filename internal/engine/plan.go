@@ -210,10 +210,10 @@ func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Work
 			if info.Endpoint != "" {
 				name = "default allow of " + info.Endpoint
 			}
-			bp.CutRules = append(bp.CutRules, name)
+			bp.RejudgedRules = append(bp.RejudgedRules, name)
 		}
 	}
-	slices.Sort(bp.CutRules)
+	slices.Sort(bp.RejudgedRules)
 	return nil
 }
 
