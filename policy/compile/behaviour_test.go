@@ -298,7 +298,24 @@ func TestBesidePolicy(t *testing.T) {
 		l.fw.DeletePolicy("closed")
 		l.compile()
 		if r := l.sw.Process(tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0)); !r.Normal {
-			t.Errorf("directed broadcast is dropped although nothing guards ingress: %v", r.Tables)
+			t.Errorf("directed broadcast is dropped although there are no rules: %v", r.Tables)
+		}
+	})
+	t.Run("with a rule that isolates nobody", func(t *testing.T) {
+		no := false
+		for _, d := range []policy.Direction{policy.Ingress, policy.Egress} {
+			l.put("open", func(s *policy.PolicySpec) {
+				s.DefaultDeny = &policy.DefaultDeny{Ingress: &no, Egress: &no}
+				rules := []policy.Rule{{Name: "x", Action: policy.Deny, Services: tcp("22")}}
+				if d == policy.Ingress {
+					s.Ingress = rules
+				} else {
+					s.Egress = rules
+				}
+			})
+			if r := l.sw.Process(tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0)); r.Normal {
+				t.Errorf("unicast IP in a broadcast frame passes an %s rule: %v", d, r.Tables)
+			}
 		}
 	})
 }

@@ -106,9 +106,6 @@ func (f *Firewall) removeEndpoint(key string, e *endpoint) {
 		f.registry.remove(denyID(side, e.id))
 		f.registry.remove(allowID(e.allow[side]))
 	}
-	for ps := range e.policies {
-		f.touch(ps)
-	}
 }
 
 // takePlace and leavePlace keep, for each place, the keys that claim it. If there are several, the first in order gets the frames.
