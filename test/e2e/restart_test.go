@@ -143,11 +143,20 @@ func TestFirewall13SwitchKilled(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	must(t, s.StartVswitchd())
 	up := time.Now()
+	fresh := make(chan time.Duration, 1)
+	go func() {
+		for end := up.Add(10 * time.Second); time.Now().Before(end); {
+			if s.vm[1].CanConnect(s.vm[2].IPv4, 5001, 100*time.Millisecond) {
+				break
+			}
+		}
+		fresh <- time.Since(up)
+	}()
 	back := lab.Eventually(t, 2*time.Second, "all flows are back", func() bool {
 		h, ok := s.tryHealth()
 		return ok && h.OpenFlow == "connected" && h.DesiredFlows > 0 && h.InstalledFlows >= h.DesiredFlows
 	})
-	t.Logf("flows back %v after the switch", back)
+	t.Logf("flows back %v after the switch's restart, a new connection %v after", back.Round(time.Millisecond), (<-fresh).Round(time.Millisecond))
 	lab.Eventually(t, 5*time.Second, "probes go on", func() bool {
 		return echo.ReceivedSince(up) > 20 && push.ReceivedSince(up) > 20 && udp.ReceivedSince(up) > 20
 	})
