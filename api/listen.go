@@ -117,7 +117,7 @@ func (l *unixListener) Close() error {
 }
 
 func listenTCP(hostport string, o ListenOptions) (*Listener, error) {
-	host, port, err := net.SplitHostPort(hostport)
+	host, _, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil, fmt.Errorf("listen: tcp:%s: %w", hostport, err)
 	}
@@ -144,7 +144,7 @@ func listenTCP(hostport string, o ListenOptions) (*Listener, error) {
 	if err != nil {
 		return nil, listenError("tcp:"+hostport, err)
 	}
-	_, port, _ = net.SplitHostPort(l.Addr().String()) // port 0 is chosen by the kernel
+	_, port, _ := net.SplitHostPort(l.Addr().String()) // port 0 is chosen by the kernel
 	if host == "" {
 		host = "localhost"
 	}

@@ -23,13 +23,6 @@ func direction(side int) policy.Direction {
 	return policy.Egress
 }
 
-func sideOf(d policy.Direction) int {
-	if d == policy.Ingress {
-		return ingress
-	}
-	return egress
-}
-
 // endpoint is a workload of the bridge.
 type endpoint struct {
 	w    *policy.Workload
