@@ -220,7 +220,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		var err error
 		b.lacked.Store(int64(st.Missing))
 		b.turns.Add(1)
-		result, err = b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
+		result, err = b.handOver(ctx, e.revision)
 		b.turns.Add(1)
 		if err != nil {
 			// It stays pending: what the switch refused is not recorded as desired, and what is recorded is cheap to hand over again.
@@ -250,6 +250,32 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		e.log.Debug("installed", "bridge", b.cfg.Name, "revision", e.revision, "added", result.Added, "modified", result.Modified, "deleted", result.Deleted)
 	}
 	return true
+}
+
+// maxAside bounds how many owners one attempt leaves out because the switch refuses their flows.
+const maxAside = 64
+
+// handOver applies what is pending. What the switch refuses must not hold up the rest, a revocation least of all: the owner of a refused flow stays
+// pending, and the others are handed over without it.
+func (b *bridge) handOver(ctx context.Context, revision int64) (ofctrl.Result, error) {
+	aside := map[string][]flow.Flow{}
+	var refused error
+	for {
+		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
+		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && len(aside) < maxAside {
+			if flows, ok := b.pending.Owners[r.Owner]; ok {
+				aside[r.Owner], refused = flows, err
+				delete(b.pending.Owners, r.Owner)
+				continue
+			}
+		}
+		if err != nil {
+			b.pending.Owners = merge(aside, b.pending.Owners)
+			return result, err
+		}
+		b.pending.Owners = aside
+		return result, refused
+	}
 }
 
 func (b *bridge) failed(e *Engine, now time.Time, err error) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -174,6 +175,9 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 	if s.index >= 0 {
 		return s, nil
 	}
+	// The bridge may have had another life, whose record is lost while its connections live on. The numbers that they carry must not be given again, so
+	// it begins anywhere.
+	s.assignments.Next = 1 + rand.Uint32N(pipeline.MaxNumber)
 	for s.index = 0; taken[s.index]; s.index++ {
 	}
 	if s.index >= pipeline.MaxBridges {
