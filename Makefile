@@ -14,7 +14,7 @@ all: build
 build: bin/tapwall
 
 bin/tapwall: deps
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/tapwall ./cmd/tapwall
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/tapwall ./cmd/tapwall
 
 deps:
 	@scripts/deps.sh

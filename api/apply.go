@@ -287,11 +287,12 @@ func (s *Server) dryRun(ctx context.Context, changes []Change, before []policy.R
 	return out, nil
 }
 
-// waitForAll waits for every change under one deadline and notes what was observed.
+// waitForAll waits for every resource under one deadline and notes what was observed. What is stored unchanged may still not be in force: an earlier wait may
+// have been too short.
 func (s *Server) waitForAll(ctx context.Context, limit time.Duration, r *ApplyResult) error {
 	deadline := time.Now().Add(limit)
 	late := 0
-	for _, items := range [][]ApplyItem{r.Created, r.Updated, r.Deleted} {
+	for _, items := range [][]ApplyItem{r.Created, r.Updated, r.Unchanged, r.Deleted} {
 		for i := range items {
 			it := &items[i]
 			// Past the deadline one last look, so that the answer has the status of everything.

@@ -288,8 +288,9 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for k, v := range enc.Fields {
 		attrs = append(attrs, slog.Any(k, v))
 	}
-	level := slog.LevelWarn
-	if e.Level > zapcore.WarnLevel {
+	// etcd warns of a lone member's every start, and its first start always fails to find a version that is written later.
+	level := slog.LevelDebug
+	if e.Level > zapcore.WarnLevel && e.Message != "failed to update storage version" {
 		level = slog.LevelError
 	}
 	c.log.LogAttrs(context.Background(), level, "etcd: "+e.Message, attrs...)
