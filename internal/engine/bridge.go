@@ -50,7 +50,8 @@ type bridge struct {
 	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
 	datapathID atomic.Uint64
 	pickupOpen atomic.Bool
-	meterMade  atomic.Bool // and not read since
+	meterMade  atomic.Bool   // and not read since
+	copies     atomic.Uint64 // packet-ins of VERDICT received
 	stats      flowStats
 
 	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
@@ -119,7 +120,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		}
 	})
 	e.follow(run, sw.Wake())
-	e.tasks.Go(func() { e.watchMeter(run, b) })
+	e.tasks.Go(func() { e.watchLosses(run, b) })
 	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", endpoint)
 	return b, nil
 }

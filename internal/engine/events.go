@@ -1,10 +1,8 @@
 package engine
 
 import (
-	"context"
 	"encoding/binary"
 	"net/netip"
-	"time"
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -26,6 +24,7 @@ func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 		}
 		in.SrcEndpoint, in.DstEndpoint = register(&in, pipeline.SourceEndpoint), register(&in, pipeline.DestinationEndpoint)
 		if _, ours := pipeline.ParseUserData(pi.UserData); ours {
+			b.copies.Add(1)
 			in.Verdicts = verdicts(&in)
 		}
 		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in)
@@ -157,54 +156,4 @@ func (n *Names) Endpoint(bridge string, id uint32) (event.Endpoint, bool) {
 	}
 	ep, ok := (*byID)[id]
 	return ep, ok
-}
-
-// watchMeter reports what the log meter withheld, which no packet-in tells. It looks once a second while copies are coming, and every
-// ten seconds otherwise.
-func (e *Engine) watchMeter(ctx context.Context, b *bridge) {
-	var epoch, last, seen uint64
-	idle := 0
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		st := b.sw.State()
-		b.datapathID.Store(st.DatapathID)
-		if !st.Ready || b.cfg.Mode != Owned {
-			continue
-		}
-		if idle++; epoch == st.Epoch && st.Stats.PacketIns == seen && idle < 10 {
-			continue
-		}
-		idle, seen = 0, st.Stats.PacketIns
-		made := b.meterMade.Swap(false)
-		stats, err := b.sw.MeterStats(ctx)
-		if err != nil {
-			b.meterMade.Store(made)
-			continue // the connection went; the next one is read anew
-		}
-		var dropped uint64
-		for _, m := range stats {
-			if m.ID == pipeline.MeterLog && len(m.Bands) > 0 {
-				dropped = m.Bands[0].Packets
-			}
-		}
-		// A meter that this process made, or that a restarted switch made anew, counts from zero. What one that was there already has dropped
-		// before was an earlier process's to report.
-		switch {
-		case made || dropped < last:
-			last = 0
-		case epoch == 0:
-			last = dropped
-		}
-		epoch = st.Epoch
-		if n := dropped - last; n > 0 {
-			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", int64(n))
-		}
-		last = dropped
-	}
 }

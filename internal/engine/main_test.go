@@ -121,13 +121,14 @@ func macOf(name string) string {
 // run is one engine with what it needs, as one process has it.
 type run struct {
 	*engine.Engine
-	t    *testing.T
-	h    *host
-	db   *ovsdb.Client
-	rec  *event.Recorder
-	reg  *prometheus.Registry
-	logs *logs
-	stop func() // waits until everything has ended
+	t     *testing.T
+	h     *host
+	db    *ovsdb.Client
+	rec   *event.Recorder
+	names *engine.Names
+	reg   *prometheus.Registry
+	logs  *logs
+	stop  func() // waits until everything has ended
 }
 
 // settings change how start builds an engine.
@@ -163,8 +164,8 @@ func (h *host) start(s settings) *run {
 	if r.db, err = ovsdb.New(ovsdb.Options{Endpoint: h.ovs.DBAddr(), Logger: log}); err != nil {
 		h.t.Fatal(err)
 	}
-	names := &engine.Names{}
-	if r.rec, err = event.NewRecorder(event.Options{Host: "test", Lookup: names, Endpoints: names, RingLen: 1024}); err != nil {
+	r.names = &engine.Names{}
+	if r.rec, err = event.NewRecorder(event.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
 	r.Engine, err = engine.New(engine.Options{Version: "v0", Store: s.store, DB: r.db, Recorder: r.rec, Bridges: s.bridges, RunDir: h.ovs.RunDir,
@@ -172,7 +173,7 @@ func (h *host) start(s settings) *run {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	names.Use(r.Engine)
+	r.names.Use(r.Engine)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{r.db.Run, r.rec.Run, r.Run} {
@@ -433,8 +434,8 @@ func (l *logs) text() string {
 type flakyStore struct {
 	engine.Store
 	mu    sync.Mutex
-	err   error
-	puts  int
+	err   error // of PutStates
+	list  error // of ListStates
 	delay time.Duration
 }
 
@@ -446,13 +447,28 @@ func (s *flakyStore) fail(err error) {
 
 func (s *flakyStore) PutStates(ctx context.Context, host string, values map[string][]byte) error {
 	s.mu.Lock()
-	s.puts++
 	err := s.err
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	return s.Store.PutStates(ctx, host, values)
+}
+
+func (s *flakyStore) failList(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = err
+}
+
+func (s *flakyStore) ListStates(ctx context.Context, host, prefix string) (map[string][]byte, error) {
+	s.mu.Lock()
+	err := s.list
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return s.Store.ListStates(ctx, host, prefix)
 }
 
 func (s *flakyStore) Watch(ctx context.Context, from int64) <-chan store.Batch {

@@ -24,11 +24,16 @@ type world struct {
 func (e *Engine) world() world {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	w := world{resources: map[policy.Kind]map[string]policy.Resource{}, pub: e.published}
-	for kind, byName := range e.resources {
-		w.resources[kind] = maps.Clone(byName)
+	w := world{resources: e.resources, pub: e.published}
+	return w.clone()
+}
+
+func (w *world) clone() world {
+	c := world{resources: map[policy.Kind]map[string]policy.Resource{}, pub: w.pub}
+	for kind, byName := range w.resources {
+		c.resources[kind] = maps.Clone(byName)
 	}
-	return w
+	return c
 }
 
 func (w *world) change(changes []api.Change) {
@@ -134,7 +139,8 @@ func (w *world) bridgeNames() []string {
 // first.
 func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, error) {
 	plan := api.Plan{Bridges: []api.BridgePlan{}, Warnings: e.Warnings(changes)}
-	w := e.world()
+	now := e.world()
+	w := now.clone()
 	if w.pub.topo == nil {
 		return plan, nil
 	}
@@ -146,7 +152,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 	for _, b := range w.pub.bridges {
 		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
 		if b.fw != nil {
-			if err := planFlows(&bp, b, &w, workloads); err != nil {
+			if err := planFlows(&bp, b, &now, &w, workloads); err != nil {
 				return plan, err
 			}
 		}
@@ -167,7 +173,8 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 	return plan, nil
 }
 
-func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Workload) error {
+// planFlows has a firewall of its own go from now to w as the real one would: which ids are kept depends on where a rule comes from.
+func planFlows(bp *api.BridgePlan, b *bridge, now, w *world, workloads []*policy.Workload) error {
 	b.mu.Lock()
 	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
 	b.mu.Unlock()
@@ -175,12 +182,26 @@ func planFlows(bp *api.BridgePlan, b *bridge, w *world, workloads []*policy.Work
 		return err
 	}
 	fw.SetPickup(b.pickupOpen.Load()) // or its flows would all seem to go
-	fw.SetWorkloads(workloads, plainPorts(w.pub.topo.Bridges[b.cfg.Name], workloads))
-	fw.SetGroups(ofKind[*policy.Group](w, policy.KindGroup))
-	for _, p := range ofKind[*policy.Policy](w, policy.KindPolicy) {
+	br := w.pub.topo.Bridges[b.cfg.Name]
+	fw.SetWorkloads(now.pub.workloads, plainPorts(br, now.pub.workloads))
+	fw.SetGroups(ofKind[*policy.Group](now, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](now, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
+	fw.SetWorkloads(workloads, plainPorts(br, workloads))
+	fw.SetGroups(ofKind[*policy.Group](w, policy.KindGroup))
+	for name, r := range w.resources[policy.KindPolicy] {
+		if now.resources[policy.KindPolicy][name] != r {
+			fw.SetPolicy(r.(*policy.Policy))
+		}
+	}
+	for name := range now.resources[policy.KindPolicy] {
+		if w.resources[policy.KindPolicy][name] == nil {
+			fw.DeletePolicy(name)
+		}
+	}
+	maps.Copy(ch.Owners, fw.Compile().Owners)
 	before, after := map[string]bool{}, map[string]bool{}
 	live := map[uint32]bool{} // gates that are open now
 	for _, owner := range b.sw.Owners() {

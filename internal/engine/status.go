@@ -106,7 +106,11 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			} else if st := b.sw.State(); !st.Connected {
 				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting"))
 			}
-			worse(policy.PhasePending, "NotInstalled", message)
+			if errors.Is(b.err, ofctrl.ErrRejected) {
+				worse(policy.PhaseFailed, "Rejected", message)
+			} else {
+				worse(policy.PhasePending, "NotInstalled", message)
+			}
 			continue
 		}
 		if len(ps.Endpoints) > 0 {

@@ -1,0 +1,177 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/oftest"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// No packet may bear an id that a restarted process would not know: while the store takes none, nothing new is installed, and the status says
+// why; what is in force stays, and what is waiting comes when the store does.
+func TestNothingBeforeItIsKept(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	st := &flakyStore{Store: h.st}
+	r := h.ready(settings{store: st})
+	r.apply(allow("old", "vm1", "{port: vm2}", "80"))
+	before := r.flows(api.FlowQuery{})
+
+	st.fail(errTest)
+	rev := h.put(allow("new", "vm1", "{port: vm2}", "81"))
+	h.put(allow("old", "vm1", "{port: vm2}", "82"))
+	r.eventually("said", func() error {
+		for _, name := range []string{"old", "new"} {
+			s := r.Status(policy.KindPolicy, name)
+			if s.Phase != policy.PhasePending && s.Phase != policy.PhaseDegraded || !strings.Contains(s.Message, errTest.Error()) {
+				return fmt.Errorf("%s: %+v", name, s)
+			}
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	defer cancel()
+	if s, err := r.Wait(ctx, policy.KindPolicy, "new", rev); err == nil {
+		t.Errorf("the wait ended: %+v", s)
+	}
+	if diff := diff(before, r.flows(api.FlowQuery{})); diff != "" {
+		t.Errorf("flows while the store is away (-before +after):\n%s", diff)
+	}
+	if s := strings.Join(r.System().Problems, "; "); !strings.Contains(s, "bridge br0: keep the rule ids: "+errTest.Error()) {
+		t.Errorf("problems: %s", s)
+	}
+
+	st.fail(nil)
+	if s := r.wait(policy.KindPolicy, "new", rev); s.Phase != policy.PhaseActive || s.ObservedRevision != rev {
+		t.Errorf("when the store is back: %+v", s)
+	}
+	if text := strings.Join(r.flows(api.FlowQuery{}), "\n"); !strings.Contains(text, "ct_tp_dst=81") || !strings.Contains(text, "ct_tp_dst=82") || strings.Contains(text, "ct_tp_dst=80") {
+		t.Errorf("flows when the store is back:\n%s", text)
+	}
+	r.settled()
+	if s := r.System(); !s.Healthy {
+		t.Errorf("when the store is back: %+v", s.Problems)
+	}
+	r.matchesScratch("br0")
+	r.stop()
+	r = h.ready(settings{})
+	if n := r.health("br0").FlowMods; n != 0 {
+		t.Errorf("a restart finds other ids kept than installed: %d flow-mods", n)
+	}
+}
+
+// A store that cannot be read at the start holds everything up until it can: old ids may not be given again.
+func TestNothingBeforeItIsRead(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	r := h.ready(settings{})
+	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
+	before := r.flows(api.FlowQuery{})
+	r.stop()
+
+	st := &flakyStore{Store: h.st, list: errTest}
+	r = h.start(settings{store: st})
+	r.eventually("said", func() error {
+		if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "bridge br0: read what is kept of it: "+errTest.Error()) {
+			return fmt.Errorf("%v", err)
+		}
+		return nil
+	})
+	if out := h.ovs.Ofctl("dump-flows", "--no-stats", "br0"); strings.Count(out, "cookie=") != len(before) {
+		t.Errorf("flows were changed: %d, were %d", strings.Count(out, "cookie="), len(before))
+	}
+	st.failList(nil)
+	r.eventually("ready", r.Ready)
+	if n := r.health("br0").FlowMods; n != 0 {
+		t.Errorf("%d flow-mods", n)
+	}
+}
+
+// What the switch refuses is not Active, not after any number of attempts; when the document is changed, or the switch, all is well.
+func TestSwitchRefuses(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	var refusing refusals
+	fake := oftest.NewFake(oftest.FakeOptions{DatapathID: 1, React: refusing.react})
+	cfg := owned("br0")
+	cfg[0].OpenFlow = fake.Listen(t)
+	r := h.ready(settings{bridges: cfg})
+	r.apply(allow("good", "vm1", "{port: vm2}", "80"))
+
+	refusing.set(true)
+	rev := h.put(allow("bad", "vm1", "{port: vm2}", "81"))
+	if s := r.wait(policy.KindPolicy, "bad", rev); s.Phase != policy.PhaseFailed && s.ObservedRevision >= rev {
+		t.Errorf("refused: %+v", s)
+	}
+	n := fake.Count(oftest.BundleCommit)
+	r.eventually("tried again", func() error {
+		if s := r.Status(policy.KindPolicy, "bad"); s.Phase == policy.PhaseActive {
+			t.Fatalf("refused, and yet %+v", s)
+		}
+		if fake.Count(oftest.BundleAdd) < 10 || refusing.count() < 3 {
+			return fmt.Errorf("%d attempts after %d commits", refusing.count(), n)
+		}
+		return nil
+	})
+	if s := r.Status(policy.KindPolicy, "good"); s.ObservedRevision == 0 {
+		t.Errorf("the other policy: %+v", s)
+	}
+	if s := r.System(); s.Healthy || !strings.Contains(strings.Join(s.Problems, "; "), "bridge br0: ") {
+		t.Errorf("health: %+v", s)
+	}
+	refusing.set(false)
+	r.eventually("active", func() error {
+		if s := r.Status(policy.KindPolicy, "bad"); s.Phase != policy.PhaseActive || s.ObservedRevision != rev {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	want := 0
+	for _, f := range fake.Flows() {
+		if strings.Contains(f.String(), "ct_tp_dst=81") {
+			want++
+		}
+	}
+	if want == 0 {
+		t.Error("Active, and nothing is installed")
+	}
+}
+
+// refusals make a fake switch refuse flows for port 81 while set.
+type refusals struct {
+	mu sync.Mutex
+	on bool
+	n  int
+}
+
+func (r *refusals) set(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.on = on
+}
+
+func (r *refusals) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.n
+}
+
+func (r *refusals) react(q oftest.Request) oftest.Reaction {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.on && q.Kind == oftest.BundleAdd {
+		r.n++
+		return oftest.Reaction{Error: ofp.TableFull}
+	}
+	return oftest.Reaction{}
+}
