@@ -52,7 +52,9 @@ type bridge struct {
 	pickupOpen atomic.Bool
 	meterMade  atomic.Bool   // and not read since
 	copies     atomic.Uint64 // packet-ins of VERDICT received
-	stats      flowStats
+	// copiesBefore is how many of them came before this process last made the meter.
+	copiesBefore atomic.Uint64
+	stats        flowStats
 
 	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
 	lacked atomic.Int64  // flows that were missing before it
@@ -216,6 +218,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if !st.Ready {
 		return false // what was compiled stays pending; the switch's wake-up brings us back
 	}
+	copies := b.copies.Load() // no copy of a pipeline that is not installed can be among them
 	var result ofctrl.Result
 	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 {
 		var err error
@@ -231,6 +234,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		b.pending.Owners = nil
 	}
 	if result.Meters > 0 {
+		b.copiesBefore.Store(copies)
 		b.meterMade.Store(true)
 	}
 	b.pickupOpen.Store(b.fw.Pickup()) // closed when its flows are gone, not before

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event"
-	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -43,7 +42,7 @@ func (e *Engine) watchLosses(ctx context.Context, b *bridge) {
 			b.meterMade.Store(made)
 			continue // the connection went; the next one is read anew
 		}
-		meter, queue := account.add(c, made)
+		meter, queue := account.add(c, made, b.copiesBefore.Load())
 		if meter > 0 {
 			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", meter)
 		}
@@ -83,29 +82,26 @@ func (b *bridge) readLosses(ctx context.Context) (c copyCounters, err error) {
 
 // lossAccount turns readings of the counters into losses.
 type lossAccount struct {
-	started  bool
-	base     copyCounters // what does not concern us: an earlier process's, an earlier pipeline's
-	metered  uint64       // withheld as of the last reading
-	reported int64        // lost in the queue, as told
+	started    bool
+	base, last copyCounters // base: what is not ours to report, an earlier process's
+	reported   int64        // lost in the queue, as told
 	// open holds the last deficits. A packet is counted by its flow up to half a second late and may be on its way to us, so a single deficit says
 	// little; the least of several in a row is lost for good.
 	open [3]int64
 }
 
-// add takes a reading and returns what was lost since the last one. made says that the meter, and so the pipeline, is new and counts from zero.
-func (a *lossAccount) add(c copyCounters, made bool) (meter, queue int64) {
+// add takes a reading and returns what was lost since the last one. made says that this process has made the meter, and so the pipeline, since then; received is what
+// it had received before.
+func (a *lossAccount) add(c copyCounters, made bool, received uint64) (meter, queue int64) {
 	switch {
-	case made || a.started && (c.metered < a.metered || c.copied < a.base.copied):
-		// The switch, or somebody, started the counters anew.
-		*a = lossAccount{started: true, base: copyCounters{received: a.base.received}}
-		if c.received > c.copied {
-			a.base.received = c.received - min(c.received, c.copied)
-		}
-	case !a.started:
-		*a = lossAccount{started: true, base: c, metered: c.metered}
+	case made:
+		*a = lossAccount{started: true, base: copyCounters{received: received}, last: copyCounters{received: received}}
+	case !a.started || c.metered < a.last.metered || c.copied < a.last.copied:
+		// The first look at the pipeline of an earlier process, or somebody wiped the flows: what was before cannot be told apart.
+		*a = lossAccount{started: true, base: c, last: c}
 	}
-	meter = int64(c.metered - a.metered)
-	a.metered = c.metered
+	meter = int64(c.metered - a.last.metered)
+	a.last = c
 	deficit := int64(c.copied-a.base.copied) - int64(c.metered-a.base.metered) - int64(c.received-a.base.received)
 	copy(a.open[1:], a.open[:])
 	a.open[0] = deficit
@@ -115,5 +111,3 @@ func (a *lossAccount) add(c copyCounters, made bool) (meter, queue int64) {
 	}
 	return meter, queue
 }
-
-var _ = ofctrl.ErrNotConnected

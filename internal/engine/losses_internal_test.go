@@ -1,0 +1,62 @@
+package engine
+
+import "testing"
+
+func TestLossAccount(t *testing.T) {
+	type reading struct {
+		c            copyCounters
+		made         bool
+		before       uint64
+		meter, queue int64
+	}
+	for name, readings := range map[string][]reading{
+		"nothing lost": {
+			{c: copyCounters{10, 4, 6}, made: true, meter: 4},
+			{c: copyCounters{20, 8, 12}, meter: 4},
+		},
+		"flow counters lag behind": {
+			{c: copyCounters{0, 4, 6}, made: true, meter: 4},
+			{c: copyCounters{10, 4, 6}},
+		},
+		"packets on their way are not lost": {
+			{c: copyCounters{10, 0, 10}, made: true},
+			{c: copyCounters{30, 0, 25}},
+			{c: copyCounters{30, 0, 30}},
+			{c: copyCounters{30, 0, 30}},
+			{c: copyCounters{30, 0, 30}},
+		},
+		"an overflow is told once it lasts": {
+			{c: copyCounters{100, 20, 73}, made: true, meter: 20},
+			{c: copyCounters{100, 20, 73}},
+			{c: copyCounters{100, 20, 73}, queue: 7},
+			{c: copyCounters{100, 20, 73}},
+			{c: copyCounters{110, 20, 80}},
+			{c: copyCounters{110, 20, 80}},
+			{c: copyCounters{110, 20, 80}, queue: 3},
+		},
+		"what an earlier process lost is not ours": {
+			{c: copyCounters{100, 20, 0}},
+			{c: copyCounters{110, 22, 8}, meter: 2},
+		},
+		"a restarted switch counts anew": {
+			{c: copyCounters{100, 20, 80}, made: true, meter: 20},
+			{c: copyCounters{10, 3, 87}, made: true, before: 80, meter: 3},
+			{c: copyCounters{12, 3, 89}},
+		},
+		"wiped flows": {
+			{c: copyCounters{100, 20, 80}, made: true, meter: 20},
+			{c: copyCounters{5, 21, 84}},
+			{c: copyCounters{6, 22, 84}, meter: 1},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var a lossAccount
+			for i, r := range readings {
+				meter, queue := a.add(r.c, r.made, r.before)
+				if meter != r.meter || queue != r.queue {
+					t.Errorf("reading %d: meter %d, queue %d, want %d, %d", i, meter, queue, r.meter, r.queue)
+				}
+			}
+		})
+	}
+}
