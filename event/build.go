@@ -58,6 +58,7 @@ type cachedRule struct {
 }
 
 type observerKey struct {
+	host   string
 	dpid   uint64
 	inPort uint32
 	name   string
@@ -334,14 +335,18 @@ func (b *builder) endpoint(bridge string, id uint32, room *Endpoint) *Endpoint {
 }
 
 func (b *builder) observer(pi *PacketIn) *Observer {
-	k := observerKey{pi.DatapathID, pi.InPort, pi.InPortName}
+	host := pi.Host
+	if host == "" {
+		host = b.host
+	}
+	k := observerKey{host, pi.DatapathID, pi.InPort, pi.InPortName}
 	if o, ok := b.observers[k]; ok {
 		return o
 	}
 	if len(b.observers) >= maxCached {
 		clear(b.observers)
 	}
-	o := &Observer{Name: b.host}
+	o := &Observer{Name: host}
 	if pi.DatapathID != 0 {
 		o.SerialNumber = fmt.Sprintf("%016x", pi.DatapathID)
 	}

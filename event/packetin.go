@@ -11,6 +11,7 @@ const MaxPacketBytes = 1600
 // PacketIn is one packet a switch sent to the controller, as values. The engine that owns the OpenFlow connection converts
 // its wire message to it, so that this package knows neither OpenFlow encoding nor the register layout.
 type PacketIn struct {
+	Host       string // observer.name; "" = Options.Host
 	Bridge     string
 	DatapathID uint64
 	Data       []byte // the frame from its Ethernet header; only the first MaxPacketBytes are kept, copied before HandlePacketIn returns

@@ -25,6 +25,7 @@ import (
 // and the switch itself may be used by readers.
 type bridge struct {
 	cfg    BridgeConfig
+	host   string
 	sw     *ofctrl.Switch
 	cancel context.CancelFunc
 
@@ -85,7 +86,7 @@ func entryKey() flow.Flow {
 
 // addBridge starts managing a bridge that has appeared. The host's persisted state is loaded already.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBridge) (*bridge, error) {
-	b := &bridge{cfg: cfg, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+	b := &bridge{cfg: cfg, host: e.topo.Host, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
 	endpoint := cfg.OpenFlow
 	if endpoint == "" {
 		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")

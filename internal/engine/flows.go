@@ -32,6 +32,7 @@ type flowStats struct {
 
 	mu      sync.Mutex
 	current bridgeStats
+	drops   map[pipeline.DropReason]uint64
 	epoch   uint64 // connection that current was read on
 	retired map[policy.RuleRef]counter
 }
@@ -66,9 +67,12 @@ func (b *bridge) refresh(ctx context.Context) {
 	if err != nil {
 		return // what there is stays; the status says that the bridge is not connected
 	}
-	next := bridgeStats{}
+	next, drops := bridgeStats{}, map[pipeline.DropReason]uint64{}
 	for _, f := range flows {
 		kind, id, ours := pipeline.ParseCookie(f.Cookie)
+		if ours && kind == pipeline.CookieDrop {
+			drops[pipeline.DropReason(id)] += f.Stats.Packets
+		}
 		if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault {
 			continue
 		}
@@ -80,7 +84,7 @@ func (b *bridge) refresh(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retire(b, next, epoch != s.epoch)
-	s.current, s.epoch = next, epoch
+	s.current, s.drops, s.epoch = next, drops, epoch
 }
 
 // retire keeps what flows that went had counted, for the rule that bore their id, so that a rule's counters never go back. Behind a new connection

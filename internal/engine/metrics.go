@@ -18,6 +18,7 @@ var (
 	ruleBytes    = prometheus.NewDesc("tapwall_rule_bytes_total", "Their bytes.", ruleLabels, nil)
 	mirrorPkts   = prometheus.NewDesc("tapwall_mirror_packets_total", "Packets that a mirror selected.", []string{"mirror"}, nil)
 	mirrorBytes  = prometheus.NewDesc("tapwall_mirror_bytes_total", "Their bytes, uncut.", []string{"mirror"}, nil)
+	drops        = prometheus.NewDesc("tapwall_dropped_packets_total", "Packets that the pipeline dropped, by reason, as the switch counts them.", []string{"bridge", "reason"}, nil)
 	flowsDesired = prometheus.NewDesc("tapwall_flows_desired", "Flows that should be installed.", []string{"bridge"}, nil)
 	flowsThere   = prometheus.NewDesc("tapwall_flows_installed", "Flows of tapwall that are installed, as read back.", []string{"bridge"}, nil)
 	flowMods     = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
@@ -30,7 +31,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, flowsDesired, flowsThere, flowMods, flowsLost, ofConnected,
+	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, ofConnected,
 		dbConnected, revision, resources} {
 		out <- d
 	}
@@ -66,6 +67,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(flowsThere, float64(st.OurFlows), b.cfg.Name)
 		counter(flowMods, float64(st.Stats.FlowModsSent), b.cfg.Name)
 		counter(flowsLost, float64(st.Stats.LostFlows), b.cfg.Name)
+		b.stats.mu.Lock()
+		for reason, n := range b.stats.drops {
+			counter(drops, float64(n), b.cfg.Name, reason.String())
+		}
+		b.stats.mu.Unlock()
 		if b.cfg.Mode == Owned {
 			installed = min(installed, b.installedAt)
 		}
