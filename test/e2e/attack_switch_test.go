@@ -181,4 +181,3 @@ func TestFaultTableLimit(t *testing.T) {
 	})
 	s.inStep(5 * time.Second)
 }
-
