@@ -189,13 +189,14 @@ func TestNamesDuringChange(t *testing.T) {
 	h.plug("br0", vms("vm1", "vm2")...)
 	r := h.ready(settings{})
 	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
+	first := r.ids("p")["ingress/in"]
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	found := make([]int, 4)
 	for i := range found {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				for id := range uint32(40) {
+				for id := first - 10; id < first+30; id++ {
 					info, ok := r.names.Rule("br0", id)
 					if ok && info.Policy != "" {
 						found[i]++

@@ -327,7 +327,7 @@ func (e *Engine) System() api.SystemStatus {
 		st := b.sw.State()
 		bh := api.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: "connected", DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 			FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load()}
-		if !st.Connected {
+		if !st.Ready { // what is installed is known from an earlier connection only
 			bh.OpenFlow = "connecting: " + orElse(st.Err, "first attempt")
 			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, bh.OpenFlow))
 		}
