@@ -46,12 +46,17 @@ func (e *Engine) advise(ctx context.Context) {
 				return
 			}
 			f := found{policy: p}
+			start := time.Now()
 			for _, x := range policy.Shadowed(p, set) {
 				if x.Policy == p.Name {
 					f.warnings = append(f.warnings, x)
 				}
 			}
 			results[p.Name] = f
+			// Advice is never urgent: it may have a fifth of a core.
+			if !pause(ctx, 4*time.Since(start)) {
+				return
+			}
 		}
 		if len(todo) > 0 || len(looked.resources[policy.KindPolicy]) != len(w.resources[policy.KindPolicy]) {
 			e.mu.Lock()
@@ -72,11 +77,21 @@ func (e *Engine) advise(ctx context.Context) {
 		case <-changed:
 		}
 		// A burst of changes is looked at once.
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, 200*time.Millisecond) {
 			return
-		case <-time.After(200 * time.Millisecond):
 		}
+	}
+}
+
+// pause waits, and reports whether ctx is still alive then.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 
@@ -84,7 +99,7 @@ func (e *Engine) advise(ctx context.Context) {
 // A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes all of them stale, too, unless there are
 // many: then those that it covers are told when they are written next.
 func (w *world) differ(before *world) []*policy.Policy {
-	const few = 200
+	const few = 20
 	all := ofKind[*policy.Policy](w, policy.KindPolicy)
 	same := func(kind policy.Kind) bool {
 		a, b := w.resources[kind], before.resources[kind]

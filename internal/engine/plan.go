@@ -76,7 +76,10 @@ func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
 			changed = append(changed, p)
 		}
 	}
-	if len(changed) == 0 {
+	// The cost grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for advice: the statuses have
+	// it afterwards (advise).
+	const most = 10
+	if len(changed) == 0 || len(changed) > most {
 		return nil
 	}
 	w := e.world()

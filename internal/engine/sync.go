@@ -123,6 +123,9 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 }
 
 func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
+	if cfg.Mode != Owned {
+		return e.addBridge(ctx, cfg, savedBridge{}) // nothing is numbered on it
+	}
 	saved, err := e.loadBridge(ctx, cfg.Name)
 	if err != nil {
 		return nil, fmt.Errorf("read what is kept of it: %w", err)
