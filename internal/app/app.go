@@ -74,7 +74,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	names := &engine.Names{}
-	recorder, err := newRecorder(&o, log, registry, names)
+	recorder, err := newRecorder(&o, log, registry, names, &closers)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *engine.Names) (*event.Recorder, error) {
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *engine.Names, closers *[]func() error) (*event.Recorder, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
@@ -201,6 +201,7 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, na
 			return nil, fmt.Errorf("event file: %w", err)
 		}
 		ro.Sinks = append(ro.Sinks, sink)
+		*closers = append(*closers, sink.Close) // the recorder closes it, unless it never runs
 	}
 	return event.NewRecorder(ro)
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +29,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n.Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		_ = n.Value.Set("6") // they wait for switches and clocks more than they work
+	}
 	goleak.VerifyTestMain(m,
 		// started by the import of a package that etcd's server imports, for the life of the process
 		goleak.IgnoreTopFunction("go.opencensus.io/stats/view.(*worker).start"))

@@ -153,7 +153,7 @@ func TestPickupWindow(t *testing.T) {
 	h := newHost(t, "br0")
 	h.plug("br0", vms("vm1")...)
 	h.put(allow("p", "vm1", "{cidr: 10.0.0.0/8}", "80"))
-	r := h.start(settings{window: 2 * time.Second})
+	r := h.start(settings{window: time.Second})
 	pickup := func() int { return len(r.flows(api.FlowQuery{Table: table(pipeline.TablePickup)})) }
 	opened := func(when string) {
 		t.Helper()
@@ -176,7 +176,7 @@ func TestPickupWindow(t *testing.T) {
 	normal := r.flows(api.FlowQuery{})
 
 	r.stop()
-	r = h.start(settings{window: 2 * time.Second})
+	r = h.start(settings{window: time.Second})
 	r.eventually("ready", r.Ready)
 	if b := r.health("br0"); b.Pickup || b.FlowMods != 0 {
 		t.Errorf("a restart of the engine opens the window: %+v", b)
