@@ -121,7 +121,7 @@ func TestAttackRevocation(t *testing.T) {
 			for _, p := range c.remove {
 				s.tapwall("delete", "policy", p, "--wait")
 			}
-			if c.remove != nil && len(c.remove) == 1 { // the policy isolated vm2, so without it everything is allowed
+			if len(c.remove) == 1 { // the policy isolated vm2, so without it everything is allowed
 				s.apply("kind: Policy\nname: q\nspec:\n  appliesTo: [{port: vm2}]\n  ingress: []\n  defaultDeny: {ingress: true}\n")
 			}
 			if c.after != "" {
