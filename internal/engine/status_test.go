@@ -363,6 +363,15 @@ func TestFlows(t *testing.T) {
 		}
 		return nil
 	})
+	// That is told, and holds up nobody.
+	if s := r.apply(allow("p", "vm1", "{port: vm2}", "81")); s.Phase != policy.PhaseDegraded || s.Reason != "FlowsMissing" && s.Reason != "NotInstalled" {
+		t.Errorf("beside a foreign flow: %+v", s)
+	}
+	if got := entries(api.FlowQuery{Match: "ct_tp_dst=81"}); got["installed policy/p"] != 2 {
+		t.Errorf("beside a foreign flow: %v", got)
+	}
+	h.ovs.Ofctl("--strict", "del-flows", "br0", "table=205,priority=1,reg8=0")
+	r.becomes(policy.KindPolicy, "p", policy.PhaseActive, "")
 	h.ovs.KillVswitchd()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -123,9 +124,16 @@ func TestSwitchRefuses(t *testing.T) {
 		}
 		return nil
 	})
-	if s := r.Status(policy.KindPolicy, "good"); s.ObservedRevision == 0 {
-		t.Errorf("the other policy: %+v", s)
-	}
+	// A revocation beside it is not held up.
+	h.drop(policy.KindPolicy, "good")
+	r.eventually("revoked", func() error {
+		for _, f := range fake.Flows() {
+			if strings.Contains(f.String(), "ct_tp_dst=80") {
+				return fmt.Errorf("%s", f.String())
+			}
+		}
+		return nil
+	})
 	if s := r.System(); s.Healthy || !strings.Contains(strings.Join(s.Problems, "; "), "bridge br0: ") {
 		t.Errorf("health: %+v", s)
 	}
@@ -146,6 +154,9 @@ func TestSwitchRefuses(t *testing.T) {
 		t.Error("Active, and nothing is installed")
 	}
 }
+
+// port81 is ct_tp_dst=81 in a match: NXM_NX_CT_TP_DST (class 1, field 125) of two bytes.
+var port81 = []byte{0, 1, 125 << 1, 2, 0, 81}
 
 // refusals make a fake switch refuse flows for port 81 while set.
 type refusals struct {
@@ -169,7 +180,7 @@ func (r *refusals) count() int {
 func (r *refusals) react(q oftest.Request) oftest.Reaction {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.on && q.Kind == oftest.BundleAdd {
+	if r.on && q.Kind == oftest.BundleAdd && bytes.Contains(q.Body, port81) {
 		r.n++
 		return oftest.Reaction{Error: ofp.TableFull}
 	}
