@@ -34,10 +34,12 @@ type bridge struct {
 	epoch       uint64    // connection that the pickup window was decided for
 	pickupUntil time.Time // zero = closed
 	retry       backoff
+	aside       map[string]refusal // by owner
 
 	// Guarded by the engine's mu for readers.
-	installedAt int64 // store revision that is installed
-	err         error // of the last attempt to install
+	refused     map[string]refusal // aside, as of the last installation
+	installedAt int64              // store revision that is installed
+	err         error              // of the last attempt to install
 	policies    map[string]*compile.PolicyState
 
 	// mu guards fw against the event recorder, which resolves rule ids. Only the loop changes fw, and assignments with it.
@@ -221,14 +223,14 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	}
 	copies := b.copies.Load() // no copy of a pipeline that is not installed can be among them
 	var result ofctrl.Result
-	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 {
+	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 || len(b.aside) > 0 && now.After(b.retry.next) {
 		var err error
 		b.lacked.Store(int64(st.Missing))
 		b.turns.Add(1)
-		result, err = b.handOver(ctx, e.revision)
+		result, err = b.handOver(ctx, e.revision, now)
 		b.turns.Add(1)
 		if err != nil {
-			// It stays pending: what the switch refused is not recorded as desired, and what is recorded is cheap to hand over again.
+			// It stays pending: what is recorded as desired already is cheap to hand over again.
 			b.failed(e, now, err)
 			return false
 		}
@@ -239,10 +241,13 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		b.meterMade.Store(true)
 	}
 	b.pickupOpen.Store(b.fw.Pickup()) // closed when its flows are gone, not before
-	b.retry.ok()
+	if len(b.aside) == 0 {
+		b.retry.ok()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b.err = nil
+	b.refused = maps.Clone(b.aside)
 	b.installedAt = e.revision
 	for name, p := range b.pending.Policies {
 		if p == nil {
@@ -261,26 +266,39 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 // maxAside bounds how many owners one attempt leaves out because the switch refuses their flows.
 const maxAside = 64
 
-// handOver applies what is pending. What the switch refuses must not hold up the rest, a revocation least of all: the owner of a refused flow stays
-// pending, and the others are handed over without it.
-func (b *bridge) handOver(ctx context.Context, revision int64) (ofctrl.Result, error) {
-	aside := map[string][]flow.Flow{}
-	var refused error
+// refusal is what the switch would not take of one owner.
+type refusal struct {
+	flows []flow.Flow
+	err   error
+}
+
+// handOver applies what is pending. What the switch refuses must not hold up the rest, a revocation least of all: the owner of a refused flow is set aside and tried
+// again later, or when it changes, and the others are handed over without it.
+func (b *bridge) handOver(ctx context.Context, revision int64, now time.Time) (ofctrl.Result, error) {
+	again := now.After(b.retry.next)
+	for owner, r := range b.aside {
+		if _, changed := b.pending.Owners[owner]; !changed {
+			if !again {
+				continue
+			}
+			b.pending.Owners = merge(b.pending.Owners, map[string][]flow.Flow{owner: r.flows})
+		}
+		delete(b.aside, owner)
+	}
+	refused := 0
 	for {
 		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
-		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && len(aside) < maxAside {
+		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && refused < maxAside {
 			if flows, ok := b.pending.Owners[r.Owner]; ok {
-				aside[r.Owner], refused = flows, err
+				if refused++; refused == 1 {
+					b.retry.fail(now)
+				}
+				b.aside = merge(b.aside, map[string]refusal{r.Owner: {flows, err}})
 				delete(b.pending.Owners, r.Owner)
 				continue
 			}
 		}
-		if err != nil {
-			b.pending.Owners = merge(aside, b.pending.Owners)
-			return result, err
-		}
-		b.pending.Owners = aside
-		return result, refused
+		return result, err
 	}
 }
 

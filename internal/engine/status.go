@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/api"
-	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
@@ -37,7 +36,7 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 	defer e.mu.Unlock()
 	e.mirrorStatuses = status
 	for r := range e.unsettled {
-		if r.kind == policy.KindMirror && !rowsDone || r.kind != policy.KindMirror && !flowsDone {
+		if r.kind == policy.KindMirror && !rowsDone || r.kind != policy.KindMirror && !flowsDone || e.refused(r) {
 			continue
 		}
 		if res := e.resources[r.kind][r.name]; res == nil {
@@ -47,6 +46,26 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 		}
 		delete(e.unsettled, r)
 	}
+}
+
+// refused reports whether a switch would not take a policy's flows.
+func (e *Engine) refused(r resource) bool {
+	for _, b := range e.bridges {
+		if r.kind == policy.KindPolicy && b.refused[compile.OwnerPolicy(r.name)].err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// refusedOther returns why flows that every policy relies on, those of an endpoint or of the pipeline itself, are missing.
+func (b *bridge) refusedOther() error {
+	for owner, r := range b.refused {
+		if !strings.HasPrefix(owner, compile.OwnerPolicy("")) {
+			return r.err
+		}
+	}
+	return nil
 }
 
 // fromHost makes the status of a resource that lives on one host.
@@ -106,11 +125,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			} else if st := b.sw.State(); !st.Connected {
 				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting"))
 			}
-			if errors.Is(b.err, ofctrl.ErrRejected) {
-				worse(policy.PhaseFailed, "Rejected", message)
-			} else {
-				worse(policy.PhasePending, "NotInstalled", message)
-			}
+			worse(policy.PhasePending, "NotInstalled", message)
 			continue
 		}
 		if len(ps.Endpoints) > 0 {
@@ -126,10 +141,12 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		case len(ps.Endpoints) == 0:
 		case !st.Connected:
 			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting")))
-		case b.err != nil && errors.Is(b.err, ofctrl.ErrRejected):
-			worse(policy.PhaseFailed, "Rejected", b.err.Error())
+		case b.refused[compile.OwnerPolicy(p.Name)].err != nil:
+			worse(policy.PhaseFailed, "Rejected", b.refused[compile.OwnerPolicy(p.Name)].err.Error())
 		case b.err != nil:
 			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
+		case b.refusedOther() != nil:
+			worse(policy.PhaseDegraded, "NotInstalled", b.refusedOther().Error())
 		case st.Missing > 0 || st.Blocked > 0:
 			worse(policy.PhaseDegraded, "FlowsMissing", fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
 		}
@@ -330,6 +347,9 @@ func (e *Engine) System() api.SystemStatus {
 		if !st.Ready { // what is installed is known from an earlier connection only
 			bh.OpenFlow = "connecting: " + orElse(st.Err, "first attempt")
 			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, bh.OpenFlow))
+		}
+		for _, r := range b.refused {
+			bh.Message = r.err.Error()
 		}
 		if b.err != nil {
 			bh.Message = b.err.Error()

@@ -270,6 +270,9 @@ func (e *Engine) publish(done bool, problems []string) {
 		if b.err != nil {
 			problems = append(problems, fmt.Sprintf("bridge %s: %v", b.cfg.Name, b.err))
 		}
+		for owner, r := range b.refused {
+			problems = append(problems, fmt.Sprintf("bridge %s: %s is refused: %v", b.cfg.Name, owner, r.err))
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -161,7 +161,8 @@ func TestDamaged(t *testing.T) {
 		want   string
 	}{
 		{"database, all headers", overwrite("snap/db", 0, 32<<10), "the database "},
-		{"database, a page", overwrite("snap/db", 8<<10, 12<<10), "the database "},
+		// Behind the two meta pages; one page alone may be a free one, whose content means nothing.
+		{"database, pages", overwrite("snap/db", 8<<10, 32<<10), "the database "},
 		{"database, cut", func(t *testing.T, member string) {
 			if err := os.Truncate(filepath.Join(member, "snap/db"), 12<<10); err != nil {
 				t.Fatal(err)
