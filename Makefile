@@ -30,7 +30,7 @@ race: deps
 
 # The lab runs the program as users do: a built binary, a real switch, real traffic.
 lab: bin/tapwall
-	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -timeout 40m ./test/...
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m ./test/...
 
 lint: deps
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }
