@@ -71,7 +71,8 @@ func (s *Sink) read(stop chan struct{}) {
 		default:
 		}
 		n, oobn, _, from, err := unix.Recvmsg(s.fd, buf, oob, 0)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		// A device that was not up yet when the socket was bound says so once.
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) {
 			continue
 		}
 		if err != nil {
