@@ -168,8 +168,8 @@ func TestMirror04StartStopWarmFlow(t *testing.T) {
 	if p := s.mirror("tap").Phase; p != "Stopped" {
 		t.Errorf("a mirror that is not enabled is %s", p)
 	}
-	ping := exec.Command("ip", "netns", "exec", s.vm[1].Name, "ping", "-i", "0.1", "-c", "120", "-q", s.vm[2].IPv4)
-	must(t, ping.Start())
+	ping := exec.Command("ping", "-i", "0.1", "-c", "120", "-q", s.vm[2].IPv4)
+	must(t, s.vm[1].Do(ping.Start))
 	defer func() { _ = ping.Process.Kill(); _ = ping.Wait() }()
 	time.Sleep(time.Second) // warm
 	s.tapwall("mirror", "start", "tap", "--wait")
