@@ -146,17 +146,16 @@ func Sweep() {
 	}
 }
 
-// Remove takes down a lab of another process by its name and directory.
+// Remove takes down a lab of another process by its name and directory. Its processes are those that were started with the directory in their environment,
+// whether or not they got as far as leaving a pid file.
 func Remove(name, dir string) {
-	pids, _ := filepath.Glob(filepath.Join(dir, "*.pid"))
-	for _, p := range pids {
-		b, _ := os.ReadFile(p)
-		pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-		if err != nil || pid <= 1 {
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, p := range environs {
+		pid, err := strconv.Atoi(strings.Split(p, "/")[2])
+		if err != nil || pid <= 1 || pid == os.Getpid() {
 			continue
 		}
-		// A pid may have been reused: only what was started with this directory in its environment is ours.
-		if env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); strings.Contains(string(env), "OVS_RUNDIR="+dir+"\x00") {
+		if env, _ := os.ReadFile(p); strings.Contains(string(env), "OVS_RUNDIR="+dir+"\x00") {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
