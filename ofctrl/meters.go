@@ -27,24 +27,6 @@ func (m meterMod) label() Label {
 	return Label{Op: op, Object: strings.ReplaceAll(m.meter.String(), "\n", " ")}
 }
 
-// appendMeterMod encodes m.
-func appendMeterMod(dst []byte, xid uint32, m meterMod) ([]byte, error) {
-	w := ofp.Meter{ID: m.meter.ID, Flags: ofp.MeterFlags(m.meter.Flags)}
-	for _, b := range m.meter.Bands {
-		w.Bands = append(w.Bands, ofp.MeterBand{Type: ofp.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
-	}
-	return ofp.AppendMeterMod(dst, xid, m.command, &w)
-}
-
-// meterDesc is a meter as the switch reports it.
-func meterDesc(w ofp.Meter) flow.MeterDesc {
-	m := flow.MeterDesc{ID: w.ID, Flags: flow.MeterFlags(w.Flags)}
-	for _, b := range w.Bands {
-		m.Bands = append(m.Bands, flow.Band{Type: flow.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
-	}
-	return m
-}
-
 // diff returns what must be done before the flows that use the meters are sent, and what after those are gone that used them.
 // Meter-mods cannot ride in a bundle (ONF error 2310).
 func (m meters) diff() (before, after []meterMod) {
@@ -108,7 +90,7 @@ func (s *Switch) checkMeters(ms []flow.MeterDesc) (map[uint32]flow.MeterDesc, er
 		if _, ok := want[m.ID]; ok {
 			return nil, fmt.Errorf("meter %d is desired twice: %w", m.ID, ErrInvalid)
 		}
-		if _, err := appendMeterMod(nil, 0, meterMod{ofp.MeterAdd, m}); err != nil {
+		if _, err := ofp.AppendMeterMod(nil, 0, ofp.MeterAdd, &m); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
 		want[m.ID] = m
@@ -128,7 +110,7 @@ func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]flow.Me
 		if part, ok := m.(*ofp.MeterConfigReply); ok {
 			for _, m := range part.Meters {
 				if s.ourMeter(m.ID) {
-					have[m.ID] = meterDesc(m)
+					have[m.ID] = m
 				}
 			}
 		}
@@ -144,7 +126,7 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
 	err := conn.Do(ctx, len(mods), func(dst []byte, xid uint32, i int) ([]byte, error) {
-		return appendMeterMod(dst, xid, mods[i])
+		return ofp.AppendMeterMod(dst, xid, mods[i].command, &mods[i].meter)
 	}, func(i int) Label { return mods[i].label() })
 	s.mu.Lock()
 	s.counters.MeterModsSent += uint64(len(mods))
