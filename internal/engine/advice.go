@@ -38,7 +38,7 @@ func (e *Engine) advise(ctx context.Context) {
 		todo := w.differ(&looked)
 		var set *policy.Set
 		if len(todo) > 0 {
-			set = &policy.Set{Policies: ofKind[*policy.Policy](&w, policy.KindPolicy), Groups: w.groups(), Workloads: w.pub.workloads}
+			set = &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups(), Workloads: w.pub.workloads}
 		}
 		results := map[string]found{}
 		for _, p := range todo {
@@ -100,7 +100,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // many: then those that it covers are told when they are written next.
 func (w *world) differ(before *world) []*policy.Policy {
 	const few = 20
-	all := ofKind[*policy.Policy](w, policy.KindPolicy)
+	all := ofKind[*policy.Policy](w.resources, policy.KindPolicy)
 	same := func(kind policy.Kind) bool {
 		a, b := w.resources[kind], before.resources[kind]
 		if len(a) != len(b) {

@@ -14,7 +14,6 @@ import (
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
-	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -112,8 +111,8 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		if err != nil {
 			return nil, err
 		}
-		b.fw.SetGroups(sorted[*policy.Group](e, policy.KindGroup))
-		for _, p := range sorted[*policy.Policy](e, policy.KindPolicy) {
+		b.fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
+		for _, p := range ofKind[*policy.Policy](e.resources, policy.KindPolicy) {
 			b.fw.SetPolicy(p)
 		}
 	}
@@ -287,7 +286,7 @@ func (b *bridge) handOver(ctx context.Context, revision int64, now time.Time) (o
 	}
 	refused := 0
 	for {
-		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: toMeters(b.pending.Meters)})
+		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
 		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && refused < maxAside {
 			if flows, ok := b.pending.Owners[r.Owner]; ok {
 				if refused++; refused == 1 {
@@ -412,17 +411,4 @@ func access(p *vswitch.Port) (vlan int, trunk bool) {
 		return vlan, true
 	}
 	return vlan, p.Tag == nil // trunks beside a tag are ignored
-}
-
-// toMeters spells meters as the codec does.
-func toMeters(in []flow.MeterDesc) []ofp.Meter {
-	out := make([]ofp.Meter, 0, len(in))
-	for _, m := range in {
-		w := ofp.Meter{ID: m.ID, Flags: ofp.MeterFlags(m.Flags)}
-		for _, b := range m.Bands {
-			w.Bands = append(w.Bands, ofp.MeterBand{Type: ofp.BandType(b.Type), Rate: b.Rate, Burst: b.Burst, PrecLevel: b.PrecLevel})
-		}
-		out = append(out, w)
-	}
-	return out
 }

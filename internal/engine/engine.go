@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -94,7 +93,7 @@ type Engine struct {
 
 	// mu guards what readers see. Only the loop writes, so it reads without.
 	mu             sync.RWMutex
-	resources      map[policy.Kind]map[string]policy.Resource
+	resources      catalog
 	unsettled      map[resource]bool  // changed and not known to be in force
 	observed       map[resource]int64 // revision in force
 	mirrorStatuses map[string]policy.Status
@@ -164,7 +163,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		opt: o, log: o.Logger,
 		wake:      make(chan struct{}, 1),
-		resources: map[policy.Kind]map[string]policy.Resource{},
+		resources: catalog{},
 		bridges:   map[string]*bridge{},
 		unmanaged: map[string]error{},
 		mirrors:   newMirrorState(),
@@ -257,16 +256,7 @@ func (e *Engine) take(b store.Batch) {
 	e.loaded = true
 	e.revision = b.Revision
 	for _, c := range b.Changes {
-		byName := e.resources[c.Kind]
-		if byName == nil {
-			byName = map[string]policy.Resource{}
-			e.resources[c.Kind] = byName
-		}
-		if c.Resource == nil {
-			delete(byName, c.Name)
-		} else {
-			byName[c.Name] = c.Resource
-		}
+		e.resources.set(c.Kind, c.Name, c.Resource)
 		e.unsettled[resource{c.Kind, c.Name}] = true
 		switch c.Kind {
 		case policy.KindPolicy:
@@ -279,16 +269,6 @@ func (e *Engine) take(b store.Batch) {
 			e.stale.mirrors = true
 		}
 	}
-}
-
-// sorted returns the resources of a kind ordered by name.
-func sorted[R policy.Resource](e *Engine, kind policy.Kind) []R {
-	byName := e.resources[kind]
-	out := make([]R, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		out = append(out, byName[name].(R))
-	}
-	return out
 }
 
 // backoff spaces attempts after failures: 100 ms, doubling up to 10 s.

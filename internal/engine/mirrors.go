@@ -62,7 +62,7 @@ func (e *Engine) planMirrors() {
 	}
 	slices.Sort(managed)
 	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
-		Mirrors: sorted[*policy.Mirror](e, policy.KindMirror), Groups: e.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
+		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
 	})
 	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes}
 }

@@ -16,7 +16,7 @@ import (
 
 // world is what plans and warnings are made from: a copy of the resources and topology as the engine sees them.
 type world struct {
-	resources map[policy.Kind]map[string]policy.Resource
+	resources catalog
 	pub       publication
 }
 
@@ -29,43 +29,13 @@ func (e *Engine) world() world {
 }
 
 func (w *world) clone() world {
-	c := world{resources: map[policy.Kind]map[string]policy.Resource{}, pub: w.pub}
-	for kind, byName := range w.resources {
-		c.resources[kind] = maps.Clone(byName)
-	}
-	return c
+	return world{resources: w.resources.clone(), pub: w.pub}
 }
 
 func (w *world) change(changes []api.Change) {
 	for _, c := range changes {
-		byName := w.resources[c.Kind]
-		if byName == nil {
-			byName = map[string]policy.Resource{}
-			w.resources[c.Kind] = byName
-		}
-		if c.Resource == nil {
-			delete(byName, c.Name)
-		} else {
-			byName[c.Name] = c.Resource
-		}
+		w.resources.set(c.Kind, c.Name, c.Resource)
 	}
-}
-
-func ofKind[R policy.Resource](w *world, kind policy.Kind) []R {
-	byName := w.resources[kind]
-	out := make([]R, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		out = append(out, byName[name].(R))
-	}
-	return out
-}
-
-func (w *world) groups() map[string]*policy.Group {
-	out := map[string]*policy.Group{}
-	for _, g := range ofKind[*policy.Group](w, policy.KindGroup) {
-		out[g.Name] = g
-	}
-	return out
 }
 
 // Warnings implements api.Engine.
@@ -84,7 +54,7 @@ func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
 	}
 	w := e.world()
 	w.change(changes)
-	set := &policy.Set{Policies: ofKind[*policy.Policy](&w, policy.KindPolicy), Groups: w.groups(), Workloads: w.pub.workloads}
+	set := &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups(), Workloads: w.pub.workloads}
 	var out []policy.Warning
 	for _, p := range changed {
 		out = append(out, policy.Shadowed(p, set)...)
@@ -108,7 +78,7 @@ func (e *Engine) Admit(changes []api.Change) error {
 		return nil
 	}
 	w.change(changes)
-	plan := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](&w, policy.KindMirror), Groups: w.groups(), Workloads: w.pub.workloads,
+	plan := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: w.resources.groups(), Workloads: w.pub.workloads,
 		Topology: w.pub.topo, Bridges: w.bridgeNames()})
 	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
 	for name, br := range w.pub.topo.Bridges {
@@ -148,9 +118,9 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 		return plan, nil
 	}
 	w.change(changes)
-	workloads, endpointWarnings := policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), ofKind[*policy.Endpoint](&w, policy.KindEndpoint))
+	workloads, endpointWarnings := policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint))
 	plan.Warnings = append(plan.Warnings, endpointWarnings...)
-	groups := w.groups()
+	groups := w.resources.groups()
 
 	for _, b := range w.pub.bridges {
 		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
@@ -164,7 +134,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 			return plan, ctx.Err()
 		}
 	}
-	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](&w, policy.KindMirror), Groups: groups, Workloads: workloads,
+	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: groups, Workloads: workloads,
 		Topology: w.pub.topo, Bridges: w.bridgeNames()})
 	before := specTexts(w.pub.mirrors)
 	after := specTexts(mirrors.Specs)
@@ -187,13 +157,13 @@ func planFlows(bp *api.BridgePlan, b *bridge, now, w *world, workloads []*policy
 	fw.SetPickup(b.pickupOpen.Load()) // or its flows would all seem to go
 	br := w.pub.topo.Bridges[b.cfg.Name]
 	fw.SetWorkloads(now.pub.workloads, plainPorts(br, now.pub.workloads))
-	fw.SetGroups(ofKind[*policy.Group](now, policy.KindGroup))
-	for _, p := range ofKind[*policy.Policy](now, policy.KindPolicy) {
+	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](now.resources, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
 	fw.SetWorkloads(workloads, plainPorts(br, workloads))
-	fw.SetGroups(ofKind[*policy.Group](w, policy.KindGroup))
+	fw.SetGroups(ofKind[*policy.Group](w.resources, policy.KindGroup))
 	for name, r := range w.resources[policy.KindPolicy] {
 		if now.resources[policy.KindPolicy][name] != r {
 			fw.SetPolicy(r.(*policy.Policy))

@@ -21,7 +21,7 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 	now := time.Now()
 	alive, rows := map[string]bool{}, map[string]bool{}
 	status := map[string]policy.Status{}
-	for _, m := range sorted[*policy.Mirror](e, policy.KindMirror) {
+	for _, m := range ofKind[*policy.Mirror](e.resources, policy.KindMirror) {
 		alive[m.Name] = true
 		status[m.Name] = e.mirrorStatus(m, now)
 	}

@@ -196,7 +196,7 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
 	bs := slices.Collect(maps.Values(e.bridges))
-	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, bs), sorted[*policy.Endpoint](e, policy.KindEndpoint))
+	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, bs), ofKind[*policy.Endpoint](e.resources, policy.KindEndpoint))
 }
 
 // portInfos lists the ports of the managed bridges, without those that mirrors made.
@@ -236,7 +236,7 @@ func (e *Engine) feed(b *bridge) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e.stale.groups {
-		b.fw.SetGroups(sorted[*policy.Group](e, policy.KindGroup))
+		b.fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
 	}
 	for name := range e.stale.policies {
 		if p, ok := e.resources[policy.KindPolicy][name].(*policy.Policy); ok {
@@ -245,14 +245,6 @@ func (e *Engine) feed(b *bridge) {
 			b.fw.DeletePolicy(name)
 		}
 	}
-}
-
-func (e *Engine) groups() map[string]*policy.Group {
-	out := map[string]*policy.Group{}
-	for name, g := range e.resources[policy.KindGroup] {
-		out[name] = g.(*policy.Group)
-	}
-	return out
 }
 
 // publish lets readers and waiters see the new state.
