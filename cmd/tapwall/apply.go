@@ -123,12 +123,51 @@ func atFile(err error, where func(int) string) error {
 	return err
 }
 
+// documentFlags are what apply and diff have in common: where the documents are, and how the result is printed.
+type documentFlags struct {
+	files []string
+	prune string
+	output
+}
+
+func (d *documentFlags) flags(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&d.files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
+	c.Flags().StringVar(&d.prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
+	d.flag(c, "text", "text, json or yaml")
+}
+
+// apply sends the documents and prints the result, as text by the given function. The result is nil unless the server took the documents, which it may have done
+// although err matches client.ErrNotInstalled.
+func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOptions, text func(io.Writer, *client.ApplyResult)) (*client.ApplyResult, error) {
+	if err := d.check("text", "json", "yaml"); err != nil {
+		return nil, err
+	}
+	stream, where, err := readDocuments(c.InOrStdin(), d.files)
+	if err != nil {
+		return nil, err
+	}
+	cl, err := g.client()
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	wo.Prune = d.prune
+	r, err := cl.Apply(c.Context(), stream, wo)
+	if err != nil && !errors.Is(err, client.ErrNotInstalled) {
+		return nil, atFile(err, where)
+	}
+	if d.format == "text" {
+		text(c.OutOrStdout(), r)
+	} else if perr := d.print(c.OutOrStdout(), r); perr != nil {
+		return nil, perr
+	}
+	return r, err
+}
+
 func newApply(g *global) *cobra.Command {
-	var files []string
-	var prune string
+	var d documentFlags
 	var dryRun bool
 	var w waitFlags
-	var o output
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Write documents, all or none; other resources stay as they are",
@@ -137,30 +176,14 @@ func newApply(g *global) *cobra.Command {
   generate-policies | tapwall apply --prune set=generated -f -`,
 		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := errors.Join(o.check("text", "json", "yaml"), w.check()); err != nil {
-				return err
+			if err := w.check(); err != nil {
+				return errors.Join(d.check("text", "json", "yaml"), err)
 			}
-			stream, where, err := readDocuments(c.InOrStdin(), files)
-			if err != nil {
-				return err
-			}
-			cl, err := g.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
 			wo := w.options()
-			wo.Prune, wo.DryRun = prune, dryRun
-			r, err := cl.Apply(c.Context(), stream, wo)
-			if err != nil && !errors.Is(err, client.ErrNotInstalled) {
-				return atFile(err, where)
-			}
-			if o.format != "text" {
-				if perr := o.print(c.OutOrStdout(), r); perr != nil {
-					return perr
-				}
-			} else {
-				printApply(c.OutOrStdout(), r)
+			wo.DryRun = dryRun
+			r, err := d.apply(c, g, wo, printApply)
+			if r == nil {
+				return err
 			}
 			if err != nil {
 				return w.exit(err)
@@ -175,10 +198,8 @@ func newApply(g *global) *cobra.Command {
 			return nil
 		},
 	}
-	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
-	c.Flags().StringVar(&prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
+	d.flags(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and print what would change, but write nothing")
-	o.flag(c, "text", "text, json or yaml")
 	w.flags(c)
 	return c
 }
@@ -217,9 +238,7 @@ func printWarnings(w io.Writer, warnings []policy.Warning) {
 }
 
 func newDiff(g *global) *cobra.Command {
-	var files []string
-	var prune string
-	var o output
+	var d documentFlags
 	c := &cobra.Command{
 		Use:   "diff -f FILE|DIR|-",
 		Short: "Print what apply would change: fields, flows, mirrors, and whose live connections would be judged again",
@@ -227,36 +246,14 @@ func newDiff(g *global) *cobra.Command {
   tapwall diff --prune set=generated -f policies/ || echo "something would change"`,
 		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check("text", "json", "yaml"); err != nil {
-				return err
-			}
-			stream, where, err := readDocuments(c.InOrStdin(), files)
-			if err != nil {
-				return err
-			}
-			cl, err := g.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			r, err := cl.Apply(c.Context(), stream, client.WriteOptions{DryRun: true, Prune: prune})
-			if err != nil {
-				return atFile(err, where)
-			}
-			if o.format != "text" {
-				err = o.print(c.OutOrStdout(), r)
-			} else {
-				printDiff(c.OutOrStdout(), r)
-			}
+			r, err := d.apply(c, g, client.WriteOptions{DryRun: true}, printDiff)
 			if err == nil && len(r.Created)+len(r.Updated)+len(r.Deleted) > 0 {
 				return &exitError{Code: exitDifferent}
 			}
 			return err
 		},
 	}
-	c.Flags().StringArrayVarP(&files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
-	c.Flags().StringVar(&prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
-	o.flag(c, "text", "text, json or yaml")
+	d.flags(c)
 	return c
 }
 
