@@ -17,10 +17,12 @@ import (
 // receiver's kernel throws away is no way through the wall. A control that must arrive keeps each of them honest.
 
 // decree applies documents and waits until the switch has thrown away what it had cached for the traffic before: an answer from the switch means that
-// its tables have changed, and the cache follows within about 20 ms.
+// its tables have changed, and the cache follows within about 20 ms, or more on a busy machine, so the switch is asked.
 func (s *stage) decree(docs string) {
 	s.t.Helper()
 	s.apply(docs)
+	_, err := s.Appctl("revalidator/wait")
+	must(s.t, err)
 	time.Sleep(150 * time.Millisecond)
 }
 
