@@ -59,6 +59,7 @@ func schemaNotes() []note {
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
 		text("EndpointSpec.mac", "Where external_ids:attached-mac is absent"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
+		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
 
 		text("MirrorSpec.enabled", "false stops the mirror; default true"),
 		text("MirrorSpec.sources", "Whose traffic; selected by any entry"),

@@ -230,7 +230,7 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
 		w.Native = p.Native
 	}
 	if e != nil {
-		w.Endpoint = e.Name
+		w.Endpoint, w.DHCPServer = e.Name, e.Spec.DHCPServer
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)
 		}

@@ -21,6 +21,8 @@ type Workload struct {
 	Labels    map[string]string
 	LabelFrom map[string]string
 	Addresses []netip.Addr // sorted
+	// DHCPServer: an Endpoint resource says that it may answer DHCP clients.
+	DHCPServer bool
 }
 
 // Direction is seen from the endpoint that a policy applies to.

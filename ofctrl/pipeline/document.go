@@ -128,7 +128,7 @@ func (d *document) cookies() {
 		d.line("| %d | %s | %s |", uint8(k.kind), k.kind, k.id)
 	}
 	var items []string
-	for i := ItemARP; i <= ItemPort; i++ {
+	for i := ItemARP; i <= ItemIGMP; i++ {
 		items = append(items, fmt.Sprintf("%d %s", uint8(i), i))
 	}
 	d.line("\nItems with a counter of their own: %s; 0 is everything else.", strings.Join(items, ", "))

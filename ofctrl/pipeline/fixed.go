@@ -25,6 +25,7 @@ func Fixed(o Options) []flow.Flow {
 	p.entry()
 	p.destination(o)
 	p.pre(o)
+	p.link(o)
 	p.state(o)
 	p.defaults(o)
 	p.gates()
@@ -88,29 +89,34 @@ func (p *program) pre(o Options) {
 	// A packet may arrive with the tracking state of another switch or of the host; conntrack would not look at it again.
 	p.system(TablePre, 600, CtState(nil, 0, 0), flow.CTClear{}, table(TablePre))
 	item(500, ItemARP, etherType(EthARP))
-	for t := uint64(133); t <= 136; t++ { // RFC 4861: router and neighbour solicitation and advertisement
-		item(500, ItemND, icmpv6(t))
+	link := func(priority uint16, m flow.Match) { p.system(TablePre, priority, m, goTo(TableLink)) }
+	for t := uint64(133); t <= 136; t++ {
+		link(500, icmpv6(t))
 	}
-	for _, t := range []uint64{130, 131, 132, 143} { // RFC 2710, RFC 3810
-		item(500, ItemMLD, icmpv6(t))
+	for _, t := range mldTypes {
+		link(500, icmpv6(t))
 	}
-	// An endpoint may ask for an address, but not reach another endpoint's port 67 this way; answers come from outside.
-	item(400, ItemDHCP, DestinationEndpoint.Is(udp(EthIPv4, 68, 67), 0))
-	item(400, ItemDHCP, SourceEndpoint.Is(udp(EthIPv4, 67, 68), 0))
-	item(400, ItemDHCP, DestinationEndpoint.Is(udp(EthIPv6, 546, 547), 0))
-	item(400, ItemDHCP, SourceEndpoint.Is(udp(EthIPv6, 547, 546), 0))
-	if !o.TrackUnmanaged {
-		item(300, ItemUnmanaged, DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0))
+	link(500, ipProto(EthIPv4, ProtoIGMP))
+	for _, m := range []flow.Match{udp(EthIPv4, 68, 67), udp(EthIPv4, 67, 68), udp(EthIPv6, 546, 547), udp(EthIPv6, 547, 546)} {
+		link(400, m)
 	}
 	// OVS looks behind one VLAN tag. What stands behind a second one cannot be judged, while Linux strips any number of tags of VLAN 0
 	// and takes the packet inside.
 	for _, tpid := range stackedTags {
 		p.drop(TablePre, 200, DropStackedTags, etherType(tpid))
 	}
-	ct := flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}
-	p.system(TablePre, 100, etherType(EthIPv4), ct)
-	p.system(TablePre, 100, etherType(EthIPv6), ct)
+	p.track(TablePre, o)
 	item(0, ItemNonIP, nil)
+}
+
+// track sends what no flow above has taken through conntrack if one side is an endpoint.
+func (p *program) track(t uint8, o Options) {
+	if !o.TrackUnmanaged {
+		p.add(t, 300, SystemCookie(t, ItemUnmanaged), DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0), table(TableExit))
+	}
+	ct := flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}
+	p.system(t, 100, etherType(EthIPv4), ct)
+	p.system(t, 100, etherType(EthIPv6), ct)
 }
 
 func (p *program) state(o Options) {

@@ -160,11 +160,12 @@ const (
 	ItemUnmanaged Item = 5
 	ItemNonIP     Item = 6
 	ItemPort      Item = 7 // SOURCE: a port that is not an endpoint
+	ItemIGMP      Item = 8
 )
 
 // String returns the name of the item.
 func (i Item) String() string {
-	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port"}
+	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port", "igmp"}
 	if int(i) < len(names) {
 		return names[i]
 	}

@@ -9,6 +9,7 @@ const (
 	EthIPv6 = 0x86dd
 
 	ProtoICMP   = 1
+	ProtoIGMP   = 2
 	ProtoTCP    = 6
 	ProtoUDP    = 17
 	ProtoICMPv6 = 58

@@ -16,7 +16,7 @@ everything of tapwall bears its cookie.
 ## A packet's way
 
 ` + "```" + `
- ENTRY ─▶ SOURCE ─▶ SPOOF ─▶ DESTINATION ─▶ PRE ──────────────── ARP, ND, DHCP, … ───────────────▶ EXIT
+ ENTRY ─▶ SOURCE ─▶ SPOOF ─▶ DESTINATION ─▶ PRE ──────────── ARP, …; LINK: ND, DHCP, … ──────────▶ EXIT
                                              │ ct()                                                 ▲
                                              ▼                                                      │
                                            STATE ── established ─▶ LIVE_EGRESS ─▶ LIVE_INGRESS ─────┤
@@ -44,8 +44,9 @@ everything of tapwall bears its cookie.
   an explicit rule that allows the packet as its sender's own commits the connection; one that allows the reverse lets it pass uncommitted,
   until the initiator's next packet commits; only then do defaults count, in the same order.
 
-What passes without policy, each with its own counter: ARP; ND (types 133–136) and MLD; DHCP requests that are not for an endpoint and DHCP
-answers that are not from one; frames that are not IP; traffic between two stations that are not endpoints. IP multicast and limited broadcast
+What passes without policy, each with its own counter: ARP; frames that are not IP; traffic between two stations that are not endpoints; and, in
+LINK, neighbour discovery (types 133–136) with hop limit 255, MLD and IGMP with hop limit or TTL 1 to a group, DHCP from 0.0.0.0 to 255.255.255.255, DHCPv6
+from fe80::/10 to ff02::1:2, and the answers of DHCP servers that are not endpoints or are declared. What is not exactly that is judged. IP multicast and limited broadcast
 (255.255.255.255) are judged by the sender's policy only. While any rule or any isolation of ingress is in force, IP to one receiver in a
 broadcast or multicast frame is dropped, because it would reach the receiver unjudged; directed broadcasts (10.0.0.255) are the price. Frames with
 more VLAN tags than OVS looks behind are dropped where one side is an endpoint. Frames to an unknown unicast MAC are flooded by NORMAL, so

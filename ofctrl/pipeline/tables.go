@@ -21,6 +21,7 @@ const (
 	TableIngressReversed uint8 = 215
 	TablePickupForward   uint8 = 216
 	TablePickupReversed  uint8 = 217
+	TableLink            uint8 = 221
 
 	// TableFirst and TableLast bound the range that is tapwall's alone: every flow in it was made by tapwall.
 	TableFirst uint8 = 200
@@ -44,7 +45,7 @@ func Tables() []Table {
 		{TableSource, "SOURCE", "in_port and whether there is a VLAN tag", "names the source endpoint (reg8) and the conntrack zone (reg10); an unknown port is dropped", false},
 		{TableSpoof, "SPOOF", "everything (anti-spoofing comes later)", "goes on", false},
 		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in group-addressed frames while there are rules", false},
-		{TablePre, "PRE", "ARP, ND, MLD, DHCP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; all other IP goes through ct() to STATE", false},
+		{TablePre, "PRE", "ARP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; ND, MLD, IGMP and DHCP go to LINK, all other IP through ct() to STATE", false},
 		{TableState, "STATE", "ct_state", "established to the LIVE gates, new to the policy, invalid to the bin", false},
 		{TableEgress, "EGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes egress verdict and rule id into registers", false},
 		{TableIngress, "INGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes ingress verdict and rule id into registers", false},
@@ -59,6 +60,7 @@ func Tables() []Table {
 		{TableIngressReversed, "INGRESS_REVERSED", "as INGRESS with source and destination exchanged", "leaf, as INGRESS", true},
 		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict", "commits what an explicit rule allows, else judges the packet as a reply", true},
 		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict", "lets a reply pass uncommitted, or falls back to the forward verdict", true},
+		{TableLink, "LINK", "hop limits and addresses of ND, MLD, IGMP and DHCP", "lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
 	}
 }
 

@@ -221,8 +221,9 @@ func TestRuleNames(t *testing.T) {
 
 // TestBesidePolicy walks packets through what comes before the policy tables.
 func TestBesidePolicy(t *testing.T) {
-	l := newLab(t, "a", "b")
+	l := newLab(t, "a", "b", "dhcp")
 	l.edit(1, func(w *policy.Workload) { w.VLAN = 10 })
+	l.edit(2, func(w *policy.Workload) { w.DHCPServer = true })
 	l.put("closed", func(s *policy.PolicySpec) {
 		yes := true
 		s.AppliesTo = []policy.Selector{{Bridge: "br0"}}
@@ -243,23 +244,60 @@ func TestBesidePolicy(t *testing.T) {
 		}
 		return p
 	}
-	w0, w1, stranger := macNumber(macOf("w0")), macNumber(macOf("w1")), macNumber(macOf("w9"))
-	nd := func(t uint64) fields {
-		return fields{flow.EthType: 0x86dd, flow.IPProto: 58, flow.ICMPv6Type: t}
+	w0, w1, w2, stranger := macNumber(macOf("w0")), macNumber(macOf("w1")), macNumber(macOf("w2")), macNumber(macOf("w9"))
+	nd := func(t, ttl uint64) fields {
+		return fields{flow.EthType: 0x86dd, flow.IPProto: 58, flow.ICMPv6Type: t, flow.IPTTL: ttl}
 	}
+	igmp := func(ttl, to uint64) fields {
+		return fields{flow.EthType: 0x800, flow.IPProto: 2, flow.IPTTL: ttl, flow.IPDst: to}
+	}
+	link := func(i pipeline.Item) flow.Cookie { return pipeline.SystemCookie(pipeline.TableLink, i) }
 	for _, c := range []struct {
 		name   string
 		p      tabletest.Packet
 		cookie flow.Cookie // of the flow that decides: the last but EXIT's
 	}{
 		{"ARP", frame(1, broadcast, fields{flow.EthType: 0x806}), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemARP)},
-		{"neighbour solicitation", frame(1, 0x3333ff000001, nd(135)), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemND)},
-		{"multicast listener report", frame(1, 0x333300000016, nd(143)), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemMLD)},
-		{"echo request", frame(1, 0x333300000001, nd(128)), pipeline.DropEgress.Cookie()},
+		{"neighbour solicitation", frame(1, 0x3333ff000001, nd(135, 255)), link(pipeline.ItemND)},
+		{"unicast solicitation", frame(1, w1, nd(135, 255)), link(pipeline.ItemND)},
+		{"neighbour advertisement", frame(1, w1, nd(136, 255)), link(pipeline.ItemND)},
+		{"solicitation that was forwarded", frame(1, 0x3333ff000001, nd(135, 254)), pipeline.DropEgress.Cookie()},
+		{"advertisement with another code", frame(1, w1, fields{flow.EthType: 0x86dd, flow.IPProto: 58, flow.ICMPv6Type: 136, flow.ICMPv6Code: 1, flow.IPTTL: 255}),
+			pipeline.DropEgress.Cookie()},
+		{"router advertisement", frame(1, w1, nd(134, 255)).With(flow.IPv6Src, flow.U128{Hi: 0xfe80 << 48, Lo: 1}), link(pipeline.ItemND)},
+		{"router advertisement of a global address", frame(1, w1, nd(134, 255)).With(flow.IPv6Src, flow.U128{Hi: 0xfd77 << 48, Lo: 1}), pipeline.DropEgress.Cookie()},
+		{"router solicitation", frame(1, 0x333300000002, nd(133, 255)).With(flow.IPv6Dst, flow.U128{Hi: 0xff02 << 48, Lo: 2}), link(pipeline.ItemND)},
+		{"router solicitation to a machine", frame(1, w1, nd(133, 255)), pipeline.DropEgress.Cookie()},
+		{"multicast listener report", frame(1, 0x333300000016, nd(143, 1)), link(pipeline.ItemMLD)},
+		{"multicast listener report from afar", frame(1, 0x333300000016, nd(143, 2)), pipeline.DropEgress.Cookie()},
+		{"multicast listener report to a machine", frame(1, w1, nd(143, 1)).With(flow.IPv6Dst, flow.U128{Hi: 0xfd77 << 48, Lo: 1}), pipeline.DropEgress.Cookie()},
+		{"multicast listener report in a frame to a machine", frame(1, w1, nd(143, 1)), pipeline.DropEgress.Cookie()},
+		{"IGMP report", frame(1, 0x01005e000016, igmp(1, 0xe0000016)), link(pipeline.ItemIGMP)},
+		{"IGMP report from afar", frame(1, 0x01005e000016, igmp(2, 0xe0000016)), pipeline.DropEgress.Cookie()},
+		{"IGMP to a machine", frame(1, w1, igmp(1, 0x0a000002)), pipeline.DropEgress.Cookie()},
+		{"IGMP in a frame to a machine", frame(1, w1, igmp(1, 0xe0000016)), pipeline.DropEgress.Cookie()},
+		{"IGMP from outside", frame(uplink, 0x01005e000001, igmp(7, 0xe0000001)), link(pipeline.ItemUnmanaged)},
+		{"echo request", frame(1, 0x333300000001, nd(128, 255)), pipeline.DropEgress.Cookie()},
 		{"not IP", frame(1, 0x0180c2000000, fields{flow.EthType: 0x88cc}), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemNonIP)},
-		{"DHCP request", tabletest.IP(1, w0, broadcast, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemDHCP)},
+		{"DHCP request", tabletest.IP(1, w0, broadcast, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), link(pipeline.ItemDHCP)},
+		{"DHCP request from an address", tabletest.IP(1, w0, broadcast, v4("10.0.0.1", "255.255.255.255", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
+		{"DHCP request in a frame to a machine", tabletest.IP(1, w0, w1, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
+		{"DHCP renewal", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request", tabletest.IP(1, w0, 0x333300010002, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), link(pipeline.ItemDHCP)},
+		{"DHCPv6 request from a global address", tabletest.IP(1, w0, 0x333300010002, v4("fd77::1", "ff02::1:2", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request in a frame to a machine", tabletest.IP(1, w0, w1, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request to a machine", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 answer from outside", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
+		{"DHCPv6 answer of a global address", tabletest.IP(uplink, stranger, w0, v4("fd77::9", "fe80::1", 17, 547, 546), 0), pipeline.DropIngress.Cookie()},
+		{"DHCPv6 answer to a global address", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fd77::1", 17, 547, 546), 0), pipeline.DropIngress.Cookie()},
+		{"DHCPv6 answer from an endpoint", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 547, 546), 0), pipeline.DropEgress.Cookie()},
 		{"DHCP request to an endpoint", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 68, 67), 0), pipeline.DropIngress.Cookie()},
-		{"DHCP answer from outside", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 67, 68), 0), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemDHCP)},
+		{"DHCP answer from outside", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from outside by broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from the declared server by broadcast", tabletest.IP(3, w2, broadcast, v4("10.0.0.3", "255.255.255.255", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCPv6 answer from the declared server", tabletest.IP(3, w2, w0, v4("fe80::3", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
+		{"other datagram of the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 69), 0), pipeline.DropEgress.Cookie()},
 		{"DHCP answer from an endpoint", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 67, 68), 0), pipeline.DropEgress.Cookie()},
 		{"strangers", tabletest.IP(uplink, stranger, stranger, v4("10.0.0.8", "10.0.0.9", 6, 1, 2), syn), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
 		{"unicast IP in a broadcast frame", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropGroupUnicast.Cookie()},

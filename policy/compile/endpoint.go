@@ -221,6 +221,9 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	if mac, ok := parseMAC(e.w.MAC); ok && f.places[placeOf(e.w)][0] == key {
 		out = append(out, destination(f.opt.BridgeIndex, cookie, e.id, mac, e.w.VLAN))
 	}
+	if e.w.DHCPServer {
+		out = append(out, pipeline.DHCPServer(e.id)...)
+	}
 	for side := range e.allow {
 		id, verdict := allowID(e.allow[side]), pipeline.VerdictAllow
 		_, log, isolated := e.isolated(side)

@@ -40,6 +40,12 @@ func (p Packet) Tag(vlan uint16) Packet {
 	return p
 }
 
+// With sets one more field.
+func (p Packet) With(f flow.FieldID, v flow.U128) Packet {
+	p[f] = v
+	return p
+}
+
 func addr(a netip.Addr) flow.U128 {
 	if a.Is4() {
 		b := a.As4()
