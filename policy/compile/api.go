@@ -30,7 +30,7 @@ type Port struct {
 	OFPort uint32
 	// VLAN is that of untagged frames: the tag of an access port, the native VLAN of a trunk, else 0.
 	VLAN int
-	// Tagged: frames with a VLAN tag may arrive (trunks). On other ports they are dropped.
+	// Tagged: frames with a VLAN tag may arrive (trunks). On other ports they are dropped, but for priority tags (VLAN 0).
 	Tagged bool
 }
 

@@ -306,6 +306,7 @@ func TestBesidePolicy(t *testing.T) {
 		{"limited broadcast from outside", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 1, 2), 0),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
 		{"unknown port", tabletest.IP(77, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropUnknownPort.Cookie()},
+		{"priority-tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(0), pipeline.DropEgress.Cookie()},
 		{"tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(10), pipeline.DropTaggedAccess.Cookie()},
 		{"other VLAN's address", tabletest.IP(uplink, stranger, w1, v4("10.0.0.9", "10.0.0.2", 17, 1, 2), 0).Tag(11), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
 		{"error about nothing", tabletest.IP(1, w0, w1, v4("10.0.0.1", "10.0.0.2", 17, 1, 2), 0).ErrorAbout(false), pipeline.DropInvalid.Cookie()},

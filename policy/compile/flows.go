@@ -29,7 +29,7 @@ func appendSource(out []flow.Flow, bridge int, cookie flow.Cookie, endpoint uint
 	next := flow.GotoTable{Table: pipeline.TableSpoof}
 	zone := uint64(pipeline.ZoneBase(bridge)) + uint64(p.VLAN)
 	add(cookie, pipeline.Untagged(port), append(who[:len(who):len(who)], pipeline.CtZone.Load(zone), next)...)
-	if p.Tagged && p.VLAN != 0 { // a tag of VLAN 0 is none (ovs-vswitchd.conf.db(5), priority-tagged frames)
+	if !p.Tagged || p.VLAN != 0 { // a tag of VLAN 0 names none: NORMAL takes the frame for an untagged one, on access ports too
 		add(cookie, pipeline.PriorityTagged(port), append(who[:len(who):len(who)], pipeline.CtZone.Load(zone), next)...)
 		out[len(out)-1].Priority++
 	}
