@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -216,18 +217,26 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 		Add: func(dst []byte, xid, bundle uint32, flags ofp.BundleFlags, i int) ([]byte, error) {
 			c := &changes[i]
 			var opt ofp.FlowModOptions
+			f := *c.flow
 			switch c.command {
+			case ofp.FlowAdd:
+				f.Flags |= flow.ResetCounts // what it replaces had another meaning
 			case ofp.FlowModifyStrict:
 				opt.CookieMask = ^uint64(0) // if somebody has replaced it, it is not ours any more
 			case ofp.FlowDeleteStrict:
 				opt.CookieMask = uint64(s.opts.CookieMask)
 			}
-			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, c.command, c.flow, opt)
+			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, c.command, &f, opt)
 		},
-		Label:     func(i int) Label { return s.label(&changes[i]) },
-		Committed: func() { s.committed(changes) },
-		Settled:   func() { close(settled) },
-		Timeout:   s.opts.Timeout,
+		Label: func(i int) Label { return s.label(&changes[i]) },
+		Committed: func() {
+			s.committed(changes)
+			if s.opts.OnCommit != nil {
+				s.opts.OnCommit(added(changes))
+			}
+		},
+		Settled: func() { close(settled) },
+		Timeout: s.opts.Timeout,
 	})
 	if errors.Is(err, ErrRejected) {
 		s.mu.Lock()
@@ -283,6 +292,17 @@ func (s *Switch) committed(changes []change) {
 		s.table.put(at, e)
 	}
 	s.settleLocked()
+}
+
+// added yields the flows whose counters begin with the bundle.
+func added(changes []change) iter.Seq[*flow.Flow] {
+	return func(yield func(*flow.Flow) bool) {
+		for i := range changes {
+			if changes[i].command == ofp.FlowAdd && !yield(changes[i].flow) {
+				return
+			}
+		}
+	}
 }
 
 type blame int

@@ -31,19 +31,30 @@ func gone(err error) error {
 // not block and must not call methods of s that wait for the switch. Flows that hold what this version does not know are
 // visited with what it does know. Errors match [ErrNotConnected] or [ErrRejected], or are those of ctx.
 func (s *Switch) EachFlow(ctx context.Context, filter ofp.FlowFilter, visit func(*ofp.FlowStats)) error {
+	return s.ReadFlows(ctx, []ofp.FlowFilter{filter}, visit, func() {})
+}
+
+// ReadFlows is EachFlow for several selections, whose requests go out together. The switch takes each of them at one instant; end is
+// called on the reader behind the last flow of each, so what it does is in order with other readings and with Options.OnCommit.
+func (s *Switch) ReadFlows(ctx context.Context, filters []ofp.FlowFilter, visit func(*ofp.FlowStats), end func()) error {
 	conn, err := s.connection()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	return gone(conn.Multipart(ctx, "flow statistics", func(dst []byte, xid uint32) ([]byte, error) {
-		return ofp.AppendFlowStatsRequest(dst, xid, filter)
+	return gone(conn.Multiparts(ctx, "flow statistics", len(filters), func(dst []byte, xid uint32, i int) ([]byte, error) {
+		return ofp.AppendFlowStatsRequest(dst, xid, filters[i])
 	}, func(m ofp.Multipart) {
-		if part, ok := m.(*ofp.FlowStatsReply); ok {
-			for i := range part.Flows {
-				visit(&part.Flows[i])
-			}
+		part, ok := m.(*ofp.FlowStatsReply)
+		if !ok {
+			return
+		}
+		for i := range part.Flows {
+			visit(&part.Flows[i])
+		}
+		if !part.MultipartHead().More {
+			end()
 		}
 	}))
 }

@@ -58,6 +58,9 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 		if !ok {
 			return
 		}
+		if s.opts.OnReadBack != nil {
+			defer s.tellCounters(part)
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for i := range part.Flows {
@@ -96,6 +99,16 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 	s.mu.Unlock()
 	s.tell()
 	return nil
+}
+
+// tellCounters hands one part of what is read back on.
+func (s *Switch) tellCounters(part *ofp.FlowStatsReply) {
+	for i := range part.Flows {
+		s.opts.OnReadBack(&part.Flows[i])
+	}
+	if !part.MultipartHead().More {
+		s.opts.OnReadBack(nil)
+	}
 }
 
 // flowUpdates takes what the flow monitor reports, on the reader.
