@@ -40,8 +40,8 @@ func (s *Server) registerApply() {
 			"applying the same documents again changes nothing.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			typeYAML: {Schema: stream, Example: applyExample}, typeJSON: {Schema: many, Example: []any{exampleOf(policy.KindGroup), exampleOf(policy.KindPolicy)}}}},
-		SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyReadLimit,
-		Responses: d.responses(schemaFor[ApplyResult](d), nil, 400, 409, 413, 415, 422, 503, 504)}, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
+		SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
+		Responses: d.responses(schemaFor[ApplyResult](d), nil, 400, 408, 409, 413, 415, 422, 503, 504)}, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
 		out, err := s.apply(ctx, in)
 		if err != nil {
 			return nil, s.problemFor(ctx, err)

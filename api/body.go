@@ -109,22 +109,16 @@ func patchDocument(current policy.Resource, patch any) ([]byte, error) {
 	return json.Marshal(mergePatch(decodeAny(text), patch))
 }
 
-// parsePatch reads a merge patch, which must be an object: anything else would replace the whole document.
-func parsePatch(text []byte) (any, error) {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	var v any
-	if err := dec.Decode(&v); err != nil || dec.More() {
-		detail := "not JSON: one value is expected"
-		if err != nil {
-			detail = "not JSON: " + err.Error()
-		}
-		return nil, invalid(policy.Faults{withColumn(policy.Fault{Detail: detail, Code: policy.CodeSyntax}, text)})
+// parsePatch reads a merge patch as strictly as decodeDocument reads a document.
+func parsePatch(text []byte) (map[string]any, error) {
+	patch, faults := policy.DecodePatch(text)
+	for i := range faults {
+		faults[i] = withColumn(faults[i], text)
 	}
-	if _, ok := v.(map[string]any); !ok {
-		return nil, invalid(policy.Faults{{Detail: "a merge patch is a JSON object with the fields to change"}})
+	if len(faults) > 0 {
+		return nil, invalid(faults)
 	}
-	return v, nil
+	return patch, nil
 }
 
 // withoutLines drops line numbers that count in a text the user has not written.

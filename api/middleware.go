@@ -1,15 +1,22 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 )
 
 type contextKey int
@@ -111,19 +118,59 @@ func (s *Server) observe(next http.Handler) http.Handler {
 	})
 }
 
-// bound ends requests that take too long, on both sides. Streams set deadlines of their own for each write.
+// bound ends requests that take too long, on both sides. Streams set deadlines of their own for each write. The deadline for reading is pushed out, since
+// net/http takes it for the end of the client also while the answer is being made.
 func bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Not every ResponseWriter has deadlines (tests' has none); the context bounds the handler anyway.
+		ctl := http.NewResponseController(w)
 		if r.URL.Path == streamPath {
+			_ = ctl.SetReadDeadline(time.Time{})
 			next.ServeHTTP(w, r)
 			return
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), requestLimit)
 		defer cancel()
-		// Not every ResponseWriter has deadlines (tests' has none); the context bounds the handler anyway.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(requestLimit + 15*time.Second))
+		_ = ctl.SetReadDeadline(time.Now().Add(requestLimit + 15*time.Second))
+		_ = ctl.SetWriteDeadline(time.Now().Add(requestLimit + 15*time.Second))
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// withBody reads the body of operations that take one before huma does, which answers 500 to a body that breaks off or is badly framed.
+func withBody(ctx huma.Context, next func(huma.Context)) {
+	r, w := humachi.Unwrap(ctx)
+	if p := readBody(r, w, ctx.Operation().RequestBody != nil); p != nil {
+		writeProblem(w, r, p)
+		return
+	}
+	next(ctx)
+}
+
+// readBody replaces the body by what was read of it: all, or more than maxBody of it, which huma refuses.
+func readBody(r *http.Request, w http.ResponseWriter, takes bool) *Problem {
+	coding := strings.TrimSpace(strings.Join(r.Header.Values("Content-Encoding"), ", "))
+	switch {
+	case !takes && r.Method == http.MethodDelete && r.ContentLength != 0:
+		return problem(http.StatusBadRequest, "DELETE takes no body: parameters such as dryRun go into the query")
+	case !takes:
+		return nil
+	case coding != "" && !strings.EqualFold(coding, "identity"):
+		p := problem(http.StatusUnsupportedMediaType, "send the body as it is, without Content-Encoding: %s", coding)
+		p.headers = http.Header{"Accept-Encoding": {"identity"}} // RFC 9110 §15.5.16
+		return p
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyReadLimit)) // afterwards huma sets it to BodyReadTimeout
+	text, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	var timeout net.Error
+	switch {
+	case err == nil:
+		r.Body = io.NopCloser(bytes.NewReader(text))
+		return nil
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return problem(http.StatusRequestTimeout, "the body did not arrive within %v", bodyReadLimit)
+	}
+	return problem(http.StatusBadRequest, "the body cannot be read: %v", err)
 }
 
 // harden sets headers that keep browsers from guessing, framing and caching.

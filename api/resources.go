@@ -102,14 +102,14 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 		s.o.Engine.Refresh(ctx, kind)
 		return &documentOutput{Status: http.StatusOK, ETag: etag(r.GetMeta().Revision), Body: s.document(r, nil)}, nil
 	})
-	putDone := d.responses(either, exampleDocument(kind), 400, 412, 413, 415, 422, 409, 503, 504)
+	putDone := d.responses(either, exampleDocument(kind), 400, 408, 412, 413, 415, 422, 409, 503, 504)
 	putDone["201"] = d.ok("The resource is new", doc, nil)
 	huma.Register(s.api, huma.Operation{OperationID: "put-" + single, Method: http.MethodPut, Path: path + "/{name}", Tags: tags,
 		Summary: "Create or replace one " + single,
 		Description: "Labels and spec become exactly those of the body. uid, revision, createdAt and status may be in the body, so that what GET answered can be " +
 			"edited and sent back, but are ignored: use If-Match to change only the version you have seen. A body that asks for what is there already writes " +
 			"nothing and keeps the revision. status.warnings tells what is valid but suspicious, such as a rule that can never match (SHADOWED). With dryRun the answer is an ApplyResult.",
-		RequestBody: body, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyReadLimit,
+		RequestBody: body, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
 		Responses: putDone}, func(ctx context.Context, in *putInput) (*documentOutput, error) {
 		out, err := s.put(ctx, kind, in)
 		if err != nil {
@@ -120,15 +120,15 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 	huma.Register(s.api, huma.Operation{OperationID: "patch-" + single, Method: http.MethodPatch, Path: path + "/{name}", Tags: tags,
 		Summary:     "Change some fields of one " + single,
 		Description: "A JSON merge patch (RFC 7386) of labels and spec as they were written, without the defaults that GET shows. With dryRun the answer is an ApplyResult.",
-		RequestBody: patch, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: bodyReadLimit,
-		Responses: d.responses(either, exampleDocument(kind), 400, 404, 412, 413, 415, 422, 409, 503, 504)}, func(ctx context.Context, in *patchInput) (*documentOutput, error) {
+		RequestBody: patch, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
+		Responses: d.responses(either, exampleDocument(kind), 400, 404, 408, 412, 413, 415, 422, 409, 503, 504)}, func(ctx context.Context, in *patchInput) (*documentOutput, error) {
 		out, err := s.patch(ctx, kind, in)
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
 		}
 		return out, nil
 	})
-	gone := d.responses(apply, nil, 404, 409, 412, 422, 503, 504)
+	gone := d.responses(apply, nil, 400, 404, 409, 412, 422, 503, 504)
 	gone["200"].Description = "dryRun: what would change"
 	gone["204"] = &huma.Response{Description: "Deleted"}
 	huma.Register(s.api, huma.Operation{OperationID: "delete-" + single, Method: http.MethodDelete, Path: path + "/{name}", Tags: tags,

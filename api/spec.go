@@ -43,9 +43,10 @@ func (d describer) ok(description string, schema *huma.Schema, example any) *hum
 func (d describer) responses(schema *huma.Schema, example any, problems ...int) map[string]*huma.Response {
 	out := map[string]*huma.Response{"200": d.ok("OK", schema, example)}
 	why := map[int]string{
-		400: "The body is not JSON or YAML; the detail says at which line and column",
+		400: "The body is not JSON or YAML, which the detail says at which line and column; or it cannot be read, or none is taken",
 		401: "TCP only: no valid token",
 		404: "There is no such resource",
+		408: "The body did not arrive in time",
 		409: "Others refer to the resource, or are changing it",
 		412: "If-Match or If-None-Match does not hold: somebody else was first",
 		413: "The body is larger than 10 MiB, or holds more documents than the store takes at once",

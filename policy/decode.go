@@ -181,9 +181,15 @@ func decodeText(text []byte, parse func([]byte) ([]parsed, Faults)) ([]Document,
 
 // listItems reads {kind: List, items: […], next: …} as lists are answered by the API.
 func listItems(o object, items any) (list, Faults) {
-	var l faultList
+	var l walker
 	var root pointer
-	for _, m := range o.members {
+	seen := make(map[string]bool, len(o.members))
+	for i, m := range o.members {
+		if seen[m.key] {
+			l.again(root, &o.members[i])
+			continue
+		}
+		seen[m.key] = true
 		switch {
 		case m.key == "items", m.key == "next", m.key == "kind" && m.value == "List":
 		case m.key == "kind":
@@ -264,6 +270,22 @@ func CheckJSON(kind Kind, text []byte) (Resource, Faults) {
 		faults[i] = d.place(faults[i])
 	}
 	return r, inOrder(faults)
+}
+
+// DecodePatch reads a JSON merge patch (RFC 7386) into maps, slices, texts, truth values, nil and numbers as json.Number. It takes the texts that CheckJSON
+// takes: one value of bounded depth without repeated keys, which encoding/json would drop.
+func DecodePatch(text []byte) (map[string]any, Faults) {
+	t, faults := oneJSON(text)
+	if faults != nil {
+		return nil, faults
+	}
+	o, ok := t.(object)
+	if !ok {
+		return nil, Faults{{Detail: "a merge patch is a JSON object with the fields to change, not " + describe(t)}}
+	}
+	var w walker
+	patch := w.anything(pointer{}, o)
+	return patch.(map[string]any), w.faults
 }
 
 func oneJSON(text []byte) (any, Faults) {

@@ -1,0 +1,152 @@
+package api_test
+
+import (
+	"bufio"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFault_F20_PatchIsReadAsStrictlyAsPut sends the same faults of form to both.
+func TestFault_F20_PatchIsReadAsStrictlyAsPut(t *testing.T) {
+	f := newFixture(t)
+	f.must(201, "PUT", "/v1/groups/there", `{"spec":{"members":[{"cidr":"10.9.0.0/16"}]}}`)
+	type problem struct {
+		Status int
+		Detail string
+		Errors []struct {
+			Pointer, Detail, Code string
+			Line                  int
+		}
+	}
+	for _, tt := range []struct {
+		name, body string
+		status     int
+	}{
+		{"key of the document", "{\"spec\":{\"members\":[{\"cidr\":\"10.0.0.0/8\"}]},\n\"spec\":{\"members\":[]}}", 422},
+		{"key of a map", `{"labels":{"a":"b","a":"c"},"spec":{"members":[]}}`, 422},
+		{"key in a list", "{\"spec\":{\"members\":[{\"cidr\":\"10.0.0.0/8\",\n\n\"cidr\":\"10.1.0.0/16\"}]}}", 422},
+		{"syntax", `{"spec":{"members":[}}`, 400},
+		{"two values", `{"spec":{"members":[]}}{}`, 400},
+		{"no value", ` `, 400},
+		{"no UTF-8", "{\"spec\":{\"members\":[]},\"labels\":{\"a\":\"\xff\"}}", 400},
+		{"nested deeply", `{"spec":` + strings.Repeat(`{"a":`, 100) + `1` + strings.Repeat(`}`, 101), 422},
+		{"nested very deeply", `{"spec":` + strings.Repeat(`[`, 100_000), 422},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var answers [2]problem
+			for i, method := range []string{"PUT", "PATCH"} {
+				w := f.call(method, "/v1/groups/there", tt.body, "Content-Type: application/json")
+				if err := json.Unmarshal(w.Body.Bytes(), &answers[i]); err != nil || w.Code != tt.status {
+					t.Fatalf("%s: status %d, want %d: %s (%v)", method, w.Code, tt.status, w.Body, err)
+				}
+			}
+			if got, want := fmt.Sprint(answers[1]), fmt.Sprint(answers[0]); got != want || len(answers[0].Errors) == 0 {
+				t.Errorf("PATCH: %s\nPUT:   %s", got, want)
+			}
+		})
+	}
+	// Control: what is not repeated is taken.
+	f.must(200, "PATCH", "/v1/groups/there", `{"labels":{"a":"b","c":"d"},"spec":{"members":[{"cidr":"10.0.0.0/8"},{"cidr":"10.0.0.0/9"}]}}`)
+	// The same in lists of documents.
+	for ct, body := range map[string]string{
+		"application/json": `{"items":[{"kind":"Group","name":"a","spec":{"members":[]}}],"items":[]}`,
+		"application/yaml": "items:\n- {kind: Group, name: a, spec: {members: []}}\nitems: []\n",
+	} {
+		if w := f.must(422, "POST", "/v1/apply", body, "Content-Type: "+ct); !strings.Contains(w.Body.String(), `"pointer":"/items","detail":"is given more than once"`) {
+			t.Errorf("%s: %s", ct, w.Body)
+		}
+	}
+	f.must(404, "GET", "/v1/groups/a", "")
+}
+
+// TestFault_F20_BrokenBodies sends bodies by hand whose framing is wrong: the client's fault is a 400 (or 415), never a 500.
+func TestFault_F20_BrokenBodies(t *testing.T) {
+	f := newFixture(t)
+	srv := httptest.NewServer(f.server)
+	defer srv.Close()
+	send := func(head, body string) *http.Response {
+		t.Helper()
+		c, err := net.Dial("tcp", srv.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := fmt.Fprintf(c, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n", head, body); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	var gzipped strings.Builder
+	z := gzip.NewWriter(&gzipped)
+	_, _ = io.WriteString(z, groupBody)
+	_ = z.Close()
+	plain := func(body string) string { return fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body) }
+	for _, tt := range []struct {
+		name, head, body, says string
+		status                 int
+	}{
+		{"chunk size that is no number", "PUT /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + groupBody, "cannot be read", 400},
+		{"chunk longer than its size", "PUT /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\n3\r\n" + groupBody + "\r\n0\r\n\r\n", "cannot be read", 400},
+		{"chunks without an end", "PUT /v1/groups/lbs", fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(groupBody), groupBody), "cannot be read", 400},
+		{"patch", "PATCH /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}", "cannot be read", 400},
+		{"apply", "POST /v1/apply", "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}", "cannot be read", 400},
+		{"less than Content-Length says", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(groupBody)+7, groupBody), "cannot be read", 400},
+		{"compressed", "PUT /v1/groups/lbs", "Content-Encoding: gzip\r\n" + plain(gzipped.String()), "without Content-Encoding", 415},
+		{"compressed documents", "POST /v1/apply", "Content-Type: application/yaml\r\nContent-Encoding: br\r\n" + plain("kind: x"), "without Content-Encoding", 415},
+		{"unknown content type", "PUT /v1/groups/lbs", "Content-Type: application/json5\r\n" + plain(groupBody), "application/json", 415},
+		{"content type that is none", "PUT /v1/groups/lbs", "Content-Type: ;;\r\n" + plain(groupBody), "application/json", 415},
+		{"deletion with a body", "DELETE /v1/groups/lbs", plain(`{"dryRun":true}`), "takes no body", 400},
+		{"control", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(groupBody), groupBody), `"lbs"`, 201},
+		{"control of a deletion", "DELETE /v1/groups/lbs?dryRun=true", "Content-Length: 0\r\n\r\n", `"deleted"`, 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			resp := send(tt.head, tt.body)
+			b, err := io.ReadAll(resp.Body)
+			if err != nil || resp.StatusCode != tt.status || !strings.Contains(string(b), tt.says) {
+				t.Errorf("status %d, want %d, with %q: %s (%v)", resp.StatusCode, tt.status, tt.says, b, err)
+			}
+			if tt.status >= 400 && resp.Header.Get("Content-Type") != "application/problem+json" {
+				t.Errorf("not a problem: %v", resp.Header)
+			}
+			if tt.status == 415 && strings.Contains(tt.says, "Encoding") && resp.Header.Get("Accept-Encoding") != "identity" {
+				t.Errorf("Accept-Encoding: %v", resp.Header) // RFC 9110 §12.5.3
+			}
+		})
+	}
+}
+
+// deadlines is a ResponseWriter that remembers the last deadline for reading.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	read time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+
+// A deadline for the body that goes on after the body has arrived would end, as net/http has it, the request: no wait could be longer than it.
+func TestWaitOutlivesTheBody(t *testing.T) {
+	f := newFixture(t)
+	f.engine.installed = 1
+	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	f.server.ServeHTTP(w, httptest.NewRequest("PUT", "/v1/groups/lbs?wait=installed&timeout=10ms", strings.NewReader(groupBody)))
+	if left := time.Until(w.read); w.Code != 504 || left < 60*time.Second {
+		t.Errorf("status %d, and %v are left for waiting: %s", w.Code, left, w.Body)
+	}
+}
