@@ -12,6 +12,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // TestFault_F20_PatchIsReadAsStrictlyAsPut sends the same faults of form to both.
@@ -65,6 +68,51 @@ func TestFault_F20_PatchIsReadAsStrictlyAsPut(t *testing.T) {
 		}
 	}
 	f.must(404, "GET", "/v1/groups/a", "")
+}
+
+// TestFault_F19_EmptyPolicies: what isolates nobody is refused however it is written. Documents from before that rule are served and can be deleted.
+func TestFault_F19_EmptyPolicies(t *testing.T) {
+	f := newFixture(t)
+	const web = `"appliesTo":[{"labels":{"app":"web"}}]`
+	const hint = "defaultDeny: {ingress: true}"
+	for _, body := range []string{`{"spec":{` + web + `,"ingress":[]}}`, `{"spec":{` + web + `}}`, `{"spec":{` + web + `,"defaultDeny":{"log":true}}}`} {
+		for _, query := range []string{"", "?dryRun=true"} {
+			if w := f.must(422, "PUT", "/v1/policies/web"+query, body); !strings.Contains(w.Body.String(), hint) || !strings.Contains(w.Body.String(), `"pointer":"/spec`) {
+				t.Errorf("PUT %s: %s", body, w.Body)
+			}
+		}
+	}
+	if w := f.must(422, "POST", "/v1/apply", "kind: Policy\nname: web\nspec:\n  appliesTo: [{labels: {app: web}}]\n  ingress: []\n"); !strings.Contains(w.Body.String(), `"pointer":"/spec/ingress"`) {
+		t.Errorf("apply: %s", w.Body)
+	}
+	f.must(201, "PUT", "/v1/policies/web", `{"spec":{`+web+`,"ingress":[{"name":"a","action":"allow"}]}}`)
+	for patch, pointer := range map[string]string{
+		`{"spec":{"ingress":[]}}`: "/spec/ingress", `{"spec":{"ingress":null}}`: "/spec", `{"spec":{"ingress":null,"defaultDeny":{"log":true}}}`: "/spec/defaultDeny",
+	} {
+		if w := f.must(422, "PATCH", "/v1/policies/web", patch); !strings.Contains(w.Body.String(), `"pointer":"`+pointer+`"`) || !strings.Contains(w.Body.String(), hint) {
+			t.Errorf("PATCH %s: %s", patch, w.Body)
+		}
+	}
+	f.must(200, "PATCH", "/v1/policies/web", `{"spec":{"ingress":[],"defaultDeny":{"ingress":true}}}`) // what the hint says
+
+	old := &policy.Policy{Meta: policy.Meta{Name: "old"}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{{Labels: map[string]string{"app": "web"}}}}}
+	if len(old.Validate()) == 0 {
+		t.Fatal("the control is valid")
+	}
+	if _, err := f.store.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
+		t.Fatal(err)
+	}
+	f.must(200, "GET", "/v1/policies/old", "")
+	if w := f.must(200, "GET", "/v1/policies", ""); !strings.Contains(w.Body.String(), `"name":"old"`) {
+		t.Errorf("the list lacks it: %s", w.Body)
+	}
+	f.must(201, "PUT", "/v1/groups/other", `{"spec":{"members":[{"cidr":"10.0.0.0/8"}]}}`) // asks everybody who refers to it
+	f.must(422, "PATCH", "/v1/policies/old", `{"labels":{"a":"b"}}`)
+	f.must(200, "PATCH", "/v1/policies/old", `{"spec":{"defaultDeny":{"ingress":true}}}`)
+	if _, err := f.store.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "older", Resource: old}}); err != nil {
+		t.Fatal(err)
+	}
+	f.must(204, "DELETE", "/v1/policies/older", "")
 }
 
 // TestFault_F20_BrokenBodies sends bodies by hand whose framing is wrong: the client's fault is a 400 (or 415), never a 500.

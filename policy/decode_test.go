@@ -274,7 +274,7 @@ spec:
 			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a"`,
 			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80"`,
 			"1:15 /spec/defaultDeny: must be a map, not true"}},
-		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, {vlan: .inf}, {vlan: 1_0}]", []string{
+		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, {vlan: .inf}, {vlan: 1_0}]\n  defaultDeny: {ingress: true}", []string{
 			"1:4 /spec/appliesTo/0/vlan: must be a whole number in decimal digits, not 1.5",
 			"1:4 /spec/appliesTo/1/vlan: must be a whole number in decimal digits, not 0x10",
 			"1:4 /spec/appliesTo/2/vlan: must be a whole number in decimal digits, not 010",

@@ -109,6 +109,9 @@ func drawPolicy(t *rapid.T, name string) *policy.Policy {
 			p.Spec.DefaultDeny.Ingress = new(rapid.Bool().Draw(t, "ingress"))
 		}
 	}
+	if !p.Isolates(policy.Ingress) && !p.Isolates(policy.Egress) && (len(p.Spec.Ingress)+len(p.Spec.Egress) == 0 || p.LogsDefaultDeny()) {
+		p.Spec.DefaultDeny = &policy.DefaultDeny{Egress: new(true)} // or it would be refused
+	}
 	return p
 }
 

@@ -32,7 +32,38 @@ func (p *Policy) Validate() Faults {
 	}
 	c.rules(spec.field("ingress"), Ingress, s.Ingress)
 	c.rules(spec.field("egress"), Egress, s.Egress)
+	c.isolation(&spec, p)
 	return c.faults
+}
+
+// isolation refuses what looks as if it isolated endpoints, or recorded what that drops, and does nothing of the sort.
+func (c *checker) isolation(spec *pointer, p *Policy) {
+	dd := p.Spec.DefaultDeny
+	if dd == nil {
+		dd = new(DefaultDeny)
+	}
+	n := len(c.faults)
+	for _, side := range [...]struct {
+		direction Direction
+		asked     *bool
+	}{{Ingress, dd.Ingress}, {Egress, dd.Egress}} {
+		if rules := p.Rules(side.direction); rules != nil && len(rules) == 0 && side.asked == nil {
+			c.addf(spec.field(string(side.direction)), nil, "an empty list isolates nobody: to deny all %[1]s write defaultDeny: {%[1]s: true}, else leave it out", side.direction)
+		}
+	}
+	if n < len(c.faults) || p.Isolates(Ingress) || p.Isolates(Egress) {
+		return
+	}
+	at, rules := *spec, len(p.Spec.Ingress)+len(p.Spec.Egress)
+	if p.Spec.DefaultDeny != nil {
+		at = spec.field("defaultDeny")
+	}
+	switch {
+	case rules == 0:
+		c.addf(at, nil, "there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write defaultDeny: {ingress: true}")
+	case dd.Log:
+		c.addf(at.field("log"), true, "nothing is denied by default, so there would be nothing to record: leave it out, or write {ingress: true} beside it")
+	}
 }
 
 func (c *checker) rules(at pointer, d Direction, rules []Rule) {

@@ -74,10 +74,11 @@ func runSpecs(t *testing.T, kind policy.Kind, tests []specTest) {
 
 func TestPolicyFaults(t *testing.T) {
 	const to = "appliesTo: [{labels: {app: web}}]\n"
+	const deny = "\ndefaultDeny: {ingress: true}\n"
 	rule := func(fields string) string { return to + "ingress: [{name: r, action: allow, " + fields + "}]" }
 	egress := func(fields string) string { return to + "egress: [{name: r, action: allow, " + fields + "}]" }
 	runSpecs(t, policy.KindPolicy, []specTest{
-		{"OK smallest", to, nil},
+		{"OK smallest", to + deny, nil},
 		{"OK all of it", to + `
 tier: security
 priority: 0
@@ -90,33 +91,33 @@ egress:
 defaultDeny: {ingress: true, egress: false, log: true}
 notBefore: null
 expiresAt: null`, nil},
-		{"OK highest priority", to + "priority: 65535", nil},
+		{"OK highest priority", to + "priority: 65535" + deny, nil},
 
-		{"bad tier", to + "tier: top", []string{`/spec/tier: unknown value "top": must be emergency, security, application or baseline`}},
-		{"bad priority", to + "priority: 65536", []string{"/spec/priority: priority 65536 is outside the range 0-65535"}},
-		{"bad negative priority", to + "priority: -1", []string{"/spec/priority: priority -1 is outside"}},
-		{"bad mode audit", to + "mode: audit", []string{"/spec/mode: comes later: this version does not support mode audit yet"}},
-		{"bad mode", to + "mode: monitor", []string{`/spec/mode: unknown value "monitor": must be enforce`}},
-		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00",
+		{"bad tier", to + "tier: top" + deny, []string{`/spec/tier: unknown value "top": must be emergency, security, application or baseline`}},
+		{"bad priority", to + "priority: 65536" + deny, []string{"/spec/priority: priority 65536 is outside the range 0-65535"}},
+		{"bad negative priority", to + "priority: -1" + deny, []string{"/spec/priority: priority -1 is outside"}},
+		{"bad mode audit", to + "mode: audit" + deny, []string{"/spec/mode: comes later: this version does not support mode audit yet"}},
+		{"bad mode", to + "mode: monitor" + deny, []string{`/spec/mode: unknown value "monitor": must be enforce`}},
+		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00" + deny,
 			[]string{"/spec/notBefore: comes later: this version does not support schedules", "/spec/expiresAt: comes later"}},
 
-		{"bad appliesTo missing", "priority: 1", []string{"/spec/appliesTo: is required and must not be empty"}},
-		{"bad appliesTo empty", "appliesTo: []", []string{"/spec/appliesTo: is required and must not be empty"}},
-		{"bad appliesTo cidr", "appliesTo: [{cidr: 10.0.0.0/8}]", []string{"/spec/appliesTo/0/cidr: a policy applies to endpoints, not to addresses"}},
-		{"bad appliesTo entity", "appliesTo: [{port: a}, {entity: any}]", []string{"/spec/appliesTo/1/entity: a policy applies to endpoints, not to entities"}},
-		{"bad appliesTo fqdn", "appliesTo: [{fqdn: a.example}]", []string{"/spec/appliesTo/0/fqdn: comes later"}},
-		{"bad selector of nothing", "appliesTo: [{}]", []string{"/spec/appliesTo/0: selects by nothing: give one of port, labels, vm"}},
-		{"bad selector of two things", "appliesTo: [{port: a, vm: b}]", []string{"/spec/appliesTo/0: must select by exactly one thing, not 2"}},
-		{"bad empty labels", "appliesTo: [{labels: {}}]", []string{"/spec/appliesTo/0/labels: empty labels select nobody"}},
-		{"bad label key", "appliesTo: [{labels: {a/b c: x}}]", []string{"/spec/appliesTo/0/labels/a~1b c: a label key must not contain spaces"}},
-		{"bad label value", "appliesTo: [{labels: {a: \"x\\ny\"}}]", []string{"/spec/appliesTo/0/labels/a: a label value must be printable"}},
-		{"bad vlan", "appliesTo: [{vlan: 0}, {vlan: 4095}]", []string{"/spec/appliesTo/0/vlan: VLAN 0 is outside the range 1-4094", "/spec/appliesTo/1/vlan: VLAN 4095"}},
-		{"bad mac", "appliesTo: [{mac: 52-54-00-12-34-56}, {mac: \"01:00:5e:00:00:01\"}, {mac: \"00:00:00:00:00:00\"}]",
+		{"bad appliesTo missing", "priority: 1" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},
+		{"bad appliesTo empty", "appliesTo: []" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},
+		{"bad appliesTo cidr", "appliesTo: [{cidr: 10.0.0.0/8}]" + deny, []string{"/spec/appliesTo/0/cidr: a policy applies to endpoints, not to addresses"}},
+		{"bad appliesTo entity", "appliesTo: [{port: a}, {entity: any}]" + deny, []string{"/spec/appliesTo/1/entity: a policy applies to endpoints, not to entities"}},
+		{"bad appliesTo fqdn", "appliesTo: [{fqdn: a.example}]" + deny, []string{"/spec/appliesTo/0/fqdn: comes later"}},
+		{"bad selector of nothing", "appliesTo: [{}]" + deny, []string{"/spec/appliesTo/0: selects by nothing: give one of port, labels, vm"}},
+		{"bad selector of two things", "appliesTo: [{port: a, vm: b}]" + deny, []string{"/spec/appliesTo/0: must select by exactly one thing, not 2"}},
+		{"bad empty labels", "appliesTo: [{labels: {}}]" + deny, []string{"/spec/appliesTo/0/labels: empty labels select nobody"}},
+		{"bad label key", "appliesTo: [{labels: {a/b c: x}}]" + deny, []string{"/spec/appliesTo/0/labels/a~1b c: a label key must not contain spaces"}},
+		{"bad label value", "appliesTo: [{labels: {a: \"x\\ny\"}}]" + deny, []string{"/spec/appliesTo/0/labels/a: a label value must be printable"}},
+		{"bad vlan", "appliesTo: [{vlan: 0}, {vlan: 4095}]" + deny, []string{"/spec/appliesTo/0/vlan: VLAN 0 is outside the range 1-4094", "/spec/appliesTo/1/vlan: VLAN 4095"}},
+		{"bad mac", "appliesTo: [{mac: 52-54-00-12-34-56}, {mac: \"01:00:5e:00:00:01\"}, {mac: \"00:00:00:00:00:00\"}]" + deny,
 			[]string{"/spec/appliesTo/0/mac: must be a MAC", "/spec/appliesTo/1/mac: is a multicast", "/spec/appliesTo/2/mac: is all zeros"}},
-		{"bad group name", "appliesTo: [{group: Web_Servers}]", []string{"/spec/appliesTo/0/group: must be a DNS label"}},
-		{"bad long word", "appliesTo: [{vm: " + strings.Repeat("v", 254) + "}]", []string{"/spec/appliesTo/0/vm: is longer than 253 bytes"}},
-		{"bad control character", "appliesTo: [{bridge: \"a\\tb\"}]", []string{"/spec/appliesTo/0/bridge: must be printable text"}},
-		{"bad spaces around", "appliesTo: [{vm: \" a\"}]", []string{"/spec/appliesTo/0/vm: must not begin or end with a space"}},
+		{"bad group name", "appliesTo: [{group: Web_Servers}]" + deny, []string{"/spec/appliesTo/0/group: must be a DNS label"}},
+		{"bad long word", "appliesTo: [{vm: " + strings.Repeat("v", 254) + "}]" + deny, []string{"/spec/appliesTo/0/vm: is longer than 253 bytes"}},
+		{"bad control character", "appliesTo: [{bridge: \"a\\tb\"}]" + deny, []string{"/spec/appliesTo/0/bridge: must be printable text"}},
+		{"bad spaces around", "appliesTo: [{vm: \" a\"}]" + deny, []string{"/spec/appliesTo/0/vm: must not begin or end with a space"}},
 
 		{"bad rule without name and action", to + "ingress: [{}]", []string{"/spec/ingress/0/name: is required", "/spec/ingress/0/action: is required: allow or deny"}},
 		{"bad rule name", to + "ingress: [{name: A b, action: allow}]", []string{"/spec/ingress/0/name: must be a DNS label: 1-63"}},
@@ -299,6 +300,41 @@ spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], s
 	}
 }
 
+// TestFault_F19_NothingThatOnlyLooksLikeIsolation refuses policies that look as if they denied something and deny nothing.
+func TestFault_F19_NothingThatOnlyLooksLikeIsolation(t *testing.T) {
+	const to = "appliesTo: [{labels: {app: web}}]\n"
+	const nothing = ": there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write defaultDeny: {ingress: true}"
+	const inbound = "/spec/ingress: an empty list isolates nobody: to deny all ingress write defaultDeny: {ingress: true}, else leave it out"
+	const outbound = "/spec/egress: an empty list isolates nobody: to deny all egress write defaultDeny: {egress: true}"
+	runSpecs(t, policy.KindPolicy, []specTest{
+		{"bad no rules", to, []string{"/spec" + nothing}},
+		{"bad empty ingress", to + "ingress: []", []string{inbound}},
+		{"bad empty egress", to + "egress: []", []string{outbound}},
+		{"bad both empty", to + "ingress: []\negress: []", []string{inbound, outbound}},
+		{"bad empty beside a rule", to + "ingress: []\negress: [{name: a, action: allow}]", []string{inbound}},
+		{"bad empty beside the other default", to + "ingress: []\ndefaultDeny: {egress: true, log: true}", []string{inbound}},
+		{"bad defaultDeny of nothing", to + "defaultDeny: {}", []string{"/spec/defaultDeny" + nothing}},
+		{"bad defaultDeny that only logs", to + "defaultDeny: {log: true}", []string{"/spec/defaultDeny" + nothing}},
+		{"bad defaultDeny that denies nothing", to + "defaultDeny: {ingress: false, egress: false}", []string{"/spec/defaultDeny" + nothing}},
+		{"bad record of what is not denied", to + "ingress: [{name: a, action: deny}]\ndefaultDeny: {ingress: false, log: true}",
+			[]string{"/spec/defaultDeny/log: nothing is denied by default, so there would be nothing to record"}},
+		{"bad empty peers", to + "ingress: [{name: a, action: allow, from: []}]\negress: [{name: a, action: allow, to: [], services: []}]",
+			[]string{"/spec/ingress/0/from: an empty list selects nobody", "/spec/egress/0/to: an empty list selects nobody", "/spec/egress/0/services: an empty list matches nothing"}},
+
+		{"OK deny all ingress", to + "defaultDeny: {ingress: true}", nil},
+		{"OK deny all egress and record it", to + "defaultDeny: {egress: true, log: true}", nil},
+		{"OK as the hint says", to + "ingress: []\negress: []\ndefaultDeny: {ingress: true, egress: false}", nil},
+		{"OK exceptions only", to + "ingress: [{name: a, action: deny}]\ndefaultDeny: {ingress: false}", nil},
+		{"OK record of what is denied", to + "ingress: [{name: a, action: deny}]\ndefaultDeny: {log: true}", nil},
+	})
+	runSpecs(t, policy.KindGroup, []specTest{{"OK nobody", "members: []", nil}})
+	runSpecs(t, policy.KindMirror, []specTest{
+		{"bad empty", "sources: []\ntargets: []", []string{"/spec/sources: is required and must not be empty", "/spec/targets: is required: one target"}},
+		{"bad missing", "enabled: true", []string{"/spec/sources: is required and must not be empty", "/spec/targets: is required: one target"}},
+		{"OK excludes nobody", "sources: [{port: a}]\nexclude: []\ntargets: [{port: {name: b}}]", nil},
+	})
+}
+
 func TestValidateRefs(t *testing.T) {
 	groups := map[string]*policy.Group{
 		"web":  {Meta: policy.Meta{Name: "web"}, Spec: policy.GroupSpec{Members: []policy.Selector{{Labels: map[string]string{"app": "web"}}}}},
@@ -316,7 +352,7 @@ func TestValidateRefs(t *testing.T) {
 		{"OK known", "{kind: Policy, name: p, spec: {appliesTo: [{group: web}, {bridge: br0}], ingress: [{name: r, action: allow, from: [{group: nets}]}]}}", nil},
 		{"bad unknown group", "{kind: Policy, name: p, spec: {appliesTo: [{group: wbe}], ingress: [{name: r, action: allow, from: [{port: a}, {group: x}]}], egress: [{name: r, action: allow, to: [{group: y}]}]}}",
 			[]string{`/spec/appliesTo/0/group: there is no group "wbe"`, `/spec/ingress/0/from/1/group: there is no group "x"`, `/spec/egress/0/to/0/group: there is no group "y"`}},
-		{"bad subjects with addresses", "{kind: Policy, name: p, spec: {appliesTo: [{group: nets}]}}",
+		{"bad subjects with addresses", "{kind: Policy, name: p, spec: {appliesTo: [{group: nets}], defaultDeny: {ingress: true}}}",
 			[]string{`/spec/appliesTo/0/group: group "nets" has the address range 10.0.0.0/8, but only endpoints can be selected here`}},
 		{"bad mirror", "{kind: Mirror, name: m, spec: {sources: [{group: nets}, {bridge: br9}], exclude: [{group: z}], targets: [{port: {name: t}}]}}",
 			[]string{`/spec/sources/0/group: group "nets" has`, `/spec/sources/1/bridge: bridge "br9" is not managed on any host`, `/spec/exclude/0/group: there is no group "z"`}},

@@ -33,6 +33,9 @@ func drawChange(t *rapid.T) (yaml string, kind policy.Kind, name string) {
 				}
 			}
 		}
+		if !strings.Contains(b.String(), "- {name") {
+			b.WriteString("  defaultDeny: {ingress: true}\n")
+		}
 		return b.String(), policy.KindPolicy, name
 	case 5:
 		return "", policy.KindPolicy, fmt.Sprintf("p%d", index.Draw(t, "gone"))

@@ -169,3 +169,29 @@ func TestStatus(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// What an earlier version accepted and this one refuses must still load, or a policy would be gone from the wall, and must be deletable.
+func TestFault_F19_RefusedNowLoadsStill(t *testing.T) {
+	dir := t.TempDir()
+	old := &policy.Policy{Meta: policy.Meta{Name: "old"}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{{Port: "vm1"}}}}
+	if len(old.Validate()) == 0 {
+		t.Fatal("the control is valid")
+	}
+	s, err := store.Open(t.Context(), store.Options{DataDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, store.Options{DataDir: dir})
+	if all, _, err := s.List(t.Context(), policy.KindPolicy, "", 0); err != nil || len(all) != 1 || all[0].GetMeta().Name != "old" {
+		t.Errorf("%v: %v", all, err)
+	}
+	if _, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old"}}); err != nil {
+		t.Errorf("it cannot be deleted: %v", err)
+	}
+}
