@@ -21,12 +21,14 @@ type line struct {
 }
 
 func main() {
-	only := flag.String("run", "", "only benchmarks whose name contains this: bundle, put, restart, revoke, events, footprint")
+	only := flag.String("rows", "", "only benchmarks whose name contains this: throughput, bundle, put, restart, revoke, events, footprint")
+	rounds := flag.Int("rounds", minRounds, "pairs of rounds of the throughput benchmark")
 	flag.Parse()
 	benchmarks := []struct {
 		name string
 		run  func() ([]line, error)
 	}{
+		{"throughput", func() ([]line, error) { return benchThroughput(*rounds) }},
 		{"bundle", benchBundle}, {"put", benchPut}, {"restart", benchRestart}, {"revoke", benchRevoke}, {"events", benchEvents}, {"footprint", benchFootprint},
 	}
 	missed := 0

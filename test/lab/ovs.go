@@ -106,6 +106,9 @@ func (l *Lab) StartVswitchd() (err error) {
 	return err
 }
 
+// VswitchdPid is the process id of the switch.
+func (l *Lab) VswitchdPid() int { return l.vswitchd.Process.Pid }
+
 // KillVswitchd ends the switch without warning; its bridges' sockets vanish when it is started again.
 func (l *Lab) KillVswitchd() { Kill(l.vswitchd) }
 

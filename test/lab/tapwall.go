@@ -48,6 +48,11 @@ func (l *Lab) StartTapwall(flags ...string) (*Tapwall, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l.StartTapwallFrom(bin, flags...)
+}
+
+// StartTapwallFrom is StartTapwall with another binary, such as that of an earlier version.
+func (l *Lab) StartTapwallFrom(bin string, flags ...string) (*Tapwall, error) {
 	t := &Tapwall{lab: l, Bin: bin, args: append([]string{bin, "serve", "--ovsdb", l.DB(), "--data-dir", filepath.Join(l.Dir, "data"),
 		"--listen", "unix:" + l.Socket(), "--log-level", "debug"}, flags...)}
 	return t, t.Start()
