@@ -21,9 +21,10 @@ type PortInfo struct {
 	Tag       *int // access VLAN
 	Trunk     bool // carries tagged frames: Tag is not an access tag
 	Native    int  // VLAN of the untagged frames of a trunk
-	// ExternalIDs are the Port's and the Interface's, the Interface's winning.
+	// ExternalIDs are the Port's and those of its Interfaces, which win, the first before the others.
 	ExternalIDs map[string]string
-	Bond        bool // more than one Interface
+	// Members are the OpenFlow ports of a bond's other Interfaces.
+	Members []int64
 }
 
 // Label keys that come from the topology itself and win over external_ids of the same name.
@@ -213,8 +214,14 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
 		Labels:    make(map[string]string, len(p.ExternalIDs)+3),
 		LabelFrom: make(map[string]string, len(p.ExternalIDs)+3),
 	}
-	if p.OFPort > 0 && p.OFPort <= 0xffffffff {
-		w.OFPort = uint32(p.OFPort)
+	for _, n := range append([]int64{p.OFPort}, p.Members...) {
+		switch {
+		case n <= 0 || n > 0xffffffff:
+		case w.OFPort == 0:
+			w.OFPort = uint32(n)
+		default:
+			w.Members = append(w.Members, uint32(n))
+		}
 	}
 	label := func(k, v, from string) { w.Labels[k], w.LabelFrom[k] = v, from }
 	for k, v := range p.ExternalIDs {

@@ -94,6 +94,13 @@ func TestResolveWorkloads(t *testing.T) {
 			}},
 		},
 		{
+			name: "OK a bond, whose first interface has no number",
+			ports: []policy.PortInfo{port("br0", "bond", ids("iface-id", "b"), func(p *policy.PortInfo) {
+				p.OFPort, p.Members = -1, []int64{4, 0, 3}
+			})},
+			want: []*policy.Workload{{Key: "b", Bridge: "br0", Port: "bond", OFPort: 4, Members: []uint32{3}}},
+		},
+		{
 			name:      "OK what an Endpoint resource adds wins",
 			ports:     []policy.PortInfo{port("br0", "tap1", ids("attached-mac", "52:54:00:00:00:01", "app", "db"))},
 			endpoints: []*policy.Endpoint{endpoint("vm1", policy.Selector{Port: "tap1"}, withMAC("52:54:00:00:00:0A"), withLabels("app", "web"), withAddresses("2001:db8::5", "10.0.0.5"))},

@@ -215,10 +215,16 @@ func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
 			native, trunk := access(p)
 			ids := map[string]string{}
 			maps.Copy(ids, p.ExternalIDs)
-			maps.Copy(ids, i.ExternalIDs)
+			var members []int64
+			for _, m := range slices.Backward(p.Interfaces) { // the first one's win
+				maps.Copy(ids, m.ExternalIDs)
+			}
+			for _, m := range p.Interfaces[1:] {
+				members = append(members, m.OFPort)
+			}
 			ports = append(ports, policy.PortInfo{
 				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
-				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Bond: len(p.Interfaces) > 1,
+				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Members: members,
 			})
 		}
 	}

@@ -217,7 +217,9 @@ func (f *Firewall) renew(e *endpoint, side int) {
 func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	var out []flow.Flow
 	cookie := pipeline.NewCookie(pipeline.CookieEndpoint, e.id)
-	out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: e.w.OFPort, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
+	for _, ofport := range append([]uint32{e.w.OFPort}, e.w.Members...) {
+		out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: ofport, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
+	}
 	if mac, ok := parseMAC(e.w.MAC); ok && f.places[placeOf(e.w)][0] == key {
 		out = append(out, destination(f.opt.BridgeIndex, cookie, e.id, mac, e.w.VLAN))
 	}
