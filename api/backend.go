@@ -68,7 +68,7 @@ type Engine interface {
 	Flows(ctx context.Context, q FlowQuery) ([]FlowEntry, error)
 	// System is the health of the whole process.
 	System() SystemStatus
-	// Ready reports whether every managed bridge is in sync at least once; the error says what is missing.
+	// Ready reports whether every managed bridge is in force now as desired; the error says what is missing.
 	Ready() error
 }
 

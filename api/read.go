@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -95,7 +96,8 @@ func (s *Server) registerRead() {
 		return &healthOutput{Body: Health{Status: "ok"}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "readyz", Method: http.MethodGet, Path: "/readyz", Tags: []string{"status"},
-		Summary: "Every managed bridge has been in sync at least once", Description: "503 until then, and while the store cannot be used. Needs no token; /v1/status has the reasons.",
+		Summary: "Everything desired is in force on every managed bridge", Description: "503 while it is not: a switch does not answer, flows are missing or refused, the fail mode is wrong, a bridge does not exist; and while the store cannot be read. " +
+			"What does not weaken the wall that stands, such as a full disk or a lost connection to the Open vSwitch database, is in /v1/status only. Needs no token; /v1/status has the reasons.",
 		Responses: d.responses(schemaFor[Health](d), nil, 503)}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		if err := s.ready(ctx); err != nil {
 			if anonymous(ctx) {
@@ -112,6 +114,8 @@ func (s *Server) ready(ctx context.Context) error {
 	if err := s.o.Engine.Ready(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // whoever asks has a deadline of their own
+	defer cancel()
 	_, _, err := s.o.Store.List(ctx, policy.KindGroup, "", 1)
 	return err
 }

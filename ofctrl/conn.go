@@ -24,9 +24,9 @@ type ConnOptions struct {
 	ControllerID uint16
 	// Timeout bounds dialling with handshake, and each write; 0 = 10 s.
 	Timeout time.Duration
-	// ProbeInterval is the silence after which an echo request is sent, and how long that may take; 0 = 5 s, negative = no
-	// probes.
-	ProbeInterval time.Duration
+	// ProbeInterval is the silence after which an echo request is sent, 0 = 5 s, negative = no probes; ProbeTimeout is how long
+	// that may take, 0 = ProbeInterval.
+	ProbeInterval, ProbeTimeout time.Duration
 	// Handlers are called for what comes unasked, in order, on the reader. They must not block or wait for this Conn.
 	Handlers Handlers
 }
@@ -62,6 +62,7 @@ type Conn struct {
 	wg    sync.WaitGroup
 
 	received     atomic.Int64 // when something last arrived, in ns since start
+	probed       atomic.Int64 // when the last echo request was sent, likewise; 0 = never
 	start        time.Time
 	decodeErrors atomic.Uint64
 	lateErrors   atomic.Uint64
@@ -89,6 +90,9 @@ func NewConn(ctx context.Context, nc net.Conn, opts ConnOptions) (*Conn, error) 
 	}
 	if opts.ProbeInterval == 0 {
 		opts.ProbeInterval = 5 * time.Second
+	}
+	if opts.ProbeTimeout <= 0 {
+		opts.ProbeTimeout = opts.ProbeInterval
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -199,7 +203,7 @@ func (c *Conn) fail(err error) {
 // probe sends an echo request into silence and ends the connection if it stays silent. Anything received counts as life:
 // a busy switch may hold an answer back behind a long bundle, but then it sends that bundle's replies.
 func (c *Conn) probe() {
-	interval := c.opts.ProbeInterval
+	interval, timeout := c.opts.ProbeInterval, c.opts.ProbeTimeout
 	t := time.NewTimer(interval)
 	defer t.Stop()
 	for {
@@ -212,14 +216,15 @@ func (c *Conn) probe() {
 			t.Reset(rest)
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), interval)
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		c.probed.Store(int64(time.Since(c.start)))
 		payload := []byte("tapwall")
 		m, err := c.request(ctx, "echo request", func(dst []byte, xid uint32) ([]byte, error) {
 			return ofp.AppendEchoRequest(dst, xid, payload)
 		})
 		cancel()
 		switch reply, ok := m.(*ofp.EchoReply); {
-		case err != nil && c.silence() < interval:
+		case err != nil && c.silence() < timeout:
 			// Not answered yet, but alive.
 		case err != nil:
 			c.fail(fmt.Errorf("silent for %v: %w", c.silence().Round(time.Millisecond), ErrProbe))
@@ -230,6 +235,14 @@ func (c *Conn) probe() {
 		}
 		t.Reset(interval)
 	}
+}
+
+// Silent returns for how long nothing has arrived, if an echo request has been sent since then; else 0.
+func (c *Conn) Silent() time.Duration {
+	if c.probed.Load() <= c.received.Load() {
+		return 0
+	}
+	return c.silence()
 }
 
 func (c *Conn) silence() time.Duration {

@@ -49,9 +49,11 @@ type Options struct {
 	BackoffMin, BackoffMax time.Duration
 	// Timeout bounds the wait for the answer to one request, and for connection and handshake; 0 = 10 s.
 	Timeout time.Duration
-	// ProbeInterval is how long the connection may be silent before an echo request is sent, which then has the same time
-	// again to be answered; 0 = 5 s, negative = no probes.
+	// ProbeInterval is how long the connection may be silent before an echo request is sent; 0 = 5 s, negative = no probes.
 	ProbeInterval time.Duration
+	// ProbeTimeout is how long an echo request may stay unanswered, and the connection silent, before the connection is given up;
+	// 0 = ProbeInterval. What it is meanwhile is told by [State.Silent].
+	ProbeTimeout time.Duration
 	// AuditInterval is how often the flow tables are read back if the switch refuses to report changes (no flow monitor);
 	// 0 = 30 s.
 	AuditInterval time.Duration
@@ -91,6 +93,9 @@ func (o *Options) validate() error {
 			*d.v = d.def
 		}
 	}
+	if o.ProbeTimeout == 0 {
+		o.ProbeTimeout = o.ProbeInterval
+	}
 	o.BackoffMax = max(o.BackoffMax, o.BackoffMin)
 	if len(errs) > 0 {
 		return fmt.Errorf("switch options: %w", errors.Join(errs...))
@@ -124,6 +129,9 @@ type State struct {
 	Epoch     uint64    // number of connections made so far; 0 = never connected
 	Since     time.Time // of the last change of Connected
 	Err       string    // why not connected, or what is wrong; "" = nothing
+	// Silent is for how long nothing has come from a switch that owes the answer to an echo request; 0 = it owes none. It may be
+	// stuck, or busy with a large bundle.
+	Silent time.Duration
 	// DatapathID, Tables and Monitored describe the current or last connection. Monitored says that the switch reports
 	// changes made by others; without, they are noticed at the next audit.
 	DatapathID uint64

@@ -111,7 +111,7 @@ func (s *Switch) Run(ctx context.Context) error {
 func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 	conn, err := Dial(ctx, ConnOptions{
 		Endpoint: s.opts.Endpoint, TLS: s.opts.TLS, Logger: s.log, ControllerID: s.opts.ControllerID,
-		Timeout: s.opts.Timeout, ProbeInterval: s.opts.ProbeInterval,
+		Timeout: s.opts.Timeout, ProbeInterval: s.opts.ProbeInterval, ProbeTimeout: s.opts.ProbeTimeout,
 		Handlers: Handlers{
 			PacketIn: s.packetIn, PortStatus: s.opts.OnPortStatus, FlowRemoved: s.opts.OnFlowRemoved,
 			FlowUpdates: s.flowUpdates, MonitorPaused: s.monitorPaused,
@@ -196,6 +196,7 @@ func (s *Switch) State() State {
 	st.Stats = s.counters
 	st.Stats.PacketIns = s.packetIns.Load()
 	if s.conn != nil {
+		st.Silent = s.conn.Silent()
 		st.Stats.DecodeErrors += s.conn.DecodeErrors()
 		st.Stats.LateErrors += s.conn.LateErrors()
 	}

@@ -121,7 +121,7 @@ func (c *Client) Status(ctx context.Context) (*System, error) {
 	return &s, c.call(ctx, request{method: "GET", path: "/v1/status"}, &s)
 }
 
-// Ready returns nil when every managed bridge has been in sync at least once.
+// Ready returns nil while everything desired is in force on every managed bridge.
 func (c *Client) Ready(ctx context.Context) error {
 	return c.call(ctx, request{method: "GET", path: "/readyz"}, nil)
 }

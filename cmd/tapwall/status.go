@@ -46,7 +46,7 @@ func newStatus(g *global) *cobra.Command {
 		},
 	}
 	o.flag(c, "table", "table, json or yaml")
-	c.Flags().BoolVar(&ready, "ready", false, "print nothing; succeed once every managed bridge has been in sync")
+	c.Flags().BoolVar(&ready, "ready", false, "print nothing; succeed if everything desired is in force on every managed bridge")
 	return c
 }
 
@@ -63,9 +63,13 @@ func printStatus(w io.Writer, s *client.System) error {
 	if !s.Store.Connected {
 		store += ", NOT connected"
 	}
-	fmt.Fprintf(w, "store:   %s, revision %d\n", store, s.Store.Revision)
+	fmt.Fprintf(w, "store:   %s\n", store) // its revision also grows with what no switch ever sees
 	for _, h := range s.Hosts {
-		fmt.Fprintf(w, "host:    %s, OVSDB %s, desired revision %d, installed %d\n", dash(h.Host), h.OVSDB, h.Desired, h.Installed)
+		force := fmt.Sprintf("revision %d in force", h.Installed)
+		if h.Installed != h.Desired {
+			force = fmt.Sprintf("revision %d NOT in force, %d is", h.Desired, h.Installed)
+		}
+		fmt.Fprintf(w, "host:    %s, OVSDB %s, %s\n", dash(h.Host), h.OVSDB, force)
 		for _, b := range h.Bridges {
 			pickup := ""
 			if b.Pickup {

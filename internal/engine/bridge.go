@@ -101,6 +101,8 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},
 		OnPacketIn: e.packetIn(b),
 		BackoffMax: 250 * time.Millisecond, // a restarted switch has to be protected again at once
+		// A switch that is stuck is told of soon. One that is busy is not hung up on: what it was asked for would be asked again.
+		ProbeInterval: silentLimit / 2, ProbeTimeout: 10*time.Second - silentLimit/2,
 	})
 	if err != nil {
 		return nil, err
@@ -288,7 +290,11 @@ func (b *bridge) handOver(ctx context.Context, revision int64, now time.Time) (o
 	for {
 		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
 		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && refused < maxAside {
-			if flows, ok := b.pending.Owners[r.Owner]; ok {
+			flows, ok := b.pending.Owners[r.Owner]
+			if !ok { // what had been taken before and went
+				flows = b.sw.Desired(r.Owner)
+			}
+			if ok || len(flows) > 0 {
 				if refused++; refused == 1 {
 					b.retry.fail(now)
 				}

@@ -79,8 +79,7 @@ type Engine struct {
 	wake chan struct{} // something below changed: a topology, a connection
 
 	// Owned by the loop.
-	loaded           bool  // the first batch of the store has come
-	revision         int64 // of the store, as far as it was taken
+	loaded           bool // the first batch of the store has come
 	topo             *vswitch.Topology
 	workloads        []*policy.Workload
 	endpointWarnings []policy.Warning
@@ -93,6 +92,7 @@ type Engine struct {
 
 	// mu guards what readers see. Only the loop writes, so it reads without.
 	mu             sync.RWMutex
+	revision       int64 // of the store, as far as it was taken
 	resources      catalog
 	unsettled      map[resource]bool  // changed and not known to be in force
 	observed       map[resource]int64 // revision in force
@@ -121,7 +121,7 @@ func newWork() work { return work{policies: map[string]bool{}} }
 
 // publication is the part of the loop's state that readers see. It is replaced whole.
 type publication struct {
-	revision         int64 // taken
+	revision         int64 // taken, as of the last sync
 	ready            bool  // everything has been in force at least once
 	topo             *vswitch.Topology
 	workloads        []*policy.Workload // ordered by key

@@ -59,7 +59,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	c.e.mu.RLock()
 	defer c.e.mu.RUnlock()
 	p := c.e.published
-	installed := p.revision
+	installed := c.e.revision
 	for _, b := range p.bridges {
 		st := b.sw.State()
 		gauge(ofConnected, up(st.Connected), b.cfg.Name)
@@ -76,7 +76,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			installed = min(installed, b.installedAt)
 		}
 	}
-	gauge(revision, float64(p.revision), "desired")
+	gauge(revision, float64(c.e.revision), "desired")
 	gauge(revision, float64(installed), "installed")
 	for _, kind := range policy.Kinds() {
 		gauge(resources, float64(len(c.e.resources[kind])), string(kind))

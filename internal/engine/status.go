@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -122,8 +121,8 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			message := "the change is being installed"
 			if b.err != nil {
 				message = b.err.Error()
-			} else if st := b.sw.State(); !st.Connected {
-				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting"))
+			} else if why := linkTrouble(b.sw.State()); why != "" {
+				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, why)
 			}
 			worse(policy.PhasePending, "NotInstalled", message)
 			continue
@@ -140,7 +139,9 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
 		case len(ps.Endpoints) == 0:
 		case !st.Connected:
-			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting")))
+			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
+		case st.Silent >= silentLimit:
+			worse(policy.PhaseDegraded, "Silent", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
 		case b.refused[compile.OwnerPolicy(p.Name)].err != nil:
 			worse(policy.PhaseFailed, "Rejected", b.refused[compile.OwnerPolicy(p.Name)].err.Error())
 		case b.err != nil:
@@ -257,24 +258,6 @@ func (e *Engine) Workloads() []*policy.Workload {
 	return e.published.workloads
 }
 
-// Ready implements api.Engine.
-func (e *Engine) Ready() error {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if e.published.ready {
-		return nil
-	}
-	if len(e.published.problems) > 0 {
-		return errors.New(strings.Join(e.published.problems, "; "))
-	}
-	for _, b := range e.published.bridges {
-		if st := b.sw.State(); !st.Ready {
-			return fmt.Errorf("bridge %s: %s", b.cfg.Name, orElse(st.Err, "connecting to its OpenFlow socket"))
-		}
-	}
-	return errors.New("the first synchronisation is under way")
-}
-
 // Hosts implements api.Engine.
 func (e *Engine) Hosts() []api.Host {
 	e.mu.RLock()
@@ -323,49 +306,4 @@ func (e *Engine) Hosts() []api.Host {
 	}
 	slices.SortFunc(h.Bridges, func(a, b api.HostBridge) int { return strings.Compare(a.Name, b.Name) })
 	return []api.Host{h}
-}
-
-// System implements api.Engine.
-func (e *Engine) System() api.SystemStatus {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	s := api.SystemStatus{Version: e.opt.Version, Problems: slices.Clone(e.published.problems), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
-	db := e.opt.DB.Status()
-	hh := api.HostHealth{OVSDB: "connected", Desired: e.published.revision}
-	if !db.Connected {
-		hh.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
-		s.Problems = append(s.Problems, "OVSDB: "+hh.OVSDB)
-	}
-	if e.published.topo != nil {
-		hh.Host = e.published.topo.Host
-	}
-	hh.Installed = hh.Desired
-	for _, b := range e.published.bridges {
-		st := b.sw.State()
-		bh := api.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: "connected", DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
-			FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load()}
-		if !st.Ready { // what is installed is known from an earlier connection only
-			bh.OpenFlow = "connecting: " + orElse(st.Err, "first attempt")
-			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, bh.OpenFlow))
-		}
-		for _, r := range b.refused {
-			bh.Message = r.err.Error()
-		}
-		if b.err != nil {
-			bh.Message = b.err.Error()
-		}
-		if b.cfg.Mode == Owned {
-			hh.Installed = min(hh.Installed, b.installedAt)
-		}
-		hh.Bridges = append(hh.Bridges, bh)
-	}
-	s.Hosts = []api.HostHealth{hh}
-	if s.Store.Message != "" {
-		s.Problems = append(s.Problems, "store: "+s.Store.Message)
-	}
-	if s.Events.FileError != "" {
-		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
-	}
-	s.Healthy = len(s.Problems) == 0 && e.published.ready
-	return s
 }

@@ -160,9 +160,10 @@ var port81 = []byte{0, 1, 125 << 1, 2, 0, 81}
 
 // refusals make a fake switch refuse flows for port 81 while set.
 type refusals struct {
-	mu sync.Mutex
-	on bool
-	n  int
+	all bool // refuse whatever it is
+	mu  sync.Mutex
+	on  bool
+	n   int
 }
 
 func (r *refusals) set(on bool) {
@@ -180,7 +181,7 @@ func (r *refusals) count() int {
 func (r *refusals) react(q oftest.Request) oftest.Reaction {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.on && q.Kind == oftest.BundleAdd && bytes.Contains(q.Body, port81) {
+	if r.on && q.Kind == oftest.BundleAdd && (r.all || bytes.Contains(q.Body, port81)) {
 		r.n++
 		return oftest.Reaction{Error: ofp.TableFull}
 	}
