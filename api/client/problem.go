@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/tapwall/tapwall/event"
 )
 
 // Errors that a *Problem matches, by errors.Is.
@@ -36,8 +38,10 @@ type Fault struct {
 	Line      int     `json:"line"`
 }
 
-// String is the fault in one line.
-func (f Fault) String() string {
+// String is the fault in one line, safe for a terminal.
+func (f Fault) String() string { return event.Escape(f.text()) }
+
+func (f Fault) text() string {
 	var where []string
 	if f.Document > 1 {
 		where = append(where, fmt.Sprintf("document %d", f.Document))
@@ -57,13 +61,13 @@ func (f Fault) String() string {
 	return strings.Join(where, ", ") + ": " + f.Detail
 }
 
-// Error is the detail with every fault on a line of its own.
+// Error is the detail with every fault on a line of its own, safe for a terminal.
 func (p *Problem) Error() string {
 	var b strings.Builder
 	if p.Detail != "" {
-		b.WriteString(p.Detail)
+		b.WriteString(event.Escape(p.Detail))
 	} else {
-		b.WriteString(p.Title)
+		b.WriteString(event.Escape(p.Title))
 	}
 	for _, f := range p.Errors {
 		b.WriteString("\n  " + f.String())

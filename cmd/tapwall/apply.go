@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -100,9 +101,9 @@ func readDocuments(stdin io.Reader, paths []string) (stream []byte, where func(d
 
 func inFile(file string, faults policy.Faults) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s has %d fault(s), nothing was written", file, len(faults))
+	b.WriteString(event.Escape(file) + fmt.Sprintf(" has %d fault(s), nothing was written", len(faults)))
 	for _, f := range faults {
-		b.WriteString("\n  " + f.String())
+		b.WriteString("\n  " + event.Escape(f.String()))
 	}
 	return errors.New(b.String())
 }
@@ -218,7 +219,7 @@ func printApply(w io.Writer, r *client.ApplyResult) {
 			if i.Status != nil {
 				state = " (" + phase(*i.Status) + ")"
 			}
-			fmt.Fprintf(w, "%s/%s %s%s\n", strings.ToLower(string(i.Kind)), i.Name, l.verb, state)
+			printf(w, "%s/%s %s%s\n", strings.ToLower(string(i.Kind)), i.Name, l.verb, state)
 		}
 	}
 	printWarnings(w, r.Warnings)
@@ -233,7 +234,7 @@ func printWarnings(w io.Writer, warnings []policy.Warning) {
 		if x.Rule != "" {
 			at += " " + x.Rule
 		}
-		fmt.Fprintf(w, "warning: %s%s: %s\n", x.Code, at, x.Message)
+		printf(w, "warning: %s%s: %s\n", x.Code, at, x.Message)
 	}
 }
 
@@ -259,16 +260,16 @@ func newDiff(g *global) *cobra.Command {
 
 func printDiff(w io.Writer, r *client.ApplyResult) {
 	for _, i := range r.Created {
-		fmt.Fprintf(w, "+ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+		printf(w, "+ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 	}
 	for _, i := range r.Updated {
-		fmt.Fprintf(w, "~ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+		printf(w, "~ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 		for _, f := range i.Changes {
-			fmt.Fprintf(w, "    %s: %v -> %v\n", f.Pointer, orAbsent(f.Old), orAbsent(f.New))
+			printf(w, "    %s: %v -> %v\n", f.Pointer, orAbsent(f.Old), orAbsent(f.New))
 		}
 	}
 	for _, i := range r.Deleted {
-		fmt.Fprintf(w, "- %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
+		printf(w, "- %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 	}
 	printWarnings(w, r.Warnings)
 	if r.Plan == nil {
@@ -278,17 +279,17 @@ func printDiff(w io.Writer, r *client.ApplyResult) {
 		if len(b.AddFlows)+len(b.RemoveFlows)+len(b.AddMirrors)+len(b.RemoveMirrors) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "bridge %s on %s:\n", b.Bridge, b.Host)
+		printf(w, "bridge %s on %s:\n", b.Bridge, b.Host)
 		for _, l := range []struct {
 			sign  string
 			lines []string
 		}{{"-", b.RemoveMirrors}, {"+", b.AddMirrors}, {"-", b.RemoveFlows}, {"+", b.AddFlows}} {
 			for _, line := range l.lines {
-				fmt.Fprintf(w, "  %s %s\n", l.sign, line)
+				printf(w, "  %s %s\n", l.sign, line)
 			}
 		}
 		if len(b.RejudgedRules) > 0 {
-			fmt.Fprintf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
+			printf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/signal"
@@ -48,20 +49,30 @@ func (e *exitError) Unwrap() error { return e.Err }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not end by itself
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program: it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(&screen{stdout})
+	root.SetErr(&screen{stderr})
 	c, err := root.ExecuteContextC(ctx)
 	code := exitCode(ctx, root == c, err)
 	switch {
 	case code == exitInterrupted:
-		fmt.Fprintln(os.Stderr, "tapwall: interrupted")
+		_ = printf(root.ErrOrStderr(), "tapwall: interrupted\n")
 	case err != nil && err.Error() != "":
-		fmt.Fprintln(os.Stderr, "tapwall:", strings.TrimSpace(err.Error()))
+		// Some errors have several lines, which are ours; who makes an error of foreign text escapes it there.
+		_, _ = io.WriteString(root.ErrOrStderr(), "tapwall: "+strings.TrimSpace(err.Error())+"\n")
 		var p *client.Problem
 		if errors.As(err, &p) && p.Status == http.StatusUnauthorized {
-			fmt.Fprintln(os.Stderr, "Put the token of the server's --token-file into TAPWALL_TOKEN.")
+			_ = printf(root.ErrOrStderr(), "Put the token of the server's --token-file into TAPWALL_TOKEN.\n")
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // exitCode maps an error to the program's exit code. atRoot says that no command was found to run, which is wrong usage whatever the error.

@@ -78,10 +78,10 @@ flags must all hold.`,
 				if o.format == "json" {
 					var line bytes.Buffer // one event is one line, whatever a proxy has made of it
 					if err = json.Compact(&line, raw); err == nil {
-						_, err = fmt.Fprintln(c.OutOrStdout(), line.String())
+						err = printf(c.OutOrStdout(), "%s\n", string(safeJSON(line.Bytes())))
 					}
 				} else {
-					_, err = fmt.Fprintln(c.OutOrStdout(), event.Compact(e, po))
+					err = printEscaped(c.OutOrStdout(), event.Compact(e, po))
 				}
 				return err
 			}
@@ -92,7 +92,7 @@ flags must all hold.`,
 					return err
 				}
 				if pages == 0 && !page.Oldest.IsZero() {
-					fmt.Fprintf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
+					printf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
 				}
 				for i, e := range page.Items {
 					if err := show(e, raws[i]); err != nil {
@@ -161,6 +161,9 @@ func badFilter(err error) error {
 func useColor(when string, w io.Writer) bool {
 	if when != "auto" {
 		return when == "always"
+	}
+	if s, ok := w.(*screen); ok {
+		w = s.w
 	}
 	f, ok := w.(*os.File)
 	if !ok || strings.Contains(os.Getenv("TERM"), "dumb") || os.Getenv("NO_COLOR") != "" {

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -16,40 +15,16 @@ import (
 
 // print writes v as JSON or YAML.
 func (o *output) print(w io.Writer, v any) error {
-	j, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
 	if o.format == "yaml" {
-		if j, err = asYAML(j); err != nil {
-			return err
-		}
-		_, err = w.Write(j)
-		return err
+		return printYAML(w, v)
 	}
-	_, err = fmt.Fprintf(w, "%s\n", j)
-	return err
-}
-
-// table prints rows under a header, aligned.
-func table(w io.Writer, header string, rows [][]string) error {
-	return indentedTable(w, "", header, rows)
-}
-
-func indentedTable(w io.Writer, indent, header string, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 4, 3, ' ', 0)
-	fmt.Fprintln(t, indent+strings.ReplaceAll(header, " ", "\t"))
-	for _, r := range rows {
-		fmt.Fprintln(t, indent+strings.Join(r, "\t"))
-	}
-	return t.Flush()
+	return printJSON(w, v)
 }
 
 // printDocuments prints a table that fits the kind.
 func printDocuments(w io.Writer, kind policy.Kind, docs []client.Document, wide bool) error {
 	if len(docs) == 0 {
-		_, err := fmt.Fprintf(w, "no %s\n", kind.Plural())
-		return err
+		return printf(w, "no %s\n", kind.Plural())
 	}
 	header := map[policy.Kind]string{
 		policy.KindMirror:   "NAME PHASE SOURCES TARGET PACKETS",
@@ -150,37 +125,37 @@ func some(list []string) string {
 
 // describe prints a document for reading.
 func describe(w io.Writer, d *client.Document) error {
-	fmt.Fprintf(w, "%s %s\n", d.Kind, d.Name)
-	fmt.Fprintf(w, "  uid %s, revision %d, created %s\n", d.UID, d.Revision, d.CreatedAt.Local().Format("2006-01-02 15:04:05"))
+	printf(w, "%s %s\n", d.Kind, d.Name)
+	printf(w, "  uid %s, revision %d, created %s\n", d.UID, d.Revision, d.CreatedAt.Local().Format("2006-01-02 15:04:05"))
 	if len(d.Labels) > 0 {
-		fmt.Fprintf(w, "  labels %s\n", labelsText(d.Labels))
+		printf(w, "  labels %s\n", labelsText(d.Labels))
 	}
 	spec, err := asYAML(d.Spec)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(w, "spec:")
-	for line := range strings.Lines(string(spec)) {
-		fmt.Fprint(w, "  ", line)
+	printf(w, "spec:\n")
+	for line := range strings.Lines(spec) {
+		printf(w, "  %s\n", strings.TrimSuffix(line, "\n"))
 	}
-	fmt.Fprintf(w, "status: %s (observed revision %d)\n", phase(d.Status), d.Status.ObservedRevision)
+	printf(w, "status: %s (observed revision %d)\n", phase(d.Status), d.Status.ObservedRevision)
 	for _, x := range d.Status.Warnings {
 		rule := ""
 		if x.Rule != "" {
 			rule = " " + x.Rule
 		}
-		fmt.Fprintf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
+		printf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
 	}
 	for _, h := range d.Status.Hosts {
-		fmt.Fprintf(w, "  host %s: %s\n", h.Host, h.Phase)
+		printf(w, "  host %s: %s\n", h.Host, h.Phase)
 		if len(h.Endpoints) > 0 {
-			fmt.Fprintf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
+			printf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
 		}
 		if len(h.Target) > 0 {
-			fmt.Fprintf(w, "    target: %s\n", labelsText(h.Target))
+			printf(w, "    target: %s\n", labelsText(h.Target))
 		}
 		for _, k := range slices.Sorted(keys(h.Counters)) {
-			fmt.Fprintf(w, "    %s: %d\n", k, h.Counters[k])
+			printf(w, "    %s: %d\n", k, h.Counters[k])
 		}
 		if len(h.Rules) > 0 {
 			rows := [][]string{}
@@ -219,8 +194,7 @@ func getHosts(c *cobra.Command, cl *client.Client, o output, names []string) err
 	}
 	var rows [][]string
 	if len(hosts) == 0 {
-		_, err := fmt.Fprintln(c.OutOrStdout(), "no hosts: tapwall has not reached the Open vSwitch database yet (see tapwall status)")
-		return err
+		return printf(c.OutOrStdout(), "no hosts: tapwall has not reached the Open vSwitch database yet (see tapwall status)\n")
 	}
 	for _, h := range hosts {
 		if len(h.Bridges) == 0 {
@@ -246,8 +220,7 @@ func getWorkloads(c *cobra.Command, cl *client.Client, o output, labels, names [
 		return o.print(c.OutOrStdout(), map[string]any{"items": ws})
 	}
 	if len(ws) == 0 {
-		_, err := fmt.Fprintln(c.OutOrStdout(), "no workloads")
-		return err
+		return printf(c.OutOrStdout(), "no workloads\n")
 	}
 	var rows [][]string
 	for _, w := range ws {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
@@ -166,7 +165,7 @@ func newDelete(g *global) *cobra.Command {
 				if err := cl.Delete(c.Context(), kind, name, w.options()); err != nil {
 					return w.exit(named(err, kind, name))
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%s/%s deleted\n", strings.ToLower(string(kind)), name)
+				printf(c.OutOrStdout(), "%s/%s deleted\n", strings.ToLower(string(kind)), name)
 			}
 			return nil
 		},
@@ -201,7 +200,7 @@ func newMirror(g *global) *cobra.Command {
 				if err != nil {
 					return w.exit(named(err, policy.KindMirror, args[0]))
 				}
-				fmt.Fprintf(c.OutOrStdout(), "mirror/%s %s (%s)\n", args[0], map[bool]string{true: "started", false: "stopped"}[enabled], phase(d.Status))
+				printf(c.OutOrStdout(), "mirror/%s %s (%s)\n", args[0], map[bool]string{true: "started", false: "stopped"}[enabled], phase(d.Status))
 				return failed(w, d.Status)
 			},
 		}
@@ -292,6 +291,3 @@ func (o *output) check(allowed ...string) error {
 	}
 	return usage("-o %s: want one of %s", o.format, strings.Join(allowed, ", "))
 }
-
-// asYAML turns a JSON document into YAML with the keys in the same order.
-func asYAML(json []byte) ([]byte, error) { return yaml.JSONToYAML(json) }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -95,7 +94,7 @@ func newVersion(g *global) *cobra.Command {
 		Short: "Print the version of this program and of the server",
 		Args:  noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			fmt.Fprintf(c.OutOrStdout(), "client: %s (%s)\n", build.Version(), build.Read().Go)
+			printf(c.OutOrStdout(), "client: %s (%s)\n", build.Version(), build.Read().Go)
 			cl, err := g.client()
 			if err != nil {
 				return err
@@ -103,9 +102,9 @@ func newVersion(g *global) *cobra.Command {
 			defer cl.Close()
 			// The version of this program is what was asked for first; a server that is away is no failure.
 			if s, err := cl.Status(c.Context()); err != nil {
-				fmt.Fprintf(c.OutOrStdout(), "server: not reached at %s\n", g.server)
+				printf(c.OutOrStdout(), "server: not reached at %s\n", g.server)
 			} else {
-				fmt.Fprintf(c.OutOrStdout(), "server: %s\n", s.Version)
+				printf(c.OutOrStdout(), "server: %s\n", s.Version)
 			}
 			return nil
 		},

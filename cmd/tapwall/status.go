@@ -55,27 +55,27 @@ func printStatus(w io.Writer, s *client.System) error {
 	if !s.Healthy {
 		health = "NOT healthy"
 	}
-	fmt.Fprintf(w, "tapwall %s: %s\n", s.Version, health)
+	printf(w, "tapwall %s: %s\n", s.Version, health)
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "  problem: %s\n", p)
+		printf(w, "  problem: %s\n", p)
 	}
 	store := s.Store.Kind
 	if !s.Store.Connected {
 		store += ", NOT connected"
 	}
-	fmt.Fprintf(w, "store:   %s\n", store) // its revision also grows with what no switch ever sees
+	printf(w, "store:   %s\n", store) // its revision also grows with what no switch ever sees
 	for _, h := range s.Hosts {
 		force := fmt.Sprintf("revision %d in force", h.Installed)
 		if h.Installed != h.Desired {
 			force = fmt.Sprintf("revision %d NOT in force, %d is", h.Desired, h.Installed)
 		}
-		fmt.Fprintf(w, "host:    %s, OVSDB %s, %s\n", dash(h.Host), h.OVSDB, force)
+		printf(w, "host:    %s, OVSDB %s, %s\n", dash(h.Host), h.OVSDB, force)
 		for _, b := range h.Bridges {
 			pickup := ""
 			if b.Pickup {
 				pickup = ", taking up older connections"
 			}
-			fmt.Fprintf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow, b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
+			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow, b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
 		}
 	}
 	e := s.Events
@@ -89,9 +89,9 @@ func printStatus(w io.Writer, s *client.System) error {
 	if lost == nil {
 		lost = []string{"none"}
 	}
-	_, err := fmt.Fprintf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity, strings.Join(lost, ", "))
+	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity, strings.Join(lost, ", "))
 	if err == nil && e.File != "" {
-		_, err = fmt.Fprintf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
+		err = printf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
 	}
 	return err
 }
@@ -126,8 +126,7 @@ func newFlows(g *global) *cobra.Command {
 				return o.print(c.OutOrStdout(), map[string]any{"items": flows})
 			}
 			if len(flows) == 0 {
-				_, err := fmt.Fprintln(c.OutOrStdout(), "no flows")
-				return err
+				return printf(c.OutOrStdout(), "no flows\n")
 			}
 			var rows [][]string
 			for _, f := range flows {
