@@ -96,13 +96,21 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 		set(CodeOutputPortTaken, "a port %s exists on bridge %s", name, where)
 	case madeForMirror(port):
 		out.port, out.ref = port, port.UUID
-		if out.spec != nil && !sameKind(port, out.spec) {
+		why := ""
+		switch {
+		case out.spec == nil:
+		case !sameKind(port, out.spec):
+			why = "of another type"
+		case port.Interfaces[0].OFPort > 0 && !port.HasDevice():
+			why = "whose device somebody took away"
+		}
+		if why != "" {
 			// Never replaced under the same name in one transaction: that has crashed ovs-vswitchd.
 			p.pending = true
 			out.ref = ""
 			e := p.edit(where)
 			e.delPorts = append(e.delPorts, port.UUID)
-			set(CodePending, "port %s of another type is removed first", name)
+			set(CodePending, "port %s %s is removed first", name, why)
 		}
 	case out.spec != nil:
 		set(CodeOutputPortTaken, "a port %s exists and was not made by tapwall", name)

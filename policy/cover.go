@@ -82,12 +82,14 @@ func (x *coverIndex) peers(p *coverPolicy, d Direction, i int) *peerSet {
 }
 
 // expand replaces groups by their members; an unknown group has none.
-func (x *coverIndex) expand(ss []Selector) []Selector {
+func (x *coverIndex) expand(ss []Selector) []Selector { return expandGroups(ss, x.set.Groups) }
+
+func expandGroups(ss []Selector, groups map[string]*Group) []Selector {
 	var out []Selector
 	for _, s := range ss {
 		if s.Group == "" {
 			out = append(out, s)
-		} else if g := x.set.Groups[s.Group]; g != nil {
+		} else if g := groups[s.Group]; g != nil {
 			out = append(out, g.Spec.Members...)
 		}
 	}

@@ -12,9 +12,12 @@ import (
 
 // PortInfo is what OVSDB says of one port of a managed bridge.
 type PortInfo struct {
-	Bridge    string
-	Port      string // Port.name
-	OFPort    int64  // 0 or negative = none (yet)
+	Bridge string
+	Port   string // Port.name
+	OFPort int64  // 0 or negative = none (yet)
+	// Gone: Open vSwitch has no device behind the port, though it may still have a number. Fault is what it says about that.
+	Gone      bool
+	Fault     string
 	IfaceName string // name of the (first) Interface
 	Type      string // Interface.type
 	MACInUse  string
@@ -38,6 +41,23 @@ const (
 	labelAttachedMAC = "attached-mac"
 	labelFromOVSDB   = "ovsdb"
 )
+
+// dead reports whether nothing can pass through the port: its device is gone or was never there.
+func (p *PortInfo) dead() bool {
+	return p.Gone || p.OFPort <= 0 && !slices.ContainsFunc(p.Members, func(n int64) bool { return n > 0 })
+}
+
+// String spells the port as it stands in warnings.
+func (p *PortInfo) String() string {
+	s := p.Bridge + "/" + p.Port
+	switch {
+	case !p.dead():
+		return s
+	case p.Fault != "":
+		return s + " (no device: " + p.Fault + ")"
+	}
+	return s + " (no device)"
+}
 
 // claims reports whether the orchestrator says that an endpoint is plugged here. A bare system port is an uplink; patch and tunnel
 // ports and the bridge's own (LOCAL) port lead elsewhere.
@@ -109,27 +129,42 @@ func parseMAC(s string) (string, error) {
 
 // ResolveWorkloads finds the endpoints among the ports: a port is one if the orchestrator marked it (external_ids iface-id,
 // attached-mac, vm-uuid or vm-id) or an Endpoint resource matches it. Endpoint resources that match no port become Remote workloads.
+// A port row without a device claims nothing against one with: where both have an iface-id, or a MAC in one VLAN, in common, it is what
+// was left of a port that went, so it is no workload, and a warning names it.
 // The result is ordered by Key and, like the warnings, does not depend on the order of the arguments, which are not changed.
 // Endpoint resources must be valid and their names unique.
 func ResolveWorkloads(ports []PortInfo, endpoints []*Endpoint) ([]*Workload, []Warning) {
 	r := resolver{
-		ports:     slices.SortedFunc(slices.Values(ports), func(a, b PortInfo) int { return cmp.Or(cmp.Compare(a.Bridge, b.Bridge), cmp.Compare(a.Port, b.Port)) }),
+		ports:     slices.Clone(ports),
 		endpoints: slices.SortedFunc(slices.Values(endpoints), func(a, b *Endpoint) int { return cmp.Compare(a.Name, b.Name) }),
-		keys:      make(map[string]string),
+		keys:      make(map[string]claim),
+		stations:  make(map[station]claim),
 	}
+	// Claims are given in this order: to ports with a device first.
+	alive := func(p *PortInfo) int {
+		if p.dead() {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(r.ports, func(a, b PortInfo) int {
+		return cmp.Or(alive(&a)-alive(&b), cmp.Compare(a.Bridge, b.Bridge), cmp.Compare(a.Port, b.Port))
+	})
 	r.match()
 	for i := range r.ports {
 		if e := r.byPort[i]; e != nil || r.ports[i].claims() {
-			r.add(r.local(&r.ports[i], e))
+			r.local(&r.ports[i], e)
 		}
 	}
 	for _, e := range r.endpoints {
 		if r.hits[e.Name] == 0 {
-			r.add(remote(e))
+			w := remote(e)
+			w.Key = r.free(w.Key)
+			r.add(w, nil)
 		}
 	}
 	slices.SortFunc(r.workloads, func(a, b *Workload) int { return cmp.Compare(a.Key, b.Key) })
-	r.duplicateMACs()
+	r.duplicateAddresses()
 	return r.workloads, r.warnings
 }
 
@@ -137,10 +172,25 @@ type resolver struct {
 	ports     []PortInfo
 	endpoints []*Endpoint
 	byPort    []*Endpoint    // the endpoint of each port, nil without
-	hits      map[string]int // how many ports each endpoint found
-	keys      map[string]string
+	hits      map[string]int // how many ports each endpoint found: those with a device, or the others if there is none
+	deadOnly  map[string]bool
+	keys      map[string]claim
+	stations  map[station]claim
 	workloads []*Workload
 	warnings  []Warning
+}
+
+// claim is a workload with its port, nil for a remote one.
+type claim struct {
+	w *Workload
+	p *PortInfo
+}
+
+// station is where frames to a local workload are recognised.
+type station struct {
+	bridge string
+	vlan   int
+	mac    string
 }
 
 func (r *resolver) warn(code, endpoint, format string, args ...any) {
@@ -157,6 +207,7 @@ func (r *resolver) match() {
 	}
 	r.byPort = make([]*Endpoint, len(r.ports))
 	r.hits = make(map[string]int, len(r.endpoints))
+	r.deadOnly = make(map[string]bool)
 	for i := range r.ports {
 		p := &r.ports[i]
 		var found []*Endpoint
@@ -169,7 +220,10 @@ func (r *resolver) match() {
 		}
 		slices.SortFunc(found, func(a, b *Endpoint) int { return cmp.Compare(a.Name, b.Name) })
 		for _, e := range found {
-			r.hits[e.Name]++ // also those that lose: they do name a local port, so they are not remote
+			if !p.dead() || r.hits[e.Name] == 0 || r.deadOnly[e.Name] {
+				r.hits[e.Name]++ // also those that lose: they do name a local port, so they are not remote
+				r.deadOnly[e.Name] = p.dead()
+			}
 		}
 		if len(found) == 0 {
 			continue
@@ -205,8 +259,8 @@ func (p *PortInfo) identities() []Selector {
 	return ids
 }
 
-// local builds the workload of a port.
-func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
+// local adds the workload of a port, unless the port is what was left of another one.
+func (r *resolver) local(p *PortInfo, e *Endpoint) {
 	w := &Workload{
 		Bridge:    p.Bridge,
 		Port:      p.Port,
@@ -241,7 +295,7 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)
 		}
-		if r.hits[e.Name] == 1 {
+		if r.hits[e.Name] == 1 && (!p.dead() || r.deadOnly[e.Name]) {
 			if m, err := parseMAC(e.Spec.MAC); err == nil {
 				w.MAC = m
 			}
@@ -249,18 +303,52 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) *Workload {
 		}
 	}
 	w.Key = p.Bridge + "/" + p.Port
-	if id := p.ExternalIDs[labelIfaceID]; id != "" {
-		if other, taken := r.keys[id]; !taken {
-			w.Key = id
-		} else {
-			r.warn(WarnDuplicateIface, w.Key, "ports %s and %s have the same external_ids:iface-id %s", other, w.Key, id)
+	if r.identify(w, p) {
+		if s := p.ExternalIDs[labelAttachedMAC]; s != "" && w.MAC == "" {
+			_, err := parseMAC(s)
+			r.warn(WarnBadMAC, w.Key, "external_ids:attached-mac %s of port %s of bridge %s %v", quote(s), p.Port, p.Bridge, err)
+		}
+		r.add(w, p)
+	}
+}
+
+// identify gives w its key and its station. It reports false where p has no device and a port with one has either of them.
+func (r *resolver) identify(w *Workload, p *PortInfo) bool {
+	id := p.ExternalIDs[labelIfaceID]
+	byID, taken := r.keys[id]
+	taken = taken && id != ""
+	at := station{w.Bridge, w.VLAN, w.MAC}
+	byMAC, occupied := r.stations[at]
+	occupied = occupied && w.MAC != ""
+	left := func(live claim, is bool) bool { return is && p.dead() && !live.p.dead() }
+	const leftover = "port row %s has the %s of port %s and is left out; ovs-vsctl del-port %s %s removes it"
+	if left(byID, taken) {
+		r.warn(WarnDuplicateIface, byID.w.Key, leftover, p, "external_ids:iface-id "+id, byID.p, p.Bridge, p.Port)
+		return false
+	}
+	if left(byMAC, occupied) {
+		r.warn(WarnDuplicateMAC, byMAC.w.Key, leftover, p, "MAC "+w.MAC, byMAC.p, p.Bridge, p.Port)
+		return false
+	}
+	both := func(code string, other claim, format string, args ...any) {
+		for _, key := range [...]string{other.w.Key, w.Key} {
+			r.warn(code, key, format, args...)
 		}
 	}
-	if s := p.ExternalIDs[labelAttachedMAC]; s != "" && w.MAC == "" {
-		_, err := parseMAC(s)
-		r.warn(WarnBadMAC, w.Key, "external_ids:attached-mac %s of port %s of bridge %s %v", quote(s), p.Port, p.Bridge, err)
+	if id != "" && !taken {
+		w.Key = id
 	}
-	return w
+	w.Key = r.free(w.Key)
+	if taken {
+		both(WarnDuplicateIface, byID, "ports %s and %s have the same external_ids:iface-id %s", byID.p, p, id)
+	}
+	if occupied {
+		both(WarnDuplicateMAC, byMAC, "endpoints %s (port %s) and %s (port %s) have the same MAC %s in VLAN %d of bridge %s", byMAC.w.Key,
+			byMAC.p, w.Key, p, w.MAC, w.VLAN, w.Bridge)
+	} else if w.MAC != "" {
+		r.stations[at] = claim{w, p}
+	}
+	return true
 }
 
 // remote builds the workload of an endpoint that is not on this host. What its match says of it is known too, so that peers that
@@ -290,36 +378,43 @@ func remote(e *Endpoint) *Workload {
 	return w
 }
 
-// add keeps keys unique whatever an orchestrator writes into iface-id.
-func (r *resolver) add(w *Workload) {
-	for base, n := w.Key, 2; ; n++ {
-		if _, taken := r.keys[w.Key]; !taken {
-			break
+// free keeps keys unique whatever an orchestrator writes into iface-id.
+func (r *resolver) free(base string) string {
+	key := base
+	for n := 2; ; n++ {
+		if _, taken := r.keys[key]; !taken {
+			return key
 		}
-		w.Key = base + "#" + strconv.Itoa(n)
+		key = base + "#" + strconv.Itoa(n)
 	}
-	r.keys[w.Key] = w.Bridge + "/" + w.Port
+}
+
+// add takes a workload whose key is free.
+func (r *resolver) add(w *Workload, p *PortInfo) {
+	r.keys[w.Key] = claim{w, p}
 	r.workloads = append(r.workloads, w)
 }
 
-func (r *resolver) duplicateMACs() {
-	type place struct {
-		bridge string
-		vlan   int
-		mac    string
-	}
-	first := make(map[place]*Workload, len(r.workloads))
+// duplicateAddresses warns of addresses that two workloads have where they can meet: in one VLAN of a bridge, or one of them elsewhere, of
+// which only the addresses are known.
+func (r *resolver) duplicateAddresses() {
+	holders := make(map[netip.Addr][]*Workload)
 	for _, w := range r.workloads {
-		if w.Remote || w.MAC == "" {
-			continue
+		for _, a := range w.Addresses {
+			holders[a] = append(holders[a], w)
 		}
-		at := place{w.Bridge, w.VLAN, w.MAC}
-		if o := first[at]; o != nil {
-			r.warn(WarnDuplicateMAC, w.Key, "endpoints %s (port %s) and %s (port %s) have the same MAC %s in VLAN %d of bridge %s", o.Key, o.Port,
-				w.Key, w.Port, w.MAC, w.VLAN, w.Bridge)
-			continue
+	}
+	meet := func(a, b *Workload) bool {
+		return a != b && (a.Remote || b.Remote || a.Bridge == b.Bridge && a.VLAN == b.VLAN)
+	}
+	for _, w := range r.workloads {
+		for _, a := range w.Addresses {
+			hs := holders[a]
+			if i := slices.IndexFunc(hs, func(o *Workload) bool { return meet(w, o) }); i >= 0 {
+				r.warn(WarnDuplicateAddress, w.Key, "endpoints %s and %s both have the address %s, so rules that know them by it take one for "+
+					"the other", w.Key, hs[i].Key, a)
+			}
 		}
-		first[at] = w
 	}
 }
 

@@ -56,6 +56,9 @@ func ids(kv ...string) func(*policy.PortInfo) {
 func ofType(s string) func(*policy.PortInfo) { return func(p *policy.PortInfo) { p.Type = s } }
 func tag(v int) func(*policy.PortInfo)       { return func(p *policy.PortInfo) { p.Tag = &v } }
 
+// without takes the device away.
+func without(p *policy.PortInfo) { p.OFPort = -1 }
+
 func addrs(ss ...string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range ss {
@@ -200,7 +203,7 @@ func TestResolveWorkloads(t *testing.T) {
 				{Key: "br0/c", Bridge: "br0", Port: "c", OFPort: 1, MAC: "52:54:00:00:00:01", VLAN: 2},
 				{Key: "br1/d", Bridge: "br1", Port: "d", OFPort: 1, MAC: "52:54:00:00:00:01", VLAN: 1},
 			},
-			warnings: []string{"DUPLICATE_MAC br0/b"},
+			warnings: []string{"DUPLICATE_MAC br0/a", "DUPLICATE_MAC br0/b"},
 		},
 		{
 			name:  "bad iface-id twice, and one like another key",
@@ -210,7 +213,50 @@ func TestResolveWorkloads(t *testing.T) {
 				{Key: "br0/c", Bridge: "br0", Port: "c", OFPort: 1},
 				{Key: "i", Bridge: "br0", Port: "a", OFPort: 1},
 			},
-			warnings: []string{"DUPLICATE_IFACE_ID br0/b", "DUPLICATE_IFACE_ID br0/c"},
+			warnings: []string{"DUPLICATE_IFACE_ID i", "DUPLICATE_IFACE_ID br0/b", "DUPLICATE_IFACE_ID br0/b", "DUPLICATE_IFACE_ID br0/c"},
+		},
+		{
+			name: "bad what was left of a port claims nothing, neither by iface-id nor by MAC",
+			ports: []policy.PortInfo{
+				port("br0", "a", without, ids("iface-id", "i", "vm-id", "v")), port("br0", "b", ids("iface-id", "i", "vm-id", "v", "attached-mac", "52:54:00:00:00:01")),
+				port("br0", "c", without, ids("attached-mac", "52:54:00:00:00:01")),
+				port("br0", "d", func(p *policy.PortInfo) { p.Gone, p.Fault = true, "no such thing" }, ids("iface-id", "d", "attached-mac", "52:54:00:00:00:01"))},
+			endpoints: []*policy.Endpoint{endpoint("e", policy.Selector{VM: "v"}, withAddresses("10.0.0.1"))},
+			want:      []*policy.Workload{{Key: "i", Bridge: "br0", Port: "b", OFPort: 1, MAC: "52:54:00:00:00:01", Endpoint: "e", Addresses: addrs("10.0.0.1")}},
+			warnings:  []string{"DUPLICATE_IFACE_ID i", "DUPLICATE_MAC i", "DUPLICATE_MAC i"},
+		},
+		{
+			name: "bad nor by a MAC of an Endpoint resource; elsewhere it is itself",
+			ports: []policy.PortInfo{port("br0", "a", without, ids("attached-mac", "52:54:00:00:00:01")), port("br0", "b"),
+				port("br0", "c", tag(7), without, ids("attached-mac", "52:54:00:00:00:01"))},
+			endpoints: []*policy.Endpoint{endpoint("e", policy.Selector{Port: "b"}, withMAC("52:54:00:00:00:01"))},
+			want: []*policy.Workload{{Key: "br0/b", Bridge: "br0", Port: "b", OFPort: 1, MAC: "52:54:00:00:00:01", Endpoint: "e"},
+				{Key: "br0/c", Bridge: "br0", Port: "c", MAC: "52:54:00:00:00:01", VLAN: 7}},
+			warnings: []string{"DUPLICATE_MAC br0/b"},
+		},
+		{
+			name:      "OK a port without a device is an endpoint where nobody else is, with what its Endpoint resource says",
+			ports:     []policy.PortInfo{port("br0", "a", without, ids("iface-id", "i"))},
+			endpoints: []*policy.Endpoint{endpoint("e", policy.Selector{NeutronPort: "i"}, withMAC("52:54:00:00:00:01"), withAddresses("10.0.0.1"))},
+			want:      []*policy.Workload{{Key: "i", Bridge: "br0", Port: "a", MAC: "52:54:00:00:00:01", Endpoint: "e", Addresses: addrs("10.0.0.1")}},
+		},
+		{
+			name:  "bad one address twice where they can meet",
+			ports: []policy.PortInfo{port("br0", "a"), port("br0", "b"), port("br0", "c", tag(7)), port("br1", "d")},
+			endpoints: []*policy.Endpoint{
+				endpoint("a", policy.Selector{Port: "a"}, withAddresses("10.0.0.1")), endpoint("b", policy.Selector{Port: "b"}, withAddresses("10.0.0.1", "10.0.0.2")),
+				endpoint("c", policy.Selector{Port: "c"}, withAddresses("10.0.0.1")), endpoint("d", policy.Selector{Port: "d"}, withAddresses("10.0.0.1")),
+				endpoint("x", policy.Selector{Port: "x"}, withAddresses("fd00::1")), endpoint("y", policy.Selector{Port: "y"}, withAddresses("fd00::1", "10.0.0.2"))},
+			want: []*policy.Workload{
+				{Key: "br0/a", Bridge: "br0", Port: "a", OFPort: 1, Endpoint: "a", Addresses: addrs("10.0.0.1")},
+				{Key: "br0/b", Bridge: "br0", Port: "b", OFPort: 1, Endpoint: "b", Addresses: addrs("10.0.0.1", "10.0.0.2")},
+				{Key: "br0/c", Bridge: "br0", Port: "c", OFPort: 1, VLAN: 7, Endpoint: "c", Addresses: addrs("10.0.0.1")},
+				{Key: "br1/d", Bridge: "br1", Port: "d", OFPort: 1, Endpoint: "d", Addresses: addrs("10.0.0.1")},
+				{Key: "endpoint/x", Remote: true, Port: "x", Endpoint: "x", Addresses: addrs("fd00::1")},
+				{Key: "endpoint/y", Remote: true, Port: "y", Endpoint: "y", Addresses: addrs("10.0.0.2", "fd00::1")},
+			},
+			warnings: []string{"DUPLICATE_ADDRESS br0/a", "DUPLICATE_ADDRESS br0/b", "DUPLICATE_ADDRESS br0/b", "DUPLICATE_ADDRESS endpoint/x",
+				"DUPLICATE_ADDRESS endpoint/y", "DUPLICATE_ADDRESS endpoint/y"},
 		},
 		{
 			name:     "bad MAC",
@@ -249,6 +295,9 @@ func TestResolveWorkloadsIsDeterministic(t *testing.T) {
 				"vm-id":        few("vm-id", "", "v1"),
 				"attached-mac": few("mac", "", "52:54:00:00:00:01", "52:54:00:00:00:02"),
 			}
+			if rapid.IntRange(0, 3).Draw(t, "dead") == 0 {
+				p.OFPort = -1
+			}
 			ports = append(ports, p)
 		}
 		var endpoints []*policy.Endpoint
@@ -270,7 +319,7 @@ func TestResolveWorkloadsIsDeterministic(t *testing.T) {
 			seen[w.Port] = true
 		}
 		for _, p := range ports {
-			if (p.ExternalIDs["iface-id"] != "" || p.ExternalIDs["vm-id"] != "" || p.ExternalIDs["attached-mac"] != "") && !seen[p.Port] {
+			if (p.ExternalIDs["iface-id"] != "" || p.ExternalIDs["vm-id"] != "" || p.ExternalIDs["attached-mac"] != "") && !seen[p.Port] && p.OFPort > 0 {
 				t.Fatalf("port %s is no endpoint", p.Port)
 			}
 		}

@@ -70,5 +70,12 @@ const (
 	WarnEndpointAmbiguous = "ENDPOINT_AMBIGUOUS" // an Endpoint resource with a MAC or addresses matches several ports
 	WarnDuplicateMAC      = "DUPLICATE_MAC"      // two endpoints with one MAC in one VLAN of a bridge
 	WarnDuplicateIface    = "DUPLICATE_IFACE_ID" // two ports with one external_ids:iface-id
+	WarnDuplicateAddress  = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
+	WarnOneFamily         = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
 	WarnBadMAC            = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
 )
+
+// AboutResource reports whether Endpoint is the name of an Endpoint resource and not the key of a workload.
+func (w Warning) AboutResource() bool {
+	return w.Code == WarnEndpointConflict || w.Code == WarnEndpointAmbiguous
+}

@@ -1,6 +1,9 @@
 package wire
 
-import "github.com/tapwall/tapwall/event"
+import (
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/policy"
+)
 
 // Host is one OVS instance.
 type Host struct {
@@ -9,6 +12,8 @@ type Host struct {
 	Connected  bool         `json:"connected"`
 	Message    string       `json:"message,omitempty"`
 	Bridges    []HostBridge `json:"bridges"`
+	// Warnings are about the host, its ports and endpoints: what works and is probably not meant.
+	Warnings []policy.Warning `json:"warnings,omitempty"`
 }
 
 // HostBridge is one bridge of a host; foreign bridges are listed with mode "".
@@ -77,6 +82,8 @@ type HostHealth struct {
 	Desired   int64          `json:"desiredRevision"`
 	Installed int64          `json:"installedRevision"`
 	Bridges   []BridgeHealth `json:"bridges"`
+	// Warnings are those of Host.
+	Warnings []policy.Warning `json:"warnings,omitempty"`
 }
 
 // BridgeHealth is the health of one OpenFlow connection.

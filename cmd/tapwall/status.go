@@ -77,6 +77,7 @@ func printStatus(w io.Writer, s *client.System) error {
 			}
 			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow, b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
 		}
+		printWarnings(w, h.Warnings)
 	}
 	e := s.Events
 	var lost []string

@@ -7,7 +7,7 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// shadows holds the shadow warnings of each policy. They are advice, and looking for them costs more than installing the change that they are about, so
+// shadows holds the warnings about the rules of each policy: those that can never match, and those that forget one version of IP. They are advice, and looking for them costs more than installing the change that they are about, so
 // they are worked out behind it.
 type shadows struct {
 	// byPolicy is what was found for a revision of the policy.
@@ -45,7 +45,7 @@ func (e *Engine) advise(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			f := found{policy: p}
+			f := found{policy: p, warnings: policy.OneFamily(p, set.Groups)}
 			start := time.Now()
 			for _, x := range policy.Shadowed(p, set) {
 				if x.Policy == p.Name {

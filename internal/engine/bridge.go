@@ -394,7 +394,7 @@ func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []compile.Port {
 		}
 		vlan, trunk := access(p)
 		for _, i := range p.Interfaces {
-			if i.OFPort > 0 {
+			if i.HasDevice() { // one that comes back is somebody's: the topology will say whose
 				out = append(out, compile.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
 			}
 		}

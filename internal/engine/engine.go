@@ -121,14 +121,14 @@ func newWork() work { return work{policies: map[string]bool{}} }
 
 // publication is the part of the loop's state that readers see. It is replaced whole.
 type publication struct {
-	revision         int64 // taken, as of the last sync
-	ready            bool  // everything has been in force at least once
-	topo             *vswitch.Topology
-	workloads        []*policy.Workload // ordered by key
-	endpointWarnings []policy.Warning
-	bridges          []*bridge            // ordered by name
-	mirrors          []vswitch.MirrorSpec // wanted
-	problems         []string
+	revision  int64 // taken, as of the last sync
+	ready     bool  // everything has been in force at least once
+	topo      *vswitch.Topology
+	workloads []*policy.Workload // ordered by key
+	notices   notices
+	bridges   []*bridge            // ordered by name
+	mirrors   []vswitch.MirrorSpec // wanted
+	problems  []string
 }
 
 // New checks the options.

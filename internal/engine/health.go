@@ -100,6 +100,7 @@ func (e *Engine) System() api.SystemStatus {
 		}
 		hh.Bridges = append(hh.Bridges, bh)
 	}
+	hh.Warnings = e.published.notices.all
 	s.Hosts = []api.HostHealth{hh}
 	if s.Store.Message != "" {
 		s.Problems = append(s.Problems, "store: "+s.Store.Message)

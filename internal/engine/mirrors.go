@@ -182,7 +182,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
 	}
-	rows := 0
+	rows, young := 0, true
 	for _, r := range results {
 		if r.Owner != m.Name {
 			continue
@@ -210,8 +210,9 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		if _, ok := e.mirrors.since[r.UUID]; !ok {
 			e.mirrors.since[r.UUID] = now
 		}
+		young = now.Sub(e.mirrors.since[r.UUID]) <= programmedAfter
 		e.mirrors.counting[r.UUID] = !r.Counting
-		if !r.Counting && now.Sub(e.mirrors.since[r.UUID]) > programmedAfter {
+		if !r.Counting && !young {
 			degrade(policy.PhaseDegraded, "NotProgrammed", "ovs-vswitchd reports no statistics for the mirror")
 		}
 		e.count(m.Name, r.Bridge, r.UUID)
@@ -227,6 +228,9 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		// What is missing may come back by itself; what is wrong has to be changed.
 		if p.Fatal && p.Code != compile.ProblemSourceMissing && p.Code != compile.ProblemTargetMissing {
 			phase = policy.PhaseFailed
+		}
+		if p.Soon && young {
+			phase = policy.PhasePending
 		}
 		degrade(phase, p.Code, p.Message)
 	}

@@ -38,30 +38,6 @@ func (w *world) change(changes []api.Change) {
 	}
 }
 
-// Warnings implements api.Engine.
-func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
-	var changed []*policy.Policy
-	for _, c := range changes {
-		if p, ok := c.Resource.(*policy.Policy); ok {
-			changed = append(changed, p)
-		}
-	}
-	// The cost grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for advice: the statuses have
-	// it afterwards (advise).
-	const most = 10
-	if len(changed) == 0 || len(changed) > most {
-		return nil
-	}
-	w := e.world()
-	w.change(changes)
-	set := &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups(), Workloads: w.pub.workloads}
-	var out []policy.Warning
-	for _, p := range changed {
-		out = append(out, policy.Shadowed(p, set)...)
-	}
-	return out
-}
-
 // Admit implements api.Engine: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
 func (e *Engine) Admit(changes []api.Change) error {
 	ours := map[string]bool{}
@@ -111,16 +87,15 @@ func (w *world) bridgeNames() []string {
 // every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing else came
 // first.
 func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, error) {
-	plan := api.Plan{Bridges: []api.BridgePlan{}, Warnings: e.Warnings(changes)}
+	plan := api.Plan{Bridges: []api.BridgePlan{}}
 	now := e.world()
 	w := now.clone()
+	w.change(changes)
+	plan.Warnings = w.warnings(changes)
 	if w.pub.topo == nil {
 		return plan, nil
 	}
-	w.change(changes)
-	workloads, endpointWarnings := policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint))
-	plan.Warnings = append(plan.Warnings, endpointWarnings...)
-	groups := w.resources.groups()
+	workloads, groups := w.pub.workloads, w.resources.groups()
 
 	for _, b := range w.pub.bridges {
 		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}

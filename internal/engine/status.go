@@ -88,6 +88,7 @@ func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
 	switch kind {
 	case policy.KindMirror:
 		if s, ok := e.mirrorStatuses[name]; ok {
+			s.Warnings = slices.Concat(s.Warnings, e.published.notices.about(res, e.resources.groups(), e.published.workloads))
 			return s
 		}
 		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
@@ -132,6 +133,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		}
 		for _, key := range ps.Endpoints {
 			h.Endpoints = append(h.Endpoints, e.portOf(key))
+			warnings = append(warnings, e.published.notices.byWorkload[key]...)
 		}
 		st := b.state()
 		switch {
@@ -175,11 +177,10 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 
 // portOf spells an endpoint as bridge/port.
 func (e *Engine) portOf(key string) string {
-	i, ok := slices.BinarySearchFunc(e.published.workloads, key, func(w *policy.Workload, key string) int { return strings.Compare(w.Key, key) })
-	if !ok {
+	w := workload(e.published.workloads, key)
+	if w == nil {
 		return key
 	}
-	w := e.published.workloads[i]
 	return w.Bridge + "/" + w.Port
 }
 
@@ -201,6 +202,9 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 			h.Endpoints = append(h.Endpoints, w.Key)
 		} else {
 			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
+			if p := e.published.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
+				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "NoDevice", fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
+			}
 		}
 	}
 	if r.kind == policy.KindEndpoint && len(h.Endpoints) == 0 {
@@ -209,15 +213,7 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 	if h.Observed < res.GetMeta().Revision {
 		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotInstalled", "the change is being installed"
 	}
-	var warnings []policy.Warning
-	if r.kind == policy.KindEndpoint {
-		for _, w := range e.published.endpointWarnings {
-			if w.Endpoint == res.GetMeta().Name {
-				warnings = append(warnings, w)
-			}
-		}
-	}
-	return fromHost(h, warnings)
+	return fromHost(h, e.published.notices.about(res, nil, e.published.workloads))
 }
 
 // Wait implements api.Engine.
@@ -271,6 +267,7 @@ func (e *Engine) Hosts() []api.Host {
 	if db.Connected {
 		h.Message = ""
 	}
+	h.Warnings = e.published.notices.all
 	byPort := map[string]*policy.Workload{}
 	for _, w := range e.published.workloads {
 		byPort[w.Bridge+"/"+w.Port] = w

@@ -225,6 +225,7 @@ func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
 			ports = append(ports, policy.PortInfo{
 				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
 				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Members: members,
+				Gone: !p.HasDevice(), Fault: p.Fault(),
 			})
 		}
 	}
@@ -275,7 +276,7 @@ func (e *Engine) publish(done bool, problems []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.published = publication{
-		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, endpointWarnings: e.endpointWarnings,
+		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, notices: e.notice(),
 		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems,
 	}
 	close(e.changed)

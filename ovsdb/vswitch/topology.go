@@ -2,6 +2,11 @@
 // and the mirror rows that it wants. Column names are those of ovs-vswitchd.conf.db(5). It does no I/O.
 package vswitch
 
+import (
+	"slices"
+	"strings"
+)
+
 // Topology is a snapshot of one host's database. It is immutable after it was published; a new snapshot replaces it whole.
 type Topology struct {
 	Host       string // Open_vSwitch.external_ids:system-id
@@ -59,6 +64,50 @@ type Interface struct {
 	Error       string
 	ExternalIDs map[string]string
 	Options     map[string]string
+}
+
+// HasDevice reports whether something can pass through the interface: Open vSwitch has opened its device and given it a number, and the
+// device has not gone since. Of a device that goes, Open vSwitch keeps the number and takes back the MAC (seen on 3.1.0).
+func (i *Interface) HasDevice() bool {
+	return i.OFPort > 0 && (i.MACInUse != "" || i.AdminState != "down")
+}
+
+// Fault says why nothing passes through the interface, in Open vSwitch's own words where it has any; "" = nothing is known to be wrong.
+func (i *Interface) Fault() string {
+	switch {
+	case i.Error != "":
+		return i.Error
+	case i.OFPort < 0:
+		return "Open vSwitch has refused it"
+	case i.OFPort == 0:
+		return "Open vSwitch has not taken it up yet"
+	case !i.HasDevice():
+		return "its device is gone"
+	case i.AdminState == "down":
+		return "it is down (admin_state)"
+	case i.LinkState == "down":
+		return "it has no link (link_state is down)"
+	}
+	return ""
+}
+
+// HasDevice reports whether one of the port's interfaces has a device.
+func (p *Port) HasDevice() bool { return slices.ContainsFunc(p.Interfaces, (*Interface).HasDevice) }
+
+// Fault says why nothing passes through the port; "" = something may. A bond works as long as one of its members does.
+func (p *Port) Fault() string {
+	faults := make([]string, 0, len(p.Interfaces))
+	for _, i := range p.Interfaces {
+		f := i.Fault()
+		if f == "" {
+			return ""
+		}
+		if len(p.Interfaces) > 1 {
+			f = i.Name + ": " + f
+		}
+		faults = append(faults, f)
+	}
+	return strings.Join(faults, "; ")
 }
 
 // Mirror is one row of the Mirror table as read back. Port references are resolved to names; a reference to a vanished port

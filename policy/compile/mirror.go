@@ -50,12 +50,16 @@ type Problem struct {
 	Code    string
 	Message string
 	Fatal   bool
+	// Soon: tapwall made the port and is bringing it up.
+	Soon bool
 }
 
 // Codes of problems of mirrors.
 const (
-	ProblemSourceMissing       = "SourceMissing"          // a named source is not on the managed bridges of this host
-	ProblemTargetMissing       = "TargetMissing"          // the target port does not exist
+	ProblemSourceMissing       = "SourceMissing"          // a named source is not on the managed bridges of this host, or has no device
+	ProblemSourceDown          = "SourceDown"             // a named source passes nothing
+	ProblemTargetMissing       = "TargetMissing"          // the target port does not exist, or has no device
+	ProblemTargetDown          = "TargetDown"             // the target passes nothing
 	ProblemTargetElsewhere     = "TARGET_ON_OTHER_BRIDGE" // sources are on a bridge from which the target cannot be reached
 	ProblemSourceCarriesTarget = "SOURCE_CARRIES_TARGET"  // a source would see the copies
 	ProblemOutputShared        = "OUTPUT_SHARED"          // another mirror has the target; OVS would make one copy for both
@@ -221,6 +225,7 @@ func (w *mirrorWork) compile() {
 		return
 	}
 	w.taken[target.identity] = w.m.Name
+	w.devices(bridge, s, target.spec)
 	w.report(target, bridge)
 	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
 	for _, port := range s.ports {

@@ -133,6 +133,33 @@ func (w *mirrorWork) missing(found []bool, nothing bool) {
 	}
 }
 
+// devices reports sources that are chosen for themselves, and a target, through which nothing passes. Of those chosen as one of all of a
+// bridge some are always idle.
+func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) {
+	fault := func(what, name, missing, down string, soon bool) {
+		p := b.Ports[name]
+		if p == nil {
+			return
+		}
+		text := p.Fault()
+		if text == "" {
+			return
+		}
+		code := down
+		if !p.HasDevice() {
+			code, soon = missing, false
+		}
+		w.problem(false, code, "%s %s of bridge %s: %s", what, name, b.Name, text)
+		w.info.Problems[len(w.info.Problems)-1].Soon = soon
+	}
+	for _, name := range s.ports {
+		if w.names(b, name, w.atPort[[2]string{b.Name, name}]) {
+			fault("source", name, ProblemSourceMissing, ProblemSourceDown, false)
+		}
+	}
+	fault("target", out.Port, ProblemTargetMissing, ProblemTargetDown, out.Create)
+}
+
 // mirrorTarget is where a mirror delivers.
 type mirrorTarget struct {
 	spec     vswitch.OutputSpec

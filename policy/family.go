@@ -1,0 +1,99 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+)
+
+// family is one version of IP, as far as address ranges go.
+type family struct {
+	name  string
+	all   netip.Prefix
+	proto string // the service that only this family has
+}
+
+var families = [...]family{
+	{"IPv4", netip.PrefixFrom(netip.IPv4Unspecified(), 0), "icmp"},
+	{"IPv6", netip.PrefixFrom(netip.IPv6Unspecified(), 0), "icmpv6"},
+}
+
+// covered reports whether the ranges, which are of the family, leave out no address of it. Most do, which their sizes tell at once.
+func (f family) covered(ranges []netip.Prefix) bool {
+	size := 0.0
+	for _, r := range ranges {
+		size += math.Ldexp(1, -r.Bits())
+	}
+	return size >= 1 && len(CIDRMinus(f.all, ranges)) == 0
+}
+
+// OneFamily returns a WarnOneFamily for every rule of p that shuts out one IP version and leaves the other open, which is seldom meant:
+// a deny of all addresses of one version that says nothing of the other, and an allow of all addresses of both that excepts some of one
+// version only, since who has an excepted address has another of the other version. Groups are looked into; unknown ones have no members.
+func OneFamily(p *Policy, groups map[string]*Group) []Warning {
+	var out []Warning
+	for _, d := range [...]Direction{Ingress, Egress} {
+		rules := p.Rules(d)
+		for i := range rules {
+			r := &rules[i]
+			peers := peerRanges(r.Peers(d), groups)
+			for f := range families {
+				if why := oneFamily(r, peers, families[f], families[1-f]); why != "" {
+					out = append(out, Warning{Code: WarnOneFamily, Policy: p.Name, Rule: string(d) + "/" + r.Name,
+						Message: fmt.Sprintf("rule %q (%s, %s) of policy %q %s", r.Name, d, r.Action, p.Name, why)})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// ranges are the cidr selectors of a rule's peers.
+type ranges struct {
+	everybody bool // an entity of both families is among the peers
+	of        [len(families)]struct {
+		prefixes []netip.Prefix // without regard to excepts
+		except   string         // one of the excepts, "" = none
+	}
+}
+
+func peerRanges(peers []Selector, groups map[string]*Group) ranges {
+	var out ranges
+	for _, s := range expandGroups(peers, groups) {
+		out.everybody = out.everybody || s.Entity == EntityAny || s.Entity == EntityWorld
+		p, err := ParseCIDR(s.CIDR)
+		if err != nil {
+			continue
+		}
+		o := &out.of[0]
+		if p.Addr().Is6() {
+			o = &out.of[1]
+		}
+		o.prefixes = append(o.prefixes, p)
+		if len(s.Except) > 0 {
+			o.except = s.Except[0]
+		}
+	}
+	return out
+}
+
+// oneFamily says what is wrong with a rule as far as its ranges of family f go.
+func oneFamily(r *Rule, peers ranges, f, other family) string {
+	mine, theirs := peers.of[0], peers.of[1]
+	if f == families[1] {
+		mine, theirs = theirs, mine
+	}
+	onlyMine := len(r.Services) > 0 && !slices.ContainsFunc(r.Services, func(s Service) bool { return s.Protocol != f.proto })
+	switch {
+	case peers.everybody || onlyMine || !f.covered(mine.prefixes):
+		return ""
+	case r.Action != Allow && r.Action != Pass && len(theirs.prefixes) == 0:
+		return fmt.Sprintf("covers all of %s and nothing of %s, which other rules and the default decide about: add {cidr: %q}, or write "+
+			"{entity: any} instead", f.name, other.name, other.all)
+	case r.Action == Allow && mine.except != "" && theirs.except == "" && other.covered(theirs.prefixes):
+		return fmt.Sprintf("excepts %s of %s and nothing of %s, by which the same machines get in: except their %s addresses too, or deny "+
+			"them by a rule", mine.except, f.name, other.name, other.name)
+	}
+	return ""
+}
