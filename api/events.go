@@ -25,7 +25,7 @@ const (
 // looks into exported embedded structs only.
 type FilterInput struct {
 	Verdict  []string `query:"verdict,explode" doc:"FORWARDED, DROPPED, REJECTED, …; several are alternatives" example:"[\"DROPPED\"]"`
-	Action   []string `query:"action,explode" doc:"policy-verdict, events-lost, …"`
+	Action   []string `query:"action,explode" doc:"policy-verdict, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over"`
 	Bridge   []string `query:"bridge,explode" doc:"Name of the bridge"`
 	Policy   []string `query:"policy,explode" doc:"Name of the deciding policy" example:"[\"web\"]"`
 	Rule     []string `query:"rule,explode" doc:"Name of the deciding rule, or policy/direction/rule"`

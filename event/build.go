@@ -13,9 +13,15 @@ import (
 const (
 	ActionVerdict = "policy-verdict"
 	ActionLost    = "events-lost"
+	// What others did to a switch, and what became of it.
+	ActionForeignFlows  = "foreign-flows-removed"
+	ActionChangedFlows  = "flows-restored"
+	ActionChangedMeters = "meters-restored"
+	ActionTakeOver      = "bridge-taken-over"
 
-	DatasetFlow = "tapwall.flow"
-	DatasetLoss = "tapwall.loss"
+	DatasetFlow   = "tapwall.flow"
+	DatasetLoss   = "tapwall.loss"
+	DatasetSwitch = "tapwall.switch"
 
 	PolicyDenied = "POLICY_DENIED"
 	UnknownRule  = "UNKNOWN_RULE"

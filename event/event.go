@@ -30,7 +30,7 @@ type Meta struct {
 	Kind     string    `json:"kind"` // event | metric
 	Category []string  `json:"category,omitempty"`
 	Type     []string  `json:"type,omitempty"`
-	Action   string    `json:"action"` // policy-verdict | events-lost | …
+	Action   string    `json:"action"` // policy-verdict | events-lost | foreign-flows-removed | …
 	Dataset  string    `json:"dataset"`
 	Module   string    `json:"module"`
 	Provider string    `json:"provider"`
@@ -112,6 +112,7 @@ type Tapwall struct {
 	Destination *Endpoint `json:"destination,omitempty"`
 	Decode      *Decode   `json:"decode,omitempty"`
 	Loss        *Loss     `json:"loss,omitempty"`
+	Notice      *Notice   `json:"notice,omitempty"`
 }
 
 // CT is the connection tracking state of the packet.

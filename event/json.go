@@ -253,6 +253,13 @@ func (w *jsonWriter) tapwall(t *Tapwall) {
 		w.time("last", l.Last)
 		w.end()
 	}
+	if n := t.Notice; n != nil {
+		w.open("notice")
+		w.str("message", n.Message)
+		w.num("count", n.Count)
+		w.optList("objects", n.Objects)
+		w.end()
+	}
 	w.end()
 }
 

@@ -40,7 +40,7 @@ type Class string
 
 // The classes, most important first.
 const (
-	P0      Class = "P0" // deny verdicts, losses
+	P0      Class = "P0" // deny verdicts, losses, notices
 	P1      Class = "P1" // allow verdicts
 	P2      Class = "P2" // packets
 	NoClass Class = ""   // not known, as for what a switch dropped
@@ -48,7 +48,7 @@ const (
 
 // Class is the class of the event.
 func (e *Event) Class() Class {
-	if e.Event.Action == ActionLost {
+	if e.Event.Action == ActionLost || e.Tapwall.Notice != nil {
 		return P0
 	}
 	switch e.Tapwall.Verdict {

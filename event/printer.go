@@ -33,6 +33,7 @@ func Header(o PrintOptions) string {
 //
 //	Nov 20 22:14:05.123: web1(10.0.0.5):47072 -> db1(10.0.0.9):5432 policy-verdict:web/to-db EGRESS ALLOWED (TCP Flags: SYN)
 //	Nov 20 22:14:06.000: EVENTS LOST: packet_in_meter - 1532 (first: 22:14:05.001, last: 22:14:05.998)
+//	Nov 20 22:14:07.000: foreign-flows-removed bridge br0: 1 foreign flow was removed; cookie=0x99 table=203 priority=0 actions=NORMAL
 //
 // The left side is the initiator; the arrow points where the packet went: "<-" for a reply, "<>" when conntrack did not know the
 // connection. Whatever comes from packets or names is escaped by Escape, so that it cannot steer a terminal.
@@ -58,6 +59,13 @@ func Compact(e *Event, o PrintOptions) string {
 			b.WriteString(" " + Escape(l.Reason))
 		}
 		fmt.Fprintf(&b, " (first: %s, last: %s)", l.First.In(loc).Format(clock), l.Last.In(loc).Format(clock))
+		return b.String()
+	}
+	if n := e.Tapwall.Notice; n != nil {
+		b.WriteString(Escape(e.Event.Action) + " " + Escape(n.Message))
+		for _, object := range n.Objects {
+			b.WriteString("; " + Escape(object))
+		}
 		return b.String()
 	}
 	writeEnd(&b, e.Source, e.Tapwall.Source, o)

@@ -63,6 +63,7 @@ type Recorder struct {
 	queue        []*slot // a circle
 	head, queued int
 	free         []*slot
+	notices      []timedNotice
 	packetIns    int64
 	unknown      int64
 	observed     int64

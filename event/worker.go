@@ -28,12 +28,17 @@ func (w *worker) work() bool {
 		r.head = (r.head + 1) % len(r.queue)
 		r.queued--
 	}
+	notices := r.notices
+	r.notices = nil
 	r.mu.Unlock()
-	if len(w.slots) == 0 {
+	if len(w.slots) == 0 && len(notices) == 0 {
 		return false
 	}
 	now := r.now().UTC()
-	var taken, failed int64
+	taken, failed := int64(len(notices)), int64(0)
+	for _, n := range notices {
+		w.entries = append(w.entries, r.builder.notice(n, now))
+	}
 	for _, s := range w.slots {
 		taken += s.events
 		if !w.build(s, now) {

@@ -115,6 +115,7 @@ type change struct {
 	command ofp.FlowModCommand
 	owner   uint32
 	flow    *flow.Flow
+	foreign *flow.Flow // of somebody else, that this removes or replaces
 }
 
 // plan returns the flow-mods that turn what is installed into what is desired: deletes first, so that a place is free
@@ -122,18 +123,23 @@ type change struct {
 func (s *Switch) plan() []change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.table.nDirty == 0 {
+	if s.table.nDirty == 0 && s.table.nOpaque() == 0 {
 		return nil
 	}
 	changes := make([]change, 0, s.table.nDirty-s.table.nBlocked)
 	s.table.eachDirty(func(at slot, e *entry) {
 		c := change{key: e.key, slot: at, owner: e.owner}
+		if f, ok := s.table.others[at]; ok {
+			c.foreign = &f
+		}
 		switch {
+		case e.owner == 0 && e.there == intruder:
+			c.command, c.flow = ofp.FlowDeleteStrict, c.foreign
 		case e.owner == 0:
 			f := s.table.strays[at]
 			f.Cookie = s.opts.Cookie
 			c.command, c.flow = ofp.FlowDeleteStrict, &f
-		case e.there == foreign || s.rejected[e.owner] != nil:
+		case s.table.blocked(e) || s.rejected[e.owner] != nil:
 			return
 		default:
 			_, c.flow = s.table.desired(e)
@@ -144,13 +150,14 @@ func (s *Switch) plan() []change {
 		}
 		changes = append(changes, c)
 	})
+	changes = s.unhide(changes)
 	slices.SortStableFunc(changes, func(a, b change) int { return rank(a.command) - rank(b.command) })
 	return changes
 }
 
 func rank(c ofp.FlowModCommand) int {
 	switch c {
-	case ofp.FlowDeleteStrict:
+	case ofp.FlowDelete, ofp.FlowDeleteStrict:
 		return 0
 	case ofp.FlowAdd:
 		return 1
@@ -192,14 +199,20 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 	r.Meters += len(after)
 
 	s.mu.Lock()
+	restored := s.changed
+	s.changed = changed{}
+	s.mu.Unlock()
+	s.interfered(ChangedFlows, restored.count, restored.objects)
+
+	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.Lost = 0
 	s.settleLocked()
 	if s.table.nDirty == s.table.nBlocked {
-		return false, nil
+		return s.table.nOpaque() > 0, nil
 	}
 	s.table.eachDirty(func(_ slot, e *entry) {
-		again = again || e.owner == 0 || e.there != foreign && s.rejected[e.owner] == nil
+		again = again || e.owner == 0 || !s.table.blocked(e) && s.rejected[e.owner] == nil
 	})
 	return again, nil
 }
@@ -223,8 +236,12 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 				f.Flags |= flow.ResetCounts // what it replaces had another meaning
 			case ofp.FlowModifyStrict:
 				opt.CookieMask = ^uint64(0) // if somebody has replaced it, it is not ours any more
+			case ofp.FlowDelete:
+				opt.CookieMask = ^uint64(0)
 			case ofp.FlowDeleteStrict:
-				opt.CookieMask = uint64(s.opts.CookieMask)
+				if c.foreign == nil { // else whoever's it is by now
+					opt.CookieMask = uint64(s.opts.CookieMask)
+				}
 			}
 			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, c.command, &f, opt)
 		},
@@ -238,6 +255,18 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 		Settled: func() { close(settled) },
 		Timeout: s.opts.Timeout,
 	})
+	if err == nil {
+		var gone []string
+		n := 0
+		for i := range changes {
+			if f := changes[i].foreign; f != nil {
+				if n++; n <= MaxObjects {
+					gone = append(gone, f.String())
+				}
+			}
+		}
+		s.interfered(ForeignFlows, n, gone)
+	}
 	if errors.Is(err, ErrRejected) {
 		s.mu.Lock()
 		s.counters.BundlesRejected++
@@ -251,7 +280,7 @@ func (s *Switch) label(c *change) Label {
 	switch c.command {
 	case ofp.FlowModifyStrict:
 		l.Op = "modify flow"
-	case ofp.FlowDeleteStrict:
+	case ofp.FlowDelete, ofp.FlowDeleteStrict:
 		l.Op = "delete flow"
 	}
 	s.mu.Lock()
@@ -269,6 +298,13 @@ func (s *Switch) committed(changes []change) {
 	defer s.mu.Unlock()
 	for i := range changes {
 		c := &changes[i]
+		if c.foreign != nil {
+			s.counters.ForeignRemoved++
+		}
+		if c.command == ofp.FlowDelete {
+			delete(s.table.opaque, opaque{c.flow.Table, c.flow.Cookie})
+			continue
+		}
 		at := c.slot
 		if s.table.entries[at].key != c.key {
 			at = s.table.place(c.key)
@@ -276,7 +312,7 @@ func (s *Switch) committed(changes []change) {
 		e := s.table.entries[at]
 		switch c.command {
 		case ofp.FlowAdd:
-			if e.there == foreign {
+			if e.there == foreign && c.foreign == nil {
 				s.log.Warn("flow of somebody else was replaced: it came while ours was on its way", "flow", c.flow.String())
 			}
 			e.there, e.have = ours, e.want
@@ -285,7 +321,7 @@ func (s *Switch) committed(changes []change) {
 				e.have = e.want
 			}
 		case ofp.FlowDeleteStrict:
-			if e.there == ours {
+			if e.there == ours || e.there == intruder {
 				e.there, e.have = absent, content{}
 			}
 		}
@@ -365,7 +401,7 @@ func (s *Switch) blocked(u Update) error {
 	}
 	var found *ForeignError
 	s.table.eachDirty(func(_ slot, e *entry) {
-		if e.owner == 0 || e.there != foreign {
+		if !s.table.blocked(e) {
 			return
 		}
 		o, f := s.table.desired(e)

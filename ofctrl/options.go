@@ -22,6 +22,12 @@ type Options struct {
 	// Cookie and CookieMask tell which flows are ours: those whose cookie equals Cookie under CookieMask. CookieMask is
 	// mandatory; bits of Cookie outside it are ignored.
 	Cookie, CookieMask flow.Cookie
+	// Own are the tables that are ours alone: foreign flows in them are removed. If there are any, the bridge is ours, and a
+	// foreign flow in the place of a desired one is replaced in other tables, too; without, foreign flows are never changed.
+	Own Tables
+	// OnInterference, if set, is called after something that others did has been put right, on the goroutine that did so: it must
+	// not call methods of the Switch that wait for the switch.
+	OnInterference func(Interference)
 	// MeterFirst and MeterLast bound the ids of our meters, both inclusive. Meters in the range that are not desired are
 	// deleted; no other meter is touched. Both 0 = no meters.
 	MeterFirst, MeterLast uint32
@@ -54,8 +60,8 @@ type Options struct {
 	// ProbeTimeout is how long an echo request may stay unanswered, and the connection silent, before the connection is given up;
 	// 0 = ProbeInterval. What it is meanwhile is told by [State.Silent].
 	ProbeTimeout time.Duration
-	// AuditInterval is how often the flow tables are read back if the switch refuses to report changes (no flow monitor);
-	// 0 = 30 s.
+	// AuditInterval is how often it is checked that nothing was missed: flows are counted, and if the count is wrong or the switch
+	// refuses to report changes (no flow monitor), read back; 0 = 30 s.
 	AuditInterval time.Duration
 }
 
@@ -71,6 +77,9 @@ func (o *Options) validate() error {
 	}
 	if o.CookieMask == 0 {
 		errs = append(errs, errors.New("no cookie mask: every flow would be ours"))
+	}
+	if o.Own.Last < o.Own.First {
+		errs = append(errs, fmt.Errorf("own tables %d..%d", o.Own.First, o.Own.Last))
 	}
 	if o.MeterLast < o.MeterFirst || (o.MeterFirst == 0) != (o.MeterLast == 0) {
 		errs = append(errs, fmt.Errorf("meter range %d..%d", o.MeterFirst, o.MeterLast))
@@ -102,6 +111,34 @@ func (o *Options) validate() error {
 	}
 	return nil
 }
+
+// Tables is a range of flow tables, First and Last included; the zero value is none, as table 0 is never ours alone.
+type Tables struct{ First, Last uint8 }
+
+// Has reports whether id lies in the range.
+func (t Tables) Has(id uint8) bool { return t.Last != 0 && t.First <= id && id <= t.Last }
+
+// Interference is what others did to a bridge, now put right.
+type Interference struct {
+	What InterferenceKind
+	// Count is how many flows or meters it was about, Objects the text of up to [MaxObjects] of them: as the others made them,
+	// and as we want them where they changed ours.
+	Count   int
+	Objects []string
+}
+
+// InterferenceKind tells what others did.
+type InterferenceKind uint8
+
+// The kinds.
+const (
+	ForeignFlows  InterferenceKind = iota // put flows into tables that are ours alone or in the places of ours
+	ChangedFlows                          // changed or deleted flows of ours
+	ChangedMeters                         // changed or deleted meters of ours
+)
+
+// MaxObjects bounds the texts of one [Interference].
+const MaxObjects = 8
 
 // Update is one change of what is desired.
 type Update struct {
@@ -141,10 +178,10 @@ type State struct {
 	OurFlows     int   // installed and ours
 	ForeignFlows int   // installed and not ours
 	Desired      int   // distinct flows desired
-	Missing      int   // desired and not, or not so, installed, or installed, ours and not desired
+	Missing      int   // desired and not, or not so, installed, or installed and to be removed
 	Lost         int   // changes by others of our installed flows since the last Apply
-	Blocked      int   // desired, but in the place of a foreign flow
-	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone
+	Blocked      int   // desired, but in the place of a foreign flow that is left alone
+	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone outside own tables
 	Installed    int64 // revision, as in Result
 	Stats        Counters
 }
@@ -162,4 +199,5 @@ type Counters struct {
 	LateErrors      uint64 // errors of the switch that belong to no pending request, such as of a packet-out
 	Reconnects      uint64 // connections after the first
 	LostFlows       uint64 // changes by others of our installed flows
+	ForeignRemoved  uint64 // foreign flows that were removed from tables that are ours alone, or replaced by ours
 }

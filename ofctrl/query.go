@@ -51,6 +51,7 @@ func (s *Switch) ReadFlows(ctx context.Context, filters []ofp.FlowFilter, visit 
 			return
 		}
 		for i := range part.Flows {
+			part.Flows[i].Flags &= stateFlags // Open vSwitch keeps and reports those of the flow-mod, too
 			visit(&part.Flows[i])
 		}
 		if !part.MultipartHead().More {

@@ -15,11 +15,12 @@ const monitorID = 1
 func (s *Switch) monitor(ctx context.Context, conn *Conn) (ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	// Without the actions: what others changed is wrong whatever they made of it.
+	flags := ofp.MonitorAdd | ofp.MonitorDelete | ofp.MonitorModify
+	if s.opts.Own != (Tables{}) {
+		flags |= ofp.MonitorActions // to tell of foreign flows; else what others changed is wrong whatever they made of it
+	}
 	err = conn.Multipart(ctx, "flow monitor", func(dst []byte, xid uint32) ([]byte, error) {
-		return ofp.AppendFlowMonitorRequest(dst, xid, ofp.FlowMonitor{
-			ID: monitorID, Table: ofp.AllTables, Flags: ofp.MonitorAdd | ofp.MonitorDelete | ofp.MonitorModify,
-		})
+		return ofp.AppendFlowMonitorRequest(dst, xid, ofp.FlowMonitor{ID: monitorID, Table: ofp.AllTables, Flags: flags})
 	}, func(ofp.Multipart) {})
 	if errors.Is(err, ErrRejected) {
 		s.log.Warn("switch reports no changes of its flows; reading back instead", "every", s.opts.AuditInterval, "err", err)
@@ -67,7 +68,8 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 			f := &part.Flows[i]
 			isOurs := f.Cookie&s.opts.CookieMask == s.opts.Cookie
 			err := f.Err
-			if err == nil || !isOurs {
+			hidden := err != nil && s.table.hide(&f.Flow, isOurs)
+			if !hidden && (err == nil || !isOurs) {
 				// What a foreign flow does need not be known to leave it alone.
 				err = errors.Join(err, s.table.installed(&f.Flow, isOurs, true))
 			}
@@ -113,12 +115,16 @@ func (s *Switch) tellCounters(part *ofp.FlowStatsReply) {
 
 // flowUpdates takes what the flow monitor reports, on the reader.
 func (s *Switch) flowUpdates(m *ofp.FlowUpdates) {
-	lost, freed := 0, false
+	lost, look := 0, false
 	s.mu.Lock()
 	for i := range m.Updates {
-		l, f := s.flowUpdateLocked(&m.Updates[i])
+		u := &m.Updates[i]
+		l, f := s.flowUpdateLocked(u)
 		lost += l
-		freed = freed || f
+		look = look || f
+		if l > 0 && u.Flow.Cookie&s.opts.CookieMask == s.opts.Cookie {
+			s.changed.add(&u.Flow)
+		}
 	}
 	if lost > 0 {
 		s.state.Lost += lost
@@ -126,21 +132,19 @@ func (s *Switch) flowUpdates(m *ofp.FlowUpdates) {
 		s.installed = 0
 	}
 	s.mu.Unlock()
-	if lost > 0 {
-		s.log.Warn("flows of ours were changed by somebody else", "flows", lost)
-	}
-	if lost > 0 || freed {
-		s.tell()
+	if lost > 0 || look {
+		s.soon.tell()
 	}
 }
 
-// flowUpdateLocked returns how many of our flows somebody took from us, and whether a place became free that is desired.
-func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
+// flowUpdateLocked returns how many of our flows somebody took from us, and whether there is another reason to look: a place became
+// free that is desired, or a foreign flow came or went where such flows are watched.
+func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, look bool) {
 	if u.Event == ofp.FlowAbbrev {
 		return 0, false // ours; its own reply tells
 	}
 	isOurs := u.Flow.Cookie&s.opts.CookieMask == s.opts.Cookie
-	if u.Err != nil && isOurs {
+	if u.Err != nil && (isOurs || s.table.watched(u.Flow.Table)) {
 		s.askResync()
 		return 0, false
 	}
@@ -166,13 +170,14 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 		if isOurs || before.there == ours {
 			lost = 1
 		}
+		look = !isOurs && s.table.watched(u.Flow.Table)
 	case ofp.FlowRemovedEvent:
 		e := before
 		switch {
 		case e.there == absent || e.there == expired || isOurs != (e.there == ours):
 			return 0, false
-		case e.there == foreign:
-			freed = e.owner != 0
+		case e.there == foreign || e.there == intruder:
+			look = e.owner != 0 || u.Flow.Table == 0
 			e.there = absent
 		case u.Reason == ofp.RemovedIdle || u.Reason == ofp.RemovedHard:
 			e.there = expired
@@ -183,7 +188,7 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, freed bool) {
 		e.have = content{}
 		s.table.put(s.table.place(k), e)
 	}
-	return lost, freed
+	return lost, look
 }
 
 // monitorPaused is called on the reader when the switch had no room for updates, and when it has again: reports may be

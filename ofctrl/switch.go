@@ -18,15 +18,16 @@ import (
 // is sent that Apply did not ask for: when the connection comes back or others change our flows, Wake tells the owner, who
 // applies again, if only an empty Update. All methods are safe for concurrent use.
 //
-// Flows whose cookie is not ours are never changed. A desired flow in the place of such a flow is left out and reported
-// ([ErrForeignFlow]); the rest is installed all the same, because a revocation must not wait for a flow that somebody else
-// put in the way. When the place becomes free, Wake tells.
+// Flows whose cookie is not ours are never changed, but for [Options.Own]. A desired flow in the place of such a flow is left out
+// and reported ([ErrForeignFlow]); the rest is installed all the same, because a revocation must not wait for a flow that somebody
+// else put in the way. When the place becomes free, Wake tells.
 //
 // A flow that goes by its own timeout is not missed: it comes back only when its owner's flows are replaced.
 type Switch struct {
 	opts Options
 	log  *slog.Logger
 	wake chan struct{}
+	soon spaced // tells, for what others do
 	// resync asks Run to read everything back.
 	resync chan struct{}
 	// turn is held by whoever sends changes or reads back: what is known and what is sent must not cross.
@@ -44,6 +45,8 @@ type Switch struct {
 	installed int64
 	state     State // the parts that are not kept elsewhere
 	counters  Counters
+	changed   changed // flows
+	odd       int     // flows more than known, by the last count
 
 	packetIns atomic.Uint64
 }
@@ -56,8 +59,9 @@ func New(opts Options) (*Switch, error) {
 	s := &Switch{
 		opts: opts, log: opts.Logger.With("bridge", opts.Bridge),
 		wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		table: newTable(), meters: newMeters(), rejected: map[uint32]error{},
+		table: newTable(opts.Own), meters: newMeters(), rejected: map[uint32]error{},
 	}
+	s.soon.do = s.tell
 	s.state.Since = time.Now()
 	return s, nil
 }
@@ -135,12 +139,8 @@ func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 	}
 	s.log.Info("switch connected", "datapath_id", fmt.Sprintf("%016x", conn.Features().DatapathID), "monitored", monitored)
 
-	var audit <-chan time.Time
-	if !monitored {
-		t := time.NewTicker(s.opts.AuditInterval)
-		defer t.Stop()
-		audit = t.C
-	}
+	audit := time.NewTicker(s.opts.AuditInterval)
+	defer audit.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -148,7 +148,15 @@ func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 		case <-conn.Done():
 			return true, conn.Err()
 		case <-s.resync:
-		case <-audit:
+		case <-audit.C:
+			if !monitored {
+				break
+			}
+			if ok, err := s.countFlows(ctx, conn); err != nil {
+				return true, err
+			} else if ok {
+				continue
+			}
 		}
 		if err := s.readBack(ctx, conn); err != nil {
 			return true, err
@@ -191,7 +199,8 @@ func (s *Switch) State() State {
 	st := s.state
 	st.Ready = s.ready
 	st.OurFlows, st.ForeignFlows, st.Desired = s.table.nOurs, s.table.nForeign, s.table.nDesired
-	st.Missing, st.Blocked = s.table.nDirty+s.meters.missing(), s.table.nBlocked
+	st.ForeignFlows += len(s.table.opaque)
+	st.Missing, st.Blocked = s.table.nDirty+s.table.nOpaque()+s.meters.missing(), s.table.nBlocked
 	st.Installed = s.installed
 	st.Stats = s.counters
 	st.Stats.PacketIns = s.packetIns.Load()
@@ -289,7 +298,7 @@ func (s *Switch) current() *Conn {
 
 // settleLocked notes the desired revision as installed if nothing is missing.
 func (s *Switch) settleLocked() {
-	if s.ready && s.table.nDirty == 0 && s.meters.missing() == 0 {
+	if s.ready && s.table.nDirty == 0 && s.table.nOpaque() == 0 && s.meters.missing() == 0 {
 		s.installed = s.revision
 	}
 }

@@ -10,10 +10,11 @@ import (
 type presence uint8
 
 const (
-	absent  presence = iota
-	ours             // a flow with our cookie
-	foreign          // a flow with another cookie
-	expired          // our flow was there and went by its own timeout, as desired
+	absent   presence = iota
+	ours              // a flow with our cookie
+	foreign           // a flow with another cookie, to be left alone
+	intruder          // a flow with another cookie in a table that is ours alone
+	expired           // our flow was there and went by its own timeout, as desired
 )
 
 // entry is one place of the flow tables: what is desired there and what is installed. It holds no pointers, so that a
@@ -33,7 +34,7 @@ type entry struct {
 // dirty reports whether what is installed is not what is desired.
 func (e *entry) dirty() bool {
 	if e.owner == 0 {
-		return e.there == ours
+		return e.there == ours || e.there == intruder
 	}
 	switch e.there {
 	case ours:
@@ -80,15 +81,38 @@ type table struct {
 	// queue holds at least all dirty entries, in the order in which they became so.
 	queue []slot
 
+	// own are the tables that are ours alone. If there are any, we take the place of a foreign flow in any other table, too,
+	// when we desire one there, and the following are kept.
+	own Tables
+	// others are foreign flows in our own tables and in table 0, where every packet starts.
+	others map[slot]flow.Flow
+	// opaque are flows in those tables whose place is not known, because they hold fields or actions unknown to this version:
+	// ours by cookie or not. They are no entries.
+	opaque map[opaque]flow.Flow
+
 	nDesired, nOurs, nForeign, nDirty, nBlocked int
 	generation                                  uint8
 }
 
-func newTable() *table {
+// opaque names the flows of one table and cookie, which is how they can be deleted without knowing their matches.
+type opaque struct {
+	table  uint8
+	cookie flow.Cookie
+}
+
+func newTable(own Tables) *table {
 	return &table{
 		digester: newDigester(), index: map[key]slot{}, owners: map[string]*owner{}, byID: map[uint32]*owner{},
-		rivals: map[slot][]ref{}, strays: map[slot]flow.Flow{},
+		rivals: map[slot][]ref{}, strays: map[slot]flow.Flow{}, own: own, others: map[slot]flow.Flow{}, opaque: map[opaque]flow.Flow{},
 	}
+}
+
+// watched reports whether foreign flows of table id are looked at one by one.
+func (t *table) watched(id uint8) bool { return t.own.Has(id) || id == 0 && t.own != (Tables{}) }
+
+// blocked reports whether a desired flow has to stay away because of a foreign one.
+func (t *table) blocked(e *entry) bool {
+	return e.owner != 0 && e.there == foreign && t.own == (Tables{})
 }
 
 // reserve prepares for n more entries, if that saves growing step by step.
@@ -132,9 +156,9 @@ func (t *table) count(e *entry, n int) {
 	switch e.there {
 	case ours:
 		t.nOurs += n
-	case foreign:
+	case foreign, intruder:
 		t.nForeign += n
-		if e.owner != 0 {
+		if t.blocked(e) {
 			t.nBlocked += n
 		}
 	}
@@ -155,6 +179,9 @@ func (t *table) put(s slot, e entry) {
 	}
 	if len(t.strays) > 0 && (e.owner != 0 || e.there != ours) {
 		delete(t.strays, s)
+	}
+	if len(t.others) > 0 && e.there != foreign && e.there != intruder {
+		delete(t.others, s)
 	}
 	*old = e
 	t.forget(s)
@@ -197,31 +224,40 @@ func (t *table) installed(f *flow.Flow, isOurs, known bool) error {
 	s := t.place(k)
 	e := t.entries[s]
 	e.seen, e.there, e.have = t.generation, foreign, content{}
-	if isOurs {
+	switch {
+	case isOurs:
 		e.there = ours
 		if known {
 			e.have = c
 		}
+	case t.own.Has(f.Table):
+		e.there = intruder
 	}
 	t.put(s, e)
+	if !isOurs && t.watched(f.Table) {
+		t.others[s] = *f
+	}
 	if isOurs && e.owner == 0 {
 		t.strays[s] = stray(f)
 	}
 	return nil
 }
 
-// stray is as much of f as a delete needs.
+// stray is as much of f as a delete needs and a look at whose it is.
 func stray(f *flow.Flow) flow.Flow {
-	return flow.Flow{Table: f.Table, Priority: f.Priority, Match: f.Match}
+	return flow.Flow{Table: f.Table, Priority: f.Priority, Cookie: f.Cookie, Match: f.Match}
 }
 
 // beginReadBack and endReadBack enclose calls of installed for everything that the switch holds; what was not seen in
 // between is not there.
-func (t *table) beginReadBack() { t.generation++ }
+func (t *table) beginReadBack() {
+	t.generation++
+	clear(t.opaque)
+}
 
 func (t *table) endReadBack() {
 	for s := range t.entries {
-		if e := t.entries[s]; e.seen != t.generation && (e.there == ours || e.there == foreign) {
+		if e := t.entries[s]; e.seen != t.generation && e.there != absent && e.there != expired {
 			e.there, e.have = absent, content{}
 			t.put(slot(s), e)
 		}

@@ -122,7 +122,7 @@ flags must all hold.`,
 	fl.StringVar(&since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&until, "until", "", "older than this: 5m, or a time")
 	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, …; repeatable or separated by commas, as all filters")
-	fl.StringSliceVar(&f.Action, "action", nil, "policy-verdict, events-lost")
+	fl.StringSliceVar(&f.Action, "action", nil, "policy-verdict, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over")
 	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
 	fl.StringSliceVar(&f.Rule, "rule", nil, "name of the deciding rule, or policy/direction/rule")

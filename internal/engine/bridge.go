@@ -34,6 +34,8 @@ type bridge struct {
 	pickupUntil time.Time // zero = closed
 	retry       backoff
 	aside       map[string]refusal // by owner
+	fresh       bool               // no tapwall of this store has taken the bridge over yet
+	taken       bool               // it may be changed: what was there before has been looked at
 
 	// Guarded by the engine's mu for readers.
 	refused     map[string]refusal // aside, as of the last installation
@@ -57,6 +59,7 @@ type bridge struct {
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 	stats        flowStats
+	others       interferences
 
 	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
 	lacked atomic.Int64  // flows that were missing before it
@@ -87,12 +90,17 @@ func entryKey() flow.Flow {
 
 // addBridge starts managing a bridge that has appeared. The host's persisted state is loaded already.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBridge) (*bridge, error) {
-	b := &bridge{cfg: cfg, host: e.topo.Host, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+	b := &bridge{cfg: cfg, host: e.topo.Host, fresh: saved.fresh, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
 	endpoint := cfg.OpenFlow
 	if endpoint == "" {
 		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
 	}
+	var own ofctrl.Tables
+	if cfg.Mode == Owned {
+		own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
+	}
 	sw, err := ofctrl.New(ofctrl.Options{
+		Own: own, OnInterference: e.interfered(b),
 		Bridge: cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
 		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterLog,
@@ -134,12 +142,14 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 // savedBridge is what an earlier process left about a bridge.
 type savedBridge struct {
 	index       int
+	fresh       bool // it was not taken over yet
 	assignments compile.Assignments
 }
 
 // Keys of the host's state in the store, below bridge/NAME/.
 const (
 	stateIndex    = "index"
+	stateFresh    = "fresh" // there as long as the bridge has not been taken over
 	stateNext     = "next"
 	statePolicy   = "policy/"
 	stateEndpoint = "endpoint/"
@@ -214,6 +224,9 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	b.compile()
 	if err := e.persist(ctx, b); err != nil {
 		b.failed(e, now, err)
+		return false
+	}
+	if !e.takeOver(ctx, b, st, now) {
 		return false
 	}
 	if have := e.topo.Bridges[b.cfg.Name].FailMode; have != b.cfg.FailMode {

@@ -220,6 +220,9 @@ func (e *Engine) Run(ctx context.Context) error {
 			}
 		case <-e.wake:
 		case <-tick.C:
+			for _, b := range e.bridges {
+				e.tellInterference(b, time.Now())
+			}
 			if !e.due(time.Now()) {
 				continue
 			}

@@ -45,6 +45,9 @@ func (e *Engine) troubles(b *bridge) []string {
 	if b.installedAt > 0 && (st.Missing > 0 || st.Blocked > 0) && !b.sw.Has(entryKey()) {
 		out = append(out, "the wall is off: the flow of table 0 that leads into it is missing")
 	}
+	if err := b.bypass(); err != nil {
+		out = append(out, err.Error())
+	}
 	if st.Missing > 0 {
 		out = append(out, fmt.Sprintf("%d flows are missing, or there and not desired", st.Missing))
 	}
@@ -94,6 +97,9 @@ func (e *Engine) System() api.SystemStatus {
 	}
 	hh.Installed = hh.Desired
 	for _, b := range e.published.bridges {
+		for _, what := range b.others.problems(time.Now()) {
+			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
+		}
 		bh := b.health()
 		if b.cfg.Mode == Owned {
 			hh.Installed = min(hh.Installed, b.installedAt)

@@ -23,6 +23,8 @@ var (
 	flowsThere   = prometheus.NewDesc("tapwall_flows_installed", "Flows of tapwall that are installed, as read back.", []string{"bridge"}, nil)
 	flowMods     = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
 	flowsLost    = prometheus.NewDesc("tapwall_flows_lost_total", "Changes that others made to installed flows of tapwall.", []string{"bridge"}, nil)
+	foreignGone  = prometheus.NewDesc("tapwall_foreign_flows_removed_total", "Foreign flows removed from tables that are tapwall's alone, or from the places of its flows.", []string{"bridge"}, nil)
+	bypassed     = prometheus.NewDesc("tapwall_bypassed", "1 while foreign flows in table 0 take packets before the wall can judge them.", []string{"bridge"}, nil)
 	ofConnected  = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
 	dbConnected  = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
 	revision     = prometheus.NewDesc("tapwall_revision", "Store revision that is desired, and installed.", []string{"state"}, nil)
@@ -31,7 +33,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, ofConnected,
+	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, bypassed, ofConnected,
 		dbConnected, revision, resources} {
 		out <- d
 	}
@@ -67,6 +69,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(flowsThere, float64(st.OurFlows), b.cfg.Name)
 		counter(flowMods, float64(st.Stats.FlowModsSent), b.cfg.Name)
 		counter(flowsLost, float64(st.Stats.LostFlows), b.cfg.Name)
+		counter(foreignGone, float64(st.Stats.ForeignRemoved), b.cfg.Name)
+		gauge(bypassed, up(b.bypass() != nil), b.cfg.Name)
 		b.stats.mu.Lock()
 		for reason, n := range b.stats.drops {
 			counter(drops, float64(n), b.cfg.Name, reason.String())

@@ -56,7 +56,7 @@ func (e *Engine) planMirrors() {
 	failModes := map[string]string{}
 	for name, b := range e.bridges {
 		managed = append(managed, name)
-		if b.cfg.Mode == Owned {
+		if b.cfg.Mode == Owned && b.taken {
 			failModes[name] = b.cfg.FailMode
 		}
 	}
@@ -102,7 +102,7 @@ func (e *Engine) nudge(ctx context.Context) {
 	seen := map[string]bool{}
 	for name, b := range e.bridges {
 		kind := e.topo.Bridges[name].DatapathType
-		if seen[kind] {
+		if seen[kind] || b.cfg.Mode == Owned && !b.taken {
 			continue
 		}
 		if err := b.sw.Nudge(ctx); err != nil {

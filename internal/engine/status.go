@@ -135,7 +135,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			h.Endpoints = append(h.Endpoints, e.portOf(key))
 			warnings = append(warnings, e.published.notices.byWorkload[key]...)
 		}
-		st := b.state()
+		st, bypass := b.state(), b.bypass()
 		switch {
 		case ps.Err != nil:
 			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
@@ -150,6 +150,8 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
 		case b.refusedOther() != nil:
 			worse(policy.PhaseDegraded, "NotInstalled", b.refusedOther().Error())
+		case bypass != nil:
+			worse(policy.PhaseDegraded, "Bypassed", fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
 		case st.Missing > 0 || st.Blocked > 0:
 			worse(policy.PhaseDegraded, "FlowsMissing", fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
 		}

@@ -168,6 +168,8 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 			var v compile.EndpointAssignment
 			err = json.Unmarshal(value, &v)
 			s.assignments.Endpoints[ep] = v
+		} else if rest == stateFresh {
+			s.fresh = true
 		} else if rest == stateNext {
 			err = json.Unmarshal(value, &s.assignments.Next)
 		}
@@ -190,7 +192,8 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 	if err != nil {
 		return s, err
 	}
-	return s, e.opt.Store.PutStates(ctx, e.topo.Host, map[string][]byte{stateKey(name, stateIndex): j})
+	s.fresh = true
+	return s, e.opt.Store.PutStates(ctx, e.topo.Host, map[string][]byte{stateKey(name, stateIndex): j, stateKey(name, stateFresh): []byte("true")})
 }
 
 // resolve derives the workloads from topology and Endpoint resources.

@@ -113,11 +113,12 @@ const (
 	CookieEndpoint   CookieKind = 9 // endpoint id: the classifying flows
 )
 
+var cookieKinds = [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint"}
+
 // String returns the name of the kind.
 func (k CookieKind) String() string {
-	names := [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint"}
-	if int(k) < len(names) {
-		return names[k]
+	if int(k) < len(cookieKinds) {
+		return cookieKinds[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -140,6 +141,17 @@ func ParseCookie(c flow.Cookie) (k CookieKind, id uint32, ok bool) {
 		return 0, 0, false
 	}
 	return CookieKind(c >> 32), uint32(c), true
+}
+
+// Plausible reports whether a flow of table t whose cookie c bears the magic can be tapwall's. A cookie that somebody drew by
+// lot seldom has the magic, and hardly ever a kind and an id that fit as well.
+func Plausible(t uint8, c flow.Cookie) bool {
+	kind, id, ours := ParseCookie(c)
+	ours = ours && (t == TableEntry || t >= TableFirst && t <= TableLast)
+	if kind == CookieSystem {
+		return ours && id>>8 == uint32(t)
+	}
+	return ours && t != TableEntry && kind > CookieSystem && int(kind) < len(cookieKinds)
 }
 
 // SystemCookie is the cookie of a fixed flow: item tells flows of one table apart, for their counters.

@@ -77,41 +77,6 @@ func TestFaultFailModeChanged(t *testing.T) {
 	lab.Eventually(t, 5*time.Second, "the connection goes on", func() bool { return live.ReceivedSince(now) > 20 })
 }
 
-// Somebody puts a flow of theirs in the place of our entry. It is not touched, but nothing says that the wall stands; when it goes, ours is back at once.
-func TestFaultForeignEntry(t *testing.T) {
-	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
-	_, err := s.Ofctl("add-flow", "br0", "cookie=0xbad,table=0,priority=1,actions=NORMAL")
-	must(t, err)
-	lab.Eventually(t, 3*time.Second, "the policy is not said to be in force", func() bool {
-		var doc struct{ Status struct{ Phase string } }
-		return json.Unmarshal([]byte(s.tapwall("get", "policy", "p", "-o", "json")), &doc) == nil && doc.Status.Phase == "Degraded"
-	})
-	out, err := s.tw.Run("status")
-	if err == nil || !strings.Contains(out, "br0") || !strings.Contains(strings.ToLower(out), "foreign") {
-		t.Errorf("the status does not complain of a foreign flow (%v):\n%s", err, out)
-	}
-	if got := s.flows("table=0"); len(got) != 1 || !strings.Contains(got[0], "cookie=0xbad") {
-		t.Errorf("table 0 is %q", got)
-	}
-	// Revocation does not wait for it.
-	if out, err := s.tw.RunInput(strings.ReplaceAll(allowPorts("p", "vm2", "vm1", "5001"), "5001", "5003"), "apply", "-f", "-"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	lab.Eventually(t, 2*time.Second, "the new rule is on the switch", func() bool { return strings.Contains(strings.Join(s.flows("table=206"), ""), "ct_tp_dst=5003") })
-	_, err = s.Ofctl("del-flows", "br0", "cookie=0xbad/-1")
-	must(t, err)
-	took := lab.Eventually(t, 3*time.Second, "the entry is ours again", func() bool {
-		got := s.flows("table=0")
-		return len(got) == 1 && strings.Contains(got[0], "resubmit(,200)")
-	})
-	t.Logf("the entry is back after %v", took)
-	s.inStep(5 * time.Second)
-	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
-	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5003)
-}
-
 // The OpenFlow connection comes and goes under load and under changes.
 func TestFaultConnectionFlaps(t *testing.T) {
 	t.Parallel()

@@ -4,8 +4,12 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -248,6 +252,27 @@ func (s *stage) running(ps ...*lab.Probe) {
 func (s *stage) pickupClosed() {
 	s.t.Helper()
 	lab.Eventually(s.t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
+}
+
+// metric reads one sample of /metrics, such as name{label="value"}; it is 0 if there is none.
+func (s *stage) metric(sample string) float64 {
+	s.t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", s.Socket())
+	}}}
+	resp, err := c.Get("http://tapwall/metrics")
+	must(s.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(s.t, err)
+	for line := range strings.Lines(string(body)) {
+		if value, ok := strings.CutPrefix(line, sample+" "); ok {
+			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			must(s.t, err)
+			return f
+		}
+	}
+	return 0
 }
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }
