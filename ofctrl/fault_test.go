@@ -41,11 +41,11 @@ func once(kind oftest.Kind, x oftest.Reaction) func(oftest.Request) oftest.React
 	})
 }
 
-// quick are options with short times.
+// quick are options with short times, but not so short that a fake on a busy machine misses them.
 func quick(endpoint string) ofctrl.Options {
 	o := options(endpoint)
 	o.BackoffMin, o.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
-	o.Timeout, o.ProbeInterval = time.Second, 300*time.Millisecond
+	o.Timeout, o.ProbeInterval = 3*time.Second, time.Second
 	return o
 }
 
@@ -89,7 +89,7 @@ func TestHandshake(t *testing.T) {
 			ours, theirs := net.Pipe()
 			var wg sync.WaitGroup
 			wg.Go(func() { _ = f.Serve(theirs) })
-			c, err := ofctrl.NewConn(t.Context(), ours, ofctrl.ConnOptions{Timeout: time.Second})
+			c, err := ofctrl.NewConn(t.Context(), ours, ofctrl.ConnOptions{Timeout: 3 * time.Second})
 			if !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want %v", err, tt.want)
 			}
@@ -260,9 +260,8 @@ func TestProbe(t *testing.T) {
 	}})
 	s := run(t, quick(f.Listen(t)))
 	s.ready()
-	time.Sleep(1500 * time.Millisecond)
-	if st := s.State(); st.Epoch != 1 || f.Count(oftest.Echo) < 2 {
-		t.Errorf("an idle connection that answers %d probes did not last: %+v", f.Count(oftest.Echo), st)
+	if st := s.until("probed", func(ofctrl.State) bool { return f.Count(oftest.Echo) >= 3 }); st.Epoch != 1 { // two were answered
+		t.Errorf("an idle connection that answers probes did not last: %+v", st)
 	}
 	silent.Store(true)
 	s.until("given up", func(st ofctrl.State) bool { return st.Epoch >= 2 })

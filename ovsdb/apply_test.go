@@ -425,7 +425,7 @@ func TestFailModes(t *testing.T) {
 
 func TestUnconfirmed(t *testing.T) {
 	o := newSwitch(t)
-	c := connected(t, o, func(opts *ovsdb.Options) { opts.Timeout = 300 * time.Millisecond })
+	c := connected(t, o, func(opts *ovsdb.Options) { opts.Timeout = 2 * time.Second }) // enough for the database, which lives
 	o.KillSwitch()
 	d := desired(mirrorSpec("web", "vm1"))
 	for transactions := 1; transactions >= 0; transactions-- {
@@ -446,11 +446,12 @@ func TestUnconfirmed(t *testing.T) {
 func TestUnknownOutcome(t *testing.T) {
 	o := newSwitch(t)
 	c := connected(t, o, func(opts *ovsdb.Options) {
-		opts.ProbeInterval, opts.ProbeTimeout = 100*time.Millisecond, 200*time.Millisecond
+		opts.ProbeInterval, opts.ProbeTimeout = 100*time.Millisecond, 3*time.Second
 	})
 	d := desired(mirrorSpec("web", "vm1"), mirrorSpec("web2", "vm2"))
 	o.FreezeDB()
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	// Long enough to send the transaction, and over before the probe ends the connection.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := c.Apply(ctx, d); !errors.Is(err, ovsdb.ErrUnknownOutcome) {
 		t.Errorf("error %v, want ErrUnknownOutcome", err)

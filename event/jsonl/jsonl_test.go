@@ -342,12 +342,13 @@ func TestWithRecorder(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
-	for i := range 2000 {
-		if i%100 == 0 {
-			time.Sleep(time.Millisecond)
+	// Until the writer has met the full disk what does not fit is told as lost to a full queue, from then on as lost to the disk.
+	until(t, s, func(st event.SinkStatus) bool {
+		for range 100 {
+			r.HandlePacketIn("br0", event.PacketIn{Data: make([]byte, 60), Verdicts: []event.VerdictSide{{Direction: event.Ingress, Drop: true}}})
 		}
-		r.HandlePacketIn("br0", event.PacketIn{Data: make([]byte, 60), Verdicts: []event.VerdictSide{{Direction: event.Ingress, Drop: true}}})
-	}
+		return st.LostIO > 0
+	})
 	for end := time.Now().Add(10 * time.Second); len(r.Query(event.Filter{Action: []string{event.ActionLost}}).Items) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no loss was told")

@@ -150,10 +150,11 @@ func TestIDsAcrossRestarts(t *testing.T) {
 // The pickup window opens when the switch has nothing of ours, and only then.
 func TestPickupWindow(t *testing.T) {
 	t.Parallel()
+	const opening = 3 * time.Second // long enough to be seen open on a busy machine
 	h := newHost(t, "br0")
 	h.plug("br0", vms("vm1")...)
 	h.put(allow("p", "vm1", "{cidr: 10.0.0.0/8}", "80"))
-	r := h.start(settings{window: time.Second})
+	r := h.start(settings{window: opening})
 	pickup := func() int { return len(r.flows(api.FlowQuery{Table: table(pipeline.TablePickup)})) }
 	opened := func(when string) {
 		t.Helper()
@@ -176,7 +177,7 @@ func TestPickupWindow(t *testing.T) {
 	normal := r.flows(api.FlowQuery{})
 
 	r.stop()
-	r = h.start(settings{window: time.Second})
+	r = h.start(settings{window: opening})
 	r.eventually("ready", r.Ready)
 	if b := r.health("br0"); b.Pickup || b.FlowMods != 0 {
 		t.Errorf("a restart of the engine opens the window: %+v", b)

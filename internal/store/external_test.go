@@ -102,7 +102,7 @@ func TestExternalTLS(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := good
-			o.StartTimeout = 500 * time.Millisecond
+			o.StartTimeout = 3 * time.Second // a handshake on a busy machine
 			tt.change(&o)
 			s, err := store.Open(t.Context(), o)
 			if err == nil {

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -52,7 +53,7 @@ func fill(t *testing.T, dir string, leave int64) (free func()) {
 		if err == nil {
 			break
 		}
-		if try == 100 {
+		if try == 1000 {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -122,16 +123,18 @@ func TestDiskFullBehindTheGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, group("before", "10.0.0.0/8"))
-	time.Sleep(300 * time.Millisecond) // etcd writes its database every 100 ms
+	time.Sleep(time.Second) // etcd writes its database every 100 ms
 	free := fill(t, dir, 0)
 	acked := 0
 	var failed error
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	for i := 0; failed == nil && i < 200; i++ {
 		big := group(fmt.Sprintf("g%d", i))
 		for j := range 20000 {
 			big.Spec.Members = append(big.Spec.Members, policy.Selector{CIDR: fmt.Sprintf("10.%d.%d.0/24", j/256, j%256)})
 		}
-		if _, failed = s.Commit(shortly(t), []api.Change{{Kind: policy.KindGroup, Name: big.Name, Resource: big}}); failed == nil {
+		if _, failed = s.Commit(ctx, []api.Change{{Kind: policy.KindGroup, Name: big.Name, Resource: big}}); failed == nil {
 			acked++
 		}
 	}

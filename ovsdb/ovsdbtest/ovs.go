@@ -113,6 +113,12 @@ func (o *OVS) StartDB() {
 	})
 }
 
+// Transact changes the database while no server has it: a transaction as RFC 7047 §4.1.3 has its params.
+func (o *OVS) Transact(params string) string {
+	o.t.Helper()
+	return o.run("ovsdb-tool", "transact", filepath.Join(o.Dir, "conf.db"), params)
+}
+
 // StartSwitch starts ovs-vswitchd and waits until it answers on its control socket.
 func (o *OVS) StartSwitch() {
 	o.t.Helper()

@@ -127,7 +127,7 @@ func TestCallEnds(t *testing.T) {
 	d := unixctl.Daemon{RunDir: dir}
 
 	answer <- ""
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second) // the daemon has read the request by then
 	defer cancel()
 	if _, err := d.Call(ctx, "version"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("silent daemon: %v", err)
