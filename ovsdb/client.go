@@ -75,7 +75,7 @@ func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("ovsdb: Run was called twice")
 	}
-	b := newBuilder()
+	b := newBuilder(c.opts.Endpoint)
 	pause := c.opts.BackoffMin
 	logged := ""
 	for ctx.Err() == nil {

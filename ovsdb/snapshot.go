@@ -73,6 +73,7 @@ func readTables(c *cache.TableCache) (tables, error) {
 // allocated again and stays the same pointer in the next snapshot. It outlives connections: after a reconnect every row is a new
 // object, but an equal row still becomes the old value.
 type builder struct {
+	endpoint   string // of the database
 	last       *snapshot
 	interfaces map[string]entry[*interfaceRow, *vswitch.Interface]
 	ports      map[string]entry[*portRow, *vswitch.Port]
@@ -85,8 +86,9 @@ type entry[R, V any] struct {
 	val V
 }
 
-func newBuilder() *builder {
+func newBuilder(endpoint string) *builder {
 	return &builder{
+		endpoint:   endpoint,
 		interfaces: map[string]entry[*interfaceRow, *vswitch.Interface]{},
 		ports:      map[string]entry[*portRow, *vswitch.Port]{},
 		mirrors:    map[string]entry[*mirrorRow, *vswitch.Mirror]{},
@@ -105,8 +107,10 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		root = m.(*rootRow)
 	}
 
+	host, doubt := hostID(b.endpoint, root.ExternalIDs)
 	topo := &vswitch.Topology{
-		Host:       root.ExternalIDs["system-id"],
+		Host:       host,
+		HostDoubt:  doubt,
 		OVSVersion: deref(root.OVSVersion),
 		DBVersion:  deref(root.DBVersion),
 		NextCfg:    int64(root.NextCfg),
@@ -130,7 +134,7 @@ func (b *builder) build(t tables) (*snapshot, error) {
 	b.forget(t)
 
 	old := b.last
-	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.OVSVersion != topo.OVSVersion ||
+	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.HostDoubt != topo.HostDoubt || old.topo.OVSVersion != topo.OVSVersion ||
 		old.topo.DBVersion != topo.DBVersion || len(old.topo.Bridges) != len(topo.Bridges) {
 		structure = true
 	}

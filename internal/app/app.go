@@ -79,7 +79,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	eng, err := engine.New(engine.Options{
-		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
+		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"),
+		RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
 		PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
 	})
 	if err != nil {

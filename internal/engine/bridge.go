@@ -24,7 +24,7 @@ import (
 // and the switch itself may be used by readers.
 type bridge struct {
 	cfg    BridgeConfig
-	host   string
+	host   atomic.Pointer[string] // id of the host
 	sw     *ofctrl.Switch
 	cancel context.CancelFunc
 
@@ -90,7 +90,9 @@ func entryKey() flow.Flow {
 
 // addBridge starts managing a bridge that has appeared. The host's persisted state is loaded already.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBridge) (*bridge, error) {
-	b := &bridge{cfg: cfg, host: e.topo.Host, fresh: saved.fresh, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+	b := &bridge{cfg: cfg, fresh: saved.fresh, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+	host := e.topo.Host
+	b.host.Store(&host)
 	endpoint := cfg.OpenFlow
 	if endpoint == "" {
 		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
@@ -209,7 +211,7 @@ func (e *Engine) persist(ctx context.Context, b *bridge) error {
 	if err != nil {
 		return err
 	}
-	if err := e.opt.Store.PutStates(ctx, e.topo.Host, values); err != nil {
+	if err := e.putStates(ctx, values); err != nil {
 		return fmt.Errorf("keep the rule ids: %w", err)
 	}
 	a.Policies, a.Endpoints = nil, nil

@@ -51,6 +51,8 @@ type Options struct {
 	DB       *ovsdb.Client
 	Recorder *event.Recorder
 	Bridges  []BridgeConfig
+	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
+	HostFile string
 	// RunDir holds the management sockets of the bridges.
 	RunDir string
 	// OpenFlowTLS is for bridges with an ssl: endpoint.
@@ -81,6 +83,9 @@ type Engine struct {
 	// Owned by the loop.
 	loaded           bool // the first batch of the store has come
 	topo             *vswitch.Topology
+	host             string // id under which the host's state is kept
+	hostErr          error  // why that is not the topology's, or not remembered
+	remembered       string // what HostFile says
 	workloads        []*policy.Workload
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge

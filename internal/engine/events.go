@@ -15,7 +15,7 @@ import (
 func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 	return func(pi *ofp.PacketIn) {
 		in := event.PacketIn{
-			Host: b.host, DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table, Cookie: uint64(pi.Cookie),
+			Host: *b.host.Load(), DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table, Cookie: uint64(pi.Cookie),
 			Reason: uint8(pi.Reason), UserData: pi.UserData,
 		}
 		readMetadata(&in, pi.Match)

@@ -151,7 +151,7 @@ func (e *Engine) takeOver(ctx context.Context, b *bridge, st ofctrl.State, now t
 		e.tellTakeOver(b)
 	}
 	if b.fresh {
-		if err := e.opt.Store.PutStates(ctx, e.topo.Host, map[string][]byte{stateKey(b.cfg.Name, stateFresh): nil}); err != nil {
+		if err := e.putStates(ctx, map[string][]byte{stateKey(b.cfg.Name, stateFresh): nil}); err != nil {
 			e.log.Warn("that the bridge was taken over is not kept; the next start will look at its flows again", "bridge", b.cfg.Name, "err", err)
 		}
 	}

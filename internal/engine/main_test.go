@@ -142,6 +142,8 @@ type settings struct {
 	bridges []engine.BridgeConfig // default: br0, owned
 	store   engine.Store          // default: the host's
 	window  time.Duration
+	// hostFile is Options.HostFile.
+	hostFile string
 }
 
 func owned(names ...string) []engine.BridgeConfig {
@@ -174,7 +176,7 @@ func (h *host) start(s settings) *run {
 	if r.rec, err = event.NewRecorder(event.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
-	r.Engine, err = engine.New(engine.Options{Version: "v0", Store: s.store, DB: r.db, Recorder: r.rec, Bridges: s.bridges, RunDir: h.ovs.RunDir,
+	r.Engine, err = engine.New(engine.Options{Version: "v0", Store: s.store, DB: r.db, Recorder: r.rec, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir,
 		PickupWindow: s.window, Logger: log, Registry: r.reg})
 	if err != nil {
 		h.t.Fatal(err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -8,6 +9,9 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/policy"
 )
+
+// WarnSystemID is the code of the warnings that the host has no id but its name, and that it has another one than is in use.
+const WarnSystemID = "SYSTEM_ID"
 
 // notices are the warnings about this host, its workloads and the Endpoint resources, by whom they concern. They are immutable.
 type notices struct {
@@ -70,6 +74,13 @@ func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, work
 // notice gathers the warnings of now and logs the new ones.
 func (e *Engine) notice() notices {
 	all := e.endpointWarnings
+	if e.topo != nil && e.topo.HostDoubt != "" {
+		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
+	}
+	if e.hostErr != nil {
+		all = append([]policy.Warning{{Code: WarnSystemID, Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
+			e.topo.Host, e.host, e.hostErr)}}, all...)
+	}
 	before := e.published.notices.all
 	if !slices.Equal(all, before) {
 		known := make(map[policy.Warning]bool, len(before))

@@ -92,6 +92,11 @@ func orElse(s, otherwise string) string {
 // others nothing. It returns whether all that can be managed are.
 func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 	clear(e.unmanaged)
+	err := e.settleHost(ctx)
+	if err != nil && (e.hostErr == nil || e.hostErr.Error() != err.Error()) {
+		e.log.Warn("the host's id is not settled, trying again", "host", e.topo.Host, "before", e.host, "err", err)
+	}
+	e.hostErr = err
 	complete := true
 	for name, b := range e.bridges {
 		if e.topo.Bridges[name] == nil {
@@ -114,7 +119,7 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 		e.bridges[cfg.Name] = b
 		e.stale.topology = true
 	}
-	if complete {
+	if complete && e.hostErr == nil {
 		e.retry.ok()
 	} else {
 		e.retry.fail(now)
@@ -125,6 +130,9 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
 	if cfg.Mode != Owned {
 		return e.addBridge(ctx, cfg, savedBridge{}) // nothing is numbered on it
+	}
+	if e.host == "" {
+		return nil, e.hostErr
 	}
 	saved, err := e.loadBridge(ctx, cfg.Name)
 	if err != nil {
@@ -139,7 +147,7 @@ var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be manage
 // loadBridge reads the numbers of an earlier process, or gives the bridge an index of its own.
 func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, error) {
 	s := savedBridge{index: -1, assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{}}}
-	all, err := e.opt.Store.ListStates(ctx, e.topo.Host, "bridge/")
+	all, err := e.opt.Store.ListStates(ctx, e.host, "bridge/")
 	if err != nil {
 		return s, err
 	}
@@ -193,7 +201,7 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 		return s, err
 	}
 	s.fresh = true
-	return s, e.opt.Store.PutStates(ctx, e.topo.Host, map[string][]byte{stateKey(name, stateIndex): j, stateKey(name, stateFresh): []byte("true")})
+	return s, e.putStates(ctx, map[string][]byte{stateKey(name, stateIndex): j, stateKey(name, stateFresh): []byte("true")})
 }
 
 // resolve derives the workloads from topology and Endpoint resources.

@@ -9,7 +9,8 @@ import (
 
 // Topology is a snapshot of one host's database. It is immutable after it was published; a new snapshot replaces it whole.
 type Topology struct {
-	Host       string // Open_vSwitch.external_ids:system-id
+	Host       string // Open_vSwitch.external_ids:system-id, or a name of the host
+	HostDoubt  string // why Host is not the system-id, and what to do about it; "" = it is
 	OVSVersion string // Open_vSwitch.ovs_version
 	DBVersion  string // Open_vSwitch.db_version
 	// Generation grows with every snapshot of this process that differs from the one before.
