@@ -198,7 +198,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 	if len(changes) == 0 {
 		return result, nil
 	}
-	result.Warnings = s.o.Engine.Warnings(changes)
+	advice := s.advise(ctx, slices.Clip(changes), before)
 	stored, err := s.o.Store.Commit(ctx, append(slices.Clip(changes), guards...))
 	if err != nil {
 		return nil, err
@@ -207,6 +207,8 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 		s.audit(ctx, c, stored[i], before[i])
 		addTo(result, c, before[i], stored[i])
 	}
+	a := advice()
+	result.Warnings, result.Effects = a.warnings, a.effects
 	return result, nil
 }
 
@@ -283,6 +285,7 @@ func (s *Server) dryRun(ctx context.Context, changes []Change, before []policy.R
 		plan.Bridges = []BridgePlan{}
 	}
 	out.Warnings, plan.Warnings = plan.Warnings, nil
+	out.Effects = s.o.Engine.Effects(changes, before)
 	out.Plan = &plan
 	return out, nil
 }

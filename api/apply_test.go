@@ -189,3 +189,39 @@ func TestReadSide(t *testing.T) {
 		t.Errorf("%s", w.Body)
 	}
 }
+
+// TestFault_F22_EffectsAreAnswered: every sort of write has the words in its answer, tried or done.
+func TestFault_F22_EffectsAreAnswered(t *testing.T) {
+	f := newFixture(t)
+	f.must(201, "PUT", "/v1/groups/lbs", groupBody)
+	const words = "1 endpoint becomes default-deny for ingress: vm1"
+	f.engine.effects = []policy.Effect{{Code: policy.EffectIsolated, Direction: policy.Ingress, Endpoints: []string{"vm1"}, Message: words}}
+	for _, tt := range []struct{ method, path, body string }{
+		{"POST", "/v1/apply?dryRun=true", "[" + groupBody + "," + groupBodyFor("a") + "]"},
+		{"POST", "/v1/apply", "[" + groupBody + "," + groupBodyFor("a") + "]"},
+		{"PUT", "/v1/policies/web?dryRun=true", policyBody},
+		{"PUT", "/v1/policies/web", policyBody},
+		{"PUT", "/v1/policies/web?wait=installed", policyBody},
+		{"PATCH", "/v1/policies/web?dryRun=true", `{"labels":{"a":"b"}}`},
+		{"PATCH", "/v1/policies/web", `{"labels":{"a":"b"}}`},
+		{"DELETE", "/v1/policies/web?dryRun=true", ""},
+	} {
+		w := f.call(tt.method, tt.path, tt.body, "Content-Type: application/json")
+		var got struct {
+			Effects []policy.Effect
+			Status  policy.Status
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code/100 != 2 {
+			t.Fatalf("%s %s: %d %v: %s", tt.method, tt.path, w.Code, err, w.Body)
+		}
+		result := tt.method == "POST" || strings.Contains(tt.path, "dryRun")
+		said := len(got.Effects) == 1 && got.Effects[0].Message == words
+		warned := len(got.Status.Warnings) == 1 && got.Status.Warnings[0] == policy.Warning{Code: policy.EffectIsolated, Message: words}
+		if said != result || warned == result {
+			t.Errorf("%s %s: %s", tt.method, tt.path, w.Body)
+		}
+	}
+	if w := f.must(200, "GET", "/v1/policies/web", ""); strings.Contains(w.Body.String(), words) {
+		t.Errorf("the effect of a write is shown as the state: %s", w.Body)
+	}
+}

@@ -132,6 +132,7 @@ type engine struct {
 	hosts     []api.Host
 	workloads []*policy.Workload
 	warnings  []policy.Warning
+	effects   []policy.Effect
 	limit     error
 	flows     func(api.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
@@ -165,6 +166,8 @@ func (e *engine) Refresh(context.Context, policy.Kind) {}
 func (e *engine) Admit([]api.Change) error { return e.limit }
 
 func (e *engine) Warnings([]api.Change) []policy.Warning { return e.warnings }
+
+func (e *engine) Effects([]api.Change, []policy.Resource) []policy.Effect { return e.effects }
 
 func (e *engine) Plan(_ context.Context, changes []api.Change) (api.Plan, error) {
 	e.planned = changes

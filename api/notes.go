@@ -80,6 +80,11 @@ func schemaNotes() []note {
 		words("Status.phase", "Nothing is Active that was not read back", "Pending", "Active", "Degraded", "Stopped", "Failed"),
 		text("Status.observedRevision", "The revision that is installed; behind revision = not yet"),
 		text("Status.warnings", "What is valid but suspicious, such as SHADOWED"),
+		words("Effect.code", "DEFAULT_DENY: what no rule allows is denied from now on; NO_DEFAULT_DENY: no longer; OPEN_TO_EVERYBODY: strangers may what they could not",
+			policy.EffectIsolated, policy.EffectReleased, policy.EffectOpened),
+		text("Effect.endpoints", "The first of them, ordered; more counts the others"),
+		text("Effect.by", "The first rules that open, with OPEN_TO_EVERYBODY; absent = nothing denies it any more"),
+		text("Effect.message", "All of it in a sentence"),
 		text("EventPage.oldest", "Time of the oldest event still kept; the answer says nothing of the time before"),
 		words("FlowEntry.state", "missing = desired, not on the switch; foreign = not tapwall's", "installed", "missing", "foreign"),
 	}

@@ -302,7 +302,7 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 		if !done {
 			p := problem(http.StatusGatewayTimeout, "the change of %s is stored, but not installed everywhere after %v; its status tells what is missing", refName(w.kind, w.name), w.wait)
 			if res.resource != nil {
-				p.Resource = documentWith(res.resource, addWarnings(st, res.warnings()))
+				p.Resource = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
 			}
 			return nil, p
 		}
@@ -312,9 +312,9 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 	}
 	out := &documentOutput{Status: http.StatusOK, ETag: etag(revision)}
 	if w.wait > 0 {
-		out.Body = documentWith(res.resource, addWarnings(st, res.warnings()))
+		out.Body = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
 	} else {
-		out.Body = s.document(res.resource, res.warnings())
+		out.Body = s.document(res.resource, res.advice().asWarnings())
 	}
 	if res.created {
 		out.Status = http.StatusCreated

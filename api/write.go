@@ -34,7 +34,7 @@ type write struct {
 type written struct {
 	resource policy.Resource
 	created  bool
-	warnings func() []policy.Warning // nil = none
+	advice   func() advice // nil = none
 	dry      *ApplyResult
 }
 
@@ -91,19 +91,24 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 		dry, err := s.dryRun(ctx, []Change{change}, []policy.Resource{current})
 		return written{dry: dry}, err
 	}
-	warnings := s.advice(ctx, change)
+	advice := s.advise(ctx, []Change{change}, []policy.Resource{current})
 	stored, err := s.o.Store.Commit(ctx, append([]Change{change}, guards...))
 	if err != nil {
 		return written{}, err
 	}
 	s.audit(ctx, change, stored[0], current)
-	return written{resource: stored[0], created: current == nil, warnings: warnings}, nil
+	return written{resource: stored[0], created: current == nil, advice: advice}, nil
 }
 
-// advice asks the engine for its warnings, which are for the answer only, while the disk and the switch do their part. The function that it returns waits for
-// them.
-func (s *Server) advice(ctx context.Context, change Change) func() []policy.Warning {
-	out := make(chan []policy.Warning, 1)
+// advice is what the engine says of a write, for the answer only.
+type advice struct {
+	warnings []policy.Warning
+	effects  []policy.Effect
+}
+
+// advise asks the engine while the disk and the switch do their part. The function that it returns waits for the answer. before[i] is what changes[i] replaces.
+func (s *Server) advise(ctx context.Context, changes []Change, before []policy.Resource) func() advice {
+	out := make(chan advice, 1)
 	go func() {
 		defer close(out)
 		defer func() {
@@ -112,9 +117,18 @@ func (s *Server) advice(ctx context.Context, change Change) func() []policy.Warn
 				s.log.ErrorContext(ctx, "panic", "error", r, "request", requestID(ctx), "stack", string(debug.Stack()))
 			}
 		}()
-		out <- s.o.Engine.Warnings([]Change{change})
+		out <- advice{s.o.Engine.Warnings(changes), s.o.Engine.Effects(changes, before)}
 	}()
-	return sync.OnceValue(func() []policy.Warning { return <-out })
+	return sync.OnceValue(func() advice { return <-out })
+}
+
+// asWarnings is for documents, which have no place of their own for effects.
+func (a advice) asWarnings() []policy.Warning {
+	out := slices.Clip(a.warnings)
+	for _, e := range a.effects {
+		out = append(out, policy.Warning{Code: e.Code, Message: e.Message})
+	}
+	return out
 }
 
 // audit logs what was changed. Writes that changed nothing are not worth a line.

@@ -49,7 +49,13 @@ func drawEndpointSelector(t *rapid.T) policy.Selector {
 }
 
 func drawPeer(t *rapid.T, groups bool) policy.Selector {
-	switch rapid.IntRange(0, 5).Draw(t, "peer") {
+	switch rapid.IntRange(0, 6).Draw(t, "peer") {
+	case 6:
+		s := policy.Selector{CIDR: rapid.SampledFrom([]string{"0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "64.0.0.0/2", "2000::/3"}).Draw(t, "wide")}
+		if s.CIDR == "0.0.0.0/0" && rapid.Bool().Draw(t, "with except") {
+			s.Except = []string{rapid.SampledFrom([]string{"10.0.0.0/8", "0.0.0.0/1", "32.0.0.0/3"}).Draw(t, "except")}
+		}
+		return s
 	case 0:
 		return policy.Selector{Entity: rapid.SampledFrom([]string{"any", "world"}).Draw(t, "entity")}
 	case 1, 2:

@@ -222,7 +222,15 @@ func printApply(w io.Writer, r *client.ApplyResult) {
 			printf(w, "%s/%s %s%s\n", strings.ToLower(string(i.Kind)), i.Name, l.verb, state)
 		}
 	}
+	printEffects(w, r.Effects)
 	printWarnings(w, r.Warnings)
+}
+
+// printEffects says what the change does to endpoints as a whole.
+func printEffects(w io.Writer, effects []policy.Effect) {
+	for _, e := range effects {
+		printf(w, "%s\n", e.Message)
+	}
 }
 
 func printWarnings(w io.Writer, warnings []policy.Warning) {
@@ -271,6 +279,7 @@ func printDiff(w io.Writer, r *client.ApplyResult) {
 	for _, i := range r.Deleted {
 		printf(w, "- %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 	}
+	printEffects(w, r.Effects)
 	printWarnings(w, r.Warnings)
 	if r.Plan == nil {
 		return

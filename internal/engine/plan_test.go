@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -243,5 +244,47 @@ func TestPlanWithoutTopology(t *testing.T) {
 	}
 	if err := r.Admit(h.changes(tap)); err != nil {
 		t.Errorf("Admit: %v", err)
+	}
+}
+
+// The words of a change are the same before and after it is in force, and speak of owned bridges only.
+func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "br0", "br1")
+	h.plug("br0", vms("vm1", "vm2")...)
+	h.plug("br1", vms("vm3")...)
+	r := h.ready(settings{bridges: append(owned("br0"), engine.BridgeConfig{Name: "br1", Mode: engine.Guest})})
+	words := func(changes []api.Change, before ...policy.Resource) string {
+		t.Helper()
+		var out []string
+		for _, e := range r.Effects(changes, before) {
+			out = append(out, e.Message)
+		}
+		return strings.Join(out, "; ")
+	}
+	const everywhere = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm1}, {port: vm2}, {port: vm3}], defaultDeny: {ingress: true}}\n"
+	const isolated = "2 endpoints become default-deny for ingress: vm1, vm2"
+	changes := h.changes(everywhere)
+	if got := words(changes, nil); got != isolated {
+		t.Errorf("before: %s", got)
+	}
+	r.apply(everywhere)
+	if got := words(changes, nil); got != isolated {
+		t.Errorf("afterwards: %s", got)
+	}
+	if got := words(changes, changes[0].Resource); got != "" {
+		t.Errorf("no change: %s", got)
+	}
+	if got := words([]api.Change{{Kind: policy.KindPolicy, Name: "p"}}, changes[0].Resource); got != "2 endpoints are no longer default-deny for ingress: vm1, vm2" {
+		t.Errorf("deletion: %s", got)
+	}
+	// An Endpoint resource renames what it matches, and its labels select.
+	both := h.changes("kind: Endpoint\nname: db\nspec: {match: {port: vm2}, labels: {app: db}}\n---\n" +
+		"kind: Policy\nname: open\nspec: {appliesTo: [{labels: {app: db}}], ingress: [{name: all, action: allow}]}\n")
+	if got := words(both, nil, nil); got != "ingress of 1 endpoint opens to everybody: db (by open/all)" {
+		t.Errorf("endpoint and policy: %s", got)
+	}
+	if got := words(h.changes(tap), nil); got != "" {
+		t.Errorf("a mirror: %s", got)
 	}
 }

@@ -1,0 +1,291 @@
+package policy
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Effect says what a change does to endpoints as a whole, which neither its fields nor its flows tell at a glance.
+type Effect struct {
+	Code      string    `json:"code"` // one of the Effect constants
+	Direction Direction `json:"direction"`
+	// Endpoints are the first ones that it happens to, by the names that events give them, ordered; More counts the others.
+	Endpoints []string `json:"endpoints"`
+	More      int      `json:"more,omitempty"`
+	// By are the first rules that let everybody in or out, with EffectOpened; none = nothing denies it any more.
+	By      []RuleRef `json:"by,omitempty"`
+	Message string    `json:"message"` // all of it in a sentence
+}
+
+// Codes of effects.
+const (
+	EffectIsolated = "DEFAULT_DENY"      // what no rule allows is denied from now on
+	EffectReleased = "NO_DEFAULT_DENY"   // the contrary
+	EffectOpened   = "OPEN_TO_EVERYBODY" // everybody may what not everybody could
+)
+
+// Bounds of the lists of an Effect.
+const (
+	maxEffectEndpoints = 10
+	maxEffectRules     = 3
+)
+
+// Effects compares what two sets mean for each endpoint, known by its Key, in each direction:
+//
+//   - whether Evaluate denies, by default, what no rule allows (EffectIsolated, EffectReleased);
+//   - whether there is a service, an address family given, that everybody may use after and could not before (EffectOpened). Everybody are strangers at most of
+//     the addresses of the family, see strangers; who is allowed by what it is, or from a part of the addresses, is not meant.
+//     An endpoint that EffectReleased names is not named again.
+//
+// Endpoints that are in one set only are compared with one that no policy selects. The sets hold the workloads that policies are enforced on. The cost grows
+// with the policies that differ (resources are immutable: the same pointer is the same policy) and with whom they select.
+func Effects(before, after *Set) []Effect {
+	c := comparison{before: newStances(before), after: newStances(after)}
+	touched := c.touched()
+	var out []Effect
+	for _, dir := range [...]Direction{Ingress, Egress} {
+		var isolated, released, opened []*Workload
+		var by []RuleRef
+		for _, key := range touched {
+			o, n := c.before.byKey[key], c.after.byKey[key]
+			was, is := c.before.of(o, dir), c.after.of(n, dir)
+			switch {
+			case n == nil: // it is gone, or no endpoint any more
+			case !was.isolated && is.isolated:
+				isolated = append(isolated, n)
+			case was.isolated && !is.isolated:
+				released = append(released, n)
+			}
+			if n == nil || was.isolated && !is.isolated {
+				continue
+			}
+			if rules, ok := c.opens(was, is); ok {
+				opened = append(opened, n)
+				for _, r := range rules {
+					if !slices.Contains(by, r) {
+						by = append(by, r)
+					}
+				}
+			}
+		}
+		out = append(out, effect(EffectIsolated, dir, isolated, nil)...)
+		out = append(out, effect(EffectReleased, dir, released, nil)...)
+		out = append(out, effect(EffectOpened, dir, opened, by)...)
+	}
+	return out
+}
+
+// effect makes the sentence; nothing of nobody.
+func effect(code string, dir Direction, whom []*Workload, by []RuleRef) []Effect {
+	if len(whom) == 0 {
+		return nil
+	}
+	names := make([]string, len(whom))
+	for i, w := range whom {
+		if names[i] = cmp.Or(w.Endpoint, w.Port, w.Key); !isPrintable(names[i]) {
+			names[i] = quote(names[i]) // OVSDB takes any name
+		}
+	}
+	slices.Sort(names)
+	e := Effect{Code: code, Direction: dir, Endpoints: names}
+	who := "1 endpoint"
+	if len(names) > 1 {
+		who = fmt.Sprintf("%d endpoints", len(names))
+	}
+	verb := map[bool]map[string]string{
+		true:  {EffectIsolated: "becomes", EffectReleased: "is"},
+		false: {EffectIsolated: "become", EffectReleased: "are"},
+	}[len(names) == 1][code]
+	more := ""
+	if e.More = max(0, len(names)-maxEffectEndpoints); e.More > 0 {
+		e.Endpoints, more = names[:maxEffectEndpoints], fmt.Sprintf(" and %d more", e.More)
+	}
+	list := strings.Join(e.Endpoints, ", ") + more
+	switch code {
+	case EffectIsolated:
+		e.Message = fmt.Sprintf("%s %s default-deny for %s: %s", who, verb, dir, list)
+	case EffectReleased:
+		e.Message = fmt.Sprintf("%s %s no longer default-deny for %s: %s", who, verb, dir, list)
+	case EffectOpened:
+		e.Message = fmt.Sprintf("%s of %s opens to everybody: %s%s", dir, who, list, e.because(by))
+	}
+	return []Effect{e}
+}
+
+// because names the rules that open, which it bounds.
+func (e *Effect) because(by []RuleRef) string {
+	if len(by) == 0 {
+		return " (nothing denies it any more)"
+	}
+	slices.SortFunc(by, func(a, b RuleRef) int { return cmp.Compare(a.String(), b.String()) })
+	e.By = by[:min(len(by), maxEffectRules)]
+	names := make([]string, len(e.By))
+	for i, r := range e.By {
+		names[i] = r.Policy + "/" + r.Rule
+	}
+	more := ""
+	if n := len(by) - len(e.By); n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return " (by " + strings.Join(names, ", ") + more + ")"
+}
+
+// comparison is two sets side by side.
+type comparison struct {
+	before, after *stances
+	pairs         map[[2]*stance]opening // what opens is the same for all endpoints that the same policies select
+}
+
+// stances finds what a set means for endpoints.
+type stances struct {
+	coverIndex
+	policies []coverPolicy
+	byKey    map[string]*Workload
+	inverse  map[*Workload][]int // which policies select it; nil until it is worth the while
+	known    map[stanceID]*stance
+	rules    map[strangersOf][]strangerRule
+}
+
+type stanceID struct {
+	dir      Direction
+	policies string
+}
+
+type strangersOf struct {
+	policy *coverPolicy
+	dir    Direction
+}
+
+// stance is what the policies that select an endpoint mean for it, in one direction and as far as strangers are concerned.
+type stance struct {
+	isolated bool
+	rules    []strangerRule // in the order in which they decide
+}
+
+func newStances(set *Set) *stances {
+	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload, len(set.Workloads)),
+		known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
+	for i, p := range set.Policies {
+		s.policies[i].Policy = p
+	}
+	for _, w := range set.Workloads {
+		if !w.Remote {
+			s.byKey[w.Key] = w
+		}
+	}
+	return s
+}
+
+// touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a policy selects that differs
+// or refers to a group that does.
+func (c *comparison) touched() []string {
+	keys := make(map[string]bool)
+	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
+		s, other := pair[0], pair[1]
+		groups := make(map[string]bool) // those that differ
+		for name, g := range s.set.Groups {
+			if other.set.Groups[name] != g {
+				groups[name] = true
+			}
+		}
+		byName := make(map[string]*coverPolicy, len(other.policies))
+		for i := range other.policies {
+			byName[other.policies[i].Name] = &other.policies[i]
+		}
+		for i := range s.policies {
+			p := &s.policies[i]
+			o := byName[p.Name]
+			if o != nil && (o.Policy == p.Policy || s.same(p, other, o)) && !p.refersTo(groups) {
+				continue
+			}
+			for _, w := range s.coverIndex.selected(p) {
+				keys[w.Key] = true
+			}
+		}
+		for key, w := range s.byKey {
+			if o := other.byKey[key]; o == nil || !w.same(o) {
+				keys[key] = true
+			}
+		}
+	}
+	if len(keys) > fewSelected {
+		c.before.invert()
+		c.after.invert()
+	}
+	return sortedKeys(keys)
+}
+
+// same reports whether two versions of a policy select by the same selectors and say the same about strangers, groups being the same.
+func (s *stances) same(p *coverPolicy, other *stances, o *coverPolicy) bool {
+	if !reflect.DeepEqual(o.Spec.AppliesTo, p.Spec.AppliesTo) {
+		return false
+	}
+	for _, dir := range [...]Direction{Ingress, Egress} {
+		if o.Isolates(dir) != p.Isolates(dir) || !slices.EqualFunc(s.strangerRules(p, dir), other.strangerRules(o, dir), strangerRule.equal) {
+			return false
+		}
+	}
+	return true
+}
+
+// same reports whether the same selectors select both.
+func (w *Workload) same(o *Workload) bool {
+	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint && maps.Equal(w.Labels, o.Labels)
+}
+
+func (p *coverPolicy) refersTo(groups map[string]bool) bool {
+	return len(groups) > 0 && slices.ContainsFunc(Refs(p.Policy), func(r Ref) bool { return groups[r.Name] })
+}
+
+// invert finds the policies of every endpoint at once.
+func (s *stances) invert() {
+	s.inverse = make(map[*Workload][]int, len(s.byKey))
+	for i := range s.policies {
+		for _, w := range s.coverIndex.selected(&s.policies[i]) {
+			s.inverse[w] = append(s.inverse[w], i)
+		}
+	}
+}
+
+// selecting lists the policies that select an endpoint; none selects nil.
+func (s *stances) selecting(w *Workload) (by []int) {
+	switch {
+	case w == nil:
+	case s.inverse != nil:
+		by = s.inverse[w]
+	default:
+		for i := range s.policies {
+			if s.selects(&s.policies[i], w) {
+				by = append(by, i)
+			}
+		}
+	}
+	return by
+}
+
+// of returns the stance towards an endpoint.
+func (s *stances) of(w *Workload, dir Direction) *stance {
+	by := s.selecting(w)
+	var id []byte
+	for _, i := range by {
+		id = binary.AppendUvarint(id, uint64(i))
+	}
+	key := stanceID{dir, string(id)}
+	if st := s.known[key]; st != nil {
+		return st
+	}
+	st := new(stance)
+	for _, i := range by {
+		p := &s.policies[i]
+		st.isolated = st.isolated || p.Isolates(dir)
+		st.rules = append(st.rules, s.strangerRules(p, dir)...)
+	}
+	slices.SortFunc(st.rules, strangerRule.compare)
+	s.known[key] = st
+	return st
+}

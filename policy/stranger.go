@@ -1,0 +1,201 @@
+package policy
+
+import (
+	"cmp"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// A stranger is a peer of whom nothing is known but an address: no endpoint of any host. The strangers of a family stand for everybody: one in each sixteenth
+// of the IPv4 addresses that are not multicast or reserved (RFC 1112 §4), and of the global unicast addresses of IPv6 (RFC 4291 §2.4), none private. A rule
+// with a prefix of /8 or longer matches one of them at most; entity any or world, 0.0.0.0/0 with or without exceptions, and 2000::/3 match most.
+const (
+	strangers4 = 14
+	strangers6 = 16
+)
+
+// strangers holds those of IPv4, then those of IPv6.
+var strangers = func() (out [strangers4 + strangers6]netip.Addr) {
+	for i := range strangers4 {
+		out[i] = netip.AddrFrom4([4]byte{byte(16*i + 5), 203, 7, 119})
+	}
+	for i := range strangers6 {
+		out[strangers4+i] = netip.AddrFrom16([16]byte{0: byte(0x20 + 2*i), 1: 0xb3, 4: 0x7, 15: 0x77})
+	}
+	return out
+}()
+
+// crowd is a set of strangers, by bit.
+type crowd uint32
+
+const everyStranger crowd = 1<<(strangers4+strangers6) - 1
+
+// everybody has a bit for each family of which more than half of the strangers are in the crowd.
+func (c crowd) everybody() (families uint8) {
+	const v4 = 1<<strangers4 - 1
+	if bits.OnesCount32(uint32(c&v4)) > strangers4/2 {
+		families |= 1
+	}
+	if bits.OnesCount32(uint32(c&^v4)) > strangers6/2 {
+		families |= 2
+	}
+	return families
+}
+
+// strangerRule is a rule as strangers meet it.
+type strangerRule struct {
+	rank     Rank
+	ref      RuleRef
+	whom     crowd
+	services []coverService // nil = all
+}
+
+// compare is the order of Evaluate.
+func (r strangerRule) compare(o strangerRule) int {
+	return cmp.Or(r.rank.Compare(o.rank), cmp.Compare(r.ref.Policy, o.ref.Policy), cmp.Compare(r.ref.Rule, o.ref.Rule))
+}
+
+func (r strangerRule) equal(o strangerRule) bool {
+	return r.rank == o.rank && r.ref == o.ref && r.whom == o.whom && slices.EqualFunc(r.services, o.services, func(a, b coverService) bool {
+		return a.proto == b.proto && slices.Equal(a.ports, b.ports)
+	})
+}
+
+func (r strangerRule) serves(at service) bool {
+	return r.services == nil || slices.ContainsFunc(r.services, func(s coverService) bool {
+		return s.proto == at.proto && (s.ports == nil || slices.ContainsFunc(s.ports, func(p PortRange) bool { return p.Contains(at.port) }))
+	})
+}
+
+// strangerRules lists the rules of a policy that match any stranger.
+func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
+	key := strangersOf{p, dir}
+	if out, ok := s.rules[key]; ok {
+		return out
+	}
+	var out []strangerRule
+	rules := p.Rules(dir)
+	for i := range rules {
+		peers := s.peers(p, dir, i)
+		var whom crowd
+		if peers.any || peers.world {
+			whom = everyStranger
+		} else if len(peers.prefixes) > 0 {
+			for j, a := range strangers {
+				if within(peers.prefixes, netip.PrefixFrom(a, a.BitLen())) {
+					whom |= 1 << j
+				}
+			}
+		}
+		if whom != 0 {
+			out = append(out, strangerRule{RankOf(p.Policy, &rules[i]), RuleRef{p.Name, dir, rules[i].Name}, whom, p.services(dir, i)})
+		}
+	}
+	s.rules[key] = out
+	return out
+}
+
+// service is one protocol and destination port.
+type service struct {
+	proto uint8
+	port  uint16
+}
+
+// admitted returns the strangers who may use a service, and the rules that allow it.
+func (s *stance) admitted(at service) (in crowd, by []RuleRef) {
+	undecided := everyStranger
+	for _, r := range s.rules {
+		hit := undecided & r.whom
+		if hit == 0 || !r.serves(at) {
+			continue
+		}
+		if undecided &^= hit; r.rank.Allow {
+			in |= hit
+			by = append(by, r.ref)
+		}
+	}
+	if !s.isolated {
+		in |= undecided
+	}
+	return in, by
+}
+
+// opening is what opens to everybody between two stances.
+type opening struct {
+	any bool
+	by  []RuleRef
+}
+
+// opens reports whether there is a service that everybody of a family may use after and could not before, and which rules allow it.
+func (c *comparison) opens(was, is *stance) ([]RuleRef, bool) {
+	pair := [2]*stance{was, is}
+	if o, ok := c.pairs[pair]; ok {
+		return o.by, o.any
+	}
+	var o opening
+	for _, at := range cases(was, is) {
+		before, _ := was.admitted(at)
+		after, by := is.admitted(at)
+		if after.everybody()&^before.everybody() == 0 {
+			continue
+		}
+		o.any = true
+		for _, r := range by {
+			if !slices.Contains(o.by, r) {
+				o.by = append(o.by, r)
+			}
+		}
+	}
+	if c.pairs == nil {
+		c.pairs = make(map[[2]*stance]opening)
+	}
+	c.pairs[pair] = o
+	return o.by, o.any
+}
+
+// cases lists services such that each service is judged like one of them by both stances, leaving out those that the rules which differ do not match where
+// the stances differ in rules only.
+func cases(was, is *stance) []service {
+	ports := []uint16{1}
+	for _, s := range [...]*stance{was, is} {
+		for _, r := range s.rules {
+			for _, sv := range r.services {
+				for _, p := range sv.ports {
+					ports = append(ports, p.Lo)
+					if p.Hi < 65535 {
+						ports = append(ports, p.Hi+1)
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(ports)
+	ports = slices.Compact(ports)
+	const other = 253 // a protocol that no service names (RFC 3692)
+	out := []service{{proto: ProtoICMP}, {proto: ProtoICMPv6}, {proto: other}}
+	for _, p := range ports {
+		out = append(out, service{ProtoTCP, p}, service{ProtoUDP, p})
+	}
+	if was.isolated != is.isolated {
+		return out
+	}
+	changed := append(missing(was.rules, is.rules), missing(is.rules, was.rules)...)
+	return slices.DeleteFunc(out, func(at service) bool {
+		return !slices.ContainsFunc(changed, func(r strangerRule) bool { return r.serves(at) })
+	})
+}
+
+// missing lists the rules of a that b does not have; both are in order.
+func missing(a, b []strangerRule) []strangerRule {
+	var out []strangerRule
+	for _, r := range a {
+		for len(b) > 0 && b[0].compare(r) < 0 {
+			b = b[1:]
+		}
+		if len(b) == 0 || !b[0].equal(r) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
