@@ -31,6 +31,8 @@ const maxRounds = 4
 //   - [ErrConflict], [ErrInvalid], or a *[RequestError] ([ErrRejected]) for u's own owners and meters: nothing of u is
 //     installed, nothing of u is recorded: it is as if Apply had not been called.
 //
+// A meter that the switch refuses is no error: flows that copy under it are installed without their copies, see [State.MeterErr].
+//
 // Calls are served one at a time.
 func (s *Switch) Apply(ctx context.Context, u Update) (Result, error) {
 	if err := s.take(ctx); err != nil {
@@ -93,7 +95,8 @@ func (s *Switch) record(u Update) (undo func(), err error) {
 	oldRevision, oldMeters, oldRejected := s.revision, s.meters.want, maps.Clone(s.rejected)
 	s.revision = u.Revision
 	if meters != nil {
-		s.meters.want = meters
+		s.meters.setWant(meters)
+		s.table.mute(s.meters.muted())
 	}
 	for name := range u.Owners {
 		if o := s.table.owners[name]; o != nil {
@@ -104,7 +107,9 @@ func (s *Switch) record(u Update) (undo func(), err error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.table.restore(old)
-		s.revision, s.meters.want, s.rejected = oldRevision, oldMeters, oldRejected
+		s.revision, s.rejected = oldRevision, oldRejected
+		s.meters.setWant(oldMeters)
+		s.table.mute(s.meters.muted())
 	}, nil
 }
 
@@ -199,17 +204,21 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 	r.Meters += len(after)
 
 	s.mu.Lock()
-	restored := s.changed
-	s.changed = changed{}
+	flows, meters := s.changed, s.changedMeters
+	s.changed, s.changedMeters = changed{}, changed{}
+	r.Meters += s.meters.made
+	s.meters.made = 0
 	s.mu.Unlock()
-	s.interfered(ChangedFlows, restored.count, restored.objects)
+	s.interfered(ChangedFlows, flows.count, flows.objects)
+	s.interfered(ChangedMeters, meters.count, meters.objects)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state.Lost = 0
 	s.settleLocked()
+	again = s.table.nOpaque() > 0 || s.meters.missing() > 0
 	if s.table.nDirty == s.table.nBlocked {
-		return s.table.nOpaque() > 0, nil
+		return again, nil
 	}
 	s.table.eachDirty(func(_ slot, e *entry) {
 		again = again || e.owner == 0 || !s.table.blocked(e) && s.rejected[e.owner] == nil

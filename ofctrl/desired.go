@@ -8,10 +8,10 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 )
 
-// desired returns the flow that e wants and its owner.
+// desired returns the flow that e wants, as it is to be installed, and its owner.
 func (t *table) desired(e *entry) (*owner, *flow.Flow) {
 	o := t.byID[e.owner]
-	return o, &o.flows[e.index]
+	return o, t.wire(&o.flows[e.index])
 }
 
 // replace gives each named owner its new flows, and returns the flows they had. On an error nothing is changed. Errors are a
@@ -119,7 +119,7 @@ func (t *table) want(name string, flows []flow.Flow) error {
 	o.flows, o.slots = flows, make([]slot, 0, len(flows))
 	for i := range flows {
 		f := &flows[i]
-		k, c, err := t.digest(f)
+		k, c, err := t.digest(t.wire(f))
 		if err != nil {
 			return fmt.Errorf("%s of %s: %w: %w", f.String(), name, ErrInvalid, err)
 		}

@@ -3,18 +3,75 @@ package ofctrl
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
-// meters holds the desired meters and those of our range that are installed. There are few.
-type meters struct{ want, have map[uint32]flow.MeterDesc }
+// meterRetry is how long a meter that the switch refused is not asked for again.
+const meterRetry = 5 * time.Second
 
-func newMeters() meters { return meters{map[uint32]flow.MeterDesc{}, map[uint32]flow.MeterDesc{}} }
+// meterInterval is how often it is looked whether our meters are still as we made them.
+const meterInterval = time.Second
+
+// meters holds the desired meters and those of our range that are installed. There are few.
+type meters struct {
+	want, have map[uint32]flow.MeterDesc
+	refused    map[uint32]refusedMeter // desired ones
+	age        map[uint32]meterAge     // of installed ones, as far as known
+	made       int                     // meter-mods that no Apply has told of
+}
+
+type refusedMeter struct {
+	err   error
+	again time.Time
+}
+
+// meterAge says how long ago a meter had been made when the switch was asked.
+type meterAge struct {
+	age time.Duration
+	at  time.Time // when the answer had come
+}
+
+func newMeters() meters {
+	return meters{map[uint32]flow.MeterDesc{}, map[uint32]flow.MeterDesc{}, map[uint32]refusedMeter{}, map[uint32]meterAge{}, 0}
+}
+
+// setWant makes want the desired meters. What was refused is asked for again where something else is desired now.
+func (m *meters) setWant(want map[uint32]flow.MeterDesc) {
+	for id := range m.refused {
+		if w, ok := want[id]; !ok || !sameMeter(w, m.want[id]) {
+			delete(m.refused, id)
+		}
+	}
+	m.want = want
+}
+
+// muted returns the desired meters that are not there because the switch refuses them.
+func (m *meters) muted() map[uint32]bool {
+	out := map[uint32]bool{}
+	for id := range m.refused {
+		if _, ok := m.have[id]; !ok {
+			out[id] = true
+		}
+	}
+	return out
+}
+
+// err says which meters the switch refuses, or "".
+func (m *meters) err() string {
+	var out []string
+	for _, id := range slices.Sorted(maps.Keys(m.refused)) {
+		out = append(out, m.refused[id].err.Error())
+	}
+	return strings.Join(out, "; ")
+}
 
 // meterMod is one change of a meter.
 type meterMod struct {
@@ -29,8 +86,11 @@ func (m meterMod) label() Label {
 
 // diff returns what must be done before the flows that use the meters are sent, and what after those are gone that used them.
 // Meter-mods cannot ride in a bundle (ONF error 2310).
-func (m meters) diff() (before, after []meterMod) {
+func (m *meters) diff() (before, after []meterMod) {
 	for id, w := range m.want {
+		if _, ok := m.refused[id]; ok {
+			continue
+		}
 		if h, ok := m.have[id]; !ok {
 			before = append(before, meterMod{ofp.MeterAdd, w})
 		} else if !sameMeter(w, h) {
@@ -48,19 +108,10 @@ func (m meters) diff() (before, after []meterMod) {
 	return before, after
 }
 
-func (m meters) missing() int {
-	n := 0
-	for id, w := range m.want {
-		if h, ok := m.have[id]; !ok || !sameMeter(w, h) {
-			n++
-		}
-	}
-	for id := range m.have {
-		if _, ok := m.want[id]; !ok {
-			n++
-		}
-	}
-	return n
+// missing counts what diff would return.
+func (m *meters) missing() int {
+	before, after := m.diff()
+	return len(before) + len(after)
 }
 
 // sameMeter compares as far as the switch reports: a burst size means nothing without its flag.
@@ -98,13 +149,13 @@ func (s *Switch) checkMeters(ms []flow.MeterDesc) (map[uint32]flow.MeterDesc, er
 	return want, nil
 }
 
-// readMeters returns the installed meters of our range.
-func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]flow.MeterDesc, error) {
-	have := map[uint32]flow.MeterDesc{}
+// readMeters returns the installed meters of our range and how old they are. A switch that knows no meters has none.
+func (s *Switch) readMeters(ctx context.Context, conn *Conn) (have map[uint32]flow.MeterDesc, age map[uint32]time.Duration, err error) {
+	have, age = map[uint32]flow.MeterDesc{}, map[uint32]time.Duration{}
 	if s.opts.MeterLast == 0 {
-		return have, nil
+		return have, age, nil
 	}
-	err := conn.Multipart(ctx, "meter configuration", func(dst []byte, xid uint32) ([]byte, error) {
+	err = conn.Multipart(ctx, "meter configuration", func(dst []byte, xid uint32) ([]byte, error) {
 		return ofp.AppendMeterConfigRequest(dst, xid, ofp.AllMeters), nil
 	}, func(m ofp.Multipart) {
 		if part, ok := m.(*ofp.MeterConfigReply); ok {
@@ -115,10 +166,29 @@ func (s *Switch) readMeters(ctx context.Context, conn *Conn) (map[uint32]flow.Me
 			}
 		}
 	})
-	return have, err
+	if err == nil && len(have) > 0 {
+		err = conn.Multipart(ctx, "meter statistics", func(dst []byte, xid uint32) ([]byte, error) {
+			return ofp.AppendMeterStatsRequest(dst, xid, ofp.AllMeters), nil
+		}, func(m ofp.Multipart) {
+			if part, ok := m.(*ofp.MeterStatsReply); ok {
+				for _, m := range part.Meters {
+					age[m.ID] = duration(m.DurationSec, m.DurationNsec)
+				}
+			}
+		})
+	}
+	if errors.Is(err, ErrRejected) {
+		err = nil
+	}
+	return have, age, err
 }
 
-// sendMeters makes the changes mods and notes those that were made. The turn must be held.
+func duration(sec, nsec uint32) time.Duration {
+	return time.Duration(sec)*time.Second + time.Duration(nsec)
+}
+
+// sendMeters makes the changes mods and notes those that were made. A desired meter that the switch refuses is no error: the flows that
+// copy under it are installed without their copies, and it is tried again later. The turn must be held.
 func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) error {
 	if len(mods) == 0 {
 		return nil
@@ -128,29 +198,198 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 	err := conn.Do(ctx, len(mods), func(dst []byte, xid uint32, i int) ([]byte, error) {
 		return ofp.AppendMeterMod(dst, xid, mods[i].command, &mods[i].meter)
 	}, func(i int) Label { return mods[i].label() })
-	s.mu.Lock()
-	s.counters.MeterModsSent += uint64(len(mods))
-	s.mu.Unlock()
+	refused, crossed := map[uint32]error{}, map[uint32]bool{}
 	if err != nil {
 		// Some may have been made. There are few: ask.
-		have, err2 := s.readMeters(ctx, conn)
+		have, _, err2 := s.readMeters(ctx, conn)
 		if err2 != nil {
 			s.askResync()
 			return err
 		}
+		for _, e := range requestErrors(err) {
+			switch {
+			case e.Index >= len(mods):
+				continue
+			case errors.Is(e, ofp.MeterExists) || errors.Is(e, ofp.UnknownMeter):
+				crossed[mods[e.Index].meter.ID] = true // somebody else was faster: what is to be done is another thing now
+			case mods[e.Index].command != ofp.MeterDelete:
+				refused[mods[e.Index].meter.ID] = e
+			}
+		}
+		if len(refused)+len(crossed) > 0 {
+			err = nil
+		}
 		s.mu.Lock()
 		s.meters.have = have
 		s.mu.Unlock()
-		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.counters.MeterModsSent += uint64(len(mods))
+	if err != nil {
+		return err
+	}
 	for _, m := range mods {
-		if m.command == ofp.MeterDelete {
-			delete(s.meters.have, m.meter.ID)
-		} else {
-			s.meters.have[m.meter.ID] = m.meter
+		id := m.meter.ID
+		switch why := refused[id]; {
+		case crossed[id]:
+			continue
+		case why != nil:
+			if old := s.meters.refused[id]; old.err == nil || old.err.Error() != why.Error() {
+				s.log.Warn("the switch refuses a meter: what is copied under it is not copied at all", "err", why)
+			}
+			s.meters.refused[id] = refusedMeter{why, time.Now().Add(meterRetry)}
+			continue
+		case m.command == ofp.MeterDelete:
+			delete(s.meters.have, id)
+			continue
+		case m.command == ofp.MeterModify:
+			s.log.Info("meter set", "was", describe(s.meters.have[id]), "is", describe(m.meter))
+		}
+		s.meters.have[id] = m.meter
+		delete(s.meters.refused, id)
+		delete(s.meters.age, id)
+		// A flow finds its meter when it is installed: one that was there before copies without limit. A modified meter counts anew,
+		// and so should the flows that copy under it.
+		s.table.resend(id)
+	}
+	s.table.mute(s.meters.muted())
+	return nil
+}
+
+func describe(m flow.MeterDesc) string { return strings.ReplaceAll(m.String(), "\n", " ") }
+
+// watchMeters looks whether our meters are still there as we made them, since the switch tells nothing of meters, and asks again for
+// those that it refused. It costs two small questions, for which nobody waits: what was read while meters were being set is not looked at.
+// What goes wrong with the connection is told elsewhere.
+func (s *Switch) watchMeters(ctx context.Context, conn *Conn) {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	if s.take(ctx) != nil {
+		return
+	}
+	s.mu.Lock()
+	none := len(s.meters.want) == 0 && len(s.meters.have) == 0
+	sent := s.counters.MeterModsSent
+	s.mu.Unlock()
+	s.release()
+	if none {
+		return
+	}
+	asked := time.Now()
+	have, age, err := s.readMeters(ctx, conn)
+	now := time.Now()
+	if err != nil || s.take(ctx) != nil {
+		return
+	}
+	defer s.release()
+	var again []meterMod
+	s.mu.Lock()
+	if s.counters.MeterModsSent != sent {
+		s.mu.Unlock()
+		return
+	}
+	for id, w := range s.meters.want {
+		is, there := have[id]
+		was, before := s.meters.have[id]
+		if then, ok := s.meters.age[id]; there && ok && age[id] < then.age+asked.Sub(then.at)-10*time.Millisecond {
+			is.Bands = nil // made anew by somebody else: to be set again, so that its counters and flows begin together
+			have[id] = is
+		}
+		if is := have[id]; before && (!there || !sameMeter(is, was)) {
+			s.counters.LostMeters++
+			s.changedMeters.add(&w)
+		}
+		if r, ok := s.meters.refused[id]; ok && now.After(r.again) {
+			command := ofp.MeterAdd
+			if there {
+				command = ofp.MeterModify
+			}
+			again = append(again, meterMod{command, w})
 		}
 	}
-	return nil
+	s.meters.have = have
+	s.meters.seen(age, now)
+	s.table.mute(s.meters.muted())
+	s.mu.Unlock()
+	err = s.sendMeters(ctx, conn, again)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range again {
+		if _, ok := s.meters.refused[m.meter.ID]; !ok && err == nil {
+			s.meters.made++
+		}
+	}
+	if s.table.nDirty > 0 || s.meters.missing() > 0 {
+		s.installed = 0
+		s.soon.tell()
+	}
+}
+
+// seen notes the ages of meters.
+func (m *meters) seen(age map[uint32]time.Duration, at time.Time) {
+	clear(m.age)
+	for id, d := range age {
+		m.age[id] = meterAge{d, at}
+	}
+}
+
+// copies reports whether f copies packets under one of the meters.
+func copies(f *flow.Flow, ids map[uint32]bool) bool {
+	return slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
+		c, ok := a.(flow.Controller)
+		return ok && ids[c.MeterID]
+	})
+}
+
+// wire returns f as it is to be installed: without the copies under meters that are refused.
+func (t *table) wire(f *flow.Flow) *flow.Flow {
+	if len(t.muted) == 0 || !copies(f, t.muted) {
+		return f
+	}
+	quiet := *f
+	quiet.Actions = slices.DeleteFunc(slices.Clone(f.Actions), func(a flow.Action) bool {
+		c, ok := a.(flow.Controller)
+		return ok && t.muted[c.MeterID]
+	})
+	return &quiet
+}
+
+// mute sets the meters under which nothing is to be copied.
+func (t *table) mute(ids map[uint32]bool) {
+	if maps.Equal(ids, t.muted) {
+		return
+	}
+	turned := maps.Clone(ids)
+	for id := range t.muted {
+		turned[id] = !turned[id]
+	}
+	t.muted = ids
+	t.eachCopying(turned, func(e *entry, f *flow.Flow) {
+		_, c, err := t.digest(t.wire(f))
+		if err != nil {
+			panic(fmt.Sprintf("ofctrl: %s cannot be encoded without its copies: %v", f, err))
+		}
+		e.want = c
+	})
+}
+
+// resend has the desired flows that copy under a meter installed anew.
+func (t *table) resend(id uint32) {
+	t.eachCopying(map[uint32]bool{id: true}, func(*entry, *flow.Flow) {})
+}
+
+// eachCopying calls change for the entries of the desired flows that copy under the meters, which then are to be installed anew: as adds,
+// so that their counters begin where those of the meter do.
+func (t *table) eachCopying(ids map[uint32]bool, change func(*entry, *flow.Flow)) {
+	for _, o := range t.owners {
+		for i, at := range o.slots {
+			if f := &o.flows[i]; copies(f, ids) {
+				e := t.entries[at]
+				change(&e, f)
+				e.have = content{}
+				t.put(at, e)
+			}
+		}
+	}
 }

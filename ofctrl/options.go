@@ -183,7 +183,10 @@ type State struct {
 	Blocked      int   // desired, but in the place of a foreign flow that is left alone
 	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone outside own tables
 	Installed    int64 // revision, as in Result
-	Stats        Counters
+	// MeterErr says which desired meters the switch refuses. They are not missing: the flows that copy under them are installed without
+	// the copies, and the switch is asked again every 5 s.
+	MeterErr string
+	Stats    Counters
 }
 
 // Counters only grow.
@@ -199,5 +202,6 @@ type Counters struct {
 	LateErrors      uint64 // errors of the switch that belong to no pending request, such as of a packet-out
 	Reconnects      uint64 // connections after the first
 	LostFlows       uint64 // changes by others of our installed flows
+	LostMeters      uint64 // changes by others of our installed meters
 	ForeignRemoved  uint64 // foreign flows that were removed from tables that are ours alone, or replaced by ours
 }

@@ -3,7 +3,9 @@ package ofctrl
 import (
 	"context"
 	"errors"
+	"time"
 
+	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
@@ -52,6 +54,7 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 	s.mu.Unlock()
 
 	undecodable := 0
+	oldest := map[uint32]time.Duration{} // flow of ours that copies under a meter
 	err := conn.Multipart(ctx, "flow statistics", func(dst []byte, xid uint32) ([]byte, error) {
 		return ofp.AppendFlowStatsRequest(dst, xid, ofp.FlowFilter{Table: ofp.AllTables})
 	}, func(m ofp.Multipart) {
@@ -67,6 +70,13 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 		for i := range part.Flows {
 			f := &part.Flows[i]
 			isOurs := f.Cookie&s.opts.CookieMask == s.opts.Cookie
+			if isOurs {
+				for _, a := range f.Actions {
+					if c, ok := a.(flow.Controller); ok && s.ourMeter(c.MeterID) {
+						oldest[c.MeterID] = max(oldest[c.MeterID], duration(f.Stats.DurationSec, f.Stats.DurationNsec))
+					}
+				}
+			}
 			err := f.Err
 			hidden := err != nil && s.table.hide(&f.Flow, isOurs)
 			if !hidden && (err == nil || !isOurs) {
@@ -83,14 +93,23 @@ func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
 	if err != nil {
 		return unexpected("read flows back", err)
 	}
-	have, err := s.readMeters(ctx, conn)
+	have, age, err := s.readMeters(ctx, conn)
 	if err != nil {
 		return unexpected("read meters back", err)
+	}
+	now := time.Now()
+	for id, d := range age {
+		if m, ok := have[id]; ok && d < oldest[id] {
+			m.Bands = nil // made anew behind a flow that copies under it: see sendMeters
+			have[id] = m
+		}
 	}
 
 	s.mu.Lock()
 	s.table.endReadBack()
 	s.meters.have = have
+	s.meters.seen(age, now)
+	s.table.mute(s.meters.muted())
 	s.state.Undecodable = undecodable
 	s.state.Err = ""
 	s.ready = true

@@ -46,7 +46,9 @@ type Switch struct {
 	state     State // the parts that are not kept elsewhere
 	counters  Counters
 	changed   changed // flows
-	odd       int     // flows more than known, by the last count
+	// changedMeters are those that others changed.
+	changedMeters changed
+	odd           int // flows more than known, by the last count
 
 	packetIns atomic.Uint64
 }
@@ -139,6 +141,12 @@ func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 	}
 	s.log.Info("switch connected", "datapath_id", fmt.Sprintf("%016x", conn.Features().DatapathID), "monitored", monitored)
 
+	var meters <-chan time.Time
+	if s.opts.MeterLast > 0 {
+		t := time.NewTicker(meterInterval)
+		defer t.Stop()
+		meters = t.C
+	}
 	audit := time.NewTicker(s.opts.AuditInterval)
 	defer audit.Stop()
 	for {
@@ -148,6 +156,9 @@ func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 		case <-conn.Done():
 			return true, conn.Err()
 		case <-s.resync:
+		case <-meters:
+			s.watchMeters(ctx, conn)
+			continue
 		case <-audit.C:
 			if !monitored {
 				break
@@ -176,6 +187,7 @@ func (s *Switch) connected(conn *Conn) {
 	s.state.DatapathID, s.state.Tables = f.DatapathID, f.Tables
 	s.conn, s.ready = conn, false
 	clear(s.rejected) // it may be another switch by now
+	clear(s.meters.refused)
 }
 
 func (s *Switch) disconnected(conn *Conn) {
@@ -202,6 +214,7 @@ func (s *Switch) State() State {
 	st.ForeignFlows += len(s.table.opaque)
 	st.Missing, st.Blocked = s.table.nDirty+s.table.nOpaque()+s.meters.missing(), s.table.nBlocked
 	st.Installed = s.installed
+	st.MeterErr = s.meters.err()
 	st.Stats = s.counters
 	st.Stats.PacketIns = s.packetIns.Load()
 	if s.conn != nil {

@@ -89,6 +89,8 @@ type table struct {
 	// opaque are flows in those tables whose place is not known, because they hold fields or actions unknown to this version:
 	// ours by cookie or not. They are no entries.
 	opaque map[opaque]flow.Flow
+	// muted are meters under which flows copy nothing, because the switch refuses the meter.
+	muted map[uint32]bool
 
 	nDesired, nOurs, nForeign, nDirty, nBlocked int
 	generation                                  uint8

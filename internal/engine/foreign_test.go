@@ -3,10 +3,16 @@ package engine_test
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/oftest"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // dump returns a bridge's flows as ovs-ofctl prints them.
@@ -149,4 +155,54 @@ func TestFault_F08_GuestUntouched(t *testing.T) {
 			t.Errorf("problem %s", p)
 		}
 	}
+}
+
+// A switch that takes no meter gets the wall all the same, without the copies for the record, and status says so. When it takes the meter, the copies come.
+func TestFault_F09_RefusedMeter(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	var full atomic.Bool
+	full.Store(true)
+	fake := oftest.NewFake(oftest.FakeOptions{DatapathID: 1, React: func(q oftest.Request) oftest.Reaction {
+		if full.Load() && q.Kind == oftest.MeterMod {
+			return oftest.Reaction{Error: ofp.OutOfMeters}
+		}
+		return oftest.Reaction{}
+	}})
+	cfg := owned("br0")
+	cfg[0].OpenFlow = fake.Listen(t)
+	r := h.ready(settings{bridges: cfg})
+	if s := r.apply(allow("p", "vm1", "{port: vm2}", "80")); s.Phase != policy.PhaseActive {
+		t.Errorf("the policy without a meter: %+v", s)
+	}
+	copied := func() int {
+		return len(r.flows(api.FlowQuery{Table: table(pipeline.TableVerdict), Match: "controller"}))
+	}
+	deny := func() int { return len(r.flows(api.FlowQuery{Table: table(pipeline.TableVerdict)})) }
+	if copied() != 0 || deny() < 5 {
+		t.Errorf("%d flows of VERDICT, %d of them copy", deny(), copied())
+	}
+	s := strings.Join(r.System().Problems, "; ")
+	if !strings.Contains(s, "bridge br0") || !strings.Contains(s, "record is degraded") || !strings.Contains(s, "OFPMMFC_OUT_OF_METERS") {
+		t.Errorf("problems: %s", s)
+	}
+	if err := r.Ready(); err != nil {
+		t.Errorf("the wall stands, and Ready: %v", err)
+	}
+	full.Store(false)
+	r.eventually("healthy, with copies", func() error {
+		if copied() < 3 {
+			return fmt.Errorf("%d flows copy", copied())
+		}
+		return r.unhealthy()
+	})
+	full.Store(true) // somebody takes the meter, and there is none left
+	fake.DeleteMeters()
+	r.eventually("without copies again", func() error {
+		if copied() != 0 || deny() < 5 {
+			return fmt.Errorf("%d flows of VERDICT, %d of them copy", deny(), copied())
+		}
+		return r.Ready()
+	})
 }

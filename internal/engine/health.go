@@ -100,6 +100,9 @@ func (e *Engine) System() api.SystemStatus {
 		for _, what := range b.others.problems(time.Now()) {
 			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
 		}
+		if why := b.sw.State().MeterErr; why != "" {
+			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, as the switch refuses a meter: %s", b.cfg.Name, why))
+		}
 		bh := b.health()
 		if b.cfg.Mode == Owned {
 			hh.Installed = min(hh.Installed, b.installedAt)

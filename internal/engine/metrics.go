@@ -24,6 +24,8 @@ var (
 	flowMods     = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
 	flowsLost    = prometheus.NewDesc("tapwall_flows_lost_total", "Changes that others made to installed flows of tapwall.", []string{"bridge"}, nil)
 	foreignGone  = prometheus.NewDesc("tapwall_foreign_flows_removed_total", "Foreign flows removed from tables that are tapwall's alone, or from the places of its flows.", []string{"bridge"}, nil)
+	metersLost   = prometheus.NewDesc("tapwall_meters_lost_total", "Changes that others made to meters of tapwall.", []string{"bridge"}, nil)
+	degraded     = prometheus.NewDesc("tapwall_record_degraded", "1 while the switch refuses a meter, so that packets are judged but not copied for the record.", []string{"bridge"}, nil)
 	bypassed     = prometheus.NewDesc("tapwall_bypassed", "1 while foreign flows in table 0 take packets before the wall can judge them.", []string{"bridge"}, nil)
 	ofConnected  = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
 	dbConnected  = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
@@ -33,7 +35,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, bypassed, ofConnected,
+	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, metersLost, degraded, bypassed, ofConnected,
 		dbConnected, revision, resources} {
 		out <- d
 	}
@@ -70,6 +72,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		counter(flowMods, float64(st.Stats.FlowModsSent), b.cfg.Name)
 		counter(flowsLost, float64(st.Stats.LostFlows), b.cfg.Name)
 		counter(foreignGone, float64(st.Stats.ForeignRemoved), b.cfg.Name)
+		counter(metersLost, float64(st.Stats.LostMeters), b.cfg.Name)
+		gauge(degraded, up(st.MeterErr != ""), b.cfg.Name)
 		gauge(bypassed, up(b.bypass() != nil), b.cfg.Name)
 		b.stats.mu.Lock()
 		for reason, n := range b.stats.drops {

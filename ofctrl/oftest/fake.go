@@ -143,6 +143,13 @@ func (f *Fake) Reset() {
 	clear(f.meters)
 }
 
+// DeleteMeters forgets all meters; no switch tells of that.
+func (f *Fake) DeleteMeters() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.meters)
+}
+
 // Count returns how many requests of a kind have come.
 func (f *Fake) Count(k Kind) int {
 	f.mu.Lock()

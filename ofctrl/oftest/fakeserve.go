@@ -108,6 +108,8 @@ func (f *Fake) serve(s *fakeSession, t ofp.Type, xid uint32, body []byte) bool {
 		s.send(ErrorMessage(r.FailXID, r.Fail, nil))
 		s.send(ErrorMessage(xid, ofp.BundleFailed, nil))
 		delete(s.bundles, be.Uint32(body[8:]))
+	case !r.Ignore && kind == Other && t == ofp.TypeMultipartRequest: // such as for meter statistics
+		s.send(ErrorMessage(xid, ofp.NewErrorCode(0, 1, 2), message(t, xid, body))) // OFPBRC_BAD_STAT
 	case !r.Ignore:
 		f.do(s, kind, xid, body)
 	}
