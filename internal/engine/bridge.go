@@ -52,6 +52,7 @@ type bridge struct {
 
 	endpoints  atomic.Pointer[map[uint32]event.Endpoint] // by endpoint id, for the recorder
 	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
+	unfinished atomic.Pointer[[]string]                  // ports whose sender leaves checksums unfinished
 	datapathID atomic.Uint64
 	pickupOpen atomic.Bool
 	meterMade  atomic.Bool   // and not read since
@@ -137,6 +138,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	})
 	e.follow(run, sw.Wake())
 	e.tasks.Go(func() { e.watchLosses(run, b) })
+	e.tasks.Go(func() { e.watchChecksums(run, b) })
 	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", endpoint)
 	return b, nil
 }

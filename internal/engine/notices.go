@@ -73,7 +73,10 @@ func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, work
 
 // notice gathers the warnings of now and logs the new ones.
 func (e *Engine) notice() notices {
-	all := e.endpointWarnings
+	all := slices.Clone(e.endpointWarnings)
+	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
+		all = append(all, e.checksumWarnings(e.bridges[name])...)
+	}
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
 	}

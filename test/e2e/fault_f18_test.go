@@ -53,7 +53,10 @@ func TestFault_F18_SystemIDMissing(t *testing.T) {
 	s.running(live)
 	same := func(what, host string) {
 		t.Helper()
-		lab.Eventually(t, 10*time.Second, what, func() bool { out, err := s.tw.Run("status"); return err == nil && strings.Contains(out, "host:    "+host+",") })
+		lab.Eventually(t, 10*time.Second, what, func() bool {
+			out, err := s.tw.Run("status")
+			return err == nil && strings.Contains(out, "host:    "+host+",")
+		})
 		if now := s.rule("vm2", "allow").ID; now != id {
 			t.Errorf("%s: the rule has id %d, had %d", what, now, id)
 		}
