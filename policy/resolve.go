@@ -291,7 +291,7 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) {
 		w.Native = p.Native
 	}
 	if e != nil {
-		w.Endpoint, w.DHCPServer = e.Name, e.Spec.DHCPServer
+		w.Endpoint, w.Forwards, w.DHCPServer = e.Name, e.Spec.Forwards, e.Spec.DHCPServer
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)
 		}

@@ -75,6 +75,8 @@ type EndpointSpec struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	MAC       string            `json:"mac,omitempty"` // where external_ids:attached-mac is absent
 	Addresses []string          `json:"addresses,omitempty"`
+	// Forwards: it is a router or bridge with one port: it sends on what others sent to it.
+	Forwards bool `json:"forwards,omitempty"`
 	// DHCPServer lets the endpoint answer DHCP clients, whatever policies say.
 	DHCPServer bool `json:"dhcpServer,omitempty"`
 }

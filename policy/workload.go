@@ -25,6 +25,8 @@ type Workload struct {
 	Addresses []netip.Addr // sorted
 	// DHCPServer: an Endpoint resource says that it may answer DHCP clients.
 	DHCPServer bool
+	// Forwards: it sends packets of others on, so its connections are told apart by leg (Endpoint.spec.forwards).
+	Forwards bool
 }
 
 // Direction is seen from the endpoint that a policy applies to.

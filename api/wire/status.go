@@ -96,7 +96,10 @@ type BridgeHealth struct {
 	FlowMods       uint64 `json:"flowMods"` // sent since start
 	Resyncs        uint64 `json:"resyncs"`
 	Pickup         bool   `json:"pickup"` // the window for connections from before a restart is open
-	Message        string `json:"message,omitempty"`
+	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows one
+	// of the two orientations.
+	NotTakenUp uint64 `json:"notTakenUp"`
+	Message    string `json:"message,omitempty"`
 }
 
 // Workload is a discovered endpoint: a port with what OVSDB and Endpoint resources say of it.

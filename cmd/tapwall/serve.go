@@ -2,7 +2,6 @@ package main
 
 import (
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +25,7 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
   tapwall serve --config /etc/tapwall/tapwall.yaml --log-level debug`,
 		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o := app.Options{Version: build.Version()}
+			o := app.Options{Version: build.Version(), PickupWindow: app.DefaultPickupWindow}
 			if config != "" {
 				if err := o.LoadFile(config); err != nil {
 					return err
@@ -72,7 +71,7 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 	f.StringVar(&flags.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&flags.LogFormat, "log-format", "text", "text or json")
 	f.Uint32Var(&flags.EventsPerSecond, "events-per-second", 5000, "most packets per second that a bridge copies to the record; the rest is counted as lost")
-	f.DurationVar(&flags.PickupWindow, "pickup-window", 10*time.Second, "for how long TCP connections from before a restart of the switch are taken up")
+	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow, "for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
 	return c
 }
 

@@ -75,6 +75,9 @@ func printStatus(w io.Writer, s *client.System) error {
 			if b.Pickup {
 				pickup = ", taking up older connections"
 			}
+			if b.NotTakenUp > 0 {
+				pickup += fmt.Sprintf(", %d packets of older connections not taken up", b.NotTakenUp)
+			}
 			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow, b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
 		}
 		printWarnings(w, h.Warnings)

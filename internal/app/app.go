@@ -81,7 +81,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	eng, err := engine.New(engine.Options{
 		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"),
 		RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
-		PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
+		MemoryDir: filepath.Join(o.DataDir, "connections"), PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
 	})
 	if err != nil {
 		return err

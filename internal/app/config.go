@@ -104,7 +104,7 @@ func (o *Options) load(b []byte) error {
 	set(&o.OVSTLS, TLSFiles(c.OVSTLS))
 	if s := c.Limits.PickupWindow; s != "" {
 		d, err := time.ParseDuration(s)
-		if err != nil || d <= 0 || d > 10*time.Minute {
+		if err != nil || d < 0 || d > 10*time.Minute {
 			return fmt.Errorf("limits.pickup-window: %q is not a duration between 0 and 10m", s)
 		}
 		o.PickupWindow = d

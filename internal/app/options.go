@@ -28,12 +28,12 @@ type Options struct {
 	TokenFile       string
 	TLSCert         string
 	TLSKey          string
-	LogLevel        string // debug | info | warn | error
-	LogFormat       string // text | json
-	EventsPerSecond uint32 // per bridge; 0 = the engine's default
-	RingLen         int    // events kept in memory; 0 = 16,384
-	PickupWindow    time.Duration
-	EventDir        string // default DataDir/events
+	LogLevel        string        // debug | info | warn | error
+	LogFormat       string        // text | json
+	EventsPerSecond uint32        // per bridge; 0 = the engine's default
+	RingLen         int           // events kept in memory; 0 = 16,384
+	PickupWindow    time.Duration // 0 = none
+	EventDir        string        // default DataDir/events
 	EventFileBytes  int64
 	EventFiles      int
 	NoEventFile     bool
@@ -49,6 +49,8 @@ const (
 	DefaultDataDir = "/var/lib/tapwall"
 	DefaultListen  = "unix:/run/tapwall/tapwall.sock"
 	DefaultOVSDB   = "unix:/var/run/openvswitch/db.sock"
+
+	DefaultPickupWindow = 10 * time.Second
 
 	// defaultRing keeps a full ring at about 25 MB: an event takes 1.5 kB.
 	defaultRing = 16384

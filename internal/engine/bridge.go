@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +33,14 @@ type bridge struct {
 	pending     compile.Changes
 	epoch       uint64    // connection that the pickup window was decided for
 	pickupUntil time.Time // zero = closed
-	retry       backoff
-	aside       map[string]refusal // by owner
-	fresh       bool               // no tapwall of this store has taken the bridge over yet
-	taken       bool               // it may be changed: what was there before has been looked at
+	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
+	unstampedUntil time.Time
+	memory         *memory
+	lastNotTakenUp uint64
+	retry          backoff
+	aside          map[string]refusal // by owner
+	fresh          bool               // no tapwall of this store has taken the bridge over yet
+	taken          bool               // it may be changed: what was there before has been looked at
 
 	// Guarded by the engine's mu for readers.
 	refused     map[string]refusal // aside, as of the last installation
@@ -45,16 +50,19 @@ type bridge struct {
 
 	// mu guards fw against the event recorder, which resolves rule ids. Only the loop changes fw, and assignments with it.
 	mu          sync.Mutex
-	fw          *compile.Firewall // nil on a guest bridge
+	fw          *compile.Firewall     // nil on a guest bridge
+	recalled    []pipeline.Connection // what the pickup window was opened with
 	assignments compile.Assignments
 	index       int
 	logRate     uint32
 
 	endpoints  atomic.Pointer[map[uint32]event.Endpoint] // by endpoint id, for the recorder
+	judged     atomic.Pointer[map[uint32]bool]           // endpoint ids that a policy applies to
 	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
 	unfinished atomic.Pointer[[]string]                  // ports whose sender leaves checksums unfinished
 	datapathID atomic.Uint64
 	pickupOpen atomic.Bool
+	notTakenUp atomic.Uint64 // packets of older connections that pickup windows dropped; lastNotTakenUp is Engine.remember's
 	meterMade  atomic.Bool   // and not read since
 	copies     atomic.Uint64 // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
@@ -120,6 +128,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	}
 	b.sw = sw
 	if cfg.Mode == Owned {
+		if b.memory, err = newMemory(e.opt.MemoryDir, cfg.Name); err != nil {
+			e.log.Warn("what an earlier process knew of connections is lost", "bridge", cfg.Name, "err", err)
+		}
 		b.fw, err = compile.NewFirewall(compile.Options{Bridge: cfg.Name, BridgeIndex: saved.index, Assignments: &saved.assignments, LogPerSecond: b.logRate})
 		if err != nil {
 			return nil, err
@@ -157,25 +168,37 @@ const (
 	stateNext     = "next"
 	statePolicy   = "policy/"
 	stateEndpoint = "endpoint/"
+	stateRetired  = "retired/"
 )
 
 func stateKey(bridge, key string) string { return "bridge/" + bridge + "/" + key }
 
-// compile brings the firewall's outcome into pending.
-func (b *bridge) compile() {
+// compile brings the firewall's outcome into pending. Where that uproots connections, they are taken up.
+func (b *bridge) compile(now time.Time, window time.Duration) {
+	if b.compileOnce() && window > 0 {
+		b.openPickup(now, window, b.memory.recall())
+		b.compileOnce()
+	}
+}
+
+func (b *bridge) compileOnce() (uprooted bool) {
 	b.mu.Lock()
 	ch := b.fw.Compile()
 	b.assignments.Apply(ch.Assignments)
+	judged := b.fw.Judged()
 	b.mu.Unlock()
+	b.judged.Store(&judged)
 	b.pending.Meters = ch.Meters
 	b.pending.Assignments.Next = ch.Assignments.Next
 	b.pending.Owners = merge(b.pending.Owners, ch.Owners)
 	b.pending.Policies = merge(b.pending.Policies, ch.Policies)
 	b.pending.Assignments.Policies = merge(b.pending.Assignments.Policies, ch.Assignments.Policies)
 	b.pending.Assignments.Endpoints = merge(b.pending.Assignments.Endpoints, ch.Assignments.Endpoints)
+	b.pending.Assignments.Retired = merge(b.pending.Assignments.Retired, ch.Assignments.Retired)
+	return ch.Uprooted
 }
 
-func merge[V any](into, from map[string]V) map[string]V {
+func merge[K comparable, V any](into, from map[K]V) map[K]V {
 	if into == nil {
 		return from
 	}
@@ -210,13 +233,21 @@ func (e *Engine) persist(ctx context.Context, b *bridge) error {
 		}
 		err = errors.Join(err, put(stateEndpoint+key, ep))
 	}
+	for id, s := range a.Retired {
+		key := stateRetired + strconv.FormatUint(uint64(id), 10)
+		if s == nil {
+			values[stateKey(b.cfg.Name, key)] = nil
+			continue
+		}
+		err = errors.Join(err, put(key, s))
+	}
 	if err != nil {
 		return err
 	}
 	if err := e.putStates(ctx, values); err != nil {
 		return fmt.Errorf("keep the rule ids: %w", err)
 	}
-	a.Policies, a.Endpoints = nil, nil
+	a.Policies, a.Endpoints, a.Retired = nil, nil, nil
 	return nil
 }
 
@@ -224,8 +255,8 @@ func (e *Engine) persist(ctx context.Context, b *bridge) error {
 // everything desired is on the switch.
 func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	st := b.sw.State()
-	b.pickup(st, now, e.opt.PickupWindow)
-	b.compile()
+	b.windows(st, now, e.opt.PickupWindow)
+	b.compile(now, e.opt.PickupWindow)
 	if err := e.persist(ctx, b); err != nil {
 		b.failed(e, now, err)
 		return false
@@ -337,28 +368,50 @@ func (b *bridge) failed(e *Engine, now time.Time, err error) {
 	b.err = err
 }
 
-// pickup opens the window in which connections that are older than the installed flows are judged instead of dropped: when a connection finds the
-// switch without our pipeline (first start, restart of the switch, wiped flows). It closes it when the time is up.
-func (b *bridge) pickup(st ofctrl.State, now time.Time, window time.Duration) {
-	set := func(open bool) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.fw.SetPickup(open)
-		if open {
-			b.pickupOpen.Store(true)
-		}
-	}
+// unstampedFor is for how long after an upgrade connections may be found whose ends an earlier version did not write down.
+const unstampedFor = 10 * time.Minute
+
+// windows opens the pickup window, in which connections that are older than the installed flows are judged instead of dropped, when a connection finds the
+// switch without our pipeline (first start, restart of the switch, wiped flows), and closes it when the time is up. It does the same for connections that an
+// earlier version committed, when it finds that version's pipeline.
+func (b *bridge) windows(st ofctrl.State, now time.Time, window time.Duration) {
 	if st.Ready && (st.Epoch != b.epoch || st.Lost > 0) {
-		b.epoch = st.Epoch
-		if !b.sw.Has(entryKey()) {
-			b.pickupUntil = now.Add(window)
-			set(true)
+		switch there := b.sw.Has(entryKey()); {
+		case !there && window > 0:
+			b.openPickup(now, window, b.memory.recall())
+		case there && st.Epoch != b.epoch && (!b.sw.Has(pipeline.Stamps()) || b.sw.Has(pipeline.UnstampedFlow())):
+			b.unstampedUntil = now.Add(unstampedFor)
+			b.setUnstamped(true)
 		}
+		b.epoch = st.Epoch
 	}
 	if !b.pickupUntil.IsZero() && !now.Before(b.pickupUntil) {
 		b.pickupUntil = time.Time{}
-		set(false)
+		b.setPickup(false, nil)
 	}
+	if !b.unstampedUntil.IsZero() && !now.Before(b.unstampedUntil) {
+		b.unstampedUntil = time.Time{}
+		b.setUnstamped(false)
+	}
+}
+
+func (b *bridge) openPickup(now time.Time, window time.Duration, m []pipeline.Connection) {
+	b.pickupUntil = now.Add(window)
+	b.pickupOpen.Store(true)
+	b.setPickup(true, m)
+}
+
+func (b *bridge) setPickup(open bool, m []pipeline.Connection) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.recalled = m
+	b.fw.SetPickup(open, m)
+}
+
+func (b *bridge) setUnstamped(on bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fw.SetUnstamped(on)
 }
 
 // setWorkloads hands the firewall its ports and publishes what the recorder needs to name them.

@@ -53,11 +53,13 @@ type Options struct {
 	Bridges  []BridgeConfig
 	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
 	HostFile string
-	// RunDir holds the management sockets of the bridges.
+	// RunDir holds the management sockets of the bridges and the control socket of ovs-vswitchd.
 	RunDir string
+	// MemoryDir keeps, over a restart of this process, who opened which connection; "" = nowhere.
+	MemoryDir string
 	// OpenFlowTLS is for bridges with an ssl: endpoint.
 	OpenFlowTLS *tls.Config
-	// PickupWindow is for how long connections that are older than the installed flows may be taken up; default 10 s.
+	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
 	PickupWindow time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
 	EventRate uint32
@@ -141,9 +143,6 @@ func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.PickupWindow == 0 {
-		o.PickupWindow = 10 * time.Second
-	}
 	if o.EventRate == 0 {
 		o.EventRate = 5000
 	}
@@ -197,6 +196,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer unsubscribe()
 	e.follow(ctx, topologies)
 	e.tasks.Go(func() { e.advise(ctx) })
+	e.tasks.Go(func() { e.remember(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -125,7 +125,8 @@ func (e *Engine) System() api.SystemStatus {
 func (b *bridge) health() api.BridgeHealth {
 	st := b.sw.State()
 	h := api.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
-		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load()}
+		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(),
+		NotTakenUp: b.notTakenUp.Load()}
 	for _, r := range b.refused {
 		h.Message = r.err.Error()
 	}

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,7 +63,7 @@ func (e *Engine) due(now time.Time) bool {
 		return true
 	}
 	for _, b := range e.bridges {
-		if !b.pickupUntil.IsZero() && now.After(b.pickupUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+		if !b.pickupUntil.IsZero() && now.After(b.pickupUntil) || !b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
 			return true
 		}
 	}
@@ -146,7 +147,8 @@ var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be manage
 
 // loadBridge reads the numbers of an earlier process, or gives the bridge an index of its own.
 func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, error) {
-	s := savedBridge{index: -1, assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{}}}
+	s := savedBridge{index: -1, assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{},
+		Retired: map[uint32]compile.Station{}}}
 	all, err := e.opt.Store.ListStates(ctx, e.host, "bridge/")
 	if err != nil {
 		return s, err
@@ -178,6 +180,13 @@ func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, erro
 			s.assignments.Endpoints[ep] = v
 		} else if rest == stateFresh {
 			s.fresh = true
+		} else if text, ok := strings.CutPrefix(rest, stateRetired); ok {
+			var v compile.Station
+			var id uint64
+			if id, err = strconv.ParseUint(text, 10, 32); err == nil {
+				err = json.Unmarshal(value, &v)
+			}
+			s.assignments.Retired[uint32(id)] = v
 		} else if rest == stateNext {
 			err = json.Unmarshal(value, &s.assignments.Next)
 		}

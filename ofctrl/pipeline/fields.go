@@ -16,6 +16,7 @@ var (
 	ZoneVLAN            = Field{"zone: VLAN", sub(flow.Reg10, 0, 12), "VLAN of the packet, 0 = untagged"}
 	ZoneBridge          = Field{"zone: bridge", sub(flow.Reg10, 12, 4), "0xE minus the index of the bridge"}
 	CtZone              = Field{"zone", sub(flow.Reg10, 0, 16), "conntrack zone"}
+	ReplyZone           = Field{"reply zone", sub(flow.Reg10, 16, 16), "PRE to LEG_REPLY: zone of the connection that the packet may be a reply of"}
 	EgressRule          = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
 	IngressRule         = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
 	EgressVerdict       = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
@@ -26,8 +27,10 @@ var (
 	IngressLog          = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
 	Recorded            = Field{"recorded", sub(flow.Reg13, 12, 1), "this packet was copied to the controller; COMMIT remembers it"}
 	PickedUp            = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
+	Forward             = Field{"forward verdict", sub(flow.Reg13, 14, 2), "PICKUP: as initiator denied (0), allowed by default (1), by a rule (2); 3 = known to be a reply"}
+	Turn                = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
+	Stray               = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
 	Done                = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
-	ForwardDefault      = Field{"forward by default", sub(flow.Reg14, 0, 1), "PICKUP: allowed as initiator by defaults only"}
 	ProbeTag            = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
 )
 
@@ -43,20 +46,21 @@ var (
 
 // The fields of ct_label.
 var (
-	LabelIngress    = Field{"ingress rule", sub(flow.CtLabel, 0, 32), "id that allowed the connection on the responder's side"}
-	LabelEgress     = Field{"egress rule", sub(flow.CtLabel, 32, 32), "id that allowed the connection on the initiator's side"}
-	LabelGeneration = Field{"set generation", sub(flow.CtLabel, 64, 16), "reserved"}
+	LabelIngress   = Field{"ingress rule", sub(flow.CtLabel, 0, 32), "id that allowed the connection on the responder's side"}
+	LabelEgress    = Field{"egress rule", sub(flow.CtLabel, 32, 32), "id that allowed the connection on the initiator's side"}
+	LabelInitiator = Field{"initiator", sub(flow.CtLabel, 64, 32), "endpoint id of the initiator; IDNoEndpoint = not an endpoint; 0 = unknown"}
+	LabelResponder = Field{"responder", sub(flow.CtLabel, 96, 32), "endpoint id of the responder; IDNoEndpoint = not an endpoint; 0 = unknown"}
 )
 
 // Fields returns every declared field, grouped by the field it is a part of. The two halves of the zone are listed instead of the
 // whole.
 func Fields() []Field {
 	return []Field{
-		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, EgressRule, IngressRule,
-		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Done,
-		ForwardDefault, ProbeTag,
+		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
+		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Done,
+		ProbeTag,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
-		LabelIngress, LabelEgress, LabelGeneration,
+		LabelIngress, LabelEgress, LabelInitiator, LabelResponder,
 	}
 }
 

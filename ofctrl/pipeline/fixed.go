@@ -16,6 +16,11 @@ type Options struct {
 	// address of an endpoint is unknown: replies to it are then indistinguishable from such traffic, and conntrack must see both
 	// directions of a connection or declares it invalid.
 	TrackUnmanaged bool
+	// Unstamped has connections judged anew whose ct_label was written by a version that did not write the ends, also by replies. It is on
+	// for a while after an upgrade.
+	Unstamped bool
+	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
+	Forwarders bool
 }
 
 // Fixed returns the flows that depend on no policy and no endpoint, ordered by table and falling priority. All bear the kinds
@@ -28,9 +33,14 @@ func Fixed(o Options) []flow.Flow {
 	p.link(o)
 	p.state(o)
 	p.defaults(o)
+	p.bound(o)
 	p.gates()
 	p.verdict()
 	p.recheck()
+	p.wrongEnd()
+	if o.Forwarders {
+		p.legs()
+	}
 	p.commit()
 	if o.Pickup {
 		p.pickup()
@@ -121,8 +131,12 @@ func (p *program) track(t uint8, o Options) {
 
 func (p *program) state(o Options) {
 	p.drop(TableState, 200, DropInvalid, CtState(nil, flow.CtInv, flow.CtInv))
-	p.system(TableState, 190, CtState(nil, flow.CtEst, flow.CtEst), goTo(TableLiveEgress))
-	p.system(TableState, 190, CtState(nil, flow.CtRel, flow.CtRel|flow.CtNew), goTo(TableLiveEgress))
+	// From here on reg8 is the initiator's endpoint and reg9 the responder's, as the original tuple has it, whoever sent the packet.
+	bound := goTo(TableBoundInitiator)
+	p.system(TableState, 195, CtState(nil, flow.CtEst|flow.CtRpl, flow.CtEst|flow.CtRpl), append(exchange(), bound)...)
+	p.system(TableState, 195, CtState(nil, flow.CtRel|flow.CtRpl, flow.CtRel|flow.CtRpl|flow.CtNew|flow.CtEst), append(exchange(), bound)...)
+	p.system(TableState, 190, CtState(nil, flow.CtEst, flow.CtEst), bound)
+	p.system(TableState, 190, CtState(nil, flow.CtRel, flow.CtRel|flow.CtNew|flow.CtEst), bound)
 	// OVS's userspace conntrack takes a lone ACK for the start of a connection; only a SYN is one.
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
 		m := CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew)
@@ -178,19 +192,17 @@ func Gate(ingress bool, c flow.Cookie, id uint32) flow.Flow {
 	return f
 }
 
-// gates are those of sides without an endpoint. They stay open only while there is none: when a station becomes an endpoint, its
-// connections miss the gate and are judged, without touching those of other stations. The initiator is the sender of a packet
-// unless it is a reply (+rpl).
+// gates are those of sides without an endpoint. They stay open only while there is none: a station without an endpoint may have forwarded
+// what an endpoint sent, and its verdict is not that of the endpoint.
 func (p *program) gates() {
-	none := NewCookie(CookieDefault, IDNoEndpoint)
 	for _, ingress := range []bool{false, true} {
-		initiator, responder := SourceEndpoint, DestinationEndpoint
+		side := SourceEndpoint
 		if ingress {
-			initiator, responder = responder, initiator
+			side = DestinationEndpoint
 		}
-		f := Gate(ingress, none, IDNoEndpoint)
-		p.add(f.Table, f.Priority, f.Cookie, CtState(initiator.Is(f.Match, 0), 0, flow.CtRpl), f.Actions...)
-		p.add(f.Table, f.Priority, f.Cookie, CtState(responder.Is(f.Match, 0), flow.CtRpl, flow.CtRpl), f.Actions...)
+		f := Gate(ingress, NewCookie(CookieDefault, IDNoEndpoint), IDNoEndpoint)
+		f.Match = side.Is(f.Match, 0)
+		p.flows = append(p.flows, f)
 		p.system(f.Table, 0, nil, goTo(TableRecheck))
 	}
 }
@@ -226,26 +238,27 @@ func bothAllow() flow.Match {
 func (p *program) recheck() {
 	// An error message about a connection whose rule is gone has no tuple to judge; it waits for the connection itself.
 	p.drop(TableRecheck, 300, DropStaleRelated, CtState(nil, flow.CtRel, flow.CtRel|flow.CtEst))
-	// Policy is judged from the initiator's view: the original tuple is that already, the endpoints must change places.
-	swap := []flow.Action{
-		flow.Push{Src: SourceEndpoint.SubField}, flow.Push{Src: DestinationEndpoint.SubField},
-		flow.Pop{Dst: SourceEndpoint.SubField}, flow.Pop{Dst: DestinationEndpoint.SubField},
-	}
-	p.system(TableRecheck, 200, CtState(nil, flow.CtRpl, flow.CtRpl), append(swap, judge()...)...)
 	p.system(TableRecheck, 0, nil, judge()...)
 }
 
 // commit has its flows twice, because OVS accepts ct(commit) only where the match says IPv4 or IPv6 (OFPBAC_MATCH_INCONSISTENT).
 func (p *program) commit() {
 	p.system(TableExit, 0, nil, flow.Output{Port: flow.PortNormal})
+	// That a side has no endpoint is written down too, as a value that a label without ends does not have. A station without an endpoint that
+	// forwards what an endpoint sent is not who opened the connection.
+	p.system(TableCommit, 110, LabelInitiator.Is(SourceEndpoint.Is(nil, 0), 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
+	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit))
+	p.system(TableCommit, 90, DestinationEndpoint.Is(nil, 0), DestinationEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	for _, v := range []struct {
-		priority         uint16
-		logged, pickedUp bool
-	}{{40, true, true}, {30, true, false}, {20, false, true}, {10, false, false}} {
+		priority               uint16
+		logged, pickedUp, turn bool
+	}{{60, true, false, true}, {50, false, false, true}, {40, true, true, false}, {30, true, false, false}, {20, false, true, false}, {10, false, false, false}} {
 		var m flow.Match
 		exec := []flow.Action{
 			flow.Move{Src: IngressRule.SubField, Dst: LabelIngress.SubField},
 			flow.Move{Src: EgressRule.SubField, Dst: LabelEgress.SubField},
+			flow.Move{Src: SourceEndpoint.SubField, Dst: LabelInitiator.SubField},
+			flow.Move{Src: DestinationEndpoint.SubField, Dst: LabelResponder.SubField},
 			MarkOurs.Load(1),
 		}
 		if v.logged {
@@ -256,7 +269,10 @@ func (p *program) commit() {
 			m = PickedUp.Is(m, 1)
 			exec = append(exec, MarkPickedUp.Load(1))
 		}
-		ct := flow.CT{Commit: true, Table: flow.NoTable, ZoneSrc: CtZone.SubField, Exec: exec}
+		if v.turn {
+			m = Turn.Is(m, 1)
+		}
+		ct := flow.CT{Commit: true, Force: v.turn, Table: flow.NoTable, ZoneSrc: CtZone.SubField, Exec: exec}
 		for _, ether := range []uint64{EthIPv4, EthIPv6} {
 			p.system(TableCommit, v.priority, m.With(flow.EthType, flow.U64(ether)), ct, table(TableExit))
 		}

@@ -20,7 +20,7 @@ const (
 	IDKindMask     uint32 = 0xc0000000
 	IDDefaultAllow uint32 = 0x40000000
 	IDDefaultDeny  uint32 = 0x80000000
-	// IDNoEndpoint allows a side that has no endpoint. Its gate is open only while that side still has none.
+	// IDNoEndpoint allows a side that has no endpoint. In the ends of ct_label it says that there was none.
 	IDNoEndpoint = IDDefaultAllow
 	// IDIngress tells the default deny of ingress from that of egress.
 	IDIngress uint32 = 0x20000000
@@ -173,11 +173,13 @@ const (
 	ItemNonIP     Item = 6
 	ItemPort      Item = 7 // SOURCE: a port that is not an endpoint
 	ItemIGMP      Item = 8
+
+	ItemRemembered Item = 9 // PICKUP: a connection whose initiator is remembered
 )
 
 // String returns the name of the item.
 func (i Item) String() string {
-	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port", "igmp"}
+	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port", "igmp", "remembered"}
 	if int(i) < len(names) {
 		return names[i]
 	}
@@ -200,18 +202,21 @@ const (
 	DropUndecided    DropReason = 9
 	DropStaleRelated DropReason = 10
 	DropStackedTags  DropReason = 11
+	DropWrongEnd     DropReason = 12
+	DropNotTakenUp   DropReason = 13
 )
 
 // DropReasons returns all reasons in order.
 func DropReasons() []DropReason {
 	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
-		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags}
+		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags, DropWrongEnd, DropNotTakenUp}
 }
 
 // String returns the reason as metrics and documents spell it.
 func (r DropReason) String() string {
 	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
-		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags"}
+		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags", "wrong-end",
+		"not-taken-up"}
 	if r > 0 && int(r) < len(names) {
 		return names[r]
 	}

@@ -70,7 +70,13 @@ func group(ether uint64) flow.Match {
 	return etherType(ether).WithMasked(flow.EthDst, flow.U64(groupBit), flow.U64(groupBit))
 }
 
+// Flags of TCP (RFC 9293 §3.1).
+const (
+	tcpSYN = 0x02
+	tcpACK = 0x10
+)
+
 // tcpWithoutSYN matches TCP with the SYN flag clear.
 func tcpWithoutSYN(ether uint64) flow.Match {
-	return ipProto(ether, ProtoTCP).WithMasked(flow.TCPFlags, flow.U128{}, flow.U64(2))
+	return ipProto(ether, ProtoTCP).WithMasked(flow.TCPFlags, flow.U128{}, flow.U64(tcpSYN))
 }

@@ -21,7 +21,12 @@ const (
 	TableIngressReversed uint8 = 215
 	TablePickupForward   uint8 = 216
 	TablePickupReversed  uint8 = 217
+	TableBoundInitiator  uint8 = 218
+	TableBoundResponder  uint8 = 219
 	TableLink            uint8 = 221
+	TableWrongEnd        uint8 = 224
+	TableLeg             uint8 = 225
+	TableLegReply        uint8 = 226
 
 	// TableFirst and TableLast bound the range that is tapwall's alone: every flow in it was made by tapwall.
 	TableFirst uint8 = 200
@@ -46,21 +51,26 @@ func Tables() []Table {
 		{TableSpoof, "SPOOF", "everything (anti-spoofing comes later)", "goes on", false},
 		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in group-addressed frames while there are rules", false},
 		{TablePre, "PRE", "ARP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; ND, MLD, IGMP and DHCP go to LINK, all other IP through ct() to STATE", false},
-		{TableState, "STATE", "ct_state", "established to the LIVE gates, new to the policy, invalid to the bin", false},
+		{TableState, "STATE", "ct_state", "established to BOUND, replies with the ends exchanged; new to the policy, invalid to the bin", false},
 		{TableEgress, "EGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes egress verdict and rule id into registers", false},
 		{TableIngress, "INGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes ingress verdict and rule id into registers", false},
 		{TableLiveEgress, "LIVE_EGRESS", "egress rule id in ct_label: one flow per rule that is in force", "goes on while the rule lives, else to RECHECK", false},
 		{TableLiveIngress, "LIVE_INGRESS", "ingress rule id in ct_label: one flow per rule that is in force", "goes on while the rule lives, else to RECHECK", false},
 		{TableVerdict, "VERDICT", "the verdict bits", "logs, drops or commits", false},
-		{TableRecheck, "RECHECK", "ct_state", "judges an established connection again from its initiator's view, then VERDICT", false},
+		{TableRecheck, "RECHECK", "ct_state", "judges an established connection again, then VERDICT", false},
 		{TableExit, "EXIT", "everything", "NORMAL", false},
-		{TableCommit, "COMMIT", "the log and pickup bits", "commits the connection with both rule ids in ct_label, then EXIT", false},
+		{TableCommit, "COMMIT", "the log, pickup and turn bits", "commits the connection with both rule ids and both ends in ct_label, then EXIT", false},
 		{TablePickup, "PICKUP", "TCP without SYN that conntrack does not know", "judges the packet as its own initiator", true},
 		{TableEgressReversed, "EGRESS_REVERSED", "as EGRESS with source and destination exchanged", "leaf, as EGRESS", true},
 		{TableIngressReversed, "INGRESS_REVERSED", "as INGRESS with source and destination exchanged", "leaf, as INGRESS", true},
 		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict", "commits what an explicit rule allows, else judges the packet as a reply", true},
-		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict", "lets a reply pass uncommitted, or falls back to the forward verdict", true},
+		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict", "lets a reply pass uncommitted, commits by the forward verdict, or drops what nobody vouches for", true},
+		{TableBoundInitiator, "BOUND_INITIATOR", "initiator id in ct_label against reg8: one flow per endpoint", "goes on with the connection's own initiator; else a sender is judged in RECHECK, a reply in WRONG_END", false},
+		{TableBoundResponder, "BOUND_RESPONDER", "responder id in ct_label against reg9: one flow per endpoint", "goes on to the LIVE gates with the connection's own responder, else to RECHECK", false},
 		{TableLink, "LINK", "hop limits and addresses of ND, MLD, IGMP and DHCP", "lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
+		{TableWrongEnd, "WRONG_END", "ct_state in a zone without connections", "judges a packet that is no reply of its receiver's connection as its sender's own", false},
+		{TableLeg, "LEG", "reg9 of what forwarding endpoints send and get", "looks first for the connection that the packet may be a reply of", false},
+		{TableLegReply, "LEG_REPLY", "ct_state", "replies to STATE; all else through ct() in the packet's own zone to STATE", false},
 	}
 }
 
@@ -77,6 +87,10 @@ const (
 	// one that a trunk endpoint uses in every VLAN.
 	PriorityAccessMAC uint16 = 100
 	PriorityTrunkMAC  uint16 = 90
-	// PriorityGate is that of the LIVE gates.
+	// PriorityGate is that of the LIVE gates and of the bindings of ends.
 	PriorityGate uint16 = 100
+	// PriorityRetired is that of the flows for ids that an endpoint had before, in BOUND_INITIATOR.
+	PriorityRetired uint16 = 90
+	// PriorityForwarder is that of the flows for what a forwarding endpoint sends, in PRE and LINK; one less for what it gets.
+	PriorityForwarder uint16 = 120
 )

@@ -40,6 +40,12 @@ const OwnerSystem = "system"
 // OwnerEndpoint is the owner of the flows that classify the workload with this key and of its defaults.
 func OwnerEndpoint(key string) string { return "endpoint/" + key }
 
+// OwnerRetired is the owner of the flows for ids that endpoints no longer have.
+const OwnerRetired = "retired"
+
+// OwnerPickup is the owner of the flows that take up remembered connections.
+const OwnerPickup = "pickup"
+
 // OwnerPolicy is the owner of the flows of a policy's rules.
 func OwnerPolicy(name string) string { return "policy/" + name }
 
@@ -52,6 +58,9 @@ type Changes struct {
 	Meters []flow.MeterDesc
 	// Assignments must be persisted before the flows are installed.
 	Assignments AssignmentChanges
+	// Uprooted: connections that conntrack knows under other circumstances, or not at all, have come to be judged here: a port has become an
+	// endpoint, an endpoint has begun or ceased to forward. They survive if a pickup window is opened in the same bundle.
+	Uprooted bool
 	// Policies holds the status of each policy that changed; nil = the policy is gone.
 	Policies map[string]*PolicyState
 }
@@ -108,6 +117,7 @@ const (
 	WarnEndpointMACUnknown = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
 	WarnRuleEmpty          = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
 	WarnGroupUnknown       = "GROUP_UNKNOWN"        // a group that a rule names does not exist
+	WarnTooManyForwarders  = "TOO_MANY_FORWARDERS"  // a forwarding endpoint has no zones of its own and is treated as one that does not forward
 )
 
 // ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.

@@ -9,6 +9,15 @@ type Assignments struct {
 	Next      uint32                        `json:"next"`
 	Policies  map[string]PolicyAssignment   `json:"policies,omitempty"`  // by policy name
 	Endpoints map[string]EndpointAssignment `json:"endpoints,omitempty"` // by workload key
+	Retired   map[uint32]Station            `json:"retired,omitempty"`   // by endpoint id
+}
+
+// Station is where an endpoint is reached, or was under an id that it no longer has. What is at the same port with the same MAC address is
+// the same station.
+type Station struct {
+	Port string `json:"port,omitempty"`
+	MAC  string `json:"mac,omitempty"`
+	VLAN int    `json:"vlan,omitempty"`
 }
 
 // PolicyAssignment holds the numbers of a policy's rules, by "direction/name". Rules without flows have none.
@@ -26,12 +35,13 @@ type RuleAssignment struct {
 // EndpointAssignment holds the numbers of an endpoint.
 type EndpointAssignment struct {
 	// ID is the endpoint id of reg8 and reg9. It holds for this address only.
-	ID   uint32 `json:"id"`
-	MAC  string `json:"mac,omitempty"`
-	VLAN int    `json:"vlan,omitempty"`
+	ID uint32 `json:"id"`
+	Station
 	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction.
 	EgressAllow  uint32 `json:"egressAllow,omitempty"`
 	IngressAllow uint32 `json:"ingressAllow,omitempty"`
+	// Forwarder is 1 + the index of its zones (pipeline.ForwarderZones); 0 = it does not forward.
+	Forwarder int `json:"forwarder,omitempty"`
 }
 
 // AssignmentChanges are the entries of Assignments that changed.
@@ -40,10 +50,13 @@ type AssignmentChanges struct {
 	// Policies and Endpoints hold whole entries; nil = remove the entry.
 	Policies  map[string]PolicyAssignment    `json:"policies,omitempty"`
 	Endpoints map[string]*EndpointAssignment `json:"endpoints,omitempty"`
+	Retired   map[uint32]*Station            `json:"retired,omitempty"`
 }
 
 // Empty reports whether there is nothing to persist.
-func (c *AssignmentChanges) Empty() bool { return len(c.Policies) == 0 && len(c.Endpoints) == 0 }
+func (c *AssignmentChanges) Empty() bool {
+	return len(c.Policies) == 0 && len(c.Endpoints) == 0 && len(c.Retired) == 0
+}
 
 // Apply brings a up to date with c.
 func (a *Assignments) Apply(c AssignmentChanges) {
@@ -59,6 +72,16 @@ func (a *Assignments) Apply(c AssignmentChanges) {
 			delete(a.Policies, name)
 		} else {
 			a.Policies[name] = maps.Clone(p)
+		}
+	}
+	if a.Retired == nil {
+		a.Retired = map[uint32]Station{}
+	}
+	for id, s := range c.Retired {
+		if s == nil {
+			delete(a.Retired, id)
+		} else {
+			a.Retired[id] = *s
 		}
 	}
 	for key, e := range c.Endpoints {
@@ -81,12 +104,15 @@ func (a *Assignments) numbers() map[uint32]struct{} {
 	for _, e := range a.Endpoints {
 		out[e.ID], out[e.EgressAllow], out[e.IngressAllow] = struct{}{}, struct{}{}, struct{}{}
 	}
+	for id := range a.Retired {
+		out[id] = struct{}{}
+	}
 	return out
 }
 
 // assignment is what is persisted of an endpoint.
 func (e *endpoint) assignment() EndpointAssignment {
-	return EndpointAssignment{ID: e.id, MAC: e.w.MAC, VLAN: e.w.VLAN, EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress]}
+	return EndpointAssignment{ID: e.id, Station: stationOf(e.w), EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress], Forwarder: e.forwarder}
 }
 
 // assignment is what is persisted of a policy; nil = nothing.

@@ -33,10 +33,13 @@ func (f *Firewall) Compile() Changes {
 	}
 	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
 	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{}}
+	out.Uprooted, f.uprooted = f.uprooted, false
+	f.forgetImported(&out)
 	f.emitPolicies(dirty, &c, &out)
 	f.emitEndpoints(&out)
+	f.emitRetired(&out)
 	f.emitSystem(&out)
-	f.forgetImported(&out)
+	out.Assignments.Retired, f.retiredNow = f.retiredNow, map[uint32]*Station{}
 	out.Assignments.Next = f.next
 
 	for _, r := range c.rules {
@@ -152,6 +155,15 @@ func (f *Firewall) emitSystem(out *Changes) {
 		f.system = v
 		out.Owners[OwnerSystem] = f.systemFlows(v)
 	}
+	if !f.dirtyPickup {
+		return
+	}
+	out.Owners[OwnerPickup] = nil
+	if f.pickup {
+		for _, c := range f.remembered {
+			out.Owners[OwnerPickup] = append(out.Owners[OwnerPickup], pipeline.Remembered(c)...)
+		}
+	}
 }
 
 // forgetImported gives up the assignments of earlier runs that nothing has claimed in the first Compile.
@@ -164,9 +176,10 @@ func (f *Firewall) forgetImported(out *Changes) {
 			out.Assignments.Policies[name] = nil
 		}
 	}
-	for key := range f.imported.Endpoints {
+	for key, a := range f.imported.Endpoints {
 		if f.endpoints[key] == nil {
 			out.Assignments.Endpoints[key] = nil
+			f.retireID(a.ID, a.Station)
 		}
 	}
 	f.imported, f.reserved = Assignments{}, nil
@@ -188,6 +201,10 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	var unknown []string
 	for _, id := range ps.subjects {
 		e := f.byID[id]
+		if e.w.Forwards && e.forwarder == 0 {
+			warn(WarnTooManyForwarders, "", "more than %d endpoints of bridge %s forward: connections through %s are cut where their two legs meet",
+				pipeline.MaxForwarders, f.opt.Bridge, e.w.Key)
+		}
 		s.Endpoints = append(s.Endpoints, e.w.Key)
 		if e.w.MAC == "" {
 			unknown = append(unknown, e.w.Key)

@@ -22,14 +22,16 @@ func TestDocument(t *testing.T) {
 	endpoint := func(key string, port uint32, mac string) *policy.Workload {
 		return &policy.Workload{Key: key, Bridge: "br0", Port: key, OFPort: port, MAC: mac, VLAN: 10, Labels: map[string]string{"app": key}}
 	}
-	fw.SetWorkloads([]*policy.Workload{endpoint("web", 1, "52:54:00:00:00:01"), endpoint("db", 2, "52:54:00:00:00:02")},
+	router := endpoint("router", 4, "52:54:00:00:00:04")
+	router.Forwards = true
+	fw.SetWorkloads([]*policy.Workload{endpoint("web", 1, "52:54:00:00:00:01"), endpoint("db", 2, "52:54:00:00:00:02"), router},
 		[]compile.Port{{Name: "eth0", OFPort: 3, Tagged: true}})
 	fw.SetPolicy(&policy.Policy{Meta: policy.Meta{Name: "web"}, Spec: policy.PolicySpec{
 		AppliesTo: []policy.Selector{app("web")},
 		Ingress: []policy.Rule{{Name: "in", Action: policy.Allow, From: []policy.Selector{{CIDR: "10.0.0.0/24"}, app("db")},
 			Services: tcp("80", "443"), Log: true}},
 	}})
-	fw.SetPickup(true)
+	fw.SetPickup(true, nil)
 	c := fw.Compile()
 	examples := map[uint8]flow.Flow{}
 	// What a policy makes says more than a fixed flow.

@@ -28,6 +28,8 @@ type endpoint struct {
 	w    *policy.Workload
 	id   uint32
 	born bool // in this Compile: no connection carries its id yet
+	// forwarder is 1 + the index of the zones of a forwarding endpoint, 0 for others.
+	forwarder int
 	// allow are the numbers of the default allow ids, 0 where isolated.
 	allow [2]uint32
 	// policies that apply to it. isolating are those of them that isolate it, by name, with whether they log.
@@ -65,13 +67,33 @@ func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
 	}
 	if e.w.MAC != w.MAC { // from unknown to known
 		f.leavePlace(e.w, key)
+		f.dirtyRetired = true
 		for ps := range e.policies {
 			f.touch(ps)
 		}
 	}
+	if (e.forwarder != 0) != w.Forwards {
+		f.setForwarder(e, w.Forwards)
+	}
 	e.w = w
 	f.takePlace(w, key)
 	return moved
+}
+
+// setForwarder gives an endpoint zones of its own or takes them back.
+func (f *Firewall) setForwarder(e *endpoint, forwards bool) {
+	f.forwarders[e.forwarder] = nil
+	e.forwarder = 0
+	for n := 1; forwards && n <= pipeline.MaxForwarders; n++ {
+		if f.forwarders[n] == nil {
+			e.forwarder, f.forwarders[n] = n, e
+			break
+		}
+	}
+	f.uprooted = f.uprooted || !e.born
+	for ps := range e.policies {
+		f.touch(ps) // for the warning
+	}
 }
 
 // sameStation reports whether a and b are reached in the same way, as far as that is known.
@@ -84,15 +106,25 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 	known, ok := f.imported.Endpoints[key]
 	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, VLAN: known.VLAN}, w); ok {
 		e.id, e.allow = known.ID, [2]uint32{egress: known.EgressAllow, ingress: known.IngressAllow}
+		if n := known.Forwarder; n > 0 && n <= pipeline.MaxForwarders && w.Forwards && f.forwarders[n] == nil {
+			e.forwarder, f.forwarders[n] = n, e
+		}
 	} else {
+		if known.ID != 0 {
+			f.retireID(known.ID, known.Station)
+		}
 		e.id, e.born, f.anyBorn = f.number(), true, true
+		f.uprooted = f.uprooted || f.compiled && f.wasPlain(w.OFPort)
 	}
+	f.dirtyRetired = true
 	f.endpoints[key], f.byID[e.id] = e, e
 	return e
 }
 
 func (f *Firewall) removeEndpoint(key string, e *endpoint) {
 	f.leavePlace(e.w, key)
+	f.retireID(e.id, stationOf(e.w))
+	f.forwarders[e.forwarder] = nil
 	delete(f.endpoints, key)
 	delete(f.byID, e.id)
 	for side := range e.allow {
@@ -225,6 +257,12 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	}
 	if e.w.DHCPServer {
 		out = append(out, pipeline.DHCPServer(e.id)...)
+	}
+	_, macKnown := parseMAC(e.w.MAC)
+	out = append(out, pipeline.Bind(cookie, e.id, macKnown, e.forwarder != 0)...)
+	if e.forwarder != 0 {
+		in, outgoing := pipeline.ForwarderZones(f.opt.BridgeIndex, e.forwarder-1)
+		out = append(out, pipeline.Legs(cookie, e.id, in, outgoing)...)
 	}
 	for side := range e.allow {
 		id, verdict := allowID(e.allow[side]), pipeline.VerdictAllow

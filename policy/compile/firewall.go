@@ -27,6 +27,7 @@ type Firewall struct {
 	compiled bool                // at least once
 
 	ports     []Port
+	before    []Port               // the ports as they were before the workloads were last told
 	endpoints map[string]*endpoint // by workload key
 	byID      map[uint32]*endpoint
 	places    map[place][]string
@@ -39,14 +40,24 @@ type Firewall struct {
 	used      [2]int           // rules that have or will have a priority
 	system    pipeline.Options // of the flows last returned
 	registry  *registry
+	// forwarders by 1 + the index of their zones; [0] is nobody.
+	forwarders [pipeline.MaxForwarders + 1]*endpoint
+	retired    map[uint32]Station
+	remembered []pipeline.Connection
+	unstamped  bool
 
 	// What Compile has to look at.
 	dirtyPolicies  map[string]*policyState
 	dirtyEndpoints map[string]struct{}
 	dirtyPorts     bool
 	dirtyPickup    bool
-	anyBorn        bool                      // some endpoint is born
-	overflowed     map[*policyState]struct{} // without priorities
+	dirtyRetired   bool                // ids that endpoints no longer have, or the endpoints that are there instead
+	retiredNow     map[uint32]*Station // as AssignmentChanges.Retired
+	uprooted       bool                // as Changes.Uprooted
+
+	installedRetired bool                      // OwnerRetired has flows
+	anyBorn          bool                      // some endpoint is born
+	overflowed       map[*policyState]struct{} // without priorities
 	// Keys whose endpoint was told of in Changes.
 	installed map[string]struct{}
 }
@@ -65,6 +76,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 	f := &Firewall{
 		opt: o, next: 1,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
+		retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
 		overflowed:    map[*policyState]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
@@ -79,6 +91,9 @@ func NewFirewall(o Options) (*Firewall, error) {
 	if a := o.Assignments; a != nil {
 		f.next = max(f.next, a.Next)
 		f.imported = Assignments{Policies: maps.Clone(a.Policies), Endpoints: maps.Clone(a.Endpoints)}
+		for id, s := range a.Retired {
+			f.retireID(id, s)
+		}
 		f.reserved = a.numbers()
 		f.opt.Assignments = nil
 	}
@@ -94,7 +109,8 @@ func (f *Firewall) number() uint32 {
 			f.next = 1
 		}
 		_, reserved := f.reserved[n]
-		if _, endpoint := f.byID[n]; reserved || endpoint || f.registry.has(n) || f.registry.has(allowID(n)) {
+		_, retired := f.retired[n]
+		if _, endpoint := f.byID[n]; reserved || retired || endpoint || f.registry.has(n) || f.registry.has(allowID(n)) {
 			continue
 		}
 		return n
@@ -104,6 +120,7 @@ func (f *Firewall) number() uint32 {
 // SetWorkloads replaces the workloads of all bridges, local and remote, and the ports of the bridge that are not workloads. Workloads
 // are immutable; their order does not matter.
 func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
+	f.before = f.ports
 	if !slices.Equal(ports, f.ports) {
 		f.ports, f.dirtyPorts = slices.Clone(ports), true
 	}
@@ -185,12 +202,15 @@ func (f *Firewall) DeletePolicy(name string) {
 	}
 }
 
-// SetPickup opens or closes the pickup window. It changes flows of all owners.
-func (f *Firewall) SetPickup(on bool) {
-	if f.pickup != on {
-		f.pickup, f.dirtyPickup = on, true
-	}
+// SetPickup opens or closes the pickup window. It changes flows of all owners. While it is open, remembered are the TCP connections whose
+// initiators are known.
+func (f *Firewall) SetPickup(on bool, remembered []pipeline.Connection) {
+	f.dirtyPickup = f.dirtyPickup || on || f.pickup
+	f.pickup, f.remembered = on, remembered
 }
+
+// SetUnstamped says whether connections that a version stamped which did not write their ends down may still be there.
+func (f *Firewall) SetUnstamped(on bool) { f.unstamped = on }
 
 // Pickup reports whether the pickup window is open.
 func (f *Firewall) Pickup() bool { return f.pickup }
@@ -210,6 +230,7 @@ func (f *Firewall) Assignments() *Assignments {
 	for key, e := range f.endpoints {
 		a.Endpoints[key] = e.assignment()
 	}
+	a.Retired = maps.Clone(f.retired)
 	return a
 }
 
@@ -234,9 +255,11 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 }
 
 func (f *Firewall) systemOptions() pipeline.Options {
-	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, GuardGroupFrames: len(f.order[ingress].rules)+len(f.order[egress].rules) > 0}
+	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Unstamped: f.unstamped,
+		GuardGroupFrames: len(f.order[ingress].rules)+len(f.order[egress].rules) > 0}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
+		o.Forwarders = o.Forwarders || e.forwarder != 0
 		o.GuardGroupFrames = o.GuardGroupFrames || len(e.isolating[ingress]) > 0
 	}
 	return o

@@ -85,7 +85,7 @@ func golden(t *testing.T, parts map[string]*txtar.File) string {
 	}
 	fw.SetGroups(groups)
 	if parts["pickup"] != nil {
-		fw.SetPickup(true)
+		fw.SetPickup(true, nil)
 	}
 	c := fw.Compile()
 	var out strings.Builder

@@ -21,6 +21,8 @@ type live struct {
 	conn *tabletest.Conn
 	// passed: it passed when it was last looked at, in the state before this one.
 	passed bool
+	// turned: another connection, in the other direction, has taken its place.
+	turned bool
 }
 
 // history is a world with a past.
@@ -49,7 +51,7 @@ func (h *history) connect(t *rapid.T) {
 			if r := h.sw.Process(h.packet(x, true, syn|ack)); !r.Normal {
 				t.Fatalf("%v: the answer was dropped in %v", x, r.Tables)
 			}
-			h.live = append(h.live, &live{x, r.Committed, true})
+			h.live = append(h.live, &live{talk: x, conn: r.Committed, passed: true})
 		}
 	}
 }
@@ -88,7 +90,7 @@ func (h *history) change(t *rapid.T) step {
 		return step{"no workload " + key, none}
 	case 8:
 		h.pickup = !h.pickup
-		h.fw.SetPickup(h.pickup)
+		h.fw.SetPickup(h.pickup, nil)
 		return step{fmt.Sprint("pickup ", h.pickup), func(uint32) bool { return true }}
 	}
 	h.restart(t)
@@ -228,7 +230,17 @@ func (h *history) judge(t *rapid.T, s step) {
 		want, label := h.evaluate(l.talk), l.conn.Label
 		untouched := passed && s.untouched(bits(label, pipeline.LabelEgress)) && s.untouched(bits(label, pipeline.LabelIngress))
 		reply := rapid.Bool().Draw(t, "reply")
+		// Who was no endpoint when he opened the connection and is one now has to speak first: anybody could have spoken for him then.
+		if bits(label, pipeline.LabelInitiator) == pipeline.IDNoEndpoint && h.local(l.from.key) != nil {
+			reply = false
+		}
 		for range 2 {
+			if reply && !want.Allow {
+				back := h.evaluate(talk{from: l.to, to: l.from, vlan: l.vlan, tuple: l.tuple.Reversed()})
+				if h.wrongEnd(l, back.Allow) {
+					break
+				}
+			}
 			r := h.sw.Process(h.packet(l.talk, reply, ack))
 			rechecked := r.Visited(pipeline.TableRecheck)
 			switch {
@@ -244,6 +256,24 @@ func (h *history) judge(t *rapid.T, s step) {
 		}
 		l.passed = want.Allow
 	}
+	h.live = slices.DeleteFunc(h.live, func(l *live) bool { return l.turned })
+}
+
+// wrongEnd sends an answer on a connection that is not its receiver's, if l is one, and checks that it is judged as the sender's own. It
+// reports whether the connection is thereby another.
+func (h *history) wrongEnd(l *live, own bool) bool {
+	h.t.Helper()
+	if bits(l.conn.Label, pipeline.LabelInitiator) != pipeline.IDNoEndpoint || h.local(l.from.key) == nil {
+		return false
+	}
+	before := l.conn
+	r := h.sw.Process(h.packet(l.talk, true, ack))
+	passes := own && l.tuple.Proto != 6 && r.Visited(pipeline.TableWrongEnd) // from another than it was opened to; and TCP begins with a SYN
+	if register(r, pipeline.Stray) != 1 && !passes || r.Normal != passes || passes && (r.Committed == before || r.Committed.Orig == before.Orig) {
+		h.t.Fatalf("answer to one who was no endpoint: passed %v, as its sender's own %v, committed %+v; tables %v", r.Normal, own, r.Committed, r.Tables)
+	}
+	l.turned = passes
+	return true
 }
 
 // inForce checks that gates and registry agree on which ids live.
@@ -252,7 +282,7 @@ func (h *history) inForce(t *rapid.T) {
 		if f.Table != pipeline.TableLiveEgress && f.Table != pipeline.TableLiveIngress || f.Priority == 0 {
 			continue
 		}
-		if _, id, ok := pipeline.ParseCookie(f.Cookie); ok {
+		if kind, id, ok := pipeline.ParseCookie(f.Cookie); ok && kind != pipeline.CookieDrop && kind != pipeline.CookieSystem {
 			if info, ok := h.fw.Rule(id); !ok || info.Removed || info.Action != policy.Allow {
 				t.Fatalf("the gate of %#x is open, which is %+v", id, info)
 			}

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -101,8 +102,8 @@ func TestVerdictsAreThoseOfTheReference(t *testing.T) {
 	})
 }
 
-// TestPickup holds the pickup window to its order of decisions: explicit rules before defaults, the sender as initiator before the
-// sender as responder.
+// TestPickup holds the pickup window to its order of decisions: who is remembered as the initiator is; else explicit rules before defaults,
+// the sender as initiator before the sender as responder; and where one orientation is denied, nothing passes by a default.
 func TestPickup(t *testing.T) {
 	explicit := func(d policy.Decision) bool {
 		is := func(s policy.SideDecision) bool { return s.Judged && s.Ref.Rule[0] != '(' }
@@ -117,28 +118,39 @@ func TestPickup(t *testing.T) {
 				return
 			}
 			x.tuple.Proto = 6
+			back := talk{from: x.to, to: x.from, vlan: x.vlan, tuple: x.tuple.Reversed()}
+			forward, reversed := w.evaluate(x), w.evaluate(back)
 			w.pickup = rapid.Bool().Draw(t, "open")
-			w.fw.SetPickup(w.pickup)
+			memory := rapid.SampledFrom([]string{"nobody", "sender", "receiver"}).Draw(t, "memory")
+			var remembered []pipeline.Connection
+			switch memory {
+			case "sender":
+				remembered = append(remembered, w.connection(x))
+			case "receiver":
+				remembered = append(remembered, w.connection(back))
+			}
+			w.fw.SetPickup(w.pickup, remembered)
 			w.compile()
 			w.sw.Forget()
 			got := w.sw.Process(w.packet(x, false, ack))
-			back := talk{from: x.to, to: x.from, vlan: x.vlan, tuple: x.tuple.Reversed()}
-			forward, reversed := w.evaluate(x), w.evaluate(back)
 			pass, commit := false, false
 			switch {
 			case !w.pickup:
+			case memory == "sender":
+				pass, commit = forward.Allow, forward.Allow
+			case memory == "receiver":
+				pass = reversed.Allow
 			case explicit(forward):
 				pass, commit = true, true
 			case explicit(reversed):
 				pass = true
-			case forward.Allow:
-				pass, commit = true, true
-			case reversed.Allow:
-				pass = true
+			default:
+				pass = forward.Allow && reversed.Allow
+				commit = pass
 			}
 			if got.Normal != pass || (got.Committed != nil) != commit {
-				t.Fatalf("%v: window open %v: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x, w.pickup, got.Normal, pass,
-					got.Committed != nil, commit, forward, reversed, got.Tables)
+				t.Fatalf("%v: window open %v, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x, w.pickup, memory,
+					got.Normal, pass, got.Committed != nil, commit, forward, reversed, got.Tables)
 			}
 			if commit {
 				if got.Committed.Mark&4 == 0 || got.Committed.Orig != withZone(x, got.Committed.Orig.Zone) {
@@ -154,6 +166,24 @@ func TestPickup(t *testing.T) {
 			}
 		}
 	})
+}
+
+// connection is a talk as tapwall remembers it.
+func (w *world) connection(x talk) pipeline.Connection {
+	id := func(s station) uint32 {
+		if w.local(s.key) == nil {
+			return 0
+		}
+		return w.assignments.Endpoints[s.key].ID
+	}
+	zone, err := pipeline.Zone(0, x.vlan)
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	return pipeline.Connection{
+		Zone: zone, ReplyZone: zone, Src: netip.AddrPortFrom(x.tuple.Src, x.tuple.SrcPort), Dst: netip.AddrPortFrom(x.tuple.Dst, x.tuple.DstPort),
+		Initiator: id(x.from), Responder: id(x.to),
+	}
 }
 
 func withZone(x talk, zone uint16) tabletest.Tuple {

@@ -74,7 +74,7 @@ func (s liveSwitch) dump() []string {
 var worlds = rapid.Custom(func(t *rapid.T) *world {
 	w := newWorld(t)
 	w.pickup = rapid.Bool().Draw(t, "pickup")
-	w.fw.SetPickup(w.pickup)
+	w.fw.SetPickup(w.pickup, nil)
 	w.randomize(t, true)
 	return w
 })
@@ -292,7 +292,8 @@ func TestSwitchRevokes(t *testing.T) {
 	label := func(rule string) {
 		t.Helper()
 		e := l.assignments.Endpoints["w0"].EgressAllow | pipeline.IDDefaultAllow
-		want := fmt.Sprintf("labels=%#x%08x", e, l.rule("one", rule))
+		ends := [2]uint32{l.assignments.Endpoints["w1"].ID, l.assignments.Endpoints["w0"].ID}
+		want := fmt.Sprintf("labels=%#x%08x%08x%08x", ends[0], ends[1], e, l.rule("one", rule))
 		if out := s.Appctl("dpctl/dump-conntrack"); !strings.Contains(out, want) || !strings.Contains(out, "zone=57344") {
 			t.Errorf("no connection with %s in zone 57344:\n%s", want, out)
 		}
@@ -316,12 +317,12 @@ func TestSwitchRevokes(t *testing.T) {
 
 	s.Appctl("dpctl/flush-conntrack")
 	data("conntrack flushed", false)
-	l.fw.SetPickup(true)
+	l.fw.SetPickup(true, nil)
 	l.compile()
 	install()
 	expect("pickup window, the responder first", true, with(r, ack, 201, 101))
 	data("pickup window", true)
-	l.fw.SetPickup(false)
+	l.fw.SetPickup(false, nil)
 	l.compile()
 	install()
 	data("picked up", true)

@@ -62,7 +62,7 @@ func (w *world) start(a *compile.Assignments) {
 	for _, p := range w.policies {
 		fw.SetPolicy(p)
 	}
-	fw.SetPickup(w.pickup)
+	fw.SetPickup(w.pickup, nil)
 	w.compile()
 }
 

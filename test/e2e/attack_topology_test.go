@@ -384,11 +384,11 @@ func TestAttackThroughARouter(t *testing.T) {
 	_, err = router.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0")
 	must(t, err)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
-	s.apply(allowPorts("vm2", "vm2", "vm1", "5001"))
+	s.decree(allowPorts("vm2", "vm2", "vm1", "5001"))
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	byName := "kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: r, action: deny, from: [{port: vm1}]}\n"
-	s.apply(byName)
+	s.decree(byName)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // the documented limit
-	s.apply(strings.Replace(byName, "{port: vm1}", "{port: vm1}, {cidr: "+s.vm[1].IPv4+"/32}", 1))
+	s.decree(strings.Replace(byName, "{port: vm1}", "{port: vm1}, {cidr: "+s.vm[1].IPv4+"/32}", 1))
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 }

@@ -163,7 +163,7 @@ func (s *stage) rule(policy, name string) rule {
 	return rule{}
 }
 
-// entry is one line of the conntrack table.
+// entry is one line of the conntrack table. label holds the two rule ids: the lower half of ct_label.
 type entry struct {
 	text  string
 	label uint64
@@ -185,7 +185,10 @@ next:
 		e := entry{text: strings.TrimSpace(line)}
 		if _, l, ok := strings.Cut(e.text, "labels="); ok {
 			l, _, _ = strings.Cut(l, ",")
-			e.label, _ = strconv.ParseUint(strings.TrimPrefix(l, "0x"), 16, 64)
+			if l = strings.TrimPrefix(l, "0x"); len(l) > 16 { // above are the ends
+				l = l[len(l)-16:]
+			}
+			e.label, _ = strconv.ParseUint(l, 16, 64)
 		}
 		es = append(es, e)
 	}

@@ -31,6 +31,7 @@ type health struct {
 	DesiredFlows, InstalledFlows int
 	FlowMods                     uint64
 	Pickup                       bool
+	NotTakenUp                   uint64
 }
 
 func (s *stage) health() health {

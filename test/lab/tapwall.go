@@ -53,7 +53,7 @@ func (l *Lab) StartTapwall(flags ...string) (*Tapwall, error) {
 
 // StartTapwallFrom is StartTapwall with another binary, such as that of an earlier version.
 func (l *Lab) StartTapwallFrom(bin string, flags ...string) (*Tapwall, error) {
-	t := &Tapwall{lab: l, Bin: bin, args: append([]string{bin, "serve", "--ovsdb", l.DB(), "--data-dir", filepath.Join(l.Dir, "data"),
+	t := &Tapwall{lab: l, Bin: bin, args: append([]string{bin, "serve", "--ovsdb", l.DB(), "--data-dir", l.dataDir(),
 		"--listen", "unix:" + l.Socket(), "--log-level", "debug"}, flags...)}
 	return t, t.Start()
 }
@@ -112,3 +112,8 @@ func (t *Tapwall) Apply(docs string) error {
 	}
 	return nil
 }
+
+func (l *Lab) dataDir() string { return filepath.Join(l.Dir, "data") }
+
+// DataDir is where the process keeps its data.
+func (t *Tapwall) DataDir() string { return t.lab.dataDir() }

@@ -111,6 +111,11 @@ func (w *walk) ct(a *flow.CT, depth int) {
 		if related != 0 {
 			panic("commit of an ICMP error")
 		}
+		if a.Force && c != nil && t != c.Orig {
+			delete(w.s.conns, t)
+			delete(w.s.conns, t.Reversed())
+			c = nil
+		}
 		if c == nil {
 			c = &Conn{Orig: t}
 			w.s.conns[t], w.s.conns[t.Reversed()] = c, c

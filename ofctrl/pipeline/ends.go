@@ -1,0 +1,145 @@
+package pipeline
+
+import "github.com/tapwall/tapwall/ofctrl/flow"
+
+// An established connection belongs to its two ends. COMMIT writes both into ct_label; STATE exchanges reg8 and reg9 of what conntrack
+// takes for a reply, so that everywhere behind it reg8 is the initiator and reg9 the responder; BOUND_INITIATOR and BOUND_RESPONDER let
+// pass what is between the connection's own ends.
+//
+// The port that a packet came in by proves its sender and nothing else. So a packet in the connection's own direction may always be
+// judged anew (RECHECK): its sender speaks for itself. A reply may be judged as one only where the connection was opened by its
+// receiver; otherwise somebody else may have opened it in the receiver's name, and the receiver's egress must not be asked. Such a packet
+// is judged as what it is, a packet that its sender sends unasked: see WRONG_END.
+
+// WrongEndZone is a conntrack zone in which nothing is ever committed: in it every packet is the first of a connection of its sender's.
+// It is clear of the zones of bridges and of those that ForwarderZones has.
+const WrongEndZone uint16 = 0xF000
+
+// exchange makes the ends of a connection change places in reg8 and reg9.
+func exchange() []flow.Action {
+	return []flow.Action{
+		flow.Push{Src: SourceEndpoint.SubField}, flow.Push{Src: DestinationEndpoint.SubField},
+		flow.Pop{Dst: SourceEndpoint.SubField}, flow.Pop{Dst: DestinationEndpoint.SubField},
+	}
+}
+
+// initiator and responder narrow m to packets whose end is the endpoint here, and the endpoint stamped in ct_label; 0 here = none.
+func initiator(m flow.Match, here, stamped uint32) flow.Match {
+	return LabelInitiator.Is(SourceEndpoint.Is(m, uint64(here)), uint64(stamped))
+}
+
+func responder(m flow.Match, here, stamped uint32) flow.Match {
+	return LabelResponder.Is(DestinationEndpoint.Is(m, uint64(here)), uint64(stamped))
+}
+
+// relatedError matches ICMP errors about a connection, towards its initiator (reply) or its responder.
+func relatedError(m flow.Match, reply bool) flow.Match {
+	var rpl uint64
+	if reply {
+		rpl = flow.CtRpl
+	}
+	return CtState(m, flow.CtRel|rpl, flow.CtRel|flow.CtNew|flow.CtEst|flow.CtRpl)
+}
+
+// Bind returns the flows that let the connections of an endpoint pass as its own. Where its MAC address is not known, what is sent to it
+// cannot be told from what is sent to nobody. A forwarding endpoint, a router, also sends ICMP errors about connections of others.
+func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
+	out := bind(c, endpoint, endpoint)
+	if !macKnown {
+		out = append(out, bind(c, 0, endpoint)...)
+	}
+	if forwards {
+		out = append(out, bindRouter(c, endpoint)...)
+	}
+	return out
+}
+
+func bind(c flow.Cookie, here, stamped uint32) []flow.Flow {
+	return []flow.Flow{
+		{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: initiator(nil, here, stamped), Actions: []flow.Action{goTo(TableBoundResponder)}},
+		{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: responder(nil, here, stamped), Actions: []flow.Action{table(TableLiveEgress)}},
+	}
+}
+
+// bindRouter passes ICMP errors that a router on either side sends about a connection: it is not the end whose place it takes.
+func bindRouter(c flow.Cookie, here uint32) []flow.Flow {
+	return []flow.Flow{
+		{Table: TableBoundInitiator, Priority: PriorityRetired - 10, Cookie: c, Match: relatedError(SourceEndpoint.Is(nil, uint64(here)), false),
+			Actions: []flow.Action{goTo(TableBoundResponder)}},
+		{Table: TableBoundResponder, Priority: PriorityRetired - 10, Cookie: c, Match: relatedError(DestinationEndpoint.Is(nil, uint64(here)), true),
+			Actions: []flow.Action{table(TableLiveEgress)}},
+	}
+}
+
+// BindRetired returns the flows by which connections that an endpoint opened under an id that it no longer has are judged anew, also by
+// replies; now is its id, 0 = it is none any more. A packet that was on its way through conntrack when the id changed, by a
+// cached decision, comes out of it under the old one and goes on under the new.
+func BindRetired(c flow.Cookie, old, now uint32) []flow.Flow {
+	out := []flow.Flow{{Table: TableCommit, Priority: 120, Cookie: c, Match: initiator(nil, 0, old),
+		Actions: []flow.Action{SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit)}}}
+	if now == 0 {
+		return out
+	}
+	again := table(TableState)
+	return append(out, []flow.Flow{
+		{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c, Match: initiator(nil, now, old), Actions: []flow.Action{recheck}},
+		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: []flow.Action{SourceEndpoint.Load(uint64(now)), again}},
+		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)),
+			Actions: []flow.Action{DestinationEndpoint.Load(uint64(now)), again}},
+	}...)
+}
+
+// recheck is a resubmit, because goto_table cannot go back.
+var recheck = table(TableRecheck)
+
+// Stamps returns a flow that is on a switch whose connections bear their ends in ct_label, and UnstampedFlow the one that is there as long as
+// some may not.
+func Stamps() flow.Flow { return bind(0, 0, IDNoEndpoint)[0] }
+
+// UnstampedFlow: see Stamps.
+func UnstampedFlow() flow.Flow {
+	return flow.Flow{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: SystemCookie(TableBoundInitiator, ItemNone),
+		Match: LabelResponder.Is(LabelInitiator.Is(nil, 0), 0), Actions: []flow.Action{recheck}}
+}
+
+func (p *program) bound(o Options) {
+	unnamed := SystemCookie(TableBoundInitiator, ItemNone)
+	p.flows = append(p.flows, bind(unnamed, 0, IDNoEndpoint)...)
+	p.flows = append(p.flows, bindRouter(unnamed, 0)...)
+	if o.Unstamped {
+		p.flows = append(p.flows, UnstampedFlow())
+	}
+	// An error message about a connection is passed or dropped with it; it has no tuple that could be judged.
+	for _, t := range []uint8{TableBoundInitiator, TableBoundResponder} {
+		p.drop(t, 70, DropWrongEnd, CtState(nil, flow.CtRel, flow.CtRel|flow.CtEst|flow.CtNew))
+		p.system(t, 0, nil, recheck)
+	}
+	// Without an endpoint, a receiver has no policy that could be asked in its name; what it is sent is judged by the sender's.
+	p.system(TableBoundInitiator, 65, CtState(SourceEndpoint.Is(nil, 0), flow.CtRpl, flow.CtRpl), recheck)
+	p.system(TableBoundInitiator, 60, CtState(nil, flow.CtRpl, flow.CtRpl), Stray.Load(1), goTo(TableBoundResponder))
+}
+
+// wrongEnd judges a packet that is no reply of its receiver's connection as its sender's own, in a zone where it is the first of a
+// connection; that is how its own direction becomes the original tuple that policy is judged by. If both ends allow it, the connection is
+// committed in its direction and the one that stood in its place, in somebody else's name, is no more.
+//
+// The connection's own responder may be answering, though, to one who is no longer there. Such an answer must not open a connection the other
+// way round; only a SYN shows that it is none.
+func (p *program) wrongEnd() {
+	stray := Stray.Is(nil, 1)
+	again := append(exchange(), flow.CT{Table: TableWrongEnd, Zone: WrongEndZone})
+	p.drop(TableLiveEgress, 290, DropWrongEnd, stray)
+	p.drop(TableWrongEnd, 300, DropWrongEnd, CtState(nil, flow.CtInv, flow.CtInv))
+	for _, ether := range []uint64{EthIPv4, EthIPv6} {
+		p.system(TableBoundResponder, 50, Stray.Is(etherType(ether), 1), again...)
+		tcp := ipProto(ether, ProtoTCP)
+		syn := tcp.WithMasked(flow.TCPFlags, flow.U64(tcpSYN), flow.U64(tcpSYN|tcpACK))
+		p.system(TableLiveEgress, 300, Stray.Is(syn, 1), again...)
+		p.system(TableWrongEnd, 200, CtState(syn, flow.CtNew, flow.CtNew), turn()...)
+		p.drop(TableWrongEnd, 190, DropWrongEnd, tcp) // the middle of somebody else's connection
+	}
+	p.system(TableWrongEnd, 100, CtState(nil, flow.CtNew, flow.CtNew), turn()...)
+	p.drop(TableWrongEnd, 0, DropWrongEnd, nil)
+}
+
+func turn() []flow.Action { return append([]flow.Action{Turn.Load(1)}, judge()...) }

@@ -1,0 +1,84 @@
+package compile
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// maxRetired bounds the ids that are kept after their endpoints: connections that carry an older one are judged anew when their initiator
+// sends, but not by a reply.
+const maxRetired = 1024
+
+func stationOf(w *policy.Workload) Station { return Station{Port: w.Port, MAC: w.MAC, VLAN: w.VLAN} }
+
+// same reports whether the stations are one. An address that was not known then, or is not known now, is no difference, and the VLAN is
+// none: connections of another are in another zone.
+func (s Station) same(o Station) bool {
+	return s.Port == o.Port && (s.MAC == o.MAC || s.MAC == "" || o.MAC == "")
+}
+
+// retireID keeps the id of an endpoint that goes: connections that it opened under it may live on.
+func (f *Firewall) retireID(id uint32, s Station) {
+	f.retired[id], f.retiredNow[id], f.dirtyRetired = s, &s, true
+	for len(f.retired) > maxRetired {
+		oldest := f.oldestRetired()
+		delete(f.retired, oldest)
+		f.retiredNow[oldest] = nil
+	}
+}
+
+// oldestRetired returns the id that was given first. Numbers begin again at 1 after the last.
+func (f *Firewall) oldestRetired() uint32 {
+	age := func(id uint32) uint32 { return (f.next - 1 - id) & pipeline.MaxNumber }
+	var oldest uint32
+	for id := range f.retired {
+		if oldest == 0 || age(id) > age(oldest) {
+			oldest = id
+		}
+	}
+	return oldest
+}
+
+// emitRetired builds the flows for retired ids, also of stations that are endpoints again, or still, under another.
+func (f *Firewall) emitRetired(out *Changes) {
+	if !f.dirtyRetired {
+		return
+	}
+	f.dirtyRetired = false
+	now := make(map[string]*endpoint, len(f.retired)) // by port
+	for _, e := range f.endpoints {
+		now[e.w.Port] = e
+	}
+	var flows []flow.Flow
+	for _, id := range slices.Sorted(maps.Keys(f.retired)) {
+		current := uint32(0)
+		if e := now[f.retired[id].Port]; e != nil && f.retired[id].same(stationOf(e.w)) { // else what was opened before is not his
+			current = e.id
+		}
+		flows = append(flows, pipeline.BindRetired(pipeline.NewCookie(pipeline.CookieEndpoint, id), id, current)...)
+	}
+	if flows != nil || f.installedRetired {
+		out.Owners[OwnerRetired] = flows
+	}
+	f.installedRetired = flows != nil
+}
+
+// Judged returns the ids of the endpoints that a policy applies to.
+func (f *Firewall) Judged() map[uint32]bool {
+	out := map[uint32]bool{}
+	for id, e := range f.byID {
+		if len(e.policies) > 0 {
+			out[id] = true
+		}
+	}
+	return out
+}
+
+// wasPlain reports whether the port was one of the bridge that is no endpoint.
+func (f *Firewall) wasPlain(ofport uint32) bool {
+	return slices.ContainsFunc(f.before, func(p Port) bool { return p.OFPort == ofport })
+}
