@@ -58,6 +58,8 @@ func schemaNotes() []note {
 		text("EndpointSpec.match", "Which port: port, neutronPort, vm or mac"),
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
 		text("EndpointSpec.mac", "Where external_ids:attached-mac is absent"),
+		text("EndpointSpec.macs", "Further MAC addresses behind the port: virtual routers, macvlans, nested machines"),
+		words("EndpointSpec.unknownMac", "What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge", "drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
 

@@ -208,6 +208,7 @@ func (r *resolver) match() {
 	r.byPort = make([]*Endpoint, len(r.ports))
 	r.hits = make(map[string]int, len(r.endpoints))
 	r.deadOnly = make(map[string]bool)
+	candidates := make([][]*Endpoint, len(r.ports))
 	for i := range r.ports {
 		p := &r.ports[i]
 		var found []*Endpoint
@@ -225,21 +226,74 @@ func (r *resolver) match() {
 				r.deadOnly[e.Name] = p.dead()
 			}
 		}
-		if len(found) == 0 {
-			continue
-		}
-		r.byPort[i] = found[0]
-		for _, e := range found[1:] {
-			r.warn(WarnEndpointConflict, e.Name, "endpoints %q and %q both match port %s of bridge %s; %q is used", found[0].Name, e.Name,
-				p.Port, p.Bridge, found[0].Name)
-		}
+		candidates[i] = found
+	}
+	for i, found := range candidates {
+		r.choose(i, found)
 	}
 	for _, e := range r.endpoints {
-		if n := r.hits[e.Name]; n > 1 && (e.Spec.MAC != "" || len(e.Spec.Addresses) > 0) {
+		if n := r.hits[e.Name]; n > 1 && (e.Spec.MAC != "" || len(e.Spec.MACs) > 0 || len(e.Spec.Addresses) > 0) {
 			r.warn(WarnEndpointAmbiguous, e.Name, "endpoint %q matches %d ports, so its MAC and addresses belong to none of them; match by port or neutronPort",
 				e.Name, n)
 		}
 	}
+}
+
+// choose gives port i the first endpoint that does not contradict it.
+func (r *resolver) choose(i int, found []*Endpoint) {
+	p := &r.ports[i]
+	for _, e := range found {
+		switch used := r.byPort[i]; {
+		case p.contradicts(e) && (r.only(p, e) || e.Spec.Match.VM == ""): // of a machine with several ports, mac names none
+			r.warn(WarnMACContradiction, e.Name, "endpoint %q has the MAC %s, but external_ids:attached-mac of port %s is %s: another machine is plugged in there, "+
+				"so the endpoint and its labels do not apply to it; if it is the same one, correct mac, or add the address to macs", e.Name, strings.ToLower(e.Spec.MAC),
+				p, strings.ToLower(p.ExternalIDs[labelAttachedMAC]))
+		case used == nil:
+			r.byPort[i] = e
+		default:
+			r.warn(WarnEndpointConflict, e.Name, "endpoints %q and %q both match port %s of bridge %s; %q is used", used.Name, e.Name,
+				p.Port, p.Bridge, used.Name)
+		}
+	}
+}
+
+// only reports whether the port is the only one that the endpoint finds, so that its addresses are those of the port.
+func (r *resolver) only(p *PortInfo, e *Endpoint) bool {
+	return r.hits[e.Name] == 1 && (!p.dead() || r.deadOnly[e.Name])
+}
+
+// contradicts reports whether the Endpoint resource means another machine than the one that the orchestrator says is plugged here: names of
+// ports move between machines.
+func (p *PortInfo) contradicts(e *Endpoint) bool {
+	attached, err := parseMAC(p.ExternalIDs[labelAttachedMAC])
+	own, err2 := parseMAC(e.Spec.MAC)
+	return err == nil && err2 == nil && attached != own && !slices.Contains(parseMACs(e.Spec.MACs), attached)
+}
+
+// parseMACs returns the valid addresses in canonical form.
+func parseMACs(in []string) []string {
+	var out []string
+	for _, s := range in {
+		if m, err := parseMAC(s); err == nil {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// declare sets the addresses of a workload: first is its own, and the others are beside it.
+func (w *Workload) declare(first string, others ...string) {
+	all := slices.DeleteFunc(append([]string{first}, others...), func(s string) bool { return s == "" })
+	if len(all) == 0 {
+		return
+	}
+	w.MAC = all[0]
+	for _, s := range all {
+		if s != w.MAC && !slices.Contains(w.MACs, s) {
+			w.MACs = append(w.MACs, s)
+		}
+	}
+	slices.Sort(w.MACs)
 }
 
 // identities lists the selectors by which an Endpoint resource may match the port.
@@ -292,12 +346,16 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) {
 	}
 	if e != nil {
 		w.Endpoint, w.Forwards, w.DHCPServer = e.Name, e.Spec.Forwards, e.Spec.DHCPServer
+		w.DropUnknownMAC = e.Spec.UnknownMAC == UnknownMACDrop || e.Spec.UnknownMAC == "" && len(e.Spec.MACs) > 0 && r.only(p, e)
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)
 		}
-		if r.hits[e.Name] == 1 && (!p.dead() || r.deadOnly[e.Name]) {
-			if m, err := parseMAC(e.Spec.MAC); err == nil {
-				w.MAC = m
+		if r.only(p, e) {
+			if own, err := parseMAC(e.Spec.MAC); err == nil {
+				attached, _ := parseMAC(p.ExternalIDs[labelAttachedMAC])
+				w.declare(own, append(parseMACs(e.Spec.MACs), attached)...)
+			} else {
+				w.declare(w.MAC, parseMACs(e.Spec.MACs)...)
 			}
 			w.Addresses = parseAddresses(e.Spec.Addresses)
 		}
@@ -317,9 +375,11 @@ func (r *resolver) identify(w *Workload, p *PortInfo) bool {
 	id := p.ExternalIDs[labelIfaceID]
 	byID, taken := r.keys[id]
 	taken = taken && id != ""
-	at := station{w.Bridge, w.VLAN, w.MAC}
-	byMAC, occupied := r.stations[at]
-	occupied = occupied && w.MAC != ""
+	at := func(mac string) station { return station{w.Bridge, w.VLAN, mac} }
+	var byMAC claim
+	macs := append([]string{w.MAC}, w.MACs...)
+	i := slices.IndexFunc(macs, func(m string) (is bool) { byMAC, is = r.stations[at(m)]; return is })
+	occupied := i >= 0
 	left := func(live claim, is bool) bool { return is && p.dead() && !live.p.dead() }
 	const leftover = "port row %s has the %s of port %s and is left out; ovs-vsctl del-port %s %s removes it"
 	if left(byID, taken) {
@@ -327,7 +387,7 @@ func (r *resolver) identify(w *Workload, p *PortInfo) bool {
 		return false
 	}
 	if left(byMAC, occupied) {
-		r.warn(WarnDuplicateMAC, byMAC.w.Key, leftover, p, "MAC "+w.MAC, byMAC.p, p.Bridge, p.Port)
+		r.warn(WarnDuplicateMAC, byMAC.w.Key, leftover, p, "MAC "+macs[i], byMAC.p, p.Bridge, p.Port)
 		return false
 	}
 	both := func(code string, other claim, format string, args ...any) {
@@ -344,9 +404,12 @@ func (r *resolver) identify(w *Workload, p *PortInfo) bool {
 	}
 	if occupied {
 		both(WarnDuplicateMAC, byMAC, "endpoints %s (port %s) and %s (port %s) have the same MAC %s in VLAN %d of bridge %s", byMAC.w.Key,
-			byMAC.p, w.Key, p, w.MAC, w.VLAN, w.Bridge)
-	} else if w.MAC != "" {
-		r.stations[at] = claim{w, p}
+			byMAC.p, w.Key, p, macs[i], w.VLAN, w.Bridge)
+	}
+	for _, m := range macs {
+		if _, taken := r.stations[at(m)]; !taken && m != "" {
+			r.stations[at(m)] = claim{w, p}
+		}
 	}
 	return true
 }
@@ -370,11 +433,7 @@ func remote(e *Endpoint) *Workload {
 	for k, v := range e.Spec.Labels {
 		label(k, v)
 	}
-	for _, s := range [...]string{e.Spec.MAC, e.Spec.Match.MAC} {
-		if m, err := parseMAC(s); err == nil && w.MAC == "" {
-			w.MAC = m
-		}
-	}
+	w.declare("", parseMACs(append([]string{e.Spec.MAC, e.Spec.Match.MAC}, e.Spec.MACs...))...)
 	return w
 }
 

@@ -32,6 +32,10 @@ func withLabels(kv ...string) func(*policy.EndpointSpec) {
 	}
 }
 
+func withMACs(ms ...string) func(*policy.EndpointSpec) {
+	return func(s *policy.EndpointSpec) { s.MACs = ms }
+}
+
 func withAddresses(as ...string) func(*policy.EndpointSpec) {
 	return func(s *policy.EndpointSpec) { s.Addresses = as }
 }
@@ -105,14 +109,50 @@ func TestResolveWorkloads(t *testing.T) {
 		},
 		{
 			name:      "OK what an Endpoint resource adds wins",
-			ports:     []policy.PortInfo{port("br0", "tap1", ids("attached-mac", "52:54:00:00:00:01", "app", "db"))},
+			ports:     []policy.PortInfo{port("br0", "tap1", ids("vm-id", "1", "app", "db"))},
 			endpoints: []*policy.Endpoint{endpoint("vm1", policy.Selector{Port: "tap1"}, withMAC("52:54:00:00:00:0A"), withLabels("app", "web"), withAddresses("2001:db8::5", "10.0.0.5"))},
 			want: []*policy.Workload{{
 				Key: "br0/tap1", Bridge: "br0", Port: "tap1", OFPort: 1, MAC: "52:54:00:00:00:0a", Endpoint: "vm1",
-				Labels:    map[string]string{"attached-mac": "52:54:00:00:00:01", "app": "web", "bridge": "br0", "port": "tap1"},
-				LabelFrom: map[string]string{"attached-mac": "ovsdb", "app": "endpoint/vm1", "bridge": "ovsdb", "port": "ovsdb"},
+				Labels:    map[string]string{"vm-id": "1", "app": "web", "bridge": "br0", "port": "tap1"},
+				LabelFrom: map[string]string{"vm-id": "ovsdb", "app": "endpoint/vm1", "bridge": "ovsdb", "port": "ovsdb"},
 				Addresses: addrs("10.0.0.5", "2001:db8::5"),
 			}},
+		},
+		{
+			name:  "OK further MACs, in whatever case and order",
+			ports: []policy.PortInfo{port("br0", "a", ids("attached-mac", "52:54:00:00:00:01")), port("br0", "b"), port("br0", "c", ids("attached-mac", "52:54:00:00:00:03"))},
+			endpoints: []*policy.Endpoint{endpoint("a", policy.Selector{Port: "a"}, withMACs("00:00:5E:00:01:02", "00:00:5e:00:01:01")),
+				endpoint("b", policy.Selector{Port: "b"}, withMACs("00:00:5e:00:01:04", "00:00:5e:00:01:03"), func(s *policy.EndpointSpec) { s.UnknownMAC = "judge" }),
+				endpoint("c", policy.Selector{Port: "c"}, withMAC("52:54:00:00:00:0c"), withMACs("52:54:00:00:00:03"))},
+			want: []*policy.Workload{
+				{Key: "br0/a", Bridge: "br0", Port: "a", OFPort: 1, MAC: "52:54:00:00:00:01", MACs: []string{"00:00:5e:00:01:01", "00:00:5e:00:01:02"}, DropUnknownMAC: true, Endpoint: "a"},
+				{Key: "br0/b", Bridge: "br0", Port: "b", OFPort: 1, MAC: "00:00:5e:00:01:04", MACs: []string{"00:00:5e:00:01:03"}, Endpoint: "b"},
+				{Key: "br0/c", Bridge: "br0", Port: "c", OFPort: 1, MAC: "52:54:00:00:00:0c", MACs: []string{"52:54:00:00:00:03"}, DropUnknownMAC: true, Endpoint: "c"},
+			},
+		},
+		{
+			name:  "bad one MAC declared twice",
+			ports: []policy.PortInfo{port("br0", "a", ids("attached-mac", "52:54:00:00:00:01")), port("br0", "b", ids("attached-mac", "52:54:00:00:00:02"))},
+			endpoints: []*policy.Endpoint{endpoint("a", policy.Selector{Port: "a"}, withMACs("00:00:5e:00:01:01")),
+				endpoint("b", policy.Selector{Port: "b"}, withMACs("00:00:5e:00:01:01"))},
+			want: []*policy.Workload{
+				{Key: "br0/a", Bridge: "br0", Port: "a", OFPort: 1, MAC: "52:54:00:00:00:01", MACs: []string{"00:00:5e:00:01:01"}, DropUnknownMAC: true, Endpoint: "a"},
+				{Key: "br0/b", Bridge: "br0", Port: "b", OFPort: 1, MAC: "52:54:00:00:00:02", MACs: []string{"00:00:5e:00:01:01"}, DropUnknownMAC: true, Endpoint: "b"},
+			},
+			warnings: []string{"DUPLICATE_MAC br0/a", "DUPLICATE_MAC br0/b"},
+		},
+		{
+			name:  "bad a port that went to another machine gets nothing of the Endpoint, and none takes its addresses for it",
+			ports: []policy.PortInfo{port("br0", "tap1", ids("attached-mac", "52:54:00:00:00:02")), port("br0", "tap2", ids("iface-id", "i", "attached-mac", "52:54:00:00:00:03"))},
+			endpoints: []*policy.Endpoint{
+				endpoint("vm1", policy.Selector{Port: "tap1"}, withMAC("52:54:00:00:00:01"), withLabels("app", "db"), withAddresses("10.0.0.5")),
+				endpoint("vm2", policy.Selector{NeutronPort: "i"}, withMAC("52:54:00:00:00:01"), withLabels("app", "db")),
+				endpoint("vm3", policy.Selector{Port: "tap2"}, withMAC("52:54:00:00:00:03"))},
+			want: []*policy.Workload{
+				{Key: "br0/tap1", Bridge: "br0", Port: "tap1", OFPort: 1, MAC: "52:54:00:00:00:02"},
+				{Key: "i", Bridge: "br0", Port: "tap2", OFPort: 1, MAC: "52:54:00:00:00:03", Endpoint: "vm3"},
+			},
+			warnings: []string{"MAC_CONTRADICTION vm1", "MAC_CONTRADICTION vm2"},
 		},
 		{
 			name:  "OK an endpoint elsewhere is remote",

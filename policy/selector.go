@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -113,7 +114,7 @@ func (s Selector) MatchesWorkload(w *Workload) bool {
 	case SelectNeutronPort:
 		return w.Labels[labelIfaceID] == s.NeutronPort
 	case SelectMAC:
-		return strings.EqualFold(w.MAC, s.MAC)
+		return strings.EqualFold(w.MAC, s.MAC) || slices.ContainsFunc(w.MACs, func(m string) bool { return strings.EqualFold(m, s.MAC) })
 	case SelectPort:
 		return w.Port == s.Port
 	case SelectVLAN:

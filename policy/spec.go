@@ -71,15 +71,25 @@ type GroupSpec struct {
 
 // EndpointSpec finds one port (by Match) and adds to what OVSDB says of it.
 type EndpointSpec struct {
-	Match     Selector          `json:"match"` // port | neutronPort | vm | mac
-	Labels    map[string]string `json:"labels,omitempty"`
-	MAC       string            `json:"mac,omitempty"` // where external_ids:attached-mac is absent
-	Addresses []string          `json:"addresses,omitempty"`
+	Match  Selector          `json:"match"` // port | neutronPort | vm | mac
+	Labels map[string]string `json:"labels,omitempty"`
+	MAC    string            `json:"mac,omitempty"` // where external_ids:attached-mac is absent
+	// MACs are further addresses behind the port: of a virtual router, macvlans, nested machines.
+	MACs []string `json:"macs,omitempty"`
+	// UnknownMAC says what becomes of frames from other addresses: judge (as the endpoint's, default) or drop (default where MACs are given).
+	UnknownMAC string   `json:"unknownMac,omitempty"`
+	Addresses  []string `json:"addresses,omitempty"`
 	// Forwards: it is a router or bridge with one port: it sends on what others sent to it.
 	Forwards bool `json:"forwards,omitempty"`
 	// DHCPServer lets the endpoint answer DHCP clients, whatever policies say.
 	DHCPServer bool `json:"dhcpServer,omitempty"`
 }
+
+// The values of EndpointSpec.UnknownMAC.
+const (
+	UnknownMACJudge = "judge"
+	UnknownMACDrop  = "drop"
+)
 
 // Tier orders policies: a higher tier decides first.
 type Tier string

@@ -73,9 +73,11 @@ const (
 	WarnDuplicateAddress  = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
 	WarnOneFamily         = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
 	WarnBadMAC            = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
+	WarnMACContradiction  = "MAC_CONTRADICTION"  // an Endpoint resource has another MAC than external_ids:attached-mac, so it does not apply
+	WarnUnknownMAC        = "UNKNOWN_MAC"        // an endpoint sends under an address that it does not declare
 )
 
 // AboutResource reports whether Endpoint is the name of an Endpoint resource and not the key of a workload.
 func (w Warning) AboutResource() bool {
-	return w.Code == WarnEndpointConflict || w.Code == WarnEndpointAmbiguous
+	return w.Code == WarnEndpointConflict || w.Code == WarnEndpointAmbiguous || w.Code == WarnMACContradiction
 }

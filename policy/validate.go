@@ -15,6 +15,7 @@ const (
 	MaxLabelKeyLength   = 253 // bytes
 	MaxLabelValueLength = 253 // bytes
 	MaxPortNameLength   = 15  // bytes; IFNAMSIZ without its terminator
+	MaxMACs             = 64  // of an Endpoint; each is two flows
 )
 
 // checker collects the faults of one resource.
@@ -101,6 +102,32 @@ func (c *checker) mac(at pointer, s string) {
 	}
 }
 
+// macs checks the list of further addresses beside the first one.
+func (c *checker) macs(at pointer, list []string, first string) {
+	if list != nil && len(list) == 0 {
+		c.addf(at, nil, "an empty list declares nothing: leave it out")
+	}
+	if len(list) > MaxMACs {
+		c.addf(at, nil, "has %d addresses, more than %d", len(list), MaxMACs)
+		return
+	}
+	seen := make(map[string]int, len(list))
+	main, _ := parseMAC(first)
+	for i, s := range list {
+		m, err := parseMAC(s)
+		switch j, dup := seen[m]; {
+		case err != nil:
+			c.addf(at.at(i), s, "%v", err)
+		case dup:
+			c.addf(at.at(i), s, "repeats address %d of the list", j)
+		case m == main:
+			c.addf(at.at(i), s, "is the address in mac already")
+		default:
+			seen[m] = i
+		}
+	}
+}
+
 func (c *checker) vlan(at pointer, v int) {
 	if v < 1 || v > 4094 {
 		c.addf(at, v, "VLAN %d is outside the range 1-4094", v)
@@ -171,6 +198,8 @@ func (e *Endpoint) Validate() Faults {
 	if e.Spec.MAC != "" {
 		c.mac(spec.field("mac"), e.Spec.MAC)
 	}
+	c.macs(spec.field("macs"), e.Spec.MACs, e.Spec.MAC)
+	c.oneOf(spec.field("unknownMac"), e.Spec.UnknownMAC, UnknownMACJudge, UnknownMACDrop)
 	seen := make(map[netip.Addr]int, len(e.Spec.Addresses))
 	for i, s := range e.Spec.Addresses {
 		at := spec.path("addresses", i)

@@ -248,6 +248,11 @@ func TestEndpointFaults(t *testing.T) {
 		{"bad two matches", "match: {port: a, vm: b}", []string{"/spec/match: must select by exactly one thing"}},
 		{"bad mac", "match: {port: a}\nmac: \"ff:ff:ff:ff:ff:ff\"", []string{"/spec/mac: is a multicast or broadcast address"}},
 		{"bad mac of 8 bytes", "match: {port: a}\nmac: \"02:00:00:00:00:00:00:01\"", []string{"/spec/mac: must be a MAC address"}},
+		{"OK further MACs", "match: {port: a}\nmacs: [\"00:00:5e:00:01:01\", \"00:00:5E:00:01:02\"]\nunknownMac: judge\ndhcpServer: true", nil},
+		{"bad further MACs", "match: {port: a}\nmac: \"52:54:00:00:00:01\"\nmacs: [\"00:00:5e:00:01:01\", \"00:00:5E:00:01:01\", \"52:54:00:00:00:01\", \"01:00:5e:00:00:01\", x]\nunknownMac: pass",
+			[]string{"/spec/macs/1: repeats address 0 of the list", "/spec/macs/2: is the address in mac already", "/spec/macs/3: is a multicast or broadcast address",
+				"/spec/macs/4: must be a MAC address", `/spec/unknownMac: unknown value "pass": must be judge or drop`}},
+		{"bad no further MACs", "match: {port: a}\nmacs: []", []string{"/spec/macs: an empty list declares nothing"}},
 		{"bad addresses", "match: {port: a}\naddresses: [10.0.0.5/24, x, 0.0.0.0, \"ff02::1\", 10.0.0.1, \"2001:db8::1\", \"2001:DB8:0::1\"]", []string{
 			`/spec/addresses/0: must be an address without a length: "10.0.0.5"`, "/spec/addresses/1: must be an IPv4 or IPv6 address",
 			"/spec/addresses/2: must be the address of one host", "/spec/addresses/3: must be the address of one host", "/spec/addresses/6: repeats address 5 of the list"}},

@@ -14,8 +14,12 @@ type Workload struct {
 	// Members are the OpenFlow ports of a bond's other Interfaces: what comes from any of them is the endpoint's.
 	Members []uint32
 	MAC     string // lower-case colon form; "" = unknown, so nothing can be addressed to it
-	VLAN    int    // access tag; 0 = untagged or trunk
-	Native  int    // VLAN of the untagged frames of a trunk; 0 = none
+	// MACs are the other addresses that its Endpoint resource declares, sorted; only where MAC is known.
+	MACs []string
+	// DropUnknownMAC: what it sends under other addresses is dropped, not judged as its own.
+	DropUnknownMAC bool
+	VLAN           int // access tag; 0 = untagged or trunk
+	Native         int // VLAN of the untagged frames of a trunk; 0 = none
 	// Endpoint is the name of the Endpoint resource that matched, if one did.
 	Endpoint string
 	// Labels: bridge, port, vlan (access ports), every external_ids key of the Interface, and those of the Endpoint resource,

@@ -110,6 +110,7 @@ type Workload struct {
 	Port      string                   `json:"port,omitempty"`
 	OFPort    uint32                   `json:"ofport,omitempty"`
 	MAC       string                   `json:"mac,omitempty"`
+	MACs      []string                 `json:"macs,omitempty"`
 	VLAN      int                      `json:"vlan,omitempty"`
 	Endpoint  string                   `json:"endpoint,omitempty"`
 	Labels    map[string]WorkloadLabel `json:"labels"`

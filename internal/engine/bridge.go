@@ -69,6 +69,8 @@ type bridge struct {
 	copiesBefore atomic.Uint64
 	stats        flowStats
 	others       interferences
+	strays       strays
+	claims       map[address]string // who declares an address, in words; the loop's
 
 	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
 	lacked atomic.Int64  // flows that were missing before it
@@ -114,7 +116,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		Own: own, OnInterference: e.interfered(b),
 		Bridge: cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
-		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterLog,
+		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterUnknownMAC,
 		ControllerID: pipeline.ControllerID,
 		NudgeFlow: flow.Flow{Table: pipeline.TableLast, Priority: 1, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
 			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},
@@ -150,6 +152,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	e.follow(run, sw.Wake())
 	e.tasks.Go(func() { e.watchLosses(run, b) })
 	e.tasks.Go(func() { e.watchChecksums(run, b) })
+	if b.fw != nil {
+		e.tasks.Go(func() { e.watchStrays(run, b) })
+	}
 	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", endpoint)
 	return b, nil
 }
@@ -256,6 +261,7 @@ func (e *Engine) persist(ctx context.Context, b *bridge) error {
 func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	st := b.sw.State()
 	b.windows(st, now, e.opt.PickupWindow)
+	e.tendStrays(ctx, b, st.Ready, now)
 	b.compile(now, e.opt.PickupWindow)
 	if err := e.persist(ctx, b); err != nil {
 		b.failed(e, now, err)
@@ -428,6 +434,7 @@ func (b *bridge) setWorkloads(ws []*policy.Workload, br *vswitch.Bridge) {
 	if b.fw == nil {
 		return
 	}
+	b.claims = newClaims(br, ws)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fw.SetWorkloads(ws, plainPorts(br, ws))

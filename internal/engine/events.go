@@ -23,7 +23,13 @@ func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 			in.InPortName = (*names)[in.InPort]
 		}
 		in.SrcEndpoint, in.DstEndpoint = register(&in, pipeline.SourceEndpoint), register(&in, pipeline.DestinationEndpoint)
-		if _, ours := pipeline.ParseUserData(pi.UserData); ours {
+		reason, ours := pipeline.ParseUserData(pi.UserData)
+		if ours && reason == pipeline.CopyUnknownMAC {
+			b.sees(&in)
+			e.poke()
+			return
+		}
+		if ours {
 			b.copies.Add(1)
 			in.Verdicts = verdicts(&in)
 		}

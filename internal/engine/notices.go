@@ -76,6 +76,7 @@ func (e *Engine) notice() notices {
 	all := slices.Clone(e.endpointWarnings)
 	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
 		all = append(all, e.checksumWarnings(e.bridges[name])...)
+		all = append(all, e.strayWarnings(e.bridges[name])...)
 	}
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)

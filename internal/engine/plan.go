@@ -126,12 +126,14 @@ func planFlows(bp *api.BridgePlan, b *bridge, now, w *world, workloads []*policy
 	b.mu.Lock()
 	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
 	recalled := b.recalled
+	strays := b.fw.Strays()
 	b.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	fw.SetPickup(b.pickupOpen.Load(), recalled) // or its flows would all seem to go
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
+	fw.SetStrays(strays)
 	br := w.pub.topo.Bridges[b.cfg.Name]
 	fw.SetWorkloads(now.pub.workloads, plainPorts(br, now.pub.workloads))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))

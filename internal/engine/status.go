@@ -212,10 +212,14 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 	if r.kind == policy.KindEndpoint && len(h.Endpoints) == 0 {
 		h.Phase, h.Reason, h.Message = policy.PhasePending, "NoPort", "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
 	}
+	about := e.published.notices.about(res, nil, e.published.workloads)
+	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
+		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "MACContradiction", about[i].Message
+	}
 	if h.Observed < res.GetMeta().Revision {
 		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotInstalled", "the change is being installed"
 	}
-	return fromHost(h, e.published.notices.about(res, nil, e.published.workloads))
+	return fromHost(h, about)
 }
 
 // Wait implements api.Engine.

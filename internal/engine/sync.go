@@ -63,7 +63,8 @@ func (e *Engine) due(now time.Time) bool {
 		return true
 	}
 	for _, b := range e.bridges {
-		if !b.pickupUntil.IsZero() && now.After(b.pickupUntil) || !b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+		if !b.strays.next.IsZero() && now.After(b.strays.next) || !b.pickupUntil.IsZero() && now.After(b.pickupUntil) ||
+			!b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
 			return true
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -253,7 +254,7 @@ func (r *run) matchesScratch(bridge string) {
 			}
 		}
 		for key, e := range ch.Assignments.Endpoints {
-			if kept := a.Endpoints[key]; e == nil || kept != *e {
+			if kept := a.Endpoints[key]; e == nil || !reflect.DeepEqual(kept, *e) {
 				r.t.Errorf("ids of endpoint %s that were kept: %+v, from scratch %+v", key, kept, e)
 			}
 		}

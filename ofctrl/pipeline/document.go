@@ -107,7 +107,7 @@ func (d *document) ids() {
 		MeterLog, LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
-	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow} {
+	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC} {
 		d.line("| `%x` | %s |", r.UserData(), r)
 	}
 	d.line("")
@@ -128,7 +128,7 @@ func (d *document) cookies() {
 		d.line("| %d | %s | %s |", uint8(k.kind), k.kind, k.id)
 	}
 	var items []string
-	for i := ItemARP; i <= ItemIGMP; i++ {
+	for i := ItemARP; i <= ItemUnknownMAC; i++ {
 		items = append(items, fmt.Sprintf("%d %s", uint8(i), i))
 	}
 	d.line("\nItems with a counter of their own: %s; 0 is everything else.", strings.Join(items, ", "))

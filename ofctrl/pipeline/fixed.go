@@ -71,7 +71,7 @@ func goTo(t uint8) flow.Action  { return flow.GotoTable{Table: t} }
 func (p *program) entry() {
 	p.system(TableEntry, 1, nil, table(TableSource))
 	p.drop(TableSource, 0, DropUnknownPort, nil)
-	p.system(TableSpoof, 0, nil, goTo(TableDestination))
+	p.spoof()
 }
 
 func (p *program) destination(o Options) {

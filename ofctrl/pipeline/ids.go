@@ -58,6 +58,9 @@ const (
 	MeterLog uint32 = 0x7a11
 	// LogBytes is how much of a packet a copy carries.
 	LogBytes uint16 = 128
+	// MeterUnknownMAC limits the copies of SPOOF, which have MACBytes bytes: enough for the addresses.
+	MeterUnknownMAC uint32 = 0x7a12
+	MACBytes        uint16 = 64
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -68,6 +71,7 @@ const (
 	CopyEgressDrop  CopyReason = 1
 	CopyIngressDrop CopyReason = 2
 	CopyAllow       CopyReason = 3
+	CopyUnknownMAC  CopyReason = 4
 )
 
 // String returns the name of the reason.
@@ -79,6 +83,8 @@ func (r CopyReason) String() string {
 		return "ingress drop"
 	case CopyAllow:
 		return "allow"
+	case CopyUnknownMAC:
+		return "unknown MAC"
 	}
 	return fmt.Sprintf("copy reason %d", uint8(r))
 }
@@ -91,7 +97,7 @@ func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte
 
 // ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
 func ParseUserData(b []byte) (r CopyReason, ok bool) {
-	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyAllow) {
+	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyUnknownMAC) {
 		return 0, false
 	}
 	return CopyReason(b[1]), true
@@ -174,12 +180,13 @@ const (
 	ItemPort      Item = 7 // SOURCE: a port that is not an endpoint
 	ItemIGMP      Item = 8
 
-	ItemRemembered Item = 9 // PICKUP: a connection whose initiator is remembered
+	ItemRemembered Item = 9  // PICKUP: a connection whose initiator is remembered
+	ItemUnknownMAC Item = 10 // SPOOF: sent under an address that the endpoint does not declare, told of and judged
 )
 
 // String returns the name of the item.
 func (i Item) String() string {
-	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port", "igmp", "remembered"}
+	names := [...]string{"", "arp", "nd", "mld", "dhcp", "unmanaged", "non-ip", "port", "igmp", "remembered", "unknown-mac"}
 	if int(i) < len(names) {
 		return names[i]
 	}
@@ -204,19 +211,21 @@ const (
 	DropStackedTags  DropReason = 11
 	DropWrongEnd     DropReason = 12
 	DropNotTakenUp   DropReason = 13
+	DropUnknownMAC   DropReason = 14
 )
 
 // DropReasons returns all reasons in order.
 func DropReasons() []DropReason {
 	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
-		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags, DropWrongEnd, DropNotTakenUp}
+		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags, DropWrongEnd, DropNotTakenUp,
+		DropUnknownMAC}
 }
 
 // String returns the reason as metrics and documents spell it.
 func (r DropReason) String() string {
 	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
-		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags", "wrong-end",
-		"not-taken-up"}
+		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags",
+		"wrong-end", "not-taken-up", "unknown-mac"}
 	if r > 0 && int(r) < len(names) {
 		return names[r]
 	}

@@ -54,7 +54,8 @@ from fe80::/10 to ff02::1:2, and the answers of DHCP servers that are not endpoi
 (255.255.255.255) are judged by the sender's policy only. While any rule or any isolation of ingress is in force, IP to one receiver in a
 broadcast or multicast frame is dropped, because it would reach the receiver unjudged; directed broadcasts (10.0.0.255) are the price. Frames with
 more VLAN tags than OVS looks behind are dropped where one side is an endpoint. Frames to an unknown unicast MAC are flooded by NORMAL, so
-endpoints may see them. While the MAC of an endpoint is unknown, its ingress is not enforced, and all IP goes through conntrack.
+endpoints may see them. What an endpoint sends under an address that it does not declare is judged as its own, by its port, and a metered copy goes to the
+controller, which then binds the address to the endpoint (SPOOF and DESTINATION); an endpoint with ` + "`unknownMac: drop`" + ` drops it. While the MAC of an endpoint is unknown, its ingress is not enforced, and all IP goes through conntrack.
 
 `
 

@@ -48,7 +48,7 @@ func Tables() []Table {
 	return []Table{
 		{TableEntry, "ENTRY", "everything, at priority 1", "hands the packet to SOURCE", false},
 		{TableSource, "SOURCE", "in_port and whether there is a VLAN tag", "names the source endpoint (reg8) and the conntrack zone (reg10); an unknown port is dropped", false},
-		{TableSpoof, "SPOOF", "everything (anti-spoofing comes later)", "goes on", false},
+		{TableSpoof, "SPOOF", "reg8 and dl_src (anti-spoofing comes later)", "tells the controller of addresses that an endpoint does not declare; drops them where it says so", false},
 		{TableDestination, "DESTINATION", "zone and dl_dst", "names the destination endpoint (reg9); drops unicast IP in group-addressed frames while there are rules", false},
 		{TablePre, "PRE", "ARP, non-IP, traffic between unmanaged stations", "lets pass without conntrack; ND, MLD, IGMP and DHCP go to LINK, all other IP through ct() to STATE", false},
 		{TableState, "STATE", "ct_state", "established to BOUND, replies with the ends exchanged; new to the policy, invalid to the bin", false},
@@ -87,6 +87,8 @@ const (
 	// one that a trunk endpoint uses in every VLAN.
 	PriorityAccessMAC uint16 = 100
 	PriorityTrunkMAC  uint16 = 90
+	// PriorityStrayMAC is that of addresses that an endpoint uses without declaring them.
+	PriorityStrayMAC uint16 = 80
 	// PriorityGate is that of the LIVE gates and of the bindings of ends.
 	PriorityGate uint16 = 100
 	// PriorityRetired is that of the flows for ids that an endpoint had before, in BOUND_INITIATOR.

@@ -37,6 +37,8 @@ type EndpointAssignment struct {
 	// ID is the endpoint id of reg8 and reg9. It holds for this address only.
 	ID uint32 `json:"id"`
 	Station
+	// MACs are the other addresses that it declares.
+	MACs []string `json:"macs,omitempty"`
 	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction.
 	EgressAllow  uint32 `json:"egressAllow,omitempty"`
 	IngressAllow uint32 `json:"ingressAllow,omitempty"`
@@ -112,7 +114,7 @@ func (a *Assignments) numbers() map[uint32]struct{} {
 
 // assignment is what is persisted of an endpoint.
 func (e *endpoint) assignment() EndpointAssignment {
-	return EndpointAssignment{ID: e.id, Station: stationOf(e.w), EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress], Forwarder: e.forwarder}
+	return EndpointAssignment{ID: e.id, Station: stationOf(e.w), MACs: e.w.MACs, EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress], Forwarder: e.forwarder}
 }
 
 // assignment is what is persisted of a policy; nil = nothing.

@@ -235,10 +235,14 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	return s
 }
 
+// unknownMACPerSecond is how many frames of unknown addresses a bridge may copy to the controller: enough to learn those of many guests
+// that start at once, and too few to matter when one sends a flood of them.
+const unknownMACPerSecond = 100
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
-	return []flow.MeterDesc{{
-		ID: pipeline.MeterLog, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats,
-		Bands: []flow.Band{{Type: flow.BandDrop, Rate: f.opt.LogPerSecond, Burst: 2 * f.opt.LogPerSecond}},
-	}}
+	meter := func(id, rate uint32) flow.MeterDesc {
+		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: rate, Burst: 2 * rate}}}
+	}
+	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond)}
 }

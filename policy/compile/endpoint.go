@@ -43,8 +43,6 @@ type place struct {
 	mac  string
 }
 
-func placeOf(w *policy.Workload) place { return place{w.VLAN, w.MAC} }
-
 // setEndpoint brings the endpoint of a workload up to date; w nil = the workload is gone or not on the bridge. It reports whether the
 // endpoint id changed.
 func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
@@ -66,7 +64,6 @@ func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
 		moved = true
 	}
 	if e.w.MAC != w.MAC { // from unknown to known
-		f.leavePlace(e.w, key)
 		f.dirtyRetired = true
 		for ps := range e.policies {
 			f.touch(ps)
@@ -75,8 +72,11 @@ func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
 	if (e.forwarder != 0) != w.Forwards {
 		f.setForwarder(e, w.Forwards)
 	}
+	if e.w.MAC != w.MAC || !slices.Equal(e.w.MACs, w.MACs) {
+		f.leavePlaces(e.w, key)
+	}
 	e.w = w
-	f.takePlace(w, key)
+	f.takePlaces(w, key)
 	return moved
 }
 
@@ -96,15 +96,17 @@ func (f *Firewall) setForwarder(e *endpoint, forwards bool) {
 	}
 }
 
-// sameStation reports whether a and b are reached in the same way, as far as that is known.
+// sameStation reports whether b is reached in every way that a was, as far as that is known: under an address that is taken away, others
+// must not find what was allowed to it.
 func sameStation(a, b *policy.Workload) bool {
-	return a.VLAN == b.VLAN && (a.MAC == b.MAC || a.MAC == "")
+	lost := func(mac string) bool { return !slices.Contains(b.MACs, mac) }
+	return a.VLAN == b.VLAN && (a.MAC == b.MAC || a.MAC == "") && !slices.ContainsFunc(a.MACs, lost)
 }
 
 func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 	e := &endpoint{w: w, policies: map[*policyState]struct{}{}}
 	known, ok := f.imported.Endpoints[key]
-	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, VLAN: known.VLAN}, w); ok {
+	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, MACs: known.MACs, VLAN: known.VLAN}, w); ok {
 		e.id, e.allow = known.ID, [2]uint32{egress: known.EgressAllow, ingress: known.IngressAllow}
 		if n := known.Forwarder; n > 0 && n <= pipeline.MaxForwarders && w.Forwards && f.forwarders[n] == nil {
 			e.forwarder, f.forwarders[n] = n, e
@@ -122,7 +124,7 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 }
 
 func (f *Firewall) removeEndpoint(key string, e *endpoint) {
-	f.leavePlace(e.w, key)
+	f.leavePlaces(e.w, key)
 	f.retireID(e.id, stationOf(e.w))
 	f.forwarders[e.forwarder] = nil
 	delete(f.endpoints, key)
@@ -133,34 +135,35 @@ func (f *Firewall) removeEndpoint(key string, e *endpoint) {
 	}
 }
 
-// takePlace and leavePlace keep, for each place, the keys that claim it. If there are several, the first in order gets the frames.
-func (f *Firewall) takePlace(w *policy.Workload, key string) {
-	if w.MAC == "" {
-		return
+// takePlaces and leavePlaces keep, for each place, the keys that claim it. If there are several, the first in order gets the frames.
+func (f *Firewall) takePlaces(w *policy.Workload, key string) {
+	for _, mac := range macs(w) {
+		at := place{w.VLAN, mac}
+		keys := f.places[at]
+		i, found := slices.BinarySearch(keys, key)
+		if found {
+			continue
+		}
+		f.places[at] = slices.Insert(slices.Clone(keys), i, key)
+		f.touchPlace(at)
 	}
-	at := placeOf(w)
-	keys := f.places[at]
-	i, found := slices.BinarySearch(keys, key)
-	if found {
-		return
-	}
-	f.places[at] = slices.Insert(slices.Clone(keys), i, key)
-	f.touchPlace(at)
 }
 
-func (f *Firewall) leavePlace(w *policy.Workload, key string) {
-	at := placeOf(w)
-	keys := f.places[at]
-	i, found := slices.BinarySearch(keys, key)
-	if !found {
-		return
+func (f *Firewall) leavePlaces(w *policy.Workload, key string) {
+	for _, mac := range macs(w) {
+		at := place{w.VLAN, mac}
+		keys := f.places[at]
+		i, found := slices.BinarySearch(keys, key)
+		if !found {
+			continue
+		}
+		if len(keys) == 1 {
+			delete(f.places, at)
+			continue
+		}
+		f.places[at] = slices.Delete(slices.Clone(keys), i, i+1)
+		f.touchPlace(at)
 	}
-	if len(keys) == 1 {
-		delete(f.places, at)
-		return
-	}
-	f.places[at] = slices.Delete(slices.Clone(keys), i, i+1)
-	f.touchPlace(at)
 }
 
 func (f *Firewall) touchPlace(at place) {
@@ -252,9 +255,7 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	for _, ofport := range append([]uint32{e.w.OFPort}, e.w.Members...) {
 		out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: ofport, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
 	}
-	if mac, ok := parseMAC(e.w.MAC); ok && f.places[placeOf(e.w)][0] == key {
-		out = append(out, destination(f.opt.BridgeIndex, cookie, e.id, mac, e.w.VLAN))
-	}
+	out = append(out, f.macFlows(key, e, cookie)...)
 	if e.w.DHCPServer {
 		out = append(out, pipeline.DHCPServer(e.id)...)
 	}

@@ -31,6 +31,7 @@ type Firewall struct {
 	endpoints map[string]*endpoint // by workload key
 	byID      map[uint32]*endpoint
 	places    map[place][]string
+	strays    map[string][]Stray          // by workload key
 	known     map[string]*policy.Workload // as given
 	selected  *selections
 	groups    map[string]*policy.Group
