@@ -88,6 +88,8 @@ func schemaNotes() []note {
 		text("Effect.by", "The first rules that open, with OPEN_TO_EVERYBODY; absent = nothing denies it any more"),
 		text("Effect.message", "All of it in a sentence"),
 		text("EventPage.oldest", "Time of the oldest event still kept; the answer says nothing of the time before"),
+		text("FlowEntry.rule", "The rule or default that the flow was compiled from, POLICY/DIRECTION/RULE as in events"),
+		text("FlowEntry.tableName", "Name of the table in the pipeline, as ovs-ofctl --names prints it on owned bridges"),
 		words("FlowEntry.state", "missing = desired, not on the switch; foreign = not tapwall's", "installed", "missing", "foreign"),
 	}
 }

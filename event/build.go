@@ -9,6 +9,11 @@ import (
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
+// Actions lists the values of event.action.
+func Actions() []string {
+	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver}
+}
+
 // Values of event.action, event.dataset and tapwall.drop_reason.
 const (
 	ActionVerdict = "policy-verdict"

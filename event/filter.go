@@ -34,8 +34,8 @@ func (f Filter) Compile() (*Matcher, error) {
 		endpoint: f.Endpoint, fromName: f.FromName, toName: f.ToName,
 	}
 	for _, v := range f.Verdict {
-		w := Verdict(strings.ToUpper(v))
-		if !slices.Contains(verdicts(), w) {
+		w, ok := ParseVerdict(v)
+		if !ok {
 			errs.add("verdict", v, "not one of "+joinVerdicts())
 		}
 		m.verdict = append(m.verdict, w)
@@ -169,10 +169,26 @@ func verdicts() []Verdict {
 	return []Verdict{Forwarded, Dropped, Rejected, Audit, Mirrored, Sampled, Quarantined, Errored}
 }
 
-func joinVerdicts() string {
-	var s []string
+// ParseVerdict reads a verdict as documents spell it or as Compact prints it (DENIED is DROPPED), in any case.
+func ParseVerdict(s string) (Verdict, bool) {
 	for _, v := range verdicts() {
-		s = append(s, string(v))
+		if strings.EqualFold(s, string(v)) || strings.EqualFold(s, verdictWord(v)) {
+			return v, true
+		}
 	}
-	return strings.Join(s, ", ")
+	return Verdict(strings.ToUpper(s)), false
 }
+
+// VerdictWords lists what ParseVerdict reads.
+func VerdictWords() []string {
+	var out []string
+	for _, v := range verdicts() {
+		out = append(out, string(v))
+		if w := verdictWord(v); w != string(v) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func joinVerdicts() string { return strings.Join(VerdictWords(), ", ") }

@@ -101,12 +101,33 @@ func TestFilterMatch(t *testing.T) {
 	}
 }
 
+// A verdict is understood as documents spell it and as Compact prints it.
+func TestParseVerdict(t *testing.T) {
+	for in, want := range map[string]event.Verdict{
+		"FORWARDED": event.Forwarded, "allowed": event.Forwarded, "DENIED": event.Dropped, "Dropped": event.Dropped, "audited": event.Audit, "AUDIT": event.Audit,
+		"rejected": event.Rejected, "error": event.Errored,
+	} {
+		q := url.Values{"verdict": {in}}
+		f, err := event.ParseFilter(q, noon)
+		if v, ok := event.ParseVerdict(in); !ok || v != want || err != nil || f.Verdict[0] != string(want) {
+			t.Errorf("%s is %q, %v, and as a filter %v, %v", in, v, ok, f.Verdict, err)
+		}
+		if !(event.Filter{Verdict: []string{in}}).Match(&event.Event{Tapwall: event.Tapwall{Verdict: want}}) {
+			t.Errorf("--verdict %s does not select %s", in, want)
+		}
+		line := event.Compact(&event.Event{Tapwall: event.Tapwall{Verdict: want}}, event.PrintOptions{})
+		if v, ok := event.ParseVerdict(line[strings.LastIndexByte(line, ' ')+1:]); !ok || v != want {
+			t.Errorf("what is printed in %q is %q", line, v)
+		}
+	}
+}
+
 func TestParseFilterErrors(t *testing.T) {
 	for _, tc := range []struct {
 		query string
 		want  []string // parameter: begin of the text
 	}{
-		{"verdict=DENIED", []string{`verdict: "DENIED" is not one of FORWARDED, DROPPED`}},
+		{"verdict=DENYED", []string{`verdict: "DENYED" is not one of FORWARDED, ALLOWED, DROPPED, DENIED,`}},
 		{"ip=10.0.0", []string{`ip: "10.0.0" is not an address or CIDR`}},
 		{"from-ip=10.0.0.0/33", []string{`from-ip: "10.0.0.0/33" is not an address or CIDR`}},
 		{"to-ip=fe80::1%25eth0", []string{`to-ip: "fe80::1%eth0" is not an address or CIDR`}},

@@ -92,7 +92,8 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 		}
 	}
 	for i, v := range f.Verdict {
-		f.Verdict[i] = strings.ToUpper(v)
+		w, _ := ParseVerdict(v) // Compile tells what is none
+		f.Verdict[i] = string(w)
 	}
 	for i, p := range f.Protocol {
 		f.Protocol[i] = normalProtocol(p)

@@ -22,6 +22,13 @@ type Status struct {
 	Warnings         []Warning    `json:"warnings,omitempty"`
 }
 
+// Reasons why a resource does not find what it is about on a host.
+const (
+	ReasonNoEndpoints = "NoEndpoints" // a policy selects nobody: Pending, since a port may come
+	ReasonNoPort      = "NoPort"      // no port matches an Endpoint without addresses: Pending likewise
+	ReasonElsewhere   = "Elsewhere"   // no port matches an Endpoint, whose addresses are in force as a peer's: Active
+)
+
 // HostStatus is the part of one host.
 type HostStatus struct {
 	Host     string           `json:"host"`

@@ -87,16 +87,27 @@ func pages[T any](ctx context.Context, c *Client, path string, q url.Values) ([]
 	}
 }
 
-// Put writes a resource, given as JSON document.
+// Put writes a resource, given as JSON document. When the wait was too long, the resource is returned with the error.
 func (c *Client) Put(ctx context.Context, kind policy.Kind, name string, document []byte, o WriteOptions) (*Document, error) {
-	var d Document
-	return &d, c.call(ctx, request{method: "PUT", path: path(kind, name), query: o.query(), header: o.header(), body: document, contentType: "application/json"}, &d)
+	return c.write(ctx, request{method: "PUT", path: path(kind, name), query: o.query(), header: o.header(), body: document, contentType: "application/json"})
 }
 
-// Patch changes a resource by a merge patch (RFC 7386).
+// Patch changes a resource by a merge patch (RFC 7386). When the wait was too long, the resource is returned with the error.
 func (c *Client) Patch(ctx context.Context, kind policy.Kind, name string, patch []byte, o WriteOptions) (*Document, error) {
+	return c.write(ctx, request{method: "PATCH", path: path(kind, name), query: o.query(), header: o.header(), body: patch, contentType: "application/merge-patch+json"})
+}
+
+func (c *Client) write(ctx context.Context, r request) (*Document, error) {
 	var d Document
-	return &d, c.call(ctx, request{method: "PATCH", path: path(kind, name), query: o.query(), header: o.header(), body: patch, contentType: "application/merge-patch+json"}, &d)
+	err := c.call(ctx, r, &d)
+	if err == nil {
+		return &d, nil
+	}
+	var p *Problem
+	if errors.As(err, &p) && p.Status == http.StatusGatewayTimeout {
+		return p.Resource, err
+	}
+	return nil, err
 }
 
 // Delete deletes a resource; ErrNotFound.
@@ -113,6 +124,13 @@ func (c *Client) Apply(ctx context.Context, documents []byte, o WriteOptions) (*
 		return p.Result, err
 	}
 	return &r, err
+}
+
+// OpenAPI returns the server's description of itself.
+func (c *Client) OpenAPI(ctx context.Context) (json.RawMessage, error) {
+	var text json.RawMessage
+	err := c.call(ctx, request{method: "GET", path: "/openapi.json"}, &text)
+	return text, err
 }
 
 // Status returns the health of the server.

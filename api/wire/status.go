@@ -48,13 +48,17 @@ type HostMirror struct {
 
 // FlowEntry is one flow, desired and/or installed.
 type FlowEntry struct {
-	Host    string `json:"host"`
-	Bridge  string `json:"bridge"`
-	Owner   string `json:"owner"`
-	State   string `json:"state"` // installed | missing (desired, not on the switch) | foreign (on the switch, not ours)
-	Text    string `json:"flow"`  // as ovs-ofctl dump-flows prints it, without statistics
-	Packets uint64 `json:"packets"`
-	Bytes   uint64 `json:"bytes"`
+	Host   string `json:"host"`
+	Bridge string `json:"bridge"`
+	Owner  string `json:"owner"`
+	// Rule is the rule or default that it was compiled from, POLICY/DIRECTION/RULE as in events; "" = none.
+	Rule      string `json:"rule,omitempty"`
+	Table     int    `json:"table"`
+	TableName string `json:"tableName,omitempty"` // "" = not one of tapwall's tables
+	State     string `json:"state"`               // installed | missing (desired, not on the switch) | foreign (on the switch, not ours)
+	Text      string `json:"flow"`                // as ovs-ofctl dump-flows prints it, without statistics
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
 }
 
 // SystemStatus is the health of the process.

@@ -1,149 +1,38 @@
 package main
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
-	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
 
-// readDocuments joins files, the .yaml, .yml and .json files of directories (not below), and standard input ("-") into one stream. where tells for a document's
-// number in the stream which file it came from.
-func readDocuments(stdin io.Reader, paths []string) (stream []byte, where func(document int) string, err error) {
-	if len(paths) == 0 {
-		return nil, nil, usage("-f says what to apply: a file, a directory, or - for standard input")
-	}
-	var files []string
-	for _, p := range paths {
-		info, err := os.Stat(p)
-		switch {
-		case p == "-":
-			files = append(files, p)
-		case err != nil:
-			return nil, nil, err
-		case !info.IsDir():
-			files = append(files, p)
-		default:
-			entries, err := os.ReadDir(p)
-			if err != nil {
-				return nil, nil, err
-			}
-			n := len(files)
-			for _, e := range entries {
-				if ext := filepath.Ext(e.Name()); e.Type()&fs.ModeDir == 0 && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
-					files = append(files, filepath.Join(p, e.Name()))
-				}
-			}
-			if len(files) == n {
-				return nil, nil, fmt.Errorf("%s holds no .yaml, .yml or .json file", p)
-			}
-		}
-	}
-	var out bytes.Buffer
-	first := map[string]int{}
-	count := 0
-	for _, f := range files {
-		var b []byte
-		if f == "-" {
-			b, err = io.ReadAll(stdin)
-		} else {
-			b, err = os.ReadFile(f)
-		}
-		if err != nil {
-			return nil, nil, err
-		}
-		first[f] = count + 1
-		docs, err := policy.Load(bytes.NewReader(b))
-		var faults policy.Faults
-		if errors.As(err, &faults) {
-			// Every fault of the file, with its name, before anything is sent.
-			return nil, nil, inFile(f, faults)
-		}
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", f, err)
-		}
-		for _, d := range docs {
-			y, err := policy.EncodeYAML(d.Resource)
-			if err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", f, err)
-			}
-			if count > 0 {
-				out.WriteString("---\n")
-			}
-			out.Write(y)
-			count++
-		}
-	}
-	if count == 0 {
-		return nil, nil, fmt.Errorf("there is no document in %s", strings.Join(files, ", "))
-	}
-	return out.Bytes(), func(document int) string {
-		name := files[0]
-		for _, f := range files {
-			if first[f] <= document {
-				name = f
-			}
-		}
-		return name
-	}, nil
-}
-
-func inFile(file string, faults policy.Faults) error {
-	var b strings.Builder
-	b.WriteString(event.Escape(file) + fmt.Sprintf(" has %d fault(s), nothing was written", len(faults)))
-	for _, f := range faults {
-		b.WriteString("\n  " + event.Escape(f.String()))
-	}
-	return errors.New(b.String())
-}
-
-// atFile adds the file to faults that the server found.
-func atFile(err error, where func(int) string) error {
-	var p *client.Problem
-	if !errors.As(err, &p) || len(p.Errors) == 0 {
-		return err
-	}
-	for i := range p.Errors {
-		if p.Errors[i].Parameter != "" {
-			continue // of the request, not of a document
-		}
-		p.Errors[i].Detail += " (" + where(max(p.Errors[i].Document, 1)) + ")"
-		p.Errors[i].Line = 0 // of the joined stream, which nobody has seen
-	}
-	return err
-}
-
 // documentFlags are what apply and diff have in common: where the documents are, and how the result is printed.
 type documentFlags struct {
-	files []string
+	fileFlags
 	prune string
 	output
 }
 
-func (d *documentFlags) flags(c *cobra.Command) {
-	c.Flags().StringArrayVarP(&d.files, "filename", "f", nil, "file, directory, or - for standard input (repeatable)")
+func (d *documentFlags) flags(c *cobra.Command, g *global) {
+	d.fileFlags.flags(c, c.Name())
 	c.Flags().StringVar(&d.prune, "prune", "", "delete resources with this label (key=value) that are not among the documents")
-	d.flag(c, "text", "text, json or yaml")
+	d.flag(c, "text", "json", "yaml")
+	completeFlag(c, "prune", g.completeLabels)
 }
 
 // apply sends the documents and prints the result, as text by the given function. The result is nil unless the server took the documents, which it may have done
 // although err matches client.ErrNotInstalled.
 func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOptions, text func(io.Writer, *client.ApplyResult)) (*client.ApplyResult, error) {
-	if err := d.check("text", "json", "yaml"); err != nil {
+	if err := d.allow("text", "json", "yaml"); err != nil {
 		return nil, err
 	}
-	stream, where, err := readDocuments(c.InOrStdin(), d.files)
+	docs, err := d.read(c.InOrStdin())
 	if err != nil {
 		return nil, err
 	}
@@ -153,9 +42,9 @@ func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOption
 	}
 	defer cl.Close()
 	wo.Prune = d.prune
-	r, err := cl.Apply(c.Context(), stream, wo)
+	r, err := cl.Apply(c.Context(), docs.stream, wo)
 	if err != nil && !errors.Is(err, client.ErrNotInstalled) {
-		return nil, atFile(err, where)
+		return nil, atFile(err, docs.where)
 	}
 	if d.format == "text" {
 		text(c.OutOrStdout(), r)
@@ -174,32 +63,27 @@ func newApply(g *global) *cobra.Command {
 		Short: "Write documents, all or none; other resources stay as they are",
 		Example: `  tapwall apply -f examples/
   tapwall apply --wait -f policy.yaml -f groups.yaml
+  tapwall apply -R -f policies/
   generate-policies | tapwall apply --prune set=generated -f -`,
 		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := w.check(); err != nil {
-				return errors.Join(d.check("text", "json", "yaml"), err)
+				return errors.Join(d.allow("text", "json", "yaml"), err)
 			}
 			wo := w.options()
 			wo.DryRun = dryRun
 			r, err := d.apply(c, g, wo, printApply)
 			if r == nil {
-				return err
+				return err // nothing was written
 			}
-			if err != nil {
-				return w.exit(err)
-			}
+			var written []waited
 			for _, item := range slices.Concat(r.Created, r.Updated, r.Unchanged) {
-				if item.Status != nil {
-					if err := failed(w, *item.Status); err != nil {
-						return err
-					}
-				}
+				written = append(written, waited{strings.ToLower(string(item.Kind)) + "/" + item.Name, item.Status})
 			}
-			return nil
+			return w.outcome(err, written...)
 		},
 	}
-	d.flags(c)
+	d.flags(c, g)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and print what would change, but write nothing")
 	w.flags(c)
 	return c
@@ -262,7 +146,7 @@ func newDiff(g *global) *cobra.Command {
 			return err
 		},
 	}
-	d.flags(c)
+	d.flags(c, g)
 	return c
 }
 

@@ -34,12 +34,15 @@ const (
 
 // invocations are the arguments that each command is tried with. {dir} is a directory with a valid document, {bad} a file with hostile faults.
 var invocations = map[string][]string{
-	"apply":        {"-f {dir}", "-f {dir} -o json", "-f {dir} -o yaml", "-f {dir} --dry-run", "-f {dir} --wait", "-f {bad}"},
-	"delete":       {"policy x", "policy x --wait"},
-	"describe":     {"policy x", "group x", "endpoint x", "mirror x"},
-	"diff":         {"-f {dir}", "-f {dir} -o json", "-f {bad}"},
-	"flows":        {"", "-o wide", "-o json", "-o yaml"},
-	"get":          {"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json", "workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
+	"apply":    {"-f {dir}", "-f {dir} -o json", "-f {dir} -o yaml", "-f {dir} --dry-run", "-f {dir} --wait", "-f {bad}"},
+	"delete":   {"policy x", "policy x y --wait", "all -l x", "-f {dir}", "-f {bad}"},
+	"describe": {"policy x", "group x", "endpoint x", "mirror x", "workload {hostile}", "host {hostile}"},
+	"edit":     {"policy x", "mirror x --wait"},
+	"explain":  {"policy", "policy.spec.ingress", "policy --recursive", "policy.{hostile}"},
+	"diff":     {"-f {dir}", "-f {dir} -o json", "-f {bad}"},
+	"flows":    {"", "-o wide", "-o json", "-o yaml"},
+	"get": {"all", "policies,groups -o name", "workloads -o jsonpath={..key}", "hosts -o jsonpath={..bridges[*].name}", "policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
+		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json", "workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
 	"mirror":       {""},
 	"mirror start": {"x", "x --wait"},
 	"mirror stop":  {"x", "x --wait"},
@@ -84,7 +87,7 @@ func TestFault_F21_TerminalInjection(t *testing.T) {
 	try := func(server, kind string, args ...string) (code int, out string) {
 		args = slices.Clone(args)
 		for i, a := range args {
-			args[i] = strings.NewReplacer("{dir}", filepath.Join(dir, "docs"), "{bad}", filepath.Join(dir, kind+".yaml")).Replace(a)
+			args[i] = strings.NewReplacer("{hostile}", map[bool]string{true: strings.ReplaceAll(hostileText, badUTF8, "\uFFFD\uFFFD\uFFFD"), false: "x"}[kind == "hostile"], "{dir}", filepath.Join(dir, "docs"), "{bad}", filepath.Join(dir, kind+".yaml")).Replace(a)
 		}
 		var b bytes.Buffer
 		code = run(t.Context(), slices.Concat([]string{"--server", sockets[server+"/"+kind]}, args), strings.NewReader(""), &b, &b)
@@ -158,6 +161,7 @@ type talker struct {
 	text     string
 	problems bool
 	streams  atomic.Int64
+	watches  atomic.Int64 // every second list with the label watch ends a get -w
 }
 
 // ServeHTTP implements http.Handler.
@@ -171,7 +175,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch path := r.URL.Path; {
-	case k.problems || path == "/readyz" || r.Method == "DELETE" || path == "/v1/events/stream" && k.streams.Add(1) > 1:
+	case k.problems || path == "/readyz" || r.Method == "DELETE" || path == "/v1/events/stream" && k.streams.Add(1) > 1,
+		r.URL.Query().Get("label") == "watch" && k.watches.Add(1)%2 == 0:
 		p := filled[client.Problem](k.text)
 		status, p.Status = http.StatusGatewayTimeout, http.StatusGatewayTimeout
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -189,14 +194,18 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "/v1/flows":
 		body = wire.List[wire.FlowEntry]{Items: []wire.FlowEntry{filled[wire.FlowEntry](k.text)}}
 	case path == "/v1/events":
-		loss, verdict := filled[event.Event](k.text), filled[event.Event](k.text)
-		verdict.Tapwall.Loss = nil
-		verdict.Event.ID, loss.Event.ID = "one", "two" // they go into a header, which could not be sent
-		body = event.Page{Items: []*event.Event{&verdict, &loss}, Oldest: verdict.Timestamp}
+		verdict, loss, notice := filled[event.Event](k.text), filled[event.Event](k.text), filled[event.Event](k.text)
+		verdict.Tapwall.Loss, verdict.Tapwall.Notice, loss.Tapwall.Notice, notice.Tapwall.Loss = nil, nil, nil, nil
+		verdict.Event.ID, loss.Event.ID, notice.Event.ID = "one", "two", "three" // they go into a header, which could not be sent
+		body = event.Page{Items: []*event.Event{&verdict, &loss, &notice}, Oldest: verdict.Timestamp}
 	case path == "/v1/events/stream":
 		e := filled[event.Event](k.text)
 		e.Event.ID = "three"
 		body = e
+	case path == "/openapi.json":
+		field := map[string]any{"description": k.text, "type": k.text, "enum": []string{k.text}}
+		object := map[string]any{"description": k.text, "properties": map[string]any{k.text: field, "spec": map[string]any{"properties": map[string]any{"ingress": field}}}}
+		body = map[string]any{"components": map[string]any{"schemas": map[string]any{"Policy": object}}}
 	case path == "/v1/status":
 		body = filled[wire.SystemStatus](k.text)
 	default:

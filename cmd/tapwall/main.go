@@ -121,6 +121,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 		Example: `  tapwall serve --bridge br0=owned
   tapwall apply --wait -f examples/
   tapwall observe -f --verdict DROPPED`,
+		Version:       build.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
@@ -132,6 +133,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 	f.StringVar(&g.server, "server", defaultServer, "where tapwall serve listens: unix:PATH, http://HOST:PORT or https://HOST:PORT (or TAPWALL_SERVER)")
 	f.StringVar(&g.token, "token", "", "bearer token for a TCP server (better: TAPWALL_TOKEN, which does not show in process lists)")
 	f.StringVar(&g.caFile, "ca-file", "", "certificates that an https server's is verified with, instead of the system's")
+	free(root, "server", "token")
 	g.useEnvironment = func() {
 		if v := os.Getenv("TAPWALL_SERVER"); v != "" && !f.Changed("server") {
 			g.server = v
@@ -140,22 +142,26 @@ environment variable TAPWALL_SERVER says otherwise.`,
 			g.token = os.Getenv("TAPWALL_TOKEN")
 		}
 	}
-	serve := newServe()
+	serve, get := newServe(), newGet(g)
 	hideClientFlags(serve)
+	for _, k := range kinds() {
+		get.SuggestFor = append(get.SuggestFor, k.singular, k.plural) // tapwall policies
+	}
 	exitCodes := &cobra.Command{
 		Use:   "exit-codes",
 		Short: "What the exit codes mean",
 		Long: `0    success
-1    failure: the message says why
+1    failure: the message says why; also if several names failed for different reasons
 2    wrong usage
 3    observe --fail-on-loss: events are missing
-4    --wait: written, but not installed in time, or refused by the switch
+4    --wait: written, but not in force: not installed in time, refused by the switch, Degraded,
+     or Pending, as a policy that selects nobody on any host is; the message says what is missing
 5    status: something is wrong
 6    diff: there are differences
 130  interrupted`,
 	}
 	hideClientFlags(exitCodes)
-	root.AddCommand(serve, newApply(g), newDiff(g), newGet(g), newDescribe(g), newDelete(g), newMirror(g), newObserve(g), newFlows(g),
+	root.AddCommand(serve, newApply(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newMirror(g), newObserve(g), newFlows(g),
 		newStatus(g), newVersion(g), exitCodes)
 	return root
 }

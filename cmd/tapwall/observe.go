@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,15 +13,28 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/event"
 )
 
+// observer is one invocation of observe.
+type observer struct {
+	output
+	filter                  event.Filter
+	last, first             int
+	all, follow, failOnLoss bool
+	numeric, node           bool
+	since, until, color     string
+	everything              bool // page after page
+	started                 time.Time
+	lost                    map[string]int64 // by id of the event that tells
+	oldest, newest          time.Time        // of what was printed
+	w                       io.Writer
+	po                      event.PrintOptions
+}
+
 func newObserve(g *global) *cobra.Command {
-	var f event.Filter
-	var last, first int
-	var all, follow, failOnLoss, numeric, node bool
-	var since, until, color string
-	var o output
+	var x observer
 	c := &cobra.Command{
 		Use:   "observe",
 		Short: "Print the record: which rule let what pass, and what was dropped",
@@ -31,98 +45,31 @@ flags must all hold.`,
   tapwall observe --last 1000 --policy web -o json`,
 		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.check("compact", "json"); err != nil {
+			if err := x.prepare(c); err != nil {
 				return err
-			}
-			if !slices.Contains([]string{"auto", "always", "never"}, color) {
-				return usage("--color %s: want auto, always or never", color)
-			}
-			now := time.Now()
-			var err error
-			if since != "" {
-				if f.Since, err = event.ParseTime(since, now); err != nil {
-					return usage("--since: %w", err)
-				}
-			}
-			if until != "" {
-				if f.Until, err = event.ParseTime(until, now); err != nil {
-					return usage("--until: %w", err)
-				}
-			}
-			f.Limit = last
-			everything := false
-			switch {
-			case c.Flags().Changed("first"):
-				f.Limit, f.First = first, true
-			case all, since != "" && !c.Flags().Changed("last"):
-				everything, f.Limit, f.First = true, event.MaxLimit, true
-			}
-			if f.Limit > event.MaxLimit || f.Limit < 0 || f.Limit == 0 && !follow {
-				return usage("--last and --first: want 1 to %d (0 only with -f); --all prints everything", event.MaxLimit)
-			}
-			if _, err := f.Compile(); err != nil {
-				return badFilter(err)
 			}
 			cl, err := g.client()
 			if err != nil {
 				return err
 			}
 			defer cl.Close()
-			po := event.PrintOptions{Numeric: numeric, Node: node, Color: useColor(color, c.OutOrStdout())}
-			lost := int64(0)
-			show := func(e *event.Event, raw []byte) error {
-				if l := e.Tapwall.Loss; l != nil {
-					lost += l.Count
-				}
-				var err error
-				if o.format == "json" {
-					var line bytes.Buffer // one event is one line, whatever a proxy has made of it
-					if err = json.Compact(&line, raw); err == nil {
-						err = printf(c.OutOrStdout(), "%s\n", string(safeJSON(line.Bytes())))
-					}
-				} else {
-					err = printEscaped(c.OutOrStdout(), event.Compact(e, po))
-				}
-				return err
-			}
-			after := ""
-			for pages := 0; f.Limit > 0 && (pages == 0 || everything && f.After != ""); pages++ {
-				page, raws, err := cl.Events(c.Context(), f)
-				if err != nil {
-					return err
-				}
-				if pages == 0 && !page.Oldest.IsZero() {
-					printf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
-				}
-				for i, e := range page.Items {
-					if err := show(e, raws[i]); err != nil {
-						return err
-					}
-					after = e.Event.ID
-				}
-				f.After = page.Next
-			}
-			f.After = ""
-			if follow {
-				if err := cl.Follow(c.Context(), f, after, show); err != nil {
-					return err
-				}
-			}
-			if failOnLoss && lost > 0 {
-				return &exitError{exitEventsLost, fmt.Errorf("%d events are missing from the record", lost)}
-			}
-			return nil
+			return x.run(c, cl)
 		},
 	}
-	fl := c.Flags()
-	fl.IntVar(&last, "last", 20, "the newest N events, at most 10000")
-	fl.IntVar(&first, "first", 20, "the oldest N events, at most 10000")
-	fl.BoolVar(&all, "all", false, "everything that is kept in memory")
-	fl.BoolVarP(&follow, "follow", "f", false, "go on with new events")
-	fl.StringVar(&since, "since", "", "not older than this: 5m, or a time")
-	fl.StringVar(&until, "until", "", "older than this: 5m, or a time")
-	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, …; repeatable or separated by commas, as all filters")
-	fl.StringSliceVar(&f.Action, "action", nil, "policy-verdict, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over")
+	x.flags(c, g)
+	return c
+}
+
+func (x *observer) flags(c *cobra.Command, g *global) {
+	f, fl := &x.filter, c.Flags()
+	fl.IntVar(&x.last, "last", 20, "the newest N events, at most 10000")
+	fl.IntVar(&x.first, "first", 20, "the oldest N events, at most 10000")
+	fl.BoolVar(&x.all, "all", false, "everything that is kept in memory")
+	fl.BoolVarP(&x.follow, "follow", "f", false, "go on with new events")
+	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
+	fl.StringVar(&x.until, "until", "", "older than this: 5m, or a time")
+	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, … or as printed, ALLOWED, DENIED, …; repeatable or separated by commas, as all filters")
+	fl.StringSliceVar(&f.Action, "action", nil, strings.Join(event.Actions(), ", "))
 	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
 	fl.StringSliceVar(&f.Rule, "rule", nil, "name of the deciding rule, or policy/direction/rule")
@@ -136,21 +83,182 @@ flags must all hold.`,
 	fl.StringSliceVar(&f.Endpoint, "endpoint", nil, "name or port of the endpoint on either side")
 	fl.StringSliceVar(&f.FromName, "from", nil, "name or port of the initiator")
 	fl.StringSliceVar(&f.ToName, "to", nil, "name or port of the other side")
-	fl.BoolVar(&numeric, "numeric", false, "addresses without names")
-	fl.BoolVar(&node, "print-node", false, "print the host")
-	fl.StringVar(&color, "color", "auto", "auto, always or never")
-	fl.BoolVar(&failOnLoss, "fail-on-loss", false, "exit with code 3 if the printed events tell of missing ones")
-	o.flag(c, "compact", "compact or json")
-	completeFlag(c, "verdict", "FORWARDED", "DROPPED")
-	completeFlag(c, "color", "auto", "always", "never")
-	return c
+	fl.BoolVar(&x.numeric, "numeric", false, "addresses without names")
+	fl.BoolVar(&x.node, "print-node", false, "print the host")
+	fl.StringVar(&x.color, "color", "auto", "auto, always or never")
+	fl.BoolVar(&x.failOnLoss, "fail-on-loss", false, "exit with code 3 if events of the time that is printed are missing from the record, whatever the filter")
+	x.flag(c, "compact", "json")
+	completeFlag(c, "verdict", fixed(event.VerdictWords()...))
+	completeFlag(c, "action", fixed(event.Actions()...))
+	completeFlag(c, "color", fixed("auto", "always", "never"))
+	completeFlag(c, "protocol", fixed("tcp", "udp", "sctp", "icmp", "ipv6-icmp"))
+	completeFlag(c, "since", fixed("1m", "5m", "1h", "1d"))
+	completeFlag(c, "until", fixed("now", "1m", "5m", "1h"))
+	completeFlag(c, "bridge", g.completeBridges)
+	completeFlag(c, "policy", g.completeNamesOf("policies", ""))
+	completeFlag(c, "rule", g.completeRules)
+	for _, flag := range []string{"endpoint", "from", "to"} {
+		completeFlag(c, flag, g.completePorts)
+	}
+	for _, flag := range []string{"ip", "from-ip", "to-ip"} {
+		completeFlag(c, flag, g.completeAddresses)
+	}
+	free(c, "last", "first", "port", "from-port", "to-port")
+}
+
+// prepare reads the flags.
+func (x *observer) prepare(c *cobra.Command) (err error) {
+	if err := x.allow("compact", "json"); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"auto", "always", "never"}, x.color) {
+		return usage("--color %s: want auto, always or never", x.color)
+	}
+	f := &x.filter
+	x.started, x.w, x.lost = time.Now(), c.OutOrStdout(), map[string]int64{}
+	if x.since != "" {
+		if f.Since, err = event.ParseTime(x.since, x.started); err != nil {
+			return usage("--since: %w", err)
+		}
+	}
+	if x.until != "" {
+		if f.Until, err = event.ParseTime(x.until, x.started); err != nil {
+			return usage("--until: %w", err)
+		}
+	}
+	f.Limit = x.last
+	switch {
+	case c.Flags().Changed("first"):
+		f.Limit, f.First = x.first, true
+	case x.all, x.since != "" && !c.Flags().Changed("last"):
+		x.everything, f.Limit, f.First = true, event.MaxLimit, true
+	}
+	if f.Limit > event.MaxLimit || f.Limit < 0 || f.Limit == 0 && !x.follow {
+		return usage("--last and --first: want 1 to %d (0 only with -f); --all prints everything", event.MaxLimit)
+	}
+	if _, err := f.Compile(); err != nil {
+		return badFilter(err)
+	}
+	for i, v := range f.Verdict {
+		w, _ := event.ParseVerdict(v)
+		f.Verdict[i] = string(w)
+	}
+	x.po = event.PrintOptions{Numeric: x.numeric, Node: x.node, Color: useColor(x.color, c.OutOrStdout())}
+	return nil
+}
+
+func (x *observer) run(c *cobra.Command, cl *client.Client) error {
+	f, after := x.filter, ""
+	for pages := 0; f.Limit > 0 && (pages == 0 || x.everything && f.After != ""); pages++ {
+		page, raws, err := cl.Events(c.Context(), f)
+		if err != nil {
+			return err
+		}
+		if pages == 0 && !page.Oldest.IsZero() {
+			printf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
+		}
+		for i, e := range page.Items {
+			if x.oldest.IsZero() {
+				x.oldest = e.Timestamp
+			}
+			x.newest = e.Timestamp
+			if err := x.print(e, raws[i]); err != nil {
+				return err
+			}
+			after = e.Event.ID
+		}
+		f.After = page.Next
+	}
+	if x.failOnLoss && f.Limit > 0 {
+		if err := x.countLosses(c.Context(), cl); err != nil {
+			return err
+		}
+	}
+	if x.follow {
+		if err := x.tail(c.Context(), cl, after); err != nil {
+			return err
+		}
+	}
+	total := int64(0)
+	for _, n := range x.lost {
+		total += n
+	}
+	if x.failOnLoss && len(x.lost) > 0 {
+		return &exitError{exitEventsLost, fmt.Errorf("%s are missing from the record", missingEvents(total))}
+	}
+	return nil
+}
+
+func missingEvents(n int64) string {
+	if n == 0 {
+		return "an unknown number of events"
+	}
+	return fmt.Sprintf("%d events", n)
+}
+
+// print prints an event and takes note of what it tells of losses.
+func (x *observer) print(e *event.Event, raw []byte) error {
+	x.note(e)
+	if x.format != "json" {
+		return printEscaped(x.w, event.Compact(e, x.po))
+	}
+	var line bytes.Buffer // one event is one line, whatever a proxy has made of it
+	if err := json.Compact(&line, raw); err != nil {
+		return err
+	}
+	return printf(x.w, "%s\n", string(safeJSON(line.Bytes())))
+}
+
+func (x *observer) note(e *event.Event) {
+	if l := e.Tapwall.Loss; l != nil {
+		x.lost[e.Event.ID] = l.Count
+	}
+}
+
+// countLosses asks for the losses of the time that was printed: a filter for verdicts, names or addresses selects none, since nobody knows whether what was lost would
+// have been selected.
+func (x *observer) countLosses(ctx context.Context, cl *client.Client) error {
+	f := event.Filter{Action: []string{event.ActionLost}, Since: x.filter.Since, Until: x.filter.Until, Limit: event.MaxLimit, First: true}
+	if f.Since.IsZero() && !x.everything {
+		f.Since = x.oldest
+	}
+	for page := 0; page == 0 || f.After != ""; page++ {
+		p, _, err := cl.Events(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range p.Items {
+			if l := e.Tapwall.Loss; l == nil || x.filter.First && !x.everything && l.First.After(x.newest) {
+				continue
+			}
+			x.note(e)
+		}
+		f.After = p.Next
+	}
+	return nil
+}
+
+// tail follows the record. Losses are asked for too where they count, and printed where they were asked for.
+func (x *observer) tail(ctx context.Context, cl *client.Client, after string) error {
+	f := x.filter
+	silent := x.failOnLoss && len(f.Action) > 0 && !slices.Contains(f.Action, event.ActionLost)
+	if silent {
+		f.Action = append(slices.Clone(f.Action), event.ActionLost)
+	}
+	return cl.Follow(ctx, f, after, func(e *event.Event, raw []byte) error {
+		if silent && e.Tapwall.Loss != nil {
+			x.note(e)
+			return nil
+		}
+		return x.print(e, raw)
+	})
 }
 
 // badFilter names the flags of the values that make no sense.
 func badFilter(err error) error {
 	var all []string
 	for _, e := range event.ParamErrors(err) {
-		all = append(all, fmt.Sprintf("--%s %s: %s", e.Param, e.Value, e.Reason))
+		all = append(all, event.Escape(fmt.Sprintf("--%s %s: %s", e.Param, e.Value, e.Reason)))
 	}
 	if all == nil {
 		return err

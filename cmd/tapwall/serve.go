@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -72,6 +73,16 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 	f.StringVar(&flags.LogFormat, "log-format", "text", "text or json")
 	f.Uint32Var(&flags.EventsPerSecond, "events-per-second", 5000, "most packets per second that a bridge copies to the record; the rest is counted as lost")
 	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow, "for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
+	for flag, of := range map[string]values{
+		"log-level": fixed("debug", "info", "warn", "error"), "log-format": fixed("text", "json"),
+		"ovsdb": fixed(app.DefaultOVSDB, "tcp:", "ssl:"), "listen": fixed(app.DefaultListen, "tcp:127.0.0.1:"),
+	} {
+		completeFlag(c, flag, of)
+	}
+	free(c, "store", "bridge", "events-per-second", "pickup-window")
+	if err := errors.Join(c.MarkFlagDirname("data-dir"), c.MarkFlagFilename("config", "yaml", "yml")); err != nil {
+		panic(err) // a flag is not defined: a mistake in this program
+	}
 	return c
 }
 

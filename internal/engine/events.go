@@ -131,7 +131,15 @@ func (n *Names) bridge(name string) *bridge {
 // Rule implements event.RuleLookup.
 func (n *Names) Rule(bridge string, id uint32) (event.RuleInfo, bool) {
 	b := n.bridge(bridge)
-	if b == nil || b.fw == nil {
+	if b == nil {
+		return event.RuleInfo{}, false
+	}
+	return b.rule(id)
+}
+
+// rule names a rule or default as events do.
+func (b *bridge) rule(id uint32) (event.RuleInfo, bool) {
+	if b.fw == nil {
 		return event.RuleInfo{}, false
 	}
 	b.mu.Lock()

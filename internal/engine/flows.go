@@ -141,12 +141,25 @@ func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState) {
 	}
 }
 
+// ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.
+func (b *bridge) ruleOf(f *flow.Flow) string {
+	kind, id, ours := pipeline.ParseCookie(f.Cookie)
+	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+		return ""
+	}
+	r, ok := b.rule(id)
+	if !ok {
+		return ""
+	}
+	return strings.Join(slices.DeleteFunc([]string{r.Policy, r.Direction, r.Name}, func(s string) bool { return s == "" }), "/")
+}
+
 // Flows implements api.Engine.
 func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, error) {
 	e.mu.RLock()
 	bridges, topo := e.published.bridges, e.published.topo
 	e.mu.RUnlock()
-	out := []api.FlowEntry{}
+	out, names := []api.FlowEntry{}, pipeline.TableNames()
 	for _, b := range bridges {
 		if q.Bridge != "" && q.Bridge != b.cfg.Name {
 			continue
@@ -168,7 +181,8 @@ func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, e
 			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
 				return
 			}
-			out = append(out, api.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, State: state, Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
+			out = append(out, api.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
+				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
 		}
 		for i := range installed {
 			f := &installed[i]

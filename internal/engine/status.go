@@ -172,7 +172,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 	case h.Observed < p.Revision:
 		worse(policy.PhasePending, "NotInstalled", "the change is being installed")
 	case len(h.Endpoints) == 0:
-		worse(policy.PhasePending, "NoEndpoints", "it applies to no endpoint on this host")
+		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
 	}
 	return fromHost(h, warnings)
 }
@@ -209,8 +209,12 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 			}
 		}
 	}
-	if r.kind == policy.KindEndpoint && len(h.Endpoints) == 0 {
-		h.Phase, h.Reason, h.Message = policy.PhasePending, "NoPort", "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
+	if ep, ok := res.(*policy.Endpoint); ok && len(h.Endpoints) == 0 {
+		if len(ep.Spec.Addresses) > 0 {
+			h.Reason, h.Message = policy.ReasonElsewhere, "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
+		} else {
+			h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNoPort, "no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
+		}
 	}
 	about := e.published.notices.about(res, nil, e.published.workloads)
 	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
@@ -235,7 +239,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 			return policy.Status{}, nil
 		}
 		if revision > 0 && there && observed >= revision {
-			if s := e.Status(kind, name); s.Phase != policy.PhasePending || s.Reason == "NoEndpoints" || s.Reason == "NoPort" {
+			if s := e.Status(kind, name); s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort {
 				return s, nil
 			}
 		}

@@ -229,7 +229,7 @@ func TestMemberStatus(t *testing.T) {
 		t.Errorf("endpoint: %+v", s)
 	}
 	s = r.apply("kind: Endpoint\nname: far\nspec: {match: {port: vm7}, labels: {app: web}, addresses: [10.0.0.7]}\n")
-	if s.Phase != policy.PhasePending || s.Reason != "NoPort" || s.ObservedRevision == 0 {
+	if s.Phase != policy.PhaseActive || s.Reason != policy.ReasonElsewhere || s.ObservedRevision == 0 {
 		t.Errorf("endpoint elsewhere: %+v", s)
 	}
 	s = r.apply("kind: Group\nname: g\nspec: {members: [{labels: {app: web}}, {cidr: 192.0.2.0/24}]}\n")
@@ -331,6 +331,13 @@ func TestFlows(t *testing.T) {
 				t.Errorf("%+v", f)
 			}
 			out[f.State+" "+f.Owner]++
+			rule, ruled := strings.CutPrefix(f.Rule, "p/ingress/")
+			if f.Table > 0 && !strings.Contains(f.Text, fmt.Sprintf("table=%d,", f.Table)) {
+				t.Errorf("table %d: %s", f.Table, f.Text)
+			}
+			if f.Owner == "policy/p" && (!ruled || rule == "" || f.TableName == "") || f.State == "foreign" && f.Rule != "" {
+				t.Errorf("rule %q, table %q of %s", f.Rule, f.TableName, f.Text)
+			}
 		}
 		return out
 	}

@@ -50,8 +50,11 @@ func TestWait(t *testing.T) {
 	if s := r.apply("kind: Group\nname: g\nspec: {members: [{port: vm1}]}\n"); s.Phase != policy.PhaseActive {
 		t.Errorf("a group: %+v", s)
 	}
-	if s := r.apply("kind: Endpoint\nname: far\nspec: {match: {port: vm9}, addresses: [10.9.9.9]}\n"); s.Phase != policy.PhasePending || s.Reason != "NoPort" {
+	if s := r.apply("kind: Endpoint\nname: far\nspec: {match: {port: vm9}, addresses: [10.9.9.9]}\n"); s.Phase != policy.PhaseActive || s.Reason != policy.ReasonElsewhere {
 		t.Errorf("an endpoint elsewhere: %+v", s)
+	}
+	if s := r.apply("kind: Endpoint\nname: nowhere\nspec: {match: {port: vm9}, labels: {app: x}}\n"); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoPort {
+		t.Errorf("an endpoint without a port and without addresses: %+v", s)
 	}
 	if s := r.apply(tap); s.Phase != policy.PhaseActive || !strings.Contains(h.ovs.Vsctl("list", "Mirror"), "tapwall-tap") {
 		t.Errorf("a mirror: %+v", s)

@@ -74,6 +74,15 @@ func Tables() []Table {
 	}
 }
 
+// TableNames maps the numbers of the tables to their names.
+func TableNames() map[uint8]string {
+	out := map[uint8]string{}
+	for _, t := range Tables() {
+		out[t.ID] = t.Name
+	}
+	return out
+}
+
 // Priorities of the fixed flows and the range that is left to rules in EGRESS and INGRESS.
 const (
 	// PriorityRuleMin and PriorityRuleMax bound (inclusive) the priorities of rules; one rule, one priority.

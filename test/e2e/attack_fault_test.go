@@ -233,14 +233,18 @@ func TestFaultBridgeRecreated(t *testing.T) {
 func TestFaultPortStorm(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
-	s.decree(`
+	storm, err := s.tw.RunInput(`
 kind: Policy
 name: storm
 spec:
   appliesTo: [{labels: {role: storm}}]
   ingress:
   - {name: in, action: allow, from: [{port: vm1}, {labels: {role: storm}}], services: [{protocol: tcp, ports: ["5001"]}]}
----` + allowPorts("p", "vm2", "vm1", "5001"))
+`, "apply", "-f", "-") // without a wait, which a policy that selects nobody yet would fail
+	if err != nil {
+		t.Fatal(storm)
+	}
+	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
 	before := s.table()
 	live := s.echo(s.vm[1], s.vm[2], 5001)
 	s.running(live)
@@ -269,7 +273,7 @@ spec:
 	for i := range 100 {
 		del = append(del, "--", "--if-exists", "del-port", "br0", sprintf("st%d", i))
 	}
-	_, err := s.Vsctl(del...)
+	_, err = s.Vsctl(del...)
 	must(t, err)
 	lab.Eventually(t, 10*time.Second, "nothing of them is left", func() bool { return s.table() == before })
 	s.inStep(10 * time.Second)

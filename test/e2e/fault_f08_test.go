@@ -108,7 +108,10 @@ func TestFault_F08_BypassInTable0(t *testing.T) {
 		t.Error("denied traffic does not pass the foreign flow")
 	}
 	// Nothing else waits for it.
-	s.decree(strings.ReplaceAll(allowPorts("p", "vm2", "vm1", "5001"), "5001", "5003"))
+	out, err := s.tw.RunInput(strings.ReplaceAll(allowPorts("p", "vm2", "vm1", "5001"), "5001", "5003"), "apply", "--wait", "-f", "-")
+	if err == nil || !strings.Contains(out, "policy/p is Degraded: Bypassed") {
+		t.Errorf("a change beside the hole: %v\n%s", err, out)
+	}
 	_, err = s.Ofctl("del-flows", "br0", "cookie=0xbad/-1")
 	must(t, err)
 	s.silent(denied, time.Second, "denied datagrams")

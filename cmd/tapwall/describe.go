@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+)
+
+func newDescribe(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "describe KIND NAME... | KIND/NAME...",
+		Short: "Print resources, hosts or workloads with everything that was observed of them",
+		Example: `  tapwall describe policy web
+  tapwall describe workload vm1     # with the policies and mirrors that apply to it`,
+		Args:              between(1, 1<<20, "a kind and a name, like: policy web"),
+		ValidArgsFunction: g.completeResources(kinds()),
+		RunE: func(c *cobra.Command, args []string) error {
+			targets, err := parseTargets(args, parseKind)
+			if err != nil {
+				return err
+			}
+			if len(targets[0].names) == 0 || len(targets[0].kinds) > 1 {
+				return usage("want KIND NAME, like: policy web")
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			var failed failures
+			printed := false
+			for _, t := range targets {
+				for _, name := range t.names {
+					items, err := t.kinds[0].byName(c.Context(), cl, name)
+					failed.add(err)
+					for i := range items {
+						if printed {
+							printf(c.OutOrStdout(), "\n")
+						}
+						printed = true
+						failed.add(describe(c.Context(), c.OutOrStdout(), cl, &items[i]))
+					}
+				}
+			}
+			return failed.err()
+		},
+	}
+}
+
+func describe(ctx context.Context, w io.Writer, cl *client.Client, i *item) error {
+	switch d := i.doc.(type) {
+	case *client.Workload:
+		return describeWorkload(ctx, w, cl, d)
+	case *client.Host:
+		return describeHost(ctx, w, cl, d)
+	}
+	return describeDocument(w, i.document)
+}
+
+// describeDocument prints a resource for reading.
+func describeDocument(w io.Writer, d *client.Document) error {
+	printf(w, "%s %s\n", d.Kind, d.Name)
+	printf(w, "  uid %s, revision %d, created %s\n", d.UID, d.Revision, d.CreatedAt.Local().Format("2006-01-02 15:04:05"))
+	if len(d.Labels) > 0 {
+		printf(w, "  labels %s\n", labelsText(d.Labels))
+	}
+	spec, err := asYAML(d.Spec)
+	if err != nil {
+		return err
+	}
+	printf(w, "spec:\n")
+	for line := range strings.Lines(spec) {
+		printf(w, "  %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	printf(w, "status: %s (observed revision %d)\n", phase(d.Status), d.Status.ObservedRevision)
+	for _, x := range d.Status.Warnings {
+		rule := ""
+		if x.Rule != "" {
+			rule = " " + x.Rule
+		}
+		printf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
+	}
+	for _, h := range d.Status.Hosts {
+		printf(w, "  host %s: %s\n", h.Host, h.Phase)
+		if len(h.Endpoints) > 0 {
+			printf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
+		}
+		if len(h.Target) > 0 {
+			printf(w, "    target: %s\n", labelsText(h.Target))
+		}
+		for _, k := range slices.Sorted(maps.Keys(h.Counters)) {
+			printf(w, "    %s: %d\n", k, h.Counters[k])
+		}
+		if len(h.Rules) > 0 {
+			rows := [][]string{}
+			for _, r := range h.Rules {
+				rows = append(rows, []string{string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
+			}
+			if err := indentedTable(w, "    ", "RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

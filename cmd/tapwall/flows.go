@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
+
+func newFlows(g *global) *cobra.Command {
+	q := client.FlowQuery{}
+	var table string
+	var o output
+	c := &cobra.Command{
+		Use:   "flows",
+		Short: "Print flows as read back from the switches, with the resource and the rule that each was compiled from",
+		Example: `  tapwall flows --owner policy/web
+  tapwall flows --table STATE -o wide
+  tapwall flows --match tp_dst=80`,
+		Args: noArgs(""),
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if err := o.allow("table", "wide", "json", "yaml"); err != nil {
+				return err
+			}
+			if q.Table, err = tableNumber(table); err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			flows, err := cl.Flows(c.Context(), q)
+			if err != nil {
+				return err
+			}
+			if o.format == "json" || o.format == "yaml" {
+				return o.print(c.OutOrStdout(), map[string]any{"items": flows})
+			}
+			if len(flows) == 0 {
+				return printf(c.OutOrStdout(), "no flows\n")
+			}
+			return printFlows(c, flows, o.format == "wide")
+		},
+	}
+	c.Flags().StringVar(&q.Bridge, "bridge", "", "only of this bridge")
+	c.Flags().StringVar(&q.Owner, "owner", "", "only of this owner: policy/NAME, endpoint/KEY, system")
+	c.Flags().StringVar(&q.Match, "match", "", "only flows whose text contains this")
+	c.Flags().StringVar(&table, "table", "", "only of this table: its name, or 0 to 254")
+	o.flag(c, "table", "wide", "json", "yaml")
+	completeFlag(c, "bridge", g.completeBridges)
+	completeFlag(c, "owner", func(c *cobra.Command) []string {
+		return append(append(g.completeNamesOf("policies", "policy/")(c), g.completeNamesOf("workloads", "endpoint/")(c)...), "system")
+	})
+	var names []string
+	for _, t := range pipeline.Tables() {
+		names = append(names, t.Name)
+	}
+	completeFlag(c, "table", fixed(names...))
+	free(c, "match")
+	return c
+}
+
+func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
+	var rows [][]string
+	for _, f := range flows {
+		in := f.TableName
+		if in == "" {
+			in = fmt.Sprint(f.Table)
+		}
+		row := []string{dash(f.Owner), dash(f.Rule), in, f.State, fmt.Sprint(f.Packets)}
+		if wide {
+			row = append(row, fmt.Sprint(f.Bytes), f.Bridge)
+		}
+		rows = append(rows, append(row, f.Text))
+	}
+	header := "OWNER RULE TABLE STATE PACKETS FLOW"
+	if wide {
+		header = "OWNER RULE TABLE STATE PACKETS BYTES BRIDGE FLOW"
+	}
+	return table(c.OutOrStdout(), header, rows)
+}
+
+// tableNumber reads --table; -1 = all.
+func tableNumber(s string) (int, error) {
+	if s == "" {
+		return -1, nil
+	}
+	for _, t := range pipeline.Tables() {
+		if strings.EqualFold(t.Name, s) {
+			return int(t.ID), nil
+		}
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < -1 || n > 254 {
+		return 0, usage("--table %s: want the name of a table, such as STATE, or 0 to 254", s)
+	}
+	return n, nil
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// documentRow is the row of a resource in the table of its kind.
+func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
+	state := string(d.Status.Phase)
+	if d.Status.Reason != "" && d.Status.Phase != policy.PhaseActive {
+		state += "(" + d.Status.Reason + ")"
+	}
+	if n := len(d.Status.Warnings); n > 0 {
+		state += fmt.Sprintf(" %d warning(s)", n)
+	}
+	var endpoints []string
+	var copied int64
+	for _, h := range d.Status.Hosts {
+		endpoints = append(endpoints, h.Endpoints...)
+		copied += h.Counters["selectedPackets"]
+	}
+	switch kind {
+	case policy.KindMirror:
+		var s policy.MirrorSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, state, some(endpoints), mirrorTarget(s, d.Status), fmt.Sprint(copied)}, err
+	case policy.KindPolicy:
+		var s policy.PolicySpec
+		err := json.Unmarshal(d.Spec, &s)
+		priority := policy.DefaultPriority
+		if s.Priority != nil {
+			priority = *s.Priority
+		}
+		return []string{d.Name, string(s.Tier), fmt.Sprint(priority), fmt.Sprint(len(s.Ingress) + len(s.Egress)), some(endpoints), state}, err
+	case policy.KindGroup:
+		var s policy.GroupSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, fmt.Sprint(len(s.Members)), some(endpoints), state}, err
+	case policy.KindEndpoint:
+		var s policy.EndpointSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, some(endpoints), dash(labelsText(s.Labels)), some(s.Addresses), state}, err
+	}
+	return nil, fmt.Errorf("unknown kind")
+}
+
+func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
+	for _, t := range s.Targets {
+		switch {
+		case t.Port != nil:
+			return "port " + t.Port.Name
+		case t.VXLAN != nil:
+			vni := ""
+			for _, h := range status.Hosts {
+				vni = h.Target["vni"]
+			}
+			return "vxlan " + t.VXLAN.Remote + " vni " + dash(vni)
+		}
+	}
+	return "-"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// some prints the first few of a list.
+func some(list []string) string {
+	const show = 3
+	switch {
+	case len(list) == 0:
+		return "-"
+	case len(list) > show:
+		return strings.Join(list[:show], ",") + fmt.Sprintf(",+%d", len(list)-show)
+	}
+	return strings.Join(list, ",")
+}
+
+// labelsText prints labels in order.
+func labelsText(m map[string]string) string {
+	var out []string
+	for k, v := range m {
+		out = append(out, k+"="+v)
+	}
+	slices.Sort(out)
+	return strings.Join(out, ",")
+}
