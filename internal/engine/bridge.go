@@ -59,7 +59,8 @@ type bridge struct {
 	endpoints  atomic.Pointer[map[uint32]event.Endpoint] // by endpoint id, for the recorder
 	judged     atomic.Pointer[map[uint32]bool]           // endpoint ids that a policy applies to
 	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
-	unfinished atomic.Pointer[[]string]                  // ports whose sender leaves checksums unfinished
+	forwarders forwarders
+	unfinished atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
 	datapathID atomic.Uint64
 	pickupOpen atomic.Bool
 	notTakenUp atomic.Uint64 // packets of older connections that pickup windows dropped; lastNotTakenUp is Engine.remember's
@@ -116,7 +117,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		Own: own, OnInterference: e.interfered(b),
 		Bridge: cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
-		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterUnknownMAC,
+		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterStray,
 		ControllerID: pipeline.ControllerID,
 		NudgeFlow: flow.Flow{Table: pipeline.TableLast, Priority: 1, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
 			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"net/netip"
+	"time"
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -29,12 +30,28 @@ func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 			e.poke()
 			return
 		}
+		if ours && reason == pipeline.CopyStray {
+			if b.forwarders.note(&in, initiatorOf(pi.Match), time.Now()) {
+				e.poke()
+			}
+			return
+		}
 		if ours {
 			b.copies.Add(1)
 			in.Verdicts = verdicts(&in)
 		}
 		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in)
 	}
+}
+
+// initiatorOf returns the endpoint that opened the connection, as ct_label has it.
+func initiatorOf(m flow.Match) uint32 {
+	t, ok := m.Get(flow.CtLabel)
+	if !ok {
+		return 0
+	}
+	f := pipeline.LabelInitiator
+	return uint32(t.Value.Shr(int(f.Ofs)).And(flow.Ones(int(f.Bits))).Lo)
 }
 
 // readMetadata takes the pipeline fields over.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/policy"
@@ -77,6 +78,7 @@ func (e *Engine) notice() notices {
 	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
 		all = append(all, e.checksumWarnings(e.bridges[name])...)
 		all = append(all, e.strayWarnings(e.bridges[name])...)
+		all = append(all, e.forwardWarnings(e.bridges[name], time.Now())...)
 	}
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)

@@ -107,7 +107,7 @@ func (d *document) ids() {
 		MeterLog, LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
-	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC} {
+	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray} {
 		d.line("| `%x` | %s |", r.UserData(), r)
 	}
 	d.line("")

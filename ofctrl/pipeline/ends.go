@@ -127,11 +127,13 @@ func (p *program) bound(o Options) {
 // way round; only a SYN shows that it is none.
 func (p *program) wrongEnd() {
 	stray := Stray.Is(nil, 1)
+	// If the sender is who opened the connection, he answers what somebody else asked for: an endpoint that forwards and does not say so.
+	tell := flow.Controller{MaxLen: MACBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyStray.UserData(), MeterID: MeterStray}
 	again := append(exchange(), flow.CT{Table: TableWrongEnd, Zone: WrongEndZone})
 	p.drop(TableLiveEgress, 290, DropWrongEnd, stray)
 	p.drop(TableWrongEnd, 300, DropWrongEnd, CtState(nil, flow.CtInv, flow.CtInv))
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
-		p.system(TableBoundResponder, 50, Stray.Is(etherType(ether), 1), again...)
+		p.system(TableBoundResponder, 50, Stray.Is(etherType(ether), 1), append([]flow.Action{tell}, again...)...)
 		tcp := ipProto(ether, ProtoTCP)
 		syn := tcp.WithMasked(flow.TCPFlags, flow.U64(tcpSYN), flow.U64(tcpSYN|tcpACK))
 		p.system(TableLiveEgress, 300, Stray.Is(syn, 1), again...)

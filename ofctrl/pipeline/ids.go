@@ -60,7 +60,9 @@ const (
 	LogBytes uint16 = 128
 	// MeterUnknownMAC limits the copies of SPOOF, which have MACBytes bytes: enough for the addresses.
 	MeterUnknownMAC uint32 = 0x7a12
-	MACBytes        uint16 = 64
+	// MeterStray limits the copies of BOUND_RESPONDER, whose frames are of no interest: ct_label and the registers are.
+	MeterStray uint32 = 0x7a13
+	MACBytes   uint16 = 64
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -72,6 +74,7 @@ const (
 	CopyIngressDrop CopyReason = 2
 	CopyAllow       CopyReason = 3
 	CopyUnknownMAC  CopyReason = 4
+	CopyStray       CopyReason = 5
 )
 
 // String returns the name of the reason.
@@ -83,6 +86,8 @@ func (r CopyReason) String() string {
 		return "ingress drop"
 	case CopyAllow:
 		return "allow"
+	case CopyStray:
+		return "stray"
 	case CopyUnknownMAC:
 		return "unknown MAC"
 	}
@@ -97,7 +102,7 @@ func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte
 
 // ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
 func ParseUserData(b []byte) (r CopyReason, ok bool) {
-	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyUnknownMAC) {
+	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) {
 		return 0, false
 	}
 	return CopyReason(b[1]), true

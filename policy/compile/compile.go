@@ -239,10 +239,13 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 // that start at once, and too few to matter when one sends a flood of them.
 const unknownMACPerSecond = 100
 
+// straysPerSecond is how many packets that are no replies a bridge may copy to the controller: one shows that an endpoint forwards.
+const straysPerSecond = 10
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
 		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: rate, Burst: 2 * rate}}}
 	}
-	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond)}
+	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond), meter(pipeline.MeterStray, straysPerSecond)}
 }

@@ -137,3 +137,21 @@ spec:
 	}
 	on("routed connections live beside it")
 }
+
+// A router that nobody declared is told of.
+func TestFault_F03_UndeclaredRouter(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.router()
+	s.apply(routedSender + "---" + routedReceiver)
+	p, err := s.vm[1].EchoUDP(s.vm[3].IPv4, 5001, 20*time.Millisecond)
+	must(t, err)
+	t.Cleanup(p.Stop)
+	lab.Eventually(t, 15*time.Second, "the status says FORWARDS and of whom", func() bool {
+		out, _ := s.tw.Run("status")
+		return strings.Contains(out, "FORWARDS") && strings.Contains(out, "vm2")
+	})
+	s.apply(declaredRouter)
+	at := time.Now()
+	lab.Eventually(t, 15*time.Second, "declared, it works", func() bool { return p.ReceivedSince(at) > 20 })
+}
