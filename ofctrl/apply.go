@@ -148,9 +148,21 @@ func (s *Switch) plan() []change {
 			return
 		default:
 			_, c.flow = s.table.desired(e)
-			c.command = ofp.FlowAdd // replaces a flow that is there
-			if e.there == ours && e.have.attrs == e.want.attrs {
+			c.command = ofp.FlowAdd
+			switch {
+			case e.there == ours && e.have.attrs == e.want.attrs:
 				c.command = ofp.FlowModifyStrict
+			case e.there == ours || e.there == intruder:
+				// What it replaces meant something else, so it must not inherit the counters. (The flag OFPFF_RESET_COUNTS would do, too, but
+				// Open vSwitch shows it with the flow for ever.)
+				old := c
+				old.command, old.flow, c.foreign = ofp.FlowDeleteStrict, old.foreign, nil
+				if old.flow == nil {
+					f := stray(c.flow)
+					f.Cookie = s.opts.Cookie
+					old.flow = &f
+				}
+				changes = append(changes, old)
 			}
 		}
 		changes = append(changes, c)
@@ -239,10 +251,7 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 		Add: func(dst []byte, xid, bundle uint32, flags ofp.BundleFlags, i int) ([]byte, error) {
 			c := &changes[i]
 			var opt ofp.FlowModOptions
-			f := *c.flow
 			switch c.command {
-			case ofp.FlowAdd:
-				f.Flags |= flow.ResetCounts // what it replaces had another meaning
 			case ofp.FlowModifyStrict:
 				opt.CookieMask = ^uint64(0) // if somebody has replaced it, it is not ours any more
 			case ofp.FlowDelete:
@@ -252,13 +261,13 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 					opt.CookieMask = uint64(s.opts.CookieMask)
 				}
 			}
-			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, c.command, &f, opt)
+			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, c.command, c.flow, opt)
 		},
 		Label: func(i int) Label { return s.label(&changes[i]) },
 		Committed: func() {
 			s.committed(changes)
 			if s.opts.OnCommit != nil {
-				s.opts.OnCommit(added(changes))
+				s.opts.OnCommit(replaced(changes))
 			}
 		},
 		Settled: func() { close(settled) },
@@ -339,11 +348,11 @@ func (s *Switch) committed(changes []change) {
 	s.settleLocked()
 }
 
-// added yields the flows whose counters begin with the bundle.
-func added(changes []change) iter.Seq[*flow.Flow] {
+// replaced yields the flows whose counters begin or end with the bundle.
+func replaced(changes []change) iter.Seq[*flow.Flow] {
 	return func(yield func(*flow.Flow) bool) {
 		for i := range changes {
-			if changes[i].command == ofp.FlowAdd && !yield(changes[i].flow) {
+			if changes[i].command != ofp.FlowModifyStrict && !yield(changes[i].flow) {
 				return
 			}
 		}

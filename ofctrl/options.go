@@ -47,9 +47,10 @@ type Options struct {
 	// OnReadBack is called likewise for each flow with its counters as everything is read back, which begins each connection, and
 	// then with nil; the value is the callee's until it returns.
 	OnReadBack func(*ofp.FlowStats)
-	// OnCommit is called likewise when the switch says that a bundle is in force, with the flows that it added; their counters began
-	// at 0. What was read before shows the flows as they were before the bundle, what is read afterwards as they were behind it.
-	OnCommit func(added iter.Seq[*flow.Flow])
+	// OnCommit is called likewise when the switch says that a bundle is in force, with the flows that it added and deleted: what counted
+	// in their places is gone, and new ones begin at 0. What was read before shows the flows as they were before the bundle, what is
+	// read afterwards as they were behind it.
+	OnCommit func(changed iter.Seq[*flow.Flow])
 
 	// BackoffMin and BackoffMax bound the pause before another attempt to connect; 0 = 50 ms and 2 s.
 	BackoffMin, BackoffMax time.Duration

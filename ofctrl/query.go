@@ -37,13 +37,22 @@ func (s *Switch) EachFlow(ctx context.Context, filter ofp.FlowFilter, visit func
 // ReadFlows is EachFlow for several selections, whose requests go out together. The switch takes each of them at one instant; end is
 // called on the reader behind the last flow of each, so what it does is in order with other readings and with Options.OnCommit.
 func (s *Switch) ReadFlows(ctx context.Context, filters []ofp.FlowFilter, visit func(*ofp.FlowStats), end func()) error {
-	conn, err := s.connection()
+	wait, err := s.AskFlows(ctx, filters, visit, end)
 	if err != nil {
 		return err
 	}
+	return wait()
+}
+
+// AskFlows is ReadFlows that returns once the requests are on their way: what is sent later, a bundle for one, comes behind them at the
+// switch. wait must be called; it returns what ReadFlows does.
+func (s *Switch) AskFlows(ctx context.Context, filters []ofp.FlowFilter, visit func(*ofp.FlowStats), end func()) (wait func() error, err error) {
+	conn, err := s.connection()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
-	return gone(conn.Multiparts(ctx, "flow statistics", len(filters), func(dst []byte, xid uint32, i int) ([]byte, error) {
+	answer, err := conn.ask(ctx, "flow statistics", len(filters), func(dst []byte, xid uint32, i int) ([]byte, error) {
 		return ofp.AppendFlowStatsRequest(dst, xid, filters[i])
 	}, func(m ofp.Multipart) {
 		part, ok := m.(*ofp.FlowStatsReply)
@@ -57,7 +66,15 @@ func (s *Switch) ReadFlows(ctx context.Context, filters []ofp.FlowFilter, visit 
 		if !part.MultipartHead().More {
 			end()
 		}
-	}))
+	})
+	if err != nil {
+		cancel()
+		return nil, gone(err)
+	}
+	return func() error {
+		defer cancel()
+		return gone(answer())
+	}, nil
 }
 
 // Flows returns all flows of the bridge, also foreign ones, with their counters. For large tables use EachFlow.
@@ -151,7 +168,8 @@ func (s *Switch) Barrier(ctx context.Context) error {
 // Nudge makes the switch look at every cached flow again, by adding and deleting the flow of Options.NudgeFlow. Open
 // vSwitch does that of itself when its flow tables change, but not when a mirror does: the packets of a warm flow are
 // mirrored, or go on being mirrored, until something else changes. Errors match [ErrInvalid] if there is no such flow or it
-// has the place of a desired one, and [ErrForeignFlow] if it has that of a foreign one; else they are those of EachFlow.
+// has the place of a desired one, and [ErrForeignFlow] if it has that of a foreign one; else they are those of EachFlow. Its
+// flow-mods change nothing and are not counted.
 func (s *Switch) Nudge(ctx context.Context) error {
 	f := s.opts.NudgeFlow
 	if f.Cookie == 0 {
@@ -179,16 +197,19 @@ func (s *Switch) Nudge(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
 	defer cancel()
-	err = conn.Do(ctx, 2, func(dst []byte, xid uint32, i int) ([]byte, error) {
-		if i == 0 {
-			return ofp.AppendFlowMod(dst, xid, ofp.FlowAdd, &f, ofp.FlowModOptions{})
-		}
-		return ofp.AppendFlowMod(dst, xid, ofp.FlowDeleteStrict, &f, ofp.FlowModOptions{CookieMask: ^uint64(0)})
-	}, func(i int) Label {
-		return Label{Op: []string{"add nudge flow", "delete nudge flow"}[i], Object: f.String()}
+	// In a bundle, so that the end of the connection does not leave the flow behind.
+	err = conn.Commit(ctx, Bundle{
+		N: 2,
+		Add: func(dst []byte, xid, bundle uint32, flags ofp.BundleFlags, i int) ([]byte, error) {
+			if i == 0 {
+				return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, ofp.FlowAdd, &f, ofp.FlowModOptions{})
+			}
+			return ofp.AppendBundleFlowMod(dst, xid, bundle, flags, ofp.FlowDeleteStrict, &f, ofp.FlowModOptions{CookieMask: ^uint64(0)})
+		},
+		Label: func(i int) Label {
+			return Label{Op: []string{"add nudge flow", "delete nudge flow"}[i], Object: f.String()}
+		},
+		Timeout: s.opts.Timeout,
 	})
-	s.mu.Lock()
-	s.counters.FlowModsSent += 2
-	s.mu.Unlock()
 	return gone(err)
 }

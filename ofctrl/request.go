@@ -137,16 +137,18 @@ func (c *Conn) Send(ctx context.Context, encode func(dst []byte, xid uint32) ([]
 // Multipart sends a multipart request and calls on, on the reader, for each part of the reply in order; on must not block
 // and is not called any more once Multipart has returned. It returns after the last part. Refusals are a *RequestError.
 func (c *Conn) Multipart(ctx context.Context, what string, encode func(dst []byte, xid uint32) ([]byte, error), on func(ofp.Multipart)) error {
-	return c.Multiparts(ctx, what, 1, func(dst []byte, xid uint32, _ int) ([]byte, error) { return encode(dst, xid) }, on)
+	answer, err := c.ask(ctx, what, 1, func(dst []byte, xid uint32, _ int) ([]byte, error) { return encode(dst, xid) }, on)
+	if err != nil {
+		return err
+	}
+	return answer()
 }
 
-// Multiparts is Multipart for n requests that go out together; their replies come one after the other. The first refusal ends all.
-func (c *Conn) Multiparts(
+// ask is Multipart for n requests, n > 0, which are on their way together when it returns. Their replies come one after the other, and answer,
+// which must be called, returns after the last. The first refusal ends all.
+func (c *Conn) ask(
 	ctx context.Context, what string, n int, encode func(dst []byte, xid uint32, i int) ([]byte, error), on func(ofp.Multipart),
-) error {
-	if n == 0 {
-		return nil
-	}
+) (answer func() error, err error) {
 	left := n
 	o := &op{on: func(m ofp.Message) (bool, error) {
 		switch m := m.(type) {
@@ -162,16 +164,19 @@ func (c *Conn) Multiparts(
 		return true, fmt.Errorf("%s answered by %v: %w", what, m.Head().Type, ErrProtocol)
 	}}
 	if err := c.pending.start(o, uint32(n)); err != nil {
-		return err
+		return nil, err
 	}
-	defer c.pending.remove(o)
 	if err := c.out.append(ctx, func(dst []byte) (_ []byte, err error) {
 		for i := 0; i < n && err == nil; i++ {
 			dst, err = encode(dst, o.first+uint32(i), i)
 		}
 		return dst, err
 	}); err != nil {
-		return c.why(err)
+		c.pending.remove(o)
+		return nil, c.why(err)
 	}
-	return c.wait(ctx, o)
+	return func() error {
+		defer c.pending.remove(o)
+		return c.wait(ctx, o)
+	}, nil
 }

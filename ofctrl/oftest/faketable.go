@@ -3,7 +3,6 @@ package oftest
 import (
 	"bytes"
 
-	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
@@ -37,7 +36,7 @@ func (t fakeTable) mod(body []byte) []fakeEvent {
 	matchLen := (int(be.Uint16(body[42:])) + 7) &^ 7
 	f := fakeFlow{
 		cookie: be.Uint64(body), table: body[16], idle: be.Uint16(body[18:]), hard: be.Uint16(body[20:]),
-		priority: be.Uint16(body[22:]), flags: be.Uint16(body[36:]) &^ uint16(flow.ResetCounts|flow.CheckOverlap), // they concern the flow-mod only
+		priority: be.Uint16(body[22:]), flags: be.Uint16(body[36:]),
 		match: bytes.Clone(body[40 : 40+matchLen]), instructions: bytes.Clone(body[40+matchLen:]),
 	}
 	switch command {
