@@ -68,7 +68,7 @@ type bridge struct {
 	copies     atomic.Uint64 // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
-	stats        flowStats
+	book         *book
 	others       interferences
 	strays       strays
 	claims       map[address]string // who declares an address, in words; the loop's
@@ -109,13 +109,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	if endpoint == "" {
 		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
 	}
-	var own ofctrl.Tables
-	if cfg.Mode == Owned {
-		own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
-	}
-	sw, err := ofctrl.New(ofctrl.Options{
-		Own: own, OnInterference: e.interfered(b),
-		Bridge: cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
+	opt := ofctrl.Options{
+		OnInterference: e.interfered(b),
+		Bridge:         cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
 		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterStray,
 		ControllerID: pipeline.ControllerID,
@@ -125,7 +121,13 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		BackoffMax: 250 * time.Millisecond, // a restarted switch has to be protected again at once
 		// A switch that is stuck is told of soon. One that is busy is not hung up on: what it was asked for would be asked again.
 		ProbeInterval: silentLimit / 2, ProbeTimeout: 10*time.Second - silentLimit/2,
-	})
+	}
+	b.book = e.bookOf(cfg.Name)
+	if cfg.Mode == Owned {
+		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
+		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
+	}
+	sw, err := ofctrl.New(opt)
 	if err != nil {
 		return nil, err
 	}
@@ -145,6 +147,10 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	}
 	run, cancel := context.WithCancel(ctx)
 	b.cancel = cancel
+	if b.fw != nil {
+		b.book.reopen(b.fw.Rule)
+		e.tasks.Go(func() { e.followCaches(run, b) })
+	}
 	e.tasks.Go(func() {
 		if err := sw.Run(run); err != nil {
 			e.log.Error("the connection to a bridge ended", "bridge", cfg.Name, "err", err)
@@ -283,8 +289,9 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		var err error
 		b.lacked.Store(int64(st.Missing))
 		b.turns.Add(1)
-		result, err = b.handOver(ctx, e.revision, now)
+		result, err = b.handOver(ctx, e, now)
 		b.turns.Add(1)
+		b.afterChange(err)
 		if err != nil {
 			// It stays pending: what is recorded as desired already is cheap to hand over again.
 			b.failed(e, now, err)
@@ -300,6 +307,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if len(b.aside) == 0 {
 		b.retry.ok()
 	}
+	b.name(e)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b.err = nil
@@ -330,7 +338,7 @@ type refusal struct {
 
 // handOver applies what is pending. What the switch refuses must not hold up the rest, a revocation least of all: the owner of a refused flow is set aside and tried
 // again later, or when it changes, and the others are handed over without it.
-func (b *bridge) handOver(ctx context.Context, revision int64, now time.Time) (ofctrl.Result, error) {
+func (b *bridge) handOver(ctx context.Context, e *Engine, now time.Time) (ofctrl.Result, error) {
 	again := now.After(b.retry.next)
 	for owner, r := range b.aside {
 		if _, changed := b.pending.Owners[owner]; !changed {
@@ -341,9 +349,10 @@ func (b *bridge) handOver(ctx context.Context, revision int64, now time.Time) (o
 		}
 		delete(b.aside, owner)
 	}
+	b.beforeChange(ctx, e)
 	refused := 0
 	for {
-		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
+		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
 		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && refused < maxAside {
 			flows, ok := b.pending.Owners[r.Owner]
 			if !ok { // what had been taken before and went

@@ -106,7 +106,8 @@ type Engine struct {
 	mirrorStatuses map[string]policy.Status
 	shadows        shadows
 	published      publication
-	changed        chan struct{} // closed and replaced at every publication
+	books          map[string]*book // of bridges, by name; kept when they go
+	changed        chan struct{}    // closed and replaced at every publication
 }
 
 // resource names one resource.
@@ -174,6 +175,7 @@ func New(o Options) (*Engine, error) {
 		stale:     newWork(),
 		unsettled: map[resource]bool{},
 		observed:  map[resource]int64{},
+		books:     map[string]*book{},
 		changed:   make(chan struct{}),
 	}
 	if o.Registry != nil {

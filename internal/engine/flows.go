@@ -5,8 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -14,28 +12,6 @@ import (
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
 )
-
-// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
-const statsAge = 500 * time.Millisecond
-
-// counter is what flows of one id counted.
-type counter struct{ packets, bytes uint64 }
-
-// bridgeStats are counters by rule id or default id.
-type bridgeStats map[uint32]counter
-
-// flowStats keeps the newest counters of a bridge and what ids that are gone had counted. turn is held while the switch is asked, so that many
-// readers ask once.
-type flowStats struct {
-	turn sync.Mutex
-	at   time.Time // guarded by turn
-
-	mu      sync.Mutex
-	current bridgeStats
-	drops   map[pipeline.DropReason]uint64
-	epoch   uint64 // connection that current was read on
-	retired map[policy.RuleRef]counter
-}
 
 // Refresh implements api.Engine.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
@@ -52,76 +28,9 @@ func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	}
 }
 
-func (b *bridge) refresh(ctx context.Context) {
-	s := &b.stats
-	s.turn.Lock()
-	defer s.turn.Unlock()
-	if time.Since(s.at) < statsAge {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	epoch := b.sw.State().Epoch
-	flows, err := b.sw.Flows(ctx)
-	s.at = time.Now()
-	if err != nil {
-		return // what there is stays; the status says that the bridge is not connected
-	}
-	next, drops := bridgeStats{}, map[pipeline.DropReason]uint64{}
-	for _, f := range flows {
-		kind, id, ours := pipeline.ParseCookie(f.Cookie)
-		if ours && kind == pipeline.CookieDrop {
-			drops[pipeline.DropReason(id)] += f.Stats.Packets
-		}
-		if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault {
-			continue
-		}
-		c := next[id]
-		c.packets += f.Stats.Packets
-		c.bytes += f.Stats.Bytes
-		next[id] = c
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.retire(b, next, epoch != s.epoch)
-	s.current, s.drops, s.epoch = next, drops, epoch
-}
-
-// retire keeps what flows that went had counted, for the rule that bore their id, so that a rule's counters never go back. Behind a new connection
-// that counts less is a switch that began anew; on the same one some of an id's flows went and the others count on.
-func (s *flowStats) retire(b *bridge, next bridgeStats, reconnected bool) {
-	if s.retired == nil {
-		s.retired = map[policy.RuleRef]counter{}
-	}
-	for id, old := range s.current {
-		now, there := next[id]
-		if there && now.packets >= old.packets {
-			continue
-		}
-		b.mu.Lock()
-		info, ok := b.fw.Rule(id)
-		b.mu.Unlock()
-		if ok && pipeline.IsRule(id) {
-			gone := old
-			if !reconnected {
-				gone.packets -= now.packets
-				gone.bytes -= min(now.bytes, old.bytes)
-			}
-			sum := s.retired[info.Ref]
-			sum.packets += gone.packets
-			sum.bytes += gone.bytes
-			s.retired[info.Ref] = sum
-		}
-	}
-}
-
-// countRules adds the rules of a policy with their counters to its status.
-func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState) {
-	b.stats.mu.Lock()
-	defer b.stats.mu.Unlock()
-	stats := b.stats.current
+// listRules adds the rules of a policy to its status.
+func listRules(h *policy.HostStatus, ps *compile.PolicyState) {
 	for _, r := range ps.Rules {
-		c, old := stats[r.ID], b.stats.retired[r.Ref]
 		i := slices.IndexFunc(h.Rules, func(x policy.RuleStatus) bool { return x.Name == r.Ref.Rule && x.Direction == r.Ref.Direction })
 		if i < 0 {
 			i = len(h.Rules)
@@ -129,16 +38,39 @@ func countRules(h *policy.HostStatus, b *bridge, ps *compile.PolicyState) {
 		}
 		h.Rules[i].ID = r.ID
 		h.Rules[i].Flows += r.Flows
-		h.Rules[i].Packets += c.packets + old.packets
-		h.Rules[i].Bytes += c.bytes + old.bytes
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, key := range ps.Endpoints {
-		id := b.assignments.Endpoints[key].ID
-		h.Counters["defaultDenyEgressPackets"] += int64(stats[pipeline.IDDefaultDeny|id].packets)
-		h.Counters["defaultDenyIngressPackets"] += int64(stats[pipeline.IDDefaultDeny|pipeline.IDIngress|id].packets)
+}
+
+// countRules adds the counters to a policy's status, those from bridges that are away included. It is called with mu held for reading.
+func (e *Engine) countRules(h *policy.HostStatus, name string) {
+	for i := range h.Rules {
+		r := &h.Rules[i]
+		c := e.total(policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name})
+		r.Packets, r.Bytes = c.packets, c.bytes
 	}
+	for _, d := range directions {
+		ref := policy.RuleRef{Policy: name, Direction: d.direction, Rule: policy.RuleDefaultDeny}
+		h.Counters[d.denied] = int64(e.total(ref).packets)
+		ref.Rule = unattributedOf(ref)
+		h.Counters[d.unattributed] = int64(e.total(ref).packets)
+	}
+}
+
+// directions names the counters of a policy's status.
+var directions = []struct {
+	direction            policy.Direction
+	denied, unattributed string
+}{
+	{policy.Egress, "defaultDenyEgressPackets", "unattributedEgressPackets"},
+	{policy.Ingress, "defaultDenyIngressPackets", "unattributedIngressPackets"},
+}
+
+// total sums over all bridges, also those that are away. It is called with mu held for reading.
+func (e *Engine) total(ref policy.RuleRef) (sum counter) {
+	for _, k := range e.books {
+		sum = sum.plus(k.total(ref))
+	}
+	return sum
 }
 
 // ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.

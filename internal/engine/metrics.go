@@ -13,29 +13,30 @@ import (
 type collector struct{ e *Engine }
 
 var (
-	ruleLabels   = []string{"policy", "direction", "rule"}
-	rulePackets  = prometheus.NewDesc("tapwall_rule_packets_total", "Packets that a rule judged or passed, as the switch counts them.", ruleLabels, nil)
-	ruleBytes    = prometheus.NewDesc("tapwall_rule_bytes_total", "Their bytes.", ruleLabels, nil)
-	mirrorPkts   = prometheus.NewDesc("tapwall_mirror_packets_total", "Packets that a mirror selected.", []string{"mirror"}, nil)
-	mirrorBytes  = prometheus.NewDesc("tapwall_mirror_bytes_total", "Their bytes, uncut.", []string{"mirror"}, nil)
-	drops        = prometheus.NewDesc("tapwall_dropped_packets_total", "Packets that the pipeline dropped, by reason, as the switch counts them.", []string{"bridge", "reason"}, nil)
-	flowsDesired = prometheus.NewDesc("tapwall_flows_desired", "Flows that should be installed.", []string{"bridge"}, nil)
-	flowsThere   = prometheus.NewDesc("tapwall_flows_installed", "Flows of tapwall that are installed, as read back.", []string{"bridge"}, nil)
-	flowMods     = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
-	flowsLost    = prometheus.NewDesc("tapwall_flows_lost_total", "Changes that others made to installed flows of tapwall.", []string{"bridge"}, nil)
-	foreignGone  = prometheus.NewDesc("tapwall_foreign_flows_removed_total", "Foreign flows removed from tables that are tapwall's alone, or from the places of its flows.", []string{"bridge"}, nil)
-	metersLost   = prometheus.NewDesc("tapwall_meters_lost_total", "Changes that others made to meters of tapwall.", []string{"bridge"}, nil)
-	degraded     = prometheus.NewDesc("tapwall_record_degraded", "1 while the switch refuses a meter, so that packets are judged but not copied for the record.", []string{"bridge"}, nil)
-	bypassed     = prometheus.NewDesc("tapwall_bypassed", "1 while foreign flows in table 0 take packets before the wall can judge them.", []string{"bridge"}, nil)
-	ofConnected  = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
-	dbConnected  = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
-	revision     = prometheus.NewDesc("tapwall_revision", "Store revision that is desired, and installed.", []string{"state"}, nil)
-	resources    = prometheus.NewDesc("tapwall_resources", "Resources by kind.", []string{"kind"}, nil)
+	ruleLabels    = []string{"policy", "direction", "rule"}
+	rulePackets   = prometheus.NewDesc("tapwall_rule_packets_total", "Packets that a rule judged or passed, as the switch counts them; (unattributed): that flows of the policy counted while nobody knows for whom.", ruleLabels, nil)
+	ruleBytes     = prometheus.NewDesc("tapwall_rule_bytes_total", "Their bytes.", ruleLabels, nil)
+	mirrorPkts    = prometheus.NewDesc("tapwall_mirror_packets_total", "Packets that a mirror selected.", []string{"mirror"}, nil)
+	mirrorBytes   = prometheus.NewDesc("tapwall_mirror_bytes_total", "Their bytes, uncut.", []string{"mirror"}, nil)
+	drops         = prometheus.NewDesc("tapwall_dropped_packets_total", "Packets that the pipeline dropped, by reason, as the switch counts them.", []string{"bridge", "reason"}, nil)
+	unknownCopies = prometheus.NewDesc("tapwall_unattributed_copies_total", "Copies that flows counted behind a change and that were not received: lost, or never made.", []string{"bridge"}, nil)
+	flowsDesired  = prometheus.NewDesc("tapwall_flows_desired", "Flows that should be installed.", []string{"bridge"}, nil)
+	flowsThere    = prometheus.NewDesc("tapwall_flows_installed", "Flows of tapwall that are installed, as read back.", []string{"bridge"}, nil)
+	flowMods      = prometheus.NewDesc("tapwall_flow_mods_total", "Flow-mods sent.", []string{"bridge"}, nil)
+	flowsLost     = prometheus.NewDesc("tapwall_flows_lost_total", "Changes that others made to installed flows of tapwall.", []string{"bridge"}, nil)
+	foreignGone   = prometheus.NewDesc("tapwall_foreign_flows_removed_total", "Foreign flows removed from tables that are tapwall's alone, or from the places of its flows.", []string{"bridge"}, nil)
+	metersLost    = prometheus.NewDesc("tapwall_meters_lost_total", "Changes that others made to meters of tapwall.", []string{"bridge"}, nil)
+	degraded      = prometheus.NewDesc("tapwall_record_degraded", "1 while the switch refuses a meter, so that packets are judged but not copied for the record.", []string{"bridge"}, nil)
+	bypassed      = prometheus.NewDesc("tapwall_bypassed", "1 while foreign flows in table 0 take packets before the wall can judge them.", []string{"bridge"}, nil)
+	ofConnected   = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
+	dbConnected   = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
+	revision      = prometheus.NewDesc("tapwall_revision", "Store revision that is desired, and installed.", []string{"state"}, nil)
+	resources     = prometheus.NewDesc("tapwall_resources", "Resources by kind.", []string{"kind"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, metersLost, degraded, bypassed, ofConnected,
+	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, metersLost, degraded, bypassed, ofConnected,
 		dbConnected, revision, resources} {
 		out <- d
 	}
@@ -69,20 +70,22 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(ofConnected, up(st.Connected), b.cfg.Name)
 		gauge(flowsDesired, float64(st.Desired), b.cfg.Name)
 		gauge(flowsThere, float64(st.OurFlows), b.cfg.Name)
-		counter(flowMods, float64(st.Stats.FlowModsSent), b.cfg.Name)
-		counter(flowsLost, float64(st.Stats.LostFlows), b.cfg.Name)
-		counter(foreignGone, float64(st.Stats.ForeignRemoved), b.cfg.Name)
-		counter(metersLost, float64(st.Stats.LostMeters), b.cfg.Name)
+		before := b.book.earlier()
+		counter(flowMods, float64(before.FlowModsSent+st.Stats.FlowModsSent), b.cfg.Name)
+		counter(flowsLost, float64(before.LostFlows+st.Stats.LostFlows), b.cfg.Name)
+		counter(foreignGone, float64(before.ForeignRemoved+st.Stats.ForeignRemoved), b.cfg.Name)
+		counter(metersLost, float64(before.LostMeters+st.Stats.LostMeters), b.cfg.Name)
 		gauge(degraded, up(st.MeterErr != ""), b.cfg.Name)
 		gauge(bypassed, up(b.bypass() != nil), b.cfg.Name)
-		b.stats.mu.Lock()
-		for reason, n := range b.stats.drops {
-			counter(drops, float64(n), b.cfg.Name, reason.String())
-		}
-		b.stats.mu.Unlock()
 		if b.cfg.Mode == Owned {
 			installed = min(installed, b.installedAt)
 		}
+	}
+	for name, k := range c.e.books {
+		for reason, n := range k.drops() {
+			counter(drops, float64(n), name, reason)
+		}
+		counter(unknownCopies, float64(k.lostCopies.Load()), name)
 	}
 	gauge(revision, float64(c.e.revision), "desired")
 	gauge(revision, float64(installed), "installed")
@@ -100,6 +103,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 			for _, rule := range h.Rules {
 				counter(rulePackets, float64(rule.Packets), name, string(rule.Direction), rule.Name)
 				counter(ruleBytes, float64(rule.Bytes), name, string(rule.Direction), rule.Name)
+			}
+			for _, d := range directions {
+				ref := policy.RuleRef{Policy: name, Direction: d.direction}
+				ref.Rule = unattributedOf(ref)
+				if n := c.e.total(ref); n.packets > 0 {
+					counter(rulePackets, float64(n.packets), name, string(d.direction), ref.Rule)
+					counter(ruleBytes, float64(n.bytes), name, string(d.direction), ref.Rule)
+				}
 			}
 		}
 	}

@@ -35,8 +35,15 @@ func newMirrorState() mirrorState {
 	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}, totals: map[string]*mirrorTotal{}}
 }
 
-// mirrorTotal accumulates the counters of a mirror over restarts of the switch, which start them anew.
-type mirrorTotal struct{ packets, bytes, lastPackets, lastBytes int64 }
+// mirrorTotal accumulates the counters of a mirror over restarts of the switch and over other rows, which start them anew.
+type mirrorTotal struct {
+	packets, bytes         int64
+	row                    string // UUID
+	lastPackets, lastBytes int64  // of row
+}
+
+// maxMirrorTotals is how many totals are kept before those of mirrors that are gone are forgotten.
+const maxMirrorTotals = 1 << 12
 
 // rowWorker applies the newest desired rows.
 type rowWorker struct {
@@ -265,28 +272,30 @@ func (e *Engine) count(name, bridge, uuid string) {
 			t = &mirrorTotal{}
 			e.mirrors.totals[name+"\x00"+bridge] = t
 		}
-		t.add(row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
+		t.add(uuid, row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
 	}
 }
 
 // add takes a new reading; one below the last means that counting started again.
-func (t *mirrorTotal) add(packets, bytes int64) {
-	if packets < t.lastPackets || bytes < t.lastBytes {
-		t.lastPackets, t.lastBytes = 0, 0
+func (t *mirrorTotal) add(row string, packets, bytes int64) {
+	if row != t.row || packets < t.lastPackets || bytes < t.lastBytes {
+		t.row, t.lastPackets, t.lastBytes = row, 0, 0
 	}
 	t.packets += packets - t.lastPackets
 	t.bytes += bytes - t.lastBytes
 	t.lastPackets, t.lastBytes = packets, bytes
 }
 
-// forget drops what is kept of rows and mirrors that are gone.
+// forget drops what is kept of rows that are gone, and of mirrors if it is much.
 func (m *mirrorState) forget(alive map[string]bool, rows map[string]bool) {
 	maps.DeleteFunc(m.since, func(uuid string, _ time.Time) bool { return !rows[uuid] })
 	maps.DeleteFunc(m.counting, func(uuid string, _ bool) bool { return !rows[uuid] })
-	maps.DeleteFunc(m.totals, func(key string, _ *mirrorTotal) bool {
-		name, _, _ := strings.Cut(key, "\x00")
-		return !alive[name]
-	})
+	if len(m.totals) > maxMirrorTotals { // else a mirror that is made anew goes on counting
+		maps.DeleteFunc(m.totals, func(key string, _ *mirrorTotal) bool {
+			name, _, _ := strings.Cut(key, "\x00")
+			return !alive[name]
+		})
+	}
 }
 
 // describeMirror prints a wanted mirror in one line, for plans.

@@ -164,8 +164,9 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			}
 			warnings = append(warnings, w)
 		}
-		countRules(&h, b, ps)
+		listRules(&h, ps)
 	}
+	e.countRules(&h, p.Name)
 	switch {
 	case owned == 0:
 		worse(policy.PhaseDegraded, "NoOwnedBridge", "tapwall owns no bridge on this host (--bridge NAME=owned)")

@@ -104,6 +104,7 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 		if e.topo.Bridges[name] == nil {
 			e.log.Info("bridge is gone", "bridge", name)
 			b.cancel()
+			b.book.close(b.sw.State().Stats)
 			delete(e.bridges, name)
 			e.stale.topology = true
 		}

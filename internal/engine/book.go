@@ -1,0 +1,410 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/unixctl"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+const (
+	// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
+	statsAge = 500 * time.Millisecond
+	// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most 500 ms
+	// (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
+	cachesFollow = 3 * time.Second
+	// smallBridge is up to how many flows all are read before a change that touches everything; it takes the switch about 3 ms.
+	smallBridge = 2000
+)
+
+// book keeps the account of a bridge by name, also while there is no such bridge: a counter does not go back because a bridge is made anew.
+type book struct {
+	kick chan struct{} // something is in doubt
+
+	mu       sync.Mutex
+	account  account
+	names    subjects
+	named    bool      // names are those of what is installed
+	first    []reading // what was read back before
+	part     []reading // what is being read back
+	touching scope     // what the next bundle touches
+	// followed is the last change that the caches have followed; for done see progress.
+	followed, done uint64
+	before         ofctrl.Counters // of earlier bridges of this name; those that metrics show
+
+	turn sync.Mutex // held while the switch is asked for a status, so that many readers ask once
+	at   time.Time  // guarded by turn
+
+	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
+}
+
+func newBook() *book {
+	k := &book{kick: make(chan struct{}, 1), names: newSubjects()}
+	k.account = newAccount(k.names.of)
+	return k
+}
+
+// reopen prepares the book for a bridge of its name that has appeared.
+func (k *book) reopen(lookup func(id uint32) (compile.RuleInfo, bool)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names = newSubjects()
+	k.names.lookup = lookup
+	k.account.subjects = k.names.of
+	k.named, k.first, k.part = false, nil, nil
+	clear(k.account.last)
+}
+
+// readingOf is f's part in the account.
+func readingOf(f *ofp.FlowStats) (reading, bool) {
+	if f.Stats.Packets == 0 || f.Err != nil || !counts(f.Cookie) {
+		return reading{}, false
+	}
+	return reading{place: f.Key(), cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes}}, true
+}
+
+// readBack takes what a connection begins with. At the start of the process it waits until it is known what the ids stand for.
+func (k *book) readBack(f *ofp.FlowStats) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if f != nil {
+		if r, ok := readingOf(f); ok {
+			k.part = append(k.part, r)
+		}
+		return
+	}
+	if k.named {
+		k.account.read(k.part, true)
+	} else {
+		k.first = k.part
+	}
+	k.part = nil
+}
+
+// committed notes that a bundle is in force.
+func (k *book) committed(changed iter.Seq[*flow.Flow]) {
+	k.changed(func(yield func(flow.Key) bool) {
+		for f := range changed {
+			if !yield(f.Key()) {
+				return
+			}
+		}
+	})
+}
+
+func (k *book) changed(places iter.Seq[flow.Key]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.account.change(k.touching, places)
+	k.doubt()
+}
+
+// none yields nothing.
+func none(func(flow.Key) bool) {}
+
+// doubt has followCaches look.
+func (k *book) doubt() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// name takes over what is installed now.
+func (b *bridge) name(e *Engine) {
+	k := b.book
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, ps := range b.pending.Policies {
+		p, _ := e.resources[policy.KindPolicy][name].(*policy.Policy)
+		k.names.set(name, ps, p)
+	}
+	if !k.named {
+		k.named = true
+		k.account.read(k.first, true)
+		k.first = nil
+	}
+	k.account.forget(func(ref policy.RuleRef) bool {
+		_, there := k.names.policies[ref.Policy]
+		return there || ref.Policy == ""
+	})
+}
+
+// beforeChange takes stock of what the pending change touches: the flows that it deletes take with them what they have counted since they were last read.
+// The switch gets the requests ahead of the bundle; nothing waits for the answers. Where the reading would hold the bundle up, because it concerns very
+// many flows, it is left out: then more is unattributed.
+func (b *bridge) beforeChange(ctx context.Context, e *Engine) {
+	st := b.sw.State()
+	if b.installedAt == 0 {
+		b.name(e) // nothing has been attributed by other names
+	}
+	b.book.mu.Lock()
+	t := b.touched()
+	// What others have changed touches anything, and has done so already.
+	spoilt := b.installedAt == 0 || st.Missing > 0 || st.Lost > 0
+	t.all = t.all || spoilt
+	b.book.touching = t
+	b.book.mu.Unlock()
+	if spoilt || t.all && st.OurFlows > smallBridge {
+		return
+	}
+	if wait, err := b.askCounters(ctx, t); err == nil {
+		e.tasks.Go(func() { _ = wait() })
+	}
+}
+
+// touched is what pending changes touch: what counts for the endpoints of changed policies. A change of how packets are classified touches everything.
+func (b *bridge) touched() scope {
+	var t scope
+	for _, r := range pipeline.DropReasons() {
+		if r != pipeline.DropTaggedAccess { // it depends on nothing but the port
+			t.add(r.Cookie())
+		}
+	}
+	names := &b.book.names
+	endpoint := func(key string) { names.touch(&t, key, b.assignments.Endpoints[key].ID) }
+	for owner, flows := range b.pending.Owners {
+		name, isPolicy := strings.CutPrefix(owner, compile.OwnerPolicy(""))
+		key, isEndpoint := strings.CutPrefix(owner, compile.OwnerEndpoint(""))
+		switch {
+		case t.all:
+			return t
+		case isPolicy:
+			names.touchRules(&t, name)
+			keys := names.policies[name].endpoints
+			if ps := b.pending.Policies[name]; ps != nil {
+				keys = slices.Concat(keys, ps.Endpoints)
+				for _, r := range ps.Rules {
+					t.add(pipeline.NewCookie(pipeline.CookieRule, r.ID))
+				}
+			}
+			for _, key := range keys {
+				if endpoint(key); t.all {
+					break
+				}
+			}
+			t.all = t.all || len(t.cookies) > maxTouched
+		case isEndpoint && slices.EqualFunc(classifying(b.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
+			endpoint(key)
+		default:
+			t.all = true
+		}
+	}
+	return t
+}
+
+// classifying are the flows of an endpoint that say who a packet is from and for.
+func classifying(flows []flow.Flow) []flow.Flow {
+	var out []flow.Flow
+	for _, f := range flows {
+		if kind, _, _ := pipeline.ParseCookie(f.Cookie); kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// askCounters asks for a reading of what t counts, which goes into the account on the reader; see [ofctrl.Switch.AskFlows].
+func (b *bridge) askCounters(ctx context.Context, t scope) (wait func() error, err error) {
+	filters := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}}
+	if !t.all && len(t.cookies) > 0 {
+		filters = filters[:0]
+		for c := range t.cookies {
+			filters = append(filters, ofp.FlowFilter{Table: ofp.AllTables, Cookie: uint64(c), CookieMask: ^uint64(0)})
+		}
+	}
+	k := b.book
+	var flows []reading
+	return b.sw.AskFlows(ctx, filters, func(f *ofp.FlowStats) {
+		if r, ok := readingOf(f); ok {
+			flows = append(flows, r)
+		}
+	}, func() {
+		lost := b.sw.State().Lost > 0
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if lost && k.account.every == 0 {
+			// Somebody has changed our flows, and it is not put right yet.
+			k.account.change(scope{all: true}, none)
+			k.doubt()
+		}
+		k.account.read(flows, t.all)
+		flows = flows[:0]
+	})
+}
+
+func (b *bridge) readCounters(ctx context.Context, t scope) error {
+	wait, err := b.askCounters(ctx, t)
+	if err != nil {
+		return err
+	}
+	return wait()
+}
+
+// afterChange takes note of a bundle of which nobody knows whether it is in force.
+func (b *bridge) afterChange(err error) {
+	if errors.Is(err, ofctrl.ErrUnknownOutcome) {
+		b.book.mu.Lock()
+		b.book.touching.all = true
+		b.book.mu.Unlock()
+		b.book.changed(none)
+	}
+}
+
+// followCaches ends the doubt behind each change, once the caches of the switch have followed it.
+func (e *Engine) followCaches(ctx context.Context, b *bridge) {
+	k := b.book
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.kick:
+		}
+		for took := time.Duration(0); ; {
+			if !pause(ctx, took) { // it is work for the switch, so one change after the other gets half of the time at most
+				return
+			}
+			k.mu.Lock()
+			turn, idle := k.account.turn, k.account.turn == k.followed
+			k.mu.Unlock()
+			if idle {
+				break
+			}
+			metered, err := b.metered(ctx)
+			done := b.copies.Load() + metered
+			if err == nil {
+				start := time.Now()
+				if !e.awaitCaches(ctx, b) {
+					return
+				}
+				took = time.Since(start)
+				k.mu.Lock()
+				open := k.account.open()
+				k.mu.Unlock()
+				err = b.readCounters(ctx, open)
+			}
+			if err != nil {
+				// The connection went; the next one tries again. What it finds that it has to change is another change.
+				if !pause(ctx, time.Second) {
+					return
+				}
+				continue
+			}
+			k.mu.Lock()
+			k.account.follow(turn)
+			k.followed, k.done = turn, done
+			k.mu.Unlock()
+		}
+	}
+}
+
+// awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
+// needs. It returns false when ctx ends.
+func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
+	if b.cfg.OpenFlow != "" {
+		return pause(ctx, cachesFollow) // perhaps another host's
+	}
+	for range 2 { // the first round may have begun before
+		done := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			_, err := unixctl.Daemon{RunDir: e.opt.RunDir}.Call(ctx, "revalidator/wait")
+			done <- err
+		}()
+		hint := time.After(5 * time.Millisecond)
+		for waiting := true; waiting; {
+			select {
+			case <-hint:
+				_ = b.sw.Nudge(ctx)                       // so that it looks at once; it would within half a second
+				hint = time.After(100 * time.Millisecond) // it may have done so before the question came
+			case err := <-done:
+				if waiting = false; err != nil {
+					return pause(ctx, cachesFollow) // away, or a switch with more than one datapath, which does not answer this
+				}
+			}
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// refresh reads the counters of the bridge, unless that was done a moment ago.
+func (b *bridge) refresh(ctx context.Context) {
+	k := b.book
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	k.mu.Lock()
+	named := k.named
+	k.mu.Unlock()
+	if !named || time.Since(k.at) < statsAge {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = b.readCounters(ctx, scope{all: true}) // if it fails, what there is stays; the status says that the bridge is not connected
+	k.at = time.Now()
+}
+
+// close takes over the counters of a connection that ends for good, its bridge being gone.
+func (k *book) close(last ofctrl.Counters) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.before.FlowModsSent += last.FlowModsSent
+	k.before.LostFlows += last.LostFlows
+	k.before.LostMeters += last.LostMeters
+	k.before.ForeignRemoved += last.ForeignRemoved
+}
+
+// earlier returns what earlier bridges of the name counted.
+func (k *book) earlier() ofctrl.Counters {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.before
+}
+
+func (k *book) total(ref policy.RuleRef) counter {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.account.totals[ref]
+}
+
+// drops returns the packets dropped, by reason; nothing for a guest bridge.
+func (k *book) drops() map[string]uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.names.lookup == nil {
+		return nil
+	}
+	out := map[string]uint64{}
+	for _, r := range pipeline.DropReasons() {
+		out[r.String()] = 0
+	}
+	for ref, n := range k.account.totals {
+		if ref.Policy == "" {
+			out[ref.Rule] = n.packets
+		}
+	}
+	return out
+}
+
+// bookOf returns the book of a bridge.
+func (e *Engine) bookOf(name string) *book {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.books[name] == nil {
+		e.books[name] = newBook()
+	}
+	return e.books[name]
+}
