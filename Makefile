@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/tapwall/tapwall/internal/build.version=$(VERSION)
 
-.PHONY: all build deps test unit lab race lint fuzz bench generate demo demo-down clean
+.PHONY: all build deps test unit lab contract race lint fuzz bench generate demo demo-down clean
 
 all: build
 
@@ -19,8 +19,8 @@ bin/tapwall: deps
 deps:
 	@scripts/deps.sh
 
-# Everything: lint, unit and switch layers under the race detector, then real traffic in the lab.
-test: deps lint race lab
+# Everything: lint, unit and switch layers under the race detector, the running program against its own description, then real traffic in the lab.
+test: deps lint race contract lab
 
 unit: deps
 	$(GO) test ./...
@@ -30,7 +30,11 @@ race: deps
 
 # The lab runs the program as users do: a built binary, a real switch, real traffic.
 lab: bin/tapwall
-	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m ./test/...
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v /test/contract)
+
+# Requests derived from the OpenAPI description, answers held to it.
+contract: bin/tapwall
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 ./test/contract
 
 lint: deps
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "not gofmt'ed:"; echo "$$out"; exit 1; }

@@ -110,8 +110,8 @@ func patchDocument(current policy.Resource, patch any) ([]byte, error) {
 }
 
 // parsePatch reads a merge patch as strictly as decodeDocument reads a document.
-func parsePatch(text []byte) (map[string]any, error) {
-	patch, faults := policy.DecodePatch(text)
+func parsePatch(kind policy.Kind, text []byte) (map[string]any, error) {
+	patch, faults := policy.DecodePatch(kind, text)
 	for i := range faults {
 		faults[i] = withColumn(faults[i], text)
 	}

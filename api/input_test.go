@@ -56,6 +56,11 @@ func TestFault_F20_PatchIsReadAsStrictlyAsPut(t *testing.T) {
 			}
 		})
 	}
+	// A removal that a misspelling makes none of is no success.
+	for _, patch := range []string{`{"spec":{"member":null}}`, `{"label":null}`, `{"spec":null}`, `{"x":null}`} {
+		f.must(422, "PATCH", "/v1/groups/there", patch)
+	}
+	f.must(200, "PATCH", "/v1/groups/there", `{"kind":null,"name":null,"labels":{"not-there":null},"uid":null,"status":null}`)
 	// Control: what is not repeated is taken.
 	f.must(200, "PATCH", "/v1/groups/there", `{"labels":{"a":"b","c":"d"},"spec":{"members":[{"cidr":"10.0.0.0/8"},{"cidr":"10.0.0.0/9"}]}}`)
 	// The same in lists of documents.
@@ -196,5 +201,31 @@ func TestWaitOutlivesTheBody(t *testing.T) {
 	f.server.ServeHTTP(w, httptest.NewRequest("PUT", "/v1/groups/lbs?wait=installed&timeout=10ms", strings.NewReader(groupBody)))
 	if left := time.Until(w.read); w.Code != 504 || left < 60*time.Second {
 		t.Errorf("status %d, and %v are left for waiting: %s", w.Code, left, w.Body)
+	}
+}
+
+// TestParametersAreStrict: a parameter whose value is missing, or that comes twice, is refused rather than taken for something else.
+func TestParametersAreStrict(t *testing.T) {
+	f := newFixture(t)
+	for _, path := range []string{"?dryRun=", "?dryRun", "?wait=", "?timeout=", "?dryRun=true&dryRun=false", "?dryRun=true;x", "?dryRun=%zz"} {
+		if w := f.call("PUT", "/v1/groups/lbs"+path, groupBody); w.Code/100 != 4 || w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("PUT %s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	for _, path := range []string{"/v1/groups?limit=", "/v1/groups?limit=1&limit=2", "/v1/groups?label=", "/v1/events?limit=", "/v1/events?until=&verdict=DROPPED", "/v1/flows?owner=", "/v1/hosts?limit=1",
+		"/v1/status?limit=1", "/v1/groups/lbs?limit=1"} {
+		f.must(422, "GET", path, "")
+	}
+	f.must(404, "GET", "/v1/groups/lbs", "") // nothing was written
+	f.must(201, "PUT", "/v1/groups/lbs?dryRun=false", groupBody)
+	for _, etag := range []string{"", `"2`, "-2", "+2", `"2" "3"`, `"99999999999999999999"`} {
+		f.must(422, "PUT", "/v1/groups/lbs", groupBody, "If-Match: "+etag)
+	}
+	for _, etag := range []string{`"2"`, "2", `"1", "2"`, "*"} {
+		f.must(200, "PUT", "/v1/groups/lbs", groupBody, "If-Match: "+etag)
+	}
+	f.must(200, "GET", "/v1/groups?label=a&label=b&next=", "")
+	if w := f.must(204, "DELETE", "/v1/groups/lbs", ""); w.Header().Get("Content-Type") != "" {
+		t.Errorf("an answer without content has the type %s", w.Header().Get("Content-Type"))
 	}
 }

@@ -11,7 +11,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +70,9 @@ type recorder struct {
 }
 
 func (r *recorder) WriteHeader(status int) {
+	if status == http.StatusNoContent {
+		r.Header().Del("Content-Type") // which huma sets for every answer
+	}
 	if r.status == 0 {
 		r.status = status
 	}
@@ -137,14 +142,51 @@ func bound(next http.Handler) http.Handler {
 	})
 }
 
-// withBody reads the body of operations that take one before huma does, which answers 500 to a body that breaks off or is badly framed.
-func withBody(ctx huma.Context, next func(huma.Context)) {
+// strict refuses what huma would pass over, and reads the body of operations that take one before huma does, which answers 500 to a body that breaks off or is
+// badly framed.
+func strict(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
-	if p := readBody(r, w, ctx.Operation().RequestBody != nil); p != nil {
+	p := checkParameters(r, ctx.Operation())
+	if p == nil {
+		p = readBody(r, w, ctx.Operation().RequestBody != nil)
+	}
+	if p != nil {
 		writeProblem(w, r, p)
 		return
 	}
 	next(ctx)
+}
+
+// checkParameters refuses parameters that are empty or come twice: dryRun= of a script whose variable is unset must not write, and an empty If-Match not
+// overwrite.
+func checkParameters(r *http.Request, op *huma.Operation) *Problem {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return problem(http.StatusBadRequest, "the query cannot be read: %v", err)
+	}
+	var p *Problem
+	fault := func(at *huma.Param, detail string) {
+		if p == nil {
+			p = problem(http.StatusUnprocessableEntity, "the input has 1 fault")
+		}
+		p.Errors = append(p.Errors, InputError{Parameter: at.In + "." + at.Name, Detail: detail})
+		countFaults(p)
+	}
+	for _, at := range op.Parameters {
+		values := query[at.Name]
+		if at.In == "header" {
+			values = r.Header.Values(at.Name)
+		} else if at.In != "query" {
+			continue
+		}
+		switch {
+		case slices.Contains(values, "") && at.Name != "next": // of the first page
+			fault(at, "is empty: give a value or leave it out")
+		case len(values) > 1 && at.In == "query" && at.Schema.Type != huma.TypeArray:
+			fault(at, "is given more than once")
+		}
+	}
+	return p
 }
 
 // readBody replaces the body by what was read of it: all, or more than maxBody of it, which huma refuses.

@@ -12,12 +12,14 @@ func ranged(at, text string, lo, hi float64) note {
 
 func words(at, text string, enum ...any) note { return note{at: at, text: text, enum: enum} }
 
+func shaped(at, text, pattern string) note { return note{at: at, text: text, shape: pattern} }
+
 func text(at, text string) note { return note{at: at, text: text} }
 
 // schemaNotes describe the fields of specifications and answers. A note for a field that does not exist fails NewServer.
 func schemaNotes() []note {
 	return []note{
-		text("Policy.name", "DNS label of at most 63 characters"),
+		shaped("Policy.name", "DNS label of at most 63 characters", dnsLabel),
 		text("Policy.uid", "Random UUID, given by the server; a resource that is deleted and made again has another one"),
 		text("Policy.revision", "Grows with every change; the ETag"),
 		text("Policy.createdAt", "Given by the server"),
@@ -33,23 +35,23 @@ func schemaNotes() []note {
 		text("PolicySpec.defaultDeny", "Whether what no rule allows is denied; default: for each direction that has a rule"),
 		text("PolicySpec.notBefore", "Comes later"),
 		text("PolicySpec.expiresAt", "Comes later"),
-		text("Rule.name", "DNS label, unique within the direction; events name it"),
+		shaped("Rule.name", "DNS label, unique within the direction; events name it", dnsLabel),
 		words("Rule.action", "Pass and reject come later", "allow", "deny"),
 		text("Rule.from", "Ingress only: peers; absent = everybody"),
 		text("Rule.to", "Egress only: peers; absent = everybody"),
 		text("Rule.services", "Protocols and destination ports; absent = everything"),
 		text("Rule.log", "Record each verdict of the rule as an event"),
 		words("Service.protocol", "Protocol", "tcp", "udp", "icmp", "icmpv6"),
-		text("Service.ports", `Destination ports, "80" or "8000-8099"; absent = all`),
+		shaped("Service.ports", `Destination ports, "80" or "8000-8099"; absent = all`, portRange),
 		text("DefaultDeny.log", "Record what the default denies"),
 		text("Selector.labels", "Endpoints that carry all these labels, from external_ids or Endpoint resources"),
 		text("Selector.port", "Name of the port"),
 		text("Selector.vm", "UUID or name of the VM"),
 		text("Selector.neutronPort", "external_ids:iface-id"),
-		text("Selector.mac", "MAC address"),
+		shaped("Selector.mac", "MAC address", macAddress),
 		ranged("Selector.vlan", "Access VLAN", 1, 4094),
 		text("Selector.bridge", "All endpoints of a bridge"),
-		text("Selector.group", "Members of a Group resource"),
+		shaped("Selector.group", "Members of a Group resource", dnsLabel),
 		words("Selector.entity", "any = everybody; world = whatever is not an endpoint of the bridge; peers only", "any", "world"),
 		text("Selector.cidr", "Address range without host bits; peers only"),
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
@@ -57,8 +59,8 @@ func schemaNotes() []note {
 		text("GroupSpec.members", "Endpoints and address ranges; no groups, entities or names"),
 		text("EndpointSpec.match", "Which port: port, neutronPort, vm or mac"),
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
-		text("EndpointSpec.mac", "Where external_ids:attached-mac is absent"),
-		text("EndpointSpec.macs", "Further MAC addresses behind the port: virtual routers, macvlans, nested machines"),
+		shaped("EndpointSpec.mac", "Where external_ids:attached-mac is absent", macAddress),
+		shaped("EndpointSpec.macs", "Further MAC addresses behind the port: virtual routers, macvlans, nested machines", macAddress),
 		words("EndpointSpec.unknownMac", "What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge", "drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
@@ -74,6 +76,7 @@ func schemaNotes() []note {
 		text("MirrorSpec.stopAfter", "Comes later"),
 		text("MirrorTarget.pcap", "Comes later"),
 		text("MirrorTarget.events", "Comes later"),
+		shaped("PortTarget.name", "At most 15 characters, the longest name of a network device", deviceName),
 		text("PortTarget.create", "Make the port if it does not exist"),
 		ranged("VXLANTarget.vni", "Default: derived from the name of the mirror, shown in the status", 0, 1<<24-1),
 		ranged("VXLANTarget.dstPort", "Default 4789", 1, 65535),
@@ -142,21 +145,3 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 	}[kind]
 	return map[string]any{"spec": spec}
 }
-
-const applyExample = `kind: Group
-name: lbs
-spec:
-  members:
-  - labels: {role: lb}
----
-kind: Policy
-name: web
-spec:
-  appliesTo:
-  - labels: {app: web}
-  ingress:
-  - name: from-lb
-    action: allow
-    from: [{group: lbs}]
-    services: [{protocol: tcp, ports: ["80"]}]
-`

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,8 @@ type precondition struct {
 	revisions   []int64
 	mustNotBe   bool // If-None-Match: *
 }
+
+var revisionPattern = regexp.MustCompile("^" + revisionText + "$")
 
 func parsePrecondition(match, noneMatch string) (precondition, error) {
 	var p precondition
@@ -35,7 +38,7 @@ func parsePrecondition(match, noneMatch string) (precondition, error) {
 		part = strings.TrimSpace(part)
 		// A weak tag never matches strongly, so asking with one is a mistake. A bare number is what people type.
 		rev, err := strconv.ParseInt(strings.Trim(part, `"`), 10, 64)
-		if err != nil || rev < 0 {
+		if err != nil || !revisionPattern.MatchString(part) {
 			return p, badParameter("header.If-Match", match, `must be the ETag of the resource, such as "17", or *`)
 		}
 		p.revisions = append(p.revisions, rev)

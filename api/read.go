@@ -16,7 +16,7 @@ type workloadsInput struct {
 	Label  []string `query:"label,explode" doc:"Only workloads with this label, as key=value, or key for any value. May be repeated; all must hold." example:"[\"app=web\"]"`
 	Bridge string   `query:"bridge" doc:"Only ports of this bridge"`
 	Limit  int      `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"At most this many"`
-	Next   string   `query:"next" doc:"The next of the page before"`
+	Next   string   `query:"next" doc:"The next of the page before; empty = the first page"`
 }
 
 type workloadsOutput struct{ Body List[Workload] }

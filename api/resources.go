@@ -1,7 +1,6 @@
 package api
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -24,7 +23,7 @@ func (s *Server) registerResources() {
 type listInput struct {
 	Label []string `query:"label,explode" doc:"Only resources with this label, as key=value, or key for any value. May be repeated; all must hold." example:"[\"app=web\"]"`
 	Limit int      `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"At most this many"`
-	Next  string   `query:"next" doc:"The next of the page before"`
+	Next  string   `query:"next" doc:"The next of the page before; empty = the first page"`
 }
 
 type getInput struct {
@@ -78,8 +77,7 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 	doc, list := schemaFor[Document[S]](d), schemaFor[List[Document[S]]](d)
 	apply := schemaFor[ApplyResult](d)
 	body := d.requestBody(requestSchema[S](d, kind), exampleOf(kind), typeJSON)
-	patch := d.requestBody(&huma.Schema{Type: huma.TypeObject, AdditionalProperties: true,
-		Description: "Fields to change (RFC 7386): null removes, lists are replaced as a whole"}, patchExampleOf(kind), typeMergePatch, typeJSON)
+	patch := d.requestBody(refTo(string(kind)+"Patch"), patchExampleOf(kind), typeMergePatch, typeJSON)
 	either := &huma.Schema{OneOf: []*huma.Schema{doc, apply}}
 
 	huma.Register(s.api, huma.Operation{OperationID: "list-" + plural, Method: http.MethodGet, Path: path, Tags: tags,
@@ -157,7 +155,7 @@ func (s *Server) list(ctx context.Context, kind policy.Kind, in *listInput) (*Li
 		return nil, err
 	}
 	after, err := base64.RawURLEncoding.DecodeString(in.Next)
-	if err != nil || bytes.IndexByte(after, 0) >= 0 {
+	if err != nil {
 		return nil, badParameter("query.next", in.Next, "must be the next of an earlier page")
 	}
 	out := &List[Document[any]]{Items: []Document[any]{}}
@@ -245,7 +243,7 @@ func (s *Server) patch(ctx context.Context, kind policy.Kind, in *patchInput) (*
 	if w.wait, err = parseWait(in.Wait, in.Timeout); err != nil {
 		return nil, err
 	}
-	patch, err := parsePatch(in.RawBody)
+	patch, err := parsePatch(kind, in.RawBody)
 	if err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func NewServer(o Options) (*Server, error) {
 	s.router.MethodNotAllowed(s.methodNotAllowed)
 
 	s.api = humachi.New(s.router, config(o.Version))
-	s.api.UseMiddleware(withBody)
+	s.api.UseMiddleware(strict)
 	s.registerResources()
 	s.registerApply()
 	s.registerRead()

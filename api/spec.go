@@ -10,8 +10,6 @@ import (
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
-
-	"github.com/tapwall/tapwall/policy"
 )
 
 // openAPI renders the description when it is first asked for: that takes some 50 ms, which would delay every start.
@@ -71,27 +69,16 @@ func (d describer) requestBody(schema *huma.Schema, example any, types ...string
 	return b
 }
 
-// requestSchema is what PUT takes: the name comes from the path, and what only the server writes may be there but is ignored.
-func requestSchema[S any](d describer, kind policy.Kind) *huma.Schema {
-	ignored := "Ignored in requests"
-	return &huma.Schema{Type: huma.TypeObject, Required: []string{"spec"}, AdditionalProperties: false, Properties: map[string]*huma.Schema{
-		"kind":      {Type: huma.TypeString, Enum: []any{string(kind)}},
-		"name":      {Type: huma.TypeString, Description: "As in the path; may be left out"},
-		"labels":    {Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString}},
-		"spec":      schemaFor[S](d),
-		"uid":       {Type: huma.TypeString, Description: ignored},
-		"revision":  {Type: huma.TypeInteger, Description: ignored},
-		"createdAt": {Type: huma.TypeString, Description: ignored},
-		"status":    {Type: huma.TypeObject, AdditionalProperties: true, Description: ignored},
-	}}
-}
-
 // finishSpec adds the notes to the schemas.
 func (s *Server) finishSpec() error {
 	api := s.api.OpenAPI()
 	api.Info.Description = "Taps, firewall and record for Open vSwitch. Resources are documents of kind, name, labels and spec; the server adds uid, revision, createdAt and the " +
 		"status it observed. Errors are problem details (RFC 9457) that list every fault. Reachable by unix socket, or by TCP with a bearer token."
 	api.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	api.Servers = []*huma.Server{
+		{URL: "/", Description: "Where this description comes from; by default a unix socket, /run/tapwall/tapwall.sock, whose clients need a host name but no token: http://localhost"},
+		{URL: "https://{host}:{port}", Description: "A TCP listener", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost"}, "port": {Default: "7443"}}},
+	}
 	api.Tags = []*huma.Tag{
 		{Name: "mirrors", Description: "Taps"}, {Name: "policies", Description: "The wall"}, {Name: "groups", Description: "Named sets of peers"},
 		{Name: "endpoints", Description: "Labels and addresses for ports"}, {Name: "apply", Description: "Several documents at once"},
@@ -106,6 +93,9 @@ func (s *Server) finishSpec() error {
 			return fmt.Errorf("api: OpenAPI notes: %w", err)
 		}
 	}
+	book := schemaBook(schemas)
+	book.tighten()
+	book.patches()
 	for path, item := range api.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Patch, item.Delete} {
 			if op == nil {
@@ -113,6 +103,10 @@ func (s *Server) finishSpec() error {
 			}
 			if public(path) {
 				op.Security = []map[string][]string{{}}
+			}
+			parameters(op)
+			if r := op.Responses["204"]; r != nil {
+				r.Content, r.Headers = nil, nil // those of the 200, which huma takes to be the same
 			}
 			if op.RequestBody != nil {
 				delete(op.RequestBody.Content, "application/octet-stream") // what huma makes of RawBody
@@ -134,6 +128,8 @@ type note struct {
 	enum []any
 	min  *float64
 	max  *float64
+	// shape is a pattern of the text, or of each text of a list.
+	shape string
 }
 
 func (n note) apply(schemas map[string]*huma.Schema) error {
@@ -151,6 +147,13 @@ func (n note) apply(schemas map[string]*huma.Schema) error {
 	p.Description = n.text
 	if n.enum != nil {
 		p.Enum = n.enum
+	}
+	if n.shape != "" {
+		of := p
+		if p.Items != nil {
+			of = p.Items
+		}
+		of.Pattern = n.shape
 	}
 	if n.min != nil {
 		p.Minimum, p.Maximum = n.min, n.max

@@ -120,11 +120,62 @@ func TestSpecWhole(t *testing.T) {
 	}
 	var op struct {
 		RequestBody struct {
-			Content map[string]struct{ Example any }
+			Content map[string]struct{ Example json.RawMessage }
 		}
 	}
 	if err := json.Unmarshal(doc.Paths["/v1/apply"]["post"], &op); err != nil {
 		t.Fatal(err)
 	}
-	apply(t, f, "", op.RequestBody.Content["application/yaml"].Example.(string))
+	for ct, m := range op.RequestBody.Content { // JSON is YAML
+		f.must(200, "POST", "/v1/apply", string(m.Example), "Content-Type: "+ct)
+	}
+}
+
+// TestPatterns holds the patterns of the description to what the server takes.
+func TestPatterns(t *testing.T) {
+	f := newFixture(t)
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]struct {
+					Pattern string
+					Items   struct{ Pattern string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(f.must(200, "GET", "/openapi.json", "").Body.Bytes(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("a", 63)
+	for _, tt := range []struct {
+		schema, property, body string // %s is the value
+		good, bad              []string
+	}{
+		{"Rule", "name", `{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"%s","action":"allow"}]}}`, []string{"a", "a-1", "0", long}, []string{"", "A", "-a", "a-", "a.b", "a_b", long + "a"}},
+		{"Service", "ports", `{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"a","action":"allow","services":[{"protocol":"tcp","ports":["%s"]}]}]}}`,
+			[]string{"1", "80", "65535", "8000-8099"}, []string{"", "0", "080", "80-", "-80", "a", "80 ", "1-2-3"}},
+		{"Selector", "mac", `{"spec":{"appliesTo":[{"mac":"%s"}],"ingress":[{"name":"a","action":"allow"}]}}`, []string{"52:54:00:ab:CD:ef"}, []string{"", "52-54-00-ab-cd-ef", "52:54:00:ab:cd", "5254.00ab.cdef"}},
+		{"PortTarget", "name", `{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"%s"}}]}}`, []string{"ids0", "a.b-c_D", "a23456789012345"}, []string{"", "-a", "a/b", "a b", "a234567890123456"}},
+	} {
+		p := doc.Components.Schemas[tt.schema].Properties[tt.property]
+		pattern, err := regexp.Compile(p.Pattern + p.Items.Pattern)
+		if err != nil || pattern.String() == "" {
+			t.Fatalf("%s.%s has the pattern %q: %v", tt.schema, tt.property, pattern, err)
+		}
+		path := "/v1/policies/x?dryRun=true"
+		if tt.schema == "PortTarget" {
+			path = "/v1/mirrors/x?dryRun=true"
+		}
+		for good, values := range map[bool][]string{true: tt.good, false: tt.bad} {
+			for _, v := range values {
+				if pattern.MatchString(v) != good {
+					t.Errorf("%s.%s: the pattern says %v to %q", tt.schema, tt.property, !good, v)
+				}
+				if w := f.call("PUT", path, strings.Replace(tt.body, "%s", v, 1)); (w.Code == 200) != good {
+					t.Errorf("%s.%s: the server answers %d to %q: %s", tt.schema, tt.property, w.Code, v, w.Body)
+				}
+			}
+		}
+	}
 }

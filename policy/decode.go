@@ -272,22 +272,6 @@ func CheckJSON(kind Kind, text []byte) (Resource, Faults) {
 	return r, inOrder(faults)
 }
 
-// DecodePatch reads a JSON merge patch (RFC 7386) into maps, slices, texts, truth values, nil and numbers as json.Number. It takes the texts that CheckJSON
-// takes: one value of bounded depth without repeated keys, which encoding/json would drop.
-func DecodePatch(text []byte) (map[string]any, Faults) {
-	t, faults := oneJSON(text)
-	if faults != nil {
-		return nil, faults
-	}
-	o, ok := t.(object)
-	if !ok {
-		return nil, Faults{{Detail: "a merge patch is a JSON object with the fields to change, not " + describe(t)}}
-	}
-	var w walker
-	patch := w.anything(pointer{}, o)
-	return patch.(map[string]any), w.faults
-}
-
 func oneJSON(text []byte) (any, Faults) {
 	docs, faults := parseJSON(text)
 	switch {

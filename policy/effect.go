@@ -235,7 +235,7 @@ func (s *stances) same(p *coverPolicy, other *stances, o *coverPolicy) bool {
 
 // same reports whether the same selectors select both.
 func (w *Workload) same(o *Workload) bool {
-	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint && maps.Equal(w.Labels, o.Labels)
+	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint && slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
 }
 
 func (p *coverPolicy) refersTo(groups map[string]bool) bool {

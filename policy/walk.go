@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -171,32 +170,6 @@ func (w *walker) texts(at pointer, v any, dst reflect.Value) {
 		m[e.key] = s
 	}
 	dst.Set(reflect.ValueOf(m))
-}
-
-// anything is a value of a tree as encoding/json would read it, with repeated keys reported.
-func (w *walker) anything(at pointer, v any) any {
-	switch v := v.(type) {
-	case number:
-		return json.Number(v)
-	case list:
-		out := make([]any, len(v.items))
-		for i, item := range v.items {
-			out[i] = w.anything(at.at(i), item)
-		}
-		return out
-	case object:
-		out := make(map[string]any, len(v.members))
-		for i := range v.members {
-			m := &v.members[i]
-			if _, dup := out[m.key]; dup {
-				w.again(at, m)
-				continue
-			}
-			out[m.key] = w.anything(at.field(m.key), m.value)
-		}
-		return out
-	}
-	return v
 }
 
 func (w *walker) structure(at pointer, o object, dst reflect.Value) {

@@ -20,6 +20,14 @@ command -v curl >/dev/null || need+=(curl)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || need+=(ca-certificates)
 command -v gcc >/dev/null || need+=(gcc libc6-dev) # go test -race links with it
 
+# The contract test is Python's; its packages are pinned and go to .cache.
+venv=.cache/contract
+need_venv=
+if ! cmp -s test/contract/requirements.txt "$venv/requirements.txt"; then
+	need_venv=1
+	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3 python3-venv)
+fi
+
 go_ok() { command -v "$1" >/dev/null && "$1" version 2>/dev/null | awk '{split(substr($3,3),v,"."); exit !(v[1]>1 || v[2]>=26)}'; }
 need_go=
 if ! go_ok go && ! go_ok .cache/go/bin/go; then
@@ -37,6 +45,13 @@ if [ ${#need[@]} -gt 0 ]; then
 	export DEBIAN_FRONTEND=noninteractive
 	$sudo apt-get update -qq
 	$sudo apt-get install -y -qq --no-install-recommends "${need[@]}" >/dev/null
+fi
+
+if [ -n "$need_venv" ]; then
+	say "installing $(grep ^schemathesis test/contract/requirements.txt) to $venv"
+	python3 -m venv --clear "$venv"
+	"$venv/bin/pip" install -q --disable-pip-version-check --no-deps -r test/contract/requirements.txt
+	cp test/contract/requirements.txt "$venv/requirements.txt" # last: with it, all is there
 fi
 
 if [ -n "$need_go" ]; then
