@@ -42,9 +42,11 @@ func relatedError(m flow.Match, reply bool) flow.Match {
 }
 
 // Bind returns the flows that let the connections of an endpoint pass as its own. Where its MAC address is not known, what is sent to it
-// cannot be told from what is sent to nobody. A forwarding endpoint, a router, also sends ICMP errors about connections of others.
+// cannot be told from what is sent to nobody. A forwarding endpoint, a router, also sends ICMP errors about connections of others. A station
+// that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
 func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
-	out := bind(c, endpoint, endpoint)
+	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c, Match: initiator(nil, 0, endpoint),
+		Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}})
 	if !macKnown {
 		out = append(out, bind(c, 0, endpoint)...)
 	}
@@ -72,21 +74,16 @@ func bindRouter(c flow.Cookie, here uint32) []flow.Flow {
 }
 
 // BindRetired returns the flows by which connections that an endpoint opened under an id that it no longer has are judged anew, also by
-// replies; now is its id, 0 = it is none any more. A packet that was on its way through conntrack when the id changed, by a
+// replies; now is its id. A packet that was on its way through conntrack when the id changed, by a
 // cached decision, comes out of it under the old one and goes on under the new.
 func BindRetired(c flow.Cookie, old, now uint32) []flow.Flow {
-	out := []flow.Flow{{Table: TableCommit, Priority: 120, Cookie: c, Match: initiator(nil, 0, old),
-		Actions: []flow.Action{SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit)}}}
-	if now == 0 {
-		return out
-	}
 	again := table(TableState)
-	return append(out, []flow.Flow{
+	return []flow.Flow{
 		{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c, Match: initiator(nil, now, old), Actions: []flow.Action{recheck}},
 		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: []flow.Action{SourceEndpoint.Load(uint64(now)), again}},
 		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)),
 			Actions: []flow.Action{DestinationEndpoint.Load(uint64(now)), again}},
-	}...)
+	}
 }
 
 // recheck is a resubmit, because goto_table cannot go back.
@@ -103,9 +100,10 @@ func UnstampedFlow() flow.Flow {
 }
 
 func (p *program) bound(o Options) {
-	unnamed := SystemCookie(TableBoundInitiator, ItemNone)
-	p.flows = append(p.flows, bind(unnamed, 0, IDNoEndpoint)...)
-	p.flows = append(p.flows, bindRouter(unnamed, 0)...)
+	for _, f := range append(bind(0, 0, IDNoEndpoint), bindRouter(0, 0)...) {
+		f.Cookie = SystemCookie(f.Table, ItemNone)
+		p.flows = append(p.flows, f)
+	}
 	if o.Unstamped {
 		p.flows = append(p.flows, UnstampedFlow())
 	}

@@ -244,10 +244,8 @@ func (p *program) recheck() {
 // commit has its flows twice, because OVS accepts ct(commit) only where the match says IPv4 or IPv6 (OFPBAC_MATCH_INCONSISTENT).
 func (p *program) commit() {
 	p.system(TableExit, 0, nil, flow.Output{Port: flow.PortNormal})
-	// That a side has no endpoint is written down too, as a value that a label without ends does not have. A station without an endpoint that
-	// forwards what an endpoint sent is not who opened the connection.
-	p.system(TableCommit, 110, LabelInitiator.Is(SourceEndpoint.Is(nil, 0), 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
-	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit))
+	// That a side has no endpoint is written down too, as a value that a label without ends does not have.
+	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	p.system(TableCommit, 90, DestinationEndpoint.Is(nil, 0), DestinationEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	for _, v := range []struct {
 		priority               uint16

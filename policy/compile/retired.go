@@ -43,7 +43,7 @@ func (f *Firewall) oldestRetired() uint32 {
 	return oldest
 }
 
-// emitRetired builds the flows for retired ids, also of stations that are endpoints again, or still, under another.
+// emitRetired builds the flows for retired ids of stations that are endpoints again, or still, under another id.
 func (f *Firewall) emitRetired(out *Changes) {
 	if !f.dirtyRetired {
 		return
@@ -55,11 +55,10 @@ func (f *Firewall) emitRetired(out *Changes) {
 	}
 	var flows []flow.Flow
 	for _, id := range slices.Sorted(maps.Keys(f.retired)) {
-		current := uint32(0)
-		if e := now[f.retired[id].Port]; e != nil && f.retired[id].same(stationOf(e.w)) { // else what was opened before is not his
-			current = e.id
+		// Where somebody else is there, what was opened before him is not his; where nobody is, nobody's policy has to be asked.
+		if e := now[f.retired[id].Port]; e != nil && f.retired[id].same(stationOf(e.w)) {
+			flows = append(flows, pipeline.BindRetired(pipeline.NewCookie(pipeline.CookieEndpoint, id), id, e.id)...)
 		}
-		flows = append(flows, pipeline.BindRetired(pipeline.NewCookie(pipeline.CookieEndpoint, id), id, current)...)
 	}
 	if flows != nil || f.installedRetired {
 		out.Owners[OwnerRetired] = flows
