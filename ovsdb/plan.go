@@ -37,7 +37,10 @@ type planner struct {
 type portKey struct{ bridge, port string }
 
 // bridgeEdit gathers the changes of one bridge's sets.
-type bridgeEdit struct{ addPorts, delPorts, addMirrors, delMirrors []string }
+type bridgeEdit struct {
+	addPorts, delPorts, addMirrors, delMirrors []string
+	addTables, delTables                       map[any]any // number of a table → reference of a row
+}
 
 func makePlan(s *snapshot, d Desired) *plan {
 	p := &planner{
@@ -67,6 +70,7 @@ func makePlan(s *snapshot, d Desired) *plan {
 	}
 	p.removeOrphans()
 	p.setFailModes(d.FailModes)
+	p.nameTables(d.TableNames)
 	p.finish(s.root)
 	return &p.plan
 }
@@ -78,7 +82,7 @@ func (p *planner) fail(i int, code Code, format string, args ...any) {
 func (p *planner) edit(bridge string) *bridgeEdit {
 	e := p.edits[bridge]
 	if e == nil {
-		e = &bridgeEdit{}
+		e = &bridgeEdit{addTables: map[any]any{}, delTables: map[any]any{}}
 		p.edits[bridge] = e
 	}
 	return e
@@ -277,6 +281,39 @@ func (p *planner) setFailModes(modes map[string]string) {
 	}
 }
 
+// nameTables makes, renames and removes Flow_Table rows. A name changes nothing of what a table does: all other columns stay empty, for which Open vSwitch has the same
+// defaults as for a table without a row (bridge_configure_tables in vswitchd/bridge.c).
+func (p *planner) nameTables(names map[string]map[int]string) {
+	for _, bridgeName := range slices.Sorted(maps.Keys(p.topo.Bridges)) {
+		bridge := p.topo.Bridges[bridgeName]
+		want, managed := names[bridgeName]
+		if managed && want == nil {
+			continue
+		}
+		for _, number := range slices.Sorted(maps.Keys(bridge.FlowTables)) {
+			row := bridge.FlowTables[number]
+			switch {
+			case !ours(row.ExternalIDs):
+			case want[number] == "":
+				p.edit(bridgeName).delTables[number] = ovsdb.UUID{GoUUID: row.UUID}
+				p.removed = append(p.removed, fmt.Sprintf("name of table %s/%d", bridgeName, number))
+			case row.Name != want[number]:
+				p.rowOps = append(p.rowOps, updateOp(tableFlowTable, row.UUID, ovsdb.Row{"name": set([]string{want[number]})}))
+			}
+		}
+		for _, number := range slices.Sorted(maps.Keys(want)) {
+			if _, there := bridge.FlowTables[number]; there {
+				continue
+			}
+			ref := p.name()
+			p.rowOps = append(p.rowOps, insertOp(tableFlowTable, ref, ovsdb.Row{
+				"name": set([]string{want[number]}), "external_ids": stringMap(map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}),
+			}))
+			p.edit(bridgeName).addTables[number] = ovsdb.UUID{GoUUID: ref}
+		}
+	}
+}
+
 // finish puts the operations in order: preconditions, rows, the sets of the bridges, the request for a confirmation.
 func (p *planner) finish(root string) {
 	var sets []ovsdb.Operation
@@ -300,6 +337,14 @@ func (p *planner) finish(root string) {
 		mutate("ports", ovsdb.MutateOperationDelete, e.delPorts)
 		mutate("ports", ovsdb.MutateOperationInsert, e.addPorts)
 		mutate("mirrors", ovsdb.MutateOperationInsert, e.addMirrors)
+		// Neither touches the row of somebody who was faster: pairs are deleted only if key and value are those, and inserted only if the key is not there (RFC 7047 §5.1).
+		// A row that nothing refers to is not kept.
+		if len(e.delTables) > 0 {
+			mutations = append(mutations, ovsdb.Mutation{Column: "flow_tables", Mutator: ovsdb.MutateOperationDelete, Value: ovsdb.OvsMap{GoMap: e.delTables}})
+		}
+		if len(e.addTables) > 0 {
+			mutations = append(mutations, ovsdb.Mutation{Column: "flow_tables", Mutator: ovsdb.MutateOperationInsert, Value: ovsdb.OvsMap{GoMap: e.addTables}})
+		}
 		sets = append(sets, mutateOp(tableBridge, bridge.UUID, mutations...))
 	}
 	p.ops = append(p.ops, p.rowOps...)

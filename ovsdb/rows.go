@@ -17,6 +17,7 @@ const (
 	tableInterface  = "Interface"
 	tableMirror     = "Mirror"
 	tableController = "Controller"
+	tableFlowTable  = "Flow_Table"
 )
 
 // The row types below name the columns that are monitored, and no other: the library refuses to connect when the server's schema
@@ -47,6 +48,7 @@ type bridgeRow struct {
 	Controller   []string          `ovsdb:"controller"`
 	Ports        []string          `ovsdb:"ports"`
 	Mirrors      []string          `ovsdb:"mirrors"`
+	FlowTables   map[int]string    `ovsdb:"flow_tables"`
 }
 
 type portRow struct {
@@ -88,6 +90,12 @@ type mirrorRow struct {
 	ExternalIDs   map[string]string `ovsdb:"external_ids"`
 }
 
+type flowTableRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Name        *string           `ovsdb:"name"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+}
+
 type controllerRow struct {
 	UUID   string `ovsdb:"_uuid"`
 	Target string `ovsdb:"target"`
@@ -102,6 +110,7 @@ func rowTypes() map[string]model.Model {
 		tableInterface:  &interfaceRow{},
 		tableMirror:     &mirrorRow{},
 		tableController: &controllerRow{},
+		tableFlowTable:  &flowTableRow{},
 	}
 }
 
@@ -141,6 +150,7 @@ func (r *bridgeRow) CloneModel() model.Model {
 	c.Controller = slices.Clone(r.Controller)
 	c.Ports = slices.Clone(r.Ports)
 	c.Mirrors = slices.Clone(r.Mirrors)
+	c.FlowTables = maps.Clone(r.FlowTables)
 	return &c
 }
 
@@ -171,6 +181,12 @@ func (r *mirrorRow) CloneModel() model.Model {
 	return &c
 }
 
+func (r *flowTableRow) CloneModel() model.Model {
+	c := *r
+	c.Name, c.ExternalIDs = clonePtr(r.Name), maps.Clone(r.ExternalIDs)
+	return &c
+}
+
 func (r *controllerRow) CloneModel() model.Model {
 	c := *r
 	return &c
@@ -183,6 +199,9 @@ func (r *interfaceRow) CloneModelInto(m model.Model) {
 	*m.(*interfaceRow) = *r.CloneModel().(*interfaceRow)
 }
 func (r *mirrorRow) CloneModelInto(m model.Model) { *m.(*mirrorRow) = *r.CloneModel().(*mirrorRow) }
+func (r *flowTableRow) CloneModelInto(m model.Model) {
+	*m.(*flowTableRow) = *r.CloneModel().(*flowTableRow)
+}
 func (r *controllerRow) CloneModelInto(m model.Model) {
 	*m.(*controllerRow) = *r.CloneModel().(*controllerRow)
 }

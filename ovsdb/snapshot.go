@@ -30,11 +30,11 @@ var (
 // tables are the cached rows of the monitored tables by _uuid. The rows are shared with the cache and never written to: the cache
 // replaces a row that changes.
 type tables struct {
-	root, bridges, ports, interfaces, mirrors, controllers map[string]model.Model
+	root, bridges, ports, interfaces, mirrors, controllers, flowTables map[string]model.Model
 }
 
 func (t *tables) each() []map[string]model.Model {
-	return []map[string]model.Model{t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers}
+	return []map[string]model.Model{t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers, t.flowTables}
 }
 
 func readOnce(c *cache.TableCache) tables {
@@ -46,6 +46,7 @@ func readOnce(c *cache.TableCache) tables {
 		interfaces:  read(tableInterface),
 		mirrors:     read(tableMirror),
 		controllers: read(tableController),
+		flowTables:  read(tableFlowTable),
 	}
 }
 
@@ -212,7 +213,19 @@ func (b *builder) bridge(t tables, row *bridgeRow) (*vswitch.Bridge, change, err
 	}
 	slices.Sort(controllers)
 
-	kind := compareBridge(old.val, row, ports, mirrors, controllers)
+	var names map[int]vswitch.FlowTable
+	for number, uuid := range row.FlowTables {
+		f, ok := t.flowTables[uuid].(*flowTableRow)
+		if !ok {
+			return nil, 0, fmt.Errorf("%w: the row of table %d of bridge %s is missing", errTorn, number, row.Name)
+		}
+		if names == nil {
+			names = make(map[int]vswitch.FlowTable, len(row.FlowTables))
+		}
+		names[number] = vswitch.FlowTable{UUID: uuid, Name: deref(f.Name), ExternalIDs: nilIfNone(f.ExternalIDs)}
+	}
+
+	kind := compareBridge(old.val, row, ports, mirrors, controllers, names)
 	if kind == changeNone {
 		b.bridges[row.UUID] = entry[*bridgeRow, *vswitch.Bridge]{row, old.val}
 		return old.val, changeNone, nil
@@ -220,6 +233,7 @@ func (b *builder) bridge(t tables, row *bridgeRow) (*vswitch.Bridge, change, err
 	bridge := bridgeValue(row)
 	bridge.Controllers = nilIfEmpty(controllers)
 	bridge.Mirrors = nilIfEmpty(mirrors)
+	bridge.FlowTables = names
 	bridge.Ports = make(map[string]*vswitch.Port, len(ports))
 	for _, p := range ports {
 		bridge.Ports[p.Name] = p
@@ -242,8 +256,10 @@ func bridgeValue(row *bridgeRow) *vswitch.Bridge {
 	}
 }
 
-func compareBridge(old *vswitch.Bridge, row *bridgeRow, ports []*vswitch.Port, mirrors []*vswitch.Mirror, controllers []string) change {
-	if old == nil || len(old.Ports) != len(ports) || len(old.Mirrors) != len(mirrors) || !slices.Equal(old.Controllers, controllers) {
+func compareBridge(old *vswitch.Bridge, row *bridgeRow, ports []*vswitch.Port, mirrors []*vswitch.Mirror, controllers []string,
+	names map[int]vswitch.FlowTable) change {
+	if old == nil || len(old.Ports) != len(ports) || len(old.Mirrors) != len(mirrors) || !slices.Equal(old.Controllers, controllers) ||
+		!reflect.DeepEqual(old.FlowTables, names) {
 		return changeStructure
 	}
 	for _, p := range ports {
@@ -252,7 +268,7 @@ func compareBridge(old *vswitch.Bridge, row *bridgeRow, ports []*vswitch.Port, m
 		}
 	}
 	own := *old
-	own.Ports, own.Mirrors, own.Controllers = nil, nil, nil
+	own.Ports, own.Mirrors, own.Controllers, own.FlowTables = nil, nil, nil, nil
 	if !reflect.DeepEqual(&own, bridgeValue(row)) {
 		return changeStructure
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -61,17 +62,35 @@ type rowWorker struct {
 func (e *Engine) planMirrors() {
 	managed := make([]string, 0, len(e.bridges))
 	failModes := map[string]string{}
+	tableNames := map[string]map[int]string{}
+	for _, cfg := range e.opt.Bridges {
+		if cfg.Mode == Owned {
+			tableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
+		}
+	}
 	for name, b := range e.bridges {
 		managed = append(managed, name)
 		if b.cfg.Mode == Owned && b.taken {
 			failModes[name] = b.cfg.FailMode
+			tableNames[name] = namesOfTables()
 		}
 	}
 	slices.Sort(managed)
 	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
 		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
 	})
-	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes}
+	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames}
+}
+
+// namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.
+func namesOfTables() map[int]string {
+	out := map[int]string{}
+	for number, name := range pipeline.TableNames() {
+		if number >= pipeline.TableFirst {
+			out[int(number)] = name
+		}
+	}
+	return out
 }
 
 // tendMirrors hands the desired rows to the worker and takes its results. It returns whether the newest desired rows are in force.

@@ -38,6 +38,15 @@ type Bridge struct {
 	Controllers []string
 	Ports       map[string]*Port // by Port.name
 	Mirrors     []*Mirror        // ordered by UUID
+	// FlowTables are the Flow_Table rows by the number of the table.
+	FlowTables map[int]FlowTable
+}
+
+// FlowTable is one row of the Flow_Table table, which names an OpenFlow table.
+type FlowTable struct {
+	UUID        string
+	Name        string // "" = none
+	ExternalIDs map[string]string
 }
 
 // Port is one row of the Port table. A port with more than one interface is a bond.
@@ -127,7 +136,7 @@ type Mirror struct {
 	ExternalIDs   map[string]string
 }
 
-// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface). A row without MarkOwner is foreign and is
+// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface, Flow_Table). A row without MarkOwner is foreign and is
 // never changed.
 const (
 	MarkOwner    = "tapwall-owner"     // always OwnerValue
