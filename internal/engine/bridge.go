@@ -2,12 +2,12 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,8 +29,11 @@ type bridge struct {
 	sw     *ofctrl.Switch
 	cancel context.CancelFunc
 
-	// pending is what was compiled and is not persisted and installed yet.
+	ledger *ledger // nil on a guest bridge
+	// pending is what was compiled and is not installed yet.
 	pending     compile.Changes
+	marks       []uint64  // of ledger, as last handed over or pending
+	renamed     bool      // endpoint ids changed, and the recorder has not been told
 	epoch       uint64    // connection that the pickup window was decided for
 	pickupUntil time.Time // zero = closed
 	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
@@ -39,7 +42,6 @@ type bridge struct {
 	lastNotTakenUp uint64
 	retry          backoff
 	aside          map[string]refusal // by owner
-	fresh          bool               // no tapwall of this store has taken the bridge over yet
 	taken          bool               // it may be changed: what was there before has been looked at
 
 	// Guarded by the engine's mu for readers.
@@ -100,9 +102,9 @@ func entryKey() flow.Flow {
 	panic("engine: the pipeline has no entry flow")
 }
 
-// addBridge starts managing a bridge that has appeared. The host's persisted state is loaded already.
-func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBridge) (*bridge, error) {
-	b := &bridge{cfg: cfg, fresh: saved.fresh, policies: map[string]*compile.PolicyState{}, assignments: saved.assignments, index: saved.index, logRate: e.opt.EventRate}
+// addBridge starts managing a bridge that has appeared. l is nil for a guest bridge: nothing is numbered on it.
+func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, l *ledger) (*bridge, error) {
+	b := &bridge{cfg: cfg, policies: map[string]*compile.PolicyState{}, logRate: e.opt.EventRate, ledger: l}
 	host := e.topo.Host
 	b.host.Store(&host)
 	endpoint := cfg.OpenFlow
@@ -136,16 +138,12 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 		if b.memory, err = newMemory(e.opt.MemoryDir, cfg.Name); err != nil {
 			e.log.Warn("what an earlier process knew of connections is lost", "bridge", cfg.Name, "err", err)
 		}
-		b.fw, err = compile.NewFirewall(compile.Options{Bridge: cfg.Name, BridgeIndex: saved.index, Assignments: &saved.assignments, LogPerSecond: b.logRate})
-		if err != nil {
+		if err := e.newFirewall(b); err != nil {
 			return nil, err
 		}
-		b.fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
-		for _, p := range ofKind[*policy.Policy](e.resources, policy.KindPolicy) {
-			b.fw.SetPolicy(p)
-		}
 	}
-	run, cancel := context.WithCancel(ctx)
+	// It ends with cancel, a little later than ctx: see closeLedgers.
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
 	if b.fw != nil {
 		b.book.reopen(b.fw.Rule)
@@ -166,30 +164,39 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, saved savedBri
 	return b, nil
 }
 
-// savedBridge is what an earlier process left about a bridge.
-type savedBridge struct {
-	index       int
-	fresh       bool // it was not taken over yet
-	assignments compile.Assignments
+// newFirewall gives the bridge a firewall that goes on from what its ledger says, with all policies and groups.
+func (e *Engine) newFirewall(b *bridge) error {
+	l := b.ledger
+	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: b.logRate})
+	if err != nil {
+		return err
+	}
+	fw.Reserve(l.bound)
+	fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](e.resources, policy.KindPolicy) {
+		fw.SetPolicy(p)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fw, b.index = fw, l.index
+	b.assignments = compile.Assignments{Next: l.given.Next, Policies: maps.Clone(l.given.Policies), Endpoints: maps.Clone(l.given.Endpoints),
+		Retired: maps.Clone(l.given.Retired)}
+	return nil
 }
-
-// Keys of the host's state in the store, below bridge/NAME/.
-const (
-	stateIndex    = "index"
-	stateFresh    = "fresh" // there as long as the bridge has not been taken over
-	stateNext     = "next"
-	statePolicy   = "policy/"
-	stateEndpoint = "endpoint/"
-	stateRetired  = "retired/"
-)
-
-func stateKey(bridge, key string) string { return "bridge/" + bridge + "/" + key }
 
 // compile brings the firewall's outcome into pending. Where that uproots connections, they are taken up.
 func (b *bridge) compile(now time.Time, window time.Duration) {
 	if b.compileOnce() && window > 0 {
 		b.openPickup(now, window, b.memory.recall())
 		b.compileOnce()
+	}
+	if marks := b.ledger.marks(); !slices.Equal(marks, b.marks) {
+		flows := make([]flow.Flow, len(marks))
+		for i, m := range marks {
+			flows[i] = markFlow(m)
+		}
+		b.marks = marks
+		b.pending.Owners = merge(b.pending.Owners, map[string][]flow.Flow{ownerMarks: flows})
 	}
 }
 
@@ -200,13 +207,11 @@ func (b *bridge) compileOnce() (uprooted bool) {
 	judged := b.fw.Judged()
 	b.mu.Unlock()
 	b.judged.Store(&judged)
+	b.ledger.change(ch.Assignments)
+	b.renamed = b.renamed || len(ch.Assignments.Endpoints) > 0
 	b.pending.Meters = ch.Meters
-	b.pending.Assignments.Next = ch.Assignments.Next
 	b.pending.Owners = merge(b.pending.Owners, ch.Owners)
 	b.pending.Policies = merge(b.pending.Policies, ch.Policies)
-	b.pending.Assignments.Policies = merge(b.pending.Assignments.Policies, ch.Assignments.Policies)
-	b.pending.Assignments.Endpoints = merge(b.pending.Assignments.Endpoints, ch.Assignments.Endpoints)
-	b.pending.Assignments.Retired = merge(b.pending.Assignments.Retired, ch.Assignments.Retired)
 	return ch.Uprooted
 }
 
@@ -218,63 +223,30 @@ func merge[K comparable, V any](into, from map[K]V) map[K]V {
 	return into
 }
 
-// persist writes the numbers that the pending flows carry. They must be safe before any packet can bear them.
-func (e *Engine) persist(ctx context.Context, b *bridge) error {
-	a := &b.pending.Assignments
-	if a.Empty() {
-		return nil
-	}
-	values := map[string][]byte{}
-	put := func(key string, v any) error {
-		j, err := json.Marshal(v)
-		values[stateKey(b.cfg.Name, key)] = j
-		return err
-	}
-	err := put(stateNext, a.Next)
-	for name, p := range a.Policies {
-		if p == nil {
-			values[stateKey(b.cfg.Name, statePolicy+name)] = nil
-			continue
-		}
-		err = errors.Join(err, put(statePolicy+name, p))
-	}
-	for key, ep := range a.Endpoints {
-		if ep == nil {
-			values[stateKey(b.cfg.Name, stateEndpoint+key)] = nil
-			continue
-		}
-		err = errors.Join(err, put(stateEndpoint+key, ep))
-	}
-	for id, s := range a.Retired {
-		key := stateRetired + strconv.FormatUint(uint64(id), 10)
-		if s == nil {
-			values[stateKey(b.cfg.Name, key)] = nil
-			continue
-		}
-		err = errors.Join(err, put(key, s))
-	}
-	if err != nil {
-		return err
-	}
-	if err := e.putStates(ctx, values); err != nil {
-		return fmt.Errorf("keep the rule ids: %w", err)
-	}
-	a.Policies, a.Endpoints, a.Retired = nil, nil, nil
-	return nil
-}
-
-// install compiles, persists and installs whatever changed for an owned bridge, and decides about the pickup window. It returns whether
+// install compiles and installs whatever changed for an owned bridge, and decides about the pickup window. It returns whether
 // everything desired is on the switch.
 func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	st := b.sw.State()
+	if b.ledger.unproven {
+		if !st.Ready {
+			return false // which ids are still true is known by the switch alone
+		}
+		if b.ledger.doubt(b.sw.Has) {
+			if err := e.newFirewall(b); err != nil {
+				b.failed(e, now, err)
+				return false
+			}
+			b.setWorkloads(e.workloads, e.topo.Bridges[b.cfg.Name])
+		}
+	}
 	b.windows(st, now, e.opt.PickupWindow)
 	e.tendStrays(ctx, b, st.Ready, now)
 	b.compile(now, e.opt.PickupWindow)
-	if err := e.persist(ctx, b); err != nil {
-		b.failed(e, now, err)
+	held := b.fw.Held()
+	if len(held) > 0 && e.await(ctx, b.ledger, now) {
 		return false
 	}
-	if !e.takeOver(ctx, b, st, now) {
+	if !e.takeOver(b, st, now) {
 		return false
 	}
 	if have := e.topo.Bridges[b.cfg.Name].FailMode; have != b.cfg.FailMode {
@@ -312,7 +284,9 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	defer e.mu.Unlock()
 	b.err = nil
 	b.refused = maps.Clone(b.aside)
-	b.installedAt = e.revision
+	if len(held) == 0 {
+		b.installedAt = e.revision
+	}
 	for name, p := range b.pending.Policies {
 		if p == nil {
 			delete(b.policies, name)
@@ -321,6 +295,11 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		}
 	}
 	b.pending.Policies = nil
+	if len(held) > 0 {
+		b.err = fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force", some(held))
+		b.retry.fail(now)
+		return false
+	}
 	if n := result.Added + result.Modified + result.Deleted; n > 0 {
 		e.log.Debug("installed", "bridge", b.cfg.Name, "revision", e.revision, "added", result.Added, "modified", result.Modified, "deleted", result.Deleted)
 	}
@@ -463,6 +442,7 @@ func (b *bridge) publishEndpoints(ws []*policy.Workload) {
 		}
 	}
 	b.endpoints.Store(&byID)
+	b.renamed = false
 }
 
 // plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our
@@ -504,4 +484,13 @@ func access(p *vswitch.Port) (vlan int, trunk bool) {
 		return vlan, true
 	}
 	return vlan, p.Tag == nil // trunks beside a tag are ignored
+}
+
+// some spells the first of many.
+func some(names []string) string {
+	const few = 5
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -91,7 +92,10 @@ type Engine struct {
 	workloads        []*policy.Workload
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge
-	unmanaged        map[string]error // named bridges that exist and could not be taken on
+	unmanaged        map[string]error   // named bridges that exist and could not be taken on
+	ledgers          map[string]*ledger // by bridge; nil = not read yet
+	written          chan written       // ends of writes; each ledger has at most one
+	saving           context.Context    // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
 	stale            work // what the next sync has to look at
 	retry            backoff
@@ -137,6 +141,8 @@ type publication struct {
 	bridges   []*bridge            // ordered by name
 	mirrors   []vswitch.MirrorSpec // wanted
 	problems  []string
+	waiting   int      // entries of the ledgers that the store does not have yet
+	unsaved   []string // what of them it would not take, in words
 }
 
 // New checks the options.
@@ -171,6 +177,7 @@ func New(o Options) (*Engine, error) {
 		resources: catalog{},
 		bridges:   map[string]*bridge{},
 		unmanaged: map[string]error{},
+		written:   make(chan written, len(o.Bridges)+pipeline.MaxBridges),
 		mirrors:   newMirrorState(),
 		stale:     newWork(),
 		unsettled: map[resource]bool{},
@@ -191,9 +198,18 @@ func (e *Engine) String() string { return "engine" }
 
 // Run reconciles until ctx ends. Flows and mirrors stay on the switches: tapwall may be restarted or upgraded without traffic noticing.
 func (e *Engine) Run(ctx context.Context) error {
+	saving, stopSaving := context.WithCancel(context.WithoutCancel(ctx))
+	e.saving = saving
 	ctx, cancel := context.WithCancel(ctx)
 	defer e.tasks.Wait()
-	defer cancel()
+	defer func() {
+		cancel()
+		e.closeLedgers(ctx)
+		stopSaving()
+		for _, b := range e.bridges {
+			b.cancel()
+		}
+	}()
 	topologies, unsubscribe := e.opt.DB.Subscribe()
 	defer unsubscribe()
 	e.follow(ctx, topologies)

@@ -19,3 +19,10 @@ func SetRegister(in *event.PacketIn, f pipeline.Field, v uint32) {
 	r := &in.Registers[f.Field-flow.Reg8]
 	*r = *r&^mask | v<<f.Ofs&mask
 }
+
+// Unsaved counts the entries that the store does not have yet.
+func (e *Engine) Unsaved() int {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.published.waiting
+}

@@ -111,6 +111,7 @@ func (e *Engine) System() api.SystemStatus {
 	}
 	hh.Warnings = e.published.notices.all
 	s.Hosts = []api.HostHealth{hh}
+	s.Problems = append(s.Problems, e.published.unsaved...)
 	if s.Store.Message != "" {
 		s.Problems = append(s.Problems, "store: "+s.Store.Message)
 	}

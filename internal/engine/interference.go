@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -134,14 +133,14 @@ var errNotOurs = errors.New("the bridge is not taken over, nothing on it is chan
 
 // takeOver looks at what is on the bridge before this process changes anything there, and tells of what will go. It returns whether the bridge may be changed.
 // A flow that bears our magic and can be no tapwall's is a reason not to, unless the bridge is known from before.
-func (e *Engine) takeOver(ctx context.Context, b *bridge, st ofctrl.State, now time.Time) bool {
+func (e *Engine) takeOver(b *bridge, st ofctrl.State, now time.Time) bool {
 	if b.taken {
 		return true
 	}
 	if !st.Ready {
 		return false
 	}
-	if b.fresh {
+	if b.ledger.untaken {
 		if err := b.strange(); err != nil {
 			b.failed(e, now, err)
 			return false
@@ -150,12 +149,11 @@ func (e *Engine) takeOver(ctx context.Context, b *bridge, st ofctrl.State, now t
 	if st.OurFlows == 0 {
 		e.tellTakeOver(b)
 	}
-	if b.fresh {
-		if err := e.putStates(ctx, map[string][]byte{stateKey(b.cfg.Name, stateFresh): nil}); err != nil {
-			e.log.Warn("that the bridge was taken over is not kept; the next start will look at its flows again", "bridge", b.cfg.Name, "err", err)
-		}
+	if b.ledger.untaken {
+		b.ledger.untaken = false
+		b.ledger.note(stateFresh, nil)
 	}
-	b.taken, b.fresh = true, false
+	b.taken = true
 	e.stale.mirrors = true // the fail mode may be set now
 	return true
 }

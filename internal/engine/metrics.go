@@ -31,13 +31,14 @@ var (
 	ofConnected   = prometheus.NewDesc("tapwall_openflow_connected", "1 while the OpenFlow connection is up.", []string{"bridge"}, nil)
 	dbConnected   = prometheus.NewDesc("tapwall_ovsdb_connected", "1 while the OVSDB connection is up.", nil, nil)
 	revision      = prometheus.NewDesc("tapwall_revision", "Store revision that is desired, and installed.", []string{"state"}, nil)
+	unsaved       = prometheus.NewDesc("tapwall_assignments_unsaved", "Policies and endpoints whose ids the store does not have yet; after a restart their connections would be judged again.", nil, nil)
 	resources     = prometheus.NewDesc("tapwall_resources", "Resources by kind.", []string{"kind"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, flowsDesired, flowsThere, flowMods, flowsLost, foreignGone, metersLost, degraded, bypassed, ofConnected,
-		dbConnected, revision, resources} {
+		dbConnected, revision, unsaved, resources} {
 		out <- d
 	}
 }
@@ -89,6 +90,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(revision, float64(c.e.revision), "desired")
 	gauge(revision, float64(installed), "installed")
+	gauge(unsaved, float64(p.waiting))
 	for _, kind := range policy.Kinds() {
 		gauge(resources, float64(len(c.e.resources[kind])), string(kind))
 	}

@@ -39,6 +39,8 @@ func TestMetricsDuringChange(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+	r.saved()
+	r.settled()
 
 	families, err := r.reg.Gather()
 	if err != nil {

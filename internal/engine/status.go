@@ -120,10 +120,10 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		if ps == nil {
 			// Not installed on this bridge yet; whether it applies to anything there is not known.
 			message := "the change is being installed"
-			if b.err != nil {
-				message = b.err.Error()
-			} else if why := linkTrouble(b.sw.State()); why != "" {
+			if why := linkTrouble(b.sw.State()); why != "" {
 				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, why)
+			} else if b.err != nil {
+				message = b.err.Error()
 			}
 			worse(policy.PhasePending, "NotInstalled", message)
 			continue

@@ -2,20 +2,16 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
 )
 
 // sync brings everything up to date with what is known now. It is cheap when nothing changed.
@@ -31,6 +27,7 @@ func (e *Engine) sync(ctx context.Context) {
 		return
 	}
 	now := time.Now()
+	e.takeWritten(now)
 	complete := e.manageBridges(ctx, now)
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
@@ -44,12 +41,15 @@ func (e *Engine) sync(ctx context.Context) {
 			continue
 		}
 		flowsDone = e.install(ctx, b, now) && flowsDone
-		if e.stale.topology || e.stale.endpoints {
+		if e.stale.topology || e.stale.endpoints || b.renamed {
 			b.publishEndpoints(e.workloads)
 		}
 	}
 	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
 		e.planMirrors()
+	}
+	for _, l := range e.ledgers {
+		e.save(ctx, l, now)
 	}
 	rowsDone := e.tendMirrors(ctx)
 	e.updateStatus(flowsDone, rowsDone)
@@ -65,6 +65,11 @@ func (e *Engine) due(now time.Time) bool {
 	for _, b := range e.bridges {
 		if !b.strays.next.IsZero() && now.After(b.strays.next) || !b.pickupUntil.IsZero() && now.After(b.pickupUntil) ||
 			!b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+			return true
+		}
+	}
+	for _, l := range e.ledgers {
+		if !l.retry.next.IsZero() && now.After(l.retry.next) {
 			return true
 		}
 	}
@@ -105,6 +110,9 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 			e.log.Info("bridge is gone", "bridge", name)
 			b.cancel()
 			b.book.close(b.sw.State().Stats)
+			if b.ledger != nil {
+				b.ledger.given = b.assignments // compiled with the ledger's, so it is newer
+			}
 			delete(e.bridges, name)
 			e.stale.topology = true
 		}
@@ -113,7 +121,7 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 		if e.topo.Bridges[cfg.Name] == nil || e.bridges[cfg.Name] != nil {
 			continue
 		}
-		b, err := e.openBridge(ctx, cfg)
+		b, err := e.openBridge(ctx, cfg, now)
 		if err != nil {
 			e.unmanaged[cfg.Name] = err
 			complete = complete && errors.Is(err, errTooManyBridges)
@@ -130,90 +138,25 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 	return complete
 }
 
-func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
+func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig, now time.Time) (*bridge, error) {
 	if cfg.Mode != Owned {
-		return e.addBridge(ctx, cfg, savedBridge{}) // nothing is numbered on it
+		return e.addBridge(ctx, cfg, nil)
 	}
 	if e.host == "" {
 		return nil, e.hostErr
 	}
-	saved, err := e.loadBridge(ctx, cfg.Name)
+	l, err := e.ledgerOf(ctx, cfg.Name, now)
 	if err != nil {
-		return nil, fmt.Errorf("read what is kept of it: %w", err)
+		return nil, err
 	}
-	return e.addBridge(ctx, cfg, saved)
+	return e.addBridge(ctx, cfg, l)
 }
 
 // errTooManyBridges says that a bridge has to do without tapwall for as long as the configuration is what it is.
 var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be managed, those of earlier configurations included", pipeline.MaxBridges)
 
-// loadBridge reads the numbers of an earlier process, or gives the bridge an index of its own.
-func (e *Engine) loadBridge(ctx context.Context, name string) (savedBridge, error) {
-	s := savedBridge{index: -1, assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{},
-		Retired: map[uint32]compile.Station{}}}
-	all, err := e.opt.Store.ListStates(ctx, e.host, "bridge/")
-	if err != nil {
-		return s, err
-	}
-	taken := map[int]bool{}
-	for key, value := range all {
-		owner, rest, _ := strings.Cut(strings.TrimPrefix(key, "bridge/"), "/")
-		if rest == stateIndex {
-			var index int
-			if err := json.Unmarshal(value, &index); err != nil {
-				return s, fmt.Errorf("%s: %w", key, err)
-			}
-			taken[index] = true
-			if owner == name {
-				s.index = index
-			}
-		}
-		if owner != name {
-			continue
-		}
-		var err error
-		if p, ok := strings.CutPrefix(rest, statePolicy); ok {
-			var v compile.PolicyAssignment
-			err = json.Unmarshal(value, &v)
-			s.assignments.Policies[p] = v
-		} else if ep, ok := strings.CutPrefix(rest, stateEndpoint); ok {
-			var v compile.EndpointAssignment
-			err = json.Unmarshal(value, &v)
-			s.assignments.Endpoints[ep] = v
-		} else if rest == stateFresh {
-			s.fresh = true
-		} else if text, ok := strings.CutPrefix(rest, stateRetired); ok {
-			var v compile.Station
-			var id uint64
-			if id, err = strconv.ParseUint(text, 10, 32); err == nil {
-				err = json.Unmarshal(value, &v)
-			}
-			s.assignments.Retired[uint32(id)] = v
-		} else if rest == stateNext {
-			err = json.Unmarshal(value, &s.assignments.Next)
-		}
-		if err != nil {
-			return s, fmt.Errorf("%s: %w", key, err)
-		}
-	}
-	if s.index >= 0 {
-		return s, nil
-	}
-	// The bridge may have had another life, whose record is lost while its connections live on. The numbers that they carry must not be given again, so
-	// it begins anywhere.
-	s.assignments.Next = 1 + rand.Uint32N(pipeline.MaxNumber)
-	for s.index = 0; taken[s.index]; s.index++ {
-	}
-	if s.index >= pipeline.MaxBridges {
-		return s, errTooManyBridges
-	}
-	j, err := json.Marshal(s.index)
-	if err != nil {
-		return s, err
-	}
-	s.fresh = true
-	return s, e.putStates(ctx, map[string][]byte{stateKey(name, stateIndex): j, stateKey(name, stateFresh): []byte("true")})
-}
+// errLedgerUnderWay says that a new bridge's place among the bridges is being saved.
+var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
@@ -295,11 +238,19 @@ func (e *Engine) publish(done bool, problems []string) {
 			problems = append(problems, fmt.Sprintf("bridge %s: %s is refused: %v", b.cfg.Name, owner, r.err))
 		}
 	}
+	var unsaved []string
+	waiting := 0
+	for _, name := range slices.Sorted(maps.Keys(e.ledgers)) {
+		waiting += len(e.ledgers[name].unsaved)
+		if why := e.ledgers[name].trouble(); why != "" {
+			unsaved = append(unsaved, why)
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.published = publication{
 		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, notices: e.notice(),
-		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems,
+		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems, waiting: waiting, unsaved: unsaved,
 	}
 	close(e.changed)
 	e.changed = make(chan struct{})

@@ -56,7 +56,8 @@ type Changes struct {
 	Owners map[string][]flow.Flow
 	// Meters are all meters that the flows name. They must exist before the flows; they never change after the first Compile.
 	Meters []flow.MeterDesc
-	// Assignments must be persisted before the flows are installed.
+	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid by a later
+	// run: an id that comes alive again may have been given to more than the entry says.
 	Assignments AssignmentChanges
 	// Uprooted: connections that conntrack knows under other circumstances, or not at all, have come to be judged here: a port has become an
 	// endpoint, an endpoint has begun or ceased to forward. They survive if a pickup window is opened in the same bundle.

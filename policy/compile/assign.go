@@ -5,7 +5,7 @@ import "maps"
 // Assignments are the numbers that must survive a restart, because conntrack entries and installed flows carry them. They are plain
 // values, fit for JSON.
 type Assignments struct {
-	// Next is the next number that was never used.
+	// Next is a number such that no number was used, or may be in use, from it on.
 	Next      uint32                        `json:"next"`
 	Policies  map[string]PolicyAssignment   `json:"policies,omitempty"`  // by policy name
 	Endpoints map[string]EndpointAssignment `json:"endpoints,omitempty"` // by workload key

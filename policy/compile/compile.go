@@ -98,7 +98,7 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 	if ps.policy == nil {
 		delete(f.policies, ps.name)
 		if ps.installed {
-			out.Owners[OwnerPolicy(ps.name)] = nil
+			out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), nil)
 			out.Policies[ps.name] = nil
 			out.Assignments.Policies[ps.name] = nil
 		}
@@ -115,7 +115,7 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 			}
 			flows = append(flows, r.flows...)
 		}
-		out.Owners[OwnerPolicy(ps.name)] = flows
+		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
 	}
 	if ps.changed {
 		out.Assignments.Policies[ps.name] = ps.assignment()
@@ -138,11 +138,11 @@ func (f *Firewall) emitEndpoints(out *Changes) {
 		case e != nil:
 			e.born = false
 			a := e.assignment()
-			out.Owners[OwnerEndpoint(key)] = f.endpointFlows(key, e)
+			out.Owners[OwnerEndpoint(key)] = f.released(OwnerEndpoint(key), f.endpointFlows(key, e))
 			out.Assignments.Endpoints[key] = &a
 			f.installed[key] = struct{}{}
 		case installed:
-			out.Owners[OwnerEndpoint(key)] = nil
+			out.Owners[OwnerEndpoint(key)] = f.released(OwnerEndpoint(key), nil)
 			out.Assignments.Endpoints[key] = nil
 			delete(f.installed, key)
 		}

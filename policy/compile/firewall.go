@@ -25,6 +25,10 @@ type Firewall struct {
 	imported Assignments         // of earlier runs; empty after the first Compile
 	reserved map[uint32]struct{} // the numbers in imported
 	compiled bool                // at least once
+	bounded  bool                // numbers from bound on wait; see Reserve
+	bound    uint32
+	beyond   map[uint32]struct{} // numbers given that wait
+	held     map[string]struct{} // owners whose flows wait
 
 	ports     []Port
 	before    []Port               // the ports as they were before the workloads were last told
@@ -79,7 +83,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
 		retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
-		overflowed:    map[*policyState]struct{}{},
+		overflowed: map[*policyState]struct{}{}, beyond: map[uint32]struct{}{}, held: map[string]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
 	}
 	f.selected = newSelections(func(key string) (uint32, bool) {
@@ -114,6 +118,7 @@ func (f *Firewall) number() uint32 {
 		if _, endpoint := f.byID[n]; reserved || retired || endpoint || f.registry.has(n) || f.registry.has(allowID(n)) {
 			continue
 		}
+		f.gave(n)
 		return n
 	}
 }

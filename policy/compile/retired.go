@@ -57,6 +57,9 @@ func (f *Firewall) emitRetired(out *Changes) {
 	for _, id := range slices.Sorted(maps.Keys(f.retired)) {
 		// Where somebody else is there, what was opened before him is not his; where nobody is, nobody's policy has to be asked.
 		if e := now[f.retired[id].Port]; e != nil && f.retired[id].same(stationOf(e.w)) {
+			if _, waits := f.beyond[e.id]; waits {
+				continue // see Reserve
+			}
 			flows = append(flows, pipeline.BindRetired(pipeline.NewCookie(pipeline.CookieEndpoint, id), id, e.id)...)
 		}
 	}

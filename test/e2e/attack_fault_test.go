@@ -19,23 +19,32 @@ import (
 // inStep waits until the switch holds what is desired and nothing else of ours.
 func (s *stage) inStep(within time.Duration) time.Duration {
 	s.t.Helper()
-	var out string
+	var odd []string
+	defer func() {
+		if s.t.Failed() && len(odd) > 0 {
+			s.t.Logf("%d flows are not as desired, the first is %s", len(odd), odd[0])
+		}
+	}()
 	took := lab.Eventually(s.t, within, "the switch holds exactly what is desired", func() bool {
 		h, ok := s.tryHealth()
-		return ok && h.OpenFlow == "connected" && h.DesiredFlows > 0 && h.DesiredFlows == h.InstalledFlows
-	})
-	out = s.tapwall("flows", "-o", "json")
-	var list struct {
-		Items []struct{ State, Text, Owner string }
-	}
-	if err := json.Unmarshal([]byte(out), &list); err != nil {
-		s.t.Fatalf("%v: %.300s", err, out)
-	}
-	for _, f := range list.Items {
-		if f.State != "installed" {
-			s.t.Errorf("flow is %s: %s %s", f.State, f.Owner, f.Text)
+		if !ok || h.OpenFlow != "connected" || h.DesiredFlows == 0 || h.DesiredFlows != h.InstalledFlows {
+			return false
 		}
-	}
+		out, err := s.tw.Run("flows", "-o", "json")
+		var list struct {
+			Items []struct{ State, Flow, Owner string }
+		}
+		if err != nil || json.Unmarshal([]byte(out), &list) != nil {
+			return false
+		}
+		odd = nil
+		for _, f := range list.Items {
+			if f.State != "installed" {
+				odd = append(odd, f.State+": "+f.Owner+" "+f.Flow)
+			}
+		}
+		return len(odd) == 0 // what is under way is over by one of the next looks
+	})
 	return took
 }
 
