@@ -217,7 +217,7 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 		}
 	})
 	for _, code := range []string{policy.EffectIsolated, policy.EffectReleased, policy.EffectOpened} {
-		if seen[code] == 0 {
+		if seen[code] == 0 && !testing.Short() { // a short run draws too few cases to meet every kind
 			t.Errorf("no case with %s was drawn", code)
 		}
 	}

@@ -354,8 +354,7 @@ func TestFault_F26_CachedDecisions(t *testing.T) {
 		p := s.datagrams(s.vm[1], s.vm[2], 5001, time.Millisecond)
 		lab.Eventually(t, 5*time.Second, "datagrams come back", func() bool { return p.Received() > 100 })
 		s.apply("kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}], defaultDeny: {ingress: true}}")
-		_, err := s.Appctl("revalidator/wait")
-		must(t, err)
+		s.revalidated()
 		sent := p.Sent() // later ones do not pass
 		lab.Eventually(t, 5*time.Second, "more are sent", func() bool { return p.Sent() > sent+300 })
 		p.Stop()

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // Lab is one private network. Its methods are for one goroutine; probes run on their own.
@@ -79,6 +78,7 @@ func Start(name string) (*Lab, error) {
 	if why := missing(); why != "" {
 		return nil, errors.New(why)
 	}
+	startMetronome()
 	Sweep()
 	dir, err := os.MkdirTemp("", "tw")
 	if err != nil {
@@ -250,17 +250,4 @@ func (l *Lab) AddSinkPort(name string) error {
 	}
 	_, err := l.Switch.Run("ip", "link", "set", name, "up", "arp", "off")
 	return err
-}
-
-// Eventually calls ok every 5 ms until it holds or the time is up, and returns how long it took.
-func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
-	t.Helper()
-	start := time.Now()
-	for !ok() {
-		if time.Since(start) > within {
-			t.Fatalf("not within %v: %s", within, what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	return time.Since(start)
 }
