@@ -94,6 +94,7 @@ type Engine struct {
 	bridges          map[string]*bridge
 	unmanaged        map[string]error   // named bridges that exist and could not be taken on
 	ledgers          map[string]*ledger // by bridge; nil = not read yet
+	block            uint32             // how many numbers are reserved at a time
 	written          chan written       // ends of writes; each ledger has at most one
 	saving           context.Context    // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
@@ -177,6 +178,7 @@ func New(o Options) (*Engine, error) {
 		resources: catalog{},
 		bridges:   map[string]*bridge{},
 		unmanaged: map[string]error{},
+		block:     numberBlock,
 		written:   make(chan written, len(o.Bridges)+pipeline.MaxBridges),
 		mirrors:   newMirrorState(),
 		stale:     newWork(),

@@ -26,3 +26,6 @@ func (e *Engine) Unsaved() int {
 	defer e.mu.RUnlock()
 	return e.published.waiting
 }
+
+// SetNumberBlock sets how many numbers are reserved at a time. It comes before Run.
+func (e *Engine) SetNumberBlock(n uint32) { e.block = n }

@@ -272,11 +272,11 @@ func (e *Engine) await(ctx context.Context, l *ledger, now time.Time) bool {
 func (e *Engine) collect(l *ledger) *write {
 	w := &write{values: maps.Clone(l.unsaved)}
 	if b := e.bridges[l.bridge]; b != nil && b.fw != nil {
-		if bound, due := b.fw.Reservation(numberBlock); due {
+		if bound, due := b.fw.Reservation(e.block); due {
 			w.bound = bound
 		}
 	} else if l.bound == 0 {
-		w.bound = (l.given.Next+numberBlock-1)%pipeline.MaxNumber + 1
+		w.bound = (l.given.Next+e.block-1)%pipeline.MaxNumber + 1
 	}
 	if w.bound != 0 {
 		w.values[stateNext], _ = json.Marshal(w.bound)
@@ -310,6 +310,8 @@ func (l *ledger) settle(err error, now time.Time) {
 	if l.err = err; err != nil {
 		l.heldAt = time.Time{}
 		l.retry.fail(now)
+		l.retry.pause = min(l.retry.pause, time.Second) // a try costs nothing but itself
+		l.retry.next = now.Add(l.retry.pause)
 		return
 	}
 	l.retry.ok()

@@ -139,6 +139,7 @@ type run struct {
 
 // settings change how start builds an engine.
 type settings struct {
+	block   uint32                // numbers reserved at a time; default: the engine's
 	bridges []engine.BridgeConfig // default: br0, owned
 	store   engine.Store          // default: the host's
 	window  time.Duration
@@ -180,6 +181,9 @@ func (h *host) start(s settings) *run {
 		PickupWindow: s.window, Logger: log, Registry: r.reg})
 	if err != nil {
 		h.t.Fatal(err)
+	}
+	if s.block > 0 {
+		r.SetNumberBlock(s.block)
 	}
 	r.names.Use(r.Engine)
 	ctx, cancel := context.WithCancel(context.Background())
