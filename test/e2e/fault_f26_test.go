@@ -289,59 +289,74 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 	}
 }
 
-// A machine with two ports that answers by the other one is cut off until it routes by source, as documented.
+// A machine with two ports that answers by the other one is cut off until it routes by source, as documented, be the other port in the same VLAN or in another.
 func TestFault_F26_TwoPorts(t *testing.T) {
 	t.Parallel()
-	s := ground(t, 2, []string{"tag=10"}, []string{"tag=10"})
-	client, server := s.vm[1], s.vm[2]
-	// Both have a second leg in VLAN 20; the server's way back is there.
-	for i, vm := range []*lab.VM{nil, client, server} {
-		if vm == nil {
-			continue
-		}
-		leg := vm.Port + "b"
-		for _, cmd := range []struct {
-			ns   lab.NS
-			line string
-		}{
-			{s.Switch, fmt.Sprintf("ip link add %s type veth peer name eth1 address 02:77:00:00:01:%02x netns %s", leg, i, vm.Name)},
-			{s.Switch, "ethtool -K " + leg + " tx off"},
-			{s.Switch, "ip link set " + leg + " up"},
-			{vm.NS, "ethtool -K eth1 tx off"},
-			{vm.NS, fmt.Sprintf("ip addr add 10.78.0.%d/24 dev eth1", i)},
-			{vm.NS, "ip link set eth1 up"},
-			{vm.NS, "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.eth1.rp_filter=0"},
-		} {
-			f := strings.Fields(cmd.line)
-			_, err := cmd.ns.Run(f[0], f[1:]...)
+	for _, c := range []struct {
+		name, vlan, subnet string
+		reason             uint32
+	}{
+		{"another VLAN", "tag=20", "10.78.0.", 4},    // invalid: a SYN-ACK in a zone that has seen no SYN
+		{"the same VLAN", "tag=10", "10.77.0.10", 8}, // ingress-policy: that of the other port decides
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			s := ground(t, 2, []string{"tag=10"}, []string{"tag=10"})
+			client, server := s.vm[1], s.vm[2]
+			run := func(ns lab.NS, line string) {
+				f := strings.Fields(line)
+				_, err := ns.Run(f[0], f[1:]...)
+				must(t, err)
+			}
+			for i, vm := range []*lab.VM{client, server} {
+				leg, mac := vm.Port+"b", fmt.Sprintf("02:77:00:00:01:%02x", i+1)
+				run(s.Switch, fmt.Sprintf("ip link add %s type veth peer name eth1 address %s netns %s", leg, mac, vm.Name))
+				run(s.Switch, "ethtool -K "+leg+" tx off")
+				run(s.Switch, "ip link set "+leg+" up")
+				run(vm.NS, "ethtool -K eth1 tx off")
+				run(vm.NS, fmt.Sprintf("ip addr add %s%d/24 dev eth1 noprefixroute", c.subnet, i+1))
+				run(vm.NS, "ip link set eth1 up")
+				for _, dev := range []string{"all", "eth0", "eth1"} { // it answers ARP by the port that has the address, and takes packets from either
+					run(vm.NS, fmt.Sprintf("sysctl -qw net.ipv4.conf.%s.rp_filter=0 net.ipv4.conf.%[1]s.arp_ignore=1", dev))
+				}
+				_, err := s.Vsctl("--", "add-port", "br0", leg, c.vlan, "--", "set", "interface", leg, "external_ids:iface-id=if-"+leg,
+					`external_ids:attached-mac="`+mac+`"`)
+				must(t, err)
+			}
+			// The way back is by the other port: to the client's other leg, whose MAC need not be asked for.
+			run(server.NS, "ip route add "+client.IPv4+"/32 dev eth1")
+			to := client.MAC
+			if c.vlan != "tag=10" {
+				to = "02:77:00:00:01:01"
+			}
+			run(server.NS, "ip neigh replace "+client.IPv4+" lladdr "+to+" dev eth1 nud permanent")
+			sink, err := s.Capture(s.Switch, "vm2b")
 			must(t, err)
-		}
-		_, err := s.Vsctl("--", "add-port", "br0", leg, "tag=20", "--", "set", "interface", leg, "external_ids:iface-id=if-"+leg,
-			fmt.Sprintf(`external_ids:attached-mac="02:77:00:00:01:%02x"`, i))
-		must(t, err)
+			if !client.CanConnect(server.IPv4, 5001, 3*time.Second) || len(sink.Frames(lab.TCPFrom(5001))) == 0 {
+				t.Fatal("without the wall the answer does not come by the other port, so that this test shows nothing")
+			}
+			s.wall()
+			const allow = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}%s], ingress: [{name: in, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]}\n---\n" +
+				"kind: Policy\nname: other\nspec: {appliesTo: [{port: vm2b}], defaultDeny: {ingress: true}}"
+			if c.vlan == "tag=10" {
+				s.decree(sprintf(allow, ", {port: vm2b}"))
+				s.mustConnect(client, server.IPv4, 5001)
+			}
+			s.decree(sprintf(allow, ""))
+			drops := func() int { return s.packets(fmt.Sprintf("cookie=0x7a9a1102%08x", c.reason)) }
+			dropped := drops()
+			s.mustNotConnect(client, server.IPv4, 5001)
+			lab.Eventually(t, 5*time.Second, "the drop is counted", func() bool { return drops() > dropped })
+			lines := commands(t, "firewall.md", "ip rule")
+			if len(lines) != 2 {
+				t.Fatal("two commands were documented")
+			}
+			for _, line := range lines {
+				run(server.NS, strings.ReplaceAll(line, "default via 10.77.0.1", "default via "+client.IPv4))
+			}
+			s.mustConnect(client, server.IPv4, 5001)
+		})
 	}
-	_, err := server.Run("ip", "route", "add", client.IPv4+"/32", "via", "10.78.0.1", "dev", "eth1")
-	must(t, err)
-	sink, err := s.Capture(client.NS, "eth1")
-	must(t, err)
-	if !client.CanConnect(server.IPv4, 5001, 3*time.Second) || len(sink.Frames(lab.TCPFrom(5001))) == 0 {
-		t.Fatal("without the wall the answer does not come by the other port, so that this test shows nothing")
-	}
-	s.wall()
-	s.decree("kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}, {port: vm2b}], ingress: [{name: in, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]}")
-	const invalid = "cookie=0x7a9a110200000004" // a SYN-ACK in a zone that has seen no SYN
-	dropped := s.packets(invalid)
-	s.mustNotConnect(client, server.IPv4, 5001)
-	lab.Eventually(t, 5*time.Second, "the drop is counted", func() bool { return s.packets(invalid) > dropped })
-	if len(commands(t, "firewall.md", "ip rule")) != 2 {
-		t.Fatal("two commands were documented")
-	}
-	for _, line := range commands(t, "firewall.md", "ip rule") {
-		f := strings.Fields(strings.ReplaceAll(line, "default via 10.77.0.1", "default via "+client.IPv4))
-		_, err := server.Run(f[0], f[1:]...)
-		must(t, err)
-	}
-	s.mustConnect(client, server.IPv4, 5001)
 }
 
 // When the answer has come and the switch has revalidated, as documented, no cached decision is left.
