@@ -64,7 +64,7 @@ func TestReplacingResetsCounters(t *testing.T) {
 	s.until("3 packets counted", func(ofctrl.State) bool { return read() == 3 })
 
 	g := f
-	g.Cookie = testCookie | 0
+	g.Cookie = testCookie
 	g.Actions = nil
 	if res := s.apply(ofctrl.Update{Owners: map[string][]flow.Flow{"a": {g}}}); res.Added != 1 || res.Modified != 0 || res.Deleted != 2 {
 		t.Fatalf("%+v", res)

@@ -20,6 +20,9 @@ const meterRetry = 5 * time.Second
 // meterInterval is how often it is looked whether our meters are still as we made them.
 const meterInterval = time.Second
 
+// meterClock is how far the age that OVS gives of a meter may be off: it reads the clock once in each turn of its main loop, which may take long.
+const meterClock = time.Second
+
 // meters holds the desired meters and those of our range that are installed. There are few.
 type meters struct {
 	want, have map[uint32]flow.MeterDesc
@@ -292,7 +295,7 @@ func (s *Switch) watchMeters(ctx context.Context, conn *Conn) {
 	for id, w := range s.meters.want {
 		is, there := have[id]
 		was, before := s.meters.have[id]
-		if then, ok := s.meters.age[id]; there && ok && age[id] < then.age+asked.Sub(then.at)-10*time.Millisecond {
+		if then, ok := s.meters.age[id]; there && ok && age[id] < then.age+asked.Sub(then.at)-meterClock {
 			is.Bands = nil // made anew by somebody else: to be set again, so that its counters and flows begin together
 			have[id] = is
 		}
