@@ -187,7 +187,7 @@ func (e *Engine) newFirewall(b *bridge) error {
 // compile brings the firewall's outcome into pending. Where that uproots connections, they are taken up.
 func (b *bridge) compile(now time.Time, window time.Duration) {
 	if b.compileOnce() && window > 0 {
-		b.openPickup(now, window, b.memory.recall())
+		b.openPickup(now, window, b.memory.recall(now))
 		b.compileOnce()
 	}
 	if marks := b.ledger.marks(); !slices.Equal(marks, b.marks) {
@@ -373,7 +373,7 @@ func (b *bridge) windows(st ofctrl.State, now time.Time, window time.Duration) {
 	if st.Ready && (st.Epoch != b.epoch || st.Lost > 0) {
 		switch there := b.sw.Has(entryKey()); {
 		case !there && window > 0:
-			b.openPickup(now, window, b.memory.recall())
+			b.openPickup(now, window, b.memory.recall(now))
 		case there && st.Epoch != b.epoch && (!b.sw.Has(pipeline.Stamps()) || b.sw.Has(pipeline.UnstampedFlow())):
 			b.unstampedUntil = now.Add(unstampedFor)
 			b.setUnstamped(true)

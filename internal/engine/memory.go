@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"net/url"
@@ -26,6 +27,8 @@ const (
 	rememberEvery  = 5 * time.Second
 	maxTracked     = 100_000 // connections in conntrack; with more, nothing is remembered
 	maxRemembered  = 16_384  // connections kept of a bridge
+	maxMemoryFile  = 8 << 20 // bytes: more than they take
+	rememberedFor  = 10 * time.Minute
 	protocolTCP    = 6
 	kernelDatapath = "system"
 )
@@ -52,9 +55,12 @@ func newMemory(dir, bridge string) (*memory, error) {
 		return m, nil
 	}
 	m.file = filepath.Join(dir, url.PathEscape(bridge)+".json")
-	text, err := os.ReadFile(m.file)
+	text, err := readBounded(m.file, maxMemoryFile)
 	if err == nil {
 		err = json.Unmarshal(text, &m.last)
+	}
+	if err == nil {
+		err = m.last.check()
 	}
 	if err != nil {
 		m.last = snapshot{}
@@ -65,10 +71,39 @@ func newMemory(dir, bridge string) (*memory, error) {
 	return m, err
 }
 
-// recall returns the connections that were open when the switch was last asked.
-func (m *memory) recall() []pipeline.Connection {
+func readBounded(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("%s is longer than %d bytes", name, most)
+	}
+	return text, err
+}
+
+// check holds a snapshot that was read from a file to what is written to one.
+func (s *snapshot) check() error {
+	if len(s.Connections) > maxRemembered {
+		return fmt.Errorf("%d connections, more than %d", len(s.Connections), maxRemembered)
+	}
+	for i, c := range s.Connections {
+		if !c.Src.IsValid() || !c.Dst.IsValid() || c.Src.Addr().Is4() != c.Dst.Addr().Is4() || c.Src.Addr().Zone() != "" || c.Dst.Addr().Zone() != "" {
+			return fmt.Errorf("connection %d has no two addresses of one family", i)
+		}
+	}
+	return nil
+}
+
+// recall returns the connections that were open when the switch was last asked, unless that is too long ago to be of use.
+func (m *memory) recall(now time.Time) []pipeline.Connection {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if age := now.Sub(m.last.At); age < 0 || age > rememberedFor {
+		return nil
+	}
 	return m.last.Connections
 }
 
@@ -94,10 +129,18 @@ func (m *memory) keep(s snapshot) error {
 	if err := os.MkdirAll(filepath.Dir(m.file), 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(m.file+".new", text, 0o600); err != nil {
+	f, err := os.CreateTemp(filepath.Dir(m.file), ".new-*")
+	if err != nil {
 		return err
 	}
-	return os.Rename(m.file+".new", m.file)
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), m.file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // remember asks conntrack of the bridges' datapaths every few seconds.
@@ -193,30 +236,34 @@ func (b *bridge) readConnections(ctx context.Context, daemon unixctl.Daemon, dat
 	return errors.Join(err, b.memory.keep(s))
 }
 
-// connections finds the open TCP connections of the bridge in which an endpoint with a policy has a part. With an error, these are not all.
+// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the others, as whose
+// end a peer can feign while it goes on. With an error, these are not all.
 func (b *bridge) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
+	var ended []pipeline.Connection
 	for x, err := range unixctl.Entries(text) {
 		if err != nil {
 			failed = err
 			continue
 		}
 		reply, ours := pipeline.OppositeZone(b.index, x.Zone)
-		if !ours || x.Proto != protocolTCP || !slices.Contains(openStates[:], x.State) {
-			continue
-		}
 		from, to := uint32(x.LabelsHi), uint32(x.LabelsHi>>32)
-		if from == 0 || to == 0 || !judged[from] && !judged[to] {
+		if !ours || x.Proto != protocolTCP || from == 0 || to == 0 || !judged[from] && !judged[to] {
 			continue
 		}
-		if len(out) == maxRemembered {
-			return out, fmt.Errorf("more than %d connections are open: the rest is not remembered", maxRemembered)
-		}
-		out = append(out, pipeline.Connection{
+		c := pipeline.Connection{
 			Zone: x.Zone, ReplyZone: reply, Initiator: endpointID(from), Responder: endpointID(to),
 			Src: netip.AddrPortFrom(x.Orig.Src, x.Orig.SrcPort), Dst: netip.AddrPortFrom(x.Orig.Dst, x.Orig.DstPort),
-		})
+		}
+		if slices.Contains(openStates[:], x.State) {
+			out = append(out, c)
+		} else {
+			ended = append(ended, c)
+		}
 	}
-	return out, failed
+	if len(out) > maxRemembered {
+		return out[:maxRemembered], fmt.Errorf("%d connections are open: more than %d are not remembered", len(out), maxRemembered)
+	}
+	return append(out, ended[:min(len(ended), maxRemembered-len(out))]...), failed
 }
 
 // openStates are those in which a TCP connection may carry data, as the datapath names them for its original direction.

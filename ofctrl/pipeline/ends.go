@@ -42,13 +42,17 @@ func relatedError(m flow.Match, reply bool) flow.Match {
 }
 
 // Bind returns the flows that let the connections of an endpoint pass as its own. Where its MAC address is not known, what is sent to it
-// cannot be told from what is sent to nobody. A forwarding endpoint, a router, also sends ICMP errors about connections of others. A station
+// can be told from what is sent to nobody by its connections only. A forwarding endpoint, a router, also sends ICMP errors about connections of others. A station
 // that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
 func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
 	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c, Match: initiator(nil, 0, endpoint),
 		Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}})
 	if !macKnown {
-		out = append(out, bind(c, 0, endpoint)...)
+		out = append(out,
+			flow.Flow{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: CtState(initiator(nil, 0, endpoint), flow.CtRpl, flow.CtRpl),
+				Actions: []flow.Action{SourceEndpoint.Load(uint64(endpoint)), goTo(TableBoundResponder)}},
+			flow.Flow{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: CtState(responder(nil, 0, endpoint), 0, flow.CtRpl),
+				Actions: []flow.Action{DestinationEndpoint.Load(uint64(endpoint)), table(TableLiveEgress)}})
 	}
 	if forwards {
 		out = append(out, bindRouter(c, endpoint)...)
@@ -122,22 +126,28 @@ func (p *program) bound(o Options) {
 // committed in its direction and the one that stood in its place, in somebody else's name, is no more.
 //
 // The connection's own responder may be answering, though, to one who is no longer there. Such an answer must not open a connection the other
-// way round; only a SYN shows that it is none.
+// way round: what both ends allow passes, packet by packet, and is not committed. Of TCP, only a SYN is none.
 func (p *program) wrongEnd() {
-	stray := Stray.Is(nil, 1)
 	// If the sender is who opened the connection, he answers what somebody else asked for: an endpoint that forwards and does not say so.
 	tell := flow.Controller{MaxLen: MACBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyStray.UserData(), MeterID: MeterStray}
 	again := append(exchange(), flow.CT{Table: TableWrongEnd, Zone: WrongEndZone})
-	p.drop(TableLiveEgress, 290, DropWrongEnd, stray)
+	own := append([]flow.Action{Stray.Load(0)}, again...)
 	p.drop(TableWrongEnd, 300, DropWrongEnd, CtState(nil, flow.CtInv, flow.CtInv))
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
-		p.system(TableBoundResponder, 50, Stray.Is(etherType(ether), 1), append([]flow.Action{tell}, again...)...)
+		p.system(TableBoundResponder, 50, Stray.Is(etherType(ether), 1), append([]flow.Action{tell}, own...)...)
 		tcp := ipProto(ether, ProtoTCP)
 		syn := tcp.WithMasked(flow.TCPFlags, flow.U64(tcpSYN), flow.U64(tcpSYN|tcpACK))
-		p.system(TableLiveEgress, 300, Stray.Is(syn, 1), again...)
+		p.system(TableLiveEgress, 300, Stray.Is(syn, 1), own...)
+		p.drop(TableLiveEgress, 290, DropWrongEnd, Stray.Is(tcp, 1))
+		p.system(TableLiveEgress, 280, Stray.Is(etherType(ether), 1), again...)
+		// Userspace conntrack takes a SYN against the direction of a half-open connection for a new one, without saying so (+new-rpl).
+		again, half := flow.CT{Table: TableWrongEnd, Zone: WrongEndZone}, MarkOurs.Is(CtState(syn, flow.CtNew, flow.CtNew), 1)
+		p.system(TableState, 121, MarkLogged.Is(half, 1), Recorded.Load(1), again)
+		p.system(TableState, 120, half, again)
 		p.system(TableWrongEnd, 200, CtState(syn, flow.CtNew, flow.CtNew), turn()...)
 		p.drop(TableWrongEnd, 190, DropWrongEnd, tcp) // the middle of somebody else's connection
 	}
+	p.system(TableWrongEnd, 110, Stray.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), judge()...)
 	p.system(TableWrongEnd, 100, CtState(nil, flow.CtNew, flow.CtNew), turn()...)
 	p.drop(TableWrongEnd, 0, DropWrongEnd, nil)
 }

@@ -25,7 +25,7 @@ var (
 	EgressLog           = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
 	Audit               = Field{"audit", sub(flow.Reg13, 10, 1), "reserved for audit mode"}
 	IngressLog          = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
-	Recorded            = Field{"recorded", sub(flow.Reg13, 12, 1), "this packet was copied to the controller; COMMIT remembers it"}
+	Recorded            = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
 	PickedUp            = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
 	Forward             = Field{"forward verdict", sub(flow.Reg13, 14, 2), "PICKUP: as initiator denied (0), allowed by default (1), by a rule (2); 3 = known to be a reply"}
 	Turn                = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}

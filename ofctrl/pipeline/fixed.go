@@ -220,7 +220,7 @@ func (p *program) verdict() {
 
 	// One record per connection: a one-way UDP stream stays +new for ever, and a re-check is not a new connection.
 	allowed := bothAllow()
-	unlogged := MarkLogged.Is(allowed, 0)
+	unlogged := Recorded.Is(MarkLogged.Is(allowed, 0), 0)
 	record := []flow.Action{send(CopyAllow), Recorded.Load(1), table(TableCommit)}
 	p.system(TableVerdict, 320, EgressLog.Is(unlogged, 1), record...)
 	p.system(TableVerdict, 310, IngressLog.Is(unlogged, 1), record...)
@@ -247,6 +247,7 @@ func (p *program) commit() {
 	// That a side has no endpoint is written down too, as a value that a label without ends does not have.
 	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	p.system(TableCommit, 90, DestinationEndpoint.Is(nil, 0), DestinationEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
+	p.system(TableCommit, 140, Stray.Is(nil, 1), table(TableExit))
 	for _, v := range []struct {
 		priority               uint16
 		logged, pickedUp, turn bool

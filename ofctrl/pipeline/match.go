@@ -73,6 +73,7 @@ func group(ether uint64) flow.Match {
 // Flags of TCP (RFC 9293 §3.1).
 const (
 	tcpSYN = 0x02
+	tcpRST = 0x04
 	tcpACK = 0x10
 )
 

@@ -36,6 +36,10 @@ func (p *program) pickup() {
 	p.system(TablePickupForward, 0, nil, reversed(forwardDenied)...)
 
 	exit := table(TableExit)
+	// A RST answers something that may have been forged.
+	for _, ether := range []uint64{EthIPv4, EthIPv6} {
+		p.system(TableCommit, 130, PickedUp.Is(ipProto(ether, ProtoTCP).WithMasked(flow.TCPFlags, flow.U64(tcpRST), flow.U64(tcpRST)), 1), exit)
+	}
 	verdict := func(priority uint16, m flow.Match, forward uint64, actions ...flow.Action) {
 		p.system(TablePickupReversed, priority, Forward.Is(m, forward), actions...)
 	}

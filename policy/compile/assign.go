@@ -18,6 +18,8 @@ type Station struct {
 	Port string `json:"port,omitempty"`
 	MAC  string `json:"mac,omitempty"`
 	VLAN int    `json:"vlan,omitempty"`
+	// Retired is the number that was next when the id was retired, 0 = it is in force.
+	Retired uint32 `json:"retired,omitempty"`
 }
 
 // PolicyAssignment holds the numbers of a policy's rules, by "direction/name". Rules without flows have none.

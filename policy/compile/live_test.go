@@ -268,11 +268,13 @@ func (h *history) wrongEnd(l *live, own bool) bool {
 	}
 	before := l.conn
 	r := h.sw.Process(h.packet(l.talk, true, ack))
-	passes := own && l.tuple.Proto != 6 && r.Visited(pipeline.TableWrongEnd) // from another than it was opened to; and TCP begins with a SYN
-	if register(r, pipeline.Stray) != 1 && !passes || r.Normal != passes || passes && (r.Committed == before || r.Committed.Orig == before.Orig) {
+	passes := own && l.tuple.Proto != 6        // TCP begins with a SYN
+	answer := register(r, pipeline.Stray) == 1 // from whom it was opened to: nothing is committed
+	turned := r.Committed != nil && r.Committed != before && r.Committed.Orig != before.Orig
+	if !answer && !r.Visited(pipeline.TableWrongEnd) || r.Normal != passes || turned != (passes && !answer) || answer && r.Committed != nil {
 		h.t.Fatalf("answer to one who was no endpoint: passed %v, as its sender's own %v, committed %+v; tables %v", r.Normal, own, r.Committed, r.Tables)
 	}
-	l.turned = passes
+	l.turned = turned
 	return true
 }
 

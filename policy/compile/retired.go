@@ -15,14 +15,14 @@ const maxRetired = 1024
 
 func stationOf(w *policy.Workload) Station { return Station{Port: w.Port, MAC: w.MAC, VLAN: w.VLAN} }
 
-// same reports whether the stations are one. An address that was not known then, or is not known now, is no difference, and the VLAN is
-// none: connections of another are in another zone.
-func (s Station) same(o Station) bool {
-	return s.Port == o.Port && (s.MAC == o.MAC || s.MAC == "" || o.MAC == "")
-}
+// same reports whether the stations are known to be one. The VLAN is no difference: connections of another are in another zone.
+func (s Station) same(o Station) bool { return s.Port == o.Port && s.MAC == o.MAC && s.MAC != "" }
 
 // retireID keeps the id of an endpoint that goes: connections that it opened under it may live on.
 func (f *Firewall) retireID(id uint32, s Station) {
+	if s.Retired == 0 {
+		s.Retired = f.next
+	}
 	f.retired[id], f.retiredNow[id], f.dirtyRetired = s, &s, true
 	for len(f.retired) > maxRetired {
 		oldest := f.oldestRetired()
@@ -31,12 +31,12 @@ func (f *Firewall) retireID(id uint32, s Station) {
 	}
 }
 
-// oldestRetired returns the id that was given first. Numbers begin again at 1 after the last.
+// oldestRetired returns the id that was retired first, the smaller of two. Numbers begin again at 1 after the last.
 func (f *Firewall) oldestRetired() uint32 {
-	age := func(id uint32) uint32 { return (f.next - 1 - id) & pipeline.MaxNumber }
+	age := func(id uint32) uint32 { return (f.next - f.retired[id].Retired) & pipeline.MaxNumber }
 	var oldest uint32
 	for id := range f.retired {
-		if oldest == 0 || age(id) > age(oldest) {
+		if oldest == 0 || age(id) > age(oldest) || age(id) == age(oldest) && id < oldest {
 			oldest = id
 		}
 	}

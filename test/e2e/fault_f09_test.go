@@ -51,17 +51,18 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 		return out
 	}
 	want := meters()
-	for i, change := range [][][]string{
+	for _, change := range [][][]string{
 		{{"del-meters", "br0"}},
 		{{"mod-meter", "br0", "meter=31249,pktps,burst,stats,band=type=drop,rate=100000,burst_size=100000"}},
 		{{"del-meter", "br0", "meter=31249"}, {"add-meter", "br0", "meter=31249,pktps,burst,stats,band=type=drop,rate=20,burst_size=40"}},
 	} {
+		lost := s.metric(`tapwall_meters_lost_total{bridge="br0"}`)
 		for _, args := range change {
 			_, err := s.Ofctl(args[0], args[1], args[2:]...)
 			must(t, err)
 		}
 		took := lab.Eventually(t, 10*time.Second, "restored and counted", func() bool {
-			return s.metric(`tapwall_meters_lost_total{bridge="br0"}`) == float64(i+1) && meters() == want
+			return s.metric(`tapwall_meters_lost_total{bridge="br0"}`) > lost && meters() == want
 		})
 		t.Logf("%v: restored after %v", change, took)
 		time.Sleep(300 * time.Millisecond) // copies on their way, and the meter's burst
