@@ -18,14 +18,18 @@ func text(at, text string) note { return note{at: at, text: text} }
 
 // schemaNotes describe the fields of specifications and answers. A note for a field that does not exist fails NewServer.
 func schemaNotes() []note {
-	return []note{
-		shaped("Policy.name", "DNS label of at most 63 characters", dnsLabel),
-		text("Policy.uid", "Random UUID, given by the server; a resource that is deleted and made again has another one"),
-		text("Policy.revision", "Grows with every change; the ETag"),
-		text("Policy.createdAt", "Given by the server"),
-		text("Policy.labels", "Free pairs, for lists and for prune"),
-		text("Policy.status", "What was observed, per host"),
-
+	var notes []note
+	for _, k := range policy.Kinds() {
+		of := string(k) + "."
+		notes = append(notes,
+			shaped(of+"name", "DNS label of at most 63 characters", dnsLabel),
+			text(of+"uid", "Random UUID, given by the server; a resource that is deleted and made again has another one"),
+			text(of+"revision", "Grows with every change; the ETag"),
+			text(of+"createdAt", "Given by the server"),
+			text(of+"labels", "Free pairs, for lists and for prune"),
+			text(of+"status", "What was observed, per host; given by the server"))
+	}
+	return append(notes, []note{
 		words("PolicySpec.tier", "Tiers decide in this order; default application", "emergency", "security", "application", "baseline"),
 		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0, policy.MaxPriority),
 		words("PolicySpec.mode", "Default enforce; audit comes later", "enforce"),
@@ -53,7 +57,7 @@ func schemaNotes() []note {
 		text("Selector.bridge", "All endpoints of a bridge"),
 		shaped("Selector.group", "Members of a Group resource", dnsLabel),
 		words("Selector.entity", "any = everybody; world = whatever is not an endpoint of the bridge; peers only", "any", "world"),
-		text("Selector.cidr", "Address range without host bits; peers only"),
+		text("Selector.cidr", "Address range without host bits; peers and members of groups only"),
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
 		text("GroupSpec.members", "Endpoints and address ranges; no groups, entities or names"),
@@ -63,6 +67,7 @@ func schemaNotes() []note {
 		shaped("EndpointSpec.macs", "Further MAC addresses behind the port: virtual routers, macvlans, nested machines", macAddress),
 		words("EndpointSpec.unknownMac", "What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge", "drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
+		text("EndpointSpec.forwards", "It sends on what others sent to it, as a router or bridge with one port does"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
 
 		text("MirrorSpec.enabled", "false stops the mirror; default true"),
@@ -94,7 +99,7 @@ func schemaNotes() []note {
 		text("FlowEntry.rule", "The rule or default that the flow was compiled from, POLICY/DIRECTION/RULE as in events"),
 		text("FlowEntry.tableName", "Name of the table in the pipeline, as ovs-ofctl --names prints it on owned bridges"),
 		words("FlowEntry.state", "missing = desired, not on the switch; foreign = not tapwall's", "installed", "missing", "foreign"),
-	}
+	}...)
 }
 
 // exampleOf is a document to send.

@@ -79,7 +79,7 @@ func (g *global) names(of []*kind, present []string) (out []string) {
 
 // completeResources offers kinds, also behind a comma or before a slash, and then the names that the server knows.
 func (g *global) completeResources(of []*kind) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 		find := func(name string) []*kind {
 			for _, k := range of {
 				if known, err := parseKind(name); err == nil && known.plural == k.plural {
@@ -103,7 +103,7 @@ func (g *global) completeResources(of []*kind) cobra.CompletionFunc {
 		for _, k := range of {
 			out = append(out, done+k.plural)
 		}
-		if done == "" {
+		if done == "" && c.Name() != "describe" && c.Name() != "edit" { // which want names
 			out = append(out, "all")
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp

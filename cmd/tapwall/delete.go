@@ -118,9 +118,9 @@ func (d *fileFlags) victims(c *cobra.Command, cl *client.Client, args, labels []
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, dependentsFirst(found)...)
+		out = append(out, found...)
 	}
-	return out, nil
+	return dependentsFirst(out), nil
 }
 
 func labelled(ctx context.Context, cl *client.Client, ks []*kind, labels []string) (out []victim, err error) {

@@ -43,15 +43,14 @@ type documents struct {
 	files     []string
 }
 
-// where tells for a document's number in the stream which file it came from.
-func (d *documents) where(document int) string {
-	name := d.files[0]
+// where tells for a document's number in the stream which file it came from, and its number there.
+func (d *documents) where(document int) (file string, number int) {
 	for i, f := range d.files {
 		if d.first[i] <= document {
-			name = f
+			file, number = f, document-d.first[i]+1
 		}
 	}
-	return name
+	return called(file), number
 }
 
 // read joins the files, the .yaml, .yml and .json files of directories, and standard input ("-").
@@ -62,6 +61,7 @@ func (d *fileFlags) read(stdin io.Reader) (*documents, error) {
 	}
 	out := &documents{files: files}
 	var stream bytes.Buffer
+	var faulty []error
 	for _, f := range files {
 		out.first = append(out.first, len(out.resources)+1)
 		var b []byte
@@ -76,8 +76,9 @@ func (d *fileFlags) read(stdin io.Reader) (*documents, error) {
 		docs, err := policy.Load(bytes.NewReader(b))
 		var faults policy.Faults
 		if errors.As(err, &faults) {
-			// Every fault of the file, with its name, before anything is sent.
-			return nil, inFile(f, faults)
+			// Every fault of every file, with its name, before anything is sent.
+			faulty = append(faulty, inFile(f, faults))
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f, err)
@@ -94,8 +95,15 @@ func (d *fileFlags) read(stdin io.Reader) (*documents, error) {
 			out.resources = append(out.resources, d.Resource)
 		}
 	}
+	if faulty != nil {
+		return nil, errors.Join(faulty...)
+	}
 	if len(out.resources) == 0 {
-		return nil, fmt.Errorf("there is no document in %s", strings.Join(files, ", "))
+		names := make([]string, len(files))
+		for i, f := range files {
+			names[i] = event.Escape(called(f))
+		}
+		return nil, fmt.Errorf("there is no document in %s", strings.Join(names, ", "))
 	}
 	out.stream = stream.Bytes()
 	return out, nil
@@ -147,9 +155,24 @@ func (d *fileFlags) expand() (files []string, err error) {
 	return files, nil
 }
 
+// called is how messages call a file.
+func called(file string) string {
+	if file == "-" {
+		return "standard input"
+	}
+	return file
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
 func inFile(file string, faults policy.Faults) error {
 	var b strings.Builder
-	b.WriteString(event.Escape(file) + fmt.Sprintf(" has %d fault(s), nothing was written", len(faults)))
+	b.WriteString(event.Escape(called(file)) + " has " + count(len(faults), "fault") + ", nothing was written")
 	for _, f := range faults {
 		b.WriteString("\n  " + event.Escape(f.String()))
 	}
@@ -157,7 +180,7 @@ func inFile(file string, faults policy.Faults) error {
 }
 
 // atFile adds the file to faults that the server found.
-func atFile(err error, where func(int) string) error {
+func atFile(err error, where func(int) (string, int)) error {
 	var p *client.Problem
 	if !errors.As(err, &p) || len(p.Errors) == 0 {
 		return err
@@ -166,7 +189,9 @@ func atFile(err error, where func(int) string) error {
 		if p.Errors[i].Parameter != "" {
 			continue // of the request, not of a document
 		}
-		p.Errors[i].Detail += " (" + where(max(p.Errors[i].Document, 1)) + ")"
+		file, number := where(max(p.Errors[i].Document, 1))
+		p.Errors[i].Detail += " (" + file + ")"
+		p.Errors[i].Document = number
 		p.Errors[i].Line = 0 // of the joined stream, which nobody has seen
 	}
 	return err

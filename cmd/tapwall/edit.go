@@ -52,7 +52,7 @@ if nothing was changed, or if somebody else changed the resource meanwhile.`,
 			if d == nil {
 				return err
 			}
-			printf(c.OutOrStdout(), "%s/%s edited (%s)\n", k.singular, name, phase(d.Status))
+			printf(c.OutOrStdout(), "%s/%s edited%s\n", k.singular, name, w.state(d.Status))
 			return w.outcome(err, waited{k.singular + "/" + name, &d.Status})
 		},
 	}
@@ -82,6 +82,7 @@ func edit(c *cobra.Command, cl *client.Client, k *kind, old *client.Document, o 
 	file := filepath.Join(dir, k.singular+".yaml") // so that editors know the format
 	o.Revision = old.Revision
 	header, last := "# Lines that begin with # are left out. Save without a change to leave it as it is.\n", ""
+	var fault error
 	for {
 		if err := os.WriteFile(file, []byte(header+shown), 0o600); err != nil {
 			return nil, err
@@ -99,7 +100,7 @@ func edit(c *cobra.Command, cl *client.Client, k *kind, old *client.Document, o 
 			printf(c.OutOrStdout(), "%s/%s not changed\n", k.singular, old.Name)
 			return nil, os.RemoveAll(dir)
 		case now == last:
-			return nil, fmt.Errorf("not written, since the faults are still there; the file is %s", file)
+			return nil, fmt.Errorf("not written, since the faults are still there; the file is %s\n%w", file, fault)
 		}
 		d, err := writeEdited(c, cl, k, old.Name, []byte(now), o)
 		switch {
@@ -109,7 +110,7 @@ func edit(c *cobra.Command, cl *client.Client, k *kind, old *client.Document, o 
 			return nil, fmt.Errorf("%w; what you wrote is in %s", err, file)
 		}
 		header = "# " + strings.ReplaceAll(err.Error(), "\n", "\n# ") + "\n#\n"
-		shown, last = now, now
+		shown, last, fault = now, now, err
 	}
 }
 

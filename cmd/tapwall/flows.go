@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
@@ -34,6 +36,9 @@ func newFlows(g *global) *cobra.Command {
 				return err
 			}
 			defer cl.Close()
+			if q.Owner, err = flowOwner(c.Context(), cl, q.Owner); err != nil {
+				return err
+			}
 			flows, err := cl.Flows(c.Context(), q)
 			if err != nil {
 				return err
@@ -48,7 +53,7 @@ func newFlows(g *global) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&q.Bridge, "bridge", "", "only of this bridge")
-	c.Flags().StringVar(&q.Owner, "owner", "", "only of this owner: policy/NAME, endpoint/KEY, system")
+	c.Flags().StringVar(&q.Owner, "owner", "", "only of this owner: policy/NAME, endpoint/NAME (any name of the workload), system")
 	c.Flags().StringVar(&q.Match, "match", "", "only flows whose text contains this")
 	c.Flags().StringVar(&table, "table", "", "only of this table: its name, or 0 to 254")
 	o.flag(c, "table", "wide", "json", "yaml")
@@ -83,6 +88,25 @@ func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
 		header = "OWNER RULE TABLE STATE PACKETS BYTES BRIDGE FLOW"
 	}
 	return table(c.OutOrStdout(), header, rows)
+}
+
+// flowOwner reads --owner. An endpoint, which owns its flows by the key of the workload, goes by every name that a workload goes by.
+func flowOwner(ctx context.Context, cl *client.Client, owner string) (string, error) {
+	kindName, name, _ := strings.Cut(owner, "/")
+	switch {
+	case owner == "", owner == "system", name != "" && (kindName == "policy" || kindName == "mirror"):
+		return owner, nil
+	case name == "" || kindName != "endpoint":
+		return "", usage("--owner %s: want policy/NAME, endpoint/NAME or system", event.Escape(owner))
+	}
+	found, err := workloadKind().byName(ctx, cl, name)
+	if err != nil {
+		return "", err
+	}
+	if len(found) > 1 {
+		return "", usage("--owner %s: several workloads go by that name: say which by bridge/port", event.Escape(owner))
+	}
+	return "endpoint/" + found[0].name, nil
 }
 
 // tableNumber reads --table; -1 = all.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -89,7 +90,7 @@ func parseKind(s string) (*kind, error) {
 		}
 	}
 	hint := "want mirrors, policies, groups or endpoints (to read also hosts and workloads)"
-	if near := nearest(l); near != "" {
+	if near := nearest(l); l != "" && near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	return nil, usage("unknown kind %q: %s", s, hint)
@@ -173,10 +174,13 @@ func parseTargets(args []string, parse func(string) (*kind, error)) ([]target, e
 	return out, nil
 }
 
-// named says which resource was not found.
+// named says which resource it was that was not found, or that the server refuses; a server that is not there is about none.
 func named(err error, k *kind, name string) error {
-	if errors.Is(err, client.ErrNotFound) {
+	switch {
+	case errors.Is(err, client.ErrNotFound):
 		return &missingError{k.singular, name}
+	case errors.As(err, new(*client.Problem)):
+		return fmt.Errorf("%s/%s: %w", k.singular, event.Escape(name), err)
 	}
 	return err
 }

@@ -163,7 +163,28 @@ environment variable TAPWALL_SERVER says otherwise.`,
 	hideClientFlags(exitCodes)
 	root.AddCommand(serve, newApply(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newMirror(g), newObserve(g), newFlows(g),
 		newStatus(g), newVersion(g), exitCodes)
+	strict(root)
 	return root
+}
+
+// strict makes those commands that cobra adds refuse what they do not know, as all others do.
+func strict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Args = func(c *cobra.Command, args []string) error {
+				if _, rest, err := c.Root().Find(args); err != nil || len(rest) > 0 {
+					return usage("there is no command %q (see tapwall --help)", strings.Join(args, " "))
+				}
+				return nil
+			}
+		case "completion":
+			c.Args = noArgs("; it is completion bash, zsh, fish or powershell")
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
 }
 
 func usage(format string, args ...any) error {

@@ -19,7 +19,7 @@ func newMirror(g *global) *cobra.Command {
 		done := map[bool]string{true: "started", false: "stopped"}[enabled]
 		sub := &cobra.Command{
 			Use:   verb + " NAME...",
-			Short: strings.ToUpper(verb[:1]) + verb[1:] + " mirrors, that is, set spec.enabled",
+			Short: fmt.Sprintf("%s mirrors, that is, set spec.enabled to %t", strings.ToUpper(verb[:1])+verb[1:], enabled),
 			Args:  between(1, 1<<20, "the name of a mirror"),
 			ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 				return offer(g.names(mirrors, args)), cobra.ShellCompDirectiveNoFileComp
@@ -38,7 +38,7 @@ func newMirror(g *global) *cobra.Command {
 					d, err := cl.Patch(c.Context(), policy.KindMirror, name, fmt.Appendf(nil, `{"spec":{"enabled":%t}}`, enabled), w.options())
 					err = named(err, mirrors[0], name)
 					if d != nil {
-						printf(c.OutOrStdout(), "mirror/%s %s (%s)\n", name, done, phase(d.Status))
+						printf(c.OutOrStdout(), "mirror/%s %s%s\n", name, done, w.state(d.Status))
 						err = w.outcome(err, waited{"mirror/" + name, &d.Status})
 					}
 					failed.add(err)

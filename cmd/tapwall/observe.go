@@ -63,7 +63,7 @@ flags must all hold.`,
 func (x *observer) flags(c *cobra.Command, g *global) {
 	f, fl := &x.filter, c.Flags()
 	fl.IntVar(&x.last, "last", 20, "the newest N events, at most 10000")
-	fl.IntVar(&x.first, "first", 20, "the oldest N events, at most 10000")
+	fl.IntVar(&x.first, "first", 0, "the oldest N events instead, at most 10000")
 	fl.BoolVar(&x.all, "all", false, "everything that is kept in memory")
 	fl.BoolVarP(&x.follow, "follow", "f", false, "go on with new events")
 	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
@@ -125,6 +125,9 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 		if f.Until, err = event.ParseTime(x.until, x.started); err != nil {
 			return usage("--until: %w", err)
 		}
+	}
+	if first, last := c.Flags().Changed("first"), c.Flags().Changed("last"); first && last || x.all && (first || last) {
+		return usage("give only one of --all, --first and --last")
 	}
 	f.Limit = x.last
 	switch {
@@ -263,7 +266,7 @@ func badFilter(err error) error {
 	if all == nil {
 		return err
 	}
-	return usage("the filter has %d fault(s)\n  %s", len(all), strings.Join(all, "\n  "))
+	return usage("the filter has %s\n  %s", count(len(all), "fault"), strings.Join(all, "\n  "))
 }
 
 func useColor(when string, w io.Writer) bool {

@@ -58,6 +58,14 @@ func (w *waitFlags) options() client.WriteOptions {
 	return client.WriteOptions{Wait: w.timeout}
 }
 
+// state is what to print behind a resource that was written and waited for. What is known without waiting is that of the revision before.
+func (w *waitFlags) state(s policy.Status) string {
+	if w.until != waitInstalled {
+		return ""
+	}
+	return " (" + phase(s) + ")"
+}
+
 // waited is one resource that was written.
 type waited struct {
 	name   string // policy/web
