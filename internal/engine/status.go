@@ -153,7 +153,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		case bypass != nil:
 			worse(policy.PhaseDegraded, "Bypassed", fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
 		case st.Missing > 0 || st.Blocked > 0:
-			worse(policy.PhaseDegraded, "FlowsMissing", fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
+			worse(policy.PhaseDegraded, reasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
 		}
 		for _, w := range ps.Warnings {
 			if w.Code == compile.WarnNoEndpoints {
@@ -227,10 +227,18 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 	return fromHost(h, about)
 }
 
+// reasonFlowsMissing: the switch does not have all flows.
+const reasonFlowsMissing = "FlowsMissing"
+
+// flowsTold is how long Wait takes missing flows for being on their way.
+const flowsTold = 2 * time.Second
+
 // Wait implements api.Engine.
 func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
 	r := resource{kind, name}
+	var inStep time.Time // until when missing flows may be on their way; zero = none were seen
 	for {
+		var soon <-chan time.Time
 		e.mu.RLock()
 		observed, there := e.observed[r]
 		unsettled := e.unsettled[r]
@@ -240,7 +248,14 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 			return policy.Status{}, nil
 		}
 		if revision > 0 && there && observed >= revision {
-			if s := e.Status(kind, name); s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort {
+			s := e.Status(kind, name)
+			// What the switch tells of its flows comes shortly after its answer to the change.
+			if s.Reason == reasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {
+				if inStep.IsZero() {
+					inStep = time.Now().Add(flowsTold)
+				}
+				soon = time.After(20 * time.Millisecond)
+			} else if s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort {
 				return s, nil
 			}
 		}
@@ -254,6 +269,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		case <-ctx.Done():
 			return e.Status(kind, name), ctx.Err()
 		case <-changed:
+		case <-soon:
 		}
 	}
 }
