@@ -34,6 +34,7 @@ lab: bin/tapwall
 
 # Requests derived from the OpenAPI description, answers held to it.
 contract: bin/tapwall
+	@scripts/deps.sh contract
 	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 ./test/contract
 
 lint: deps

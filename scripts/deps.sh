@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need and this machine lacks. Idempotent: with everything there it does
-# nothing and needs neither root nor the network.
+# Installs what building, testing and the demo need and this machine lacks; with the argument "contract" also what the contract test needs.
+# Idempotent: with everything there it does nothing and needs neither root nor the network.
 #
 # Debian 12's own Go is too old for the modules used here. The toolchain is itself a Go module, verified by the checksum database,
 # which any Go can download; it goes to the module cache and .cache/go points to it. The Makefile puts .cache/go/bin first in PATH.
@@ -23,7 +23,7 @@ command -v gcc >/dev/null || need+=(gcc libc6-dev) # go test -race links with it
 # The contract test is Python's; its packages are pinned and go to .cache.
 venv=.cache/contract
 need_venv=
-if ! cmp -s test/contract/requirements.txt "$venv/requirements.txt"; then
+if [ "${1:-}" = contract ] && ! cmp -s test/contract/requirements.txt "$venv/requirements.txt"; then
 	need_venv=1
 	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3 python3-venv)
 fi

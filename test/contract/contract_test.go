@@ -20,7 +20,7 @@ import (
 
 const token = "contract-0123456789abcdef"
 
-// tool finds schemathesis, which `make deps` installs. It skips the test without it, and fails it instead if the environment says CI=true.
+// tool finds schemathesis, which `make contract` installs. It skips the test without it, and fails it instead if the environment says CI=true.
 func tool(t *testing.T) string {
 	t.Helper()
 	st, err := filepath.Abs("../../.cache/contract/bin/st")
@@ -29,9 +29,9 @@ func tool(t *testing.T) string {
 	}
 	if err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatalf("schemathesis is needed when CI=true (make deps): %v", err)
+			t.Fatalf("schemathesis is needed when CI=true (make contract): %v", err)
 		}
-		t.Skipf("schemathesis is needed (make deps): %v", err)
+		t.Skipf("schemathesis is needed (make contract): %v", err)
 	}
 	return st
 }
