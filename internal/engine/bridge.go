@@ -43,6 +43,8 @@ type bridge struct {
 	retry          backoff
 	aside          map[string]refusal // by owner
 	taken          bool               // it may be changed: what was there before has been looked at
+	// wipe is the configuration number with which the fail mode was set, which ovs-vswitchd has to confirm; 0 = there was nothing to set, notYet = it is not set.
+	wipe int64
 
 	// Guarded by the engine's mu for readers.
 	refused     map[string]refusal // aside, as of the last installation
@@ -78,6 +80,8 @@ type bridge struct {
 	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
 	lacked atomic.Int64  // flows that were missing before it
 }
+
+const notYet = -1
 
 // state is that of the switch, without counting what is only on its way as missing.
 func (b *bridge) state() ofctrl.State {
@@ -249,8 +253,17 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if !e.takeOver(b, st, now) {
 		return false
 	}
+	// Changing the fail mode wipes the flow tables (ovs-vswitchd.conf.db(5)) and the meters, so it goes first. That it is in the database does not mean that
+	// ovs-vswitchd has done so: meters and flows that come in between may be lost. The topology's wake-up brings us back.
 	if have := e.topo.Bridges[b.cfg.Name].FailMode; have != b.cfg.FailMode {
-		return false // changing the fail mode wipes the flow tables (ovs-vswitchd.conf.db(5)), so it goes first; the topology's wake-up brings us back
+		b.wipe = notYet
+		return false
+	}
+	if b.wipe == notYet {
+		b.wipe = e.topo.NextCfg
+	}
+	if e.topo.CurCfg < min(b.wipe, e.topo.NextCfg) {
+		return false
 	}
 	if !st.Ready {
 		return false // what was compiled stays pending; the switch's wake-up brings us back

@@ -78,7 +78,7 @@ func (s *stage) refused(stdin string, args ...string) string {
 	return out
 }
 
-// mustConnect and mustNotConnect try a TCP connection. A refusal by the wall is a silent drop.
+// mustConnect tries a TCP connection.
 func (s *stage) mustConnect(from *lab.VM, to string, port int) {
 	s.t.Helper()
 	if !from.CanConnect(to, port, 3*time.Second) {
@@ -86,8 +86,10 @@ func (s *stage) mustConnect(from *lab.VM, to string, port int) {
 	}
 }
 
+// mustNotConnect lets the switch throw away first what it had cached before a change: it does so some ms after the change is in force, later on a busy machine.
 func (s *stage) mustNotConnect(from *lab.VM, to string, port int) {
 	s.t.Helper()
+	s.revalidated()
 	if from.CanConnect(to, port, 700*time.Millisecond) {
 		s.t.Errorf("%s can connect to %s port %d", from.Port, to, port)
 	}

@@ -332,9 +332,8 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 			run(server.NS, "ip neigh replace "+client.IPv4+" lladdr "+to+" dev eth1 nud permanent")
 			sink, err := s.Capture(s.Switch, "vm2b")
 			must(t, err)
-			if !client.CanConnect(server.IPv4, 5001, 3*time.Second) || len(sink.Frames(lab.TCPFrom(5001))) == 0 {
-				t.Fatal("without the wall the answer does not come by the other port, so that this test shows nothing")
-			}
+			s.mustConnect(client, server.IPv4, 5001)
+			lab.Eventually(t, 3*time.Second, "without the wall the answer comes by the other port", func() bool { return len(sink.Frames(lab.TCPFrom(5001))) > 0 })
 			s.wall()
 			const allow = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}%s], ingress: [{name: in, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]}\n---\n" +
 				"kind: Policy\nname: other\nspec: {appliesTo: [{port: vm2b}], defaultDeny: {ingress: true}}"
