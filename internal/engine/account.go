@@ -108,7 +108,9 @@ func unattributedOf(ref policy.RuleRef) string {
 
 // change notes that flows have changed: those that count for touched may count what others passed, and what counted in the places is gone.
 func (a *account) change(touched scope, places iter.Seq[flow.Key]) {
-	a.turn++
+	if touched.all || len(touched.cookies) > 0 {
+		a.turn++
+	}
 	if touched.all {
 		a.every = a.turn
 	}

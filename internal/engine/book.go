@@ -25,8 +25,9 @@ const (
 	// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most 500 ms
 	// (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
 	cachesFollow = 3 * time.Second
-	// smallBridge is up to how many flows all are read before a change that touches everything; it takes the switch about 3 ms.
-	smallBridge = 2000
+	// A reading ahead of a bundle is of up to so many rules, because the switch takes 50 messages in a round of its main
+	// loop, and the bundle is to be among them. If the change touches everything, which ports do, it is of up to so many flows: some milliseconds.
+	maxRulesAhead, maxFlowsAhead = 20, 1000
 )
 
 // book keeps the account of a bridge by name, also while there is no such bridge: a counter does not go back because a bridge is made anew.
@@ -57,14 +58,20 @@ func newBook() *book {
 }
 
 // reopen prepares the book for a bridge of its name that has appeared.
-func (k *book) reopen(lookup func(id uint32) (compile.RuleInfo, bool)) {
+func (k *book) reopen() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.names = newSubjects()
-	k.names.lookup = lookup
 	k.account.subjects = k.names.of
-	k.named, k.first, k.part = false, nil, nil
+	k.named, k.first, k.part, k.touching = false, nil, nil, scope{}
 	clear(k.account.last)
+}
+
+// use has lookup say what ids of default denies stand for.
+func (k *book) use(lookup func(id uint32) (compile.RuleInfo, bool)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names.lookup = lookup
 }
 
 // readingOf is f's part in the account.
@@ -143,66 +150,83 @@ func (b *bridge) name(e *Engine) {
 }
 
 // beforeChange takes stock of what the pending change touches: the flows that it deletes take with them what they have counted since they were last read.
-// The switch gets the requests ahead of the bundle; nothing waits for the answers. Where the reading would hold the bundle up, because it concerns very
-// many flows, it is left out: then more is unattributed.
+// The switch gets the requests ahead of the bundle; nothing waits for the answers. A reading that would hold the bundle up is cut short: what of it
+// stays has more that is unattributed, and what goes has counted for nobody since the last reading.
 func (b *bridge) beforeChange(ctx context.Context, e *Engine) {
 	st := b.sw.State()
 	if b.installedAt == 0 {
 		b.name(e) // nothing has been attributed by other names
 	}
 	b.book.mu.Lock()
-	t := b.touched()
+	t, going := b.touched()
 	// What others have changed touches anything, and has done so already.
 	spoilt := b.installedAt == 0 || st.Missing > 0 || st.Lost > 0
 	t.all = t.all || spoilt
 	b.book.touching = t
 	b.book.mu.Unlock()
-	if spoilt || t.all && st.OurFlows > smallBridge {
+	ahead := scope{all: t.all}
+	for c := range t.cookies {
+		if len(going) == maxRulesAhead {
+			break
+		}
+		going = append(going, c)
+	}
+	for _, c := range going {
+		ahead.add(c)
+	}
+	if spoilt || t.all && st.OurFlows > maxFlowsAhead {
 		return
 	}
-	if wait, err := b.askCounters(ctx, t); err == nil {
+	if wait, err := b.askCounters(ctx, ahead); err == nil {
 		e.tasks.Go(func() { _ = wait() })
 	}
 }
 
-// touched is what pending changes touch: what counts for the endpoints of changed policies. A change of how packets are classified touches everything.
-func (b *bridge) touched() scope {
-	var t scope
-	for _, r := range pipeline.DropReasons() {
-		if r != pipeline.DropTaggedAccess { // it depends on nothing but the port
-			t.add(r.Cookie())
-		}
+// judged are the reasons to drop that depend on policies; the others depend on ports, addresses and conntrack alone.
+var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pipeline.DropUndecided, pipeline.DropStaleRelated, pipeline.DropWrongEnd, pipeline.DropNotTakenUp}
+
+// touched is what pending changes touch, and which rules go with them, up to maxRulesAhead. A change of how packets are classified touches everything.
+func (b *bridge) touched() (t scope, going []flow.Cookie) {
+	var changed scope
+	for _, r := range judged {
+		changed.add(r.Cookie())
 	}
 	names := &b.book.names
-	endpoint := func(key string) { names.touch(&t, key, b.assignments.Endpoints[key].ID) }
+	endpoints := map[string]uint32{}
 	for owner, flows := range b.pending.Owners {
 		name, isPolicy := strings.CutPrefix(owner, compile.OwnerPolicy(""))
 		key, isEndpoint := strings.CutPrefix(owner, compile.OwnerEndpoint(""))
 		switch {
-		case t.all:
-			return t
+		case owner == ownerMarks: // no packet comes there
 		case isPolicy:
-			names.touchRules(&t, name)
-			keys := names.policies[name].endpoints
+			old := names.policies[name]
+			keys, stay := old.endpoints, map[uint32]bool{}
 			if ps := b.pending.Policies[name]; ps != nil {
 				keys = slices.Concat(keys, ps.Endpoints)
 				for _, r := range ps.Rules {
-					t.add(pipeline.NewCookie(pipeline.CookieRule, r.ID))
+					stay[r.ID] = true
+					changed.add(pipeline.NewCookie(pipeline.CookieRule, r.ID))
+				}
+			}
+			for _, id := range old.ids {
+				c := pipeline.NewCookie(pipeline.CookieRule, id)
+				if changed.add(c); !stay[id] && len(going) < maxRulesAhead {
+					going = append(going, c)
 				}
 			}
 			for _, key := range keys {
-				if endpoint(key); t.all {
-					break
-				}
+				endpoints[key] = b.assignments.Endpoints[key].ID
 			}
-			t.all = t.all || len(t.cookies) > maxTouched
 		case isEndpoint && slices.EqualFunc(classifying(b.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
-			endpoint(key)
+			endpoints[key] = b.assignments.Endpoints[key].ID
 		default:
-			t.all = true
+			return scope{all: true}, nil
+		}
+		if len(changed.cookies) > maxTouched {
+			return scope{all: true}, nil
 		}
 	}
-	return t
+	return names.touching(changed, endpoints), going
 }
 
 // classifying are the flows of an endpoint that say who a packet is from and for.
@@ -253,14 +277,19 @@ func (b *bridge) readCounters(ctx context.Context, t scope) error {
 	return wait()
 }
 
-// afterChange takes note of a bundle of which nobody knows whether it is in force.
+// afterChange ends what beforeChange began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes into force.
 func (b *bridge) afterChange(err error) {
+	k := b.book
 	if errors.Is(err, ofctrl.ErrUnknownOutcome) {
-		b.book.mu.Lock()
-		b.book.touching.all = true
-		b.book.mu.Unlock()
-		b.book.changed(none)
+		k.mu.Lock()
+		k.touching.all = true
+		k.mu.Unlock()
+		k.changed(none)
+		return
 	}
+	k.mu.Lock()
+	k.touching = scope{}
+	k.mu.Unlock()
 }
 
 // followCaches ends the doubt behind each change, once the caches of the switch have followed it.
@@ -272,8 +301,8 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 			return
 		case <-k.kick:
 		}
-		for took := time.Duration(0); ; {
-			if !pause(ctx, took) { // it is work for the switch, so one change after the other gets half of the time at most
+		for rest := time.Duration(0); ; {
+			if !pause(ctx, rest) { // it is work for the switch, which many changes in a row must not add up to
 				return
 			}
 			k.mu.Lock()
@@ -289,11 +318,15 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 				if !e.awaitCaches(ctx, b) {
 					return
 				}
-				took = time.Since(start)
+				rest = 2 * time.Since(start)
 				k.mu.Lock()
 				open := k.account.open()
 				k.mu.Unlock()
+				start = time.Now()
 				err = b.readCounters(ctx, open)
+				if open.all {
+					rest = max(rest, 10*time.Since(start))
+				}
 			}
 			if err != nil {
 				// The connection went; the next one tries again. What it finds that it has to change is another change.

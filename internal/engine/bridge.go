@@ -129,6 +129,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, l *ledger) (*b
 		ProbeInterval: silentLimit / 2, ProbeTimeout: 10*time.Second - silentLimit/2,
 	}
 	b.book = e.bookOf(cfg.Name)
+	b.book.reopen()
 	if cfg.Mode == Owned {
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
 		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
@@ -150,7 +151,6 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, l *ledger) (*b
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	b.cancel = cancel
 	if b.fw != nil {
-		b.book.reopen(b.fw.Rule)
 		e.tasks.Go(func() { e.followCaches(run, b) })
 	}
 	e.tasks.Go(func() {
@@ -180,6 +180,7 @@ func (e *Engine) newFirewall(b *bridge) error {
 	for _, p := range ofKind[*policy.Policy](e.resources, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
+	b.book.use(fw.Rule)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fw, b.index = fw, l.index

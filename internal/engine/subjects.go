@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"maps"
+
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
@@ -18,7 +20,8 @@ type subjects struct {
 // subject is what counts for one policy.
 type subject struct {
 	endpoints []string
-	ids       []uint32 // of rules
+	ids       []uint32 // of rules, those that deny first
+	denies    int      // how many
 	isolates  map[policy.Direction]bool
 }
 
@@ -52,9 +55,14 @@ func (s *subjects) set(name string, ps *compile.PolicyState, p *policy.Policy) {
 		s.byEndpoint[key][name] = struct{}{}
 	}
 	for _, r := range ps.Rules {
-		if r.ID != 0 {
-			now.ids = append(now.ids, r.ID)
-			s.rules[r.ID] = r.Ref
+		if r.ID == 0 {
+			continue
+		}
+		s.rules[r.ID] = r.Ref
+		if now.ids = append(now.ids, r.ID); r.Action == policy.Deny {
+			last := len(now.ids) - 1
+			now.ids[now.denies], now.ids[last] = now.ids[last], now.ids[now.denies]
+			now.denies++
 		}
 	}
 	s.policies[name] = now
@@ -90,24 +98,45 @@ func counts(c flow.Cookie) bool {
 	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieRule || kind == pipeline.CookieDefault && id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
 }
 
-// maxTouched bounds how many rules and defaults a change may touch before it counts as touching everything.
-const maxTouched = 512
+const (
+	// maxTouched bounds how many rules and defaults a change may touch before it counts as touching everything.
+	maxTouched = 512
+	// maxAllows is up to how many are touched rules that allow among them, too; see touching.
+	maxAllows = 20
+)
 
-// touch adds what counts for an endpoint, in what is installed: the rules of the policies that apply to it and its default denies.
-func (s *subjects) touch(t *scope, key string, endpoint uint32) {
-	for _, side := range []uint32{0, pipeline.IDIngress} {
-		t.add(pipeline.NewCookie(pipeline.CookieDefault, pipeline.IDDefaultDeny|side|endpoint))
-	}
-	for name := range s.byEndpoint[key] {
-		s.touchRules(t, name)
+// touching says what changed policies and endpoints touch, in what is installed: the rules of the policies that apply to the same endpoints, and the
+// default denies there. Where that is a great many, rules that allow and have not changed themselves are left out: they may be credited with some of
+// each other's packets. changed are the drops and rules that did.
+func (s *subjects) touching(changed scope, endpoints map[string]uint32) scope {
+	t := scope{all: changed.all, cookies: maps.Clone(changed.cookies)}
+	names := map[string]struct{}{}
+	allows := 0
+	for key, id := range endpoints {
+		for _, side := range []uint32{0, pipeline.IDIngress} {
+			t.add(pipeline.NewCookie(pipeline.CookieDefault, pipeline.IDDefaultDeny|side|id))
+		}
+		for name := range s.byEndpoint[key] {
+			if _, seen := names[name]; seen {
+				continue
+			}
+			names[name] = struct{}{}
+			p := s.policies[name]
+			allows += len(p.ids) - p.denies
+			for _, id := range p.ids[:p.denies] {
+				t.add(pipeline.NewCookie(pipeline.CookieRule, id))
+			}
+		}
 		if t.all = t.all || len(t.cookies) > maxTouched; t.all {
-			return
+			return scope{all: true}
 		}
 	}
-}
-
-func (s *subjects) touchRules(t *scope, name string) {
-	for _, id := range s.policies[name].ids {
-		t.add(pipeline.NewCookie(pipeline.CookieRule, id))
+	if len(t.cookies)+allows <= maxAllows {
+		for name := range names {
+			for _, id := range s.policies[name].ids {
+				t.add(pipeline.NewCookie(pipeline.CookieRule, id))
+			}
+		}
 	}
+	return t
 }
