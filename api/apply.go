@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -80,7 +81,7 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 			}
 			return out, nil
 		}
-		if !errors.Is(err, ErrConflict) || isProblem(err) {
+		if !errors.Is(err, backend.ErrConflict) || isProblem(err) {
 			return nil, err
 		}
 		if try == maxTries {
@@ -150,7 +151,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 	if err != nil {
 		return nil, err
 	}
-	var changes []Change
+	var changes []backend.Change
 	var before []policy.Resource
 	var index []int // document of a change; -1 = pruned
 	result := newResult(dryRun)
@@ -166,16 +167,16 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 				continue
 			}
 		}
-		changes = append(changes, Change{Kind: ref.Kind, Name: ref.Name, Resource: d.Resource, Expect: &revision})
+		changes = append(changes, backend.Change{Kind: ref.Kind, Name: ref.Name, Resource: d.Resource, Expect: &revision})
 		before, index = append(before, old), append(index, i)
 	}
-	var gone []Change
+	var gone []backend.Change
 	for ref, r := range current {
 		if m := r.GetMeta(); prune.key != "" && !inSet[ref] && m.Labels[prune.key] == prune.value {
-			gone = append(gone, Change{Kind: ref.Kind, Name: ref.Name, Expect: &m.Revision})
+			gone = append(gone, backend.Change{Kind: ref.Kind, Name: ref.Name, Expect: &m.Revision})
 		}
 	}
-	slices.SortFunc(gone, func(a, b Change) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(gone, func(a, b backend.Change) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
 	for _, c := range gone {
 		changes, before, index = append(changes, c), append(before, current[Ref{c.Kind, c.Name}]), append(index, -1)
 	}
@@ -230,7 +231,7 @@ func (s *Server) snapshot(ctx context.Context, docs []policy.Document, prune pru
 			continue
 		}
 		r, err := s.o.Store.Get(ctx, k, name)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, backend.ErrNotFound) {
 			return nil, err
 		}
 		if err == nil {
@@ -257,7 +258,7 @@ func newResult(dryRun bool) *ApplyResult {
 }
 
 // addTo sorts one change into the result; stored is nil for deletions and dry runs.
-func addTo(r *ApplyResult, c Change, before, stored policy.Resource) {
+func addTo(r *ApplyResult, c backend.Change, before, stored policy.Resource) {
 	item := ApplyItem{Kind: c.Kind, Name: c.Name}
 	if stored != nil {
 		item.Revision = stored.GetMeta().Revision
@@ -277,7 +278,7 @@ func addTo(r *ApplyResult, c Change, before, stored policy.Resource) {
 }
 
 // dryRun answers for changes that have passed every check.
-func (s *Server) dryRun(ctx context.Context, changes []Change, before []policy.Resource) (*ApplyResult, error) {
+func (s *Server) dryRun(ctx context.Context, changes []backend.Change, before []policy.Resource) (*ApplyResult, error) {
 	out := newResult(true)
 	for i, c := range changes {
 		addTo(out, c, before[i], nil)

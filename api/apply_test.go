@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -168,13 +169,13 @@ func TestReadSide(t *testing.T) {
 			t.Errorf("next %q", l.Next)
 		}
 	}
-	var q api.FlowQuery
-	f.engine.flows = func(got api.FlowQuery) ([]api.FlowEntry, error) { q = got; return nil, nil }
+	var q backend.FlowQuery
+	f.engine.flows = func(got backend.FlowQuery) ([]api.FlowEntry, error) { q = got; return nil, nil }
 	if w := f.must(200, "GET", "/v1/flows?table=0&owner=policy/web&match=tp_dst", ""); strings.TrimSpace(w.Body.String()) != `{"items":[]}` {
 		t.Errorf("%s", w.Body)
 	}
 	zero := uint8(0)
-	if diff := cmp.Diff(api.FlowQuery{Owner: "policy/web", Table: &zero, Match: "tp_dst", Limit: 10000}, q); diff != "" {
+	if diff := cmp.Diff(backend.FlowQuery{Owner: "policy/web", Table: &zero, Match: "tp_dst", Limit: 10000}, q); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	f.must(200, "GET", "/v1/flows", "")

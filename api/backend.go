@@ -4,44 +4,23 @@ package api
 
 import (
 	"context"
-	"errors"
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Errors of Store and Engine that handlers turn into problem responses; match with errors.Is.
-var (
-	ErrNotFound    = errors.New("not found")
-	ErrConflict    = errors.New("the resource was changed by somebody else")
-	ErrLimit       = errors.New("a limit is reached")      // of a switch: 409
-	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
-	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
-)
-
-// Change is one write of a transaction. Resource nil deletes Kind/Name.
-type Change struct {
-	Kind     policy.Kind
-	Name     string
-	Resource policy.Resource
-	// Expect is the revision the resource must have: nil = any, 0 = must not exist.
-	Expect *int64
-	// Guard makes this a condition of the transaction that writes nothing: the resource has revision Expect or, without a Name, no
-	// resource of Kind was written after revision Expect. Resource is nil and Expect is not.
-	Guard bool
-}
-
 // Store keeps the resources. Writes are durable when they return. All methods are safe for concurrent use.
 type Store interface {
-	// Get returns ErrNotFound.
+	// Get returns backend.ErrNotFound.
 	Get(ctx context.Context, kind policy.Kind, name string) (policy.Resource, error)
 	// List returns resources ordered by name after the name after (exclusive), at most limit (0 = all), and the store's revision.
 	List(ctx context.Context, kind policy.Kind, after string, limit int) ([]policy.Resource, int64, error)
 	// Commit writes all changes in one transaction, sets UID, CreatedAt and Revision and returns the stored resources in the order of
 	// changes (nil for deletions and guards). A resource whose labels and spec are those already stored is not written and keeps its
-	// revision. It returns ErrConflict when an Expect does not hold and ErrNotFound for the deletion of what is not there.
-	Commit(ctx context.Context, changes []Change) ([]policy.Resource, error)
+	// revision. It returns backend.ErrConflict when an Expect does not hold and backend.ErrNotFound for the deletion of what is not there.
+	Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error)
 }
 
 // Engine is what runs the resources. All methods are safe for concurrent use and answer from observed state.
@@ -53,22 +32,22 @@ type Engine interface {
 	Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error)
 	// Refresh brings the counters that Status shows up to date, if they are older than half a second. Reads ask for it, writes do not.
 	Refresh(ctx context.Context, kind policy.Kind)
-	// Admit says whether the switches have room for changes, as far as is known now. Its error matches ErrLimit.
-	Admit(changes []Change) error
+	// Admit says whether the switches have room for changes, as far as is known now. Its error matches backend.ErrLimit.
+	Admit(changes []backend.Change) error
 	// Warnings are the cheap part of Plan, asked on every write: what the user should know of the changed resources (SHADOWED, unknown
 	// endpoints). It reads memory only; Plan compiles everything and is for dry runs.
-	Warnings(changes []Change) []policy.Warning
+	Warnings(changes []backend.Change) []policy.Warning
 	// Effects says what changes do to endpoints as a whole; before[i] is what changes[i] replaces, nil = nothing. It may be asked while the changes are written,
 	// and like Warnings reads memory only.
-	Effects(changes []Change, before []policy.Resource) []policy.Effect
+	Effects(changes []backend.Change, before []policy.Resource) []policy.Effect
 	// Plan says what changes would do, without doing it.
-	Plan(ctx context.Context, changes []Change) (Plan, error)
+	Plan(ctx context.Context, changes []backend.Change) (Plan, error)
 	// Hosts lists what is known of each host.
 	Hosts() []Host
 	// Workloads lists the endpoints seen, ordered by key.
 	Workloads() []*policy.Workload
 	// Flows reads flows back from the switches.
-	Flows(ctx context.Context, q FlowQuery) ([]FlowEntry, error)
+	Flows(ctx context.Context, q backend.FlowQuery) ([]FlowEntry, error)
 	// System is the health of the whole process.
 	System() SystemStatus
 	// Ready reports whether every managed bridge is in force now as desired; the error says what is missing.
@@ -82,15 +61,6 @@ type Events interface {
 	// Subscribe follows new events that match f, after the event with id after ("" = from now). The channel is closed when ctx ends. A slow
 	// reader loses events, which is counted and told by an events-lost event.
 	Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error)
-}
-
-// FlowQuery narrows Flows; zero fields match everything.
-type FlowQuery struct {
-	Bridge string
-	Owner  string // "policy/NAME", "mirror/NAME", "system", "endpoint/KEY"
-	Table  *uint8
-	Match  string // ovs-ofctl match text; flows whose text contains it
-	Limit  int
 }
 
 // The documents of package wire, by the names that the descriptions use.

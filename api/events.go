@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 )
 
 const (
@@ -177,7 +178,7 @@ func streamError(err error) error {
 		countFaults(p)
 		return p
 	}
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, backend.ErrUnavailable) {
 		return err
 	}
 	return badParameter("query.after", nil, "%v", err)

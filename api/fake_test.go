@@ -10,6 +10,7 @@ import (
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -32,7 +33,7 @@ func (m *memory) Get(_ context.Context, kind policy.Kind, name string) (policy.R
 	}
 	r, ok := m.items[api.Ref{Kind: kind, Name: name}]
 	if !ok {
-		return nil, api.ErrNotFound
+		return nil, backend.ErrNotFound
 	}
 	return r, nil
 }
@@ -62,7 +63,7 @@ func cmpString(a, b string) int {
 	return 0
 }
 
-func (m *memory) Commit(_ context.Context, changes []api.Change) ([]policy.Resource, error) {
+func (m *memory) Commit(_ context.Context, changes []backend.Change) ([]policy.Resource, error) {
 	if f := m.race; f != nil {
 		m.race = nil
 		f()
@@ -76,7 +77,7 @@ func (m *memory) Commit(_ context.Context, changes []api.Change) ([]policy.Resou
 		if c.Guard && c.Name == "" {
 			for ref, r := range m.items {
 				if ref.Kind == c.Kind && r.GetMeta().Revision > *c.Expect {
-					return nil, api.ErrConflict
+					return nil, backend.ErrConflict
 				}
 			}
 			continue
@@ -86,7 +87,7 @@ func (m *memory) Commit(_ context.Context, changes []api.Change) ([]policy.Resou
 			rev = r.GetMeta().Revision
 		}
 		if c.Expect != nil && *c.Expect != rev {
-			return nil, api.ErrConflict
+			return nil, backend.ErrConflict
 		}
 	}
 	m.revision++
@@ -134,11 +135,11 @@ type engine struct {
 	warnings  []policy.Warning
 	effects   []policy.Effect
 	limit     error
-	flows     func(api.FlowQuery) ([]api.FlowEntry, error)
+	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
 	ready     error
 	panics    bool
-	planned   []api.Change
+	planned   []backend.Change
 }
 
 func (e *engine) Status(kind policy.Kind, name string) policy.Status {
@@ -163,13 +164,13 @@ func (e *engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 
 func (e *engine) Refresh(context.Context, policy.Kind) {}
 
-func (e *engine) Admit([]api.Change) error { return e.limit }
+func (e *engine) Admit([]backend.Change) error { return e.limit }
 
-func (e *engine) Warnings([]api.Change) []policy.Warning { return e.warnings }
+func (e *engine) Warnings([]backend.Change) []policy.Warning { return e.warnings }
 
-func (e *engine) Effects([]api.Change, []policy.Resource) []policy.Effect { return e.effects }
+func (e *engine) Effects([]backend.Change, []policy.Resource) []policy.Effect { return e.effects }
 
-func (e *engine) Plan(_ context.Context, changes []api.Change) (api.Plan, error) {
+func (e *engine) Plan(_ context.Context, changes []backend.Change) (api.Plan, error) {
 	e.planned = changes
 	p := api.Plan{Bridges: []api.BridgePlan{{Host: "h1", Bridge: "br0"}}, Warnings: e.warnings}
 	for _, c := range changes {
@@ -183,7 +184,7 @@ func (e *engine) Workloads() []*policy.Workload { return e.workloads }
 func (e *engine) System() api.SystemStatus      { return e.system }
 func (e *engine) Ready() error                  { return e.ready }
 
-func (e *engine) Flows(_ context.Context, q api.FlowQuery) ([]api.FlowEntry, error) {
+func (e *engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	if e.panics {
 		panic("the engine has a bug")
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -104,7 +104,7 @@ func TestFault_F19_EmptyPolicies(t *testing.T) {
 	if len(old.Validate()) == 0 {
 		t.Fatal("the control is valid")
 	}
-	if _, err := f.store.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
+	if _, err := f.store.Commit(t.Context(), []backend.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
 		t.Fatal(err)
 	}
 	f.must(200, "GET", "/v1/policies/old", "")
@@ -114,7 +114,7 @@ func TestFault_F19_EmptyPolicies(t *testing.T) {
 	f.must(201, "PUT", "/v1/groups/other", `{"spec":{"members":[{"cidr":"10.0.0.0/8"}]}}`) // asks everybody who refers to it
 	f.must(422, "PATCH", "/v1/policies/old", `{"labels":{"a":"b"}}`)
 	f.must(200, "PATCH", "/v1/policies/old", `{"spec":{"defaultDeny":{"ingress":true}}}`)
-	if _, err := f.store.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "older", Resource: old}}); err != nil {
+	if _, err := f.store.Commit(t.Context(), []backend.Change{{Kind: policy.KindPolicy, Name: "older", Resource: old}}); err != nil {
 		t.Fatal(err)
 	}
 	f.must(204, "DELETE", "/v1/policies/older", "")

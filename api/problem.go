@@ -11,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -81,13 +82,13 @@ func (p *Problem) Error() string {
 // Is makes errors.Is(err, ErrNotFound) and so on work on what the client got.
 func (p *Problem) Is(target error) bool {
 	switch target {
-	case ErrNotFound:
+	case backend.ErrNotFound:
 		return p.Status == http.StatusNotFound
-	case ErrConflict:
+	case backend.ErrConflict:
 		return p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
-	case ErrUnavailable:
+	case backend.ErrUnavailable:
 		return p.Status == http.StatusServiceUnavailable
-	case ErrTooLarge:
+	case backend.ErrTooLarge:
 		return p.Status == http.StatusRequestEntityTooLarge
 	}
 	return false
@@ -138,13 +139,13 @@ func (s *Server) problemFor(ctx context.Context, err error) *Problem {
 	switch {
 	case errors.As(err, &p):
 		return p
-	case errors.Is(err, ErrNotFound):
+	case errors.Is(err, backend.ErrNotFound):
 		return problem(http.StatusNotFound, "%v", err)
-	case errors.Is(err, ErrConflict), errors.Is(err, ErrLimit):
+	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrLimit):
 		return problem(http.StatusConflict, "%v", err)
-	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, backend.ErrTooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "%v", err)
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, backend.ErrUnavailable):
 		p := problem(http.StatusServiceUnavailable, "%v", err)
 		p.headers = http.Header{"Retry-After": {"5"}}
 		return p

@@ -7,6 +7,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -74,7 +75,7 @@ func (s *Server) registerRead() {
 		Summary:     "Read flows back from the switches",
 		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, missing (desired, not on the switch) or foreign (not tapwall's).",
 		Responses:   d.responses(schemaFor[List[FlowEntry]](d), nil, 422, 503)}, func(ctx context.Context, in *flowsInput) (*flowsOutput, error) {
-		q := FlowQuery{Bridge: in.Bridge, Owner: in.Owner, Match: in.Match, Limit: in.Limit}
+		q := backend.FlowQuery{Bridge: in.Bridge, Owner: in.Owner, Match: in.Match, Limit: in.Limit}
 		if in.Table >= 0 {
 			t := uint8(in.Table)
 			q.Table = &t

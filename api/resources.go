@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -142,7 +143,7 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 }
 
 func notFound(err error, kind policy.Kind, name string) error {
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, backend.ErrNotFound) {
 		return problem(http.StatusNotFound, "there is no %s", refName(kind, name))
 	}
 	return err

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -370,14 +371,14 @@ func golden(t *testing.T, path, got string) {
 func TestUnavailable(t *testing.T) {
 	f := newFixture(t)
 	f.must(201, "PUT", "/v1/groups/lbs", groupBody)
-	f.store.err = &wrapped{api.ErrUnavailable, "store: no space left on the file system of /x: 1 MiB free, 96 MiB needed to write safely"}
+	f.store.err = &wrapped{backend.ErrUnavailable, "store: no space left on the file system of /x: 1 MiB free, 96 MiB needed to write safely"}
 	w := f.must(503, "PUT", "/v1/groups/a", groupBodyFor("a"))
 	if w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "no space left") {
 		t.Errorf("%v %s", w.Header(), w.Body)
 	}
 	f.must(503, "GET", "/readyz", "")
 	f.must(200, "GET", "/healthz", "")
-	f.store.err = &wrapped{api.ErrTooLarge, "x"}
+	f.store.err = &wrapped{backend.ErrTooLarge, "x"}
 	f.must(413, "PUT", "/v1/groups/a", groupBodyFor("a"))
 	f.store.err = io.ErrUnexpectedEOF
 	w = f.must(500, "GET", "/v1/groups/lbs", "")

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -42,7 +43,7 @@ type written struct {
 func (s *Server) do(ctx context.Context, w write, want intent) (written, error) {
 	for try := 1; ; try++ {
 		out, err := s.tryWrite(ctx, w, want)
-		if !errors.Is(err, ErrConflict) || isProblem(err) {
+		if !errors.Is(err, backend.ErrConflict) || isProblem(err) {
 			return out, err
 		}
 		if w.pre.strict() {
@@ -59,7 +60,7 @@ func isProblem(err error) bool { var p *Problem; return errors.As(err, &p) }
 
 func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, error) {
 	current, err := s.o.Store.Get(ctx, w.kind, w.name)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, backend.ErrNotFound) {
 		current, err = nil, nil
 	}
 	if err != nil {
@@ -79,20 +80,20 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 			next = current.Clone() // so that writing the defaults out is no change
 		}
 	}
-	change := Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision}
-	guards, err := s.checkRefs(ctx, []Change{change}, func(_ int, faults policy.Faults) error { return invalid(faults) })
+	change := backend.Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision}
+	guards, err := s.checkRefs(ctx, []backend.Change{change}, func(_ int, faults policy.Faults) error { return invalid(faults) })
 	if err != nil {
 		return written{}, err
 	}
-	if err := s.o.Engine.Admit([]Change{change}); err != nil {
+	if err := s.o.Engine.Admit([]backend.Change{change}); err != nil {
 		return written{}, err
 	}
 	if w.dryRun {
-		dry, err := s.dryRun(ctx, []Change{change}, []policy.Resource{current})
+		dry, err := s.dryRun(ctx, []backend.Change{change}, []policy.Resource{current})
 		return written{dry: dry}, err
 	}
-	advice := s.advise(ctx, []Change{change}, []policy.Resource{current})
-	stored, err := s.o.Store.Commit(ctx, append([]Change{change}, guards...))
+	advice := s.advise(ctx, []backend.Change{change}, []policy.Resource{current})
+	stored, err := s.o.Store.Commit(ctx, append([]backend.Change{change}, guards...))
 	if err != nil {
 		return written{}, err
 	}
@@ -107,7 +108,7 @@ type advice struct {
 }
 
 // advise asks the engine while the disk and the switch do their part. The function that it returns waits for the answer. before[i] is what changes[i] replaces.
-func (s *Server) advise(ctx context.Context, changes []Change, before []policy.Resource) func() advice {
+func (s *Server) advise(ctx context.Context, changes []backend.Change, before []policy.Resource) func() advice {
 	out := make(chan advice, 1)
 	go func() {
 		defer close(out)
@@ -132,7 +133,7 @@ func (a advice) asWarnings() []policy.Warning {
 }
 
 // audit logs what was changed. Writes that changed nothing are not worth a line.
-func (s *Server) audit(ctx context.Context, c Change, stored, before policy.Resource) {
+func (s *Server) audit(ctx context.Context, c backend.Change, stored, before policy.Resource) {
 	action, revision := "deleted", int64(0)
 	if stored != nil {
 		revision = stored.GetMeta().Revision
@@ -165,7 +166,7 @@ func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.K
 
 // checkRefs finds references of the changed resources that lead nowhere after the changes, and references of others that the changes would
 // break. The guards keep both findings true until the commit. faulty turns the faults of change i into an error.
-func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i int, faults policy.Faults) error) ([]Change, error) {
+func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty func(i int, faults policy.Faults) error) ([]backend.Change, error) {
 	v := view{server: s, ctx: ctx, changed: map[string]policy.Resource{}, found: map[string]*policy.Group{}}
 	inSet := map[string]bool{}
 	for _, c := range changes {
@@ -191,7 +192,7 @@ func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i 
 	}
 	guards := v.guards()
 
-	narrowed := slices.ContainsFunc(changes, func(c Change) bool {
+	narrowed := slices.ContainsFunc(changes, func(c backend.Change) bool {
 		return c.Kind == policy.KindGroup && (c.Resource == nil || hasCIDR(c.Resource.(*policy.Group)))
 	})
 	if !narrowed {
@@ -213,7 +214,7 @@ func (s *Server) checkRefs(ctx context.Context, changes []Change, faulty func(i 
 				broken = append(broken, brokenRef{name, f.Pointer, f.Detail})
 			}
 		}
-		guards = append(guards, Change{Kind: kind, Expect: &revision, Guard: true})
+		guards = append(guards, backend.Change{Kind: kind, Expect: &revision, Guard: true})
 	}
 	if v.err != nil {
 		return nil, v.err
@@ -305,7 +306,7 @@ func (v *view) group(name string) (*policy.Group, bool) {
 	}
 	r, err := v.server.o.Store.Get(v.ctx, policy.KindGroup, name)
 	if err != nil {
-		if !errors.Is(err, ErrNotFound) && v.err == nil {
+		if !errors.Is(err, backend.ErrNotFound) && v.err == nil {
 			v.err = err
 		}
 		v.found[name] = nil
@@ -317,11 +318,11 @@ func (v *view) group(name string) (*policy.Group, bool) {
 }
 
 // guards make the commit fail if a group that was relied upon has changed.
-func (v *view) guards() []Change {
-	var out []Change
+func (v *view) guards() []backend.Change {
+	var out []backend.Change
 	for name, g := range v.found {
 		if g != nil {
-			out = append(out, Change{Kind: policy.KindGroup, Name: name, Expect: &g.Revision, Guard: true})
+			out = append(out, backend.Change{Kind: policy.KindGroup, Name: name, Expect: &g.Revision, Guard: true})
 		}
 	}
 	return out

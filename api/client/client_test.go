@@ -19,6 +19,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -41,11 +42,11 @@ func (e engine) Wait(ctx context.Context, k policy.Kind, name string, _ int64) (
 	}
 	return e.Status(k, name), nil
 }
-func (engine) Warnings([]api.Change) []policy.Warning                  { return nil }
-func (engine) Effects([]api.Change, []policy.Resource) []policy.Effect { return nil }
-func (engine) Admit([]api.Change) error                                { return nil }
+func (engine) Warnings([]backend.Change) []policy.Warning                  { return nil }
+func (engine) Effects([]backend.Change, []policy.Resource) []policy.Effect { return nil }
+func (engine) Admit([]backend.Change) error                                { return nil }
 func (engine) Refresh(context.Context, policy.Kind)                    {}
-func (engine) Plan(context.Context, []api.Change) (api.Plan, error) {
+func (engine) Plan(context.Context, []backend.Change) (api.Plan, error) {
 	return api.Plan{Bridges: []api.BridgePlan{{Host: "h1", Bridge: "br0", AddFlows: []string{"table=206"}}}}, nil
 }
 func (engine) Hosts() []api.Host {
@@ -54,7 +55,7 @@ func (engine) Hosts() []api.Host {
 func (engine) Workloads() []*policy.Workload {
 	return []*policy.Workload{{Key: "br0/tap1", Bridge: "br0", Labels: map[string]string{"app": "web"}, LabelFrom: map[string]string{"app": "ovsdb"}}}
 }
-func (engine) Flows(_ context.Context, q api.FlowQuery) ([]api.FlowEntry, error) {
+func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	return []api.FlowEntry{{Bridge: q.Bridge, State: "installed", Text: "table=0"}}, nil
 }
 func (engine) System() api.SystemStatus { return api.SystemStatus{Version: "v1", Healthy: true} }

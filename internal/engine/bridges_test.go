@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
@@ -29,7 +29,7 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 	h.put(allow("p", "vm1", "{port: vm2}", "80"))
 	h.put(allow("q", "vm3", "{cidr: 10.0.0.0/8}", "80"))
 	r.apply(tap)
-	before, ids := r.flows(api.FlowQuery{Bridge: "br0", Table: table(pipeline.TableIngress)}), r.ids("p")
+	before, ids := r.flows(backend.FlowQuery{Bridge: "br0", Table: table(pipeline.TableIngress)}), r.ids("p")
 
 	h.ovs.Vsctl("del-br", "br0")
 	r.eventually("gone", func() error {
@@ -67,7 +67,7 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 	if diff := diff(ids, r.ids("p")); diff != "" {
 		t.Errorf("ids (-before +after):\n%s", diff)
 	}
-	if diff := diff(before, r.flows(api.FlowQuery{Bridge: "br0", Table: table(pipeline.TableIngress)})); diff != "" {
+	if diff := diff(before, r.flows(backend.FlowQuery{Bridge: "br0", Table: table(pipeline.TableIngress)})); diff != "" {
 		t.Errorf("flows (-before +after):\n%s", diff)
 	}
 }

@@ -1,12 +1,12 @@
 package engine
 
 import (
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
 // Effects implements api.Engine. The changes may be in force already when the world is read, so both of its states are made.
-func (e *Engine) Effects(changes []api.Change, before []policy.Resource) []policy.Effect {
+func (e *Engine) Effects(changes []backend.Change, before []policy.Resource) []policy.Effect {
 	kinds := map[policy.Kind]bool{}
 	for _, c := range changes {
 		kinds[c.Kind] = true

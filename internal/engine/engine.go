@@ -17,7 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -74,7 +74,7 @@ type Store interface {
 	Watch(ctx context.Context, from int64) <-chan store.Batch
 	ListStates(ctx context.Context, host, prefix string) (map[string][]byte, error)
 	PutStates(ctx context.Context, host string, values map[string][]byte) error
-	Status() api.StoreStatus
+	Status() wire.StoreStatus
 }
 
 // Engine reconciles. Its exported methods are safe for concurrent use.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -30,7 +30,7 @@ func (h *host) relabel(port, role string) {
 func (r *run) gated(what string, there []uint32, gone ...uint32) {
 	r.t.Helper()
 	r.eventually(what, func() error {
-		text := strings.Join(append(r.flows(api.FlowQuery{Table: table(pipeline.TableLiveEgress)}), r.flows(api.FlowQuery{Table: table(pipeline.TableLiveIngress)})...), "\n")
+		text := strings.Join(append(r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveEgress)}), r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveIngress)})...), "\n")
 		has := func(id uint32) bool { return strings.Contains(text, fmt.Sprintf("cookie=0x7a9a1103%08x", id)) }
 		if slices.ContainsFunc(gone, has) || slices.ContainsFunc(there, func(id uint32) bool { return !has(id) }) {
 			return fmt.Errorf("want gates of %#x and none of %#x in:\n%s", there, gone, text)
@@ -126,10 +126,10 @@ func TestFault_F07_StaleEntries(t *testing.T) {
 			r.saved()
 			stays, label := r.id("stays"), r.id("label")
 			st.fail(errTest)
-			n := len(r.flows(api.FlowQuery{Owner: "policy/label"}))
+			n := len(r.flows(backend.FlowQuery{Owner: "policy/label"}))
 			h.relabel("vm3", "client")
 			r.eventually("granted", func() error {
-				if now := len(r.flows(api.FlowQuery{Owner: "policy/label"})); now <= n || r.id("label") != label {
+				if now := len(r.flows(backend.FlowQuery{Owner: "policy/label"})); now <= n || r.id("label") != label {
 					return fmt.Errorf("%d flows, were %d; id %#x, was %#x", now, n, r.id("label"), label)
 				}
 				return nil
@@ -188,7 +188,7 @@ func TestFault_F07_NumbersUsedUp(t *testing.T) {
 	if err := r.Ready(); err == nil {
 		t.Error("ready with flows that wait")
 	}
-	n := len(r.flows(api.FlowQuery{Owner: "policy/big"}))
+	n := len(r.flows(backend.FlowQuery{Owner: "policy/big"}))
 	if n == 0 {
 		t.Error("what could be installed is not")
 	}
@@ -199,7 +199,7 @@ func TestFault_F07_NumbersUsedUp(t *testing.T) {
 	if s := r.wait(policy.KindPolicy, "big", rev); s.Phase != policy.PhaseActive {
 		t.Errorf("when the store is back: %+v", s)
 	}
-	if now := len(r.flows(api.FlowQuery{Owner: "policy/big"})); now <= n {
+	if now := len(r.flows(backend.FlowQuery{Owner: "policy/big"})); now <= n {
 		t.Errorf("%d flows, were %d", now, n)
 	}
 	r.gated("granted anew", []uint32{r.id("label")}, label)
@@ -239,7 +239,7 @@ func TestFault_F07_BridgeMadeAgain(t *testing.T) {
 
 // zone returns the conntrack zone of a bridge's untagged frames.
 func (r *run) zone(bridge string) string {
-	for _, f := range r.flows(api.FlowQuery{Bridge: bridge, Table: table(pipeline.TableSource), Match: "in_port=LOCAL,vlan_tci=0x0000"}) {
+	for _, f := range r.flows(backend.FlowQuery{Bridge: bridge, Table: table(pipeline.TableSource), Match: "in_port=LOCAL,vlan_tci=0x0000"}) {
 		_, zone, _ := strings.Cut(f, "load:")
 		zone, _, _ = strings.Cut(zone, "->")
 		return zone

@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
@@ -87,11 +88,11 @@ func (b *bridge) ruleOf(f *flow.Flow) string {
 }
 
 // Flows implements api.Engine.
-func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, error) {
+func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
 	e.mu.RLock()
 	bridges, topo := e.published.bridges, e.published.topo
 	e.mu.RUnlock()
-	out, names := []api.FlowEntry{}, pipeline.TableNames()
+	out, names := []wire.FlowEntry{}, pipeline.TableNames()
 	for _, b := range bridges {
 		if q.Bridge != "" && q.Bridge != b.cfg.Name {
 			continue
@@ -113,7 +114,7 @@ func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, e
 			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
 				return
 			}
-			out = append(out, api.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
+			out = append(out, wire.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
 				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
 		}
 		for i := range installed {
@@ -132,7 +133,7 @@ func (e *Engine) Flows(ctx context.Context, q api.FlowQuery) ([]api.FlowEntry, e
 			add(&f, "missing", owner[k], flow.Stats{})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b api.FlowEntry) int { return strings.Compare(a.Bridge, b.Bridge) })
+	slices.SortStableFunc(out, func(a, b wire.FlowEntry) int { return strings.Compare(a.Bridge, b.Bridge) })
 	if q.Limit > 0 && len(out) > q.Limit {
 		out = out[:q.Limit]
 	}

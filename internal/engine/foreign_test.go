@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
@@ -177,9 +177,9 @@ func TestFault_F09_RefusedMeter(t *testing.T) {
 		t.Errorf("the policy without a meter: %+v", s)
 	}
 	copied := func() int {
-		return len(r.flows(api.FlowQuery{Table: table(pipeline.TableVerdict), Match: "controller"}))
+		return len(r.flows(backend.FlowQuery{Table: table(pipeline.TableVerdict), Match: "controller"}))
 	}
-	deny := func() int { return len(r.flows(api.FlowQuery{Table: table(pipeline.TableVerdict)})) }
+	deny := func() int { return len(r.flows(backend.FlowQuery{Table: table(pipeline.TableVerdict)})) }
 	if copied() != 0 || deny() < 5 {
 		t.Errorf("%d flows of VERDICT, %d of them copy", deny(), copied())
 	}

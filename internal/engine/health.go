@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/ofctrl"
 )
 
@@ -82,12 +82,12 @@ func (e *Engine) Ready() error {
 }
 
 // System implements api.Engine.
-func (e *Engine) System() api.SystemStatus {
+func (e *Engine) System() wire.SystemStatus {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := api.SystemStatus{Version: e.opt.Version, Problems: e.problems(), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
+	s := wire.SystemStatus{Version: e.opt.Version, Problems: e.problems(), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
 	db := e.opt.DB.Status()
-	hh := api.HostHealth{OVSDB: "connected", Desired: e.revision}
+	hh := wire.HostHealth{OVSDB: "connected", Desired: e.revision}
 	if !db.Connected {
 		hh.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
 		s.Problems = append(s.Problems, "OVSDB: "+hh.OVSDB)
@@ -110,7 +110,7 @@ func (e *Engine) System() api.SystemStatus {
 		hh.Bridges = append(hh.Bridges, bh)
 	}
 	hh.Warnings = e.published.notices.all
-	s.Hosts = []api.HostHealth{hh}
+	s.Hosts = []wire.HostHealth{hh}
 	s.Problems = append(s.Problems, e.published.unsaved...)
 	if s.Store.Message != "" {
 		s.Problems = append(s.Problems, "store: "+s.Store.Message)
@@ -123,9 +123,9 @@ func (e *Engine) System() api.SystemStatus {
 }
 
 // health is called with the engine's mu held for reading.
-func (b *bridge) health() api.BridgeHealth {
+func (b *bridge) health() wire.BridgeHealth {
 	st := b.sw.State()
-	h := api.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
+	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(),
 		NotTakenUp: b.notTakenUp.Load()}
 	for _, r := range b.refused {

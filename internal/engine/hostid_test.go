@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -55,7 +55,7 @@ func TestFault_F18_HostIDChanges(t *testing.T) {
 	}
 	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
 	installed := func() string {
-		return strings.Join(r.flows(api.FlowQuery{Bridge: "br0"}), "\n")
+		return strings.Join(r.flows(backend.FlowQuery{Bridge: "br0"}), "\n")
 	}
 	id, flows := r.ids("p")["ingress/in"], installed()
 	same := func(what, host string) {

@@ -18,8 +18,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
@@ -270,19 +271,19 @@ func (h *host) tryPut(yaml string) (int64, error) {
 	return out[len(out)-1].GetMeta().Revision, nil
 }
 
-func parse(yaml string) ([]api.Change, error) {
+func parse(yaml string) ([]backend.Change, error) {
 	docs, err := policy.Load(strings.NewReader(yaml))
 	if err != nil {
 		return nil, err
 	}
-	var changes []api.Change
+	var changes []backend.Change
 	for _, d := range docs {
-		changes = append(changes, api.Change{Kind: d.Resource.Kind(), Name: d.Resource.GetMeta().Name, Resource: d.Resource})
+		changes = append(changes, backend.Change{Kind: d.Resource.Kind(), Name: d.Resource.GetMeta().Name, Resource: d.Resource})
 	}
 	return changes, nil
 }
 
-func (h *host) changes(yaml string) []api.Change {
+func (h *host) changes(yaml string) []backend.Change {
 	h.t.Helper()
 	c, err := parse(yaml)
 	if err != nil {
@@ -293,7 +294,7 @@ func (h *host) changes(yaml string) []api.Change {
 
 func (h *host) drop(kind policy.Kind, name string) {
 	h.t.Helper()
-	if _, err := h.st.Commit(context.Background(), []api.Change{{Kind: kind, Name: name}}); err != nil {
+	if _, err := h.st.Commit(context.Background(), []backend.Change{{Kind: kind, Name: name}}); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -327,7 +328,7 @@ func (r *run) remove(kind policy.Kind, name string) {
 }
 
 // flows returns what is installed on a bridge as the engine prints it, sorted.
-func (r *run) flows(q api.FlowQuery) []string {
+func (r *run) flows(q backend.FlowQuery) []string {
 	r.t.Helper()
 	entries, err := r.Flows(context.Background(), q)
 	if err != nil {
@@ -344,7 +345,7 @@ func (r *run) flows(q api.FlowQuery) []string {
 }
 
 // health is what System says of one bridge.
-func (r *run) health(bridge string) api.BridgeHealth {
+func (r *run) health(bridge string) wire.BridgeHealth {
 	r.t.Helper()
 	for _, h := range r.System().Hosts {
 		for _, b := range h.Bridges {
@@ -353,7 +354,7 @@ func (r *run) health(bridge string) api.BridgeHealth {
 			}
 		}
 	}
-	return api.BridgeHealth{}
+	return wire.BridgeHealth{}
 }
 
 // ids returns the ids of a policy's rules by "direction/name".

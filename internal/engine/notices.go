@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -103,7 +103,7 @@ func (e *Engine) notice() notices {
 }
 
 // Warnings implements api.Engine.
-func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
+func (e *Engine) Warnings(changes []backend.Change) []policy.Warning {
 	w := e.world()
 	w.change(changes)
 	return w.warnings(changes)
@@ -111,7 +111,7 @@ func (e *Engine) Warnings(changes []api.Change) []policy.Warning {
 
 // warnings are those about the changed resources in a world to which the changes were made already. It takes over the workloads that they
 // make.
-func (w *world) warnings(changes []api.Change) []policy.Warning {
+func (w *world) warnings(changes []backend.Change) []policy.Warning {
 	var policies []*policy.Policy
 	var written []policy.Resource
 	groups := map[string]bool{} // changed
@@ -125,7 +125,7 @@ func (w *world) warnings(changes []api.Change) []policy.Warning {
 			groups[c.Name] = c.Kind == policy.KindGroup || groups[c.Name]
 		}
 	}
-	if w.pub.topo != nil && slices.ContainsFunc(changes, func(c api.Change) bool { return c.Kind == policy.KindEndpoint }) {
+	if w.pub.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
 		var about []policy.Warning
 		endpoints := ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint)
 		w.pub.workloads, about = policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), endpoints)

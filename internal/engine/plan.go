@@ -6,7 +6,8 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -32,14 +33,14 @@ func (w *world) clone() world {
 	return world{resources: w.resources.clone(), pub: w.pub}
 }
 
-func (w *world) change(changes []api.Change) {
+func (w *world) change(changes []backend.Change) {
 	for _, c := range changes {
 		w.resources.set(c.Kind, c.Name, c.Resource)
 	}
 }
 
 // Admit implements api.Engine: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
-func (e *Engine) Admit(changes []api.Change) error {
+func (e *Engine) Admit(changes []backend.Change) error {
 	ours := map[string]bool{}
 	for _, c := range changes {
 		if _, ok := c.Resource.(*policy.Mirror); ok {
@@ -69,7 +70,7 @@ func (e *Engine) Admit(changes []api.Change) error {
 	}
 	for _, s := range plan.Specs {
 		if ours[s.Owner] && rows[s.Bridge] > ovsdb.MaxMirrors {
-			return fmt.Errorf("MIRROR_LIMIT: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", s.Owner, s.Bridge, ovsdb.MaxMirrors, api.ErrLimit)
+			return fmt.Errorf("MIRROR_LIMIT: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
 		}
 	}
 	return nil
@@ -86,8 +87,8 @@ func (w *world) bridgeNames() []string {
 // Plan implements api.Engine. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
 // every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing else came
 // first.
-func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, error) {
-	plan := api.Plan{Bridges: []api.BridgePlan{}}
+func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
+	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
 	now := e.world()
 	w := now.clone()
 	w.change(changes)
@@ -98,7 +99,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 	workloads, groups := w.pub.workloads, w.resources.groups()
 
 	for _, b := range w.pub.bridges {
-		bp := api.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
+		bp := wire.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
 		if b.fw != nil {
 			if err := planFlows(&bp, b, &now, &w, workloads); err != nil {
 				return plan, err
@@ -122,7 +123,7 @@ func (e *Engine) Plan(ctx context.Context, changes []api.Change) (api.Plan, erro
 }
 
 // planFlows has a firewall of its own go from now to w as the real one would: which ids are kept depends on where a rule comes from.
-func planFlows(bp *api.BridgePlan, b *bridge, now, w *world, workloads []*policy.Workload) error {
+func planFlows(bp *wire.BridgePlan, b *bridge, now, w *world, workloads []*policy.Workload) error {
 	b.mu.Lock()
 	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
 	recalled := b.recalled

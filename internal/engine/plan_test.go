@@ -10,7 +10,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -69,7 +70,7 @@ func TestPlanComesTrue(t *testing.T) {
 		if now := time.Now(); now.After(enough) && wrote >= 10 || now.After(last) {
 			return
 		}
-		var changes []api.Change
+		var changes []backend.Change
 		seen := map[string]bool{}
 		for range rapid.IntRange(1, 3).Draw(rt, "changes") {
 			yaml, kind, name := drawChange(rt)
@@ -78,7 +79,7 @@ func TestPlanComesTrue(t *testing.T) {
 			}
 			seen[string(kind)+name] = true
 			if yaml == "" {
-				changes = append(changes, api.Change{Kind: kind, Name: name})
+				changes = append(changes, backend.Change{Kind: kind, Name: name})
 				continue
 			}
 			parsed, err := parse(yaml)
@@ -91,13 +92,13 @@ func TestPlanComesTrue(t *testing.T) {
 			return
 		}
 		r.saved() // what that changes on the switch is no plan's doing
-		before, rows, sent := r.flows(api.FlowQuery{}), mirrorRows(h), r.health("br0").FlowMods
+		before, rows, sent := r.flows(backend.FlowQuery{}), mirrorRows(h), r.health("br0").FlowMods
 		plan, err := r.Plan(context.Background(), changes)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		planned++
-		if diff := diff(before, r.flows(api.FlowQuery{})); diff != "" || r.health("br0").FlowMods != sent {
+		if diff := diff(before, r.flows(backend.FlowQuery{})); diff != "" || r.health("br0").FlowMods != sent {
 			rt.Fatalf("the dry run changed flows (-before +after):\n%s", diff)
 		}
 		p := plan.Bridges[0]
@@ -118,7 +119,7 @@ func TestPlanComesTrue(t *testing.T) {
 				byName[c.Name] = c.Resource != nil
 			}
 		}
-		if diff := diff(want, r.flows(api.FlowQuery{})); diff != "" {
+		if diff := diff(want, r.flows(backend.FlowQuery{})); diff != "" {
 			rt.Fatalf("changes %s\nflows (-planned +installed):\n%s", describe(changes), diff)
 		}
 		after := mirrorRows(h)
@@ -144,7 +145,7 @@ func TestPlanComesTrue(t *testing.T) {
 }
 
 // sameNames: a mirror changes and keeps its row.
-func sameNames(p api.BridgePlan) bool {
+func sameNames(p wire.BridgePlan) bool {
 	names := func(in []string) []string {
 		var out []string
 		for _, m := range in {
@@ -171,7 +172,7 @@ func apply(t *rapid.T, before, add, remove []string) []string {
 	return sortedStrings(append(out, add...))
 }
 
-func describe(changes []api.Change) string {
+func describe(changes []backend.Change) string {
 	var b strings.Builder
 	for _, c := range changes {
 		fmt.Fprintf(&b, "\n  %s %s %+v", c.Kind, c.Name, c.Resource)
@@ -212,7 +213,7 @@ func TestPlanDuringPickup(t *testing.T) {
 	if p := plan.Bridges[0]; len(p.AddFlows)+len(p.RemoveFlows)+len(p.RejudgedRules) != 0 {
 		t.Errorf("writing the same again: %+v", p)
 	}
-	before := r.flows(api.FlowQuery{})
+	before := r.flows(backend.FlowQuery{})
 	plan, err = r.Plan(context.Background(), h.changes(allow("p", "vm1", "{port: vm2}", "81")))
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func TestPlanDuringPickup(t *testing.T) {
 			want = append(want, f)
 		}
 	}
-	if diff := diff(sortedStrings(append(want, p.AddFlows...)), r.flows(api.FlowQuery{})); diff != "" {
+	if diff := diff(sortedStrings(append(want, p.AddFlows...)), r.flows(backend.FlowQuery{})); diff != "" {
 		t.Errorf("flows (-planned +installed):\n%s", diff)
 	}
 }
@@ -255,7 +256,7 @@ func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
 	h.plug("br0", vms("vm1", "vm2")...)
 	h.plug("br1", vms("vm3")...)
 	r := h.ready(settings{bridges: append(owned("br0"), engine.BridgeConfig{Name: "br1", Mode: engine.Guest})})
-	words := func(changes []api.Change, before ...policy.Resource) string {
+	words := func(changes []backend.Change, before ...policy.Resource) string {
 		t.Helper()
 		var out []string
 		for _, e := range r.Effects(changes, before) {
@@ -276,7 +277,7 @@ func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
 	if got := words(changes, changes[0].Resource); got != "" {
 		t.Errorf("no change: %s", got)
 	}
-	if got := words([]api.Change{{Kind: policy.KindPolicy, Name: "p"}}, changes[0].Resource); got != "2 endpoints are no longer default-deny for ingress: vm1, vm2" {
+	if got := words([]backend.Change{{Kind: policy.KindPolicy, Name: "p"}}, changes[0].Resource); got != "2 endpoints are no longer default-deny for ingress: vm1, vm2" {
 		t.Errorf("deletion: %s", got)
 	}
 	// An Endpoint resource renames what it matches, and its labels select.

@@ -7,13 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
 )
-
-var _ api.Engine = (*Engine)(nil)
 
 // updateStatus notes, at the end of a sync, which resources are in force at which revision, and what the mirrors are doing.
 func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
@@ -282,15 +280,15 @@ func (e *Engine) Workloads() []*policy.Workload {
 }
 
 // Hosts implements api.Engine.
-func (e *Engine) Hosts() []api.Host {
+func (e *Engine) Hosts() []wire.Host {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	topo := e.published.topo
 	db := e.opt.DB.Status()
 	if topo == nil {
-		return []api.Host{}
+		return []wire.Host{}
 	}
-	h := api.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Bridges: []api.HostBridge{}}
+	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Bridges: []wire.HostBridge{}}
 	if db.Connected {
 		h.Message = ""
 	}
@@ -300,7 +298,7 @@ func (e *Engine) Hosts() []api.Host {
 		byPort[w.Bridge+"/"+w.Port] = w
 	}
 	for _, br := range topo.Bridges {
-		hb := api.HostBridge{Name: br.Name, DatapathType: orElse(br.DatapathType, "system"), FailMode: br.FailMode, Ports: []api.HostPort{}}
+		hb := wire.HostBridge{Name: br.Name, DatapathType: orElse(br.DatapathType, "system"), FailMode: br.FailMode, Ports: []wire.HostPort{}}
 		for _, b := range e.published.bridges {
 			if b.cfg.Name == br.Name {
 				st := b.sw.State()
@@ -308,7 +306,7 @@ func (e *Engine) Hosts() []api.Host {
 			}
 		}
 		for _, p := range br.Ports {
-			hp := api.HostPort{Name: p.Name, VLAN: p.Tag}
+			hp := wire.HostPort{Name: p.Name, VLAN: p.Tag}
 			if len(p.Interfaces) > 0 {
 				i := p.Interfaces[0]
 				hp.OFPort, hp.Type, hp.Error = i.OFPort, i.Type, i.Error
@@ -318,9 +316,9 @@ func (e *Engine) Hosts() []api.Host {
 			}
 			hb.Ports = append(hb.Ports, hp)
 		}
-		slices.SortFunc(hb.Ports, func(a, b api.HostPort) int { return strings.Compare(a.Name, b.Name) })
+		slices.SortFunc(hb.Ports, func(a, b wire.HostPort) int { return strings.Compare(a.Name, b.Name) })
 		for _, m := range br.Mirrors {
-			hm := api.HostMirror{Name: m.Name, Output: m.OutputPort}
+			hm := wire.HostMirror{Name: m.Name, Output: m.OutputPort}
 			if m.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
 				hm.Owner = m.ExternalIDs[vswitch.MarkMirror]
 			}
@@ -328,6 +326,6 @@ func (e *Engine) Hosts() []api.Host {
 		}
 		h.Bridges = append(h.Bridges, hb)
 	}
-	slices.SortFunc(h.Bridges, func(a, b api.HostBridge) int { return strings.Compare(a.Name, b.Name) })
-	return []api.Host{h}
+	slices.SortFunc(h.Bridges, func(a, b wire.HostBridge) int { return strings.Compare(a.Name, b.Name) })
+	return []wire.Host{h}
 }

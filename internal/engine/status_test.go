@@ -9,7 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/engine"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy"
@@ -199,10 +200,10 @@ func TestMirrorLimit(t *testing.T) {
 		t.Fatalf("%s: %+v", last, s)
 	}
 	more := "kind: Mirror\nname: more\nspec: {sources: [{port: vm1}], targets: [{vxlan: {remote: 192.0.2.1, vni: 99}}]}\n"
-	if err := r.Admit(h.changes(more)); !errors.Is(err, api.ErrLimit) || !strings.Contains(err.Error(), "MIRROR_LIMIT") {
+	if err := r.Admit(h.changes(more)); !errors.Is(err, backend.ErrLimit) || !strings.Contains(err.Error(), "MIRROR_LIMIT") {
 		t.Errorf("one more: %v", err)
 	}
-	if err := r.Admit(append(h.changes(more), api.Change{Kind: policy.KindMirror, Name: "m0"})); err != nil {
+	if err := r.Admit(append(h.changes(more), backend.Change{Kind: policy.KindMirror, Name: "m0"})); err != nil {
 		t.Errorf("one for another: %v", err)
 	}
 	if err := r.Admit(h.changes(docs[0])); err != nil {
@@ -287,7 +288,7 @@ func TestHosts(t *testing.T) {
 	if other.Name != "foreign" || other.Mode != "" || other.Connected {
 		t.Errorf("a foreign bridge: %+v", other)
 	}
-	i := slices.IndexFunc(mine.Ports, func(p api.HostPort) bool { return p.Name == "vm1" })
+	i := slices.IndexFunc(mine.Ports, func(p wire.HostPort) bool { return p.Name == "vm1" })
 	if i < 0 {
 		t.Fatalf("ports: %+v", mine.Ports)
 	}
@@ -320,7 +321,7 @@ func TestFlows(t *testing.T) {
 	r := h.ready(settings{})
 	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
 	h.ovs.Ofctl("add-flow", "br0", "table=100,priority=7,ip,actions=drop")
-	entries := func(q api.FlowQuery) map[string]int {
+	entries := func(q backend.FlowQuery) map[string]int {
 		got, err := r.Flows(context.Background(), q)
 		if err != nil {
 			t.Fatal(err)
@@ -341,23 +342,23 @@ func TestFlows(t *testing.T) {
 		}
 		return out
 	}
-	all := entries(api.FlowQuery{})
+	all := entries(backend.FlowQuery{})
 	if all["foreign "] != 1 || all["installed policy/p"] == 0 || all["installed system"] == 0 || all["installed endpoint/vm1"] == 0 || len(all) != 5 {
 		t.Errorf("all: %v", all)
 	}
-	if got := entries(api.FlowQuery{Owner: "policy/p"}); len(got) != 1 || got["installed policy/p"] != all["installed policy/p"] {
+	if got := entries(backend.FlowQuery{Owner: "policy/p"}); len(got) != 1 || got["installed policy/p"] != all["installed policy/p"] {
 		t.Errorf("of a policy: %v", got)
 	}
-	if got := entries(api.FlowQuery{Table: table(100)}); len(got) != 1 || got["foreign "] != 1 {
+	if got := entries(backend.FlowQuery{Table: table(100)}); len(got) != 1 || got["foreign "] != 1 {
 		t.Errorf("of a table: %v", got)
 	}
-	if got := entries(api.FlowQuery{Match: "ct_tp_dst=80"}); got["installed policy/p"] != 2 || len(got) != 1 {
+	if got := entries(backend.FlowQuery{Match: "ct_tp_dst=80"}); got["installed policy/p"] != 2 || len(got) != 1 {
 		t.Errorf("by text: %v", got)
 	}
-	if got, err := r.Flows(context.Background(), api.FlowQuery{Limit: 3}); err != nil || len(got) != 3 {
+	if got, err := r.Flows(context.Background(), backend.FlowQuery{Limit: 3}); err != nil || len(got) != 3 {
 		t.Errorf("limited: %d, %v", len(got), err)
 	}
-	if got := entries(api.FlowQuery{Bridge: "br1"}); len(got) != 0 {
+	if got := entries(backend.FlowQuery{Bridge: "br1"}); len(got) != 0 {
 		t.Errorf("of another bridge: %v", got)
 	}
 
@@ -367,10 +368,10 @@ func TestFlows(t *testing.T) {
 	if s := r.apply(allow("p", "vm1", "{port: vm2}", "81")); s.Phase != policy.PhaseDegraded || !strings.Contains(s.Message, "priority=2,udp") {
 		t.Errorf("behind a foreign flow: %+v", s)
 	}
-	if got := entries(api.FlowQuery{Match: "ct_tp_dst=81"}); got["installed policy/p"] != 2 {
+	if got := entries(backend.FlowQuery{Match: "ct_tp_dst=81"}); got["installed policy/p"] != 2 {
 		t.Errorf("behind a foreign flow: %v", got)
 	}
-	if got := entries(api.FlowQuery{Table: table(0)}); got["foreign "] != 1 || got["installed system"] != 1 {
+	if got := entries(backend.FlowQuery{Table: table(0)}); got["foreign "] != 1 || got["installed system"] != 1 {
 		t.Errorf("of table 0: %v", got)
 	}
 	h.ovs.Ofctl("--strict", "del-flows", "br0", "priority=2,udp")
@@ -378,7 +379,7 @@ func TestFlows(t *testing.T) {
 	h.ovs.KillVswitchd()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if got, err := r.Flows(ctx, api.FlowQuery{}); err == nil {
+	if got, err := r.Flows(ctx, backend.FlowQuery{}); err == nil {
 		t.Errorf("without a switch: %d flows", len(got))
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -34,7 +34,7 @@ func TestFirstSync(t *testing.T) {
 		t.Errorf("settled, but %+v", s)
 	}
 	// Setting the fail mode wipes the flows, so flows that came before it were lost: nothing may have been sent twice.
-	if n := len(r.flows(api.FlowQuery{Table: table(pipeline.TablePickup)})); n != 0 {
+	if n := len(r.flows(backend.FlowQuery{Table: table(pipeline.TablePickup)})); n != 0 {
 		t.Errorf("%d pickup flows are left", n)
 	}
 	if strings.Contains(r.logs.text(), "changed by somebody else") {
@@ -79,7 +79,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	r.apply(tap)
 	r.wait(policy.KindPolicy, "q", 1)
 	r.settled()
-	before, ids := r.flows(api.FlowQuery{}), r.ids("q")
+	before, ids := r.flows(backend.FlowQuery{}), r.ids("q")
 	if ids["ingress/in"] == 0 {
 		t.Fatalf("ids of q: %v", ids)
 	}
@@ -94,7 +94,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	if n := r.db.Status().Transactions; n != 0 {
 		t.Errorf("the restart made %d transactions in OVSDB", n)
 	}
-	if diff := diff(before, r.flows(api.FlowQuery{})); diff != "" {
+	if diff := diff(before, r.flows(backend.FlowQuery{})); diff != "" {
 		t.Errorf("flows (-before +after):\n%s", diff)
 	}
 	if diff := diff(ids, r.ids("q")); diff != "" {
@@ -124,7 +124,7 @@ func TestIDsAcrossRestarts(t *testing.T) {
 
 	r = h.ready(settings{})
 	gates := func() string {
-		return strings.Join(r.flows(api.FlowQuery{Table: table(pipeline.TableLiveIngress)}), "\n")
+		return strings.Join(r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveIngress)}), "\n")
 	}
 	open := func(id uint32) bool {
 		return strings.Contains(gates(), fmt.Sprintf("ct_label=%#x/0xffffffff actions", id))
@@ -155,7 +155,7 @@ func TestPickupWindow(t *testing.T) {
 	h.plug("br0", vms("vm1")...)
 	h.put(allow("p", "vm1", "{cidr: 10.0.0.0/8}", "80"))
 	r := h.start(settings{window: opening})
-	pickup := func() int { return len(r.flows(api.FlowQuery{Table: table(pipeline.TablePickup)})) }
+	pickup := func() int { return len(r.flows(backend.FlowQuery{Table: table(pipeline.TablePickup)})) }
 	opened := func(when string) {
 		t.Helper()
 		r.eventually("open "+when, func() error {
@@ -174,7 +174,7 @@ func TestPickupWindow(t *testing.T) {
 	}
 	opened("at the first start")
 	closed("after the first start")
-	normal := r.flows(api.FlowQuery{})
+	normal := r.flows(backend.FlowQuery{})
 
 	r.stop()
 	r = h.start(settings{window: opening})
@@ -191,14 +191,14 @@ func TestPickupWindow(t *testing.T) {
 	h.ovs.Ofctl("del-flows", "br0")
 	opened("after the flows were wiped")
 	closed("after the flows were wiped")
-	if diff := diff(normal, r.flows(api.FlowQuery{})); diff != "" {
+	if diff := diff(normal, r.flows(backend.FlowQuery{})); diff != "" {
 		t.Errorf("flows (-first +last):\n%s", diff)
 	}
 
 	// One flow that somebody deletes comes back without a window.
 	h.ovs.Ofctl("del-flows", "br0", "table=211")
 	r.eventually("repaired", func() error {
-		if n := len(r.flows(api.FlowQuery{Table: table(pipeline.TableExit)})); n == 0 {
+		if n := len(r.flows(backend.FlowQuery{Table: table(pipeline.TableExit)})); n == 0 {
 			return fmt.Errorf("no exit")
 		}
 		return nil

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile"
 )
@@ -23,7 +23,7 @@ func TestWait(t *testing.T) {
 	r := h.ready(settings{})
 
 	in := func(owner, text string) bool {
-		return strings.Contains(h.ovs.Ofctl("dump-flows", "--no-stats", "br0"), text) && len(r.flows(api.FlowQuery{Owner: owner})) > 0
+		return strings.Contains(h.ovs.Ofctl("dump-flows", "--no-stats", "br0"), text) && len(r.flows(backend.FlowQuery{Owner: owner})) > 0
 	}
 	rev := h.put(allow("p", "vm1", "{port: vm2}", "80"))
 	if s := r.wait(policy.KindPolicy, "p", rev); s.Phase != policy.PhaseActive || s.ObservedRevision != rev || !in("policy/p", "ct_tp_dst=80") {
@@ -145,7 +145,7 @@ func TestWaitForSwitch(t *testing.T) {
 			if o := <-gone; o.err != nil {
 				t.Errorf("deletion, after it came back: %+v", o)
 			}
-			if text := strings.Join(r.flows(api.FlowQuery{}), "\n"); !strings.Contains(text, "ct_tp_dst=81") || strings.Contains(text, "ct_tp_dst=88") {
+			if text := strings.Join(r.flows(backend.FlowQuery{}), "\n"); !strings.Contains(text, "ct_tp_dst=81") || strings.Contains(text, "ct_tp_dst=88") {
 				t.Error("the flows are not those of the last documents")
 			}
 		})
@@ -197,7 +197,7 @@ func TestConcurrentWriters(t *testing.T) {
 				}
 			}
 			if i%5 == 0 {
-				if _, err := h.st.Commit(ctx, []api.Change{{Kind: policy.KindPolicy, Name: name}}); err != nil {
+				if _, err := h.st.Commit(ctx, []backend.Change{{Kind: policy.KindPolicy, Name: name}}); err != nil {
 					t.Errorf("delete %s: %v", name, err)
 				}
 				if _, err := r.Wait(ctx, policy.KindPolicy, name, 0); err != nil {
@@ -262,7 +262,7 @@ func (r *run) matchesScratch(bridge string) {
 			}
 		}
 	}
-	if diff := diff(sortedStrings(want), r.flows(api.FlowQuery{Bridge: bridge})); diff != "" {
+	if diff := diff(sortedStrings(want), r.flows(backend.FlowQuery{Bridge: bridge})); diff != "" {
 		r.t.Errorf("flows (-from scratch +installed):\n%s", diff)
 	}
 }

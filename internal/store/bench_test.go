@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -21,7 +21,7 @@ func BenchmarkPut(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		start := time.Now()
 		g := group("g", fmt.Sprintf("10.%d.%d.0/24", i>>8&255, i&255))
-		if _, err := s.Commit(b.Context(), []api.Change{{Kind: policy.KindGroup, Name: "g", Resource: g}}); err != nil {
+		if _, err := s.Commit(b.Context(), []backend.Change{{Kind: policy.KindGroup, Name: "g", Resource: g}}); err != nil {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))

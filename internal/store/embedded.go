@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 )
 
 const (
@@ -249,7 +249,7 @@ func (m *member) close() error {
 	case <-m.failed: // by its last write
 		return m.err()
 	case <-time.After(closeTimeout):
-		return fmt.Errorf("store: %w: the embedded etcd did not stop within %v", api.ErrUnavailable, closeTimeout)
+		return fmt.Errorf("store: %w: the embedded etcd did not stop within %v", backend.ErrUnavailable, closeTimeout)
 	}
 }
 

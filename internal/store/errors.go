@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 )
 
 // unavailable is an error of the store that goes away by itself or by an operator's hand, not by another request.
@@ -28,7 +28,7 @@ func (e *unavailable) Error() string {
 }
 
 func (e *unavailable) Unwrap() []error {
-	errs := []error{api.ErrUnavailable}
+	errs := []error{backend.ErrUnavailable}
 	if e.reason != nil {
 		errs = append(errs, e.reason)
 	}
@@ -47,7 +47,7 @@ func (s *Store) fail(ctx context.Context, err error) error {
 		return bad.error
 	}
 	err = s.classify(err)
-	if errors.Is(err, api.ErrUnavailable) {
+	if errors.Is(err, backend.ErrUnavailable) {
 		msg := err.Error()
 		s.trouble.Store(&msg)
 	}
@@ -62,9 +62,9 @@ func (s *Store) classify(err error) error {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return &unavailable{reason: ErrNoSpace, text: "no space left in the database of the store (quota exceeded); it takes writes again after compaction and defragmentation"}
 	case errors.Is(err, rpctypes.ErrTooManyOps):
-		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at once or raise it", api.ErrTooLarge)
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at once or raise it", backend.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
-		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents at once or raise it", api.ErrTooLarge)
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents at once or raise it", backend.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):
 		return &unavailable{text: "the etcd cluster refuses tapwall's credentials", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -20,7 +20,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -108,7 +108,7 @@ func TestExternalTLS(t *testing.T) {
 			if err == nil {
 				t.Fatal("no error", s.Close())
 			}
-			if !errors.Is(err, api.ErrUnavailable) || !strings.HasPrefix(err.Error(), tt.want) {
+			if !errors.Is(err, backend.ErrUnavailable) || !strings.HasPrefix(err.Error(), tt.want) {
 				t.Errorf("got  %v\nwant %s…", err, tt.want)
 			}
 		})
@@ -119,21 +119,21 @@ func TestExternalTLS(t *testing.T) {
 func TestExternalLimits(t *testing.T) {
 	c := startCluster(t, nil)
 	s := open(t, store.Options{External: []string{"http://" + c.addr}})
-	many := func(n int, spec func(*policy.Group)) []api.Change {
-		var out []api.Change
+	many := func(n int, spec func(*policy.Group)) []backend.Change {
+		var out []backend.Change
 		for i := range n {
 			g := group(fmt.Sprintf("g%d", i), "10.0.0.0/8")
 			spec(g)
-			out = append(out, api.Change{Kind: policy.KindGroup, Name: g.Name, Resource: g})
+			out = append(out, backend.Change{Kind: policy.KindGroup, Name: g.Name, Resource: g})
 		}
 		return out
 	}
-	if _, err := s.Commit(t.Context(), many(129, func(*policy.Group) {})); !errors.Is(err, api.ErrTooLarge) {
+	if _, err := s.Commit(t.Context(), many(129, func(*policy.Group) {})); !errors.Is(err, backend.ErrTooLarge) {
 		t.Errorf("129 changes: %v", err)
 	}
 	// One long text and not many short ones: encoding those takes most of the time that a busy machine has for the request.
 	huge := func(g *policy.Group) { g.Spec.Members[0].CIDR = strings.Repeat("1", 3<<19) }
-	if _, err := s.Commit(t.Context(), many(2, huge)); !errors.Is(err, api.ErrTooLarge) {
+	if _, err := s.Commit(t.Context(), many(2, huge)); !errors.Is(err, backend.ErrTooLarge) {
 		t.Errorf("3 MB: %v", err)
 	}
 	if _, err := s.Commit(t.Context(), many(128, func(*policy.Group) {})); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -60,7 +60,7 @@ func child(dir string) error {
 		go func() {
 			for i := 0; ; i++ {
 				name := fmt.Sprintf("w%d-%06d", w, i)
-				got, err := s.Commit(ctx, []api.Change{{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")}})
+				got, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")}})
 				if err != nil {
 					errs <- err
 					return
@@ -103,7 +103,7 @@ func open(t *testing.T, o store.Options) *store.Store {
 
 func put(t *testing.T, s *store.Store, g *policy.Group) policy.Resource {
 	t.Helper()
-	got, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindGroup, Name: g.Name, Resource: g}})
+	got, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindGroup, Name: g.Name, Resource: g}})
 	if err != nil {
 		t.Fatal(err)
 	}

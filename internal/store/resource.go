@@ -14,11 +14,9 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
-
-var _ api.Store = (*Store)(nil)
 
 // maxAttempts bounds the optimistic loop of Commit. Every failed attempt means that somebody else succeeded.
 const maxAttempts = 32
@@ -26,7 +24,7 @@ const maxAttempts = 32
 // Get implements api.Store.
 func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.Resource, error) {
 	if policy.New(kind) == nil || name == "" {
-		return nil, fmt.Errorf("%s %q: %w", kind, name, api.ErrNotFound)
+		return nil, fmt.Errorf("%s %q: %w", kind, name, backend.ErrNotFound)
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -36,7 +34,7 @@ func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.
 	}
 	s.saw(resp.Header.Revision)
 	if len(resp.Kvs) == 0 {
-		return nil, fmt.Errorf("%s %q: %w", kind, name, api.ErrNotFound)
+		return nil, fmt.Errorf("%s %q: %w", kind, name, backend.ErrNotFound)
 	}
 	return decode(kind, name, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
 }
@@ -102,7 +100,7 @@ func (e *badValue) Unwrap() error { return e.error }
 
 // Commit implements api.Store. It reads what is there, builds one transaction that holds only if nothing of that has changed since, and
 // starts again if it has.
-func (s *Store) Commit(ctx context.Context, changes []api.Change) ([]policy.Resource, error) {
+func (s *Store) Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
 	if err := checkChanges(changes); err != nil {
 		return nil, err
 	}
@@ -123,7 +121,7 @@ func (s *Store) Commit(ctx context.Context, changes []api.Change) ([]policy.Reso
 		}
 		out, done, err := s.tryCommit(rctx, changes)
 		if err != nil {
-			if errors.Is(err, api.ErrConflict) || errors.Is(err, api.ErrNotFound) || isEncoding(err) {
+			if errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) || isEncoding(err) {
 				return nil, err
 			}
 			return nil, s.fail(ctx, err)
@@ -132,10 +130,10 @@ func (s *Store) Commit(ctx context.Context, changes []api.Change) ([]policy.Reso
 			return out, nil
 		}
 	}
-	return nil, fmt.Errorf("store: %w: too many writers at once", api.ErrConflict)
+	return nil, fmt.Errorf("store: %w: too many writers at once", backend.ErrConflict)
 }
 
-func checkChanges(changes []api.Change) error {
+func checkChanges(changes []backend.Change) error {
 	type id struct {
 		kind policy.Kind
 		name string
@@ -167,7 +165,7 @@ type encodingError struct{ error }
 func isEncoding(err error) bool { var e encodingError; return errors.As(err, &e) }
 
 // tryCommit does one round; done is false if something changed between reading and writing.
-func (s *Store) tryCommit(ctx context.Context, changes []api.Change) (out []policy.Resource, done bool, err error) {
+func (s *Store) tryCommit(ctx context.Context, changes []backend.Change) (out []policy.Resource, done bool, err error) {
 	current, err := s.current(ctx, changes)
 	if err != nil {
 		return nil, false, err
@@ -189,14 +187,14 @@ func (s *Store) tryCommit(ctx context.Context, changes []api.Change) (out []poli
 			rev = kv.ModRevision
 		}
 		if c.Expect != nil && *c.Expect != rev {
-			return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, api.ErrConflict)
+			return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrConflict)
 		}
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k), "=", rev))
 		switch {
 		case c.Guard:
 		case c.Resource == nil:
 			if kv == nil {
-				return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, api.ErrNotFound)
+				return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrNotFound)
 			}
 			ops = append(ops, clientv3.OpDelete(k))
 		default:
@@ -224,7 +222,7 @@ func (s *Store) tryCommit(ctx context.Context, changes []api.Change) (out []poli
 		// A guard over a whole kind has no revision of its own to look at, so it cannot succeed on another try.
 		for _, c := range changes {
 			if c.Guard && c.Name == "" {
-				return nil, false, fmt.Errorf("%s: %w", c.Kind.Plural(), api.ErrConflict)
+				return nil, false, fmt.Errorf("%s: %w", c.Kind.Plural(), backend.ErrConflict)
 			}
 		}
 		return nil, false, nil
@@ -238,7 +236,7 @@ func (s *Store) tryCommit(ctx context.Context, changes []api.Change) (out []poli
 }
 
 // current reads the named resources of changes, by key. The transaction compares their revisions, so they need not be of one moment.
-func (s *Store) current(ctx context.Context, changes []api.Change) (map[string]*mvccpb.KeyValue, error) {
+func (s *Store) current(ctx context.Context, changes []backend.Change) (map[string]*mvccpb.KeyValue, error) {
 	var gets []clientv3.Op
 	for _, c := range changes {
 		if c.Name != "" {

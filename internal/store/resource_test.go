@@ -9,7 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -39,7 +40,7 @@ func TestCommit(t *testing.T) {
 		t.Errorf("an equal resource was written again: revision %d then %d", second.GetMeta().Revision, third.GetMeta().Revision)
 	}
 	// A resource that comes back is another one.
-	if _, err := s.Commit(ctx, []api.Change{{Kind: policy.KindGroup, Name: "lbs"}}); err != nil {
+	if _, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "lbs"}}); err != nil {
 		t.Fatal(err)
 	}
 	if again := put(t, s, group("lbs", "10.0.0.0/9")); again.GetMeta().UID == m.UID {
@@ -51,36 +52,36 @@ func TestCommitConditions(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
 	rev := put(t, s, group("a", "10.0.0.0/8")).GetMeta().Revision
 	old, none := rev-1, int64(0)
-	change := func(name string, expect *int64) api.Change {
-		return api.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.9.0.0/16"), Expect: expect}
+	change := func(name string, expect *int64) backend.Change {
+		return backend.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.9.0.0/16"), Expect: expect}
 	}
 	for _, tt := range []struct {
 		name    string
-		changes []api.Change
+		changes []backend.Change
 		want    error
 	}{
-		{"bad stale revision", []api.Change{change("a", &old)}, api.ErrConflict},
-		{"bad must not exist", []api.Change{change("a", &none)}, api.ErrConflict},
-		{"bad must exist", []api.Change{change("b", &rev)}, api.ErrConflict},
-		{"bad deletion of nothing", []api.Change{{Kind: policy.KindGroup, Name: "b"}}, api.ErrNotFound},
-		{"bad one of two", []api.Change{change("c", nil), change("a", &old)}, api.ErrConflict},
-		{"bad guard", []api.Change{change("c", nil), {Kind: policy.KindGroup, Name: "a", Expect: &old, Guard: true}}, api.ErrConflict},
-		{"bad guard of a kind", []api.Change{change("c", nil), {Kind: policy.KindGroup, Expect: &old, Guard: true}}, api.ErrConflict},
-		{"OK guards", []api.Change{
+		{"bad stale revision", []backend.Change{change("a", &old)}, backend.ErrConflict},
+		{"bad must not exist", []backend.Change{change("a", &none)}, backend.ErrConflict},
+		{"bad must exist", []backend.Change{change("b", &rev)}, backend.ErrConflict},
+		{"bad deletion of nothing", []backend.Change{{Kind: policy.KindGroup, Name: "b"}}, backend.ErrNotFound},
+		{"bad one of two", []backend.Change{change("c", nil), change("a", &old)}, backend.ErrConflict},
+		{"bad guard", []backend.Change{change("c", nil), {Kind: policy.KindGroup, Name: "a", Expect: &old, Guard: true}}, backend.ErrConflict},
+		{"bad guard of a kind", []backend.Change{change("c", nil), {Kind: policy.KindGroup, Expect: &old, Guard: true}}, backend.ErrConflict},
+		{"OK guards", []backend.Change{
 			{Kind: policy.KindMirror, Name: "m", Resource: &policy.Mirror{Meta: policy.Meta{Name: "m"}}},
 			{Kind: policy.KindGroup, Name: "a", Expect: &rev, Guard: true},
 			{Kind: policy.KindGroup, Expect: &rev, Guard: true},
 			{Kind: policy.KindPolicy, Expect: &none, Guard: true},
 		}, nil},
-		{"OK create", []api.Change{change("b", &none)}, nil},
-		{"OK replace", []api.Change{change("a", &rev)}, nil},
+		{"OK create", []backend.Change{change("b", &none)}, nil},
+		{"OK replace", []backend.Change{change("a", &rev)}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := s.Commit(t.Context(), tt.changes)
 			if !errors.Is(err, tt.want) {
 				t.Errorf("got %v, want %v", err, tt.want)
 			}
-			if _, err := s.Get(t.Context(), policy.KindGroup, "c"); !errors.Is(err, api.ErrNotFound) {
+			if _, err := s.Get(t.Context(), policy.KindGroup, "c"); !errors.Is(err, backend.ErrNotFound) {
 				t.Errorf("part of a refused transaction was written: %v", err)
 			}
 		})
@@ -103,11 +104,11 @@ func TestCommitConcurrent(t *testing.T) {
 				}
 				g := r.Clone().(*policy.Group)
 				g.Spec.Members = append(g.Spec.Members, policy.Selector{CIDR: fmt.Sprintf("10.%d.%d.0/24", w, i)})
-				_, err = s.Commit(t.Context(), []api.Change{{Kind: policy.KindGroup, Name: "n", Resource: g, Expect: &g.Revision}})
+				_, err = s.Commit(t.Context(), []backend.Change{{Kind: policy.KindGroup, Name: "n", Resource: g, Expect: &g.Revision}})
 				switch {
 				case err == nil:
 					i++
-				case !errors.Is(err, api.ErrConflict):
+				case !errors.Is(err, backend.ErrConflict):
 					t.Error(err)
 					return
 				}
@@ -126,12 +127,12 @@ func TestCommitConcurrent(t *testing.T) {
 
 func TestList(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
-	var changes []api.Change
+	var changes []backend.Change
 	for i := range 1500 { // more than one page of the scan
 		name := fmt.Sprintf("g%04d", i)
-		changes = append(changes, api.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")})
+		changes = append(changes, backend.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")})
 	}
-	changes = append(changes, api.Change{Kind: policy.KindMirror, Name: "g0001", Resource: &policy.Mirror{Meta: policy.Meta{Name: "g0001"}}})
+	changes = append(changes, backend.Change{Kind: policy.KindMirror, Name: "g0001", Resource: &policy.Mirror{Meta: policy.Meta{Name: "g0001"}}})
 	written, err := s.Commit(t.Context(), changes)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +165,7 @@ func TestList(t *testing.T) {
 func TestStatus(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
 	rev := put(t, s, group("a", "10.0.0.0/8")).GetMeta().Revision
-	want := api.StoreStatus{Kind: "embedded", Connected: true, Revision: rev}
+	want := wire.StoreStatus{Kind: "embedded", Connected: true, Revision: rev}
 	if diff := cmp.Diff(want, s.Status()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -181,7 +182,7 @@ func TestFault_F19_RefusedNowLoadsStill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
+	if _, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindPolicy, Name: "old", Resource: old}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -191,7 +192,7 @@ func TestFault_F19_RefusedNowLoadsStill(t *testing.T) {
 	if all, _, err := s.List(t.Context(), policy.KindPolicy, "", 0); err != nil || len(all) != 1 || all[0].GetMeta().Name != "old" {
 		t.Errorf("%v: %v", all, err)
 	}
-	if _, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindPolicy, Name: "old"}}); err != nil {
+	if _, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindPolicy, Name: "old"}}); err != nil {
 		t.Errorf("it cannot be deleted: %v", err)
 	}
 }

@@ -30,7 +30,7 @@ func (sp *space) free() (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil
 }
 
-// check returns an error that matches ErrNoSpace and api.ErrUnavailable when there is less than the reserve.
+// check returns an error that matches ErrNoSpace and backend.ErrUnavailable when there is less than the reserve.
 func (sp *space) check() error { return sp.need(0) }
 
 func (sp *space) need(extra int64) error {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -69,7 +69,7 @@ func TestDiskFullAtStart(t *testing.T) {
 	dir := small(t, 64)
 	_, err := store.Open(t.Context(), store.Options{DataDir: dir})
 	want := "store: no space left on the file system of " + dir + ": 63 MiB free, 224 MiB needed to write safely"
-	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, api.ErrUnavailable) || strings.Replace(err.Error(), "64 MiB free", "63 MiB free", 1) != want {
+	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || strings.Replace(err.Error(), "64 MiB free", "63 MiB free", 1) != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
@@ -81,8 +81,8 @@ func TestDiskFull(t *testing.T) {
 	s := open(t, store.Options{DataDir: dir})
 	put(t, s, group("before", "10.0.0.0/8"))
 	free := fill(t, dir, 20)
-	_, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindGroup, Name: "full", Resource: group("full")}})
-	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, api.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
+	_, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindGroup, Name: "full", Resource: group("full")}})
+	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("commit: %v", err)
 	}
 	if err := s.PutStates(t.Context(), "h", map[string][]byte{"a": nil}); !errors.Is(err, store.ErrNoSpace) {
@@ -134,7 +134,7 @@ func TestDiskFullBehindTheGuard(t *testing.T) {
 		for j := range 20000 {
 			big.Spec.Members = append(big.Spec.Members, policy.Selector{CIDR: fmt.Sprintf("10.%d.%d.0/24", j/256, j%256)})
 		}
-		if _, failed = s.Commit(ctx, []api.Change{{Kind: policy.KindGroup, Name: big.Name, Resource: big}}); failed == nil {
+		if _, failed = s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: big.Name, Resource: big}}); failed == nil {
 			acked++
 		}
 	}
@@ -144,7 +144,7 @@ func TestDiskFullBehindTheGuard(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatalf("the store has not failed: %v", failed)
 	}
-	if err := s.Err(); !errors.Is(err, store.ErrFailed) || !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, api.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
+	if err := s.Err(); !errors.Is(err, store.ErrFailed) || !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("why: %v", err)
 	}
 	if _, err := s.Get(t.Context(), policy.KindGroup, "before"); err != nil && !errors.Is(err, store.ErrFailed) {
@@ -175,7 +175,7 @@ func TestQuota(t *testing.T) {
 	for ; n < 40 && err == nil; n++ {
 		err = s.PutStates(t.Context(), "h", map[string][]byte{fmt.Sprint(n): value})
 	}
-	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, api.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
+	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
 		t.Fatalf("after %d values: %v", n, err)
 	}
 	gone := map[string][]byte{}

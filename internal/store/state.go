@@ -12,7 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 )
 
 // Host state is what the process of one host must find again after a restart, such as the numbers of its rules. It has one writer: the
@@ -24,7 +24,7 @@ func journalPrefix(host string) string { return root + "hosts/" + host + "/journ
 // journalMark names the key that makes a journal valid.
 func journalMark(host string) string { return root + "hosts/" + host + "/journal-valid" }
 
-// GetState returns a value that PutStates wrote, or api.ErrNotFound.
+// GetState returns a value that PutStates wrote, or backend.ErrNotFound.
 func (s *Store) GetState(ctx context.Context, host, key string) ([]byte, error) {
 	if err := checkState(host, key); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (s *Store) GetState(ctx context.Context, host, key string) ([]byte, error) 
 	}
 	s.saw(resp.Header.Revision)
 	if len(resp.Kvs) == 0 {
-		return nil, fmt.Errorf("state %q of host %q: %w", key, host, api.ErrNotFound)
+		return nil, fmt.Errorf("state %q of host %q: %w", key, host, backend.ErrNotFound)
 	}
 	return resp.Kvs[0].Value, nil
 }

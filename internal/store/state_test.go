@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 )
 
@@ -34,7 +34,7 @@ func TestStates(t *testing.T) {
 	if err := s.PutStates(ctx, "h1", map[string][]byte{"rules/web": nil}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.GetState(ctx, "h1", "rules/web"); !errors.Is(err, api.ErrNotFound) {
+	if _, err := s.GetState(ctx, "h1", "rules/web"); !errors.Is(err, backend.ErrNotFound) {
 		t.Errorf("a deleted state: %v", err)
 	}
 	big := bytes.Repeat([]byte("x"), store.MaxStateBytes)

@@ -16,18 +16,18 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/api/wire"
 )
 
-// Errors of this package beside api.ErrNotFound, api.ErrConflict, api.ErrUnavailable and api.ErrTooLarge; match with errors.Is.
+// Errors of this package beside backend.ErrNotFound, backend.ErrConflict, backend.ErrUnavailable and backend.ErrTooLarge; match with errors.Is.
 var (
 	// ErrLocked means that another process (or another Store of this one) holds the lock; LockedError names it.
 	ErrLocked = errors.New("in use by another tapwall")
 	// ErrDamaged means that the files of the embedded store cannot be trusted. They were left as they are.
 	ErrDamaged = errors.New("the data directory is damaged")
-	// ErrNoSpace accompanies api.ErrUnavailable where the disk, or the quota of the database, is full.
+	// ErrNoSpace accompanies backend.ErrUnavailable where the disk, or the quota of the database, is full.
 	ErrNoSpace = errors.New("no space left")
-	// ErrFailed accompanies api.ErrUnavailable once the embedded etcd has stopped for good; the process has to be started again.
+	// ErrFailed accompanies backend.ErrUnavailable once the embedded etcd has stopped for good; the process has to be started again.
 	ErrFailed = errors.New("the embedded store has failed")
 )
 
@@ -107,7 +107,7 @@ type Store struct {
 }
 
 // Open starts the embedded member, or connects to the cluster, and returns when the store can be used. Errors match ErrLocked,
-// ErrDamaged, ErrNoSpace or api.ErrUnavailable where they apply.
+// ErrDamaged, ErrNoSpace or backend.ErrUnavailable where they apply.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -205,8 +205,8 @@ func (s *Store) Err() error {
 }
 
 // Status is the health as seen by the last operations; it does no I/O beyond asking for the free space.
-func (s *Store) Status() api.StoreStatus {
-	st := api.StoreStatus{Kind: s.kind, Connected: true, Revision: s.revision.Load()}
+func (s *Store) Status() wire.StoreStatus {
+	st := wire.StoreStatus{Kind: s.kind, Connected: true, Revision: s.revision.Load()}
 	if msg := s.trouble.Load(); msg != nil {
 		st.Connected, st.Message = false, *msg
 	}

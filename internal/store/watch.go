@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -21,14 +22,7 @@ type Batch struct {
 	// so is the one after a gap that etcd could not bridge; that one also carries deletions for what has gone in the gap.
 	Snapshot bool
 	// Changes are ordered by kind as policy.Kinds orders them in a snapshot, by key otherwise.
-	Changes []Change
-}
-
-// Change is one resource that was written, or deleted if Resource is nil.
-type Change struct {
-	Kind     policy.Kind
-	Name     string
-	Resource policy.Resource
+	Changes []backend.Change
 }
 
 // Watch follows the resources. With from = 0 the first batch is a snapshot; otherwise the batches continue after revision from, unless that
@@ -124,7 +118,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 	for key := range w.known {
 		if !found[key] {
 			k, name, _ := splitKey(key)
-			b.Changes = append(b.Changes, Change{Kind: k, Name: name})
+			b.Changes = append(b.Changes, backend.Change{Kind: k, Name: name})
 		}
 	}
 	w.known = found
@@ -149,7 +143,7 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 			if !ok {
 				continue
 			}
-			c := Change{Kind: k, Name: name}
+			c := backend.Change{Kind: k, Name: name}
 			if e.Type == mvccpb.PUT {
 				if c, ok = w.change(e.Kv); !ok {
 					continue
@@ -169,17 +163,17 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 	return true
 }
 
-func (w *watch) change(kv *mvccpb.KeyValue) (Change, bool) {
+func (w *watch) change(kv *mvccpb.KeyValue) (backend.Change, bool) {
 	k, name, ok := splitKey(string(kv.Key))
 	if !ok {
-		return Change{}, false
+		return backend.Change{}, false
 	}
 	r, err := decode(k, name, kv.Value, kv.ModRevision)
 	if err != nil {
 		w.store.log.Error("a stored resource cannot be read and is left out", slog.String("key", string(kv.Key)), slog.Any("error", err))
-		return Change{}, false
+		return backend.Change{}, false
 	}
-	return Change{Kind: k, Name: name, Resource: r}, true
+	return backend.Change{Kind: k, Name: name, Resource: r}, true
 }
 
 func (w *watch) send(ctx context.Context, b Batch) bool {

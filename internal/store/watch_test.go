@@ -16,7 +16,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
-	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -60,9 +60,9 @@ func wantNext(t *testing.T, ch <-chan store.Batch, want ...string) store.Batch {
 
 func remove(t *testing.T, s *store.Store, names ...string) {
 	t.Helper()
-	var changes []api.Change
+	var changes []backend.Change
 	for _, n := range names {
-		changes = append(changes, api.Change{Kind: policy.KindGroup, Name: n})
+		changes = append(changes, backend.Change{Kind: policy.KindGroup, Name: n})
 	}
 	if _, err := s.Commit(t.Context(), changes); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func remove(t *testing.T, s *store.Store, names ...string) {
 func TestWatch(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
 	put(t, s, group("a", "10.0.0.0/8"))
-	if _, err := s.Commit(t.Context(), []api.Change{{Kind: policy.KindEndpoint, Name: "e", Resource: &policy.Endpoint{Meta: policy.Meta{Name: "e"}}}}); err != nil {
+	if _, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindEndpoint, Name: "e", Resource: &policy.Endpoint{Meta: policy.Meta{Name: "e"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -80,7 +80,7 @@ func TestWatch(t *testing.T) {
 	first := wantNext(t, ch, "snapshot", "+Endpoint/e", "+Group/a")
 
 	// One transaction is one batch, with the revision of its resources.
-	stored, err := s.Commit(t.Context(), []api.Change{
+	stored, err := s.Commit(t.Context(), []backend.Change{
 		{Kind: policy.KindGroup, Name: "a"},
 		{Kind: policy.KindGroup, Name: "b", Resource: group("b", "10.0.0.0/8")},
 		{Kind: policy.KindMirror, Name: "m", Resource: &policy.Mirror{Meta: policy.Meta{Name: "m"}}},
@@ -184,7 +184,7 @@ func TestWatchResume(t *testing.T) {
 	wantNext(t, ch, "snapshot", "+Group/a", "+Group/b")
 
 	c.stop()
-	if _, err := s.Commit(shortly(t), []api.Change{{Kind: policy.KindGroup, Name: "x", Resource: group("x")}}); err == nil {
+	if _, err := s.Commit(shortly(t), []backend.Change{{Kind: policy.KindGroup, Name: "x", Resource: group("x")}}); err == nil {
 		t.Error("a write without a cluster succeeded")
 	}
 	if st := s.Status(); st.Connected || st.Message == "" {

@@ -1,0 +1,38 @@
+// Package backend holds the values that the API, the engine and the store exchange: none of the three has to know the others for them.
+package backend
+
+import (
+	"errors"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Errors of the store and the engine; match with errors.Is. The API turns them into problem responses.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrConflict    = errors.New("the resource was changed by somebody else")
+	ErrLimit       = errors.New("a limit is reached")      // of a switch: 409
+	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
+	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
+)
+
+// Change is one resource that is to be written, or was. Resource nil deletes Kind/Name, or says that it is gone.
+type Change struct {
+	Kind     policy.Kind
+	Name     string
+	Resource policy.Resource
+	// Expect is, of a write, the revision that the resource must have: nil = any, 0 = must not exist.
+	Expect *int64
+	// Guard makes a write a condition of its transaction that writes nothing: the resource has revision Expect or, without a Name, no
+	// resource of Kind was written after revision Expect. Resource is nil and Expect is not.
+	Guard bool
+}
+
+// FlowQuery narrows a listing of flows; zero fields match everything.
+type FlowQuery struct {
+	Bridge string
+	Owner  string // "policy/NAME", "mirror/NAME", "system", "endpoint/KEY"
+	Table  *uint8
+	Match  string // ovs-ofctl match text; flows whose text contains it
+	Limit  int
+}
