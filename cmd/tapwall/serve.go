@@ -8,7 +8,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/build"
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 )
 
 func newServe() *cobra.Command {
@@ -86,14 +86,14 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 	return c
 }
 
-func parseBridges(in []string) ([]engine.BridgeConfig, error) {
-	var out []engine.BridgeConfig
+func parseBridges(in []string) ([]host.BridgeConfig, error) {
+	var out []host.BridgeConfig
 	for _, s := range in {
 		name, mode, ok := strings.Cut(s, "=")
-		if !ok || name == "" || mode != string(engine.Owned) && mode != string(engine.Guest) {
+		if !ok || name == "" || mode != string(host.Owned) && mode != string(host.Guest) {
 			return nil, usage("--bridge %s: want NAME=owned or NAME=guest", s)
 		}
-		out = append(out, engine.BridgeConfig{Name: name, Mode: engine.Mode(mode)})
+		out = append(out, host.BridgeConfig{Name: name, Mode: host.Mode(mode)})
 	}
 	return out, nil
 }

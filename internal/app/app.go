@@ -17,7 +17,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ovsdb"
 )
@@ -73,12 +73,12 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	names := &engine.Names{}
+	names := &host.Names{}
 	recorder, err := newRecorder(&o, log, registry, names, &closers)
 	if err != nil {
 		return err
 	}
-	eng, err := engine.New(engine.Options{
+	eng, err := host.New(host.Options{
 		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"),
 		RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
 		MemoryDir: filepath.Join(o.DataDir, "connections"), PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
@@ -187,7 +187,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *engine.Names, closers *[]func() error) (*event.Recorder, error) {
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *host.Names, closers *[]func() error) (*event.Recorder, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 )
 
 // file is the configuration file as written. Its keys are the names of serve's flags, plural where a flag is repeatable, and what has no flag.
@@ -87,7 +87,7 @@ func (o *Options) load(b []byte) error {
 		if b.Name == "" {
 			return fmt.Errorf("bridges[%d]: name is missing", i)
 		}
-		o.Bridges = append(o.Bridges, engine.BridgeConfig{Name: b.Name, Mode: engine.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow})
+		o.Bridges = append(o.Bridges, host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow})
 	}
 	set(&o.DataDir, c.DataDir)
 	set(&o.OVSDB, c.OVSDB)

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapwall/tapwall/internal/app"
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 )
 
 // The reference configuration is read strictly and says what it seems to say.
@@ -23,9 +23,9 @@ func TestReferenceConfiguration(t *testing.T) {
 	want := app.Options{
 		DataDir: app.DefaultDataDir, OVSDB: app.DefaultOVSDB, LogLevel: "info", LogFormat: "text",
 		OVSTLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem"},
-		Bridges: []engine.BridgeConfig{
-			{Name: "br0", Mode: engine.Owned, FailMode: "secure"},
-			{Name: "br-int", Mode: engine.Guest, OpenFlow: "unix:/var/run/openvswitch/br-int.mgmt"},
+		Bridges: []host.BridgeConfig{
+			{Name: "br0", Mode: host.Owned, FailMode: "secure"},
+			{Name: "br-int", Mode: host.Guest, OpenFlow: "unix:/var/run/openvswitch/br-int.mgmt"},
 		},
 		Listen: []string{app.DefaultListen, "tcp:192.0.2.1:7443"}, TokenFile: "/etc/tapwall/token",
 		TLSCert: "/etc/tapwall/cert.pem", TLSKey: "/etc/tapwall/key.pem",

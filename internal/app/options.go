@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 )
 
 // Options says what `tapwall serve` runs. The fields are named after its flags.
@@ -23,7 +23,7 @@ type Options struct {
 	StoreTLS        TLSFiles
 	OVSDB           string // default unix:/var/run/openvswitch/db.sock
 	OVSTLS          TLSFiles
-	Bridges         []engine.BridgeConfig
+	Bridges         []host.BridgeConfig
 	Listen          []string // unix:PATH or tcp:ADDR; default unix:/run/tapwall/tapwall.sock
 	TokenFile       string
 	TLSCert         string

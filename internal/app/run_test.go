@@ -19,7 +19,7 @@ import (
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/internal/app"
-	"github.com/tapwall/tapwall/internal/engine"
+	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 )
@@ -67,7 +67,7 @@ func TestRunRefuses(t *testing.T) {
 		{"half of the switch's TLS", func(_ *testing.T, o *app.Options) { o.OVSTLS.Cert = "cert.pem" }, "ovs-tls: cert, key and ca are all needed"},
 		{"missing TLS files", func(_ *testing.T, o *app.Options) { o.OVSTLS = app.TLSFiles{Cert: "/none", Key: "/none", CA: "/none"} }, "ovs-tls: "},
 		{"remote database without OpenFlow endpoints", func(_ *testing.T, o *app.Options) {
-			o.OVSDB, o.Bridges = "tcp:192.0.2.1:6640", []engine.BridgeConfig{{Name: "br0", Mode: engine.Owned}}
+			o.OVSDB, o.Bridges = "tcp:192.0.2.1:6640", []host.BridgeConfig{{Name: "br0", Mode: host.Owned}}
 		}, "bridge br0: the database is not on this host (tcp:192.0.2.1:6640)"},
 		{"database endpoint", func(_ *testing.T, o *app.Options) { o.OVSDB = "unix:relative" }, "unix socket needs an absolute path"},
 		{"database over TLS without files", func(_ *testing.T, o *app.Options) { o.OVSDB = "ssl:192.0.2.1:6640" }, "ssl needs a TLS configuration"},
@@ -80,9 +80,9 @@ func TestRunRefuses(t *testing.T) {
 		{"listen address", func(_ *testing.T, o *app.Options) { o.Listen = append(o.Listen, "udp:1") }, `"udp:1" is neither`},
 		{"data directory that is a file", func(t *testing.T, o *app.Options) { o.DataDir = write(t, "") }, "--data-dir: "},
 		{"event directory that is a file", func(t *testing.T, o *app.Options) { o.EventDir = write(t, "") }, "event file: "},
-		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []engine.BridgeConfig{{Name: "br0", Mode: "borrowed"}} }, `mode "borrowed"`},
+		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: "borrowed"}} }, `mode "borrowed"`},
 		{"bridge named twice", func(_ *testing.T, o *app.Options) {
-			o.Bridges = []engine.BridgeConfig{{Name: "br0", Mode: engine.Owned}, {Name: "br0", Mode: engine.Guest}}
+			o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: host.Owned}, {Name: "br0", Mode: host.Guest}}
 		}, "bridge br0 is named twice"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestRun(t *testing.T) {
 
 	ovs := oftest.StartOVS(t, oftest.OVSOptions{})
 	ovs.AddBridge("br0", "netdev")
-	o.OVSDB, o.Bridges = ovs.DBAddr(), []engine.BridgeConfig{{Name: "br0", Mode: engine.Owned}}
+	o.OVSDB, o.Bridges = ovs.DBAddr(), []host.BridgeConfig{{Name: "br0", Mode: host.Owned}}
 	for range 2 {
 		r = start(t, o)
 		r.eventually("/readyz", http.StatusOK, "")

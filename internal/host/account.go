@@ -1,0 +1,152 @@
+package host
+
+import (
+	"iter"
+	"maps"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// counter is what flows counted.
+type counter struct{ packets, bytes uint64 }
+
+func (c counter) plus(d counter) counter { return counter{c.packets + d.packets, c.bytes + d.bytes} }
+
+// since is what came behind an earlier reading. Who counts less than before has begun anew.
+func (c counter) since(before counter) counter {
+	if c.packets < before.packets || c.bytes < before.bytes {
+		return c
+	}
+	return counter{c.packets - before.packets, c.bytes - before.bytes}
+}
+
+// unattributed is the name, in the place of a rule's or of a reason's, of what flows counted while it was not known for whom.
+const unattributed = "unattributed"
+
+// reading is one flow as the switch counted it.
+type reading struct {
+	place  flow.Key
+	cookie flow.Cookie
+	counter
+}
+
+// scope is a set of flows by what they count for.
+type scope struct {
+	all     bool
+	cookies map[flow.Cookie]struct{}
+}
+
+func (s *scope) add(c flow.Cookie) {
+	if s.cookies == nil {
+		s.cookies = map[flow.Cookie]struct{}{}
+	}
+	s.cookies[c] = struct{}{}
+}
+
+// account turns readings of flow counters into totals that never go back: of rules, of the default deny of a policy in one direction, and (without a
+// policy) of reasons to drop.
+//
+// Open vSwitch counts what its datapath passes along a cached flow up to half a second late, and when the flow tables have changed meanwhile, it counts
+// those packets for the flows that would decide about them now: 400 packets that were delivered become 400 that a new deny counts
+// (revalidate_ukey in ofproto-dpif-upcall.c). So what the flows that a change touches count until the caches have followed it is nobody's: it is added
+// up under the name unattributed.
+//
+// Its methods are for one goroutine at a time, and must come in the order in which the switch did things.
+type account struct {
+	// subjects says whom a cookie counts for; a default deny counts for each policy that isolates its endpoint.
+	subjects func(flow.Cookie) []policy.RuleRef
+	last     map[flow.Key]reading // by place; only flows that have counted anything
+	totals   map[policy.RuleRef]counter
+
+	turn  uint64                 // number of the last change
+	doubt map[flow.Cookie]uint64 // the last change that touched it, if the caches have not followed that
+	every uint64                 // the last change that touched everything, likewise; 0 = none
+}
+
+func newAccount(subjects func(flow.Cookie) []policy.RuleRef) account {
+	return account{subjects: subjects, last: map[flow.Key]reading{}, totals: map[policy.RuleRef]counter{}, doubt: map[flow.Cookie]uint64{}}
+}
+
+// read takes a reading of some flows, or of the whole switch.
+func (a *account) read(flows []reading, whole bool) {
+	last := a.last
+	if whole {
+		a.last = make(map[flow.Key]reading, len(flows)) // what is not there has no past
+	}
+	for _, f := range flows {
+		before := last[f.place]
+		if before.cookie != f.cookie {
+			before = reading{}
+		}
+		a.last[f.place] = f
+		a.credit(f.cookie, f.since(before.counter))
+	}
+}
+
+func (a *account) credit(c flow.Cookie, n counter) {
+	if n == (counter{}) {
+		return
+	}
+	_, doubtful := a.doubt[c]
+	for _, ref := range a.subjects(c) {
+		if doubtful || a.every > 0 {
+			ref.Rule = unattributedOf(ref)
+		}
+		a.totals[ref] = a.totals[ref].plus(n)
+	}
+}
+
+// unattributedOf is the name beside a subject under which its doubtful packets stand: in parentheses, like those of defaults, where a rule might
+// bear the plain one.
+func unattributedOf(ref policy.RuleRef) string {
+	if ref.Policy == "" {
+		return unattributed
+	}
+	return "(" + unattributed + ")"
+}
+
+// change notes that flows have changed: those that count for touched may count what others passed, and what counted in the places is gone.
+func (a *account) change(touched scope, places iter.Seq[flow.Key]) {
+	if touched.all || len(touched.cookies) > 0 {
+		a.turn++
+	}
+	if touched.all {
+		a.every = a.turn
+	}
+	for c := range touched.cookies {
+		a.doubt[c] = a.turn
+	}
+	if len(a.last) > 0 {
+		for p := range places {
+			delete(a.last, p)
+		}
+	}
+}
+
+// open is what is in doubt.
+func (a *account) open() scope {
+	s := scope{all: a.every > 0}
+	for c := range a.doubt {
+		s.add(c)
+	}
+	return s
+}
+
+// follow notes that the caches have followed the changes up to turn, and that everything in doubt has been read since.
+func (a *account) follow(turn uint64) {
+	maps.DeleteFunc(a.doubt, func(_ flow.Cookie, since uint64) bool { return since <= turn })
+	if a.every <= turn {
+		a.every = 0
+	}
+}
+
+// forget keeps the totals from growing without end as names come and go: those that keep does not want go when there are too many.
+func (a *account) forget(keep func(policy.RuleRef) bool) {
+	if len(a.totals) > maxTotals {
+		maps.DeleteFunc(a.totals, func(ref policy.RuleRef, _ counter) bool { return !keep(ref) })
+	}
+}
+
+// maxTotals is how many totals are kept before those of rules that are gone are forgotten: about 10 MB.
+const maxTotals = 1 << 16

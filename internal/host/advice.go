@@ -1,0 +1,134 @@
+package host
+
+import (
+	"context"
+	"time"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// shadows holds the warnings about the rules of each policy: those that can never match, and those that forget one version of IP. They are advice, and looking for them costs more than installing the change that they are about, so
+// they are worked out behind it.
+type shadows struct {
+	// byPolicy is what was found for a revision of the policy.
+	byPolicy map[string]found
+}
+
+type found struct {
+	policy   *policy.Policy
+	warnings []policy.Warning
+}
+
+// of returns the warnings about p's own rules, as far as they are known for this revision of it.
+func (s *shadows) of(p *policy.Policy) []policy.Warning {
+	if f := s.byPolicy[p.Name]; f.policy == p {
+		return f.warnings
+	}
+	return nil
+}
+
+// advise looks for shadowed rules whenever policies, groups or workloads changed, until ctx ends.
+func (e *Engine) advise(ctx context.Context) {
+	var looked world
+	for {
+		e.mu.RLock()
+		changed := e.changed
+		e.mu.RUnlock()
+		w := e.world()
+		todo := w.differ(&looked)
+		var set *policy.Set
+		if len(todo) > 0 {
+			set = &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups(), Workloads: w.pub.workloads}
+		}
+		results := map[string]found{}
+		for _, p := range todo {
+			if ctx.Err() != nil {
+				return
+			}
+			f := found{policy: p, warnings: policy.OneFamily(p, set.Groups)}
+			start := time.Now()
+			for _, x := range policy.Shadowed(p, set) {
+				if x.Policy == p.Name {
+					f.warnings = append(f.warnings, x)
+				}
+			}
+			results[p.Name] = f
+			// Advice is never urgent: it may have a fifth of a core.
+			if !pause(ctx, 4*time.Since(start)) {
+				return
+			}
+		}
+		if len(todo) > 0 || len(looked.resources[policy.KindPolicy]) != len(w.resources[policy.KindPolicy]) {
+			e.mu.Lock()
+			next := map[string]found{}
+			for name := range w.resources[policy.KindPolicy] {
+				next[name] = e.shadows.byPolicy[name]
+				if f, ok := results[name]; ok {
+					next[name] = f
+				}
+			}
+			e.shadows.byPolicy = next
+			e.mu.Unlock()
+		}
+		looked = w
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		// A burst of changes is looked at once.
+		if !pause(ctx, 200*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// pause waits, and reports whether ctx is still alive then.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// differ lists the policies that have to be looked at again since before: those that changed and, where one went or a group or the workloads changed, all.
+// A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes all of them stale, too, unless there are
+// many: then those that it covers are told when they are written next.
+func (w *world) differ(before *world) []*policy.Policy {
+	const few = 20
+	all := ofKind[*policy.Policy](w.resources, policy.KindPolicy)
+	same := func(kind policy.Kind) bool {
+		a, b := w.resources[kind], before.resources[kind]
+		if len(a) != len(b) {
+			return false
+		}
+		for name, r := range a {
+			if b[name] != r {
+				return false
+			}
+		}
+		return true
+	}
+	if same(policy.KindPolicy) && same(policy.KindGroup) && sameWorkloads(w.pub.workloads, before.pub.workloads) {
+		return nil
+	}
+	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !sameWorkloads(w.pub.workloads, before.pub.workloads) {
+		return all
+	}
+	var out []*policy.Policy
+	for _, p := range all {
+		if before.resources[policy.KindPolicy][p.Name] != policy.Resource(p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// sameWorkloads compares by identity of the slice: workloads are resolved anew only when something changed.
+func sameWorkloads(a, b []*policy.Workload) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}

@@ -1,0 +1,443 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/unixctl"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+const (
+	// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
+	statsAge = 500 * time.Millisecond
+	// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most 500 ms
+	// (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
+	cachesFollow = 3 * time.Second
+	// A reading ahead of a bundle is of up to so many rules, because the switch takes 50 messages in a round of its main
+	// loop, and the bundle is to be among them. If the change touches everything, which ports do, it is of up to so many flows: some milliseconds.
+	maxRulesAhead, maxFlowsAhead = 20, 1000
+)
+
+// book keeps the account of a bridge by name, also while there is no such bridge: a counter does not go back because a bridge is made anew.
+type book struct {
+	kick chan struct{} // something is in doubt
+
+	mu       sync.Mutex
+	account  account
+	names    subjects
+	named    bool      // names are those of what is installed
+	first    []reading // what was read back before
+	part     []reading // what is being read back
+	touching scope     // what the next bundle touches
+	// followed is the last change that the caches have followed; for done see progress.
+	followed, done uint64
+	before         ofctrl.Counters // of earlier bridges of this name; those that metrics show
+
+	turn sync.Mutex // held while the switch is asked for a status, so that many readers ask once
+	at   time.Time  // guarded by turn
+
+	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
+}
+
+func newBook() *book {
+	k := &book{kick: make(chan struct{}, 1), names: newSubjects()}
+	k.account = newAccount(k.names.of)
+	return k
+}
+
+// reopen prepares the book for a bridge of its name that has appeared.
+func (k *book) reopen() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names = newSubjects()
+	k.account.subjects = k.names.of
+	k.named, k.first, k.part, k.touching = false, nil, nil, scope{}
+	clear(k.account.last)
+}
+
+// use has lookup say what ids of default denies stand for.
+func (k *book) use(lookup func(id uint32) (compile.RuleInfo, bool)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.names.lookup = lookup
+}
+
+// readingOf is f's part in the account.
+func readingOf(f *ofp.FlowStats) (reading, bool) {
+	if f.Stats.Packets == 0 || f.Err != nil || !counts(f.Cookie) {
+		return reading{}, false
+	}
+	return reading{place: f.Key(), cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes}}, true
+}
+
+// readBack takes what a connection begins with. At the start of the process it waits until it is known what the ids stand for.
+func (k *book) readBack(f *ofp.FlowStats) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if f != nil {
+		if r, ok := readingOf(f); ok {
+			k.part = append(k.part, r)
+		}
+		return
+	}
+	if k.named {
+		k.account.read(k.part, true)
+	} else {
+		k.first = k.part
+	}
+	k.part = nil
+}
+
+// committed notes that a bundle is in force.
+func (k *book) committed(changed iter.Seq[*flow.Flow]) {
+	k.changed(func(yield func(flow.Key) bool) {
+		for f := range changed {
+			if !yield(f.Key()) {
+				return
+			}
+		}
+	})
+}
+
+func (k *book) changed(places iter.Seq[flow.Key]) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.account.change(k.touching, places)
+	k.doubt()
+}
+
+// none yields nothing.
+func none(func(flow.Key) bool) {}
+
+// doubt has followCaches look.
+func (k *book) doubt() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// name takes over what is installed now.
+func (b *bridge) name(e *Engine) {
+	k := b.book
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, ps := range b.pending.Policies {
+		p, _ := e.resources[policy.KindPolicy][name].(*policy.Policy)
+		k.names.set(name, ps, p)
+	}
+	if !k.named {
+		k.named = true
+		k.account.read(k.first, true)
+		k.first = nil
+	}
+	k.account.forget(func(ref policy.RuleRef) bool {
+		_, there := k.names.policies[ref.Policy]
+		return there || ref.Policy == ""
+	})
+}
+
+// beforeChange takes stock of what the pending change touches: the flows that it deletes take with them what they have counted since they were last read.
+// The switch gets the requests ahead of the bundle; nothing waits for the answers. A reading that would hold the bundle up is cut short: what of it
+// stays has more that is unattributed, and what goes has counted for nobody since the last reading.
+func (b *bridge) beforeChange(ctx context.Context, e *Engine) {
+	st := b.sw.State()
+	if b.installedAt == 0 {
+		b.name(e) // nothing has been attributed by other names
+	}
+	b.book.mu.Lock()
+	t, going := b.touched()
+	// What others have changed touches anything, and has done so already.
+	spoilt := b.installedAt == 0 || st.Missing > 0 || st.Lost > 0
+	t.all = t.all || spoilt
+	b.book.touching = t
+	b.book.mu.Unlock()
+	ahead := scope{all: t.all}
+	for c := range t.cookies {
+		if len(going) == maxRulesAhead {
+			break
+		}
+		going = append(going, c)
+	}
+	for _, c := range going {
+		ahead.add(c)
+	}
+	if spoilt || t.all && st.OurFlows > maxFlowsAhead {
+		return
+	}
+	if wait, err := b.askCounters(ctx, ahead); err == nil {
+		e.tasks.Go(func() { _ = wait() })
+	}
+}
+
+// judged are the reasons to drop that depend on policies; the others depend on ports, addresses and conntrack alone.
+var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pipeline.DropUndecided, pipeline.DropStaleRelated, pipeline.DropWrongEnd, pipeline.DropNotTakenUp}
+
+// touched is what pending changes touch, and which rules go with them, up to maxRulesAhead. A change of how packets are classified touches everything.
+func (b *bridge) touched() (t scope, going []flow.Cookie) {
+	var changed scope
+	for _, r := range judged {
+		changed.add(r.Cookie())
+	}
+	names := &b.book.names
+	endpoints := map[string]uint32{}
+	for owner, flows := range b.pending.Owners {
+		name, isPolicy := strings.CutPrefix(owner, compile.OwnerPolicy(""))
+		key, isEndpoint := strings.CutPrefix(owner, compile.OwnerEndpoint(""))
+		switch {
+		case owner == ownerMarks: // no packet comes there
+		case isPolicy:
+			old := names.policies[name]
+			keys, stay := old.endpoints, map[uint32]bool{}
+			if ps := b.pending.Policies[name]; ps != nil {
+				keys = slices.Concat(keys, ps.Endpoints)
+				for _, r := range ps.Rules {
+					stay[r.ID] = true
+					changed.add(pipeline.NewCookie(pipeline.CookieRule, r.ID))
+				}
+			}
+			for _, id := range old.ids {
+				c := pipeline.NewCookie(pipeline.CookieRule, id)
+				if changed.add(c); !stay[id] && len(going) < maxRulesAhead {
+					going = append(going, c)
+				}
+			}
+			for _, key := range keys {
+				endpoints[key] = b.assignments.Endpoints[key].ID
+			}
+		case isEndpoint && slices.EqualFunc(classifying(b.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
+			endpoints[key] = b.assignments.Endpoints[key].ID
+		default:
+			return scope{all: true}, nil
+		}
+		if len(changed.cookies) > maxTouched {
+			return scope{all: true}, nil
+		}
+	}
+	return names.touching(changed, endpoints), going
+}
+
+// classifying are the flows of an endpoint that say who a packet is from and for.
+func classifying(flows []flow.Flow) []flow.Flow {
+	var out []flow.Flow
+	for _, f := range flows {
+		if kind, _, _ := pipeline.ParseCookie(f.Cookie); kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// askCounters asks for a reading of what t counts, which goes into the account on the reader; see [ofctrl.Switch.AskFlows].
+func (b *bridge) askCounters(ctx context.Context, t scope) (wait func() error, err error) {
+	filters := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}}
+	if !t.all && len(t.cookies) > 0 {
+		filters = filters[:0]
+		for c := range t.cookies {
+			filters = append(filters, ofp.FlowFilter{Table: ofp.AllTables, Cookie: uint64(c), CookieMask: ^uint64(0)})
+		}
+	}
+	k := b.book
+	var flows []reading
+	return b.sw.AskFlows(ctx, filters, func(f *ofp.FlowStats) {
+		if r, ok := readingOf(f); ok {
+			flows = append(flows, r)
+		}
+	}, func() {
+		lost := b.sw.State().Lost > 0
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if lost && k.account.every == 0 {
+			// Somebody has changed our flows, and it is not put right yet.
+			k.account.change(scope{all: true}, none)
+			k.doubt()
+		}
+		k.account.read(flows, t.all)
+		flows = flows[:0]
+	})
+}
+
+func (b *bridge) readCounters(ctx context.Context, t scope) error {
+	wait, err := b.askCounters(ctx, t)
+	if err != nil {
+		return err
+	}
+	return wait()
+}
+
+// afterChange ends what beforeChange began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes into force.
+func (b *bridge) afterChange(err error) {
+	k := b.book
+	if errors.Is(err, ofctrl.ErrUnknownOutcome) {
+		k.mu.Lock()
+		k.touching.all = true
+		k.mu.Unlock()
+		k.changed(none)
+		return
+	}
+	k.mu.Lock()
+	k.touching = scope{}
+	k.mu.Unlock()
+}
+
+// followCaches ends the doubt behind each change, once the caches of the switch have followed it.
+func (e *Engine) followCaches(ctx context.Context, b *bridge) {
+	k := b.book
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-k.kick:
+		}
+		for rest := time.Duration(0); ; {
+			if !pause(ctx, rest) { // it is work for the switch, which many changes in a row must not add up to
+				return
+			}
+			k.mu.Lock()
+			turn, idle := k.account.turn, k.account.turn == k.followed
+			k.mu.Unlock()
+			if idle {
+				break
+			}
+			metered, err := b.metered(ctx)
+			done := b.copies.Load() + metered
+			if err == nil {
+				start := time.Now()
+				if !e.awaitCaches(ctx, b) {
+					return
+				}
+				rest = 2 * time.Since(start)
+				k.mu.Lock()
+				open := k.account.open()
+				k.mu.Unlock()
+				start = time.Now()
+				err = b.readCounters(ctx, open)
+				if open.all {
+					rest = max(rest, 10*time.Since(start))
+				}
+			}
+			if err != nil {
+				// The connection went; the next one tries again. What it finds that it has to change is another change.
+				if !pause(ctx, time.Second) {
+					return
+				}
+				continue
+			}
+			k.mu.Lock()
+			k.account.follow(turn)
+			k.followed, k.done = turn, done
+			k.mu.Unlock()
+		}
+	}
+}
+
+// awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
+// needs. It returns false when ctx ends.
+func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
+	if b.cfg.OpenFlow != "" {
+		return pause(ctx, cachesFollow) // perhaps another host's
+	}
+	for range 2 { // the first round may have begun before
+		done := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			_, err := unixctl.Daemon{RunDir: e.opt.RunDir}.Call(ctx, "revalidator/wait")
+			done <- err
+		}()
+		hint := time.After(5 * time.Millisecond)
+		for waiting := true; waiting; {
+			select {
+			case <-hint:
+				_ = b.sw.Nudge(ctx)                       // so that it looks at once; it would within half a second
+				hint = time.After(100 * time.Millisecond) // it may have done so before the question came
+			case err := <-done:
+				if waiting = false; err != nil {
+					return pause(ctx, cachesFollow) // away, or a switch with more than one datapath, which does not answer this
+				}
+			}
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// refresh reads the counters of the bridge, unless that was done a moment ago.
+func (b *bridge) refresh(ctx context.Context) {
+	k := b.book
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	k.mu.Lock()
+	named := k.named
+	k.mu.Unlock()
+	if !named || time.Since(k.at) < statsAge {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = b.readCounters(ctx, scope{all: true}) // if it fails, what there is stays; the status says that the bridge is not connected
+	k.at = time.Now()
+}
+
+// close takes over the counters of a connection that ends for good, its bridge being gone.
+func (k *book) close(last ofctrl.Counters) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.before.FlowModsSent += last.FlowModsSent
+	k.before.LostFlows += last.LostFlows
+	k.before.LostMeters += last.LostMeters
+	k.before.ForeignRemoved += last.ForeignRemoved
+}
+
+// earlier returns what earlier bridges of the name counted.
+func (k *book) earlier() ofctrl.Counters {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.before
+}
+
+func (k *book) total(ref policy.RuleRef) counter {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.account.totals[ref]
+}
+
+// drops returns the packets dropped, by reason; nothing for a guest bridge.
+func (k *book) drops() map[string]uint64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.names.lookup == nil {
+		return nil
+	}
+	out := map[string]uint64{}
+	for _, r := range pipeline.DropReasons() {
+		out[r.String()] = 0
+	}
+	for ref, n := range k.account.totals {
+		if ref.Policy == "" {
+			out[ref.Rule] = n.packets
+		}
+	}
+	return out
+}
+
+// bookOf returns the book of a bridge.
+func (e *Engine) bookOf(name string) *book {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.books[name] == nil {
+		e.books[name] = newBook()
+	}
+	return e.books[name]
+}

@@ -1,0 +1,313 @@
+// Package host turns stored resources into what runs on the switches of this host: it watches the store and the topology, compiles
+// what changed, installs it and reports what was read back.
+//
+// One goroutine owns all mutable state (see [Engine.Run]); everything else reads what it publishes under one mutex. The engine
+// reconciles and never commands: whatever was lost, by whomever, is found by comparing the desired state with what was read back.
+package host
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Mode says what tapwall may do with a bridge.
+type Mode string
+
+// The modes. On a Guest bridge only mirrors are made; its flow tables belong to somebody else.
+const (
+	Owned Mode = "owned"
+	Guest Mode = "guest"
+)
+
+// BridgeConfig names a bridge to manage.
+type BridgeConfig struct {
+	Name string
+	Mode Mode
+	// OpenFlow is the endpoint of the bridge's OpenFlow connection; "" = its management socket in RunDir.
+	OpenFlow string
+	// FailMode of an owned bridge: "secure" ("" too) or "standalone".
+	FailMode string
+}
+
+// Options configures an Engine. Store, DB, Recorder and RunDir are mandatory.
+type Options struct {
+	Version  string
+	Store    Store
+	DB       *ovsdb.Client
+	Recorder *event.Recorder
+	Bridges  []BridgeConfig
+	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
+	HostFile string
+	// RunDir holds the management sockets of the bridges and the control socket of ovs-vswitchd.
+	RunDir string
+	// MemoryDir keeps, over a restart of this process, who opened which connection; "" = nowhere.
+	MemoryDir string
+	// OpenFlowTLS is for bridges with an ssl: endpoint.
+	OpenFlowTLS *tls.Config
+	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
+	PickupWindow time.Duration
+	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
+	EventRate uint32
+	Logger    *slog.Logger          // nil discards
+	Registry  prometheus.Registerer // nil discards
+}
+
+// Store is what the engine needs of the store.
+type Store interface {
+	// Watch sends the present resources first and then every change, in order.
+	Watch(ctx context.Context, from int64) <-chan store.Batch
+	ListStates(ctx context.Context, host, prefix string) (map[string][]byte, error)
+	PutStates(ctx context.Context, host string, values map[string][]byte) error
+	Status() wire.StoreStatus
+}
+
+// Engine reconciles. Its exported methods are safe for concurrent use.
+type Engine struct {
+	opt  Options
+	log  *slog.Logger
+	wake chan struct{} // something below changed: a topology, a connection
+
+	// Owned by the loop.
+	loaded           bool // the first batch of the store has come
+	topo             *vswitch.Topology
+	host             string // id under which the host's state is kept
+	hostErr          error  // why that is not the topology's, or not remembered
+	remembered       string // what HostFile says
+	workloads        []*policy.Workload
+	endpointWarnings []policy.Warning
+	bridges          map[string]*bridge
+	unmanaged        map[string]error   // named bridges that exist and could not be taken on
+	ledgers          map[string]*ledger // by bridge; nil = not read yet
+	block            uint32             // how many numbers are reserved at a time
+	written          chan written       // ends of writes; each ledger has at most one
+	saving           context.Context    // of the writes: it ends a little later than the loop
+	mirrors          mirrorState
+	stale            work // what the next sync has to look at
+	retry            backoff
+	tasks            sync.WaitGroup
+
+	// mu guards what readers see. Only the loop writes, so it reads without.
+	mu             sync.RWMutex
+	revision       int64 // of the store, as far as it was taken
+	resources      catalog
+	unsettled      map[resource]bool  // changed and not known to be in force
+	observed       map[resource]int64 // revision in force
+	mirrorStatuses map[string]policy.Status
+	shadows        shadows
+	published      publication
+	books          map[string]*book // of bridges, by name; kept when they go
+	changed        chan struct{}    // closed and replaced at every publication
+}
+
+// resource names one resource.
+type resource struct {
+	kind policy.Kind
+	name string
+}
+
+// work lists what changed since the last sync.
+type work struct {
+	topology  bool
+	endpoints bool
+	groups    bool
+	mirrors   bool
+	policies  map[string]bool // by name
+}
+
+func newWork() work { return work{policies: map[string]bool{}} }
+
+// publication is the part of the loop's state that readers see. It is replaced whole.
+type publication struct {
+	revision  int64 // taken, as of the last sync
+	ready     bool  // everything has been in force at least once
+	topo      *vswitch.Topology
+	workloads []*policy.Workload // ordered by key
+	notices   notices
+	bridges   []*bridge            // ordered by name
+	mirrors   []vswitch.MirrorSpec // wanted
+	problems  []string
+	waiting   int      // entries of the ledgers that the store does not have yet
+	unsaved   []string // what of them it would not take, in words
+}
+
+// New checks the options.
+func New(o Options) (*Engine, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.EventRate == 0 {
+		o.EventRate = 5000
+	}
+	seen := map[string]bool{}
+	o.Bridges = slices.Clone(o.Bridges)
+	for i, b := range o.Bridges {
+		switch {
+		case b.Name == "":
+			return nil, errors.New("a bridge without a name")
+		case seen[b.Name]:
+			return nil, fmt.Errorf("bridge %s is named twice", b.Name)
+		case b.Mode != Owned && b.Mode != Guest:
+			return nil, fmt.Errorf("bridge %s: mode %q is neither owned nor guest", b.Name, b.Mode)
+		case b.FailMode != "" && b.FailMode != "secure" && b.FailMode != "standalone":
+			return nil, fmt.Errorf("bridge %s: fail mode %q is neither secure nor standalone", b.Name, b.FailMode)
+		}
+		if b.FailMode == "" {
+			o.Bridges[i].FailMode = "secure"
+		}
+		seen[b.Name] = true
+	}
+	e := &Engine{
+		opt: o, log: o.Logger,
+		wake:      make(chan struct{}, 1),
+		resources: catalog{},
+		bridges:   map[string]*bridge{},
+		unmanaged: map[string]error{},
+		block:     numberBlock,
+		written:   make(chan written, len(o.Bridges)+pipeline.MaxBridges),
+		mirrors:   newMirrorState(),
+		stale:     newWork(),
+		unsettled: map[resource]bool{},
+		observed:  map[resource]int64{},
+		books:     map[string]*book{},
+		changed:   make(chan struct{}),
+	}
+	if o.Registry != nil {
+		if err := o.Registry.Register(collector{e}); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// String names the task.
+func (e *Engine) String() string { return "engine" }
+
+// Run reconciles until ctx ends. Flows and mirrors stay on the switches: tapwall may be restarted or upgraded without traffic noticing.
+func (e *Engine) Run(ctx context.Context) error {
+	saving, stopSaving := context.WithCancel(context.WithoutCancel(ctx))
+	e.saving = saving
+	ctx, cancel := context.WithCancel(ctx)
+	defer e.tasks.Wait()
+	defer func() {
+		cancel()
+		e.closeLedgers(ctx)
+		stopSaving()
+		for _, b := range e.bridges {
+			b.cancel()
+		}
+	}()
+	topologies, unsubscribe := e.opt.DB.Subscribe()
+	defer unsubscribe()
+	e.follow(ctx, topologies)
+	e.tasks.Go(func() { e.advise(ctx) })
+	e.tasks.Go(func() { e.remember(ctx) })
+	batches := e.opt.Store.Watch(ctx, 0)
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b, ok := <-batches:
+			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
+				return errors.New("the store's watch ended")
+			}
+			e.take(b)
+			// A burst of writes becomes one bundle.
+			for more := true; more; {
+				select {
+				case b, ok := <-batches:
+					if more = ok; ok {
+						e.take(b)
+					}
+				default:
+					more = false
+				}
+			}
+		case <-e.wake:
+		case <-tick.C:
+			for _, b := range e.bridges {
+				e.tellInterference(b, time.Now())
+			}
+			if !e.due(time.Now()) {
+				continue
+			}
+		}
+		e.sync(ctx)
+	}
+}
+
+// follow forwards wake-ups of a source into the loop.
+func (e *Engine) follow(ctx context.Context, source <-chan struct{}) {
+	e.tasks.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-source:
+				e.poke()
+			}
+		}
+	})
+}
+
+func (e *Engine) poke() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take applies a batch of the store to the resources and notes what it touches.
+func (e *Engine) take(b store.Batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.loaded = true
+	e.revision = b.Revision
+	for _, c := range b.Changes {
+		e.resources.set(c.Kind, c.Name, c.Resource)
+		e.unsettled[resource{c.Kind, c.Name}] = true
+		switch c.Kind {
+		case policy.KindPolicy:
+			e.stale.policies[c.Name] = true
+		case policy.KindGroup:
+			e.stale.groups, e.stale.mirrors = true, true
+		case policy.KindEndpoint:
+			e.stale.endpoints, e.stale.mirrors = true, true
+		case policy.KindMirror:
+			e.stale.mirrors = true
+		}
+	}
+}
+
+// backoff spaces attempts after failures: 100 ms, doubling up to 10 s.
+type backoff struct {
+	pause time.Duration
+	next  time.Time
+}
+
+func (b *backoff) fail(now time.Time) {
+	b.pause = min(max(2*b.pause, 100*time.Millisecond), 10*time.Second)
+	b.next = now.Add(b.pause)
+}
+
+func (b *backoff) ok() { *b = backoff{} }

@@ -1,0 +1,233 @@
+package host_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
+
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	const e, i = 7, 9
+	for _, tc := range []struct {
+		name                  string
+		egress, ingress       pipeline.Verdict
+		egressLog, ingressLog bool
+		want                  []event.VerdictSide
+	}{
+		{name: "nothing is logged", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow},
+		{name: "egress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true,
+			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}}},
+		{name: "ingress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, ingressLog: true,
+			want: []event.VerdictSide{{Direction: event.Ingress, RuleID: i}}},
+		{name: "both allow", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
+			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i}}},
+		{name: "ingress drops", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictDrop, egressLog: true, ingressLog: true,
+			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
+		{name: "egress drops and ingress never decided", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
+			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "egress drops unlogged", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictDrop, ingressLog: true},
+		{name: "nobody decided", egressLog: true, ingressLog: true, want: []event.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+	} {
+		var in event.PacketIn
+		host.SetRegister(&in, pipeline.EgressRule, e)
+		host.SetRegister(&in, pipeline.IngressRule, i)
+		host.SetRegister(&in, pipeline.EgressVerdict, uint32(tc.egress))
+		host.SetRegister(&in, pipeline.IngressVerdict, uint32(tc.ingress))
+		if tc.egressLog {
+			host.SetRegister(&in, pipeline.EgressLog, 1)
+		}
+		if tc.ingressLog {
+			host.SetRegister(&in, pipeline.IngressLog, 1)
+		}
+		// The fields between are somebody else's.
+		host.SetRegister(&in, pipeline.Recorded, 1)
+		host.SetRegister(&in, pipeline.PickedUp, 1)
+		if diff := diff(tc.want, host.Verdicts(&in)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
+		}
+	}
+}
+
+func TestRegister(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		field pipeline.Field
+		reg   int
+		value uint32
+		want  uint32
+	}{
+		{pipeline.SourceEndpoint, 0, 0xffffffff, 0xffffffff},
+		{pipeline.DestinationEndpoint, 1, 0x12345678, 0x12345678},
+		{pipeline.ZoneVLAN, 2, 0xe123, 0x123},
+		{pipeline.ZoneBridge, 2, 0xe123, 0xe},
+		{pipeline.EgressRule, 3, 0x80000001, 0x80000001},
+		{pipeline.EgressVerdict, 5, 0x30, 3},
+		{pipeline.EgressVerdict, 5, 0xffffffcf, 0},
+		{pipeline.IngressVerdict, 5, 0x40, 1},
+		{pipeline.EgressLog, 5, 0x200, 1},
+		{pipeline.IngressLog, 5, 0x7ff, 0},
+		{pipeline.Done, 5, 0x80000000, 1},
+	} {
+		var in event.PacketIn
+		in.Registers[tc.reg] = tc.value
+		if got := host.Register(&in, tc.field); got != tc.want {
+			t.Errorf("%s of %#x: %#x, want %#x", tc.field.Name, tc.value, got, tc.want)
+		}
+	}
+}
+
+func TestReadMetadata(t *testing.T) {
+	t.Parallel()
+	m := func(fields ...any) flow.Match {
+		var m flow.Match
+		for i := 0; i < len(fields); i += 2 {
+			m = m.With(fields[i].(flow.FieldID), fields[i+1].(flow.U128))
+		}
+		return m
+	}
+	v6 := func(hi, lo uint64) flow.U128 { return flow.U128{Hi: hi, Lo: lo} }
+	for _, tc := range []struct {
+		name string
+		in   flow.Match
+		want event.PacketIn
+	}{
+		{name: "nothing"},
+		{"registers and port", m(flow.InPort, flow.U64(7), flow.Reg8, flow.U64(1), flow.Reg15, flow.U64(0xffffffff), flow.CtState, flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3)),
+			event.PacketIn{InPort: 7, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
+		{"an IPv4 tuple", m(flow.CtNwProto, flow.U64(6), flow.CtNwSrc, flow.U64(0x0a000001), flow.CtNwDst, flow.U64(0xc0000201), flow.CtTpSrc, flow.U64(40000), flow.CtTpDst, flow.U64(80)),
+			event.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000, CtTpDst: 80}},
+		{"an IPv6 tuple", m(flow.CtNwProto, flow.U64(17), flow.CtIPv6Src, v6(0x20010db8_00000000, 1), flow.CtIPv6Dst, v6(0xfe80_0000_0000_0000, 2)),
+			event.PacketIn{CtNwProto: 17, CtSrc: netip.MustParseAddr("2001:db8::1"), CtDst: netip.MustParseAddr("fe80::2")}},
+		{"registers of others", m(flow.Reg0, flow.U64(5), flow.Reg0+7, flow.U64(6)), event.PacketIn{}},
+	} {
+		var got event.PacketIn
+		host.ReadMetadata(&got, tc.in)
+		if got.InPort != tc.want.InPort || got.Registers != tc.want.Registers || got.CtState != tc.want.CtState || got.CtZone != tc.want.CtZone || got.CtMark != tc.want.CtMark ||
+			got.CtNwProto != tc.want.CtNwProto || got.CtSrc != tc.want.CtSrc || got.CtDst != tc.want.CtDst || got.CtTpSrc != tc.want.CtTpSrc || got.CtTpDst != tc.want.CtTpDst {
+			t.Errorf("%s: %+v, want %+v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// A logged verdict becomes an event that names rule and endpoints, from a packet that the switch really copied.
+func TestVerdictEvent(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	r := h.ready(settings{})
+	r.apply(`
+kind: Policy
+name: p
+spec:
+  appliesTo: [{port: vm1}]
+  ingress: [{name: no-telnet, action: deny, from: [{port: vm2}], services: [{protocol: tcp, ports: ["23"]}], log: true}]
+`)
+	events, err := r.rec.Subscribe(t.Context(), event.Filter{}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.ovs.InjectPacket("vm2", syn(t, macOf("vm2"), macOf("vm1"), "10.0.0.2", "10.0.0.1", 40000, 23))
+	var e *event.Event
+	select {
+	case e = <-events:
+	case <-time.After(patience):
+		t.Fatal("no event")
+	}
+	id := r.ids("p")["ingress/no-telnet"]
+	if e.Rule == nil || e.Rule.Name != "p/ingress/no-telnet" && e.Rule.Name != "no-telnet" || e.Tapwall.RuleID == nil || *e.Tapwall.RuleID != id {
+		t.Errorf("rule %+v, id %v, want %d", e.Rule, e.Tapwall.RuleID, id)
+	}
+	if e.Tapwall.Verdict != event.Dropped || e.Tapwall.Direction != "ingress" || e.Tapwall.Bridge != "br0" || e.Observer.Ingress == nil || e.Observer.Ingress.Interface.Name != "vm2" {
+		t.Errorf("verdict %+v, observer %+v", e.Tapwall, e.Observer)
+	}
+	if s, d := e.Tapwall.Source, e.Tapwall.Destination; s == nil || d == nil || s.Name != "vm2" || d.Name != "vm1" || e.Source.IP != "10.0.0.2" || e.Destination.Port != 23 {
+		t.Errorf("from %+v (%+v) to %+v (%+v)", s, e.Source, d, e.Destination)
+	}
+}
+
+// syn is the first segment of a connection.
+func syn(t *testing.T, srcMAC, dstMAC, src, dst string, srcPort, dstPort uint16) []byte {
+	t.Helper()
+	mac := func(s string) net.HardwareAddr {
+		m, err := net.ParseMAC(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(src).To4(), DstIP: net.ParseIP(dst).To4()}
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(srcPort), DstPort: layers.TCPPort(dstPort), SYN: true, Window: 1024}
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		t.Fatal(err)
+	}
+	b := gopacket.NewSerializeBuffer()
+	err := gopacket.SerializeLayers(b, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.Ethernet{SrcMAC: mac(srcMAC), DstMAC: mac(dstMAC), EthernetType: layers.EthernetTypeIPv4}, ip, tcp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// Names are looked up by the recorder while the firewall changes.
+func TestNamesDuringChange(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	r := h.ready(settings{})
+	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
+	first := r.ids("p")["ingress/in"]
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	found := make([]int, 4)
+	for i := range found {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				for id := first - 10; id < first+30; id++ {
+					info, ok := r.names.Rule("br0", id)
+					if ok && info.Policy != "" {
+						found[i]++
+					}
+					if ep, ok := r.names.Endpoint("br0", id); ok && ep.Name != "vm1" && ep.Name != "vm2" {
+						t.Errorf("endpoint %d is %+v", id, ep)
+					}
+				}
+			}
+		})
+	}
+	for i := range 15 {
+		r.apply(allow("p", "vm1", "{port: vm2}", fmt.Sprint(81+i)))
+	}
+	id := r.ids("p")["ingress/in"]
+	cancel()
+	wg.Wait()
+	if info, ok := r.names.Rule("br0", id); !ok || info != (event.RuleInfo{Policy: "p", Direction: "ingress", Name: "in"}) {
+		t.Errorf("rule %d is %+v, %v", id, info, ok)
+	}
+	for _, bridge := range []string{"br1", ""} {
+		if _, ok := r.names.Rule(bridge, id); ok {
+			t.Errorf("bridge %q knows rule %d", bridge, id)
+		}
+		if _, ok := r.names.Endpoint(bridge, 1); ok {
+			t.Errorf("bridge %q knows endpoint 1", bridge)
+		}
+	}
+	for i, n := range found {
+		if n == 0 {
+			t.Errorf("reader %d found nothing", i)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package host
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// Refresh implements api.Engine.
+func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
+	if kind != policy.KindPolicy {
+		return // mirrors' counters come with the topology
+	}
+	e.mu.RLock()
+	bridges := e.published.bridges
+	e.mu.RUnlock()
+	for _, b := range bridges {
+		if b.fw != nil {
+			b.refresh(ctx)
+		}
+	}
+}
+
+// listRules adds the rules of a policy to its status.
+func listRules(h *policy.HostStatus, ps *compile.PolicyState) {
+	for _, r := range ps.Rules {
+		i := slices.IndexFunc(h.Rules, func(x policy.RuleStatus) bool { return x.Name == r.Ref.Rule && x.Direction == r.Ref.Direction })
+		if i < 0 {
+			i = len(h.Rules)
+			h.Rules = append(h.Rules, policy.RuleStatus{Name: r.Ref.Rule, Direction: r.Ref.Direction, Action: r.Action})
+		}
+		h.Rules[i].ID = r.ID
+		h.Rules[i].Flows += r.Flows
+	}
+}
+
+// countRules adds the counters to a policy's status, those from bridges that are away included. It is called with mu held for reading.
+func (e *Engine) countRules(h *policy.HostStatus, name string) {
+	for i := range h.Rules {
+		r := &h.Rules[i]
+		c := e.total(policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name})
+		r.Packets, r.Bytes = c.packets, c.bytes
+	}
+	for _, d := range directions {
+		ref := policy.RuleRef{Policy: name, Direction: d.direction, Rule: policy.RuleDefaultDeny}
+		h.Counters[d.denied] = int64(e.total(ref).packets)
+		ref.Rule = unattributedOf(ref)
+		h.Counters[d.unattributed] = int64(e.total(ref).packets)
+	}
+}
+
+// directions names the counters of a policy's status.
+var directions = []struct {
+	direction            policy.Direction
+	denied, unattributed string
+}{
+	{policy.Egress, "defaultDenyEgressPackets", "unattributedEgressPackets"},
+	{policy.Ingress, "defaultDenyIngressPackets", "unattributedIngressPackets"},
+}
+
+// total sums over all bridges, also those that are away. It is called with mu held for reading.
+func (e *Engine) total(ref policy.RuleRef) (sum counter) {
+	for _, k := range e.books {
+		sum = sum.plus(k.total(ref))
+	}
+	return sum
+}
+
+// ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.
+func (b *bridge) ruleOf(f *flow.Flow) string {
+	kind, id, ours := pipeline.ParseCookie(f.Cookie)
+	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+		return ""
+	}
+	r, ok := b.rule(id)
+	if !ok {
+		return ""
+	}
+	return strings.Join(slices.DeleteFunc([]string{r.Policy, r.Direction, r.Name}, func(s string) bool { return s == "" }), "/")
+}
+
+// Flows implements api.Engine.
+func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
+	e.mu.RLock()
+	bridges, topo := e.published.bridges, e.published.topo
+	e.mu.RUnlock()
+	out, names := []wire.FlowEntry{}, pipeline.TableNames()
+	for _, b := range bridges {
+		if q.Bridge != "" && q.Bridge != b.cfg.Name {
+			continue
+		}
+		installed, err := b.sw.Flows(ctx)
+		if err != nil {
+			return nil, err
+		}
+		owner := map[string]string{} // by key
+		desired := map[string]flow.Flow{}
+		for _, o := range b.sw.Owners() {
+			for _, f := range b.sw.Desired(o) {
+				k := string(f.AppendKey(nil))
+				owner[k], desired[k] = o, f
+			}
+		}
+		add := func(f *flow.Flow, state, o string, stats flow.Stats) {
+			text := f.String()
+			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
+				return
+			}
+			out = append(out, wire.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
+				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
+		}
+		for i := range installed {
+			f := &installed[i]
+			k := string(f.AppendKey(nil))
+			o, want := owner[k]
+			if !b.sw.IsOurs(f.Cookie) || !want {
+				add(&f.Flow, "foreign", "", f.Stats) // also in the place of one that is missing
+				continue
+			}
+			delete(desired, k)
+			add(&f.Flow, "installed", o, f.Stats)
+		}
+		for _, k := range slices.Sorted(maps.Keys(desired)) {
+			f := desired[k]
+			add(&f, "missing", owner[k], flow.Stats{})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b wire.FlowEntry) int { return strings.Compare(a.Bridge, b.Bridge) })
+	if q.Limit > 0 && len(out) > q.Limit {
+		out = out[:q.Limit]
+	}
+	return out, nil
+}

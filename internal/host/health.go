@@ -1,0 +1,138 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/ofctrl"
+)
+
+// silentLimit is how long a switch may owe an answer before it is said to be stuck.
+const silentLimit = 2 * time.Second
+
+// linkTrouble says what is wrong with the connection to a switch; "" = nothing.
+func linkTrouble(st ofctrl.State) string {
+	switch {
+	case !st.Ready: // what is installed is known from an earlier connection only
+		return "connecting: " + orElse(st.Err, "first attempt")
+	case st.Silent >= silentLimit:
+		return fmt.Sprintf("the switch has not answered for %d s", int(st.Silent.Seconds()))
+	}
+	return ""
+}
+
+// troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install found is in
+// publication.problems. It is called with the engine's mu held for reading.
+func (e *Engine) troubles(b *bridge) []string {
+	st := b.state()
+	if why := linkTrouble(st); why != "" {
+		return []string{why}
+	}
+	if b.cfg.Mode != Owned {
+		return nil
+	}
+	var out []string
+	if b.installedAt == 0 {
+		out = append(out, "the flows are being installed for the first time")
+	}
+	if br := e.published.topo.Bridges[b.cfg.Name]; br != nil && br.FailMode != b.cfg.FailMode {
+		out = append(out, fmt.Sprintf("the fail mode is %q instead of %q", br.FailMode, b.cfg.FailMode))
+	}
+	if b.installedAt > 0 && (st.Missing > 0 || st.Blocked > 0) && !b.sw.Has(entryKey()) {
+		out = append(out, "the wall is off: the flow of table 0 that leads into it is missing")
+	}
+	if err := b.bypass(); err != nil {
+		out = append(out, err.Error())
+	}
+	if st.Missing > 0 {
+		out = append(out, fmt.Sprintf("%d flows are missing, or there and not desired", st.Missing))
+	}
+	if st.Blocked > 0 {
+		out = append(out, fmt.Sprintf("%d flows are kept out by flows of others in their places", st.Blocked))
+	}
+	return out
+}
+
+// problems lists all that keeps the managed bridges from being in force as desired. It is called with mu held for reading.
+func (e *Engine) problems() []string {
+	out := slices.Clone(e.published.problems)
+	for _, b := range e.published.bridges {
+		for _, why := range e.troubles(b) {
+			out = append(out, fmt.Sprintf("bridge %s: %s", b.cfg.Name, why))
+		}
+	}
+	return out
+}
+
+// Ready implements api.Engine.
+func (e *Engine) Ready() error {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if problems := e.problems(); len(problems) > 0 {
+		return errors.New(strings.Join(problems, "; "))
+	}
+	if !e.published.ready {
+		return errors.New("the first synchronisation is under way")
+	}
+	return nil
+}
+
+// System implements api.Engine.
+func (e *Engine) System() wire.SystemStatus {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	s := wire.SystemStatus{Version: e.opt.Version, Problems: e.problems(), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
+	db := e.opt.DB.Status()
+	hh := wire.HostHealth{OVSDB: "connected", Desired: e.revision}
+	if !db.Connected {
+		hh.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
+		s.Problems = append(s.Problems, "OVSDB: "+hh.OVSDB)
+	}
+	if e.published.topo != nil {
+		hh.Host = e.published.topo.Host
+	}
+	hh.Installed = hh.Desired
+	for _, b := range e.published.bridges {
+		for _, what := range b.others.problems(time.Now()) {
+			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
+		}
+		if why := b.sw.State().MeterErr; why != "" {
+			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, as the switch refuses a meter: %s", b.cfg.Name, why))
+		}
+		bh := b.health()
+		if b.cfg.Mode == Owned {
+			hh.Installed = min(hh.Installed, b.installedAt)
+		}
+		hh.Bridges = append(hh.Bridges, bh)
+	}
+	hh.Warnings = e.published.notices.all
+	s.Hosts = []wire.HostHealth{hh}
+	s.Problems = append(s.Problems, e.published.unsaved...)
+	if s.Store.Message != "" {
+		s.Problems = append(s.Problems, "store: "+s.Store.Message)
+	}
+	if s.Events.FileError != "" {
+		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
+	}
+	s.Healthy = len(s.Problems) == 0 && e.published.ready
+	return s
+}
+
+// health is called with the engine's mu held for reading.
+func (b *bridge) health() wire.BridgeHealth {
+	st := b.sw.State()
+	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
+		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(),
+		NotTakenUp: b.notTakenUp.Load()}
+	for _, r := range b.refused {
+		h.Message = r.err.Error()
+	}
+	if b.err != nil {
+		h.Message = b.err.Error()
+	}
+	return h
+}

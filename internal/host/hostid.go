@@ -1,0 +1,109 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// What a host must find again, the numbers that its connections carry above all, is kept in the store under the host's id. That id may
+// change, while tapwall runs or between two runs: somebody sets the system-id that was missing, or another one. What is kept then moves
+// to the new id. A file tells the next process, whose store may be shared by many hosts, under which id this one's was kept.
+
+// settleHost makes host the id of the host as the topology has it. Where that fails the old one is used until it succeeds: the numbers of
+// two ids must not mix.
+func (e *Engine) settleHost(ctx context.Context) error {
+	id := e.topo.Host
+	if e.host == "" {
+		old, err := e.rememberedHost()
+		if err != nil {
+			return err
+		}
+		e.remembered = old
+		if e.host = old; old == "" {
+			e.host = id
+		}
+	}
+	if e.host != id {
+		return e.moveHost(ctx, e.host, id)
+	}
+	return e.rememberHost(id)
+}
+
+func (e *Engine) moveHost(ctx context.Context, old, id string) error {
+	for _, l := range e.ledgers {
+		if l.writing {
+			return errors.New("ids are being saved under the old one") // the end of that brings us back
+		}
+	}
+	states, err := e.opt.Store.ListStates(ctx, old, "")
+	if err != nil {
+		return err
+	}
+	there, err := e.opt.Store.ListStates(ctx, id, "")
+	if err != nil {
+		return err
+	}
+	gone := map[string][]byte{}
+	for key := range states {
+		gone[key] = nil
+	}
+	for key := range there {
+		if _, ok := states[key]; !ok {
+			states[key] = nil
+		}
+	}
+	if err := e.opt.Store.PutStates(ctx, id, states); err != nil {
+		return err
+	}
+	// From here on the next process looks under the new id. Before, it finds the old one whole and moves it again.
+	if err := e.rememberHost(id); err != nil {
+		return err
+	}
+	e.host = id
+	for _, b := range e.bridges {
+		b.host.Store(&id)
+	}
+	e.log.Info("the host has another id; what is kept of it has moved", "from", old, "to", id)
+	if err := e.opt.Store.PutStates(ctx, old, gone); err != nil {
+		e.log.Warn("what was kept under the host's old id is still there", "host", old, "err", err) // nobody reads it
+	}
+	return nil
+}
+
+// rememberedHost returns the id that rememberHost wrote last; "" = none.
+func (e *Engine) rememberedHost() (string, error) {
+	if e.opt.HostFile == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(e.opt.HostFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
+}
+
+// rememberHost replaces the file as a whole.
+func (e *Engine) rememberHost(id string) error {
+	if e.opt.HostFile == "" || e.remembered == id {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(e.opt.HostFile), filepath.Base(e.opt.HostFile))
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(f, id)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), e.opt.HostFile)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	e.remembered = id
+	return nil
+}

@@ -1,0 +1,198 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
+
+// What others do to a bridge is put right each time, at once. It is told at once, too, and if it goes on, as a sum every tellEvery. What happened once is over; what
+// happens again within interferenceAge is called a problem by the status until it has been over for that long.
+const (
+	tellEvery       = 10 * time.Second
+	interferenceAge = 30 * time.Second
+)
+
+// interferenceKinds say what to call what others did, by kind.
+var interferenceKinds = [...]struct{ action, one, many string }{
+	ofctrl.ForeignFlows:  {event.ActionForeignFlows, "foreign flow was removed from tapwall's tables", "foreign flows were removed from tapwall's tables"},
+	ofctrl.ChangedFlows:  {event.ActionChangedFlows, "flow of tapwall, changed by somebody else, was put right", "flows of tapwall, changed by somebody else, were put right"},
+	ofctrl.ChangedMeters: {event.ActionChangedMeters, "meter of tapwall, changed by somebody else, was put right", "meters of tapwall, changed by somebody else, were put right"},
+}
+
+// interferences is what others did to one bridge. It is safe for concurrent use.
+type interferences struct {
+	mu    sync.Mutex
+	kinds [len(interferenceKinds)]interference
+}
+
+type interference struct {
+	since, last time.Time // of what is going on
+	count       int       // since then
+	untold      int
+	objects     []string // of what is not told
+	object      string   // the last one
+	told        time.Time
+}
+
+// interfered takes what a switch tells of others.
+func (e *Engine) interfered(b *bridge) func(ofctrl.Interference) {
+	return func(i ofctrl.Interference) {
+		now := time.Now()
+		b.others.mu.Lock()
+		k := &b.others.kinds[i.What]
+		if now.Sub(k.last) > interferenceAge {
+			k.since, k.count = now, 0
+		}
+		k.last = now
+		k.count += i.Count
+		k.untold += i.Count
+		if k.objects = append(k.objects, i.Objects...); len(k.objects) > ofctrl.MaxObjects {
+			k.objects = k.objects[:ofctrl.MaxObjects]
+		}
+		if len(i.Objects) > 0 {
+			k.object = i.Objects[len(i.Objects)-1]
+		}
+		b.others.mu.Unlock()
+		e.tellInterference(b, now)
+	}
+}
+
+// tellInterference logs and records what is due.
+func (e *Engine) tellInterference(b *bridge, now time.Time) {
+	b.others.mu.Lock()
+	defer b.others.mu.Unlock()
+	for what := range b.others.kinds {
+		k, words := &b.others.kinds[what], interferenceKinds[what]
+		if k.untold == 0 || now.Sub(k.told) < tellEvery {
+			continue
+		}
+		e.tell(b, event.Notice{Action: words.action, Message: counted(k.untold, words.one, words.many), Count: int64(k.untold), Objects: k.objects})
+		k.untold, k.objects, k.told = 0, nil, now
+	}
+}
+
+// tell logs and records something that happened to a bridge.
+func (e *Engine) tell(b *bridge, n event.Notice) {
+	e.log.Warn(n.Message, "bridge", b.cfg.Name, "objects", n.Objects)
+	n.Bridge, n.Message = b.cfg.Name, fmt.Sprintf("bridge %s: %s", b.cfg.Name, n.Message)
+	e.opt.Recorder.Notify(n)
+}
+
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// problems says what others keep doing.
+func (o *interferences) problems(now time.Time) (out []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for what := range o.kinds {
+		if k, words := &o.kinds[what], interferenceKinds[what]; now.Sub(k.last) <= interferenceAge && k.last.Sub(k.since) > time.Second {
+			out = append(out, fmt.Sprintf("%s since %s; the last: %s", counted(k.count, words.one, words.many), k.since.Format(time.TimeOnly), k.object))
+		}
+	}
+	return out
+}
+
+// bypass says which foreign flows packets meet before our entry, or nil. Those behind it are met by nothing. Readers may call it.
+func (b *bridge) bypass() error {
+	if b.cfg.Mode != Owned {
+		return nil
+	}
+	var before []flow.Flow
+	b.sw.Foreign(func(f *flow.Flow) {
+		if f.Table == pipeline.TableEntry && f.Priority >= entryPriority {
+			before = append(before, *f)
+		}
+	})
+	if len(before) == 0 {
+		return nil
+	}
+	slices.SortFunc(before, func(x, y flow.Flow) int { return int(y.Priority) - int(x.Priority) })
+	return fmt.Errorf("the wall does not judge what %s of table 0 takes before it: %s",
+		counted(len(before), "foreign flow", "foreign flows"), before[0].String())
+}
+
+// entryPriority is that of the flow that leads into the pipeline.
+var entryPriority = func() uint16 { f := entryKey(); return f.Priority }()
+
+// errNotOurs says that a bridge is not taken over.
+var errNotOurs = errors.New("the bridge is not taken over, nothing on it is changed")
+
+// takeOver looks at what is on the bridge before this process changes anything there, and tells of what will go. It returns whether the bridge may be changed.
+// A flow that bears our magic and can be no tapwall's is a reason not to, unless the bridge is known from before.
+func (e *Engine) takeOver(b *bridge, st ofctrl.State, now time.Time) bool {
+	if b.taken {
+		return true
+	}
+	if !st.Ready {
+		return false
+	}
+	if b.ledger.untaken {
+		if err := b.strange(); err != nil {
+			b.failed(e, now, err)
+			return false
+		}
+	}
+	if st.OurFlows == 0 {
+		e.tellTakeOver(b)
+	}
+	if b.ledger.untaken {
+		b.ledger.untaken = false
+		b.ledger.note(stateFresh, nil)
+	}
+	b.taken = true
+	e.stale.mirrors = true // the fail mode may be set now
+	return true
+}
+
+// strange returns an error that names the flows that bear our magic and cannot be ours.
+func (b *bridge) strange() error {
+	var texts []string
+	n := 0
+	b.sw.Missing(func(owner string, f *flow.Flow) { // nothing is desired yet, so this is all that bears our magic
+		if _, _, ours := pipeline.ParseCookie(f.Cookie); owner == "" && ours && !pipeline.Plausible(f.Table, f.Cookie) {
+			if n++; n <= 3 {
+				texts = append(texts, f.String())
+			}
+		}
+	})
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s cookies of tapwall and cannot be of this tapwall (delete them if nobody needs them): %s: %w",
+		counted(n, "flow has one of the", "flows have"), strings.Join(texts, "; "), errNotOurs)
+}
+
+// tellTakeOver lists the foreign flows that are about to go: those in our tables and in the place of our entry and, where the fail mode has to be set, which
+// makes ovs-vswitchd wipe all tables, all those in table 0. The flow that a bridge without fail mode begins with is not worth a word.
+func (e *Engine) tellTakeOver(b *bridge) {
+	wiped := e.topo.Bridges[b.cfg.Name].FailMode != b.cfg.FailMode
+	n := event.Notice{Action: event.ActionTakeOver}
+	b.sw.Foreign(func(f *flow.Flow) {
+		ownPlace := f.Priority == entryPriority && len(f.Match) == 0
+		if f.Table == pipeline.TableEntry && !ownPlace && (!wiped || f.Cookie == 0 && f.Priority == 0 && len(f.Match) == 0) {
+			return
+		}
+		if n.Count++; len(n.Objects) < ofctrl.MaxObjects {
+			n.Objects = append(n.Objects, f.String())
+		}
+	})
+	if n.Count == 0 {
+		return
+	}
+	n.Message = counted(int(n.Count), "foreign flow is", "foreign flows are") + " in the way and will be removed: tapwall takes the bridge over"
+	e.tell(b, n)
+}

@@ -1,0 +1,155 @@
+package host
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
+
+// watchLosses reports the copies of packets that never became packet-ins: what the log meter withheld, and what the switch's queue towards us could not
+// hold. No message tells of either; the switch's counters do. It looks once a second while copies are coming, and every ten seconds otherwise.
+func (e *Engine) watchLosses(ctx context.Context, b *bridge) {
+	var account lossAccount
+	var epoch, seen uint64
+	idle := 0
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		st := b.sw.State()
+		b.datapathID.Store(st.DatapathID)
+		if !st.Ready || b.cfg.Mode != Owned {
+			continue
+		}
+		// After the last copy a few more looks, until the flow counters have caught up.
+		before := b.book.progress()
+		if copies := b.copies.Load(); copies != seen || epoch != st.Epoch || !account.knows(before) {
+			idle, seen, epoch = 0, copies, st.Epoch
+		} else if idle++; idle > len(account.open) && idle%10 != 0 {
+			continue
+		}
+		made := b.meterMade.Swap(false)
+		c, err := b.readLosses(ctx)
+		if err != nil {
+			b.meterMade.Store(made)
+			continue // the connection went; the next one is read anew
+		}
+		at := b.book.progress()
+		at.doubt = at.doubt || at.turn != before.turn
+		meter, queue, unknown := account.add(c, made, b.copiesBefore.Load(), at)
+		b.book.lostCopies.Add(uint64(unknown))
+		if meter > 0 {
+			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", meter)
+		}
+		if queue > 0 {
+			e.opt.Recorder.AddLoss(event.StageSwitchQueue, event.NoClass, "overflow", queue)
+		}
+	}
+}
+
+// copyCounters are three views of the same copies: made of packets by the flows of VERDICT, withheld by the meter, received by us.
+type copyCounters struct{ copied, metered, received uint64 }
+
+// readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost.
+func (b *bridge) readLosses(ctx context.Context) (c copyCounters, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err = b.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
+		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Controller); return ok }) {
+			c.copied += f.Stats.Packets
+		}
+	})
+	if err != nil {
+		return c, err
+	}
+	if c.metered, err = b.metered(ctx); err != nil {
+		return c, err
+	}
+	c.received = b.copies.Load()
+	return c, nil
+}
+
+// metered is how many copies the meter has withheld.
+func (b *bridge) metered(ctx context.Context) (uint64, error) {
+	stats, err := b.sw.MeterStats(ctx)
+	for _, m := range stats {
+		if m.ID == pipeline.MeterLog && len(m.Bands) > 0 {
+			return m.Bands[0].Packets, err
+		}
+	}
+	return 0, err
+}
+
+// progress says how far the caches of the switch have followed its changes.
+type progress struct {
+	turn  uint64 // number of the last change
+	doubt bool   // the caches have not followed it
+	done  uint64 // how many copies had been received or withheld when that began to be waited for: they are counted by now
+}
+
+func (k *book) progress() progress {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return progress{k.account.turn, k.account.turn != k.followed, k.done}
+}
+
+// lossAccount turns readings of the counters into losses.
+type lossAccount struct {
+	started    bool
+	base, last copyCounters // base: what is not ours to report, an earlier process's
+	reported   int64        // lost in the queue, as told
+	// open holds the last deficits. A packet is counted by its flow up to half a second late and may be on its way to us, so a single deficit says
+	// little; the least of several in a row is lost for good.
+	open [3]int64
+
+	// Behind a change, flows count copies that were never made: packets that cached flows passed before it, see account. Until the caches have
+	// followed, a deficit says nothing; what there is of it then is set aside.
+	turn  uint64 // the last change that was followed
+	aside int64
+}
+
+// knows reports whether everything that flows counted behind changes has been set aside.
+func (a *lossAccount) knows(p progress) bool { return !p.doubt && a.turn == p.turn }
+
+// add takes a reading and returns what was lost since the last one, and how much more may or may not have been. made says that this process has made
+// the meter, and so the pipeline, since then; received is what it had received before.
+func (a *lossAccount) add(c copyCounters, made bool, received uint64, at progress) (meter, queue, unknown int64) {
+	switch {
+	case made:
+		*a = lossAccount{started: true, base: copyCounters{received: received}, last: copyCounters{received: received}}
+	case !a.started || c.metered < a.last.metered || c.copied < a.last.copied:
+		// The first look at the pipeline of an earlier process, or somebody wiped the flows: what was before cannot be told apart.
+		*a = lossAccount{started: true, base: c, last: c}
+	}
+	meter = int64(c.metered - a.last.metered)
+	a.last = c
+	if at.doubt {
+		return meter, 0, 0
+	}
+	deficit := int64(c.copied-a.base.copied) - int64(c.metered-a.base.metered) - int64(c.received-a.base.received) - a.aside
+	if !a.knows(at) {
+		a.turn = at.turn
+		unknown = max(0, deficit-a.reported)
+		// What came lately may not be counted yet, and so hides as much of the deficit.
+		late := max(0, int64(c.received+c.metered)-int64(at.done))
+		a.aside += max(0, deficit+late-a.reported)
+		a.open = [3]int64{a.reported, a.reported, a.reported}
+		return meter, 0, unknown
+	}
+	copy(a.open[1:], a.open[:])
+	a.open[0] = deficit
+	if least := slices.Min(a.open[:]); least > a.reported {
+		queue = least - a.reported
+		a.reported = least
+	}
+	return meter, queue, 0
+}

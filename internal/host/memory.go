@@ -1,0 +1,278 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/unixctl"
+)
+
+// Bounds of what is remembered. A dump holds up ovs-vswitchd, and on a userspace datapath its packets, for about 1 µs per connection.
+const (
+	rememberEvery  = 5 * time.Second
+	maxTracked     = 100_000 // connections in conntrack; with more, nothing is remembered
+	maxRemembered  = 16_384  // connections kept of a bridge
+	maxMemoryFile  = 8 << 20 // bytes: more than they take
+	rememberedFor  = 10 * time.Minute
+	protocolTCP    = 6
+	kernelDatapath = "system"
+)
+
+// memory holds who opened the TCP connections of endpoints with a policy, as conntrack last told. Userspace conntrack forgets it when the
+// switch restarts, and then no packet tells.
+type memory struct {
+	file string // "" = not kept over a restart of tapwall
+
+	mu   sync.Mutex
+	last snapshot
+}
+
+// snapshot is what is written to the file.
+type snapshot struct {
+	At          time.Time             `json:"at"`
+	Connections []pipeline.Connection `json:"connections"`
+}
+
+// newMemory takes up what an earlier process left. A file that cannot be read is as good as none.
+func newMemory(dir, bridge string) (*memory, error) {
+	m := &memory{}
+	if dir == "" {
+		return m, nil
+	}
+	m.file = filepath.Join(dir, url.PathEscape(bridge)+".json")
+	text, err := readBounded(m.file, maxMemoryFile)
+	if err == nil {
+		err = json.Unmarshal(text, &m.last)
+	}
+	if err == nil {
+		err = m.last.check()
+	}
+	if err != nil {
+		m.last = snapshot{}
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	return m, err
+}
+
+func readBounded(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(text)) > most {
+		err = fmt.Errorf("%s is longer than %d bytes", name, most)
+	}
+	return text, err
+}
+
+// check holds a snapshot that was read from a file to what is written to one.
+func (s *snapshot) check() error {
+	if len(s.Connections) > maxRemembered {
+		return fmt.Errorf("%d connections, more than %d", len(s.Connections), maxRemembered)
+	}
+	for i, c := range s.Connections {
+		if !c.Src.IsValid() || !c.Dst.IsValid() || c.Src.Addr().Is4() != c.Dst.Addr().Is4() || c.Src.Addr().Zone() != "" || c.Dst.Addr().Zone() != "" {
+			return fmt.Errorf("connection %d has no two addresses of one family", i)
+		}
+	}
+	return nil
+}
+
+// recall returns the connections that were open when the switch was last asked, unless that is too long ago to be of use.
+func (m *memory) recall(now time.Time) []pipeline.Connection {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if age := now.Sub(m.last.At); age < 0 || age > rememberedFor {
+		return nil
+	}
+	return m.last.Connections
+}
+
+// due reports whether it is time to ask.
+func (m *memory) due(now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Sub(m.last.At) >= rememberEvery || now.Before(m.last.At)
+}
+
+// keep replaces what is remembered. The file is not synced: a host that crashes loses its connections too.
+func (m *memory) keep(s snapshot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = s
+	if m.file == "" {
+		return nil
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(m.file), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(m.file), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(f.Name(), m.file)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// remember asks conntrack of the bridges' datapaths every few seconds.
+func (e *Engine) remember(ctx context.Context) {
+	daemon := unixctl.Daemon{RunDir: e.opt.RunDir}
+	told := map[string]string{} // what went wrong last, by bridge
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		e.mu.RLock()
+		bridges, topo := e.published.bridges, e.published.topo
+		e.mu.RUnlock()
+		for _, b := range bridges {
+			if b.fw != nil && b.pickupOpen.Load() {
+				b.countNotTakenUp(ctx)
+			}
+			br := topo.Bridges[b.cfg.Name]
+			if b.fw == nil || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" {
+				continue // conntrack of the kernel survives ovs-vswitchd
+			}
+			epoch, ok := b.inPlace()
+			if !ok || !b.memory.due(time.Now()) {
+				continue
+			}
+			err := b.readConnections(ctx, daemon, br.DatapathType, epoch)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			if text != told[b.cfg.Name] && text != "" && ctx.Err() == nil {
+				e.log.Warn("who opened the connections is not known", "bridge", b.cfg.Name, "err", text)
+			}
+			told[b.cfg.Name] = text
+		}
+	}
+}
+
+// countNotTakenUp counts what the open window drops because nobody knows who opened it.
+func (b *bridge) countNotTakenUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var n uint64
+	filter := ofp.FlowFilter{Table: pipeline.TablePickupReversed, Cookie: uint64(pipeline.DropNotTakenUp.Cookie()), CookieMask: ^uint64(0)}
+	if err := b.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets }); err != nil {
+		return
+	}
+	if n < b.lastNotTakenUp { // another window
+		b.lastNotTakenUp = 0
+	}
+	b.notTakenUp.Add(n - b.lastNotTakenUp)
+	b.lastNotTakenUp = n
+}
+
+// inPlace reports whether the pipeline is in force and no pickup window is open, and on which connection to the switch.
+func (b *bridge) inPlace() (epoch uint64, ok bool) {
+	st := b.sw.State()
+	return st.Epoch, st.Ready && st.Missing == 0 && !b.pickupOpen.Load() && b.sw.Has(entryKey())
+}
+
+func (b *bridge) readConnections(ctx context.Context, daemon unixctl.Daemon, datapathType string, epoch uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s := snapshot{At: time.Now()}
+	judged := b.judged.Load()
+	if judged == nil || len(*judged) == 0 {
+		return b.memory.keep(s)
+	}
+	scope := unixctl.Scope{Datapath: datapathType + "@ovs-" + datapathType}
+	count, err := daemon.Call(ctx, "dpctl/ct-get-nconns", scope.Datapath)
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(count))
+	if err != nil {
+		return fmt.Errorf("dpctl/ct-get-nconns answers %q", count)
+	}
+	if n > maxTracked {
+		return errors.Join(fmt.Errorf("conntrack holds %d connections, more than the %d that are read", n, maxTracked), b.memory.keep(s))
+	}
+	text, err := daemon.DumpConntrack(ctx, scope)
+	if err != nil {
+		return err
+	}
+	s.Connections, err = b.connections(text, *judged)
+	if now, ok := b.inPlace(); !ok || now != epoch {
+		return nil // the switch went away: this may be what it remembers after a restart
+	}
+	return errors.Join(err, b.memory.keep(s))
+}
+
+// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the others, as whose
+// end a peer can feign while it goes on. With an error, these are not all.
+func (b *bridge) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
+	var ended []pipeline.Connection
+	for x, err := range unixctl.Entries(text) {
+		if err != nil {
+			failed = err
+			continue
+		}
+		reply, ours := pipeline.OppositeZone(b.index, x.Zone)
+		from, to := uint32(x.LabelsHi), uint32(x.LabelsHi>>32)
+		if !ours || x.Proto != protocolTCP || from == 0 || to == 0 || !judged[from] && !judged[to] {
+			continue
+		}
+		c := pipeline.Connection{
+			Zone: x.Zone, ReplyZone: reply, Initiator: endpointID(from), Responder: endpointID(to),
+			Src: netip.AddrPortFrom(x.Orig.Src, x.Orig.SrcPort), Dst: netip.AddrPortFrom(x.Orig.Dst, x.Orig.DstPort),
+		}
+		if slices.Contains(openStates[:], x.State) {
+			out = append(out, c)
+		} else {
+			ended = append(ended, c)
+		}
+	}
+	if len(out) > maxRemembered {
+		return out[:maxRemembered], fmt.Errorf("%d connections are open: more than %d are not remembered", len(out), maxRemembered)
+	}
+	return append(out, ended[:min(len(ended), maxRemembered-len(out))]...), failed
+}
+
+// openStates are those in which a TCP connection may carry data, as the datapath names them for its original direction.
+var openStates = [...]string{"ESTABLISHED", "FIN_WAIT_1", "FIN_WAIT_2", "CLOSE_WAIT"}
+
+// endpointID turns an end in ct_label into what reg8 and reg9 hold.
+func endpointID(stamped uint32) uint32 {
+	if stamped == pipeline.IDNoEndpoint {
+		return 0
+	}
+	return stamped
+}

@@ -1,0 +1,346 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// programmedAfter is how long ovs-vswitchd may take to report statistics of a mirror that it has programmed: two refresh periods of 5 s.
+const programmedAfter = 11 * time.Second
+
+// mirrorState is the loop's view of mirrors. Rows are written by a worker of their own, because a database transaction waits for
+// ovs-vswitchd, which may be away: flows must not wait with it.
+type mirrorState struct {
+	plan     compile.MirrorPlan
+	desired  ovsdb.Desired
+	rows     rowWorker
+	since    map[string]time.Time // when the row with this UUID was first seen
+	counting map[string]bool      // a row that has not reported yet
+	totals   map[string]*mirrorTotal
+}
+
+func newMirrorState() mirrorState {
+	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}, totals: map[string]*mirrorTotal{}}
+}
+
+// mirrorTotal accumulates the counters of a mirror over restarts of the switch and over other rows, which start them anew.
+type mirrorTotal struct {
+	packets, bytes         int64
+	row                    string // UUID
+	lastPackets, lastBytes int64  // of row
+}
+
+// maxMirrorTotals is how many totals are kept before those of mirrors that are gone are forgotten.
+const maxMirrorTotals = 1 << 12
+
+// rowWorker applies the newest desired rows.
+type rowWorker struct {
+	mu      sync.Mutex
+	desired ovsdb.Desired
+	want    int64 // number of the newest desired state
+	have    int64 // number that result belongs to
+	result  ovsdb.Result
+	err     error
+	changed bool // a transaction was made that flows have to be nudged for
+	kick    chan struct{}
+}
+
+// planMirrors compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
+func (e *Engine) planMirrors() {
+	managed := make([]string, 0, len(e.bridges))
+	failModes := map[string]string{}
+	tableNames := map[string]map[int]string{}
+	for _, cfg := range e.opt.Bridges {
+		if cfg.Mode == Owned {
+			tableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
+		}
+	}
+	for name, b := range e.bridges {
+		managed = append(managed, name)
+		if b.cfg.Mode == Owned && b.taken {
+			failModes[name] = b.cfg.FailMode
+			tableNames[name] = namesOfTables()
+		}
+	}
+	slices.Sort(managed)
+	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
+		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
+	})
+	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames}
+}
+
+// namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.
+func namesOfTables() map[int]string {
+	out := map[int]string{}
+	for number, name := range pipeline.TableNames() {
+		if number >= pipeline.TableFirst {
+			out[int(number)] = name
+		}
+	}
+	return out
+}
+
+// tendMirrors hands the desired rows to the worker and takes its results. It returns whether the newest desired rows are in force.
+func (e *Engine) tendMirrors(ctx context.Context) bool {
+	w := &e.mirrors.rows
+	if w.kick == nil {
+		w.kick = make(chan struct{}, 1)
+		e.tasks.Go(func() { e.writeRows(ctx, w) })
+	}
+	w.mu.Lock()
+	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+		// Also if nothing else is wanted: what is there may have changed, and is read back.
+		if w.want == 0 || !reflect.DeepEqual(w.desired, e.mirrors.desired) {
+			w.want++
+		}
+		w.desired = e.mirrors.desired
+		select {
+		case w.kick <- struct{}{}:
+		default:
+		}
+	}
+	done := w.have == w.want && w.err == nil
+	nudge := w.changed
+	w.changed = false
+	w.mu.Unlock()
+	if nudge {
+		e.nudge(ctx)
+	}
+	return done
+}
+
+// nudge makes the datapath look at its cached flows again: OVS keeps copying, or not copying, along cached flows when only a Mirror
+// row changes. All bridges of a datapath share the cache, so any bridge that takes a flow-mod will do.
+func (e *Engine) nudge(ctx context.Context) {
+	seen := map[string]bool{}
+	for name, b := range e.bridges {
+		kind := e.topo.Bridges[name].DatapathType
+		if seen[kind] || b.cfg.Mode == Owned && !b.taken {
+			continue
+		}
+		if err := b.sw.Nudge(ctx); err != nil {
+			e.log.Warn("cached flows may serve an old set of mirrors until they expire", "bridge", name, "err", err)
+			continue
+		}
+		seen[kind] = true
+	}
+}
+
+// writeRows runs until ctx ends.
+func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
+	var b backoff
+	for {
+		var again <-chan time.Time
+		if b.pause > 0 {
+			again = time.After(b.pause)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.kick:
+		case <-again:
+		}
+		w.mu.Lock()
+		desired, number := w.desired, w.want
+		w.mu.Unlock()
+		result, err := e.opt.DB.Apply(ctx, desired)
+		if ctx.Err() != nil {
+			return
+		}
+		for i, r := range result.Mirrors {
+			if o := desired.Mirrors[i].Output; o.Create && o.Type == "internal" && r.OutputOFPort > 0 {
+				if err := readySink(o.Port); err != nil {
+					e.log.Warn("the mirror's port may not deliver", "mirror", r.Owner, "err", err)
+				}
+			}
+		}
+		w.mu.Lock()
+		w.have, w.result, w.changed = number, result, w.changed || result.Transactions > 0 || errors.Is(err, ovsdb.ErrUnknownOutcome)
+		if err != nil && (w.err == nil || w.err.Error() != err.Error()) {
+			e.log.Warn("mirror rows are not written, trying again", "err", err)
+		}
+		w.err = err
+		w.mu.Unlock()
+		if err != nil || result.Pending {
+			b.fail(time.Now())
+		} else {
+			b.ok()
+		}
+		e.poke()
+	}
+}
+
+// due reports whether a row's time to report statistics has run out since the last look.
+func (m *mirrorState) due(now time.Time) bool {
+	for uuid, since := range m.since {
+		if m.counting[uuid] && now.Sub(since) > programmedAfter {
+			return true
+		}
+	}
+	return false
+}
+
+// mirrorStatus derives the status of a mirror from what was read back.
+func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
+	w := &e.mirrors.rows
+	w.mu.Lock()
+	results, rowErr, current := w.result.Mirrors, w.err, w.have == w.want
+	w.mu.Unlock()
+
+	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
+	info := e.mirrors.plan.Info[m.Name]
+	h.Endpoints, h.Target = info.Sources, info.Target
+	degrade := func(phase policy.Phase, reason, message string) {
+		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
+			h.Phase, h.Reason, h.Message = phase, reason, message
+		}
+	}
+	rows, young := 0, true
+	for _, r := range results {
+		if r.Owner != m.Name {
+			continue
+		}
+		rows++
+		h.Bridges = append(h.Bridges, r.Bridge)
+		switch r.Code {
+		case ovsdb.CodeOK:
+		case ovsdb.CodePending:
+			degrade(policy.PhasePending, "Pending", r.Message)
+		case ovsdb.CodeMirrorLimit, ovsdb.CodeInvalid, ovsdb.CodeOutputPortTaken:
+			degrade(policy.PhaseFailed, r.Code.String(), r.Message)
+		case ovsdb.CodeOutputMissing, ovsdb.CodeBridgeMissing, ovsdb.CodeOutputError:
+			degrade(policy.PhaseDegraded, "TargetMissing", r.Message)
+		}
+		if r.OutputUUID == "" && r.Code == ovsdb.CodeOK {
+			degrade(policy.PhaseDegraded, "TargetMissing", "the output port has vanished")
+		}
+		if len(r.MissingSources) > 0 {
+			degrade(policy.PhaseDegraded, "SourceMissing", "no port "+strings.Join(r.MissingSources, ", "))
+		}
+		if r.UUID == "" {
+			continue
+		}
+		if _, ok := e.mirrors.since[r.UUID]; !ok {
+			e.mirrors.since[r.UUID] = now
+		}
+		young = now.Sub(e.mirrors.since[r.UUID]) <= programmedAfter
+		e.mirrors.counting[r.UUID] = !r.Counting
+		if !r.Counting && !young {
+			degrade(policy.PhaseDegraded, "NotProgrammed", "ovs-vswitchd reports no statistics for the mirror")
+		}
+		e.count(m.Name, r.Bridge, r.UUID)
+	}
+	for key, t := range e.mirrors.totals {
+		if strings.HasPrefix(key, m.Name+"\x00") {
+			h.Counters["selectedPackets"] += t.packets
+			h.Counters["selectedBytes"] += t.bytes
+		}
+	}
+	for _, p := range info.Problems {
+		phase := policy.PhaseDegraded
+		// What is missing may come back by itself; what is wrong has to be changed.
+		if p.Fatal && p.Code != compile.ProblemSourceMissing && p.Code != compile.ProblemTargetMissing {
+			phase = policy.PhaseFailed
+		}
+		if p.Soon && young {
+			phase = policy.PhasePending
+		}
+		degrade(phase, p.Code, p.Message)
+	}
+	switch enabled := m.Spec.Enabled == nil || *m.Spec.Enabled; {
+	case !enabled && rows == 0 && current && rowErr == nil:
+		h.Phase, h.Reason, h.Message = policy.PhaseStopped, "Disabled", ""
+	case !current || rowErr != nil:
+		h.Observed = min(h.Observed, e.observed[resource{policy.KindMirror, m.Name}])
+		message := "the mirror's rows are being written"
+		if rowErr != nil {
+			message = rowErr.Error()
+		}
+		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotWritten", message
+	case rows == 0 && len(info.Problems) == 0:
+		degrade(policy.PhaseDegraded, "SourceMissing", "nothing on this host matches the sources")
+	}
+	return fromHost(h, info.Warnings)
+}
+
+// count adds a row's statistics to the mirror's totals. The row may be gone by now, and its bridge with it.
+func (e *Engine) count(name, bridge, uuid string) {
+	br := e.topo.Bridges[bridge]
+	if br == nil {
+		return
+	}
+	for _, row := range br.Mirrors {
+		if row.UUID != uuid {
+			continue
+		}
+		t := e.mirrors.totals[name+"\x00"+bridge]
+		if t == nil {
+			t = &mirrorTotal{}
+			e.mirrors.totals[name+"\x00"+bridge] = t
+		}
+		t.add(uuid, row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
+	}
+}
+
+// add takes a new reading; one below the last means that counting started again.
+func (t *mirrorTotal) add(row string, packets, bytes int64) {
+	if row != t.row || packets < t.lastPackets || bytes < t.lastBytes {
+		t.row, t.lastPackets, t.lastBytes = row, 0, 0
+	}
+	t.packets += packets - t.lastPackets
+	t.bytes += bytes - t.lastBytes
+	t.lastPackets, t.lastBytes = packets, bytes
+}
+
+// forget drops what is kept of rows that are gone, and of mirrors if it is much.
+func (m *mirrorState) forget(alive map[string]bool, rows map[string]bool) {
+	maps.DeleteFunc(m.since, func(uuid string, _ time.Time) bool { return !rows[uuid] })
+	maps.DeleteFunc(m.counting, func(uuid string, _ bool) bool { return !rows[uuid] })
+	if len(m.totals) > maxMirrorTotals { // else a mirror that is made anew goes on counting
+		maps.DeleteFunc(m.totals, func(key string, _ *mirrorTotal) bool {
+			name, _, _ := strings.Cut(key, "\x00")
+			return !alive[name]
+		})
+	}
+}
+
+// describeMirror prints a wanted mirror in one line, for plans.
+func describeMirror(s vswitch.MirrorSpec) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "mirror %s on %s:", s.Name, s.Bridge)
+	if s.SelectAll {
+		b.WriteString(" select_all=true")
+	}
+	list := func(column string, ports []string) {
+		if len(ports) > 0 {
+			fmt.Fprintf(&b, " %s=%s", column, strings.Join(ports, ","))
+		}
+	}
+	list("select_src_port", s.SelectSrcPort)
+	list("select_dst_port", s.SelectDstPort)
+	if len(s.SelectVLAN) > 0 {
+		fmt.Fprintf(&b, " select_vlan=%v", s.SelectVLAN)
+	}
+	fmt.Fprintf(&b, " output_port=%s", s.Output.Port)
+	if s.Output.Create {
+		fmt.Fprintf(&b, " (type %s", s.Output.Type)
+		for _, k := range slices.Sorted(maps.Keys(s.Output.Options)) {
+			fmt.Fprintf(&b, " %s=%s", k, s.Output.Options[k])
+		}
+		b.WriteString(")")
+	}
+	return b.String()
+}

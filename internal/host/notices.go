@@ -1,0 +1,161 @@
+package host
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// WarnSystemID is the code of the warnings that the host has no id but its name, and that it has another one than is in use.
+const WarnSystemID = "SYSTEM_ID"
+
+// notices are the warnings about this host, its workloads and the Endpoint resources, by whom they concern. They are immutable.
+type notices struct {
+	all        []policy.Warning
+	byWorkload map[string][]policy.Warning // by key
+	byEndpoint map[string][]policy.Warning // by name of the Endpoint resource
+}
+
+// newNotices sorts warnings. workloads are ordered by key.
+func newNotices(all []policy.Warning, workloads []*policy.Workload) notices {
+	n := notices{all: all, byWorkload: map[string][]policy.Warning{}, byEndpoint: map[string][]policy.Warning{}}
+	for _, x := range all {
+		name := x.Endpoint
+		if !x.AboutResource() {
+			w := workload(workloads, x.Endpoint)
+			if w == nil {
+				continue
+			}
+			n.byWorkload[w.Key] = append(n.byWorkload[w.Key], x)
+			name = w.Endpoint
+		}
+		if name != "" {
+			n.byEndpoint[name] = append(n.byEndpoint[name], x)
+		}
+	}
+	return n
+}
+
+// workload finds a workload by its key; nil = there is none.
+func workload(ordered []*policy.Workload, key string) *policy.Workload {
+	i, ok := slices.BinarySearchFunc(ordered, key, func(w *policy.Workload, key string) int { return strings.Compare(w.Key, key) })
+	if !ok {
+		return nil
+	}
+	return ordered[i]
+}
+
+// about returns the warnings about what a resource selects, or names.
+func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, workloads []*policy.Workload) []policy.Warning {
+	var selectors []policy.Selector
+	switch r := r.(type) {
+	case *policy.Endpoint:
+		return n.byEndpoint[r.Name]
+	case *policy.Policy:
+		selectors = r.Spec.AppliesTo
+	case *policy.Group:
+		selectors = r.Spec.Members
+	case *policy.Mirror:
+		selectors = r.Spec.Sources
+	}
+	var out []policy.Warning
+	for _, key := range slices.Sorted(maps.Keys(n.byWorkload)) {
+		if policy.AnyMatches(selectors, groups, workload(workloads, key)) {
+			out = append(out, n.byWorkload[key]...)
+		}
+	}
+	return out
+}
+
+// notice gathers the warnings of now and logs the new ones.
+func (e *Engine) notice() notices {
+	all := slices.Clone(e.endpointWarnings)
+	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
+		all = append(all, e.checksumWarnings(e.bridges[name])...)
+		all = append(all, e.strayWarnings(e.bridges[name])...)
+		all = append(all, e.forwardWarnings(e.bridges[name], time.Now())...)
+	}
+	if e.topo != nil && e.topo.HostDoubt != "" {
+		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
+	}
+	if e.hostErr != nil {
+		all = append([]policy.Warning{{Code: WarnSystemID, Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
+			e.topo.Host, e.host, e.hostErr)}}, all...)
+	}
+	before := e.published.notices.all
+	if !slices.Equal(all, before) {
+		known := make(map[policy.Warning]bool, len(before))
+		for _, x := range before {
+			known[x] = true
+		}
+		for _, x := range all {
+			if !known[x] {
+				e.log.Warn(x.Message, "code", x.Code, "endpoint", x.Endpoint)
+			}
+		}
+	}
+	return newNotices(all, e.workloads)
+}
+
+// Warnings implements api.Engine.
+func (e *Engine) Warnings(changes []backend.Change) []policy.Warning {
+	w := e.world()
+	w.change(changes)
+	return w.warnings(changes)
+}
+
+// warnings are those about the changed resources in a world to which the changes were made already. It takes over the workloads that they
+// make.
+func (w *world) warnings(changes []backend.Change) []policy.Warning {
+	var policies []*policy.Policy
+	var written []policy.Resource
+	groups := map[string]bool{} // changed
+	for _, c := range changes {
+		switch r := c.Resource.(type) {
+		case nil:
+		case *policy.Policy:
+			policies, written = append(policies, r), append(written, r)
+		default:
+			written = append(written, r)
+			groups[c.Name] = c.Kind == policy.KindGroup || groups[c.Name]
+		}
+	}
+	if w.pub.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
+		var about []policy.Warning
+		endpoints := ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint)
+		w.pub.workloads, about = policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), endpoints)
+		w.pub.notices = newNotices(about, w.pub.workloads)
+	}
+	all := ofKind[*policy.Policy](w.resources, policy.KindPolicy)
+	set := &policy.Set{Policies: all, Groups: w.resources.groups(), Workloads: w.pub.workloads}
+	var out []policy.Warning
+	// The cost of these grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for
+	// them: the statuses have them afterwards (advise).
+	const most = 10
+	if len(policies) <= most {
+		for _, p := range policies {
+			out = append(out, policy.Shadowed(p, set)...)
+		}
+	}
+	uses := func(p *policy.Policy) bool {
+		return slices.ContainsFunc(policy.Refs(p), func(r policy.Ref) bool { return r.Kind == policy.KindGroup && groups[r.Name] })
+	}
+	for _, p := range set.Policies {
+		if slices.Contains(policies, p) || len(groups) > 0 && uses(p) {
+			out = append(out, policy.OneFamily(p, set.Groups)...)
+		}
+	}
+	for _, r := range written {
+		for _, x := range w.pub.notices.about(r, set.Groups, w.pub.workloads) {
+			if !slices.Contains(out, x) {
+				out = append(out, x)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,331 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+// updateStatus notes, at the end of a sync, which resources are in force at which revision, and what the mirrors are doing.
+func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
+	now := time.Now()
+	alive, rows := map[string]bool{}, map[string]bool{}
+	status := map[string]policy.Status{}
+	for _, m := range ofKind[*policy.Mirror](e.resources, policy.KindMirror) {
+		alive[m.Name] = true
+		status[m.Name] = e.mirrorStatus(m, now)
+	}
+	for _, br := range e.topo.Bridges {
+		for _, m := range br.Mirrors {
+			rows[m.UUID] = true
+		}
+	}
+	e.mirrors.forget(alive, rows)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mirrorStatuses = status
+	for r := range e.unsettled {
+		if r.kind == policy.KindMirror && !rowsDone || r.kind != policy.KindMirror && !flowsDone || e.refused(r) {
+			continue
+		}
+		if res := e.resources[r.kind][r.name]; res == nil {
+			delete(e.observed, r)
+		} else {
+			e.observed[r] = res.GetMeta().Revision
+		}
+		delete(e.unsettled, r)
+	}
+}
+
+// refused reports whether a switch would not take a policy's flows.
+func (e *Engine) refused(r resource) bool {
+	for _, b := range e.bridges {
+		if r.kind == policy.KindPolicy && b.refused[compile.OwnerPolicy(r.name)].err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// refusedOther returns why flows that every policy relies on, those of an endpoint or of the pipeline itself, are missing.
+func (b *bridge) refusedOther() error {
+	for owner, r := range b.refused {
+		if !strings.HasPrefix(owner, compile.OwnerPolicy("")) {
+			return r.err
+		}
+	}
+	return nil
+}
+
+// fromHost makes the status of a resource that lives on one host.
+func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
+	return policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message, ObservedRevision: h.Observed, Hosts: []policy.HostStatus{h}, Warnings: warnings}
+}
+
+// Status implements api.Engine.
+func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	res := e.resources[kind][name]
+	if res == nil || e.published.topo == nil {
+		message := "not seen yet"
+		if len(e.published.problems) > 0 {
+			message = strings.Join(e.published.problems, "; ")
+		}
+		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: message}
+	}
+	r := resource{kind, name}
+	switch kind {
+	case policy.KindMirror:
+		if s, ok := e.mirrorStatuses[name]; ok {
+			s.Warnings = slices.Concat(s.Warnings, e.published.notices.about(res, e.resources.groups(), e.published.workloads))
+			return s
+		}
+		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
+	case policy.KindPolicy:
+		return e.policyStatus(res.(*policy.Policy))
+	case policy.KindGroup, policy.KindEndpoint:
+		return e.memberStatus(r, res)
+	}
+	return policy.Status{Phase: policy.PhaseFailed, Reason: "UnknownKind", Message: fmt.Sprintf("no status for kind %q", kind)}
+}
+
+// policyStatus is called with mu held for reading.
+func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
+	r := resource{policy.KindPolicy, p.Name}
+	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r], Counters: map[string]int64{}}
+	worse := func(phase policy.Phase, reason, message string) {
+		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
+			h.Phase, h.Reason, h.Message = phase, reason, message
+		}
+	}
+	warnings := slices.Clone(e.shadows.of(p))
+	owned := 0
+	for _, b := range e.published.bridges {
+		if b.cfg.Mode != Owned {
+			continue
+		}
+		owned++
+		ps := b.policies[p.Name]
+		if ps == nil {
+			// Not installed on this bridge yet; whether it applies to anything there is not known.
+			message := "the change is being installed"
+			if why := linkTrouble(b.sw.State()); why != "" {
+				message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, why)
+			} else if b.err != nil {
+				message = b.err.Error()
+			}
+			worse(policy.PhasePending, "NotInstalled", message)
+			continue
+		}
+		if len(ps.Endpoints) > 0 {
+			h.Bridges = append(h.Bridges, b.cfg.Name)
+		}
+		for _, key := range ps.Endpoints {
+			h.Endpoints = append(h.Endpoints, e.portOf(key))
+			warnings = append(warnings, e.published.notices.byWorkload[key]...)
+		}
+		st, bypass := b.state(), b.bypass()
+		switch {
+		case ps.Err != nil:
+			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
+		case len(ps.Endpoints) == 0:
+		case !st.Connected:
+			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
+		case st.Silent >= silentLimit:
+			worse(policy.PhaseDegraded, "Silent", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
+		case b.refused[compile.OwnerPolicy(p.Name)].err != nil:
+			worse(policy.PhaseFailed, "Rejected", b.refused[compile.OwnerPolicy(p.Name)].err.Error())
+		case b.err != nil:
+			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
+		case b.refusedOther() != nil:
+			worse(policy.PhaseDegraded, "NotInstalled", b.refusedOther().Error())
+		case bypass != nil:
+			worse(policy.PhaseDegraded, "Bypassed", fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
+		case st.Missing > 0 || st.Blocked > 0:
+			worse(policy.PhaseDegraded, reasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
+		}
+		for _, w := range ps.Warnings {
+			if w.Code == compile.WarnNoEndpoints {
+				continue // said for the whole host below
+			}
+			if w.Code == compile.WarnEndpointMACUnknown {
+				worse(policy.PhaseDegraded, "EndpointMACUnknown", w.Message)
+			}
+			warnings = append(warnings, w)
+		}
+		listRules(&h, ps)
+	}
+	e.countRules(&h, p.Name)
+	switch {
+	case owned == 0:
+		worse(policy.PhaseDegraded, "NoOwnedBridge", "tapwall owns no bridge on this host (--bridge NAME=owned)")
+	case h.Observed < p.Revision:
+		worse(policy.PhasePending, "NotInstalled", "the change is being installed")
+	case len(h.Endpoints) == 0:
+		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
+	}
+	return fromHost(h, warnings)
+}
+
+// portOf spells an endpoint as bridge/port.
+func (e *Engine) portOf(key string) string {
+	w := workload(e.published.workloads, key)
+	if w == nil {
+		return key
+	}
+	return w.Bridge + "/" + w.Port
+}
+
+// memberStatus is called with mu held for reading.
+func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
+	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r]}
+	for _, w := range e.published.workloads {
+		var member bool
+		switch res := res.(type) {
+		case *policy.Group:
+			member = policy.AnyMatches(res.Spec.Members, nil, w)
+		case *policy.Endpoint:
+			member = w.Endpoint == res.Name && !w.Remote
+		}
+		if !member {
+			continue
+		}
+		if w.Remote {
+			h.Endpoints = append(h.Endpoints, w.Key)
+		} else {
+			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
+			if p := e.published.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
+				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "NoDevice", fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
+			}
+		}
+	}
+	if ep, ok := res.(*policy.Endpoint); ok && len(h.Endpoints) == 0 {
+		if len(ep.Spec.Addresses) > 0 {
+			h.Reason, h.Message = policy.ReasonElsewhere, "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
+		} else {
+			h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNoPort, "no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
+		}
+	}
+	about := e.published.notices.about(res, nil, e.published.workloads)
+	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
+		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "MACContradiction", about[i].Message
+	}
+	if h.Observed < res.GetMeta().Revision {
+		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotInstalled", "the change is being installed"
+	}
+	return fromHost(h, about)
+}
+
+// reasonFlowsMissing: the switch does not have all flows.
+const reasonFlowsMissing = "FlowsMissing"
+
+// flowsTold is how long Wait takes missing flows for being on their way.
+const flowsTold = 2 * time.Second
+
+// Wait implements api.Engine.
+func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
+	r := resource{kind, name}
+	var inStep time.Time // until when missing flows may be on their way; zero = none were seen
+	for {
+		var soon <-chan time.Time
+		e.mu.RLock()
+		observed, there := e.observed[r]
+		unsettled := e.unsettled[r]
+		taken, changed := e.published.revision, e.changed
+		e.mu.RUnlock()
+		if revision == 0 && !there && !unsettled {
+			return policy.Status{}, nil
+		}
+		if revision > 0 && there && observed >= revision {
+			s := e.Status(kind, name)
+			// What the switch tells of its flows comes shortly after its answer to the change.
+			if s.Reason == reasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {
+				if inStep.IsZero() {
+					inStep = time.Now().Add(flowsTold)
+				}
+				soon = time.After(20 * time.Millisecond)
+			} else if s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort {
+				return s, nil
+			}
+		}
+		// An earlier revision's failure does not count.
+		if revision > 0 && taken >= revision {
+			if s := e.Status(kind, name); s.Phase == policy.PhaseFailed {
+				return s, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return e.Status(kind, name), ctx.Err()
+		case <-changed:
+		case <-soon:
+		}
+	}
+}
+
+// Workloads implements api.Engine.
+func (e *Engine) Workloads() []*policy.Workload {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.published.workloads
+}
+
+// Hosts implements api.Engine.
+func (e *Engine) Hosts() []wire.Host {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	topo := e.published.topo
+	db := e.opt.DB.Status()
+	if topo == nil {
+		return []wire.Host{}
+	}
+	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Bridges: []wire.HostBridge{}}
+	if db.Connected {
+		h.Message = ""
+	}
+	h.Warnings = e.published.notices.all
+	byPort := map[string]*policy.Workload{}
+	for _, w := range e.published.workloads {
+		byPort[w.Bridge+"/"+w.Port] = w
+	}
+	for _, br := range topo.Bridges {
+		hb := wire.HostBridge{Name: br.Name, DatapathType: orElse(br.DatapathType, "system"), FailMode: br.FailMode, Ports: []wire.HostPort{}}
+		for _, b := range e.published.bridges {
+			if b.cfg.Name == br.Name {
+				st := b.sw.State()
+				hb.Mode, hb.Connected, hb.Message = string(b.cfg.Mode), st.Connected, st.Err
+			}
+		}
+		for _, p := range br.Ports {
+			hp := wire.HostPort{Name: p.Name, VLAN: p.Tag}
+			if len(p.Interfaces) > 0 {
+				i := p.Interfaces[0]
+				hp.OFPort, hp.Type, hp.Error = i.OFPort, i.Type, i.Error
+			}
+			if w := byPort[br.Name+"/"+p.Name]; w != nil {
+				hp.Endpoint, hp.MAC = w.Key, w.MAC
+			}
+			hb.Ports = append(hb.Ports, hp)
+		}
+		slices.SortFunc(hb.Ports, func(a, b wire.HostPort) int { return strings.Compare(a.Name, b.Name) })
+		for _, m := range br.Mirrors {
+			hm := wire.HostMirror{Name: m.Name, Output: m.OutputPort}
+			if m.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+				hm.Owner = m.ExternalIDs[vswitch.MarkMirror]
+			}
+			hb.Mirrors = append(hb.Mirrors, hm)
+		}
+		h.Bridges = append(h.Bridges, hb)
+	}
+	slices.SortFunc(h.Bridges, func(a, b wire.HostBridge) int { return strings.Compare(a.Name, b.Name) })
+	return []wire.Host{h}
+}

@@ -1,0 +1,330 @@
+package host
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+const (
+	// strayAge is for how long an address is remembered that is not used any more; OVS forgets MACs after the same time (mac-aging-time).
+	strayAge = 5 * time.Minute
+	// strayPoll is how often the switch is asked which addresses are in use.
+	strayPoll = 30 * time.Second
+	// maxStrayMoves is how often an address may move between ports before it is bound to none.
+	maxStrayMoves = 8
+	// maxSightings bounds what is reported between two looks of the loop.
+	maxSightings = 1024
+)
+
+// address is a MAC address, lower-case colon form, in a VLAN (0 = untagged).
+type address struct {
+	vlan int
+	mac  string
+}
+
+// sighting is an address that an endpoint (its id; 0 = a station that is none) was seen to send under.
+type sighting struct {
+	endpoint uint32
+	address
+}
+
+// strays are the addresses that were seen behind the ports of endpoints that do not declare them, on one bridge. A guest chooses them, so
+// everything is bounded: by the meter of the copies, by compile.MaxStrays for each endpoint, and in time by strayAge.
+type strays struct {
+	mu       sync.Mutex
+	reported map[sighting]bool // by any goroutine; true = seen to be used still, by the counter of its flow
+
+	// Owned by the loop.
+	recovered bool // those of an earlier process were read from the switch
+	seen      map[string]map[address]time.Time
+	holders   map[address]*holder
+	next      time.Time // when the first of seen is too old; zero = none
+}
+
+// holder is the endpoint that used an address last, by its workload key; "" = another station did.
+type holder struct {
+	key   string
+	moves int       // in quick succession
+	moved time.Time // last
+}
+
+func (h *holder) move(key string, now time.Time) {
+	if h.key != key {
+		h.key, h.moves, h.moved = key, h.moves+1, now
+	}
+}
+
+// report notes an address; more than the loop keeps up with are dropped, as they will be seen again.
+func (s *strays) report(x sighting, used bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reported == nil {
+		s.reported = map[sighting]bool{}
+	}
+	if len(s.reported) < maxSightings {
+		s.reported[x] = used && (s.reported[x] || !has(s.reported, x))
+	}
+}
+
+func has[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok }
+
+// take returns what was reported since the last call.
+func (s *strays) take() map[sighting]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.reported
+	s.reported = nil
+	return out
+}
+
+// note takes a sighting of the endpoint with this key into account. drops: the endpoint drops such frames, so they move nothing.
+func (s *strays) note(key string, a address, drops bool, now time.Time) {
+	h := s.holders[a]
+	switch {
+	case key == "":
+		if h != nil {
+			h.move("", now)
+		}
+		return
+	case !has(s.seen[key], a) && len(s.seen[key]) >= compile.MaxStrays:
+		return
+	case s.seen[key] == nil:
+		s.seen[key] = map[address]time.Time{}
+	}
+	s.seen[key][a] = now
+	switch {
+	case drops:
+	case h == nil:
+		s.holders[a] = &holder{key: key}
+	default:
+		h.move(key, now)
+	}
+}
+
+// forget drops what is too old and what keep does not want.
+func (s *strays) forget(now time.Time, keep func(key string, a address) bool) {
+	s.next = time.Time{}
+	until := func(t time.Time) {
+		if s.next.IsZero() || t.Before(s.next) {
+			s.next = t
+		}
+	}
+	alive := map[address]bool{}
+	for key, addresses := range s.seen {
+		maps.DeleteFunc(addresses, func(a address, last time.Time) bool { return now.Sub(last) > strayAge || !keep(key, a) })
+		if len(addresses) == 0 {
+			delete(s.seen, key)
+		}
+		for a, last := range addresses {
+			alive[a] = true
+			until(last.Add(strayAge))
+		}
+	}
+	maps.DeleteFunc(s.holders, func(a address, h *holder) bool {
+		if h.key != "" && !has(s.seen[h.key], a) {
+			h.key = ""
+		}
+		if now.Sub(h.moved) > strayAge {
+			h.moves = 0
+		} else if alive[a] {
+			until(h.moved.Add(strayAge))
+		}
+		return !alive[a]
+	})
+}
+
+// contested reports whether several ports use the address in turn.
+func (h *holder) contested() bool { return h != nil && h.moves > maxStrayMoves }
+
+// flows returns what the firewall has to know. An address that another station used since is left out: when the endpoint uses it again, that
+// is seen.
+func (s *strays) flows(drops func(key string) bool, claims map[address]string) map[string][]compile.Stray {
+	out := map[string][]compile.Stray{}
+	for key, addresses := range s.seen {
+		for a := range addresses {
+			h := s.holders[a]
+			bound := h != nil && h.key == key && !h.contested() && claimed(claims, a) == ""
+			if bound || drops(key) || h.contested() || claimed(claims, a) != "" {
+				out[key] = append(out[key], compile.Stray{MAC: a.mac, VLAN: a.vlan, Bound: bound})
+			}
+		}
+		slices.SortFunc(out[key], func(a, b compile.Stray) int { return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC)) })
+	}
+	return out
+}
+
+// anyVLAN stands for all VLANs in claims.
+const anyVLAN = -1
+
+// claimed says who declares the address in its VLAN, in words; "" = nobody.
+func claimed(claims map[address]string, a address) string {
+	return orElse(claims[a], claims[address{anyVLAN, a.mac}])
+}
+
+// newClaims lists the addresses that are somebody's on a bridge: those that endpoints declare, and those of the devices of other ports.
+func newClaims(br *vswitch.Bridge, ws []*policy.Workload) map[address]string {
+	out, endpoints := map[address]string{}, map[string]bool{}
+	for _, w := range ws {
+		if w.Bridge != br.Name || w.Remote {
+			continue
+		}
+		endpoints[w.Port] = true
+		for _, mac := range append([]string{w.MAC}, w.MACs...) {
+			out[claimOf(mac, w.VLAN, w.VLAN == 0)] = "endpoint " + w.Key
+		}
+	}
+	for _, p := range br.Ports {
+		vlan, trunk := access(p)
+		for _, i := range p.Interfaces {
+			if at := claimOf(i.MACInUse, vlan, trunk); !endpoints[p.Name] && out[at] == "" {
+				out[at] = "port " + p.Name
+			}
+		}
+	}
+	return out
+}
+
+// claimOf is where an address of a port is looked for: in its VLAN or, of a trunk, in all.
+func claimOf(mac string, vlan int, trunk bool) address {
+	if trunk {
+		vlan = anyVLAN
+	}
+	return address{vlan, mac}
+}
+
+// sees takes over a copy of a frame of an unknown address.
+func (b *bridge) sees(in *event.PacketIn) {
+	if len(in.Data) < 12 || in.Data[6]&1 != 0 || [6]byte(in.Data[6:12]) == [6]byte{} {
+		return // nobody can be reached under such an address
+	}
+	a := address{int(register(in, pipeline.ZoneVLAN)), net.HardwareAddr(in.Data[6:12]).String()}
+	b.strays.report(sighting{register(in, pipeline.SourceEndpoint), a}, false)
+}
+
+// readStrays asks the switch for the addresses that have flows, with their counters.
+func (b *bridge) readStrays(ctx context.Context) (map[sighting]uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out := map[sighting]uint64{}
+	ours := ofp.FlowFilter{Table: pipeline.TableSpoof, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}
+	err := b.sw.EachFlow(ctx, ours, func(f *ofp.FlowStats) {
+		if endpoint, vlan, mac, ok := pipeline.ParseStrayMAC(f.Match); ok {
+			out[sighting{endpoint, address{vlan, mac.String()}}] = f.Stats.Packets
+		}
+	})
+	return out, err
+}
+
+// watchStrays reports which of the known addresses are still used, until ctx ends: their frames are not copied any more.
+func (e *Engine) watchStrays(ctx context.Context, b *bridge) {
+	before := map[sighting]uint64{}
+	for pause(ctx, strayPoll) {
+		now, err := b.readStrays(ctx)
+		if err != nil {
+			continue // the next connection is asked again
+		}
+		for x, packets := range now {
+			if packets > before[x] {
+				b.strays.report(x, true)
+			}
+		}
+		before = now
+	}
+}
+
+// tendStrays brings the firewall up to date with the addresses that were seen. The loop calls it.
+func (e *Engine) tendStrays(ctx context.Context, b *bridge, ready bool, now time.Time) {
+	s := &b.strays
+	if s.seen == nil {
+		s.seen, s.holders = map[string]map[address]time.Time{}, map[address]*holder{}
+	}
+	if ready && !s.recovered {
+		left, err := b.readStrays(ctx)
+		if err != nil {
+			return
+		}
+		for x := range left {
+			s.report(x, false)
+		}
+		s.recovered = true
+	}
+	byKey := map[string]*policy.Workload{}
+	for _, w := range e.workloads {
+		if w.Bridge == b.cfg.Name && !w.Remote && w.MAC != "" {
+			byKey[w.Key] = w
+		}
+	}
+	if reported := s.take(); len(reported) > 0 {
+		keys := map[uint32]string{}
+		for key, a := range b.assignments.Endpoints {
+			keys[a.ID] = key
+		}
+		for x, used := range reported {
+			key := keys[x.endpoint]
+			w := byKey[key]
+			switch {
+			case x.endpoint != 0 && w == nil:
+			case used:
+				if has(s.seen[key], x.address) {
+					s.seen[key][x.address] = now
+				}
+			default:
+				s.note(key, x.address, w != nil && w.DropUnknownMAC, now)
+			}
+		}
+	}
+	s.forget(now, func(key string, a address) bool {
+		w := byKey[key]
+		return w != nil && w.MAC != a.mac && !slices.Contains(w.MACs, a.mac)
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fw.SetStrays(s.flows(func(key string) bool { return byKey[key].DropUnknownMAC }, b.claims))
+}
+
+// strayWarnings tells of the addresses of a bridge.
+func (e *Engine) strayWarnings(b *bridge) []policy.Warning {
+	var out []policy.Warning
+	for _, w := range e.workloads {
+		addresses := b.strays.seen[w.Key]
+		if w.Bridge != b.cfg.Name || w.Remote {
+			continue
+		}
+		for _, a := range slices.SortedFunc(maps.Keys(addresses), func(a, b address) int { return cmp.Or(cmp.Compare(a.vlan, b.vlan), cmp.Compare(a.mac, b.mac)) }) {
+			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", w.Port, w.Bridge, a.mac, a.vlan)
+			owner, h := claimed(b.claims, a), b.strays.holders[a]
+			switch {
+			case w.DropUnknownMAC:
+				text += "; such frames are dropped; add the address to macs of its Endpoint if it belongs there"
+			case owner != "":
+				text += " but of " + owner + "; it is judged as sent by the endpoint, and what is sent to the address as sent to its owner"
+			case h.contested():
+				text += "; other ports use the address too, so it is judged as sent by the endpoint, but what is sent to it is not judged"
+			case h == nil || h.key != w.Key:
+				text += "; another port has used the address since"
+			default:
+				text += "; it is judged as sent by the endpoint and to it; add the address to macs of its Endpoint, or set unknownMac: drop"
+			}
+			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: text})
+		}
+		if len(addresses) >= compile.MaxStrays {
+			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: fmt.Sprintf(
+				"port %s of bridge %s sends under %d MAC addresses that are not those of its endpoint, and perhaps more: further ones are not looked at",
+				w.Port, w.Bridge, len(addresses))})
+		}
+	}
+	return out
+}

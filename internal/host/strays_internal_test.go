@@ -1,0 +1,108 @@
+package host
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tapwall/tapwall/policy/compile"
+)
+
+func TestStrays(t *testing.T) {
+	a, b := address{10, "02:00:00:00:00:01"}, address{10, "02:00:00:00:00:02"}
+	now := time.Now()
+	var s strays
+	claims, drops := map[address]string{}, map[string]bool{}
+	start := func() {
+		s = strays{seen: map[string]map[address]time.Time{}, holders: map[address]*holder{}}
+		clear(claims)
+		clear(drops)
+	}
+	note := func(key string, at address) { s.note(key, at, drops[key], now) }
+	check := func(what string, want map[string][]compile.Stray) {
+		t.Helper()
+		got := s.flows(func(key string) bool { return drops[key] }, claims)
+		for key, x := range got {
+			if len(x) == 0 {
+				delete(got, key)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", what, diff)
+		}
+	}
+	bound, quiet := []compile.Stray{{MAC: a.mac, VLAN: 10, Bound: true}}, []compile.Stray{{MAC: a.mac, VLAN: 10}}
+	all := func(string, address) bool { return true }
+
+	start()
+	note("e1", a)
+	check("seen", map[string][]compile.Stray{"e1": bound})
+	note("e2", a)
+	check("it moves", map[string][]compile.Stray{"e2": bound})
+	note("", a)
+	check("a station that is no endpoint has it", map[string][]compile.Stray{})
+	note("e1", a)
+	check("it is back", map[string][]compile.Stray{"e1": bound})
+	for range maxStrayMoves {
+		note("e2", a)
+		note("e1", a)
+	}
+	check("two use it in turn", map[string][]compile.Stray{"e1": quiet, "e2": quiet})
+	now = now.Add(strayAge / 2)
+	note("e1", a)
+	now = now.Add(strayAge/2 + time.Second)
+	s.forget(now, all)
+	check("the other has gone", map[string][]compile.Stray{"e1": bound})
+	if s.next.IsZero() || s.next.After(now.Add(strayAge)) {
+		t.Errorf("looks again at %v, now is %v", s.next, now)
+	}
+	now = now.Add(strayAge)
+	s.forget(now, all)
+	check("old", map[string][]compile.Stray{})
+	if !s.next.IsZero() || len(s.holders) > 0 || len(s.seen) > 0 {
+		t.Errorf("something is left: %+v", &s)
+	}
+
+	start()
+	claims[address{anyVLAN, a.mac}], claims[address{11, b.mac}] = "somebody", "somebody"
+	note("e1", a)
+	note("e1", b)
+	check("somebody's address", map[string][]compile.Stray{"e1": {quiet[0], {MAC: b.mac, VLAN: 10, Bound: true}}})
+	s.forget(now, func(_ string, x address) bool { return x != b })
+	check("declared since", map[string][]compile.Stray{"e1": quiet})
+
+	start()
+	drops["e2"] = true
+	note("e1", a)
+	note("e2", a)
+	check("what is dropped takes nothing", map[string][]compile.Stray{"e1": bound, "e2": quiet})
+
+	start()
+	for i := range 100 {
+		note("e1", address{i, a.mac})
+	}
+	if n := len(s.flows(func(string) bool { return false }, claims)["e1"]); n != compile.MaxStrays || len(s.holders) != compile.MaxStrays {
+		t.Errorf("a flood leaves %d addresses", n)
+	}
+	for i := range 2 * maxSightings {
+		s.report(sighting{uint32(i), a}, false)
+	}
+	if n := len(s.take()); n != maxSightings {
+		t.Errorf("a flood leaves %d reports", n)
+	}
+	// What was seen anew is not made old news by its counter.
+	s.report(sighting{1, a}, true)
+	s.report(sighting{1, a}, false)
+	s.report(sighting{1, a}, true)
+	s.report(sighting{2, a}, true)
+	if diff := cmp.Diff(map[string]bool{"1": false, "2": true}, func() map[string]bool {
+		out := map[string]bool{}
+		for x, used := range s.take() {
+			out[string(rune('0'+x.endpoint))] = used
+		}
+		return out
+	}()); diff != "" {
+		t.Error(diff)
+	}
+}

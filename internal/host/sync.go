@@ -1,0 +1,257 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// sync brings everything up to date with what is known now. It is cheap when nothing changed.
+func (e *Engine) sync(ctx context.Context) {
+	if topo := e.opt.DB.Topology(); topo != e.topo {
+		// Mirror statistics come in new snapshots of the same structure.
+		e.stale.topology = e.stale.topology || e.topo == nil || topo.Structure != e.topo.Structure
+		e.stale.mirrors = true
+		e.topo = topo
+	}
+	if !e.loaded || e.topo == nil {
+		e.publish(false, e.waitingFor())
+		return
+	}
+	now := time.Now()
+	e.takeWritten(now)
+	complete := e.manageBridges(ctx, now)
+	if e.stale.topology || e.stale.endpoints {
+		e.resolve()
+	}
+	for _, b := range e.bridges {
+		e.feed(b)
+	}
+	flowsDone := complete
+	for _, b := range e.bridges {
+		if b.fw == nil {
+			continue
+		}
+		flowsDone = e.install(ctx, b, now) && flowsDone
+		if e.stale.topology || e.stale.endpoints || b.renamed {
+			b.publishEndpoints(e.workloads)
+		}
+	}
+	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+		e.planMirrors()
+	}
+	for _, l := range e.ledgers {
+		e.save(ctx, l, now)
+	}
+	rowsDone := e.tendMirrors(ctx)
+	e.updateStatus(flowsDone, rowsDone)
+	e.stale = newWork()
+	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
+}
+
+// due reports whether the clock alone is a reason to look again.
+func (e *Engine) due(now time.Time) bool {
+	if !e.retry.next.IsZero() && now.After(e.retry.next) {
+		return true
+	}
+	for _, b := range e.bridges {
+		if !b.strays.next.IsZero() && now.After(b.strays.next) || !b.pickupUntil.IsZero() && now.After(b.pickupUntil) ||
+			!b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+			return true
+		}
+	}
+	for _, l := range e.ledgers {
+		if !l.retry.next.IsZero() && now.After(l.retry.next) {
+			return true
+		}
+	}
+	return e.mirrors.due(now)
+}
+
+func (e *Engine) waitingFor() []string {
+	var why []string
+	if !e.loaded {
+		why = append(why, "the store has not been read yet")
+	}
+	if e.topo == nil {
+		s := e.opt.DB.Status()
+		why = append(why, "no connection to the Open vSwitch database at "+s.Endpoint+": "+orElse(s.LastError, "connecting"))
+	}
+	return why
+}
+
+func orElse(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// manageBridges starts and stops managing bridges as they come and go. A bridge that cannot be managed is noted in unmanaged and costs the
+// others nothing. It returns whether all that can be managed are.
+func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
+	clear(e.unmanaged)
+	err := e.settleHost(ctx)
+	if err != nil && (e.hostErr == nil || e.hostErr.Error() != err.Error()) {
+		e.log.Warn("the host's id is not settled, trying again", "host", e.topo.Host, "before", e.host, "err", err)
+	}
+	e.hostErr = err
+	complete := true
+	for name, b := range e.bridges {
+		if e.topo.Bridges[name] == nil {
+			e.log.Info("bridge is gone", "bridge", name)
+			b.cancel()
+			b.book.close(b.sw.State().Stats)
+			if b.ledger != nil {
+				b.ledger.given = b.assignments // compiled with the ledger's, so it is newer
+			}
+			delete(e.bridges, name)
+			e.stale.topology = true
+		}
+	}
+	for _, cfg := range e.opt.Bridges {
+		if e.topo.Bridges[cfg.Name] == nil || e.bridges[cfg.Name] != nil {
+			continue
+		}
+		b, err := e.openBridge(ctx, cfg, now)
+		if err != nil {
+			e.unmanaged[cfg.Name] = err
+			complete = complete && errors.Is(err, errTooManyBridges)
+			continue
+		}
+		e.bridges[cfg.Name] = b
+		e.stale.topology = true
+	}
+	if complete && e.hostErr == nil {
+		e.retry.ok()
+	} else {
+		e.retry.fail(now)
+	}
+	return complete
+}
+
+func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig, now time.Time) (*bridge, error) {
+	if cfg.Mode != Owned {
+		return e.addBridge(ctx, cfg, nil)
+	}
+	if e.host == "" {
+		return nil, e.hostErr
+	}
+	l, err := e.ledgerOf(ctx, cfg.Name, now)
+	if err != nil {
+		return nil, err
+	}
+	return e.addBridge(ctx, cfg, l)
+}
+
+// errTooManyBridges says that a bridge has to do without tapwall for as long as the configuration is what it is.
+var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be managed, those of earlier configurations included", pipeline.MaxBridges)
+
+// errLedgerUnderWay says that a new bridge's place among the bridges is being saved.
+var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
+
+// resolve derives the workloads from topology and Endpoint resources.
+func (e *Engine) resolve() {
+	bs := slices.Collect(maps.Values(e.bridges))
+	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, bs), ofKind[*policy.Endpoint](e.resources, policy.KindEndpoint))
+}
+
+// portInfos lists the ports of the managed bridges, without those that mirrors made.
+func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
+	var ports []policy.PortInfo
+	for _, b := range bridges {
+		br := topo.Bridges[b.cfg.Name]
+		if br == nil {
+			continue
+		}
+		for _, p := range br.Ports {
+			if len(p.Interfaces) == 0 || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+				continue
+			}
+			i := p.Interfaces[0]
+			native, trunk := access(p)
+			ids := map[string]string{}
+			maps.Copy(ids, p.ExternalIDs)
+			var members []int64
+			for _, m := range slices.Backward(p.Interfaces) { // the first one's win
+				maps.Copy(ids, m.ExternalIDs)
+			}
+			for _, m := range p.Interfaces[1:] {
+				members = append(members, m.OFPort)
+			}
+			ports = append(ports, policy.PortInfo{
+				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
+				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Members: members,
+				Gone: !p.HasDevice(), Fault: p.Fault(),
+			})
+		}
+	}
+	return ports
+}
+
+// feed tells a bridge's firewall what changed.
+func (e *Engine) feed(b *bridge) {
+	if e.stale.topology || e.stale.endpoints {
+		b.setWorkloads(e.workloads, e.topo.Bridges[b.cfg.Name])
+	}
+	if b.fw == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e.stale.groups {
+		b.fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
+	}
+	for name := range e.stale.policies {
+		if p, ok := e.resources[policy.KindPolicy][name].(*policy.Policy); ok {
+			b.fw.SetPolicy(p)
+		} else {
+			b.fw.DeletePolicy(name)
+		}
+	}
+}
+
+// publish lets readers and waiters see the new state.
+func (e *Engine) publish(done bool, problems []string) {
+	for _, cfg := range e.opt.Bridges {
+		if e.topo != nil && e.topo.Bridges[cfg.Name] == nil {
+			problems = append(problems, fmt.Sprintf("bridge %s does not exist", cfg.Name))
+		}
+		if err := e.unmanaged[cfg.Name]; err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", cfg.Name, err))
+		}
+	}
+	bs := slices.SortedFunc(maps.Values(e.bridges), func(a, b *bridge) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
+	for _, b := range bs {
+		if b.err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", b.cfg.Name, b.err))
+		}
+		for owner, r := range b.refused {
+			problems = append(problems, fmt.Sprintf("bridge %s: %s is refused: %v", b.cfg.Name, owner, r.err))
+		}
+	}
+	var unsaved []string
+	waiting := 0
+	for _, name := range slices.Sorted(maps.Keys(e.ledgers)) {
+		waiting += len(e.ledgers[name].unsaved)
+		if why := e.ledgers[name].trouble(); why != "" {
+			unsaved = append(unsaved, why)
+		}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.published = publication{
+		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, notices: e.notice(),
+		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems, waiting: waiting, unsaved: unsaved,
+	}
+	close(e.changed)
+	e.changed = make(chan struct{})
+}
