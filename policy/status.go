@@ -27,6 +27,8 @@ const (
 	ReasonNoEndpoints = "NoEndpoints" // a policy selects nobody: Pending, since a port may come
 	ReasonNoPort      = "NoPort"      // no port matches an Endpoint without addresses: Pending likewise
 	ReasonElsewhere   = "Elsewhere"   // no port matches an Endpoint, whose addresses are in force as a peer's: Active
+	// ReasonSourceMissing is that of a mirror some or, where no endpoints are listed, all of whose sources are not there: Degraded.
+	ReasonSourceMissing = "SourceMissing"
 )
 
 // HostStatus is the part of one host.

@@ -17,6 +17,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ovsdb"
@@ -78,16 +79,15 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	eng, err := host.New(host.Options{
-		Version: o.Version, Store: st, DB: db, Recorder: recorder, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"),
-		RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
-		MemoryDir: filepath.Join(o.DataDir, "connections"), PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log, Registry: registry,
-	})
+	hosts, err := fleet.New(fleet.Options{Version: o.Version, Store: st, Recorder: recorder, Logger: log, Registry: registry, Hosts: []host.Options{{
+		DB: db, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"), RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
+		MemoryDir: filepath.Join(o.DataDir, "connections"), PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log,
+	}}})
 	if err != nil {
 		return err
 	}
-	names.Use(eng)
-	handler, err := api.NewServer(api.Options{Store: st, Engine: eng, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
+	names.Use(hosts.Engines()[0])
+	handler, err := api.NewServer(api.Options{Store: st, Engine: hosts, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "ovsdb", o.OVSDB, "bridges", len(o.Bridges))
 	defer func() { log.Info("tapwall has stopped; flows and mirrors stay in force") }()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range []task{db, recorder, eng} {
+	for _, t := range []task{db, recorder, hosts} {
 		g.Go(func() error {
 			if err := t.Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", t, err)

@@ -1,33 +1,29 @@
 package host
 
 import (
+	"slices"
+
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Effects implements api.Engine. The changes may be in force already when the world is read, so both of its states are made.
-func (e *Engine) Effects(changes []backend.Change, before []policy.Resource) []policy.Effect {
-	kinds := map[policy.Kind]bool{}
-	for _, c := range changes {
-		kinds[c.Kind] = true
+// Judged returns the world as far as policies are enforced on this host, before changes and after them; before[i] is what changes[i] replaces. The changes
+// may be in force already when the world is read, so both of its states are made. They are nil where the host is not known yet.
+func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was, now *policy.Set) {
+	after := e.world()
+	if after.pub.topo == nil {
+		return nil, nil
 	}
-	if delete(kinds, policy.KindMirror); len(kinds) == 0 {
-		return nil
-	}
-	now := e.world()
-	if now.pub.topo == nil {
-		return nil
-	}
-	was := now.clone()
+	earlier := after.clone()
 	for i, c := range changes {
-		was.resources.set(c.Kind, c.Name, before[i])
+		earlier.resources.set(c.Kind, c.Name, before[i])
 	}
-	now.change(changes)
-	if kinds[policy.KindEndpoint] {
-		was.resolve()
-		now.resolve()
+	after.change(changes)
+	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
+		earlier.resolve()
+		after.resolve()
 	}
-	return policy.Effects(was.judged(), now.judged())
+	return earlier.judged(), after.judged()
 }
 
 // resolve finds the endpoints that the world's own resources make of the ports.

@@ -1,5 +1,5 @@
-// Package host turns stored resources into what runs on the switches of this host: it watches the store and the topology, compiles
-// what changed, installs it and reports what was read back.
+// Package host turns stored resources into what runs on the switches of one host, which is one Open vSwitch: it follows the resources and the
+// topology, compiles what changed, installs it and reports what was read back.
 //
 // One goroutine owns all mutable state (see [Engine.Run]); everything else reads what it publishes under one mutex. The engine
 // reconciles and never commands: whatever was lost, by whomever, is found by comparing the desired state with what was read back.
@@ -12,12 +12,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -47,8 +45,11 @@ type BridgeConfig struct {
 
 // Options configures an Engine. Store, DB, Recorder and RunDir are mandatory.
 type Options struct {
-	Version  string
-	Store    Store
+	// Name is the host's in the configuration; "" = it is the one that the process runs on.
+	Name  string
+	Store Store
+	// Claim asks whether nobody else goes by an id; its error says who does. It is asked again and again, also for the id that is held. nil = nobody does.
+	Claim    func(id string) error
 	DB       *ovsdb.Client
 	Recorder *event.Recorder
 	Bridges  []BridgeConfig
@@ -64,8 +65,7 @@ type Options struct {
 	PickupWindow time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
 	EventRate uint32
-	Logger    *slog.Logger          // nil discards
-	Registry  prometheus.Registerer // nil discards
+	Logger    *slog.Logger // nil discards
 }
 
 // Store is what the engine needs of the store.
@@ -74,7 +74,6 @@ type Store interface {
 	Watch(ctx context.Context, from int64) <-chan store.Batch
 	ListStates(ctx context.Context, host, prefix string) (map[string][]byte, error)
 	PutStates(ctx context.Context, host string, values map[string][]byte) error
-	Status() wire.StoreStatus
 }
 
 // Engine reconciles. Its exported methods are safe for concurrent use.
@@ -187,16 +186,33 @@ func New(o Options) (*Engine, error) {
 		books:     map[string]*book{},
 		changed:   make(chan struct{}),
 	}
-	if o.Registry != nil {
-		if err := o.Registry.Register(collector{e}); err != nil {
-			return nil, err
-		}
-	}
 	return e, nil
 }
 
 // String names the task.
-func (e *Engine) String() string { return "engine" }
+func (e *Engine) String() string { return strings.TrimSpace("engine " + e.opt.Name) }
+
+// Name is what the host is called: its id or, as long as that is not known, its name in the configuration.
+func (e *Engine) Name() string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.name()
+}
+
+// name is called with mu held for reading.
+func (e *Engine) name() string {
+	if topo := e.published.topo; topo != nil {
+		return topo.Host
+	}
+	return e.opt.Name
+}
+
+// Resources returns how many resources of a kind the engine has taken.
+func (e *Engine) Resources(kind policy.Kind) int {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return len(e.resources[kind])
+}
 
 // Run reconciles until ctx ends. Flows and mirrors stay on the switches: tapwall may be restarted or upgraded without traffic noticing.
 func (e *Engine) Run(ctx context.Context) error {

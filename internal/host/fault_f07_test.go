@@ -89,7 +89,7 @@ func TestFault_F07_NothingWaitsForTheStore(t *testing.T) {
 					t.Errorf("everything is in force, and yet: %v", err)
 				}
 			}
-			if r.Unsaved() == 0 {
+			if r.engine.Unsaved() == 0 {
 				t.Error("all is saved by a store that takes nothing")
 			}
 			if name == "hangs" {

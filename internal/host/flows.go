@@ -14,7 +14,7 @@ import (
 	"github.com/tapwall/tapwall/policy/compile"
 )
 
-// Refresh implements api.Engine.
+// Refresh brings the counters of resources of a kind up to date, if they are older than half a second.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	if kind != policy.KindPolicy {
 		return // mirrors' counters come with the topology
@@ -87,7 +87,7 @@ func (b *bridge) ruleOf(f *flow.Flow) string {
 	return strings.Join(slices.DeleteFunc([]string{r.Policy, r.Direction, r.Name}, func(s string) bool { return s == "" }), "/")
 }
 
-// Flows implements api.Engine.
+// Flows reads the flows of all managed bridges back.
 func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
 	e.mu.RLock()
 	bridges, topo := e.published.bridges, e.published.topo

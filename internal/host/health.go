@@ -1,10 +1,8 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/api/wire"
@@ -68,58 +66,59 @@ func (e *Engine) problems() []string {
 	return out
 }
 
-// Ready implements api.Engine.
-func (e *Engine) Ready() error {
+// Reachable reports whether the host's database and switches answer.
+func (e *Engine) Reachable() bool {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if problems := e.problems(); len(problems) > 0 {
-		return errors.New(strings.Join(problems, "; "))
+	if e.published.topo == nil || !e.opt.DB.Status().Connected {
+		return false
 	}
-	if !e.published.ready {
-		return errors.New("the first synchronisation is under way")
+	for _, b := range e.published.bridges {
+		if linkTrouble(b.sw.State()) != "" {
+			return false
+		}
 	}
-	return nil
+	return true
 }
 
-// System implements api.Engine.
-func (e *Engine) System() wire.SystemStatus {
+// Health is what is known of the connections to the host, all that keeps it from being in force now as desired, and what else somebody should look at.
+type Health struct {
+	wire.HostHealth
+	// Unready lists what is not in force as desired; empty, once everything has been in force, it is.
+	Unready []string
+	// Concerns are the problems beside those.
+	Concerns []string
+}
+
+// Health reports from observed state.
+func (e *Engine) Health() Health {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	s := wire.SystemStatus{Version: e.opt.Version, Problems: e.problems(), Store: e.opt.Store.Status(), Events: e.opt.Recorder.Counters()}
-	db := e.opt.DB.Status()
-	hh := wire.HostHealth{OVSDB: "connected", Desired: e.revision}
-	if !db.Connected {
-		hh.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
-		s.Problems = append(s.Problems, "OVSDB: "+hh.OVSDB)
+	h := Health{HostHealth: wire.HostHealth{Host: e.name(), OVSDB: "connected", Desired: e.revision}, Unready: e.problems()}
+	if db := e.opt.DB.Status(); !db.Connected {
+		h.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
+		h.Concerns = append(h.Concerns, "OVSDB: "+h.OVSDB)
 	}
-	if e.published.topo != nil {
-		hh.Host = e.published.topo.Host
+	if len(h.Unready) == 0 && !e.published.ready {
+		h.Unready = []string{"the first synchronisation is under way"}
 	}
-	hh.Installed = hh.Desired
+	h.Installed = h.Desired
 	for _, b := range e.published.bridges {
 		for _, what := range b.others.problems(time.Now()) {
-			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
+			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
 		}
 		if why := b.sw.State().MeterErr; why != "" {
-			s.Problems = append(s.Problems, fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, as the switch refuses a meter: %s", b.cfg.Name, why))
+			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, "+
+				"as the switch refuses a meter: %s", b.cfg.Name, why))
 		}
-		bh := b.health()
 		if b.cfg.Mode == Owned {
-			hh.Installed = min(hh.Installed, b.installedAt)
+			h.Installed = min(h.Installed, b.installedAt)
 		}
-		hh.Bridges = append(hh.Bridges, bh)
+		h.Bridges = append(h.Bridges, b.health())
 	}
-	hh.Warnings = e.published.notices.all
-	s.Hosts = []wire.HostHealth{hh}
-	s.Problems = append(s.Problems, e.published.unsaved...)
-	if s.Store.Message != "" {
-		s.Problems = append(s.Problems, "store: "+s.Store.Message)
-	}
-	if s.Events.FileError != "" {
-		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
-	}
-	s.Healthy = len(s.Problems) == 0 && e.published.ready
-	return s
+	h.Warnings = e.published.notices.all
+	h.Concerns = append(h.Concerns, e.published.unsaved...)
+	return h
 }
 
 // health is called with the engine's mu held for reading.

@@ -18,6 +18,11 @@ import (
 // two ids must not mix.
 func (e *Engine) settleHost(ctx context.Context) error {
 	id := e.topo.Host
+	if e.opt.Claim != nil {
+		if err := e.opt.Claim(id); err != nil {
+			return err
+		}
+	}
 	if e.host == "" {
 		old, err := e.rememberedHost()
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
@@ -125,24 +126,25 @@ func macOf(name string) string {
 	return fmt.Sprintf("52:54:00:00:%02x:%02x", sum>>8, sum&0xff)
 }
 
-// run is one engine with what it needs, as one process has it.
+// run is one engine with what it needs, as one process has it: a fleet of one.
 type run struct {
-	*host.Engine
-	t     *testing.T
-	h     *machine
-	db    *ovsdb.Client
-	rec   *event.Recorder
-	names *host.Names
-	reg   *prometheus.Registry
-	logs  *logs
-	stop  func() // waits until everything has ended
+	*fleet.Fleet
+	engine *host.Engine
+	t      *testing.T
+	h      *machine
+	db     *ovsdb.Client
+	rec    *event.Recorder
+	names  *host.Names
+	reg    *prometheus.Registry
+	logs   *logs
+	stop   func() // waits until everything has ended
 }
 
 // settings change how start builds an engine.
 type settings struct {
 	block   uint32              // numbers reserved at a time; default: the engine's
 	bridges []host.BridgeConfig // default: br0, owned
-	store   host.Store          // default: the host's
+	store   fleet.Store         // default: the host's
 	window  time.Duration
 	// hostFile is Options.HostFile.
 	hostFile string
@@ -178,15 +180,16 @@ func (h *machine) start(s settings) *run {
 	if r.rec, err = event.NewRecorder(event.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
-	r.Engine, err = host.New(host.Options{Version: "v0", Store: s.store, DB: r.db, Recorder: r.rec, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir,
-		PickupWindow: s.window, Logger: log, Registry: r.reg})
+	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg, Hosts: []host.Options{{
+		DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	r.engine = r.Engines()[0]
 	if s.block > 0 {
-		r.SetNumberBlock(s.block)
+		r.engine.SetNumberBlock(s.block)
 	}
-	r.names.Use(r.Engine)
+	r.names.Use(r.engine)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{r.db.Run, r.rec.Run, r.Run} {
@@ -381,7 +384,7 @@ type kept struct {
 func (r *run) saved() {
 	r.t.Helper()
 	r.eventually("saved", func() error {
-		if n := r.Unsaved(); n > 0 {
+		if n := r.engine.Unsaved(); n > 0 {
 			return fmt.Errorf("%d assignments are not", n)
 		}
 		return nil
@@ -463,7 +466,7 @@ func (l *logs) text() string {
 
 // flakyStore fails or delays on demand.
 type flakyStore struct {
-	host.Store
+	fleet.Store
 	mu    sync.Mutex
 	err   error // of PutStates
 	hang  bool  // PutStates comes back when its context ends

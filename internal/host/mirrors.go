@@ -228,7 +228,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhaseDegraded, "TargetMissing", "the output port has vanished")
 		}
 		if len(r.MissingSources) > 0 {
-			degrade(policy.PhaseDegraded, "SourceMissing", "no port "+strings.Join(r.MissingSources, ", "))
+			degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "no port "+strings.Join(r.MissingSources, ", "))
 		}
 		if r.UUID == "" {
 			continue
@@ -271,7 +271,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		}
 		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotWritten", message
 	case rows == 0 && len(info.Problems) == 0:
-		degrade(policy.PhaseDegraded, "SourceMissing", "nothing on this host matches the sources")
+		degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "nothing on this host matches the sources")
 	}
 	return fromHost(h, info.Warnings)
 }

@@ -102,7 +102,7 @@ func (e *Engine) notice() notices {
 	return newNotices(all, e.workloads)
 }
 
-// Warnings implements api.Engine.
+// Warnings are what the user should know of changed resources on this host.
 func (e *Engine) Warnings(changes []backend.Change) []policy.Warning {
 	w := e.world()
 	w.change(changes)

@@ -39,7 +39,7 @@ func (w *world) change(changes []backend.Change) {
 	}
 }
 
-// Admit implements api.Engine: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
+// Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
 func (e *Engine) Admit(changes []backend.Change) error {
 	ours := map[string]bool{}
 	for _, c := range changes {
@@ -84,7 +84,7 @@ func (w *world) bridgeNames() []string {
 	return names
 }
 
-// Plan implements api.Engine. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
+// Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
 // every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing else came
 // first.
 func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {

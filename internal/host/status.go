@@ -70,7 +70,7 @@ func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
 	return policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message, ObservedRevision: h.Observed, Hosts: []policy.HostStatus{h}, Warnings: warnings}
 }
 
-// Status implements api.Engine.
+// Status is that of one resource on this host, as observed.
 func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -231,7 +231,7 @@ const reasonFlowsMissing = "FlowsMissing"
 // flowsTold is how long Wait takes missing flows for being on their way.
 const flowsTold = 2 * time.Second
 
-// Wait implements api.Engine.
+// Wait blocks until the revision of a resource is in force on this host or failed, or ctx ends; revision 0 waits for its deletion.
 func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
 	r := resource{kind, name}
 	var inStep time.Time // until when missing flows may be on their way; zero = none were seen
@@ -272,14 +272,14 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 	}
 }
 
-// Workloads implements api.Engine.
+// Workloads lists what was found on the ports, and the peers that are known by addresses only, ordered by key.
 func (e *Engine) Workloads() []*policy.Workload {
 	e.mu.RLock()
 	defer e.mu.RUnlock()
 	return e.published.workloads
 }
 
-// Hosts implements api.Engine.
+// Hosts lists what is known of the host; nothing before it has been reached.
 func (e *Engine) Hosts() []wire.Host {
 	e.mu.RLock()
 	defer e.mu.RUnlock()

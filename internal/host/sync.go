@@ -139,11 +139,11 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 }
 
 func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig, now time.Time) (*bridge, error) {
-	if cfg.Mode != Owned {
-		return e.addBridge(ctx, cfg, nil)
-	}
 	if e.host == "" {
 		return nil, e.hostErr
+	}
+	if cfg.Mode != Owned {
+		return e.addBridge(ctx, cfg, nil)
 	}
 	l, err := e.ledgerOf(ctx, cfg.Name, now)
 	if err != nil {

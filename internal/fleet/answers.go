@@ -1,0 +1,310 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Refresh implements api.Engine.
+func (f *Fleet) Refresh(ctx context.Context, kind policy.Kind) {
+	each(f, func(e *host.Engine) struct{} { e.Refresh(ctx, kind); return struct{}{} })
+}
+
+// Admit implements api.Engine: the first host that has no room says so.
+func (f *Fleet) Admit(changes []backend.Change) error {
+	for _, e := range f.hosts {
+		if err := e.Admit(changes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Warnings implements api.Engine.
+func (f *Fleet) Warnings(changes []backend.Change) []policy.Warning {
+	var out []policy.Warning
+	for _, e := range f.hosts {
+		out = appendNew(out, e.Warnings(changes)...)
+	}
+	return out
+}
+
+// Effects implements api.Engine.
+func (f *Fleet) Effects(changes []backend.Change, before []policy.Resource) []policy.Effect {
+	if !slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind != policy.KindMirror }) {
+		return nil
+	}
+	var was, now *policy.Set
+	for _, e := range f.hosts {
+		w, n := e.Judged(changes, before)
+		switch {
+		case w == nil:
+		case was == nil:
+			was, now = w, n
+		default:
+			was.Workloads, now.Workloads = append(was.Workloads, w.Workloads...), append(now.Workloads, n.Workloads...)
+		}
+	}
+	if was == nil {
+		return nil
+	}
+	return policy.Effects(was, now)
+}
+
+// Plan implements api.Engine.
+func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
+	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
+	for _, e := range f.hosts {
+		p, err := e.Plan(ctx, changes)
+		if err != nil {
+			return plan, err
+		}
+		plan.Bridges = append(plan.Bridges, p.Bridges...)
+		plan.Warnings = appendNew(plan.Warnings, p.Warnings...)
+	}
+	return plan, nil
+}
+
+// Hosts implements api.Engine.
+func (f *Fleet) Hosts() []wire.Host {
+	out := []wire.Host{}
+	for _, e := range f.hosts {
+		out = append(out, e.Hosts()...)
+	}
+	slices.SortStableFunc(out, func(a, b wire.Host) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Workloads implements api.Engine. A peer that several hosts know by its addresses is listed once, and not at all where it is on one of them.
+func (f *Fleet) Workloads() []*policy.Workload {
+	if len(f.hosts) == 1 {
+		return f.hosts[0].Workloads()
+	}
+	var out []*policy.Workload
+	local, remote := map[string]bool{}, map[string]bool{}
+	for _, e := range f.hosts {
+		for _, w := range e.Workloads() {
+			if !w.Remote {
+				local[w.Endpoint] = true
+				out = append(out, w)
+			}
+		}
+	}
+	for _, e := range f.hosts {
+		for _, w := range e.Workloads() {
+			if w.Remote && !local[w.Endpoint] && !remote[w.Key] {
+				remote[w.Key] = true
+				out = append(out, w)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *policy.Workload) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// Flows implements api.Engine. A host that does not answer fails it only where nothing else was found.
+func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
+	type answer struct {
+		flows []wire.FlowEntry
+		err   error
+	}
+	out := []wire.FlowEntry{}
+	var errs []error
+	for _, a := range each(f, func(e *host.Engine) answer {
+		flows, err := e.Flows(ctx, q)
+		if err != nil && len(f.hosts) > 1 {
+			err = fmt.Errorf("host %s: %w", e.Name(), err)
+		}
+		return answer{flows, err}
+	}) {
+		out, errs = append(out, a.flows...), append(errs, a.err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if q.Limit > 0 && len(out) > q.Limit {
+		out = out[:q.Limit]
+	}
+	return out, nil
+}
+
+// System implements api.Engine.
+func (f *Fleet) System() wire.SystemStatus {
+	s := wire.SystemStatus{Version: f.opt.Version, Store: f.opt.Store.Status(), Events: f.opt.Recorder.Counters(), Hosts: []wire.HostHealth{}}
+	for _, e := range f.hosts {
+		h := e.Health()
+		s.Hosts = append(s.Hosts, h.HostHealth)
+		s.Problems = append(s.Problems, f.about(e, append(h.Unready, h.Concerns...))...)
+	}
+	if s.Store.Message != "" {
+		s.Problems = append(s.Problems, "store: "+s.Store.Message)
+	}
+	if s.Events.FileError != "" {
+		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
+	}
+	s.Healthy = len(s.Problems) == 0
+	return s
+}
+
+// about says which host problems are about, where that is a question.
+func (f *Fleet) about(e *host.Engine, problems []string) []string {
+	if len(f.hosts) == 1 {
+		return problems
+	}
+	out := make([]string, len(problems))
+	for i, p := range problems {
+		out[i] = fmt.Sprintf("host %s: %s", e.Name(), p)
+	}
+	return out
+}
+
+// Ready implements api.Engine.
+func (f *Fleet) Ready() error {
+	var missing []string
+	for _, e := range f.hosts {
+		missing = append(missing, f.about(e, e.Health().Unready)...)
+	}
+	if len(missing) > 0 {
+		return errors.New(strings.Join(missing, "; "))
+	}
+	return nil
+}
+
+// Status implements api.Engine.
+func (f *Fleet) Status(kind policy.Kind, name string) policy.Status {
+	return f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) }))
+}
+
+// merge makes one status of those of all hosts: the worst of them, but for hosts that have nothing to do with the resource while others have.
+func (f *Fleet) merge(parts []policy.Status) policy.Status {
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	var out policy.Status
+	worst := -1
+	var warnings []policy.Warning
+	for i, s := range parts {
+		if len(s.Hosts) == 0 {
+			s.Hosts = []policy.HostStatus{{Host: f.hosts[i].Name(), Phase: s.Phase, Reason: s.Reason, Message: s.Message, Observed: s.ObservedRevision}}
+		}
+		out.Hosts = append(out.Hosts, s.Hosts...)
+		warnings = appendNew(warnings, s.Warnings...)
+		if i == 0 || s.ObservedRevision < out.ObservedRevision {
+			out.ObservedRevision = s.ObservedRevision
+		}
+		if worst < 0 || badness(s) > badness(parts[worst]) {
+			worst = i
+		}
+	}
+	out.Phase, out.Reason, out.Message, out.Warnings = parts[worst].Phase, parts[worst].Reason, parts[worst].Message, warnings
+	if out.Message != "" && out.Phase != policy.PhaseActive && !indifferent(parts[worst]) {
+		out.Message = fmt.Sprintf("host %s: %s", out.Hosts[worst].Host, out.Message)
+	}
+	return out
+}
+
+// indifferent reports whether a host has nothing that the resource is about.
+func indifferent(s policy.Status) bool {
+	switch s.Reason {
+	case policy.ReasonNoEndpoints, policy.ReasonNoPort, policy.ReasonElsewhere:
+		return true
+	case policy.ReasonSourceMissing:
+		return len(s.Hosts) == 1 && len(s.Hosts[0].Endpoints) == 0
+	}
+	return false
+}
+
+// badness orders statuses. Hosts that have nothing to do with a resource do not count beside one that has.
+func badness(s policy.Status) int {
+	if indifferent(s) {
+		return 0
+	}
+	return 1 + slices.Index([]policy.Phase{policy.PhaseActive, policy.PhaseStopped, policy.PhasePending, policy.PhaseDegraded, policy.PhaseFailed}, s.Phase)
+}
+
+// outOfReach is how often it is looked, during a wait, whether a host is still there to wait for.
+const outOfReach = 100 * time.Millisecond
+
+// Wait implements api.Engine. A host that cannot be reached is not waited for, unless there is no other; the status says so.
+func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
+	if len(f.hosts) == 1 {
+		return f.hosts[0].Wait(ctx, kind, name, revision)
+	}
+	type answer struct {
+		status policy.Status
+		err    error
+	}
+	answers := each(f, func(e *host.Engine) answer {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() {
+			for e.Reachable() {
+				select {
+				case <-stop:
+					return
+				case <-time.After(outOfReach):
+				}
+			}
+			cancel(errUnreachable)
+		}()
+		s, err := e.Wait(ctx, kind, name, revision)
+		if err != nil && errors.Is(context.Cause(ctx), errUnreachable) {
+			err = nil
+		}
+		return answer{s, err}
+	})
+	var parts []policy.Status
+	var err error
+	for _, a := range answers {
+		parts = append(parts, a.status)
+		err = cmp.Or(err, a.err)
+	}
+	if there := func(s policy.Status) bool { return s.Phase != "" }; revision == 0 && err == nil && !slices.ContainsFunc(parts, there) {
+		return policy.Status{}, nil
+	}
+	return f.merge(parts), err
+}
+
+var errUnreachable = errors.New("the host cannot be reached")
+
+// collector reports the metrics of all hosts.
+type collector struct {
+	fleet   *Fleet
+	metrics *host.Metrics
+}
+
+var resources = prometheus.NewDesc("tapwall_resources", "Resources by kind.", []string{"kind"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(out chan<- *prometheus.Desc) {
+	c.metrics.Describe(out)
+	out <- resources
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	each(c.fleet, func(e *host.Engine) struct{} { e.Collect(ctx, c.metrics, out); return struct{}{} })
+	for _, kind := range policy.Kinds() {
+		n := 0
+		for _, e := range c.fleet.hosts {
+			n = max(n, e.Resources(kind))
+		}
+		out <- prometheus.MustNewConstMetric(resources, prometheus.GaugeValue, float64(n), string(kind))
+	}
+}

@@ -1,0 +1,243 @@
+// Package fleet manages many hosts in one process: it hands the stored resources to the engine of each, and answers for all of them together.
+//
+// The engines know nothing of each other. A host that hangs, or is away, delays no other: not its changes, not its events, not an answer.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Store is what the fleet needs of the store.
+type Store interface {
+	host.Store
+	Status() wire.StoreStatus
+}
+
+// Options of New. Store and Recorder are mandatory.
+type Options struct {
+	Version  string
+	Store    Store
+	Recorder *event.Recorder
+	// Hosts are the options of each engine; Store, Recorder and Claim are the fleet's to fill in. Names are unique.
+	Hosts    []host.Options
+	Logger   *slog.Logger          // nil discards
+	Registry prometheus.Registerer // nil = no metrics
+}
+
+// Fleet is the hosts of a process. Its methods are safe for concurrent use.
+type Fleet struct {
+	opt   Options
+	hosts []*host.Engine
+	feeds []*feed
+}
+
+// New checks the options.
+func New(o Options) (*Fleet, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Fleet{opt: o}
+	ids := claims{holders: map[string]string{}}
+	names := map[string]bool{}
+	for _, ho := range o.Hosts {
+		if names[ho.Name] {
+			return nil, fmt.Errorf("host %q is named twice", ho.Name)
+		}
+		names[ho.Name] = true
+		feed := newFeed(o.Store)
+		ho.Store, ho.Recorder = feed, o.Recorder
+		ho.Claim = func(id string) error { return ids.claim(ho.Name, id) }
+		e, err := host.New(ho)
+		if err != nil {
+			if ho.Name != "" {
+				err = fmt.Errorf("host %s: %w", ho.Name, err)
+			}
+			return nil, err
+		}
+		f.hosts, f.feeds = append(f.hosts, e), append(f.feeds, feed)
+	}
+	if o.Registry != nil {
+		// The host of a process that has one only goes without saying.
+		c := collector{f, host.NewMetrics(len(o.Hosts) > 1)}
+		if err := o.Registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// String names the task.
+func (f *Fleet) String() string { return "fleet" }
+
+// Engines returns those of the hosts, in the order of the options.
+func (f *Fleet) Engines() []*host.Engine { return f.hosts }
+
+// Run reconciles all hosts until ctx ends. Flows and mirrors stay on the switches.
+func (f *Fleet) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for b := range f.opt.Store.Watch(ctx, 0) {
+			for _, feed := range f.feeds {
+				feed.push(b)
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		return errors.New("the store's watch ended")
+	})
+	for _, e := range f.hosts {
+		g.Go(func() error {
+			if err := e.Run(ctx); err != nil {
+				return fmt.Errorf("%s: %w", e, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// claims knows which host goes by which id.
+type claims struct {
+	mu      sync.Mutex
+	holders map[string]string // name in the configuration, by id
+}
+
+// claim takes an id for a host, which gives up the one that it had.
+func (c *claims) claim(name, id string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if holder, taken := c.holders[id]; taken && holder != name {
+		return fmt.Errorf("hosts %s and %s both have the system-id %q; %[2]s is not managed until one of them has another "+
+			"(ovs-vsctl set open_vswitch . external_ids:system-id=…)", called(holder), called(name), id)
+	}
+	for held, holder := range c.holders {
+		if holder == name && held != id {
+			delete(c.holders, held)
+		}
+	}
+	c.holders[id] = name
+	return nil
+}
+
+// called spells the name of a host in the configuration.
+func called(name string) string {
+	if name == "" {
+		return "of this process (--ovsdb)"
+	}
+	return name
+}
+
+// feed gives one engine the resources at its own pace: what it has not taken yet is merged, so that it costs at most one entry per resource.
+type feed struct {
+	Store
+	ready chan struct{} // there is something to take
+
+	mu      sync.Mutex
+	batch   *store.Batch
+	changes map[change]int // index into batch.Changes
+}
+
+// change names what a change is about.
+type change struct {
+	kind policy.Kind
+	name string
+}
+
+func newFeed(s Store) *feed { return &feed{Store: s, ready: make(chan struct{}, 1)} }
+
+func (f *feed) push(b store.Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.batch == nil {
+		f.batch, f.changes = &store.Batch{}, map[change]int{}
+	}
+	f.batch.Revision, f.batch.Snapshot = b.Revision, f.batch.Snapshot || b.Snapshot
+	for _, c := range b.Changes {
+		key := change{c.Kind, c.Name}
+		if i, ok := f.changes[key]; ok {
+			f.batch.Changes[i] = c
+			continue
+		}
+		f.changes[key] = len(f.batch.Changes)
+		f.batch.Changes = append(f.batch.Changes, c)
+	}
+	select {
+	case f.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (f *feed) take() (b store.Batch, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.batch == nil {
+		return b, false
+	}
+	b = *f.batch
+	f.batch, f.changes = nil, nil
+	return b, true
+}
+
+// Watch implements host.Store, for one watcher that begins at the beginning.
+func (f *feed) Watch(ctx context.Context, _ int64) <-chan store.Batch {
+	out := make(chan store.Batch)
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-f.ready:
+			}
+			b, ok := f.take()
+			if !ok {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case out <- b:
+			}
+		}
+	}()
+	return out
+}
+
+// each asks all hosts at once and returns their answers in order.
+func each[T any](f *Fleet, ask func(*host.Engine) T) []T {
+	if len(f.hosts) == 1 {
+		return []T{ask(f.hosts[0])}
+	}
+	out := make([]T, len(f.hosts))
+	var wg sync.WaitGroup
+	for i, e := range f.hosts {
+		wg.Go(func() { out[i] = ask(e) })
+	}
+	wg.Wait()
+	return out
+}
+
+// appendNew appends what is not there yet.
+func appendNew[T comparable](to []T, from ...T) []T {
+	for _, x := range from {
+		if !slices.Contains(to, x) {
+			to = append(to, x)
+		}
+	}
+	return to
+}
