@@ -46,7 +46,7 @@ func (c *Client) Apply(ctx context.Context, d Desired) (Result, error) {
 	}
 
 	p := makePlan(snap, d)
-	result := Result{Mirrors: p.results, Removed: p.removed, MissingBridges: p.missing, Pending: p.pending}
+	result := Result{Mirrors: p.results, Controllers: p.controllers, Removed: p.removed, MissingBridges: p.missing, Pending: p.pending}
 	target := snap.topo.NextCfg
 	if len(p.ops) > 0 {
 		result.Transactions = 1
@@ -57,6 +57,7 @@ func (c *Client) Apply(ctx context.Context, d Desired) (Result, error) {
 	}
 	snap, err = c.await(ctx, s, func(t *vswitch.Topology) bool { return t.NextCfg >= target && t.CurCfg >= target })
 	p.readBack(snap.topo, d.Mirrors)
+	p.readControllers(snap.topo)
 	result.Cfg, result.Generation = snap.topo.CurCfg, snap.topo.Generation
 	if err != nil {
 		return result, fmt.Errorf("%w: cur_cfg %d, wanted %d: %w", ErrNotRealized, snap.topo.CurCfg, target, err)

@@ -84,7 +84,7 @@ func TestTopology(t *testing.T) {
 		Protocols:   []string{"OpenFlow10", "OpenFlow13"},
 		ExternalIDs: map[string]string{"a": "b"},
 		OtherConfig: map[string]string{"hwaddr": "02:00:00:00:00:01"},
-		Controllers: []string{"ptcp:0:127.0.0.1"},
+		Controllers: []vswitch.Controller{{Target: "ptcp:0:127.0.0.1"}},
 		Ports: map[string]*vswitch.Port{
 			"br0":   {Name: "br0", Interfaces: []*vswitch.Interface{br0}},
 			"p1":    {Name: "p1", Tag: &tag, Interfaces: []*vswitch.Interface{p1}},
@@ -96,6 +96,7 @@ func TestTopology(t *testing.T) {
 	}
 	volatile := cmp.Options{
 		cmpopts.IgnoreFields(vswitch.Bridge{}, "UUID", "DatapathID"),
+		cmpopts.IgnoreFields(vswitch.Controller{}, "UUID"),
 		cmpopts.IgnoreFields(vswitch.Port{}, "UUID"),
 		cmpopts.IgnoreFields(vswitch.Interface{}, "UUID", "OFPort", "MACInUse", "MTU", "AdminState", "LinkState"),
 		cmpopts.IgnoreFields(vswitch.Mirror{}, "UUID", "Statistics"),

@@ -28,9 +28,11 @@ type Desired struct {
 	// TableNames maps bridge names to names of OpenFlow tables by their number, at most 31 bytes each. A table that has a foreign Flow_Table row keeps it, with its name. A
 	// bridge that maps to nil keeps what it has; from one that is not in the map, our rows are removed.
 	TableNames map[string]map[int]string
+	// Controllers are identified by Bridge and Target. Those of others stay as they are.
+	Controllers []vswitch.ControllerSpec
 }
 
-// Code says what became of one MirrorSpec.
+// Code says what became of one MirrorSpec or ControllerSpec.
 type Code int
 
 // The codes.
@@ -42,7 +44,8 @@ const (
 	CodeOutputMissing        // the output port must exist and does not
 	CodeOutputPortTaken      // the output port exists and must not be used
 	CodeOutputError          // ovs-vswitchd refused the created port: see MirrorResult.OutputError
-	CodePending              // an old port of the same name had to go first: call Apply again
+	CodePending              // an old port of the same name or number had to go first: call Apply again
+	CodeTargetTaken          // another Controller row of the host listens there
 )
 
 // String returns the code as the API spells it.
@@ -64,6 +67,8 @@ func (c Code) String() string {
 		return "OUTPUT_ERROR"
 	case CodePending:
 		return "PENDING"
+	case CodeTargetTaken:
+		return "TARGET_TAKEN"
 	}
 	return fmt.Sprintf("Code(%d)", int(c))
 }
@@ -78,7 +83,10 @@ type Result struct {
 	Generation uint64
 	// Mirrors has one entry per Desired.Mirrors, in the same order.
 	Mirrors []MirrorResult
-	// Removed names the marked rows that nobody wants any more and that were removed: "mirror br0/name", "port br0/name".
+	// Controllers has one entry per Desired.Controllers, in the same order.
+	Controllers []ControllerResult
+	// Removed names the marked rows that nobody wants any more and that were removed: "mirror br0/name", "port br0/name",
+	// "controller br0/ptcp:6653".
 	Removed []string
 	// MissingBridges are keys of Desired.FailModes without a bridge, sorted.
 	MissingBridges []string

@@ -13,11 +13,12 @@ import (
 
 // plan is the difference between a snapshot and what is wanted: pure, no I/O.
 type plan struct {
-	ops     []ovsdb.Operation // empty: nothing differs
-	results []MirrorResult
-	removed []string
-	missing []string
-	pending bool
+	ops         []ovsdb.Operation // empty: nothing differs
+	results     []MirrorResult
+	controllers []ControllerResult
+	removed     []string
+	missing     []string
+	pending     bool
 }
 
 // planner holds what is known while a plan is made.
@@ -39,6 +40,7 @@ type portKey struct{ bridge, port string }
 // bridgeEdit gathers the changes of one bridge's sets.
 type bridgeEdit struct {
 	addPorts, delPorts, addMirrors, delMirrors []string
+	addControllers, delControllers             []string
 	addTables, delTables                       map[any]any // number of a table → reference of a row
 }
 
@@ -71,6 +73,7 @@ func makePlan(s *snapshot, d Desired) *plan {
 	p.removeOrphans()
 	p.setFailModes(d.FailModes)
 	p.nameTables(d.TableNames)
+	p.setControllers(d.Controllers)
 	p.finish(s.root)
 	return &p.plan
 }
@@ -327,6 +330,13 @@ func (p *planner) finish(root string) {
 			}
 			p.ops = append(p.ops, waitOp(tableBridge, bridge.UUID, "mirrors", uuids(seen...)))
 		}
+		if len(e.addControllers)+len(e.delControllers) > 0 {
+			seen := make([]string, 0, len(bridge.Controllers))
+			for _, c := range bridge.Controllers {
+				seen = append(seen, c.UUID)
+			}
+			p.ops = append(p.ops, waitOp(tableBridge, bridge.UUID, "controller", uuids(seen...)))
+		}
 		var mutations []ovsdb.Mutation
 		mutate := func(column string, mutator ovsdb.Mutator, refs []string) {
 			if len(refs) > 0 {
@@ -337,6 +347,8 @@ func (p *planner) finish(root string) {
 		mutate("ports", ovsdb.MutateOperationDelete, e.delPorts)
 		mutate("ports", ovsdb.MutateOperationInsert, e.addPorts)
 		mutate("mirrors", ovsdb.MutateOperationInsert, e.addMirrors)
+		mutate("controller", ovsdb.MutateOperationDelete, e.delControllers)
+		mutate("controller", ovsdb.MutateOperationInsert, e.addControllers)
 		// Neither touches the row of somebody who was faster: pairs are deleted only if key and value are those, and inserted only if the key is not there (RFC 7047 §5.1).
 		// A row that nothing refers to is not kept.
 		if len(e.delTables) > 0 {

@@ -97,8 +97,9 @@ type flowTableRow struct {
 }
 
 type controllerRow struct {
-	UUID   string `ovsdb:"_uuid"`
-	Target string `ovsdb:"target"`
+	UUID        string            `ovsdb:"_uuid"`
+	Target      string            `ovsdb:"target"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
 }
 
 // rowTypes is a new value for every caller: the library keeps the map.
@@ -189,6 +190,7 @@ func (r *flowTableRow) CloneModel() model.Model {
 
 func (r *controllerRow) CloneModel() model.Model {
 	c := *r
+	c.ExternalIDs = maps.Clone(r.ExternalIDs)
 	return &c
 }
 

@@ -1,6 +1,7 @@
 package ovsdb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -203,15 +204,17 @@ func (b *builder) bridge(t tables, row *bridgeRow) (*vswitch.Bridge, change, err
 		mirrors = append(mirrors, m)
 	}
 	slices.SortFunc(mirrors, func(x, y *vswitch.Mirror) int { return strings.Compare(x.UUID, y.UUID) })
-	controllers := make([]string, 0, len(row.Controller))
+	controllers := make([]vswitch.Controller, 0, len(row.Controller))
 	for _, uuid := range row.Controller {
 		c, ok := t.controllers[uuid].(*controllerRow)
 		if !ok {
 			return nil, 0, fmt.Errorf("%w: controller %s of bridge %s is missing", errTorn, uuid, row.Name)
 		}
-		controllers = append(controllers, c.Target)
+		controllers = append(controllers, vswitch.Controller{UUID: uuid, Target: c.Target, ExternalIDs: nilIfNone(c.ExternalIDs)})
 	}
-	slices.Sort(controllers)
+	slices.SortFunc(controllers, func(x, y vswitch.Controller) int {
+		return cmp.Or(strings.Compare(x.Target, y.Target), strings.Compare(x.UUID, y.UUID))
+	})
 
 	var names map[int]vswitch.FlowTable
 	for number, uuid := range row.FlowTables {
@@ -256,10 +259,10 @@ func bridgeValue(row *bridgeRow) *vswitch.Bridge {
 	}
 }
 
-func compareBridge(old *vswitch.Bridge, row *bridgeRow, ports []*vswitch.Port, mirrors []*vswitch.Mirror, controllers []string,
+func compareBridge(old *vswitch.Bridge, row *bridgeRow, ports []*vswitch.Port, mirrors []*vswitch.Mirror, controllers []vswitch.Controller,
 	names map[int]vswitch.FlowTable) change {
-	if old == nil || len(old.Ports) != len(ports) || len(old.Mirrors) != len(mirrors) || !slices.Equal(old.Controllers, controllers) ||
-		!reflect.DeepEqual(old.FlowTables, names) {
+	if old == nil || len(old.Ports) != len(ports) || len(old.Mirrors) != len(mirrors) ||
+		!reflect.DeepEqual(old.Controllers, nilIfEmpty(controllers)) || !reflect.DeepEqual(old.FlowTables, names) {
 		return changeStructure
 	}
 	for _, p := range ports {

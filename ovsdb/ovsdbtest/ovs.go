@@ -161,7 +161,13 @@ func (o *OVS) Appctl(args ...string) string {
 // Ofctl runs an ovs-ofctl command on a bridge.
 func (o *OVS) Ofctl(command, bridge string, args ...string) string {
 	o.t.Helper()
-	return o.run("ovs-ofctl", append([]string{command, "unix:" + filepath.Join(o.Dir, bridge+".mgmt")}, args...)...)
+	return o.OfctlAt(command, "unix:"+filepath.Join(o.Dir, bridge+".mgmt"), args...)
+}
+
+// OfctlAt runs an ovs-ofctl command at an OpenFlow endpoint such as "tcp:127.0.0.1:6653".
+func (o *OVS) OfctlAt(command, endpoint string, args ...string) string {
+	o.t.Helper()
+	return o.run("ovs-ofctl", append([]string{command, endpoint}, args...)...)
 }
 
 // Dump prints the rows of one table, or of all, as ovsdb-client does.

@@ -34,10 +34,9 @@ type Bridge struct {
 	Protocols    []string
 	ExternalIDs  map[string]string
 	OtherConfig  map[string]string
-	// Controllers are the targets of the bridge's Controller rows.
-	Controllers []string
-	Ports       map[string]*Port // by Port.name
-	Mirrors     []*Mirror        // ordered by UUID
+	Controllers  []Controller     // ordered by target
+	Ports        map[string]*Port // by Port.name
+	Mirrors      []*Mirror        // ordered by UUID
 	// FlowTables are the Flow_Table rows by the number of the table.
 	FlowTables map[int]FlowTable
 }
@@ -136,7 +135,7 @@ type Mirror struct {
 	ExternalIDs   map[string]string
 }
 
-// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface, Flow_Table). A row without MarkOwner is foreign and is
+// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface, Flow_Table, Controller). A row without MarkOwner is foreign and is
 // never changed.
 const (
 	MarkOwner    = "tapwall-owner"     // always OwnerValue
