@@ -214,7 +214,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 		addTo(result, c, before[i], stored[i])
 	}
 	a := advice()
-	result.Warnings, result.Effects = a.warnings, a.effects
+	result.Warnings, result.Effects = a.warnings, a.consequences
 	return result, nil
 }
 
@@ -291,7 +291,7 @@ func (s *Server) dryRun(ctx context.Context, changes []backend.Change, before []
 		plan.Bridges = []BridgePlan{}
 	}
 	out.Warnings, plan.Warnings = plan.Warnings, nil
-	out.Effects = s.o.Engine.Effects(changes, before)
+	out.Effects = s.o.Engine.Consequences(changes, before)
 	out.Plan = &plan
 	return out, nil
 }

@@ -196,7 +196,7 @@ func TestFault_F22_EffectsAreAnswered(t *testing.T) {
 	f := newFixture(t)
 	f.must(201, "PUT", "/v1/groups/lbs", groupBody)
 	const words = "1 endpoint becomes default-deny for ingress: vm1"
-	f.engine.effects = []policy.Effect{{Code: policy.EffectIsolated, Direction: policy.Ingress, Endpoints: []string{"vm1"}, Message: words}}
+	f.engine.effects = []policy.Consequence{{Code: policy.ConsequenceIsolated, Direction: policy.Ingress, Endpoints: []string{"vm1"}, Message: words}}
 	for _, tt := range []struct{ method, path, body string }{
 		{"POST", "/v1/apply?dryRun=true", "[" + groupBody + "," + groupBodyFor("a") + "]"},
 		{"POST", "/v1/apply", "[" + groupBody + "," + groupBodyFor("a") + "]"},
@@ -209,7 +209,7 @@ func TestFault_F22_EffectsAreAnswered(t *testing.T) {
 	} {
 		w := f.call(tt.method, tt.path, tt.body, "Content-Type: application/json")
 		var got struct {
-			Effects []policy.Effect
+			Effects []policy.Consequence
 			Status  policy.Status
 		}
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code/100 != 2 {
@@ -217,7 +217,7 @@ func TestFault_F22_EffectsAreAnswered(t *testing.T) {
 		}
 		result := tt.method == "POST" || strings.Contains(tt.path, "dryRun")
 		said := len(got.Effects) == 1 && got.Effects[0].Message == words
-		warned := len(got.Status.Warnings) == 1 && got.Status.Warnings[0] == policy.Warning{Code: policy.EffectIsolated, Message: words}
+		warned := len(got.Status.Warnings) == 1 && got.Status.Warnings[0] == policy.Warning{Code: policy.ConsequenceIsolated, Message: words}
 		if said != result || warned == result {
 			t.Errorf("%s %s: %s", tt.method, tt.path, w.Body)
 		}

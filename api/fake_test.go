@@ -133,7 +133,7 @@ type engine struct {
 	hosts     []api.Host
 	workloads []*policy.Workload
 	warnings  []policy.Warning
-	effects   []policy.Effect
+	effects   []policy.Consequence
 	limit     error
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
@@ -168,7 +168,9 @@ func (e *engine) Admit([]backend.Change) error { return e.limit }
 
 func (e *engine) Warnings([]backend.Change) []policy.Warning { return e.warnings }
 
-func (e *engine) Effects([]backend.Change, []policy.Resource) []policy.Effect { return e.effects }
+func (e *engine) Consequences([]backend.Change, []policy.Resource) []policy.Consequence {
+	return e.effects
+}
 
 func (e *engine) Plan(_ context.Context, changes []backend.Change) (api.Plan, error) {
 	e.planned = changes

@@ -103,8 +103,8 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 
 // advice is what the engine says of a write, for the answer only.
 type advice struct {
-	warnings []policy.Warning
-	effects  []policy.Effect
+	warnings     []policy.Warning
+	consequences []policy.Consequence
 }
 
 // advise asks the engine while the disk and the switch do their part. The function that it returns waits for the answer. before[i] is what changes[i] replaces.
@@ -118,15 +118,15 @@ func (s *Server) advise(ctx context.Context, changes []backend.Change, before []
 				s.log.ErrorContext(ctx, "panic", "error", r, "request", requestID(ctx), "stack", string(debug.Stack()))
 			}
 		}()
-		out <- advice{s.o.Engine.Warnings(changes), s.o.Engine.Effects(changes, before)}
+		out <- advice{s.o.Engine.Warnings(changes), s.o.Engine.Consequences(changes, before)}
 	}()
 	return sync.OnceValue(func() advice { return <-out })
 }
 
-// asWarnings is for documents, which have no place of their own for effects.
+// asWarnings is for documents, which have no place of their own for consequences.
 func (a advice) asWarnings() []policy.Warning {
 	out := slices.Clip(a.warnings)
-	for _, e := range a.effects {
+	for _, e := range a.consequences {
 		out = append(out, policy.Warning{Code: e.Code, Message: e.Message})
 	}
 	return out

@@ -42,10 +42,10 @@ func (e engine) Wait(ctx context.Context, k policy.Kind, name string, _ int64) (
 	}
 	return e.Status(k, name), nil
 }
-func (engine) Warnings([]backend.Change) []policy.Warning                  { return nil }
-func (engine) Effects([]backend.Change, []policy.Resource) []policy.Effect { return nil }
-func (engine) Admit([]backend.Change) error                                { return nil }
-func (engine) Refresh(context.Context, policy.Kind)                        {}
+func (engine) Warnings([]backend.Change) []policy.Warning                            { return nil }
+func (engine) Consequences([]backend.Change, []policy.Resource) []policy.Consequence { return nil }
+func (engine) Admit([]backend.Change) error                                          { return nil }
+func (engine) Refresh(context.Context, policy.Kind)                                  {}
 func (engine) Plan(context.Context, []backend.Change) (api.Plan, error) {
 	return api.Plan{Bridges: []api.BridgePlan{{Host: "h1", Bridge: "br0", AddFlows: []string{"table=206"}}}}, nil
 }

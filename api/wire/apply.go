@@ -29,7 +29,7 @@ type ApplyResult struct {
 	Unchanged []ApplyItem `json:"unchanged"`
 	Deleted   []ApplyItem `json:"deleted"`
 	// Effects say what the changes do, or would do, to endpoints as a whole: who becomes default-deny, what opens to everybody.
-	Effects []policy.Effect `json:"effects,omitempty"`
+	Effects []policy.Consequence `json:"effects,omitempty"`
 	// Warnings are those of the engine about the changed resources.
 	Warnings []policy.Warning `json:"warnings,omitempty"`
 	// Plan is what would happen on the switches; dry runs only.

@@ -111,7 +111,7 @@ func printApply(w io.Writer, r *client.ApplyResult) {
 }
 
 // printEffects says what the change does to endpoints as a whole.
-func printEffects(w io.Writer, effects []policy.Effect) {
+func printEffects(w io.Writer, effects []policy.Consequence) {
 	for _, e := range effects {
 		printf(w, "%s\n", e.Message)
 	}

@@ -41,8 +41,8 @@ func (f *Fleet) Warnings(changes []backend.Change) []policy.Warning {
 	return out
 }
 
-// Effects implements api.Engine.
-func (f *Fleet) Effects(changes []backend.Change, before []policy.Resource) []policy.Effect {
+// Consequences implements api.Engine.
+func (f *Fleet) Consequences(changes []backend.Change, before []policy.Resource) []policy.Consequence {
 	if !slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind != policy.KindMirror }) {
 		return nil
 	}
@@ -60,7 +60,7 @@ func (f *Fleet) Effects(changes []backend.Change, before []policy.Resource) []po
 	if was == nil {
 		return nil
 	}
-	return policy.Effects(was, now)
+	return policy.Consequences(was, now)
 }
 
 // Plan implements api.Engine.

@@ -259,7 +259,7 @@ func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
 	words := func(changes []backend.Change, before ...policy.Resource) string {
 		t.Helper()
 		var out []string
-		for _, e := range r.Effects(changes, before) {
+		for _, e := range r.Consequences(changes, before) {
 			out = append(out, e.Message)
 		}
 		return strings.Join(out, "; ")

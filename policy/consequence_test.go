@@ -99,7 +99,7 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, e := range policy.Effects(worldOf(t, tt.ports, tt.before), worldOf(t, tt.ports, tt.after)) {
+			for _, e := range policy.Consequences(worldOf(t, tt.ports, tt.before), worldOf(t, tt.ports, tt.after)) {
 				got = append(got, e.Message)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -109,8 +109,8 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 	}
 }
 
-// effectsByEvaluate is Effects by its definition: packet by packet, from every stranger, to every port that the universe knows.
-func effectsByEvaluate(before, after *policy.Set, w func(*policy.Set) *policy.Workload, dir policy.Direction) (isolated, released, opened bool) {
+// consequencesByEvaluate is Consequences by its definition: packet by packet, from every stranger, to every port that the universe knows.
+func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *policy.Workload, dir policy.Direction) (isolated, released, opened bool) {
 	v4, v6, strangers := policy.Strangers()
 	isolates := func(s *policy.Set) bool {
 		on := w(s)
@@ -195,7 +195,7 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 		after.Policies = slices.DeleteFunc(after.Policies, func(p *policy.Policy) bool { dup := names[p.Name]; names[p.Name] = true; return dup })
 
 		named := map[string]bool{}
-		for _, e := range policy.Effects(before, after) {
+		for _, e := range policy.Consequences(before, after) {
 			seen[e.Code]++
 			for _, n := range e.Endpoints {
 				named[e.Code+" "+string(e.Direction)+" "+n] = true
@@ -207,8 +207,8 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 			}
 			at := func(s *policy.Set) *policy.Workload { return s.Workloads[i] }
 			for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
-				isolated, released, opened := effectsByEvaluate(before, after, at, dir)
-				for code, want := range map[string]bool{policy.EffectIsolated: isolated, policy.EffectReleased: released, policy.EffectOpened: opened && !released} {
+				isolated, released, opened := consequencesByEvaluate(before, after, at, dir)
+				for code, want := range map[string]bool{policy.ConsequenceIsolated: isolated, policy.ConsequenceReleased: released, policy.ConsequenceOpened: opened && !released} {
 					if got := named[code+" "+string(dir)+" "+w.Key]; got != want {
 						t.Fatalf("%s %s of %s: the words say %v, the evaluator %v", code, dir, w.Key, got, want)
 					}
@@ -216,7 +216,7 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 			}
 		}
 	})
-	for _, code := range []string{policy.EffectIsolated, policy.EffectReleased, policy.EffectOpened} {
+	for _, code := range []string{policy.ConsequenceIsolated, policy.ConsequenceReleased, policy.ConsequenceOpened} {
 		if seen[code] == 0 && !testing.Short() { // a short run draws too few cases to meet every kind
 			t.Errorf("no case with %s was drawn", code)
 		}

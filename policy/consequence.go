@@ -10,44 +10,44 @@ import (
 	"strings"
 )
 
-// Effect says what a change does to endpoints as a whole, which neither its fields nor its flows tell at a glance.
-type Effect struct {
-	Code      string    `json:"code"` // one of the Effect constants
+// Consequence says what a change does to endpoints as a whole, which neither its fields nor its flows tell at a glance.
+type Consequence struct {
+	Code      string    `json:"code"` // one of the Consequence constants
 	Direction Direction `json:"direction"`
 	// Endpoints are the first ones that it happens to, by the names that events give them, ordered; More counts the others.
 	Endpoints []string `json:"endpoints"`
 	More      int      `json:"more,omitempty"`
-	// By are the first rules that let everybody in or out, with EffectOpened; none = nothing denies it any more.
+	// By are the first rules that let everybody in or out, with ConsequenceOpened; none = nothing denies it any more.
 	By      []RuleRef `json:"by,omitempty"`
 	Message string    `json:"message"` // all of it in a sentence
 }
 
-// Codes of effects.
+// Codes of consequences.
 const (
-	EffectIsolated = "DEFAULT_DENY"      // what no rule allows is denied from now on
-	EffectReleased = "NO_DEFAULT_DENY"   // the contrary
-	EffectOpened   = "OPEN_TO_EVERYBODY" // everybody may what not everybody could
+	ConsequenceIsolated = "DEFAULT_DENY"      // what no rule allows is denied from now on
+	ConsequenceReleased = "NO_DEFAULT_DENY"   // the contrary
+	ConsequenceOpened   = "OPEN_TO_EVERYBODY" // everybody may what not everybody could
 )
 
-// Bounds of the lists of an Effect.
+// Bounds of the lists of a Consequence.
 const (
-	maxEffectEndpoints = 10
-	maxEffectRules     = 3
+	maxConsequenceEndpoints = 10
+	maxConsequenceRules     = 3
 )
 
-// Effects compares what two sets mean for each endpoint, known by its Key, in each direction:
+// Consequences compares what two sets mean for each endpoint, known by its Key, in each direction:
 //
-//   - whether Evaluate denies, by default, what no rule allows (EffectIsolated, EffectReleased);
-//   - whether there is a service, an address family given, that everybody may use after and could not before (EffectOpened). Everybody are strangers at most of
-//     the addresses of the family, see strangers; who is allowed by what it is, or from a part of the addresses, is not meant.
-//     An endpoint that EffectReleased names is not named again.
+//   - whether Evaluate denies, by default, what no rule allows (ConsequenceIsolated, ConsequenceReleased);
+//   - whether there is a service, an address family given, that everybody may use after and could not before (ConsequenceOpened).
+//     Everybody are strangers at most of the addresses of the family, see strangers; who is allowed by what it is, or from a part of
+//     the addresses, is not meant. An endpoint that ConsequenceReleased names is not named again.
 //
 // Endpoints that are in one set only are compared with one that no policy selects. The sets hold the workloads that policies are enforced on. The cost grows
 // with the policies that differ (resources are immutable: the same pointer is the same policy) and with whom they select.
-func Effects(before, after *Set) []Effect {
+func Consequences(before, after *Set) []Consequence {
 	c := comparison{before: newStances(before), after: newStances(after)}
 	touched := c.touched()
-	var out []Effect
+	var out []Consequence
 	for _, dir := range [...]Direction{Ingress, Egress} {
 		var isolated, released, opened []*Workload
 		var by []RuleRef
@@ -73,15 +73,15 @@ func Effects(before, after *Set) []Effect {
 				}
 			}
 		}
-		out = append(out, effect(EffectIsolated, dir, isolated, nil)...)
-		out = append(out, effect(EffectReleased, dir, released, nil)...)
-		out = append(out, effect(EffectOpened, dir, opened, by)...)
+		out = append(out, consequence(ConsequenceIsolated, dir, isolated, nil)...)
+		out = append(out, consequence(ConsequenceReleased, dir, released, nil)...)
+		out = append(out, consequence(ConsequenceOpened, dir, opened, by)...)
 	}
 	return out
 }
 
-// effect makes the sentence; nothing of nobody.
-func effect(code string, dir Direction, whom []*Workload, by []RuleRef) []Effect {
+// consequence makes the sentence; nothing of nobody.
+func consequence(code string, dir Direction, whom []*Workload, by []RuleRef) []Consequence {
 	if len(whom) == 0 {
 		return nil
 	}
@@ -92,38 +92,38 @@ func effect(code string, dir Direction, whom []*Workload, by []RuleRef) []Effect
 		}
 	}
 	slices.Sort(names)
-	e := Effect{Code: code, Direction: dir, Endpoints: names}
+	e := Consequence{Code: code, Direction: dir, Endpoints: names}
 	who := "1 endpoint"
 	if len(names) > 1 {
 		who = fmt.Sprintf("%d endpoints", len(names))
 	}
 	verb := map[bool]map[string]string{
-		true:  {EffectIsolated: "becomes", EffectReleased: "is"},
-		false: {EffectIsolated: "become", EffectReleased: "are"},
+		true:  {ConsequenceIsolated: "becomes", ConsequenceReleased: "is"},
+		false: {ConsequenceIsolated: "become", ConsequenceReleased: "are"},
 	}[len(names) == 1][code]
 	more := ""
-	if e.More = max(0, len(names)-maxEffectEndpoints); e.More > 0 {
-		e.Endpoints, more = names[:maxEffectEndpoints], fmt.Sprintf(" and %d more", e.More)
+	if e.More = max(0, len(names)-maxConsequenceEndpoints); e.More > 0 {
+		e.Endpoints, more = names[:maxConsequenceEndpoints], fmt.Sprintf(" and %d more", e.More)
 	}
 	list := strings.Join(e.Endpoints, ", ") + more
 	switch code {
-	case EffectIsolated:
+	case ConsequenceIsolated:
 		e.Message = fmt.Sprintf("%s %s default-deny for %s: %s", who, verb, dir, list)
-	case EffectReleased:
+	case ConsequenceReleased:
 		e.Message = fmt.Sprintf("%s %s no longer default-deny for %s: %s", who, verb, dir, list)
-	case EffectOpened:
+	case ConsequenceOpened:
 		e.Message = fmt.Sprintf("%s of %s opens to everybody: %s%s", dir, who, list, e.because(by))
 	}
-	return []Effect{e}
+	return []Consequence{e}
 }
 
 // because names the rules that open, which it bounds.
-func (e *Effect) because(by []RuleRef) string {
+func (e *Consequence) because(by []RuleRef) string {
 	if len(by) == 0 {
 		return " (nothing denies it any more)"
 	}
 	slices.SortFunc(by, func(a, b RuleRef) int { return cmp.Compare(a.String(), b.String()) })
-	e.By = by[:min(len(by), maxEffectRules)]
+	e.By = by[:min(len(by), maxConsequenceRules)]
 	names := make([]string, len(e.By))
 	for i, r := range e.By {
 		names[i] = r.Policy + "/" + r.Rule
