@@ -1,5 +1,6 @@
-// Package event is the record: what an event is, how packet-ins become events, where they are kept and how every loss is
-// counted. Documents use ECS 9.x names with tapwall.* beside them; one shape serves the API, the CLI, files and the index.
+// Package event says what an event is: its document, how it is selected, printed and written as JSON, and what the record counts.
+// These are values; package record makes, keeps and hands on events. Documents use ECS 9.x names with tapwall.* beside them; one
+// shape serves the API, the CLI, files and the index.
 package event
 
 import "time"
@@ -170,3 +171,56 @@ const (
 	Quarantined Verdict = "QUARANTINED"
 	Errored     Verdict = "ERROR"
 )
+
+// Direction says which side of a connection decided.
+type Direction uint8
+
+// The directions, seen from the endpoint the policy applies to.
+const (
+	Egress Direction = iota + 1
+	Ingress
+)
+
+// String is the word in events: "egress", "ingress".
+func (d Direction) String() string {
+	switch d {
+	case Egress:
+		return "egress"
+	case Ingress:
+		return "ingress"
+	}
+	return "unknown"
+}
+
+// Actions lists the values of event.action.
+func Actions() []string {
+	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver}
+}
+
+// Values of event.action, event.dataset and tapwall.drop_reason.
+const (
+	ActionVerdict = "policy-verdict"
+	ActionLost    = "events-lost"
+	// What others did to a switch, and what became of it.
+	ActionForeignFlows  = "foreign-flows-removed"
+	ActionChangedFlows  = "flows-restored"
+	ActionChangedMeters = "meters-restored"
+	ActionTakeOver      = "bridge-taken-over"
+
+	DatasetFlow   = "tapwall.flow"
+	DatasetLoss   = "tapwall.loss"
+	DatasetSwitch = "tapwall.switch"
+
+	PolicyDenied = "POLICY_DENIED"
+	UnknownRule  = "UNKNOWN_RULE"
+)
+
+// Notice is something that happened to a switch and is no packet, for [Recorder.Notify].
+type Notice struct {
+	Action  string `json:"-"` // event.action, such as ActionForeignFlows
+	Bridge  string `json:"-"`
+	Message string `json:"message"` // one sentence for people
+	Count   int64  `json:"count"`   // of the flows or meters that it is about
+	// Objects are the texts of some of them.
+	Objects []string `json:"objects,omitempty"`
+}

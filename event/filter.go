@@ -78,48 +78,49 @@ func (f Filter) Match(e *Event) bool {
 
 // Match reports whether the filter selects e.
 func (m *Matcher) Match(e *Event) bool {
-	v := viewOf(e)
-	return m.match(&v)
+	f := FactsOf(e)
+	return m.MatchFacts(&f)
 }
 
-func (m *Matcher) match(v *view) bool {
-	if m.since != 0 && v.time < m.since || m.until != 0 && v.time > m.until {
+// MatchFacts reports whether the filter selects the event with these facts.
+func (m *Matcher) MatchFacts(f *Facts) bool {
+	if m.since != 0 && f.Time < m.since || m.until != 0 && f.Time > m.until {
 		return false
 	}
-	if !anyOf(m.verdict, v.verdict) || !anyOf(m.action, v.action) || !anyOf(m.bridge, v.bridge) || !anyOf(m.protocol, v.transport) {
+	if !anyOf(m.verdict, f.Verdict) || !anyOf(m.action, f.Action) || !anyOf(m.bridge, f.Bridge) || !anyOf(m.protocol, f.Transport) {
 		return false
 	}
-	if m.policy != nil && (v.rule == nil || !slices.Contains(m.policy, v.rule.Ruleset)) {
+	if m.policy != nil && (f.Rule == nil || !slices.Contains(m.policy, f.Rule.Ruleset)) {
 		return false
 	}
-	if m.rule != nil && (v.rule == nil || !slices.Contains(m.rule, v.rule.Name) && !slices.Contains(m.rule, v.rule.ID)) {
+	if m.rule != nil && (f.Rule == nil || !slices.Contains(m.rule, f.Rule.Name) && !slices.Contains(m.rule, f.Rule.ID)) {
 		return false
 	}
-	if m.port != nil && !hasPort(m.port, v.sport) && !hasPort(m.port, v.dport) {
+	if m.port != nil && !hasPort(m.port, f.SrcPort) && !hasPort(m.port, f.DstPort) {
 		return false
 	}
-	if m.fromPort != nil && !hasPort(m.fromPort, v.sport) || m.toPort != nil && !hasPort(m.toPort, v.dport) {
+	if m.fromPort != nil && !hasPort(m.fromPort, f.SrcPort) || m.toPort != nil && !hasPort(m.toPort, f.DstPort) {
 		return false
 	}
-	if m.ip != nil && !inAny(m.ip, v.src) && !inAny(m.ip, v.dst) {
+	if m.ip != nil && !inAny(m.ip, f.Src) && !inAny(m.ip, f.Dst) {
 		return false
 	}
-	if m.fromIP != nil && !inAny(m.fromIP, v.src) || m.toIP != nil && !inAny(m.toIP, v.dst) {
+	if m.fromIP != nil && !inAny(m.fromIP, f.Src) || m.toIP != nil && !inAny(m.toIP, f.Dst) {
 		return false
 	}
-	if m.endpoint != nil && !named(m.endpoint, v.srcEP) && !named(m.endpoint, v.dstEP) {
+	if m.endpoint != nil && !named(m.endpoint, f.SrcEndpoint) && !named(m.endpoint, f.DstEndpoint) {
 		return false
 	}
-	return (m.fromName == nil || named(m.fromName, v.srcEP)) && (m.toName == nil || named(m.toName, v.dstEP))
+	return (m.fromName == nil || named(m.fromName, f.SrcEndpoint)) && (m.toName == nil || named(m.toName, f.DstEndpoint))
 }
 
-// matchStream is match for a reader that follows: what was lost might have been selected, so it is told of losses whatever the
-// filter, unless the filter asks for other actions.
-func (m *Matcher) matchStream(v *view) bool {
-	if v.action != ActionLost {
-		return m.match(v)
+// MatchStream is MatchFacts for a reader that follows: what was lost might have been selected, so it is told of losses whatever
+// the filter, unless the filter asks for other actions.
+func (m *Matcher) MatchStream(f *Facts) bool {
+	if f.Action != ActionLost {
+		return m.MatchFacts(f)
 	}
-	return anyOf(m.action, v.action) && (m.since == 0 || v.time >= m.since) && (m.until == 0 || v.time <= m.until)
+	return anyOf(m.action, f.Action) && (m.since == 0 || f.Time >= m.since) && (m.until == 0 || f.Time <= m.until)
 }
 
 func anyOf[T comparable](want []T, got T) bool { return want == nil || slices.Contains(want, got) }
@@ -142,27 +143,40 @@ func named(want []string, e *Endpoint) bool {
 	return e.Name != "" && slices.Contains(want, e.Name) || e.PortName != "" && slices.Contains(want, e.PortName)
 }
 
-// viewOf reads an event back, as from a file.
-func viewOf(e *Event) view {
-	v := view{
-		time: e.Timestamp.UnixNano(), verdict: e.Tapwall.Verdict, action: e.Event.Action, bridge: e.Tapwall.Bridge,
-		rule: e.Rule, srcEP: e.Tapwall.Source, dstEP: e.Tapwall.Destination,
+// Facts are what filters ask of an event, so that a scan of many need not touch each.
+type Facts struct {
+	Time                     int64 // Unix nanoseconds
+	Src, Dst                 netip.Addr
+	SrcPort, DstPort         uint16
+	Verdict                  Verdict
+	Action                   string
+	Bridge                   string
+	Transport                string // network.transport, or network.iana_number of a protocol without a name
+	Rule                     *Rule
+	SrcEndpoint, DstEndpoint *Endpoint
+}
+
+// FactsOf reads them from the document.
+func FactsOf(e *Event) Facts {
+	f := Facts{
+		Time: e.Timestamp.UnixNano(), Verdict: e.Tapwall.Verdict, Action: e.Event.Action, Bridge: e.Tapwall.Bridge,
+		Rule: e.Rule, SrcEndpoint: e.Tapwall.Source, DstEndpoint: e.Tapwall.Destination,
 	}
 	if e.Source != nil {
-		v.src, _ = netip.ParseAddr(e.Source.IP)
-		v.sport = uint16(e.Source.Port)
+		f.Src, _ = netip.ParseAddr(e.Source.IP)
+		f.SrcPort = uint16(e.Source.Port)
 	}
 	if e.Destination != nil {
-		v.dst, _ = netip.ParseAddr(e.Destination.IP)
-		v.dport = uint16(e.Destination.Port)
+		f.Dst, _ = netip.ParseAddr(e.Destination.IP)
+		f.DstPort = uint16(e.Destination.Port)
 	}
 	if e.Network != nil {
-		v.transport = e.Network.Transport
-		if v.transport == "" {
-			v.transport = e.Network.IANANumber
+		f.Transport = e.Network.Transport
+		if f.Transport == "" {
+			f.Transport = e.Network.IANANumber
 		}
 	}
-	return v
+	return f
 }
 
 func verdicts() []Verdict {

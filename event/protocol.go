@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// transportName is network.transport of an IP protocol (IANA keywords in lower case), or "" for one without a common name.
-func transportName(proto uint8) string {
+// TransportName is network.transport of an IP protocol (IANA keywords in lower case), or "" for one without a common name.
+func TransportName(proto uint8) string {
 	switch proto {
 	case 1:
 		return "icmp"
@@ -47,7 +47,7 @@ func normalProtocol(s string) string {
 		return "ipv6-icmp"
 	}
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil {
-		if name := transportName(uint8(n)); name != "" {
+		if name := TransportName(uint8(n)); name != "" {
 			return name
 		}
 	}

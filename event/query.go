@@ -58,3 +58,16 @@ type Counters struct {
 	FileBytes    int64            `json:"fileBytes"`
 	FileError    string           `json:"fileError,omitempty"`
 }
+
+// SinkStatus is the health of a sink. Appended = Written + LostQueue + LostIO + Pending, in one consistent reading.
+type SinkStatus struct {
+	Path      string
+	Bytes     int64 // size of the file being written
+	Appended  int64
+	Written   int64
+	LostQueue int64 // did not fit into the sink's queue while it was writing
+	LostIO    int64 // could not be written
+	Pending   int64 // in the queue or being written
+	TornLines int64 // cut off at start, from an earlier crash
+	Error     string
+}

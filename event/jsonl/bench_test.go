@@ -9,12 +9,13 @@ import (
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 type lookup struct{}
 
-func (lookup) Rule(string, uint32) (event.RuleInfo, bool) {
-	return event.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
+func (lookup) Rule(string, uint32) (record.RuleInfo, bool) {
+	return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
 }
 
 func (lookup) Endpoint(_ string, id uint32) (event.Endpoint, bool) {
@@ -38,23 +39,23 @@ func BenchmarkPacketIn(b *testing.B) {
 	data := make([]byte, 128)
 	copy(data, []byte{2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 5, 8, 0, 0x45, 0, 0, 114, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 5, 10, 0, 0, 9,
 		0x9c, 0xac, 0x15, 0x38, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff})
-	pi := event.PacketIn{
+	pi := record.PacketIn{
 		DatapathID: 1, Data: data, TotalLen: 128, Table: 209, Cookie: 0x7a00000000000003, InPort: 7, CtState: 0x21, CtZone: 11, CtNwProto: 6,
 		CtSrc: netip.MustParseAddr("10.0.0.5"), CtDst: netip.MustParseAddr("10.0.0.9"), CtTpSrc: 40108, CtTpDst: 5432,
-		SrcEndpoint: 1, DstEndpoint: 2, Verdicts: []event.VerdictSide{{Direction: event.Ingress, RuleID: 3, Drop: true}},
+		SrcEndpoint: 1, DstEndpoint: 2, Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 3, Drop: true}},
 	}
 	for _, file := range []bool{false, true} {
 		name := map[bool]string{false: "ring", true: "ring and file"}[file]
 		b.Run(name, func(b *testing.B) {
-			o := event.Options{Lookup: lookup{}, Endpoints: lookup{}}
+			o := record.Options{Lookup: lookup{}, Endpoints: lookup{}}
 			if file {
 				s, err := jsonl.Open(jsonl.Options{Dir: b.TempDir(), QueueLen: 1 << 20, Keep: 2})
 				if err != nil {
 					b.Fatal(err)
 				}
-				o.Sinks = []event.Sink{s}
+				o.Sinks = []record.Sink{s}
 			}
-			r, err := event.NewRecorder(o)
+			r, err := record.NewRecorder(o)
 			if err != nil {
 				b.Fatal(err)
 			}

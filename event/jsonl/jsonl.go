@@ -1,4 +1,4 @@
-// Package jsonl keeps events in a file, one JSON object per line, rotated by size. It is a sink of event.Recorder: it has its own
+// Package jsonl keeps events in a file, one JSON object per line, rotated by size. It is a record.Sink: it has its own
 // bounded queue and its own goroutine, so that a slow or full disk never holds up the recorder, and it counts exactly what it
 // could not write.
 package jsonl
@@ -132,7 +132,7 @@ func openFile(path string) (File, error) {
 // Name is "jsonl".
 func (s *Sink) Name() string { return "jsonl" }
 
-// ReportLoss implements event.LossSource.
+// ReportLoss implements record.LossSource.
 func (s *Sink) ReportLoss(f event.LossFunc) {
 	s.mu.Lock()
 	s.loss = f
@@ -220,7 +220,7 @@ func (s *Sink) Reopen() {
 	}
 }
 
-// Status implements event.StatusSource.
+// Status implements record.StatusSource.
 func (s *Sink) Status() event.SinkStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()

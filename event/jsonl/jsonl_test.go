@@ -21,6 +21,7 @@ import (
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -335,7 +336,7 @@ func TestWithRecorder(t *testing.T) {
 	dir := t.TempDir()
 	var room atomic.Int64
 	s := open(t, jsonl.Options{Dir: dir, QueueLen: 50, RetryEvery: time.Hour, Open: faulty(&room, new(atomic.Bool), nil)})
-	r, err := event.NewRecorder(event.Options{Sinks: []event.Sink{s}, LossEvery: 10 * time.Millisecond})
+	r, err := record.NewRecorder(record.Options{Sinks: []record.Sink{s}, LossEvery: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +346,7 @@ func TestWithRecorder(t *testing.T) {
 	// Until the writer has met the full disk what does not fit is told as lost to a full queue, from then on as lost to the disk.
 	until(t, s, func(st event.SinkStatus) bool {
 		for range 100 {
-			r.HandlePacketIn("br0", event.PacketIn{Data: make([]byte, 60), Verdicts: []event.VerdictSide{{Direction: event.Ingress, Drop: true}}})
+			r.HandlePacketIn("br0", record.PacketIn{Data: make([]byte, 60), Verdicts: []record.VerdictSide{{Direction: event.Ingress, Drop: true}}})
 		}
 		return st.LostIO > 0
 	})

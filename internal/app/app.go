@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwall/tapwall/api"
-	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
@@ -187,7 +187,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *host.Names, closers *[]func() error) (*event.Recorder, error) {
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *host.Names, closers *[]func() error) (*record.Recorder, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
@@ -195,7 +195,7 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, na
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	ro := event.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Lookup: names, Endpoints: names, Logger: log, Registry: registry}
+	ro := record.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Lookup: names, Endpoints: names, Logger: log, Registry: registry}
 	if !o.NoEventFile {
 		sink, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
 		if err != nil {
@@ -204,5 +204,5 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, na
 		ro.Sinks = append(ro.Sinks, sink)
 		*closers = append(*closers, sink.Close) // the recorder closes it, unless it never runs
 	}
-	return event.NewRecorder(ro)
+	return record.NewRecorder(ro)
 }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwall/tapwall/api/wire"
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
@@ -31,7 +31,7 @@ type Store interface {
 type Options struct {
 	Version  string
 	Store    Store
-	Recorder *event.Recorder
+	Recorder *record.Recorder
 	// Hosts are the options of each engine; Store, Recorder and Claim are the fleet's to fill in. Names are unique.
 	Hosts    []host.Options
 	Logger   *slog.Logger          // nil discards

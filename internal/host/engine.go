@@ -16,7 +16,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
@@ -51,7 +51,7 @@ type Options struct {
 	// Claim asks whether nobody else goes by an id; its error says who does. It is asked again and again, also for the id that is held. nil = nobody does.
 	Claim    func(id string) error
 	DB       *ovsdb.Client
-	Recorder *event.Recorder
+	Recorder *record.Recorder
 	Bridges  []BridgeConfig
 	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
 	HostFile string

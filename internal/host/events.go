@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -15,7 +16,7 @@ import (
 // packetIn returns the handler of a bridge's packet-ins. It runs on the connection's reader, so it only copies values.
 func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 	return func(pi *ofp.PacketIn) {
-		in := event.PacketIn{
+		in := record.PacketIn{
 			Host: *b.host.Load(), DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table, Cookie: uint64(pi.Cookie),
 			Reason: uint8(pi.Reason), UserData: pi.UserData,
 		}
@@ -55,7 +56,7 @@ func initiatorOf(m flow.Match) uint32 {
 }
 
 // readMetadata takes the pipeline fields over.
-func readMetadata(in *event.PacketIn, m flow.Match) {
+func readMetadata(in *record.PacketIn, m flow.Match) {
 	for _, t := range m {
 		v := t.Value.Lo
 		switch f := t.Field; {
@@ -101,13 +102,13 @@ func ipv6(v flow.U128) netip.Addr {
 }
 
 // register reads a pipeline field out of the registers of a packet-in.
-func register(in *event.PacketIn, f pipeline.Field) uint32 {
+func register(in *record.PacketIn, f pipeline.Field) uint32 {
 	return in.Registers[f.Field-flow.Reg8] >> f.Ofs & uint32(flow.Ones(int(f.Bits)).Lo)
 }
 
 // verdicts lists the sides whose rule wants a record; what the first side dropped, the second never decided.
-func verdicts(in *event.PacketIn) []event.VerdictSide {
-	var out []event.VerdictSide
+func verdicts(in *record.PacketIn) []record.VerdictSide {
+	var out []record.VerdictSide
 	for _, side := range []struct {
 		dir                event.Direction
 		verdict, rule, log pipeline.Field
@@ -117,7 +118,7 @@ func verdicts(in *event.PacketIn) []event.VerdictSide {
 	} {
 		drop := pipeline.Verdict(register(in, side.verdict)) != pipeline.VerdictAllow
 		if register(in, side.log) == 1 {
-			out = append(out, event.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop})
+			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop})
 		}
 		if drop {
 			break
@@ -126,7 +127,7 @@ func verdicts(in *event.PacketIn) []event.VerdictSide {
 	return out
 }
 
-// Names resolves rule and endpoint ids for the recorder; it implements event.RuleLookup and event.EndpointLookup. The recorder is made before the
+// Names resolves rule and endpoint ids for the recorder; it implements record.RuleLookup and record.EndpointLookup. The recorder is made before the
 // engine, so Use binds it later.
 type Names struct{ engine *Engine }
 
@@ -145,25 +146,25 @@ func (n *Names) bridge(name string) *bridge {
 	return nil
 }
 
-// Rule implements event.RuleLookup.
-func (n *Names) Rule(bridge string, id uint32) (event.RuleInfo, bool) {
+// Rule implements record.RuleLookup.
+func (n *Names) Rule(bridge string, id uint32) (record.RuleInfo, bool) {
 	b := n.bridge(bridge)
 	if b == nil {
-		return event.RuleInfo{}, false
+		return record.RuleInfo{}, false
 	}
 	return b.rule(id)
 }
 
 // rule names a rule or default as events do.
-func (b *bridge) rule(id uint32) (event.RuleInfo, bool) {
+func (b *bridge) rule(id uint32) (record.RuleInfo, bool) {
 	if b.fw == nil {
-		return event.RuleInfo{}, false
+		return record.RuleInfo{}, false
 	}
 	b.mu.Lock()
 	info, ok := b.fw.Rule(id)
 	b.mu.Unlock()
 	if !ok {
-		return event.RuleInfo{}, false
+		return record.RuleInfo{}, false
 	}
 	name := info.Ref.Rule
 	switch name {
@@ -172,10 +173,10 @@ func (b *bridge) rule(id uint32) (event.RuleInfo, bool) {
 	case policy.RuleDefaultDeny:
 		name = "default-deny"
 	}
-	return event.RuleInfo{Policy: info.Ref.Policy, Direction: string(info.Ref.Direction), Name: name}, true
+	return record.RuleInfo{Policy: info.Ref.Policy, Direction: string(info.Ref.Direction), Name: name}, true
 }
 
-// Endpoint implements event.EndpointLookup.
+// Endpoint implements record.EndpointLookup.
 func (n *Names) Endpoint(bridge string, id uint32) (event.Endpoint, bool) {
 	b := n.bridge(bridge)
 	if b == nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/gopacket/gopacket/layers"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -25,23 +26,23 @@ func TestVerdicts(t *testing.T) {
 		name                  string
 		egress, ingress       pipeline.Verdict
 		egressLog, ingressLog bool
-		want                  []event.VerdictSide
+		want                  []record.VerdictSide
 	}{
 		{name: "nothing is logged", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow},
 		{name: "egress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true,
-			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}}},
+			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}}},
 		{name: "ingress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, ingressLog: true,
-			want: []event.VerdictSide{{Direction: event.Ingress, RuleID: i}}},
+			want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i}}},
 		{name: "both allow", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
-			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i}}},
+			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i}}},
 		{name: "ingress drops", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictDrop, egressLog: true, ingressLog: true,
-			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
+			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
 		{name: "egress drops and ingress never decided", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
-			want: []event.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 		{name: "egress drops unlogged", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictDrop, ingressLog: true},
-		{name: "nobody decided", egressLog: true, ingressLog: true, want: []event.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "nobody decided", egressLog: true, ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 	} {
-		var in event.PacketIn
+		var in record.PacketIn
 		host.SetRegister(&in, pipeline.EgressRule, e)
 		host.SetRegister(&in, pipeline.IngressRule, i)
 		host.SetRegister(&in, pipeline.EgressVerdict, uint32(tc.egress))
@@ -81,7 +82,7 @@ func TestRegister(t *testing.T) {
 		{pipeline.IngressLog, 5, 0x7ff, 0},
 		{pipeline.Done, 5, 0x80000000, 1},
 	} {
-		var in event.PacketIn
+		var in record.PacketIn
 		in.Registers[tc.reg] = tc.value
 		if got := host.Register(&in, tc.field); got != tc.want {
 			t.Errorf("%s of %#x: %#x, want %#x", tc.field.Name, tc.value, got, tc.want)
@@ -102,18 +103,18 @@ func TestReadMetadata(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		in   flow.Match
-		want event.PacketIn
+		want record.PacketIn
 	}{
 		{name: "nothing"},
 		{"registers and port", m(flow.InPort, flow.U64(7), flow.Reg8, flow.U64(1), flow.Reg15, flow.U64(0xffffffff), flow.CtState, flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3)),
-			event.PacketIn{InPort: 7, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
+			record.PacketIn{InPort: 7, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
 		{"an IPv4 tuple", m(flow.CtNwProto, flow.U64(6), flow.CtNwSrc, flow.U64(0x0a000001), flow.CtNwDst, flow.U64(0xc0000201), flow.CtTpSrc, flow.U64(40000), flow.CtTpDst, flow.U64(80)),
-			event.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000, CtTpDst: 80}},
+			record.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000, CtTpDst: 80}},
 		{"an IPv6 tuple", m(flow.CtNwProto, flow.U64(17), flow.CtIPv6Src, v6(0x20010db8_00000000, 1), flow.CtIPv6Dst, v6(0xfe80_0000_0000_0000, 2)),
-			event.PacketIn{CtNwProto: 17, CtSrc: netip.MustParseAddr("2001:db8::1"), CtDst: netip.MustParseAddr("fe80::2")}},
-		{"registers of others", m(flow.Reg0, flow.U64(5), flow.Reg0+7, flow.U64(6)), event.PacketIn{}},
+			record.PacketIn{CtNwProto: 17, CtSrc: netip.MustParseAddr("2001:db8::1"), CtDst: netip.MustParseAddr("fe80::2")}},
+		{"registers of others", m(flow.Reg0, flow.U64(5), flow.Reg0+7, flow.U64(6)), record.PacketIn{}},
 	} {
-		var got event.PacketIn
+		var got record.PacketIn
 		host.ReadMetadata(&got, tc.in)
 		if got.InPort != tc.want.InPort || got.Registers != tc.want.Registers || got.CtState != tc.want.CtState || got.CtZone != tc.want.CtZone || got.CtMark != tc.want.CtMark ||
 			got.CtNwProto != tc.want.CtNwProto || got.CtSrc != tc.want.CtSrc || got.CtDst != tc.want.CtDst || got.CtTpSrc != tc.want.CtTpSrc || got.CtTpDst != tc.want.CtTpDst {
@@ -214,7 +215,7 @@ func TestNamesDuringChange(t *testing.T) {
 	id := r.ids("p")["ingress/in"]
 	cancel()
 	wg.Wait()
-	if info, ok := r.names.Rule("br0", id); !ok || info != (event.RuleInfo{Policy: "p", Direction: "ingress", Name: "in"}) {
+	if info, ok := r.names.Rule("br0", id); !ok || info != (record.RuleInfo{Policy: "p", Direction: "ingress", Name: "in"}) {
 		t.Errorf("rule %d is %+v, %v", id, info, ok)
 	}
 	for _, bridge := range []string{"br1", ""} {

@@ -1,7 +1,7 @@
 package host
 
 import (
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
@@ -14,7 +14,7 @@ var (
 )
 
 // SetRegister writes a pipeline field into the registers of in.
-func SetRegister(in *event.PacketIn, f pipeline.Field, v uint32) {
+func SetRegister(in *record.PacketIn, f pipeline.Field, v uint32) {
 	mask := uint32(flow.Ones(int(f.Bits)).Lo) << f.Ofs
 	r := &in.Registers[f.Field-flow.Reg8]
 	*r = *r&^mask | v<<f.Ofs&mask

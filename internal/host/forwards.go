@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -25,7 +25,7 @@ type forwarders struct {
 
 // note looks at a copy of a packet that is no reply of its receiver's connection. If its sender opened that connection, it answers what somebody else asked
 // for through it. It returns whether that is news.
-func (f *forwarders) note(in *event.PacketIn, initiator uint32, now time.Time) bool {
+func (f *forwarders) note(in *record.PacketIn, initiator uint32, now time.Time) bool {
 	sender := register(in, pipeline.DestinationEndpoint) // STATE has exchanged the ends
 	if sender == 0 || sender != initiator {
 		return false

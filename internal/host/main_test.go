@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tapwall/tapwall/api/wire"
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
@@ -133,7 +133,7 @@ type run struct {
 	t      *testing.T
 	h      *machine
 	db     *ovsdb.Client
-	rec    *event.Recorder
+	rec    *record.Recorder
 	names  *host.Names
 	reg    *prometheus.Registry
 	logs   *logs
@@ -177,7 +177,7 @@ func (h *machine) start(s settings) *run {
 		h.t.Fatal(err)
 	}
 	r.names = &host.Names{}
-	if r.rec, err = event.NewRecorder(event.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
+	if r.rec, err = record.NewRecorder(record.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg, Hosts: []host.Options{{

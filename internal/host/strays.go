@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -206,7 +206,7 @@ func claimOf(mac string, vlan int, trunk bool) address {
 }
 
 // sees takes over a copy of a frame of an unknown address.
-func (b *bridge) sees(in *event.PacketIn) {
+func (b *bridge) sees(in *record.PacketIn) {
 	if len(in.Data) < 12 || in.Data[6]&1 != 0 || [6]byte(in.Data[6:12]) == [6]byte{} {
 		return // nobody can be reached under such an address
 	}

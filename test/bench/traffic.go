@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/test/lab"
 )
 
@@ -71,7 +72,7 @@ func benchRevoke() (out []line, err error) {
 
 // benchEvents pushes packet-ins into a recorder and divides what was accepted by the CPU time that the process used for it.
 func benchEvents() ([]line, error) {
-	r, err := event.NewRecorder(event.Options{Host: "bench"})
+	r, err := record.NewRecorder(record.Options{Host: "bench"})
 	if err != nil {
 		return nil, err
 	}
@@ -80,9 +81,9 @@ func benchEvents() ([]line, error) {
 	go func() { done <- r.Run(ctx) }()
 	<-r.Ready()
 	frame := synFrame()
-	pi := event.PacketIn{Data: frame, TotalLen: len(frame), Table: 209, Reason: 1, UserData: []byte{0x7a, 2}, CtState: 0x21, CtZone: 0xe000, CtNwProto: 6,
+	pi := record.PacketIn{Data: frame, TotalLen: len(frame), Table: 209, Reason: 1, UserData: []byte{0x7a, 2}, CtState: 0x21, CtZone: 0xe000, CtNwProto: 6,
 		CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("10.0.0.2"), CtTpSrc: 40000, CtTpDst: 80, SrcEndpoint: 1, DstEndpoint: 2,
-		Verdicts: []event.VerdictSide{{Direction: event.Ingress, RuleID: 7, Drop: true}}}
+		Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 7, Drop: true}}}
 	const n = 400_000
 	cpu, start := cpuTime(), time.Now()
 	for i := range n {

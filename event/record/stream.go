@@ -1,9 +1,11 @@
-package event
+package record
 
 import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/tapwall/tapwall/event"
 )
 
 // streams are the readers that follow.
@@ -37,19 +39,19 @@ func (s *streams) wait() { s.wg.Wait() }
 // per batch, and the step from what was to what comes is one position in the ring: no gap and no overlap.
 type stream struct {
 	r    *Recorder
-	m    *Matcher
-	ch   chan *Event
+	m    *event.Matcher
+	ch   chan *event.Event
 	wake chan struct{}
 
 	pos      int64 // next position to scan
 	catching bool  // not up to date yet: the scan waits for the reader instead of dropping
 
-	queue    []*Event // a circle
+	queue    []*event.Event // a circle
 	head, n  int
-	place    string // id of the newest event delivered or dropped
-	gap      Loss   // not told yet; valid iff hasGap
+	place    string     // id of the newest event delivered or dropped
+	gap      event.Loss // not told yet; valid iff hasGap
 	hasGap   bool
-	gapClass Class
+	gapClass event.Class
 	told     time.Time // when a gap was last told
 	afterGap bool      // the last thing delivered was a gap
 }
@@ -65,7 +67,7 @@ type stream struct {
 //
 // The channel is closed when ctx or the recorder ends. The error matches ErrStopped, or joins ParamErrors of f. The events are
 // shared and must not be changed.
-func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-chan *Event, error) {
+func (r *Recorder) Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error) {
 	if after != "" {
 		f.After = after
 	}
@@ -74,7 +76,7 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 		return nil, err
 	}
 	s := &stream{
-		r: r, m: m, ch: make(chan *Event), wake: make(chan struct{}, 1), queue: make([]*Event, r.opts.StreamLen), catching: true,
+		r: r, m: m, ch: make(chan *event.Event), wake: make(chan struct{}, 1), queue: make([]*event.Event, r.opts.StreamLen), catching: true,
 	}
 	// From here on new events wake it; what was there is found in the ring.
 	r.streams.mu.Lock()
@@ -91,7 +93,7 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 	kept := r.ring.from(0)
 	switch {
 	case f.After != "":
-		id, _ := ParseID(f.After) // Compile has checked it
+		id, _ := event.ParseID(f.After) // Compile has checked it
 		var missed int64
 		s.pos, missed = kept.resume(id, r.began)
 		s.place = f.After
@@ -100,9 +102,9 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 		}
 		switch {
 		case missed > 0:
-			s.lose(StageRingOverwrite, NoClass, "overwritten", missed, r.now().UTC())
+			s.lose(event.StageRingOverwrite, event.NoClass, "overwritten", missed, r.now().UTC())
 		case missed < 0:
-			s.lose(StageRingOverwrite, NoClass, "other_run", 0, r.now().UTC())
+			s.lose(event.StageRingOverwrite, event.NoClass, "other_run", 0, r.now().UTC())
 		}
 	case !f.Since.IsZero():
 		s.pos = kept.start
@@ -110,7 +112,7 @@ func (r *Recorder) Subscribe(ctx context.Context, f Filter, after string) (<-cha
 		s.pos = kept.end
 		for n := 0; s.pos > kept.start && n < f.Limit; {
 			s.pos--
-			if e := kept.at(s.pos); m.match(&e.view) {
+			if e := kept.at(s.pos); m.MatchFacts(&e.Facts) {
 				n++
 			}
 		}
@@ -133,7 +135,7 @@ func (s *stream) run(ctx context.Context) {
 	for {
 		s.fill()
 		next, isGap, wait := s.next()
-		var out chan *Event
+		var out chan *event.Event
 		if next != nil {
 			out = s.ch
 		} else if deadline != nil {
@@ -165,13 +167,13 @@ func (s *stream) fill() {
 	}
 	span := s.r.ring.from(s.pos)
 	if span.start > s.pos {
-		s.lose(StageRingOverwrite, NoClass, "overwritten", span.start-s.pos, s.r.now().UTC())
+		s.lose(event.StageRingOverwrite, event.NoClass, "overwritten", span.start-s.pos, s.r.now().UTC())
 		s.pos = span.start
 		s.placeBefore(&span)
 	}
 	for s.pos < span.end {
 		e := span.at(s.pos)
-		if s.m.matchStream(&e.view) {
+		if s.m.MatchStream(&e.Facts) {
 			if s.n == len(s.queue) {
 				if s.catching {
 					return
@@ -193,7 +195,7 @@ func (s *stream) placeBefore(kept *span) {
 	if kept.start == kept.end {
 		return
 	}
-	if id, err := ParseID(kept.at(kept.start).ev.Event.ID); err == nil {
+	if id, err := event.ParseID(kept.at(kept.start).ev.Event.ID); err == nil {
 		id.Sequence--
 		s.place = id.String()
 	}
@@ -204,19 +206,19 @@ func (s *stream) dropOldest() {
 	s.head = (s.head + 1) % len(s.queue)
 	s.n--
 	s.place = old.Event.ID
-	s.lose(StageStreamClient, old.Class(), "slow", 1, s.r.now().UTC())
+	s.lose(event.StageStreamClient, old.Class(), "slow", 1, s.r.now().UTC())
 }
 
 // lose counts lost events and remembers to tell of them.
-func (s *stream) lose(stage Stage, class Class, reason string, n int64, now time.Time) {
+func (s *stream) lose(stage event.Stage, class event.Class, reason string, n int64, now time.Time) {
 	s.r.losses.add(stage, class, reason, n, now, true)
 	if !s.hasGap {
 		s.hasGap = true
-		s.gap = Loss{Stage: string(stage), Reason: reason, First: now}
+		s.gap = event.Loss{Stage: string(stage), Reason: reason, First: now}
 		s.gapClass = class
 	}
-	if Stage(s.gap.Stage) != stage { // both kinds at once: told as what the reader can do something about
-		s.gap.Stage, s.gap.Reason = string(StageStreamClient), "slow"
+	if event.Stage(s.gap.Stage) != stage { // both kinds at once: told as what the reader can do something about
+		s.gap.Stage, s.gap.Reason = string(event.StageStreamClient), "slow"
 	}
 	s.gapClass = moreImportant(s.gapClass, class)
 	s.gap.Class = string(s.gapClass)
@@ -225,7 +227,7 @@ func (s *stream) lose(stage Stage, class Class, reason string, n int64, now time
 }
 
 // next is what to deliver, or how long until a gap may be told.
-func (s *stream) next() (e *Event, isGap bool, wait time.Duration) {
+func (s *stream) next() (e *event.Event, isGap bool, wait time.Duration) {
 	if s.hasGap && !s.afterGap {
 		since := time.Since(s.told)
 		if s.told.IsZero() || since >= s.r.opts.LossEvery {
@@ -242,19 +244,19 @@ func (s *stream) next() (e *Event, isGap bool, wait time.Duration) {
 }
 
 // gapEvent tells of the gap. Its place in the record is that of the newest event the reader is past.
-func (s *stream) gapEvent(now time.Time) *Event {
-	id, err := ParseID(s.place)
+func (s *stream) gapEvent(now time.Time) *event.Event {
+	id, err := event.ParseID(s.place)
 	if err != nil {
-		id = ID{}
+		id = event.ID{}
 	}
-	return newLossEvent(s.gap, id.String()+streamSuffix, id.Sequence, now, s.r.opts.Host)
+	return newLossEvent(s.gap, id.Gap(), id.Sequence, now, s.r.opts.Host)
 }
 
-func (s *stream) delivered(e *Event, isGap bool) {
+func (s *stream) delivered(e *event.Event, isGap bool) {
 	s.afterGap = isGap
 	if isGap {
 		s.hasGap = false
-		s.gap = Loss{}
+		s.gap = event.Loss{}
 		s.told = time.Now()
 		st := &s.r.streams
 		st.mu.Lock()

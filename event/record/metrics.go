@@ -1,10 +1,11 @@
-package event
+package record
 
 import (
 	"maps"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
@@ -63,7 +64,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	var metered int64
 	r.losses.each(func(k lossTotalKey, n int64) {
 		send(m.lost, prometheus.CounterValue, n, string(k.stage), string(k.class), k.reason)
-		if k.stage == StagePacketInMeter {
+		if k.stage == event.StagePacketInMeter {
 			metered += n
 		}
 	})

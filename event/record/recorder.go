@@ -1,4 +1,6 @@
-package event
+// Package record is where events are made and kept: packet-ins become events, which lie in a ring, go to sinks, and are read by
+// queries and streams. Everything is bounded, nothing waits, and every loss is counted.
+package record
 
 import (
 	"context"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
@@ -50,7 +53,7 @@ type Recorder struct {
 	log     *slog.Logger
 	now     func() time.Time
 	builder *builder // Run's
-	began   ID       // install and epoch at the start; never changes
+	began   event.ID // install and epoch at the start; never changes
 	ring    ring
 	losses  losses
 
@@ -78,7 +81,7 @@ type Recorder struct {
 // verdictKey are the labels of tapwall_events_total.
 type verdictKey struct {
 	dataset, action string
-	verdict         Verdict
+	verdict         event.Verdict
 }
 
 // slot holds a packet-in while it waits.
@@ -118,7 +121,7 @@ func NewRecorder(o Options) (*Recorder, error) {
 	if err != nil {
 		r.log.Warn("event ids will not follow those of earlier runs", "err", err)
 	}
-	r.began = ID{Install: ids.install, Epoch: ids.epoch}
+	r.began = event.ID{Install: ids.install, Epoch: ids.epoch}
 	r.builder = newBuilder(&r.opts, ids)
 	r.streams.open = make(map[*stream]struct{})
 	for _, s := range o.Sinks {
@@ -200,17 +203,17 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 func (r *Recorder) refuse(sides []VerdictSide, reason string) {
 	now := r.now().UTC()
 	for i := range sides {
-		class := P1
+		class := event.P1
 		if sides[i].Drop || sides[i].Reject {
-			class = P0
+			class = event.P0
 		}
-		r.losses.add(StageOFQueue, class, reason, 1, now, false)
+		r.losses.add(event.StageOFQueue, class, reason, 1, now, false)
 	}
 }
 
 // AddLoss counts n events lost somewhere else, as in a meter of the switch, and has them told by a loss event, at most one per
 // Options.LossEvery, stage and reason. n ≤ 0 does nothing.
-func (r *Recorder) AddLoss(stage Stage, class Class, reason string, n int64) {
+func (r *Recorder) AddLoss(stage event.Stage, class event.Class, reason string, n int64) {
 	if n <= 0 {
 		return
 	}
@@ -266,9 +269,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 }
 
 // Counters returns the figures.
-func (r *Recorder) Counters() Counters {
+func (r *Recorder) Counters() event.Counters {
 	r.mu.Lock()
-	c := Counters{
+	c := event.Counters{
 		Observed: r.observed, Accepted: r.accepted, Pending: r.pending, PacketIns: r.packetIns, Unknown: r.unknown,
 		Lost: r.losses.sums(), RingCapacity: r.opts.RingLen,
 	}
@@ -295,8 +298,8 @@ func (r *Recorder) Counters() Counters {
 
 // Query returns up to f.Limit events that match, oldest first: the newest, or with f.First or f.After the oldest. A filter that
 // makes no sense (see Filter.Compile) selects nothing. The events are shared and must not be changed.
-func (r *Recorder) Query(f Filter) Page {
-	page := Page{Items: []*Event{}}
+func (r *Recorder) Query(f event.Filter) event.Page {
+	page := event.Page{Items: []*event.Event{}}
 	s := r.ring.from(0)
 	if s.start < s.end {
 		page.Oldest = s.at(s.start).ev.Timestamp
@@ -307,11 +310,11 @@ func (r *Recorder) Query(f Filter) Page {
 	}
 	limit := f.Limit
 	if limit == 0 {
-		limit = DefaultLimit
+		limit = event.DefaultLimit
 	}
 	start := s.start
 	if f.After != "" {
-		id, err := ParseID(f.After)
+		id, err := event.ParseID(f.After)
 		if err != nil {
 			return page
 		}
@@ -320,7 +323,7 @@ func (r *Recorder) Query(f Filter) Page {
 	if f.First || f.After != "" {
 		for p := start; p < s.end; p++ {
 			e := s.at(p)
-			if !m.match(&e.view) {
+			if !m.MatchFacts(&e.Facts) {
 				continue
 			}
 			if len(page.Items) == limit {
@@ -332,7 +335,7 @@ func (r *Recorder) Query(f Filter) Page {
 		return page
 	}
 	for p := s.end - 1; p >= start && len(page.Items) < limit; p-- {
-		if e := s.at(p); m.match(&e.view) {
+		if e := s.at(p); m.MatchFacts(&e.Facts) {
 			page.Items = append(page.Items, e.ev)
 		}
 	}

@@ -1,4 +1,4 @@
-package event_test
+package record_test
 
 import (
 	"testing"
@@ -7,11 +7,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 func TestLossEventsAreRare(t *testing.T) {
 	begin := time.Now() // before the recorder's clock begins, or a tick more than counted below could be due
-	r, stop := start(t, event.Options{LossEvery: 50 * time.Millisecond})
+	r, stop := start(t, record.Options{LossEvery: 50 * time.Millisecond})
 	var n int64
 	for time.Since(begin) < 180*time.Millisecond {
 		r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", 3)

@@ -1,10 +1,11 @@
-package event
+package record
 
 import (
 	"fmt"
 	"runtime/debug"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
@@ -13,7 +14,7 @@ type worker struct {
 	r       *Recorder
 	slots   []*slot
 	entries []entry
-	events  []*Event
+	events  []*event.Event
 	bad     [packet.LayerCount]int64
 	sinkErr time.Time // when the refusal of a sink was last logged
 }
@@ -76,7 +77,7 @@ func (w *worker) accept(taken, failed int64) {
 	r.pending -= taken
 	r.accepted += int64(len(w.entries))
 	if failed > 0 {
-		r.losses.add(StageDecode, NoClass, "fault", failed, r.now().UTC(), false)
+		r.losses.add(event.StageDecode, event.NoClass, "fault", failed, r.now().UTC(), false)
 	}
 	for i := range w.entries {
 		e := w.entries[i].ev
@@ -110,7 +111,7 @@ func (w *worker) feedSinks() {
 			continue
 		}
 		now := r.now()
-		r.losses.add(StageSink, P0, s.Name(), int64(len(w.events)), now.UTC(), false)
+		r.losses.add(event.StageSink, event.P0, s.Name(), int64(len(w.events)), now.UTC(), false)
 		if now.Sub(w.sinkErr) >= time.Second {
 			w.sinkErr = now
 			r.log.Error("a sink refused events", "sink", s.Name(), "events", len(w.events), "err", err)

@@ -1,4 +1,4 @@
-package event_test
+package record_test
 
 import (
 	"encoding/json"
@@ -6,11 +6,12 @@ import (
 	"testing"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 // BenchmarkQuery scans a ring of a million events for what is not there, or is rare.
 func BenchmarkQuery(b *testing.B) {
-	r, _ := start(b, event.Options{RingLen: 1_000_000})
+	r, _ := start(b, record.Options{RingLen: 1_000_000})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -46,7 +47,7 @@ func BenchmarkQuery(b *testing.B) {
 }
 
 func BenchmarkHandlePacketIn(b *testing.B) {
-	r, _ := start(b, event.Options{})
+	r, _ := start(b, record.Options{})
 	pi := newSYN(ingressDrop)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -55,7 +56,7 @@ func BenchmarkHandlePacketIn(b *testing.B) {
 }
 
 func BenchmarkMarshal(b *testing.B) {
-	r, _ := start(b, event.Options{Host: "node1"})
+	r, _ := start(b, record.Options{Host: "node1"})
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	settle(b, r)
 	e := r.Query(event.Filter{}).Items[0]

@@ -1,4 +1,4 @@
-package event_test
+package record_test
 
 import (
 	"encoding/json"
@@ -15,10 +15,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 func TestVerdictDocument(t *testing.T) {
-	r, _ := start(t, event.Options{Host: "node1", Now: func() time.Time { return noon.Add(time.Millisecond) }})
+	r, _ := start(t, record.Options{Host: "node1", Now: func() time.Time { return noon.Add(time.Millisecond) }})
 	r.HandlePacketIn("br0", newSYN(egressAllow, ingressDrop))
 	settle(t, r)
 	items := r.Query(event.Filter{}).Items
@@ -94,11 +95,11 @@ func TestEvents(t *testing.T) {
 		b.Transport, b.Decode, b.SourceName = "tcp", "ok", "web1"
 		return b
 	}
-	untracked := func(pi event.PacketIn) event.PacketIn {
+	untracked := func(pi record.PacketIn) record.PacketIn {
 		pi.CtState, pi.CtNwProto, pi.CtSrc, pi.CtDst, pi.CtTpSrc, pi.CtTpDst = 0, 0, netip.Addr{}, netip.Addr{}, 0, 0
 		return pi
 	}
-	with := func(pi event.PacketIn, data string) event.PacketIn {
+	with := func(pi record.PacketIn, data string) record.PacketIn {
 		pi.Data = frame(data)
 		pi.TotalLen = 0
 		return pi
@@ -106,32 +107,32 @@ func TestEvents(t *testing.T) {
 	icmpError := "020000000005 0200000000fe 0800 4500003800010000400100000a0000fe0a000005 0301000000000000 45000028000100004006 0000 0a000005 0a000009 9cac1538"
 	for _, tc := range []struct {
 		name string
-		pi   event.PacketIn
+		pi   record.PacketIn
 		want []brief
 	}{
 		{"both sides allow", newSYN(egressAllow, ingressOK), []brief{
 			ends(brief{Rule: "web/egress/to-db", Direction: "egress", Verdict: "FORWARDED"}),
 			ends(brief{Rule: "db/ingress/from-web", Direction: "ingress", Verdict: "FORWARDED"}),
 		}},
-		{"egress drop ends it", newSYN(event.VerdictSide{Direction: event.Egress, RuleID: 1, Drop: true}, ingressOK), []brief{
+		{"egress drop ends it", newSYN(record.VerdictSide{Direction: event.Egress, RuleID: 1, Drop: true}, ingressOK), []brief{
 			ends(brief{Rule: "web/egress/to-db", Direction: "egress", Verdict: "DROPPED", Reason: "POLICY_DENIED"}),
 		}},
-		{"reject", newSYN(event.VerdictSide{Direction: event.Ingress, RuleID: 3, Reject: true}), []brief{
+		{"reject", newSYN(record.VerdictSide{Direction: event.Ingress, RuleID: 3, Reject: true}), []brief{
 			ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "REJECTED", Reason: "POLICY_DENIED"}),
 		}},
-		{"unknown rule", newSYN(event.VerdictSide{Direction: event.Ingress, RuleID: 0xbeef, Drop: true}), []brief{
+		{"unknown rule", newSYN(record.VerdictSide{Direction: event.Ingress, RuleID: 0xbeef, Drop: true}), []brief{
 			ends(brief{Rule: "0x0000beef", Direction: "ingress", Verdict: "DROPPED", Reason: "UNKNOWN_RULE"}),
 		}},
 		{"no verdict", newSYN(), nil},
 		{"not tracked: the sender is the source", untracked(newSYN(ingressDrop)), []brief{
 			ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"}),
 		}},
-		{"reply: the initiator stays the source", func() event.PacketIn {
+		{"reply: the initiator stays the source", func() record.PacketIn {
 			pi := with(newSYN(ingressDrop), "020000000005 020000000009 0800 45000028000100004006 0000 0a000009 0a000005 1538 9cac 00000001 00000002 5012 ffff 0000 0000")
 			pi.CtState = 0x2a
 			return pi
 		}(), []brief{ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"})}},
-		{"ICMP error from a router: ends of the connection, no MAC", func() event.PacketIn {
+		{"ICMP error from a router: ends of the connection, no MAC", func() record.PacketIn {
 			pi := with(newSYN(ingressDrop), icmpError)
 			pi.CtState = 0x24
 			return pi
@@ -153,7 +154,7 @@ func TestEvents(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, _ := start(t, event.Options{})
+			r, _ := start(t, record.Options{})
 			r.HandlePacketIn("br0", tc.pi)
 			c := settle(t, r)
 			var got []brief
@@ -182,12 +183,12 @@ func TestConservation(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			reg := prometheus.NewRegistry()
 			sink := &countingSink{refuseEvery: 7}
-			r, stop := start(t, event.Options{
-				QueueLen: 1 + rng.IntN(64), RingLen: 1 + rng.IntN(2000), LossEvery: time.Millisecond, Registry: reg, Sinks: []event.Sink{sink},
+			r, stop := start(t, record.Options{
+				QueueLen: 1 + rng.IntN(64), RingLen: 1 + rng.IntN(2000), LossEvery: time.Millisecond, Registry: reg, Sinks: []record.Sink{sink},
 			})
 			const producers, each = 4, 20_000
 			var packets, unknown, sides, metered atomic.Int64
-			r.HandlePacketIn("br0", newSYN(event.VerdictSide{Direction: event.Egress, RuleID: 9})) // panics in the lookup
+			r.HandlePacketIn("br0", newSYN(record.VerdictSide{Direction: event.Egress, RuleID: 9})) // panics in the lookup
 			packets.Add(1)
 			sides.Add(1)
 			settle(t, r)
@@ -196,9 +197,9 @@ func TestConservation(t *testing.T) {
 				rng := rand.New(rand.NewPCG(seed, uint64(p)+10))
 				wg.Go(func() {
 					for range each {
-						var vs []event.VerdictSide
+						var vs []record.VerdictSide
 						for range rng.IntN(3) {
-							vs = append(vs, event.VerdictSide{Direction: event.Egress, RuleID: uint32(1 + rng.IntN(3)), Drop: rng.IntN(4) == 0})
+							vs = append(vs, record.VerdictSide{Direction: event.Egress, RuleID: uint32(1 + rng.IntN(3)), Drop: rng.IntN(4) == 0})
 						}
 						if rng.IntN(500) == 0 && len(vs) > 0 {
 							vs[0].RuleID = 9
@@ -381,7 +382,7 @@ func TestHostilePackets(t *testing.T) {
 		frame(eth6 + "60000000 0008 00 40" + v6 + "06 00 1e fe 00 00 00 00"),
 	}
 	sink := &countingSink{refuseEvery: 1 << 30}
-	r, stop := start(t, event.Options{Sinks: []event.Sink{sink}})
+	r, stop := start(t, record.Options{Sinks: []record.Sink{sink}})
 	rng := rand.New(rand.NewPCG(3, 4))
 	const n = 100_000
 	for i := range n {
@@ -429,8 +430,8 @@ func TestHostilePackets(t *testing.T) {
 }
 
 func TestHandlePacketInCopies(t *testing.T) {
-	r, _ := start(t, event.Options{})
-	data, sides := append([]byte(nil), syn...), []event.VerdictSide{ingressDrop}
+	r, _ := start(t, record.Options{})
+	data, sides := append([]byte(nil), syn...), []record.VerdictSide{ingressDrop}
 	pi := newSYN(sides...)
 	pi.Data = data
 	r.HandlePacketIn("br0", pi)
@@ -451,7 +452,7 @@ func TestHandlePacketInCopies(t *testing.T) {
 }
 
 func TestHandlePacketInDoesNotAllocate(t *testing.T) {
-	r, err := event.NewRecorder(event.Options{QueueLen: 2000}) // not running: nothing else allocates
+	r, err := record.NewRecorder(record.Options{QueueLen: 2000}) // not running: nothing else allocates
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -459,7 +460,7 @@ func TestHandlePacketInDoesNotAllocate(t *testing.T) {
 	for range 2000 {
 		r.HandlePacketIn("br0", pi)
 	}
-	pi.Verdicts = []event.VerdictSide{ingressDrop}
+	pi.Verdicts = []record.VerdictSide{ingressDrop}
 	r.HandlePacketIn("br0", pi)
 	if n := testing.AllocsPerRun(1000, func() { r.HandlePacketIn("br0", pi) }); n != 0 {
 		t.Errorf("%v allocations when the queue is full", n)

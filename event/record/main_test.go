@@ -1,4 +1,4 @@
-package event_test
+package record_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -19,18 +20,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // names knows rules 1..9 and endpoints 1..9 of every bridge.
 type names struct{}
 
-func (names) Rule(_ string, id uint32) (event.RuleInfo, bool) {
+func (names) Rule(_ string, id uint32) (record.RuleInfo, bool) {
 	switch id {
 	case 1:
-		return event.RuleInfo{Policy: "web", Direction: "egress", Name: "to-db", Version: "12"}, true
+		return record.RuleInfo{Policy: "web", Direction: "egress", Name: "to-db", Version: "12"}, true
 	case 2:
-		return event.RuleInfo{Policy: "db", Direction: "ingress", Name: "from-web", Version: "7"}, true
+		return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "from-web", Version: "7"}, true
 	case 3:
-		return event.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
+		return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
 	case 9:
 		panic("a fault in the engine")
 	}
-	return event.RuleInfo{}, false
+	return record.RuleInfo{}, false
 }
 
 func (names) Endpoint(_ string, id uint32) (event.Endpoint, bool) {
@@ -44,7 +45,7 @@ func (names) Endpoint(_ string, id uint32) (event.Endpoint, bool) {
 }
 
 // start runs a recorder until stop, or the end of the test.
-func start(t testing.TB, o event.Options) (r *event.Recorder, stop func()) {
+func start(t testing.TB, o record.Options) (r *record.Recorder, stop func()) {
 	t.Helper()
 	if o.Lookup == nil {
 		o.Lookup = names{}
@@ -52,7 +53,7 @@ func start(t testing.TB, o event.Options) (r *event.Recorder, stop func()) {
 	if o.Endpoints == nil {
 		o.Endpoints = names{}
 	}
-	r, err := event.NewRecorder(o)
+	r, err := record.NewRecorder(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,7 @@ func start(t testing.TB, o event.Options) (r *event.Recorder, stop func()) {
 }
 
 // settle waits until nothing is pending.
-func settle(t testing.TB, r *event.Recorder) event.Counters {
+func settle(t testing.TB, r *record.Recorder) event.Counters {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); ; {
 		c := r.Counters()
@@ -116,8 +117,8 @@ var (
 )
 
 // newSYN is a first packet from web to db that rule ids decided: egress by the first, ingress by the second.
-func newSYN(sides ...event.VerdictSide) event.PacketIn {
-	return event.PacketIn{
+func newSYN(sides ...record.VerdictSide) record.PacketIn {
+	return record.PacketIn{
 		DatapathID: 0xaabbccddeeff, Data: syn, TotalLen: len(syn), Table: 209, Cookie: 0x7a00000000000003, InPort: 7, InPortName: "tap1",
 		CtState: 0x21, CtZone: 11, CtNwProto: 6, CtSrc: web, CtDst: db, CtTpSrc: 40108, CtTpDst: 5432,
 		Time: noon, Verdicts: sides, SrcEndpoint: 1, DstEndpoint: 2,
@@ -125,7 +126,7 @@ func newSYN(sides ...event.VerdictSide) event.PacketIn {
 }
 
 var (
-	egressAllow = event.VerdictSide{Direction: event.Egress, RuleID: 1}
-	ingressOK   = event.VerdictSide{Direction: event.Ingress, RuleID: 2}
-	ingressDrop = event.VerdictSide{Direction: event.Ingress, RuleID: 3, Drop: true}
+	egressAllow = record.VerdictSide{Direction: event.Egress, RuleID: 1}
+	ingressOK   = record.VerdictSide{Direction: event.Ingress, RuleID: 2}
+	ingressDrop = record.VerdictSide{Direction: event.Ingress, RuleID: 3, Drop: true}
 )

@@ -1,4 +1,4 @@
-package event_test
+package record_test
 
 import (
 	"context"
@@ -14,10 +14,11 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 )
 
 // send records n denials, a settled few at a time so that the recorder's queue is never what loses them.
-func send(t testing.TB, r *event.Recorder, n int) {
+func send(t testing.TB, r *record.Recorder, n int) {
 	t.Helper()
 	for i := range n {
 		if i%1000 == 999 {
@@ -71,7 +72,7 @@ func TestSubscribeBegins(t *testing.T) {
 		{"the last matches", event.Filter{Limit: 5, Policy: []string{"other"}}, none, 50},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r, _ := start(t, event.Options{})
+			r, _ := start(t, record.Options{})
 			send(t, r, 50)
 			all := ids(r.Query(event.Filter{Limit: 100}).Items)
 			after, want := "", all[tc.from:]
@@ -106,7 +107,7 @@ func TestSubscribeBegins(t *testing.T) {
 
 // TestReplayThenFollow subscribes again and again while events are being recorded: every reader gets every event after its id once.
 func TestReplayThenFollow(t *testing.T) {
-	r, _ := start(t, event.Options{})
+	r, _ := start(t, record.Options{})
 	send(t, r, 100)
 	const total, readers = 3000, 30
 	ctx, cancel := context.WithCancel(context.Background())
@@ -178,7 +179,7 @@ func TestReplayThenFollow(t *testing.T) {
 // until it has lost something.
 func TestSlowReader(t *testing.T) {
 	const queue, total = 100, 20_000
-	r, _ := start(t, event.Options{StreamLen: queue, LossEvery: 20 * time.Millisecond})
+	r, _ := start(t, record.Options{StreamLen: queue, LossEvery: 20 * time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	slow, err := r.Subscribe(ctx, event.Filter{Verdict: []string{"DROPPED"}}, "")
@@ -248,7 +249,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 func TestResumeBehindGap(t *testing.T) {
-	r, _ := start(t, event.Options{StreamLen: 10})
+	r, _ := start(t, record.Options{StreamLen: 10})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ch, err := r.Subscribe(ctx, event.Filter{}, "")
@@ -283,7 +284,7 @@ func waitFor(t testing.TB, ok func() bool) {
 }
 
 func TestOverwrittenRing(t *testing.T) {
-	r, _ := start(t, event.Options{RingLen: 1000})
+	r, _ := start(t, record.Options{RingLen: 1000})
 	send(t, r, 1)
 	first := r.Query(event.Filter{}).Items[0].Event.ID
 	send(t, r, 5000)
@@ -315,11 +316,11 @@ func TestOverwrittenRing(t *testing.T) {
 // TestOtherRun resumes with an id of an earlier run: what is kept comes, behind a gap of unknown size.
 func TestOtherRun(t *testing.T) {
 	dir := t.TempDir()
-	one, stop := start(t, event.Options{DataDir: dir})
+	one, stop := start(t, record.Options{DataDir: dir})
 	send(t, one, 3)
 	old := one.Query(event.Filter{}).Items
 	stop()
-	two, _ := start(t, event.Options{DataDir: dir})
+	two, _ := start(t, record.Options{DataDir: dir})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	early, err := two.Subscribe(ctx, event.Filter{}, old[2].Event.ID)
@@ -350,7 +351,7 @@ func TestOtherRun(t *testing.T) {
 }
 
 func TestSubscribeErrors(t *testing.T) {
-	r, stop := start(t, event.Options{})
+	r, stop := start(t, record.Options{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if _, err := r.Subscribe(ctx, event.Filter{}, "yesterday"); err == nil || event.ParamErrors(err)[0].Param != "after" {
@@ -367,14 +368,14 @@ func TestSubscribeErrors(t *testing.T) {
 	if _, ok := <-ch; ok {
 		t.Error("an event came from nowhere")
 	}
-	if _, err := r.Subscribe(ctx, event.Filter{}, ""); !errors.Is(err, event.ErrStopped) {
+	if _, err := r.Subscribe(ctx, event.Filter{}, ""); !errors.Is(err, record.ErrStopped) {
 		t.Errorf("after the end: %v", err)
 	}
 }
 
 // TestLossPassesFilters: a reader who follows one policy is told of losses that may have been of it.
 func TestLossPassesFilters(t *testing.T) {
-	r, _ := start(t, event.Options{LossEvery: time.Millisecond})
+	r, _ := start(t, record.Options{LossEvery: time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	all, err := r.Subscribe(ctx, event.Filter{Policy: []string{"web"}}, "")
@@ -402,7 +403,7 @@ func TestLossPassesFilters(t *testing.T) {
 }
 
 func TestLastEventsReachReaders(t *testing.T) {
-	r, stop := start(t, event.Options{})
+	r, stop := start(t, record.Options{})
 	ch, err := r.Subscribe(context.Background(), event.Filter{}, "")
 	if err != nil {
 		t.Fatal(err)
@@ -428,7 +429,7 @@ func TestLastEventsReachReaders(t *testing.T) {
 }
 
 func ExampleRecorder_Subscribe() {
-	r, err := event.NewRecorder(event.Options{Lookup: names{}, Endpoints: names{}})
+	r, err := record.NewRecorder(record.Options{Lookup: names{}, Endpoints: names{}})
 	if err != nil {
 		panic(err)
 	}

@@ -1,8 +1,10 @@
-package event
+package record
 
 import (
 	"net/netip"
 	"time"
+
+	"github.com/tapwall/tapwall/event"
 )
 
 // MaxPacketBytes is how much of a packet is kept for decoding; the rest is cut in HandlePacketIn.
@@ -47,30 +49,10 @@ type PacketIn struct {
 
 // VerdictSide is what one direction decided.
 type VerdictSide struct {
-	Direction Direction
+	Direction event.Direction
 	RuleID    uint32
 	Drop      bool
 	Reject    bool // the drop was answered with RST or ICMP; implies Drop
-}
-
-// Direction says which side of a connection decided.
-type Direction uint8
-
-// The directions, seen from the endpoint the policy applies to.
-const (
-	Egress Direction = iota + 1
-	Ingress
-)
-
-// String is the word in events: "egress", "ingress".
-func (d Direction) String() string {
-	switch d {
-	case Egress:
-		return "egress"
-	case Ingress:
-		return "ingress"
-	}
-	return "unknown"
 }
 
 // RuleInfo names a rule.
@@ -89,5 +71,5 @@ type RuleLookup interface {
 
 // EndpointLookup resolves endpoint ids of a bridge, under the same terms as RuleLookup. The labels are shared, never changed.
 type EndpointLookup interface {
-	Endpoint(bridge string, id uint32) (Endpoint, bool)
+	Endpoint(bridge string, id uint32) (event.Endpoint, bool)
 }

@@ -1,19 +1,17 @@
-package event
+package record
 
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-)
 
-// ErrBadID says that a text is no event id; match with errors.Is.
-var ErrBadID = errors.New("not an event id, like 9f3a21c4-0001-000000004qk7v")
+	"github.com/tapwall/tapwall/event"
+)
 
 const (
 	// A sequence number is epoch<<seqBits | counter: larger after every restart without a write per event, and exact in the
@@ -22,64 +20,7 @@ const (
 	seqMask = 1<<seqBits - 1
 
 	identityFile = "event-identity"
-	base32hex    = "0123456789abcdefghijklmnopqrstuv"
-	idLen        = 8 + 1 + 4 + 1 + 13
-	streamSuffix = "-lost"
 )
-
-// ID is the place of an event in the record: <install 8 hex>-<epoch 4 hex>-<sequence 13 base32hex>. Ids of one installation sort
-// as text in the order of acceptance.
-type ID struct {
-	Install  uint32
-	Epoch    uint16 // counts the starts of the recorder; from 1
-	Sequence int64  // event.sequence; grows by one per event within an epoch, and never falls over restarts
-}
-
-// String is the text form.
-func (id ID) String() string { return string(id.append(make([]byte, 0, idLen))) }
-
-func (id ID) append(b []byte) []byte {
-	const digits = "0123456789abcdef"
-	for shift := 28; shift >= 0; shift -= 4 {
-		b = append(b, digits[id.Install>>shift&15])
-	}
-	b = append(b, '-')
-	for shift := 12; shift >= 0; shift -= 4 {
-		b = append(b, digits[id.Epoch>>shift&15])
-	}
-	b = append(b, '-')
-	for shift := 60; shift >= 0; shift -= 5 {
-		b = append(b, base32hex[uint64(id.Sequence)>>shift&31])
-	}
-	return b
-}
-
-// ParseID reads an id; errors match ErrBadID. The id of a loss that was told to one stream only ("…-lost") is the place up to
-// which that stream had been served.
-func ParseID(s string) (ID, error) {
-	t := strings.TrimSuffix(s, streamSuffix)
-	bad := func() (ID, error) { return ID{}, fmt.Errorf("%q: %w", s, ErrBadID) }
-	if len(t) != idLen || t[8] != '-' || t[13] != '-' {
-		return bad()
-	}
-	install, err1 := strconv.ParseUint(t[:8], 16, 32)
-	epoch, err2 := strconv.ParseUint(t[9:13], 16, 16)
-	if err1 != nil || err2 != nil {
-		return bad()
-	}
-	var seq uint64
-	for _, c := range []byte(t[14:]) {
-		v := strings.IndexByte(base32hex, c)
-		if v < 0 || seq>>58 != 0 {
-			return bad()
-		}
-		seq = seq<<5 | uint64(v)
-	}
-	if seq>>63 != 0 {
-		return bad()
-	}
-	return ID{Install: uint32(install), Epoch: uint16(epoch), Sequence: int64(seq)}, nil
-}
 
 // identity hands out ids. It belongs to the recorder's goroutine.
 type identity struct {
@@ -128,7 +69,7 @@ func (id *identity) advance() error {
 }
 
 // next gives the next id.
-func (id *identity) next() ID {
+func (id *identity) next() event.ID {
 	if id.n == seqMask {
 		if err := id.advance(); err != nil {
 			id.dir = ""
@@ -136,7 +77,7 @@ func (id *identity) next() ID {
 		}
 	}
 	id.n++
-	return ID{Install: id.install, Epoch: id.epoch, Sequence: int64(id.epoch)<<seqBits | id.n}
+	return event.ID{Install: id.install, Epoch: id.epoch, Sequence: int64(id.epoch)<<seqBits | id.n}
 }
 
 // readIdentity returns zeros for a file that is absent or makes no sense.
@@ -196,22 +137,4 @@ func randomInstall() uint32 {
 			return v
 		}
 	}
-}
-
-// macText is the ECS form of a MAC: upper-case hexadecimal with hyphens.
-func appendMAC(b []byte, mac [6]byte) []byte {
-	for i, x := range mac {
-		if i > 0 {
-			b = append(b, '-')
-		}
-		h := [2]byte{}
-		hex.Encode(h[:], []byte{x})
-		for _, c := range h {
-			if c >= 'a' {
-				c -= 'a' - 'A'
-			}
-			b = append(b, c)
-		}
-	}
-	return b
 }

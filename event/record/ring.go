@@ -1,28 +1,16 @@
-package event
+package record
 
 import (
-	"net/netip"
 	"sort"
 	"sync"
+
+	"github.com/tapwall/tapwall/event"
 )
 
-// view is what filters look at, beside the event so that a scan of the ring does not touch every event.
-type view struct {
-	time         int64 // Unix nanoseconds
-	src, dst     netip.Addr
-	sport, dport uint16
-	verdict      Verdict
-	action       string
-	bridge       string
-	transport    string
-	rule         *Rule
-	srcEP, dstEP *Endpoint
-}
-
 type entry struct {
-	ev  *Event
+	ev  *event.Event
 	seq int64
-	view
+	event.Facts
 }
 
 const chunkLen = 256
@@ -102,14 +90,14 @@ func (s *span) after(seq int64) int64 {
 
 // resume returns the position after the event id, and how many events between it and that position are not kept any more; -1
 // when that is not known because id belongs to another run or installation. began is the first id's run.
-func (s *span) resume(id, began ID) (pos, missed int64) {
+func (s *span) resume(id, began event.ID) (pos, missed int64) {
 	if id.Install != began.Install || id.Epoch < began.Epoch {
 		return s.start, -1
 	}
 	if s.start == s.end {
 		return s.end, 0
 	}
-	oldest, err := ParseID(s.at(s.start).ev.Event.ID)
+	oldest, err := event.ParseID(s.at(s.start).ev.Event.ID)
 	switch {
 	case err != nil:
 		return s.start, -1

@@ -1,4 +1,4 @@
-package event
+package record
 
 import (
 	"fmt"
@@ -6,31 +6,12 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
-// Actions lists the values of event.action.
-func Actions() []string {
-	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver}
-}
-
-// Values of event.action, event.dataset and tapwall.drop_reason.
+// What every document begins with.
 const (
-	ActionVerdict = "policy-verdict"
-	ActionLost    = "events-lost"
-	// What others did to a switch, and what became of it.
-	ActionForeignFlows  = "foreign-flows-removed"
-	ActionChangedFlows  = "flows-restored"
-	ActionChangedMeters = "meters-restored"
-	ActionTakeOver      = "bridge-taken-over"
-
-	DatasetFlow   = "tapwall.flow"
-	DatasetLoss   = "tapwall.loss"
-	DatasetSwitch = "tapwall.switch"
-
-	PolicyDenied = "POLICY_DENIED"
-	UnknownRule  = "UNKNOWN_RULE"
-
 	ecsVersion    = "9.4.0"
 	schemaVersion = 1
 	module        = "tapwall"
@@ -45,15 +26,15 @@ const maxCached = 65_536
 // record is an event with everything it points to that is its own and common, so that it takes one allocation: of 888 bytes, just
 // within a size class of the Go allocator.
 type record struct {
-	ev           Event
-	src, dst     Side
-	net          Network
-	vlan         VLAN
-	srcEP, dstEP Endpoint
-	ct           CT
-	tcp          TCP
-	icmp         ICMP
-	related      Related
+	ev           event.Event
+	src, dst     event.Side
+	net          event.Network
+	vlan         event.VLAN
+	srcEP, dstEP event.Endpoint
+	ct           event.CT
+	tcp          event.TCP
+	icmp         event.ICMP
+	related      event.Related
 	ips          [2]string
 	ruleID       uint32
 }
@@ -65,7 +46,7 @@ type ruleKey struct {
 
 type cachedRule struct {
 	info RuleInfo
-	rule *Rule
+	rule *event.Rule
 }
 
 type observerKey struct {
@@ -86,22 +67,22 @@ type builder struct {
 	parsed    packet.Parsed
 	text      []byte // room for the texts of one event
 	ruleCache map[ruleKey]cachedRule
-	observers map[observerKey]*Observer
+	observers map[observerKey]*event.Observer
 	tables    [256]int
 	ctStates  [256][]string
 	tcpFlags  [512][]string
 	category  []string
 	allowed   []string
 	denied    []string
-	decodeOK  *Decode
+	decodeOK  *event.Decode
 }
 
 func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
 		host: o.Host, rules: o.Lookup, endpoints: o.Endpoints, ids: ids, decoder: packet.NewDecoder(),
-		ruleCache: make(map[ruleKey]cachedRule), observers: make(map[observerKey]*Observer),
+		ruleCache: make(map[ruleKey]cachedRule), observers: make(map[observerKey]*event.Observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
-		decodeOK: &Decode{Status: packet.StatusOK.String()},
+		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
 	}
 	for i := range b.tables {
 		b.tables[i] = i
@@ -189,13 +170,13 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 	ev := &r.ev
 	ev.Timestamp = pi.Time
 	ev.ECS.Version = ecsVersion
-	ev.Event = Meta{
-		ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Type: b.allowed, Action: ActionVerdict,
-		Dataset: DatasetFlow, Module: module, Provider: "packet-in", Outcome: "success", Created: now,
+	ev.Event = event.Meta{
+		ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Type: b.allowed, Action: event.ActionVerdict,
+		Dataset: event.DatasetFlow, Module: module, Provider: "packet-in", Outcome: "success", Created: now,
 	}
 	ev.Observer = b.observer(pi)
 	ev.Network = &r.net
-	r.net.Transport = transportName(e.proto)
+	r.net.Transport = event.TransportName(e.proto)
 	r.net.Direction = s.Direction.String()
 	r.net.Bytes, r.net.Packets = int64(p.Length), 1
 	transport := r.net.Transport
@@ -218,10 +199,10 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 		r.net.VLAN = &r.vlan
 	}
 	r.src.Port, r.dst.Port = int(e.sport), int(e.dport)
-	if r.src != (Side{}) {
+	if r.src != (event.Side{}) {
 		ev.Source = &r.src
 	}
-	if r.dst != (Side{}) {
+	if r.dst != (event.Side{}) {
 		ev.Destination = &r.dst
 	}
 
@@ -235,20 +216,20 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 	tw.RuleID = &r.ruleID
 	rule, known := b.rule(pi.Bridge, s)
 	ev.Rule = rule
-	tw.Verdict = Forwarded
+	tw.Verdict = event.Forwarded
 	if s.Drop || s.Reject {
-		tw.Verdict, tw.DropReason = Dropped, PolicyDenied
+		tw.Verdict, tw.DropReason = event.Dropped, event.PolicyDenied
 		if s.Reject {
-			tw.Verdict = Rejected
+			tw.Verdict = event.Rejected
 		}
 		ev.Event.Type, ev.Event.Outcome = b.denied, "failure"
 	}
 	if !known {
-		tw.DropReason = UnknownRule
+		tw.DropReason = event.UnknownRule
 	}
 	ev.Event.Reason = tw.DropReason
 	if pi.CtState != 0 {
-		r.ct = CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
+		r.ct = event.CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
 		tw.CT = &r.ct
 	}
 	if p.HasPorts && p.Proto == packet.ProtoTCP {
@@ -256,25 +237,25 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 		tw.TCP = &r.tcp
 	}
 	if p.HasICMP {
-		r.icmp = ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
+		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
 		tw.ICMP = &r.icmp
 	}
 	tw.Source = b.endpoint(pi.Bridge, pi.SrcEndpoint, &r.srcEP)
 	tw.Destination = b.endpoint(pi.Bridge, pi.DstEndpoint, &r.dstEP)
 	tw.Decode = b.decodeOK
 	if p.Status != packet.StatusOK {
-		tw.Decode = &Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}
+		tw.Decode = &event.Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}
 	}
-	return entry{ev: ev, seq: id.Sequence, view: view{
-		time: pi.Time.UnixNano(), src: e.src, dst: e.dst, sport: e.sport, dport: e.dport, verdict: tw.Verdict, action: ActionVerdict,
-		bridge: pi.Bridge, transport: transport, rule: rule, srcEP: tw.Source, dstEP: tw.Destination,
+	return entry{ev: ev, seq: id.Sequence, Facts: event.Facts{
+		Time: pi.Time.UnixNano(), Src: e.src, Dst: e.dst, SrcPort: e.sport, DstPort: e.dport, Verdict: tw.Verdict, Action: event.ActionVerdict,
+		Bridge: pi.Bridge, Transport: transport, Rule: rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination,
 	}}
 }
 
 // texts fills the texts that are the event's own; they share one allocation.
-func (b *builder) texts(r *record, pi *PacketIn, e *ends, id ID) {
+func (b *builder) texts(r *record, pi *PacketIn, e *ends, id event.ID) {
 	var end [7]int
-	t := id.append(b.text[:0])
+	t := id.AppendTo(b.text[:0])
 	end[0] = len(t)
 	if e.src.IsValid() {
 		t = e.src.AppendTo(t)
@@ -312,7 +293,7 @@ func (b *builder) texts(r *record, pi *PacketIn, e *ends, id ID) {
 }
 
 // rule resolves a rule id. A rule that cannot be named still makes an event, under its number.
-func (b *builder) rule(bridge string, s *VerdictSide) (*Rule, bool) {
+func (b *builder) rule(bridge string, s *VerdictSide) (*event.Rule, bool) {
 	if b.rules != nil {
 		if info, ok := b.rules.Rule(bridge, s.RuleID); ok {
 			k := ruleKey{bridge, s.RuleID}
@@ -321,7 +302,7 @@ func (b *builder) rule(bridge string, s *VerdictSide) (*Rule, bool) {
 				if len(b.ruleCache) >= maxCached {
 					clear(b.ruleCache)
 				}
-				c = cachedRule{info: info, rule: &Rule{
+				c = cachedRule{info: info, rule: &event.Rule{
 					ID: info.Policy + "/" + info.Direction + "/" + info.Name, Name: info.Name, Ruleset: info.Policy, Version: info.Version,
 				}}
 				b.ruleCache[k] = c
@@ -330,10 +311,10 @@ func (b *builder) rule(bridge string, s *VerdictSide) (*Rule, bool) {
 		}
 	}
 	id := fmt.Sprintf("0x%08x", s.RuleID)
-	return &Rule{ID: id, Name: id}, false
+	return &event.Rule{ID: id, Name: id}, false
 }
 
-func (b *builder) endpoint(bridge string, id uint32, room *Endpoint) *Endpoint {
+func (b *builder) endpoint(bridge string, id uint32, room *event.Endpoint) *event.Endpoint {
 	if id == 0 || b.endpoints == nil {
 		return nil
 	}
@@ -345,7 +326,7 @@ func (b *builder) endpoint(bridge string, id uint32, room *Endpoint) *Endpoint {
 	return room
 }
 
-func (b *builder) observer(pi *PacketIn) *Observer {
+func (b *builder) observer(pi *PacketIn) *event.Observer {
 	host := pi.Host
 	if host == "" {
 		host = b.host
@@ -357,12 +338,12 @@ func (b *builder) observer(pi *PacketIn) *Observer {
 	if len(b.observers) >= maxCached {
 		clear(b.observers)
 	}
-	o := &Observer{Name: host}
+	o := &event.Observer{Name: host}
 	if pi.DatapathID != 0 {
 		o.SerialNumber = fmt.Sprintf("%016x", pi.DatapathID)
 	}
 	if pi.InPort != 0 || pi.InPortName != "" {
-		o.Ingress = &Port{Interface{Name: pi.InPortName, ID: strconv.FormatUint(uint64(pi.InPort), 10)}}
+		o.Ingress = &event.Port{Interface: event.Interface{Name: pi.InPortName, ID: strconv.FormatUint(uint64(pi.InPort), 10)}}
 	}
 	b.observers[k] = o
 	return o
@@ -389,19 +370,31 @@ func (b *builder) flags(bits uint16) []string {
 }
 
 // lossEvent is the event that tells of a loss.
-func (b *builder) lossEvent(l Loss, now time.Time) entry {
+func (b *builder) lossEvent(l event.Loss, now time.Time) entry {
 	id := b.ids.next()
 	ev := newLossEvent(l, id.String(), id.Sequence, now, b.host)
-	return entry{ev: ev, seq: id.Sequence, view: viewOf(ev)}
+	return entry{ev: ev, seq: id.Sequence, Facts: event.FactsOf(ev)}
 }
 
-func newLossEvent(l Loss, id string, seq int64, now time.Time, host string) *Event {
-	ev := &Event{Timestamp: now, ECS: ECS{ecsVersion}}
-	ev.Event = Meta{
-		ID: id, Sequence: seq, Kind: "metric", Action: ActionLost, Dataset: DatasetLoss, Module: module, Provider: "counter",
+func newLossEvent(l event.Loss, id string, seq int64, now time.Time, host string) *event.Event {
+	ev := &event.Event{Timestamp: now, ECS: event.ECS{Version: ecsVersion}}
+	ev.Event = event.Meta{
+		ID: id, Sequence: seq, Kind: "metric", Action: event.ActionLost, Dataset: event.DatasetLoss, Module: module, Provider: "counter",
 		Reason: l.Reason, Created: now,
 	}
-	ev.Observer = &Observer{Name: host}
-	ev.Tapwall = Tapwall{Schema: schemaVersion, Loss: &l}
+	ev.Observer = &event.Observer{Name: host}
+	ev.Tapwall = event.Tapwall{Schema: schemaVersion, Loss: &l}
 	return ev
+}
+
+// appendMAC appends the ECS form of a MAC: upper-case hexadecimal with hyphens.
+func appendMAC(b []byte, mac packet.MAC) []byte {
+	const digits = "0123456789ABCDEF"
+	for i, x := range mac {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = append(b, digits[x>>4], digits[x&15])
+	}
+	return b
 }
