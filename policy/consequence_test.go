@@ -131,7 +131,7 @@ func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *poli
 				} else {
 					p.Src, p.DstIP = on, a
 				}
-				allow = policy.Evaluate(s, p).Allow
+				allow = policy.Evaluate(s, p).Effect.Passes()
 			}
 			switch {
 			case allow && a.Is4():

@@ -25,17 +25,17 @@ type Packet struct {
 	DstPort      uint16
 }
 
-// Decision is the verdict on a packet: allowed if both sides allow it.
+// Decision is the verdict on a packet. It passes if it passes on both sides.
 type Decision struct {
-	Allow   bool
+	Effect  Effect       // that of the first side on which it does not pass; if there is none, Audit if a side says so, else Allow
 	Egress  SideDecision // by the policies of the sender
 	Ingress SideDecision // by the policies of the receiver
 }
 
-// SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: it allows and has no Ref.
+// SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: its Effect is Allow and it has no Ref.
 type SideDecision struct {
 	Judged bool
-	Allow  bool
+	Effect Effect
 	Ref    RuleRef
 	Log    bool // the deciding rule or default wants a record
 }
@@ -44,7 +44,7 @@ type SideDecision struct {
 // and deciding rules. It is written to be read, not to be fast. Policies must be valid.
 //
 //   - The sender's side is judged by egress rules if Src is an endpoint, the receiver's by ingress rules if Dst is one. The
-//     packet is allowed if no judged side denies it.
+//     packet passes if no judged side denies it.
 //   - For a side, the candidates are the rules of that direction of every policy whose appliesTo selects the endpoint. They are a set:
 //     their order is tier, then smaller priority, then deny before allow, inside one policy as between policies. Rules that are still
 //     equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
@@ -57,14 +57,16 @@ type SideDecision struct {
 //     A group matches if any of its members does; an unknown group matches nothing.
 //   - A service matches if the protocol is equal and it has no ports or one of its ranges has the destination port.
 func Evaluate(s *Set, p Packet) Decision {
-	d := Decision{Egress: SideDecision{Allow: true}, Ingress: SideDecision{Allow: true}}
+	d := Decision{Egress: SideDecision{Effect: Allow}, Ingress: SideDecision{Effect: Allow}}
 	if p.Src != nil {
 		d.Egress = s.judge(Egress, p.Src, other{p.Dst, p.DstIP}, p)
 	}
 	if p.Dst != nil {
 		d.Ingress = s.judge(Ingress, p.Dst, other{p.Src, p.SrcIP}, p)
 	}
-	d.Allow = d.Egress.Allow && d.Ingress.Allow
+	if d.Effect = d.Egress.Effect; d.Effect == Allow || d.Effect.Passes() && !d.Ingress.Effect.Passes() {
+		d.Effect = d.Ingress.Effect
+	}
 	return d
 }
 
@@ -105,13 +107,13 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 	})
 	for _, c := range candidates {
 		if s.ruleMatches(c.rule, dir, o, p) {
-			return SideDecision{Judged: true, Allow: c.rule.Action == Allow, Ref: RuleRef{c.policy, dir, c.rule.Name}, Log: c.rule.Log}
+			return SideDecision{Judged: true, Effect: c.rule.Action, Ref: RuleRef{c.policy, dir, c.rule.Name}, Log: c.rule.Log}
 		}
 	}
 	if isolated.Rule != "" {
-		return SideDecision{Judged: true, Ref: isolated, Log: logs}
+		return SideDecision{Judged: true, Effect: Deny, Ref: isolated, Log: logs}
 	}
-	return SideDecision{Judged: true, Allow: true, Ref: RuleRef{Direction: dir, Rule: RuleDefaultAllow}}
+	return SideDecision{Judged: true, Effect: Allow, Ref: RuleRef{Direction: dir, Rule: RuleDefaultAllow}}
 }
 
 func (s *Set) ruleMatches(r *Rule, dir Direction, o other, p Packet) bool {

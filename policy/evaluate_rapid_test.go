@@ -76,7 +76,7 @@ func drawPeer(t *rapid.T, groups bool) policy.Selector {
 func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	var rules []policy.Rule
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
-		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom([]policy.Action{policy.Allow, policy.Deny}).Draw(t, "action"), Log: rapid.Bool().Draw(t, "log")}
+		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "action"), Log: rapid.Bool().Draw(t, "log")}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
 			peers = append(peers, drawPeer(t, true))
@@ -218,7 +218,7 @@ func TestDenyNeverAllowsMoreAndAllowNeverLess(t *testing.T) {
 		if len(added) == 0 {
 			t.Skip()
 		}
-		action := rapid.SampledFrom([]policy.Action{policy.Allow, policy.Deny}).Draw(t, "added action")
+		action := rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "added action")
 		for i := range added {
 			added[i].Name, added[i].Action = fmt.Sprintf("new%d", i), action
 		}
@@ -241,10 +241,10 @@ func TestDenyNeverAllowsMoreAndAllowNeverLess(t *testing.T) {
 		for range 8 {
 			p := drawPacket(t, s)
 			before, after := policy.Evaluate(s, p), policy.Evaluate(more, p)
-			if action == policy.Deny && after.Allow && !before.Allow {
+			if action == policy.Deny && after.Effect.Passes() && !before.Effect.Passes() {
 				t.Fatalf("a deny rule allowed %+v: %s, then %s", p, verdict(before), verdict(after))
 			}
-			if action == policy.Allow && before.Allow && !after.Allow {
+			if action == policy.Allow && before.Effect.Passes() && !after.Effect.Passes() {
 				t.Fatalf("an allow rule denied %+v: %s, then %s", p, verdict(before), verdict(after))
 			}
 		}

@@ -79,7 +79,7 @@ func packet(t *testing.T, s *policy.Set, text string) policy.Packet {
 // verdict is "allow" or "deny" with who decided on each judged side.
 func verdict(d policy.Decision) string {
 	out := "deny"
-	if d.Allow {
+	if d.Effect.Passes() {
 		out = "allow"
 	}
 	side := func(name string, s policy.SideDecision) {

@@ -88,7 +88,7 @@ func oneFamily(r *Rule, peers ranges, f, other family) string {
 	switch {
 	case peers.everybody || onlyMine || !f.covered(mine.prefixes):
 		return ""
-	case r.Action != Allow && r.Action != Pass && len(theirs.prefixes) == 0:
+	case !r.Action.Passes() && r.Action != Pass && len(theirs.prefixes) == 0:
 		return fmt.Sprintf("covers all of %s and nothing of %s, which other rules and the default decide about: add {cidr: %q}, or write "+
 			"{entity: any} instead", f.name, other.name, other.all)
 	case r.Action == Allow && mine.except != "" && theirs.except == "" && other.covered(theirs.prefixes):

@@ -90,29 +90,17 @@ func (r *Rule) Peers(d Direction) []Selector {
 type Rank struct {
 	Tier     int // Tier.Rank
 	Priority int
-	Allow    bool // deny comes first at equal tier and priority
+	Effect   Effect // at equal tier and priority Deny comes first, Allow last
 }
 
 // RankOf returns the rank of rule r of policy p.
 func RankOf(p *Policy, r *Rule) Rank {
-	return Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Allow: r.Action == Allow}
+	return Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Effect: r.Action}
 }
 
 // Compare is negative if a decides before b and 0 if they rank equally.
 func (a Rank) Compare(b Rank) int {
-	if c := cmp.Compare(a.Tier, b.Tier); c != 0 {
-		return c
-	}
-	if c := cmp.Compare(a.Priority, b.Priority); c != 0 {
-		return c
-	}
-	switch {
-	case a.Allow == b.Allow:
-		return 0
-	case b.Allow:
-		return -1
-	}
-	return 1
+	return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Effect.precedence(), b.Effect.precedence()))
 }
 
 // String is "policy/direction/rule", as events and counters name a rule.

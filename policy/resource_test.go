@@ -90,13 +90,14 @@ func TestCloneSharesNothing(t *testing.T) {
 }
 
 func TestRankOrder(t *testing.T) {
-	rank := func(tier policy.Tier, priority int, action policy.Action) policy.Rank {
+	rank := func(tier policy.Tier, priority int, action policy.Effect) policy.Rank {
 		p := &policy.Policy{Spec: policy.PolicySpec{Tier: tier, Priority: &priority}}
 		return policy.RankOf(p, &policy.Rule{Action: action})
 	}
 	order := []policy.Rank{
 		rank(policy.TierEmergency, 65535, policy.Allow), rank(policy.TierSecurity, 0, policy.Deny), rank(policy.TierSecurity, 0, policy.Allow),
-		rank("", 99, policy.Allow), rank(policy.TierApplication, 100, policy.Deny), rank("", 100, policy.Allow), rank(policy.TierBaseline, 0, policy.Deny),
+		rank("", 99, policy.Allow), rank(policy.TierApplication, 100, policy.Deny), rank("", 100, policy.Reject), rank("", 100, policy.Audit),
+		rank("", 100, policy.Pass), rank("", 100, policy.Allow), rank(policy.TierBaseline, 0, policy.Deny),
 	}
 	for i, a := range order {
 		for j, b := range order {

@@ -143,7 +143,7 @@ type coverService struct {
 }
 
 func newCoverPolicy(p *Policy) coverPolicy {
-	c := coverPolicy{Policy: p, level: Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority()}}
+	c := coverPolicy{Policy: p, level: Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Effect: Deny}}
 	for _, d := range [...]Direction{Ingress, Egress} {
 		rules := p.Rules(d)
 		for i := range rules {

@@ -102,17 +102,6 @@ const (
 	TierBaseline    Tier = "baseline"
 )
 
-// Action is what a rule does with a new connection.
-type Action string
-
-// The actions. Pass and Reject come later and are refused by Validate.
-const (
-	Allow  Action = "allow"
-	Deny   Action = "deny"
-	Pass   Action = "pass"
-	Reject Action = "reject"
-)
-
 // PolicySpec is the firewall part of design §3.
 type PolicySpec struct {
 	Tier        Tier         `json:"tier,omitempty"`     // default application
@@ -138,7 +127,7 @@ type DefaultDeny struct {
 // protocol and port.
 type Rule struct {
 	Name     string     `json:"name"`
-	Action   Action     `json:"action"`
+	Action   Effect     `json:"action"`
 	From     []Selector `json:"from,omitempty"`
 	To       []Selector `json:"to,omitempty"`
 	Services []Service  `json:"services,omitempty"`

@@ -53,7 +53,7 @@ type HostStatus struct {
 type RuleStatus struct {
 	Name      string    `json:"name"`
 	Direction Direction `json:"direction"`
-	Action    Action    `json:"action"`
+	Action    Effect    `json:"action"`
 	ID        uint32    `json:"id"`      // as in reg11/reg12, ct_label and events
 	Packets   uint64    `json:"packets"` // first packets judged plus established packets passed
 	Bytes     uint64    `json:"bytes"`

@@ -110,7 +110,7 @@ func (s *stance) admitted(at service) (in crowd, by []RuleRef) {
 		if hit == 0 || !r.serves(at) {
 			continue
 		}
-		if undecided &^= hit; r.rank.Allow {
+		if undecided &^= hit; r.rank.Effect.Passes() {
 			in |= hit
 			by = append(by, r.ref)
 		}

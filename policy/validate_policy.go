@@ -97,11 +97,13 @@ func (c *checker) rules(at pointer, d Direction, rules []Rule) {
 	}
 }
 
-func (c *checker) action(at pointer, a Action) {
+func (c *checker) action(at pointer, a Effect) {
 	switch a {
 	case Allow, Deny:
 	case Pass, Reject:
 		c.later(at, string(a), "action "+string(a), "it knows allow and deny")
+	case Audit:
+		c.addf(at, string(a), "audit is the mode of a policy, no action: must be allow or deny")
 	case "":
 		c.addf(at, nil, "is required: allow or deny")
 	default:

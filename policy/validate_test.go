@@ -129,6 +129,8 @@ expiresAt: null`, nil},
 		{"bad pass", to + "ingress: [{name: a, action: pass}, {name: b, action: reject}]", []string{
 			"/spec/ingress/0/action: comes later: this version does not support action pass yet; it knows allow and deny",
 			"/spec/ingress/1/action: comes later: this version does not support action reject yet"}},
+		{"bad action audit", to + "ingress: [{name: a, action: audit}]", []string{
+			"/spec/ingress/0/action: audit is the mode of a policy, no action: must be allow or deny"}},
 		{"bad action", to + "ingress: [{name: a, action: drop}]", []string{`/spec/ingress/0/action: unknown action "drop": must be allow or deny`}},
 		{"bad from in egress", egress("from: [{entity: any}]"), []string{"/spec/egress/0/from: an egress rule has to, not from"}},
 		{"bad to in ingress", rule("to: [{entity: any}]"), []string{"/spec/ingress/0/to: an ingress rule has from, not to"}},

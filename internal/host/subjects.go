@@ -59,7 +59,7 @@ func (s *subjects) set(name string, ps *compile.PolicyState, p *policy.Policy) {
 			continue
 		}
 		s.rules[r.ID] = r.Ref
-		if now.ids = append(now.ids, r.ID); r.Action == policy.Deny {
+		if now.ids = append(now.ids, r.ID); !r.Action.Passes() {
 			last := len(now.ids) - 1
 			now.ids[now.denies], now.ids[last] = now.ids[last], now.ids[now.denies]
 			now.denies++

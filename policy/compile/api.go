@@ -86,7 +86,7 @@ type PolicyState struct {
 // RuleState is what became of a rule on this bridge.
 type RuleState struct {
 	Ref    policy.RuleRef
-	Action policy.Action
+	Action policy.Effect
 	// ID is the number in registers, ct_label and cookies; 0 = the rule has no flows because it applies to nobody, no peer is
 	// known, or its peers and services exclude each other.
 	ID uint32
@@ -102,7 +102,7 @@ type RuleInfo struct {
 	// isolates the endpoint, first by name, or empty.
 	Ref policy.RuleRef
 	// Action is what the rule does.
-	Action policy.Action
+	Action policy.Effect
 	// Log: the rule wants records.
 	Log bool
 	// Endpoint is the key of the workload whose default this is, else empty. The default of a side without an endpoint has neither

@@ -76,7 +76,7 @@ func TestDefaultAllowIsRenewed(t *testing.T) {
 // TestRestartWithChange changes a policy while nobody looked: a rule that comes back as it was keeps its id, one that differs does not,
 // and denies that are new renew what they meet.
 func TestRestartWithChange(t *testing.T) {
-	rule := func(name string, a policy.Action, from, port string) policy.Rule {
+	rule := func(name string, a policy.Effect, from, port string) policy.Rule {
 		return policy.Rule{Name: name, Action: a, From: cidr(from), Services: tcp(port)}
 	}
 	same, wider := rule("same", policy.Allow, "10.1.0.0/24", "80"), rule("differs", policy.Allow, "10.2.0.0/24", "80")

@@ -189,11 +189,7 @@ func (f *Firewall) forgetImported(out *Changes) {
 func (f *Firewall) state(ps *policyState) *PolicyState {
 	s := &PolicyState{}
 	for _, r := range ps.rules {
-		action := policy.Deny
-		if r.allow {
-			action = policy.Allow
-		}
-		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: action, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
+		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
 	}
 	warn := func(code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})

@@ -266,16 +266,16 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 		out = append(out, pipeline.Legs(cookie, e.id, in, outgoing)...)
 	}
 	for side := range e.allow {
-		id, verdict := allowID(e.allow[side]), pipeline.VerdictAllow
+		id, effect := allowID(e.allow[side]), policy.Allow
 		_, log, isolated := e.isolated(side)
 		if isolated {
-			id, verdict = denyID(side, e.id), pipeline.VerdictDrop
+			id, effect = denyID(side, e.id), policy.Deny
 		}
 		for _, reversed := range f.orientations() {
 			d := dimensions{side: side, reversed: reversed}
 			out = append(out, flow.Flow{
 				Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: d.cookie(pipeline.CookieDefault, id),
-				Match: d.subject(e.id), Actions: pipeline.Decide(side == ingress, verdict, id, log),
+				Match: d.subject(e.id), Actions: pipeline.Decide(side == ingress, verdict(effect), id, log),
 			})
 		}
 		if !isolated {

@@ -182,11 +182,7 @@ func (d dimensions) clauses(s *space) [][]flow.Match {
 // ruleFlows returns all flows of a rule that has an id: in the policy table, in the reversed table during a pickup window, and, if it
 // allows, its gate. conj_id is the rule's id (conjunction ids are per table).
 func ruleFlows(r *rule, orientations []bool) []flow.Flow {
-	verdict := pipeline.VerdictDrop
-	if r.allow {
-		verdict = pipeline.VerdictAllow
-	}
-	decide := pipeline.Decide(r.side == ingress, verdict, r.id, r.log)
+	decide := pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
 	var out []flow.Flow
 	for _, reversed := range orientations {
 		d := dimensions{r.side, reversed}
@@ -209,7 +205,7 @@ func ruleFlows(r *rule, orientations []bool) []flow.Flow {
 		}
 		add(flow.Match{exact(flow.ConjID, uint64(r.id), 32)}, decide)
 	}
-	if r.allow {
+	if r.passes() {
 		out = append(out, pipeline.Gate(r.side == ingress, pipeline.NewCookie(pipeline.CookieRule, r.id), r.id))
 	}
 	return out

@@ -25,7 +25,7 @@ func newIdentities(rules []*rule, assigned PolicyAssignment) *identities {
 // byName returns the rule that had the name, action and direction of r, or nil.
 func (x *identities) byName(r *rule) *rule {
 	key := r.key()
-	if old := x.rules[key]; old != nil && old.allow == r.allow {
+	if old := x.rules[key]; old != nil && old.rank.Effect == r.rank.Effect {
 		delete(x.rules, key)
 		return old
 	}
@@ -97,7 +97,7 @@ func revive(r *rule, a RuleAssignment) *rule {
 		return nil
 	}
 	return &rule{
-		ref: r.ref, side: r.side, rank: r.rank, allow: r.allow, space: r.space, id: a.ID, priority: a.Priority, hash: a.Hash,
+		ref: r.ref, side: r.side, rank: r.rank, space: r.space, id: a.ID, priority: a.Priority, hash: a.Hash,
 		before: ruleBefore{a.ID, r.rank, r.space},
 	}
 }

@@ -235,26 +235,26 @@ func (h *history) judge(t *rapid.T, s step) {
 			reply = false
 		}
 		for range 2 {
-			if reply && !want.Allow {
+			if reply && !want.Effect.Passes() {
 				back := h.evaluate(talk{from: l.to, to: l.from, vlan: l.vlan, tuple: l.tuple.Reversed()})
-				if h.wrongEnd(l, back.Allow) {
+				if h.wrongEnd(l, back.Effect.Passes()) {
 					break
 				}
 			}
 			r := h.sw.Process(h.packet(l.talk, reply, ack))
 			rechecked := r.Visited(pipeline.TableRecheck)
 			switch {
-			case r.Normal != want.Allow:
+			case r.Normal != want.Effect.Passes():
 				t.Fatalf("after %s: live %v, reply %v: passed %v, reference says %+v; label %#x; tables %v", s.name, l.talk, reply, r.Normal, want, label, r.Tables)
 			case untouched && (rechecked || l.conn.Label != label):
 				t.Fatalf("after %s: live %v was judged again without need; label %#x; tables %v", s.name, l.talk, label, r.Tables)
-			case rechecked && want.Allow:
+			case rechecked && want.Effect.Passes():
 				h.sameSide(l.talk, policy.Egress, bits(l.conn.Label, pipeline.LabelEgress), want.Egress)
 				h.sameSide(l.talk, policy.Ingress, bits(l.conn.Label, pipeline.LabelIngress), want.Ingress)
 			}
 			reply = !reply
 		}
-		l.passed = want.Allow
+		l.passed = want.Effect.Passes()
 	}
 	h.live = slices.DeleteFunc(h.live, func(l *live) bool { return l.turned })
 }

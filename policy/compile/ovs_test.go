@@ -135,7 +135,7 @@ func TestSwitchDecides(t *testing.T) {
 			w.sameSide(x, policy.Egress, regs["11"], want.Egress)
 			w.sameSide(x, policy.Ingress, regs["12"], want.Ingress)
 			allowed := regs["13"]&0xf0 == 0x50
-			if allowed != want.Allow {
+			if allowed != want.Effect.Passes() {
 				t.Fatalf("%v: the switch allows %v, the reference says %+v:\n%s", x, allowed, want, out)
 			}
 			verdicts[allowed]++

@@ -11,8 +11,7 @@ type rule struct {
 	owner *policyState
 	ref   policy.RuleRef
 	side  int
-	rank  policy.Rank
-	allow bool
+	rank  policy.Rank // with its effect
 	log   bool
 	space space
 
@@ -36,13 +35,10 @@ type ruleBefore struct {
 
 func (r *rule) key() string { return string(r.ref.Direction) + "/" + r.ref.Rule }
 
-func (r *rule) info() RuleInfo {
-	action := policy.Deny
-	if r.allow {
-		action = policy.Allow
-	}
-	return RuleInfo{Ref: r.ref, Action: action, Log: r.log}
-}
+// passes reports whether connections may carry the rule's id: it lets them pass.
+func (r *rule) passes() bool { return r.rank.Effect.Passes() }
+
+func (r *rule) info() RuleInfo { return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log} }
 
 // policyState is a policy with what became of it.
 type policyState struct {

@@ -205,7 +205,7 @@ func (s *space) hash(rank policy.Rank) string {
 		}
 	}
 	num(rank.Tier, rank.Priority)
-	flag(rank.Allow)
+	num(digits[rank.Effect])
 	ids(s.subjects)
 	flag(s.peers.any)
 	ids(s.peers.endpoints)

@@ -64,7 +64,7 @@ func (f *Firewall) rules(ps *policyState, side int, subjects []uint32, out []*ru
 		spec := &specs[i]
 		r := &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
-			rank: policy.RankOf(ps.policy, spec), allow: spec.Action == policy.Allow, log: spec.Log,
+			rank: policy.RankOf(ps.policy, spec), log: spec.Log,
 			space: space{subjects: subjects, services: newServiceSet(spec.Services)},
 		}
 		if peers := spec.Peers(d); len(peers) == 0 {
@@ -170,12 +170,12 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
 	moved := r.ref != now.ref || r.rank != now.rank
 	changed := moved || r.log != now.log || !r.space.equal(&now.space)
-	r.ref, r.rank, r.allow, r.log, r.space = now.ref, now.rank, now.allow, now.log, now.space
+	r.ref, r.rank, r.log, r.space = now.ref, now.rank, now.log, now.space
 	switch {
 	case r.space.empty():
 		f.retire(r, c)
 		return
-	case r.id == 0 || r.allow && !r.before.space.within(&r.space):
+	case r.id == 0 || r.passes() && !r.before.space.within(&r.space):
 		f.renumber(r)
 	case changed || !r.placed:
 		f.registry.set(r.id, r.info())

@@ -15,7 +15,7 @@ func (f *Firewall) reversion(c *change) {
 	for _, r := range c.rules {
 		switch {
 		case r.id == 0:
-		case !r.allow:
+		case !r.passes():
 			f.loseTo(r, c)
 		case r.before.id == r.id && r.rank.Compare(r.before.rank) > 0:
 			f.sink(r)
@@ -45,7 +45,7 @@ func (f *Firewall) loseTo(deny *rule, c *change) {
 		}
 	}
 	for _, allow := range f.beside(deny) {
-		if !allow.allow || allow.id == 0 || allow.id != allow.before.id || deny.rank.Compare(allow.rank) >= 0 {
+		if !allow.passes() || allow.id == 0 || allow.id != allow.before.id || deny.rank.Compare(allow.rank) >= 0 {
 			continue
 		}
 		taken := gained
@@ -81,7 +81,7 @@ func (f *Firewall) beside(r *rule) []*rule {
 // sink re-versions an allow that has come to be below a deny.
 func (f *Firewall) sink(allow *rule) {
 	for _, deny := range f.beside(allow) {
-		if deny.allow || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
+		if deny.passes() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
 			continue
 		}
 		if deny.before.id != 0 && deny.before.rank.Compare(allow.before.rank) < 0 {

@@ -173,7 +173,7 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	for i := range n {
 		r := policy.Rule{
 			Name: fmt.Sprint("r", i), Log: rapid.Bool().Draw(t, "log"),
-			Action: rapid.SampledFrom([]policy.Action{policy.Allow, policy.Allow, policy.Deny}).Draw(t, "action"),
+			Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Allow, policy.Deny}).Draw(t, "action"),
 		}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
