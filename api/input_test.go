@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,63 @@ import (
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
+
+// TestMergePatch holds PATCH to RFC 7386 and to the checks of PUT.
+func TestMergePatch(t *testing.T) {
+	const labels, spec = `{"team":"a"}`, `{"priority":7,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true}}`
+	for _, tt := range []struct {
+		name, patch string
+		labels      string // afterwards
+		spec        string
+		faults      []string // pointer and beginning of the detail
+	}{
+		{"OK nothing", `{}`, labels, spec, nil},
+		{"OK deep change", `{"spec":{"priority":5,"defaultDeny":{"egress":true}}}`, labels,
+			`{"priority":5,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true,"egress":true}}`, nil},
+		{"OK removal", `{"spec":{"priority":null,"ingress":null,"mode":null}}`, labels, `{"appliesTo":[{"bridge":"br0"}],"defaultDeny":{"ingress":true}}`, nil},
+		{"OK lists are replaced", `{"spec":{"appliesTo":[{"port":"a"}]}}`, labels,
+			`{"priority":7,"appliesTo":[{"port":"a"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true}}`, nil},
+		{"OK labels", `{"labels":{"a":"b","team":null}}`, `{"a":"b"}`, spec, nil},
+		{"OK server fields are ignored", `{"kind":"Policy","name":"web","revision":99,"uid":"x","status":{}}`, labels, spec, nil},
+		{"bad name", `{"name":"other"}`, labels, spec, []string{`/name: the path says "web"`}},
+		{"bad kind", `{"kind":"Group"}`, labels, spec, []string{"/kind: must be Policy here"}},
+		{"bad result", `{"spec":{"appliesTo":null,"priority":70000,"x":1}}`, labels, spec,
+			[]string{`/spec/x: unknown field "x"`, "/spec/priority: priority 70000 is outside", "/spec/appliesTo: is required"}},
+		{"bad repeated key", `{"spec":{"priority":1,"priority":2}}`, labels, spec, []string{"/spec/priority: is given more than once"}},
+		{"bad patch", `[1]`, labels, spec, []string{": a merge patch is a JSON object"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t)
+			f.must(201, "PUT", "/v1/policies/web", `{"labels":`+labels+`,"spec":`+spec+`}`)
+			want := 200
+			if tt.faults != nil {
+				want = 422
+			}
+			var answer struct {
+				Errors []struct{ Pointer, Detail string }
+			}
+			if err := json.Unmarshal(f.must(want, "PATCH", "/v1/policies/web", tt.patch).Body.Bytes(), &answer); err != nil {
+				t.Fatal(err)
+			}
+			if len(answer.Errors) != len(tt.faults) {
+				t.Errorf("faults %+v, want %v", answer.Errors, tt.faults)
+			}
+			for _, want := range tt.faults {
+				if !slices.ContainsFunc(answer.Errors, func(e struct{ Pointer, Detail string }) bool { return strings.HasPrefix(e.Pointer+": "+e.Detail, want) }) {
+					t.Errorf("faults %+v, want %s", answer.Errors, want)
+				}
+			}
+			r, err := f.store.Get(t.Context(), policy.KindPolicy, "web")
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := r.(*policy.Policy)
+			if got, err := json.Marshal([]any{p.Labels, p.Spec}); err != nil || string(got) != "["+tt.labels+","+tt.spec+"]" {
+				t.Errorf("stored %s, want [%s,%s] (%v)", got, tt.labels, tt.spec, err)
+			}
+		})
+	}
+}
 
 // TestFault_F20_PatchIsReadAsStrictlyAsPut sends the same faults of form to both.
 func TestFault_F20_PatchIsReadAsStrictlyAsPut(t *testing.T) {

@@ -46,6 +46,7 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		want := resources(docs)
+		var all []byte
 		for _, r := range want {
 			one, err := policy.EncodeJSON(r)
 			if err != nil {
@@ -58,12 +59,9 @@ func FuzzDecode(f *testing.F) {
 			if diff := cmp.Diff(r, got); diff != "" {
 				t.Fatalf("by JSON (-want +got)\n%s\n%s", diff, one)
 			}
+			all = append(append(append(all, "---\n"...), one...), '\n')
 		}
-		all, err := policy.EncodeYAML(want...)
-		if err != nil {
-			t.Fatalf("valid documents do not encode: %v", err)
-		}
-		again, err := policy.Load(bytes.NewReader(all))
+		again, err := policy.DecodeYAML(bytes.NewReader(all))
 		if err != nil {
 			t.Fatalf("%+v\n%s", err, all)
 		}

@@ -35,7 +35,7 @@ func (d *fileFlags) flags(c *cobra.Command, verb string) {
 // extensions are those of the files of a directory that are read.
 func extensions() []string { return []string{"yaml", "yml", "json"} }
 
-// documents are those of several files in one stream.
+// documents are those of several files in one stream, as JSON, which is YAML too and read much faster.
 type documents struct {
 	stream    []byte
 	resources []policy.Resource
@@ -84,14 +84,12 @@ func (d *fileFlags) read(stdin io.Reader) (*documents, error) {
 			return nil, fmt.Errorf("%s: %w", f, err)
 		}
 		for _, d := range docs {
-			y, err := policy.EncodeYAML(d.Resource)
+			text, err := policy.EncodeJSON(d.Resource)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", f, err)
 			}
-			if len(out.resources) > 0 {
-				stream.WriteString("---\n")
-			}
-			stream.Write(y)
+			stream.Write(text)
+			stream.WriteByte('\n')
 			out.resources = append(out.resources, d.Resource)
 		}
 	}
