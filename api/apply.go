@@ -167,13 +167,13 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 				continue
 			}
 		}
-		changes = append(changes, backend.Change{Kind: ref.Kind, Name: ref.Name, Resource: d.Resource, Expect: &revision})
+		changes = append(changes, backend.Change{Kind: ref.Kind, Name: ref.Name, Resource: d.Resource, Expect: &revision, Before: old})
 		before, index = append(before, old), append(index, i)
 	}
 	var gone []backend.Change
 	for ref, r := range current {
 		if m := r.GetMeta(); prune.key != "" && !inSet[ref] && m.Labels[prune.key] == prune.value {
-			gone = append(gone, backend.Change{Kind: ref.Kind, Name: ref.Name, Expect: &m.Revision})
+			gone = append(gone, backend.Change{Kind: ref.Kind, Name: ref.Name, Expect: &m.Revision, Before: r})
 		}
 	}
 	slices.SortFunc(gone, func(a, b backend.Change) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })

@@ -19,7 +19,8 @@ type Store interface {
 	List(ctx context.Context, kind policy.Kind, after string, limit int) ([]policy.Resource, int64, error)
 	// Commit writes all changes in one transaction, sets UID, CreatedAt and Revision and returns the stored resources in the order of
 	// changes (nil for deletions and guards). A resource whose labels and spec are those already stored is not written and keeps its
-	// revision. It returns backend.ErrConflict when an Expect does not hold and backend.ErrNotFound for the deletion of what is not there.
+	// revision. It returns backend.ErrConflict when an Expect does not hold, or somebody else wrote at the same time, and
+	// backend.ErrNotFound for the deletion of what is not there. It never tries again: what to write depends on what is there.
 	Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error)
 }
 

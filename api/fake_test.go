@@ -86,6 +86,9 @@ func (m *memory) Commit(_ context.Context, changes []backend.Change) ([]policy.R
 		if r := m.items[api.Ref{Kind: c.Kind, Name: c.Name}]; r != nil {
 			rev = r.GetMeta().Revision
 		}
+		if known := c.Before != nil && c.Before.GetMeta().Revision == *c.Expect; !c.Guard && c.Expect != nil && *c.Expect != 0 && !known {
+			return nil, fmt.Errorf("%s %s: the writer has read what he replaces and does not hand it on", c.Kind, c.Name)
+		}
 		if c.Expect != nil && *c.Expect != rev {
 			return nil, backend.ErrConflict
 		}

@@ -80,7 +80,7 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 			next = current.Clone() // so that writing the defaults out is no change
 		}
 	}
-	change := backend.Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision}
+	change := backend.Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision, Before: current}
 	guards, err := s.checkRefs(ctx, []backend.Change{change}, func(_ int, faults policy.Faults) error { return invalid(faults) })
 	if err != nil {
 		return written{}, err

@@ -21,8 +21,10 @@ type Change struct {
 	Kind     policy.Kind
 	Name     string
 	Resource policy.Resource
-	// Expect is, of a write, the revision that the resource must have: nil = any, 0 = must not exist.
+	// Expect is, of a write, the revision that the resource must have: nil = that which it has when the write begins, 0 = must not exist.
 	Expect *int64
+	// Before is, of a write with Expect, the resource at that revision, as the writer has read it. With it the store need not read it again.
+	Before policy.Resource
 	// Guard makes a write a condition of its transaction that writes nothing: the resource has revision Expect or, without a Name, no
 	// resource of Kind was written after revision Expect. Resource is nil and Expect is not.
 	Guard bool

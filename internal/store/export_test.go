@@ -3,12 +3,35 @@ package store
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // FailAfter makes every request after the next n fail before it is sent, as if the process had ended there.
 func FailAfter(s *Store, n int) { s.client.KV = &failingKV{KV: s.client.KV, left: n} }
+
+// CountRequests counts the transactions and reads from now on.
+func CountRequests(s *Store) *atomic.Int64 {
+	c := &countingKV{KV: s.client.KV}
+	s.client.KV = c
+	return &c.n
+}
+
+type countingKV struct {
+	clientv3.KV
+	n atomic.Int64
+}
+
+func (c *countingKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	c.n.Add(1)
+	return c.KV.Get(ctx, key, opts...)
+}
+
+func (c *countingKV) Txn(ctx context.Context) clientv3.Txn {
+	c.n.Add(1)
+	return c.KV.Txn(ctx)
+}
 
 type failingKV struct {
 	clientv3.KV

@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -17,9 +17,6 @@ import (
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
-
-// maxAttempts bounds the optimistic loop of Commit. Every failed attempt means that somebody else succeeded.
-const maxAttempts = 32
 
 // Get implements api.Store.
 func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.Resource, error) {
@@ -98,8 +95,8 @@ type badValue struct{ error }
 
 func (e *badValue) Unwrap() error { return e.error }
 
-// Commit implements api.Store. It reads what is there, builds one transaction that holds only if nothing of that has changed since, and
-// starts again if it has.
+// Commit implements api.Store. It builds one transaction that holds only if nothing has changed since the writer, or here in his place, Commit
+// looked.
 func (s *Store) Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
 	if err := checkChanges(changes); err != nil {
 		return nil, err
@@ -111,26 +108,11 @@ func (s *Store) Commit(ctx context.Context, changes []backend.Change) ([]policy.
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	for attempt := range maxAttempts {
-		if attempt > 2 { // several writers of one resource: let one of them win
-			select {
-			case <-time.After(rand.N(time.Duration(attempt) * time.Millisecond)):
-			case <-rctx.Done():
-				return nil, s.fail(ctx, rctx.Err())
-			}
-		}
-		out, done, err := s.tryCommit(rctx, changes)
-		if err != nil {
-			if errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) || isEncoding(err) {
-				return nil, err
-			}
-			return nil, s.fail(ctx, err)
-		}
-		if done {
-			return out, nil
-		}
+	out, err := s.commit(rctx, changes)
+	if err == nil || errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) || isEncoding(err) {
+		return out, err
 	}
-	return nil, fmt.Errorf("store: %w: too many writers at once", backend.ErrConflict)
+	return nil, s.fail(ctx, err)
 }
 
 func checkChanges(changes []backend.Change) error {
@@ -150,6 +132,8 @@ func checkChanges(changes []backend.Change) error {
 			continue
 		case c.Name == "":
 			return errors.New("store: a change without a name")
+		case c.Before != nil && (c.Expect == nil || *c.Expect != c.Before.GetMeta().Revision):
+			return fmt.Errorf("store: the change of %s %q does not expect what is said to be before it", c.Kind, c.Name)
 		case c.Resource != nil && (c.Resource.Kind() != c.Kind || c.Resource.GetMeta().Name != c.Name):
 			return fmt.Errorf("store: the change of %s %q carries another resource", c.Kind, c.Name)
 		case seen[id{c.Kind, c.Name}]:
@@ -164,15 +148,15 @@ type encodingError struct{ error }
 
 func isEncoding(err error) bool { var e encodingError; return errors.As(err, &e) }
 
-// tryCommit does one round; done is false if something changed between reading and writing.
-func (s *Store) tryCommit(ctx context.Context, changes []backend.Change) (out []policy.Resource, done bool, err error) {
+// commit is Commit without checks and translation of errors.
+func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
 	current, err := s.current(ctx, changes)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
-	out = make([]policy.Resource, len(changes))
+	out := make([]policy.Resource, len(changes))
 	written := make([]bool, len(changes))
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, c := range changes {
@@ -181,26 +165,29 @@ func (s *Store) tryCommit(ctx context.Context, changes []backend.Change) (out []
 			continue
 		}
 		k := key(c.Kind, c.Name)
-		kv := current[k]
-		var rev int64
-		if kv != nil {
-			rev = kv.ModRevision
+		old, known := current[k]
+		if !known && c.Expect != nil {
+			if old.revision = *c.Expect; c.Before != nil && c.Resource != nil {
+				if old, err = storedAs(c.Before); err != nil {
+					return nil, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
+				}
+			}
 		}
-		if c.Expect != nil && *c.Expect != rev {
-			return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrConflict)
+		if c.Expect != nil && *c.Expect != old.revision {
+			return nil, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrConflict)
 		}
-		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k), "=", rev))
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k), "=", old.revision))
 		switch {
 		case c.Guard:
 		case c.Resource == nil:
-			if kv == nil {
-				return nil, false, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrNotFound)
+			if old.revision == 0 {
+				return nil, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrNotFound)
 			}
 			ops = append(ops, clientv3.OpDelete(k))
 		default:
-			value, meta, same, err := encode(c.Resource, kv, now)
+			value, meta, same, err := encode(c.Resource, old, now)
 			if err != nil {
-				return nil, false, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
+				return nil, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
 			}
 			out[i] = c.Resource.Clone()
 			*out[i].GetMeta() = meta
@@ -210,77 +197,80 @@ func (s *Store) tryCommit(ctx context.Context, changes []backend.Change) (out []
 			}
 		}
 	}
-	if len(ops) == 0 && len(cmps) == 0 {
-		return out, true, nil
+	if len(cmps) == 0 {
+		return out, nil
 	}
 	resp, err := s.client.Txn(ctx).If(cmps...).Then(ops...).Commit()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	s.saw(resp.Header.Revision)
 	if !resp.Succeeded {
-		// A guard over a whole kind has no revision of its own to look at, so it cannot succeed on another try.
-		for _, c := range changes {
-			if c.Guard && c.Name == "" {
-				return nil, false, fmt.Errorf("%s: %w", c.Kind.Plural(), backend.ErrConflict)
-			}
-		}
-		return nil, false, nil
+		return nil, fmt.Errorf("store: %w", backend.ErrConflict)
 	}
 	for i := range out {
 		if written[i] {
 			out[i].GetMeta().Revision = resp.Header.Revision
 		}
 	}
-	return out, true, nil
+	return out, nil
 }
 
-// current reads the named resources of changes, by key. The transaction compares their revisions, so they need not be of one moment.
-func (s *Store) current(ctx context.Context, changes []backend.Change) (map[string]*mvccpb.KeyValue, error) {
+// stored is what is there before a change.
+type stored struct {
+	record
+	revision int64 // 0 = nothing
+}
+
+// storedAs is what was stored of a resource as it was read.
+func storedAs(r policy.Resource) (stored, error) {
+	m := r.GetMeta()
+	spec, err := encodeSpec(r)
+	return stored{record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels, Spec: spec}, m.Revision}, err
+}
+
+// current reads what the writers of changes do not say that they know, by key. The transaction compares the revisions, so they need not be of
+// one moment.
+func (s *Store) current(ctx context.Context, changes []backend.Change) (map[string]stored, error) {
+	var keys []string
 	var gets []clientv3.Op
 	for _, c := range changes {
-		if c.Name != "" {
-			gets = append(gets, clientv3.OpGet(key(c.Kind, c.Name), s.readOpts...))
+		if known := c.Expect != nil && (c.Resource == nil || c.Before != nil || *c.Expect == 0); !known {
+			keys = append(keys, key(c.Kind, c.Name))
+			gets = append(gets, clientv3.OpGet(keys[len(keys)-1], s.readOpts...))
 		}
 	}
-	out := make(map[string]*mvccpb.KeyValue, len(gets))
-	const page = externalTxnOps
-	for len(gets) > 0 {
-		n := min(page, len(gets))
-		resp, err := s.client.Txn(ctx).Then(gets[:n]...).Commit()
+	out := make(map[string]stored, len(gets))
+	for ops := range slices.Chunk(gets, externalTxnOps) {
+		resp, err := s.client.Txn(ctx).Then(ops...).Commit()
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range resp.Responses {
+			var was stored
 			for _, kv := range r.GetResponseRange().Kvs {
-				out[string(kv.Key)] = kv
+				if was.revision = kv.ModRevision; json.Unmarshal(kv.Value, &was.record) != nil {
+					was.record = record{} // what cannot be read is replaced as a whole
+				}
 			}
+			out[keys[0]], keys = was, keys[1:]
 		}
-		gets = gets[n:]
 	}
 	return out, nil
 }
 
 // encode makes the value to store and the Meta to answer with. same is true if old says the same already.
-func encode(r policy.Resource, old *mvccpb.KeyValue, now time.Time) (value []byte, meta policy.Meta, same bool, err error) {
+func encode(r policy.Resource, old stored, now time.Time) (value []byte, meta policy.Meta, same bool, err error) {
 	m := r.GetMeta()
-	rec := record{Kind: r.Kind(), Name: m.Name, Labels: m.Labels}
+	rec := record{Kind: r.Kind(), Name: m.Name, Labels: m.Labels, UID: old.UID, CreatedAt: old.CreatedAt}
 	if rec.Spec, err = encodeSpec(r); err != nil {
 		return nil, meta, false, err
 	}
-	meta = policy.Meta{Name: m.Name, Labels: m.Labels}
-	if old != nil {
-		var was record
-		if err := json.Unmarshal(old.Value, &was); err == nil { // what cannot be read is replaced as a whole
-			rec.UID, rec.CreatedAt = was.UID, was.CreatedAt
-			same = bytes.Equal(was.Spec, rec.Spec) && maps.Equal(was.Labels, rec.Labels)
-			meta.Revision = old.ModRevision
-		}
-	}
+	same = old.UID != "" && bytes.Equal(old.Spec, rec.Spec) && maps.Equal(old.Labels, rec.Labels)
 	if rec.UID == "" {
 		rec.UID, rec.CreatedAt = uuid.NewString(), now
 	}
-	meta.UID, meta.CreatedAt = rec.UID, rec.CreatedAt
+	meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision}
 	value, err = json.Marshal(rec)
 	return value, meta, same, err
 }

@@ -196,3 +196,41 @@ func TestFault_F19_RefusedNowLoadsStill(t *testing.T) {
 		t.Errorf("it cannot be deleted: %v", err)
 	}
 }
+
+// TestCommitReadsNothingTwice: who has read what he replaces, as the API has, pays for one request. The outcome is the same.
+func TestCommitReadsNothingTwice(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	ctx, none := t.Context(), int64(0)
+	first := put(t, s, group("a", "10.0.0.0/8"))
+	m := first.GetMeta()
+	change := backend.Change{Kind: policy.KindGroup, Name: "a", Resource: group("a", "10.0.0.0/9"), Expect: &m.Revision, Before: first}
+
+	requests := store.CountRequests(s)
+	got, err := s.Commit(ctx, []backend.Change{change, {Kind: policy.KindGroup, Name: "b", Resource: group("b"), Expect: &none}})
+	if err != nil || requests.Load() != 1 {
+		t.Fatalf("%d requests, want 1: %v", requests.Load(), err)
+	}
+	if n := got[0].GetMeta(); n.UID != m.UID || !n.CreatedAt.Equal(m.CreatedAt) || n.Revision <= m.Revision {
+		t.Errorf("update: uid and createdAt must stay and the revision grow: %+v then %+v", m, n)
+	}
+	for _, want := range got {
+		read, err := s.Get(ctx, policy.KindGroup, want.GetMeta().Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, read); diff != "" {
+			t.Errorf("what was committed is not what is read (-committed +read):\n%s", diff)
+		}
+	}
+	if _, err := s.Commit(ctx, []backend.Change{change}); !errors.Is(err, backend.ErrConflict) {
+		t.Errorf("a second write on top of the same revision: %v", err)
+	}
+	rev := got[0].GetMeta().Revision
+	same, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a", "10.0.0.0/9"), Expect: &rev, Before: got[0]}})
+	if err != nil || same[0].GetMeta().Revision != rev {
+		t.Errorf("an equal resource was written again: %+v, %v", same, err)
+	}
+	if _, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a"), Expect: &rev, Before: first}}); err == nil {
+		t.Error("a change that expects another revision than that of what is before it was taken")
+	}
+}
