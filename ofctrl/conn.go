@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tapwall/tapwall/internal/pki"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
@@ -80,7 +82,13 @@ func Dial(ctx context.Context, opts ConnOptions) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewConn(ctx, nc, opts)
+	c, err := NewConn(ctx, nc, opts)
+	if err != nil && strings.HasPrefix(opts.Endpoint, "ssl:") {
+		if why := pki.Refused(err); why != "" {
+			err = fmt.Errorf("%w (%s)", err, why)
+		}
+	}
+	return c, err
 }
 
 // NewConn is Dial over a transport that is there already; it takes over nc and closes it on failure.

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"strings"
 	"syscall"
+
+	"github.com/tapwall/tapwall/internal/pki"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -93,6 +95,8 @@ func hint(endpoint string, err error) string {
 		return fmt.Sprintf("no permission for %s: run as root, or as a member of the group that owns the socket", addr)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("nothing listens on %s: ovsdb-server is down or does not have this remote", addr)
+	case strings.HasPrefix(endpoint, "ssl:") && pki.Refused(err) != "":
+		return pki.Refused(err)
 	case errors.Is(err, ErrSchema):
 		return "Open vSwitch 2.13 or newer is needed; an old database file is upgraded with ovsdb-tool convert"
 	case errors.Is(err, errNoRoot):

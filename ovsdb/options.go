@@ -19,8 +19,8 @@ const DefaultEndpoint = "unix:/var/run/openvswitch/db.sock"
 type Options struct {
 	// Endpoint is "unix:/absolute/path", "tcp:host:port" or "ssl:host:port", as in ovsdb(7). Empty means DefaultEndpoint.
 	Endpoint string
-	// TLS is required for ssl: and unused otherwise. Certificates made by ovs-pki carry no name that Go can verify: such a
-	// configuration sets InsecureSkipVerify together with a VerifyConnection that checks the chain.
+	// TLS is required for ssl: and unused otherwise. Certificates made by ovs-pki carry no name that Go can verify; package
+	// internal/pki makes a configuration that checks their chain, and a name in their own form.
 	TLS *tls.Config
 	// Logger receives connects, losses and repairs; nil discards.
 	Logger *slog.Logger

@@ -64,7 +64,8 @@ func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err e
 	}()
 
 	if err := s.open(&opened); err != nil {
-		if strings.Contains(err.Error(), "validation error") {
+		// The library keeps to itself what the schema lacks, and why a server hangs up on TLS.
+		if strings.Contains(err.Error(), "validation error") || strings.HasPrefix(c.opts.Endpoint, "ssl:") {
 			ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 			defer cancel()
 			if schemaErr := checkSchema(ctx, c.opts.Endpoint, c.opts.TLS); schemaErr != nil {

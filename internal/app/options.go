@@ -3,7 +3,6 @@ package app
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/pki"
 )
 
 // Options says what `tapwall serve` runs. The fields are named after its flags.
@@ -109,41 +109,14 @@ func (o *Options) logger() (*slog.Logger, error) {
 	return nil, fmt.Errorf("log-format: %q is neither text nor json", o.LogFormat)
 }
 
-// switchConfig returns the client configuration towards OVS; nil without files. The certificates of ovs-pki carry no name that Go can match, so
-// the chain is verified against the CA and the name is not.
+// switchConfig returns the client configuration towards OVS; nil without files.
 func (f TLSFiles) switchConfig() (*tls.Config, error) {
 	if f == (TLSFiles{}) {
 		return nil, nil
 	}
-	if f.CA == "" || f.Cert == "" || f.Key == "" {
-		return nil, errors.New("ovs-tls: cert, key and ca are all needed")
-	}
-	cert, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	config, err := pki.Files{Cert: f.Cert, Key: f.Key, CA: f.CA}.Config()
 	if err != nil {
 		return nil, fmt.Errorf("ovs-tls: %w", err)
 	}
-	pem, err := os.ReadFile(f.CA)
-	if err != nil {
-		return nil, fmt.Errorf("ovs-tls: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("ovs-tls: %s holds no certificate", f.CA)
-	}
-	return &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		Certificates:       []tls.Certificate{cert},
-		InsecureSkipVerify: true, // replaced by the check below
-		VerifyConnection: func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return errors.New("the switch showed no certificate")
-			}
-			between := x509.NewCertPool()
-			for _, c := range s.PeerCertificates[1:] {
-				between.AddCert(c)
-			}
-			_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-			return err
-		},
-	}, nil
+	return config, nil
 }
