@@ -305,7 +305,9 @@ func groupGuards(s *stage) (out []string) {
 func TestFaultDataDirLost(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	// What vm2 sends must not open a connection of its own, of which the datagrams of vm1 would be replies.
+	const shut = "---\nkind: Policy\nname: shut\nspec:\n  appliesTo: [{port: vm1}]\n  defaultDeny: {ingress: true}\n"
+	s.decree(allowPorts("p", "vm2", "vm1", "5001") + shut)
 	live := s.everyWay(s.vm[1], s.vm[2], 5001)
 	// One that is silent meanwhile still carries what it was given.
 	c, err := s.vm[1].Dial("tcp", s.vm[2].IPv4, 5001, time.Second)
@@ -326,7 +328,7 @@ func TestFaultDataDirLost(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(s.Dir, "data")))
 	must(t, s.tw.Start())
 	// The same shape of policy, so that the same numbers would be given again; it allows something else.
-	s.decree(allowPorts("p", "vm2", "vm1", "5003"))
+	s.decree(allowPorts("p", "vm2", "vm1", "5003") + shut)
 	s.cut(live, time.Now())
 	if err := answer(); err == nil {
 		t.Error("a connection of the earlier life passes under a rule that does not allow it")
