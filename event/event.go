@@ -215,12 +215,22 @@ const (
 	UnknownRule  = "UNKNOWN_RULE"
 )
 
-// Notice is something that happened to a switch and is no packet, for [Recorder.Notify].
+// Notice is something that happened to a switch and is no packet.
 type Notice struct {
-	Action  string `json:"-"` // event.action, such as ActionForeignFlows
-	Bridge  string `json:"-"`
 	Message string `json:"message"` // one sentence for people
 	Count   int64  `json:"count"`   // of the flows or meters that it is about
 	// Objects are the texts of some of them.
 	Objects []string `json:"objects,omitempty"`
+}
+
+// NewNotice is the event that tells of n, which happened to a bridge of a host; action is one of the constants, such as
+// ActionForeignFlows.
+func NewNotice(action, host, bridge string, n Notice) Event {
+	return Event{
+		Event: Meta{
+			Kind: "event", Category: []string{"configuration"}, Type: []string{"change"}, Action: action, Dataset: DatasetSwitch, Provider: "switch",
+		},
+		Observer: &Observer{Name: host},
+		Tapwall:  Tapwall{Bridge: bridge, Notice: &n},
+	}
 }

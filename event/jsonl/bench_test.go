@@ -12,18 +12,6 @@ import (
 	"github.com/tapwall/tapwall/event/record"
 )
 
-type lookup struct{}
-
-func (lookup) Rule(string, uint32) (record.RuleInfo, bool) {
-	return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
-}
-
-func (lookup) Endpoint(_ string, id uint32) (event.Endpoint, bool) {
-	return event.Endpoint{Name: "web1", PortName: "tap1", Labels: labels}, true
-}
-
-var labels = map[string]string{"app": "web"}
-
 // cpu is the processor time of this process.
 func cpu() time.Duration {
 	var u syscall.Rusage
@@ -39,15 +27,19 @@ func BenchmarkPacketIn(b *testing.B) {
 	data := make([]byte, 128)
 	copy(data, []byte{2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 5, 8, 0, 0x45, 0, 0, 114, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 5, 10, 0, 0, 9,
 		0x9c, 0xac, 0x15, 0x38, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff})
+	endpoint := &event.Endpoint{Name: "web1", PortName: "tap1", Labels: map[string]string{"app": "web"}}
 	pi := record.PacketIn{
 		DatapathID: 1, Data: data, TotalLen: 128, Table: 209, Cookie: 0x7a00000000000003, InPort: 7, CtState: 0x21, CtZone: 11, CtNwProto: 6,
 		CtSrc: netip.MustParseAddr("10.0.0.5"), CtDst: netip.MustParseAddr("10.0.0.9"), CtTpSrc: 40108, CtTpDst: 5432,
-		SrcEndpoint: 1, DstEndpoint: 2, Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 3, Drop: true}},
+		SrcEndpoint: 1, DstEndpoint: 2, Directory: new(record.Directory), Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 3, Drop: true}},
 	}
+	rule := &event.Rule{ID: "db/ingress/deny-all", Name: "deny-all", Ruleset: "db", Version: "7"}
+	names := (*record.Names)(nil).WithRules(map[uint32]*event.Rule{3: rule})
+	pi.Directory.Publish(names.WithEndpoints(map[uint32]*event.Endpoint{1: endpoint, 2: endpoint}))
 	for _, file := range []bool{false, true} {
 		name := map[bool]string{false: "ring", true: "ring and file"}[file]
 		b.Run(name, func(b *testing.B) {
-			o := record.Options{Lookup: lookup{}, Endpoints: lookup{}}
+			o := record.Options{}
 			if file {
 				s, err := jsonl.Open(jsonl.Options{Dir: b.TempDir(), QueueLen: 1 << 20, Keep: 2})
 				if err != nil {

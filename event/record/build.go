@@ -23,30 +23,18 @@ const ctReply = 0x08
 // Bound of the caches below: when full they start again.
 const maxCached = 65_536
 
-// record is an event with everything it points to that is its own and common, so that it takes one allocation: of 888 bytes, just
-// within a size class of the Go allocator.
+// record is an event with everything it points to that is its own and common, so that it takes one allocation.
 type record struct {
-	ev           event.Event
-	src, dst     event.Side
-	net          event.Network
-	vlan         event.VLAN
-	srcEP, dstEP event.Endpoint
-	ct           event.CT
-	tcp          event.TCP
-	icmp         event.ICMP
-	related      event.Related
-	ips          [2]string
-	ruleID       uint32
-}
-
-type ruleKey struct {
-	bridge string
-	id     uint32
-}
-
-type cachedRule struct {
-	info RuleInfo
-	rule *event.Rule
+	ev       event.Event
+	src, dst event.Side
+	net      event.Network
+	vlan     event.VLAN
+	ct       event.CT
+	tcp      event.TCP
+	icmp     event.ICMP
+	related  event.Related
+	ips      [2]string
+	ruleID   uint32
 }
 
 type observerKey struct {
@@ -58,15 +46,12 @@ type observerKey struct {
 
 // builder turns packet-ins into events. It belongs to the recorder's goroutine. What many events share is made once.
 type builder struct {
-	host      string
-	rules     RuleLookup
-	endpoints EndpointLookup
-	ids       *identity
-	decoder   *packet.Decoder
+	host    string
+	ids     *identity
+	decoder *packet.Decoder
 
 	parsed    packet.Parsed
 	text      []byte // room for the texts of one event
-	ruleCache map[ruleKey]cachedRule
 	observers map[observerKey]*event.Observer
 	tables    [256]int
 	ctStates  [256][]string
@@ -79,8 +64,7 @@ type builder struct {
 
 func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
-		host: o.Host, rules: o.Lookup, endpoints: o.Endpoints, ids: ids, decoder: packet.NewDecoder(),
-		ruleCache: make(map[ruleKey]cachedRule), observers: make(map[observerKey]*event.Observer),
+		host: o.Host, ids: ids, decoder: packet.NewDecoder(), observers: make(map[observerKey]*event.Observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
 		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
 	}
@@ -147,13 +131,14 @@ func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
 	return packet.AppendCommunityID(t, 0, e.proto, e.src, e.dst, sport, dport)
 }
 
-// build appends the events of a packet-in to out and returns the layer that could not be decoded, if any.
-func (b *builder) build(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
+// verdicts appends the events of a packet-in to out and returns the layer that could not be decoded, if any.
+func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
 	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
 	e := b.ends(pi)
+	names := pi.Directory.Names()
 	for i := range pi.Verdicts {
 		s := &pi.Verdicts[i]
-		out = append(out, b.verdict(pi, s, &e, now))
+		out = append(out, b.verdict(pi, s, &e, names, now))
 		if s.Drop || s.Reject {
 			break
 		}
@@ -161,7 +146,7 @@ func (b *builder) build(pi *PacketIn, now time.Time, out []entry) ([]entry, pack
 	return out, b.parsed.Layer
 }
 
-func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) entry {
+func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, now time.Time) entry {
 	p := &b.parsed
 	r := new(record)
 	id := b.ids.next()
@@ -214,7 +199,12 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 	tw.Table = &b.tables[pi.Table]
 	r.ruleID = s.RuleID
 	tw.RuleID = &r.ruleID
-	rule, known := b.rule(pi.Bridge, s)
+	rule := names.Rule(s.RuleID)
+	known := rule != nil
+	if !known { // still an event, under the number
+		id := fmt.Sprintf("0x%08x", s.RuleID)
+		rule = &event.Rule{ID: id, Name: id}
+	}
 	ev.Rule = rule
 	tw.Verdict = event.Forwarded
 	if s.Drop || s.Reject {
@@ -240,8 +230,7 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, now time.Time) 
 		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
 		tw.ICMP = &r.icmp
 	}
-	tw.Source = b.endpoint(pi.Bridge, pi.SrcEndpoint, &r.srcEP)
-	tw.Destination = b.endpoint(pi.Bridge, pi.DstEndpoint, &r.dstEP)
+	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
 	tw.Decode = b.decodeOK
 	if p.Status != packet.StatusOK {
 		tw.Decode = &event.Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}
@@ -292,40 +281,6 @@ func (b *builder) texts(r *record, pi *PacketIn, e *ends, id event.ID) {
 	}
 }
 
-// rule resolves a rule id. A rule that cannot be named still makes an event, under its number.
-func (b *builder) rule(bridge string, s *VerdictSide) (*event.Rule, bool) {
-	if b.rules != nil {
-		if info, ok := b.rules.Rule(bridge, s.RuleID); ok {
-			k := ruleKey{bridge, s.RuleID}
-			c, hit := b.ruleCache[k]
-			if !hit || c.info != info {
-				if len(b.ruleCache) >= maxCached {
-					clear(b.ruleCache)
-				}
-				c = cachedRule{info: info, rule: &event.Rule{
-					ID: info.Policy + "/" + info.Direction + "/" + info.Name, Name: info.Name, Ruleset: info.Policy, Version: info.Version,
-				}}
-				b.ruleCache[k] = c
-			}
-			return c.rule, true
-		}
-	}
-	id := fmt.Sprintf("0x%08x", s.RuleID)
-	return &event.Rule{ID: id, Name: id}, false
-}
-
-func (b *builder) endpoint(bridge string, id uint32, room *event.Endpoint) *event.Endpoint {
-	if id == 0 || b.endpoints == nil {
-		return nil
-	}
-	e, ok := b.endpoints.Endpoint(bridge, id)
-	if !ok {
-		return nil
-	}
-	*room = e
-	return room
-}
-
 func (b *builder) observer(pi *PacketIn) *event.Observer {
 	host := pi.Host
 	if host == "" {
@@ -369,22 +324,33 @@ func (b *builder) flags(bits uint16) []string {
 	return *f
 }
 
-// lossEvent is the event that tells of a loss.
-func (b *builder) lossEvent(l event.Loss, now time.Time) entry {
+// finish gives an event what every document has and takes it into the order of the record.
+func (b *builder) finish(e *event.Event, now time.Time) entry {
 	id := b.ids.next()
-	ev := newLossEvent(l, id.String(), id.Sequence, now, b.host)
-	return entry{ev: ev, seq: id.Sequence, Facts: event.FactsOf(ev)}
+	complete(e, id.String(), id.Sequence, now, b.host)
+	return entry{ev: e, seq: id.Sequence, Facts: event.FactsOf(e)}
 }
 
-func newLossEvent(l event.Loss, id string, seq int64, now time.Time, host string) *event.Event {
-	ev := &event.Event{Timestamp: now, ECS: event.ECS{Version: ecsVersion}}
-	ev.Event = event.Meta{
-		ID: id, Sequence: seq, Kind: "metric", Action: event.ActionLost, Dataset: event.DatasetLoss, Module: module, Provider: "counter",
-		Reason: l.Reason, Created: now,
+func complete(e *event.Event, id string, seq int64, now time.Time, host string) {
+	e.ECS.Version, e.Event.Module, e.Tapwall.Schema = ecsVersion, module, schemaVersion
+	e.Event.ID, e.Event.Sequence, e.Event.Created = id, seq, now
+	if e.Timestamp.IsZero() {
+		e.Timestamp = now
 	}
-	ev.Observer = &event.Observer{Name: host}
-	ev.Tapwall = event.Tapwall{Schema: schemaVersion, Loss: &l}
-	return ev
+	if e.Event.Kind == "" {
+		e.Event.Kind = "event"
+	}
+	if e.Observer == nil {
+		e.Observer = &event.Observer{Name: host}
+	}
+}
+
+// lossEvent tells of a loss.
+func lossEvent(l event.Loss) *event.Event {
+	return &event.Event{
+		Event:   event.Meta{Kind: "metric", Action: event.ActionLost, Dataset: event.DatasetLoss, Provider: "counter", Reason: l.Reason},
+		Tapwall: event.Tapwall{Loss: &l},
+	}
 }
 
 // appendMAC appends the ECS form of a MAC: upper-case hexadecimal with hyphens.

@@ -17,46 +17,28 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// names knows rules 1..9 and endpoints 1..9 of every bridge.
-type names struct{}
-
-func (names) Rule(_ string, id uint32) (record.RuleInfo, bool) {
-	switch id {
-	case 1:
-		return record.RuleInfo{Policy: "web", Direction: "egress", Name: "to-db", Version: "12"}, true
-	case 2:
-		return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "from-web", Version: "7"}, true
-	case 3:
-		return record.RuleInfo{Policy: "db", Direction: "ingress", Name: "deny-all", Version: "7"}, true
-	case 9:
-		panic("a fault in the engine")
-	}
-	return record.RuleInfo{}, false
-}
-
-func (names) Endpoint(_ string, id uint32) (event.Endpoint, bool) {
-	switch id {
-	case 1:
-		return event.Endpoint{Name: "web1", PortName: "tap1", Labels: map[string]string{"app": "web"}}, true
-	case 2:
-		return event.Endpoint{Name: "db1", PortName: "tap2"}, true
-	}
-	return event.Endpoint{}, false
-}
+// names knows the rules 1 to 3 and the endpoints 1 and 2. A fault is made of every event of rule 9.
+var names = func() *record.Directory {
+	var d record.Directory
+	d.Publish((*record.Names)(nil).WithRules(map[uint32]*event.Rule{
+		1: {ID: "web/egress/to-db", Name: "to-db", Ruleset: "web", Version: "12"},
+		2: {ID: "db/ingress/from-web", Name: "from-web", Ruleset: "db", Version: "7"},
+		3: {ID: "db/ingress/deny-all", Name: "deny-all", Ruleset: "db", Version: "7"},
+	}).WithEndpoints(map[uint32]*event.Endpoint{
+		1: {Name: "web1", PortName: "tap1", Labels: map[string]string{"app": "web"}},
+		2: {Name: "db1", PortName: "tap2"},
+	}))
+	return &d
+}()
 
 // start runs a recorder until stop, or the end of the test.
 func start(t testing.TB, o record.Options) (r *record.Recorder, stop func()) {
 	t.Helper()
-	if o.Lookup == nil {
-		o.Lookup = names{}
-	}
-	if o.Endpoints == nil {
-		o.Endpoints = names{}
-	}
 	r, err := record.NewRecorder(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.FailOn(9)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -121,7 +103,7 @@ func newSYN(sides ...record.VerdictSide) record.PacketIn {
 	return record.PacketIn{
 		DatapathID: 0xaabbccddeeff, Data: syn, TotalLen: len(syn), Table: 209, Cookie: 0x7a00000000000003, InPort: 7, InPortName: "tap1",
 		CtState: 0x21, CtZone: 11, CtNwProto: 6, CtSrc: web, CtDst: db, CtTpSrc: 40108, CtTpDst: 5432,
-		Time: noon, Verdicts: sides, SrcEndpoint: 1, DstEndpoint: 2,
+		Time: noon, Verdicts: sides, SrcEndpoint: 1, DstEndpoint: 2, Directory: names,
 	}
 }
 

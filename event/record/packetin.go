@@ -43,6 +43,8 @@ type PacketIn struct {
 	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
 	// make no event.
 	Verdicts []VerdictSide
+	// Directory names the rules and endpoints; nil = none is known. It is read when the event is made.
+	Directory *Directory
 	// SrcEndpoint and DstEndpoint are the endpoint ids of the initiator's and the responder's side; 0 = unmanaged.
 	SrcEndpoint, DstEndpoint uint32
 }
@@ -53,23 +55,4 @@ type VerdictSide struct {
 	RuleID    uint32
 	Drop      bool
 	Reject    bool // the drop was answered with RST or ICMP; implies Drop
-}
-
-// RuleInfo names a rule.
-type RuleInfo struct {
-	Policy    string
-	Direction string // ingress | egress
-	Name      string
-	Version   string // revision of the policy it was compiled from; may be ""
-}
-
-// RuleLookup resolves rule ids of a bridge. Calls come from the recorder's goroutine for every event, so it must be fast, and
-// safe for concurrent use with whatever changes it.
-type RuleLookup interface {
-	Rule(bridge string, id uint32) (RuleInfo, bool)
-}
-
-// EndpointLookup resolves endpoint ids of a bridge, under the same terms as RuleLookup. The labels are shared, never changed.
-type EndpointLookup interface {
-	Endpoint(bridge string, id uint32) (event.Endpoint, bool)
 }

@@ -30,32 +30,32 @@ var ErrStopped = errors.New("the event recorder has stopped")
 
 // Options of a Recorder. The zero value records without names, sinks or an identity that outlives the process.
 type Options struct {
-	Host      string         // observer.name
-	DataDir   string         // where the identity is kept; "" = a new one at each start
-	QueueLen  int            // packet-ins waiting at most; 0 = DefaultQueueLen
-	RingLen   int            // events kept; 0 = DefaultRingLen
-	StreamLen int            // events waiting for one stream client; 0 = DefaultStreamLen
-	Lookup    RuleLookup     // nil = no rule is known
-	Endpoints EndpointLookup // nil = no endpoint is known
-	Sinks     []Sink         // closed by Run
-	Logger    *slog.Logger   // nil = discard
+	Host      string       // observer.name
+	DataDir   string       // where the identity is kept; "" = a new one at each start
+	QueueLen  int          // packet-ins waiting at most; 0 = DefaultQueueLen
+	RingLen   int          // events kept; 0 = DefaultRingLen
+	StreamLen int          // events waiting for one stream client; 0 = DefaultStreamLen
+	Sinks     []Sink       // closed by Run
+	Logger    *slog.Logger // nil = discard
 	Registry  prometheus.Registerer
 	Now       func() time.Time // nil = time.Now
 	// LossEvery is the least time between two loss events of the same stage and reason; 0 = 1 s.
 	LossEvery time.Duration
 }
 
-// Recorder is the record: packet-ins go in by HandlePacketIn, one goroutine (Run) makes events of them and keeps them in the ring,
-// from where Query and Subscribe read. Nothing waits for anything: what does not fit is counted. All methods are safe for
+// Recorder is the record: packet-ins go in by HandlePacketIn and all else by Record, one goroutine (Run) makes events of them and keeps
+// them in the ring, from where Query and Subscribe read. Nothing waits for anything: what does not fit is counted. All methods are safe for
 // concurrent use.
 type Recorder struct {
 	opts    Options
 	log     *slog.Logger
 	now     func() time.Time
 	builder *builder // Run's
-	began   event.ID // install and epoch at the start; never changes
-	ring    ring
-	losses  losses
+	// verdicts is the builder's; a test puts a fault here.
+	verdicts func(*PacketIn, time.Time, []entry) ([]entry, packet.Layer)
+	began    event.ID // install and epoch at the start; never changes
+	ring     ring
+	losses   losses
 
 	wake  chan struct{}
 	ready chan struct{}
@@ -66,7 +66,7 @@ type Recorder struct {
 	queue        []*slot // a circle
 	head, queued int
 	free         []*slot
-	notices      []timedNotice
+	given        []*event.Event // by Record
 	packetIns    int64
 	unknown      int64
 	observed     int64
@@ -123,6 +123,7 @@ func NewRecorder(o Options) (*Recorder, error) {
 	}
 	r.began = event.ID{Install: ids.install, Epoch: ids.epoch}
 	r.builder = newBuilder(&r.opts, ids)
+	r.verdicts = r.builder.verdicts
 	r.streams.open = make(map[*stream]struct{})
 	for _, s := range o.Sinks {
 		if l, ok := s.(LossSource); ok {
@@ -163,11 +164,13 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 	}
 	r.observed += n
 	if r.closed || r.queued == len(r.queue) {
-		reason := "full"
-		if r.closed {
-			reason = "stopped"
+		for _, side := range pi.Verdicts[:n] {
+			class := event.P1
+			if side.Drop || side.Reject {
+				class = event.P0
+			}
+			r.refuse(class)
 		}
-		r.refuse(pi.Verdicts[:n], reason)
 		return
 	}
 	r.pending += n
@@ -199,16 +202,38 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 	}
 }
 
-// refuse counts the events of a packet-in that found no room; mu is held.
-func (r *Recorder) refuse(sides []VerdictSide, reason string) {
-	now := r.now().UTC()
-	for i := range sides {
-		class := event.P1
-		if sides[i].Drop || sides[i].Reject {
-			class = event.P0
-		}
-		r.losses.add(event.StageOFQueue, class, reason, 1, now, false)
+// Record takes an event of any kind but the verdicts, which HandlePacketIn makes. The caller says what happened, event.action and
+// event.dataset above all; the recorder gives it an id, a sequence number and the time of its making, the versions, and where the
+// caller has none a timestamp (that of the call), the kind "event" and Options.Host as observer. What it points to is shared with
+// readers: it must not be changed afterwards. Record never blocks; what finds no room is counted as lost at StageOFQueue. As many
+// may wait as packet-ins, apart from those, so that a flood of packets pushes nothing else out.
+func (r *Recorder) Record(e event.Event) {
+	if e.Timestamp.IsZero() {
+		e.Timestamp = r.now()
 	}
+	e.Timestamp = e.Timestamp.UTC()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.observed++
+	if r.closed || len(r.given) >= len(r.queue) {
+		r.refuse(e.Class())
+		return
+	}
+	r.pending++
+	r.given = append(r.given, &e)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// refuse counts an event that found no room; mu is held.
+func (r *Recorder) refuse(class event.Class) {
+	reason := "full"
+	if r.closed {
+		reason = "stopped"
+	}
+	r.losses.add(event.StageOFQueue, class, reason, 1, r.now().UTC(), false)
 }
 
 // AddLoss counts n events lost somewhere else, as in a meter of the switch, and has them told by a loss event, at most one per

@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -176,7 +177,7 @@ func TestEvents(t *testing.T) {
 }
 
 // TestConservation overloads a recorder from several goroutines, with a queue far too short, losses reported from elsewhere and
-// faults in the lookups, while readers check the identity at any moment.
+// faults, while readers check the identity at any moment.
 func TestConservation(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -188,7 +189,7 @@ func TestConservation(t *testing.T) {
 			})
 			const producers, each = 4, 20_000
 			var packets, unknown, sides, metered atomic.Int64
-			r.HandlePacketIn("br0", newSYN(record.VerdictSide{Direction: event.Egress, RuleID: 9})) // panics in the lookup
+			r.HandlePacketIn("br0", newSYN(record.VerdictSide{Direction: event.Egress, RuleID: 9})) // panics
 			packets.Add(1)
 			sides.Add(1)
 			settle(t, r)
@@ -468,5 +469,88 @@ func TestHandlePacketInDoesNotAllocate(t *testing.T) {
 	c := r.Counters()
 	if c.Pending != 4000 || c.Observed != c.Pending+lost(c) {
 		t.Errorf("%+v", c)
+	}
+}
+
+// Record takes events of any kind: they come into the same order, are completed, selected, handed on and counted like verdicts.
+func TestRecord(t *testing.T) {
+	sink := &countingSink{refuseEvery: 1 << 30}
+	later := noon.Add(time.Millisecond)
+	r, stop := start(t, record.Options{Host: "node1", Now: func() time.Time { return later }, Sinks: []record.Sink{sink}})
+	r.HandlePacketIn("br0", newSYN(ingressDrop))
+	settle(t, r)
+	what := event.Notice{Message: "one is gone", Count: 1, Objects: []string{"cookie=0x9"}}
+	notice := event.NewNotice(event.ActionForeignFlows, "node2", "br0", what)
+	r.Record(notice)
+	audit := event.Event{Timestamp: noon.In(time.FixedZone("", 3600))}
+	audit.Event = event.Meta{Action: "resource-changed", Dataset: "tapwall.audit", Kind: "state"}
+	r.Record(audit)
+	c := settle(t, r)
+	if c.Observed != 3 || c.Accepted != 3 || c.PacketIns != 1 {
+		t.Errorf("counters %+v", c)
+	}
+	items := r.Query(event.Filter{}).Items
+	if len(items) != 3 || items[1].Event.Sequence != items[0].Event.Sequence+1 || items[2].Event.Sequence != items[0].Event.Sequence+2 {
+		t.Fatalf("%d events in a wrong order", len(items))
+	}
+	got, err := json.Marshal(items[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf(`{"@timestamp":"2026-11-20T12:00:00.124456789Z","ecs":{"version":"9.4.0"},`+
+		`"event":{"id":%q,"sequence":%d,"kind":"event","category":["configuration"],"type":["change"],"action":"foreign-flows-removed",`+
+		`"dataset":"tapwall.switch","module":"tapwall","provider":"switch","created":"2026-11-20T12:00:00.124456789Z"},`+
+		`"observer":{"name":"node2"},`+
+		`"tapwall":{"schema":1,"bridge":"br0","notice":{"message":"one is gone","count":1,"objects":["cookie=0x9"]}}}`,
+		items[1].Event.ID, items[1].Event.Sequence)
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	e := items[2]
+	if !e.Timestamp.Equal(noon) || e.Timestamp.Location() != time.UTC || e.Event.Kind != "state" || e.Observer.Name != "node1" || e.Event.Created != later {
+		t.Errorf("the audit event is %+v, seen by %+v", e, e.Observer)
+	}
+	if notice.Event.ID != "" || audit.Observer != nil {
+		t.Errorf("the caller's events changed: %+v, %+v", notice, audit)
+	}
+	for action, n := range map[string]int{"resource-changed": 1, event.ActionForeignFlows: 1, event.ActionLost: 0} {
+		if got := r.Query(event.Filter{Action: []string{action}}).Items; len(got) != n {
+			t.Errorf("%d events of %s, want %d", len(got), action, n)
+		}
+	}
+	stop()
+	r.Record(notice)
+	if c := r.Counters(); sink.taken.Load() != 3 || c.Observed != 4 || c.Lost["of_queue"] != 1 {
+		t.Errorf("the sink has %d; %+v", sink.taken.Load(), c)
+	}
+}
+
+// What finds no room is counted by what it was, and pushes no packet-in out.
+func TestRecordBounded(t *testing.T) {
+	r, err := record.NewRecorder(record.Options{QueueLen: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 {
+		r.HandlePacketIn("br0", newSYN(egressAllow))
+	}
+	for range 10 {
+		r.Record(event.NewNotice(event.ActionTakeOver, "node1", "br0", event.Notice{}))
+	}
+	if c := r.Counters(); c.Observed != 18 || c.Pending != 16 || c.Lost["of_queue"] != 2 {
+		t.Errorf("%+v", c)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := r.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := r.Counters()
+	told := r.Query(event.Filter{Action: []string{event.ActionLost}}).Items
+	if c.Observed != 19 || c.Observed != c.Accepted+lost(c) || len(told) != 1 {
+		t.Fatalf("%+v; told %+v", c, told)
+	}
+	if l := told[0].Tapwall.Loss; l.Count != 2 || l.Class != "P0" {
+		t.Errorf("told %+v", l)
 	}
 }

@@ -249,7 +249,9 @@ func (s *stream) gapEvent(now time.Time) *event.Event {
 	if err != nil {
 		id = event.ID{}
 	}
-	return newLossEvent(s.gap, id.Gap(), id.Sequence, now, s.r.opts.Host)
+	e := lossEvent(s.gap)
+	complete(e, id.Gap(), id.Sequence, now, s.r.opts.Host)
+	return e
 }
 
 func (s *stream) delivered(e *event.Event, isGap bool) {

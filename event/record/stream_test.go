@@ -429,7 +429,7 @@ func TestLastEventsReachReaders(t *testing.T) {
 }
 
 func ExampleRecorder_Subscribe() {
-	r, err := record.NewRecorder(record.Options{Lookup: names{}, Endpoints: names{}})
+	r, err := record.NewRecorder(record.Options{})
 	if err != nil {
 		panic(err)
 	}

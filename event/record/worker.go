@@ -3,6 +3,7 @@ package record
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/tapwall/tapwall/event"
@@ -13,13 +14,14 @@ import (
 type worker struct {
 	r       *Recorder
 	slots   []*slot
+	given   []*event.Event
 	entries []entry
 	events  []*event.Event
 	bad     [packet.LayerCount]int64
 	sinkErr time.Time // when the refusal of a sink was last logged
 }
 
-// work makes events of the next packet-ins and reports whether there were any.
+// work takes the next events and makes events of the next packet-ins, and reports whether there were any.
 func (w *worker) work() bool {
 	r := w.r
 	r.mu.Lock()
@@ -29,16 +31,17 @@ func (w *worker) work() bool {
 		r.head = (r.head + 1) % len(r.queue)
 		r.queued--
 	}
-	notices := r.notices
-	r.notices = nil
+	n := min(len(r.given), batchLen)
+	w.given = append(w.given, r.given[:n]...)
+	r.given = slices.Delete(r.given, 0, n)
 	r.mu.Unlock()
-	if len(w.slots) == 0 && len(notices) == 0 {
+	if len(w.slots) == 0 && n == 0 {
 		return false
 	}
 	now := r.now().UTC()
-	taken, failed := int64(len(notices)), int64(0)
-	for _, n := range notices {
-		w.entries = append(w.entries, r.builder.notice(n, now))
+	taken, failed := int64(n), int64(0)
+	for _, e := range w.given {
+		w.entries = append(w.entries, r.builder.finish(e, now))
 	}
 	for _, s := range w.slots {
 		taken += s.events
@@ -50,7 +53,7 @@ func (w *worker) work() bool {
 	return true
 }
 
-// build appends the events of s. A fault in a lookup, or here, costs the events of this packet-in and not the record.
+// build appends the events of s. A fault costs the events of this packet-in and not the record.
 func (w *worker) build(s *slot, now time.Time) (ok bool) {
 	before := len(w.entries)
 	defer func() {
@@ -61,7 +64,7 @@ func (w *worker) build(s *slot, now time.Time) (ok bool) {
 		}
 	}()
 	var layer packet.Layer
-	w.entries, layer = w.r.builder.build(&s.pi, now, w.entries)
+	w.entries, layer = w.r.verdicts(&s.pi, now, w.entries)
 	if layer != packet.LayerNone {
 		w.bad[layer]++
 	}
@@ -86,6 +89,9 @@ func (w *worker) accept(taken, failed int64) {
 	for l, n := range w.bad {
 		r.decodeErrors[l] += n
 	}
+	for _, s := range w.slots {
+		s.pi.Directory = nil // its bridge may be gone before the slot is used again
+	}
 	r.free = append(r.free, w.slots...)
 	r.mu.Unlock()
 
@@ -98,9 +104,10 @@ func (w *worker) accept(taken, failed int64) {
 	}
 	clear(w.bad[:])
 	clear(w.slots)
+	clear(w.given)
 	clear(w.entries) // their events may leave the ring long before the next batch is as long as this
 	clear(w.events)
-	w.slots, w.entries, w.events = w.slots[:0], w.entries[:0], w.events[:0]
+	w.slots, w.given, w.entries, w.events = w.slots[:0], w.given[:0], w.entries[:0], w.events[:0]
 }
 
 func (w *worker) feedSinks() {
@@ -124,7 +131,7 @@ func (w *worker) tellLosses() {
 	r := w.r
 	now := r.now().UTC()
 	for _, l := range r.losses.take() {
-		w.entries = append(w.entries, r.builder.lossEvent(l, now))
+		w.entries = append(w.entries, r.builder.finish(lossEvent(l), now))
 	}
 	if n := int64(len(w.entries)); n > 0 {
 		r.mu.Lock()

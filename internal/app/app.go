@@ -74,8 +74,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	names := &host.Names{}
-	recorder, err := newRecorder(&o, log, registry, names, &closers)
+	recorder, err := newRecorder(&o, log, registry, &closers)
 	if err != nil {
 		return err
 	}
@@ -86,7 +85,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	names.Use(hosts.Engines()[0])
 	handler, err := api.NewServer(api.Options{Store: st, Engine: hosts, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
 	if err != nil {
 		return err
@@ -187,7 +185,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, names *host.Names, closers *[]func() error) (*record.Recorder, error) {
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, closers *[]func() error) (*record.Recorder, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
@@ -195,7 +193,7 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, na
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	ro := record.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Lookup: names, Endpoints: names, Logger: log, Registry: registry}
+	ro := record.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
 	if !o.NoEventFile {
 		sink, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
 		if err != nil {

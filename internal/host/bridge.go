@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -52,7 +52,7 @@ type bridge struct {
 	err         error              // of the last attempt to install
 	policies    map[string]*compile.PolicyState
 
-	// mu guards fw against the event recorder, which resolves rule ids. Only the loop changes fw, and assignments with it.
+	// mu guards fw against readers. Only the loop changes fw, and assignments with it.
 	mu          sync.Mutex
 	fw          *compile.Firewall     // nil on a guest bridge
 	recalled    []pipeline.Connection // what the pickup window was opened with
@@ -60,9 +60,9 @@ type bridge struct {
 	index       int
 	logRate     uint32
 
-	endpoints  atomic.Pointer[map[uint32]event.Endpoint] // by endpoint id, for the recorder
-	judged     atomic.Pointer[map[uint32]bool]           // endpoint ids that a policy applies to
-	portNames  atomic.Pointer[map[uint32]string]         // by OpenFlow port
+	directory  record.Directory                  // what ids stand for, for the recorder; the loop publishes
+	judged     atomic.Pointer[map[uint32]bool]   // endpoint ids that a policy applies to
+	portNames  atomic.Pointer[map[uint32]string] // by OpenFlow port
 	forwarders forwarders
 	unfinished atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
 	datapathID atomic.Uint64
@@ -212,6 +212,7 @@ func (b *bridge) compileOnce() (uprooted bool) {
 	judged := b.fw.Judged()
 	b.mu.Unlock()
 	b.judged.Store(&judged)
+	b.publishRules(ch.Names)
 	b.ledger.change(ch.Assignments)
 	b.renamed = b.renamed || len(ch.Assignments.Endpoints) > 0
 	b.pending.Meters = ch.Meters
@@ -441,22 +442,6 @@ func (b *bridge) setWorkloads(ws []*policy.Workload, br *vswitch.Bridge) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fw.SetWorkloads(ws, plainPorts(br, ws))
-}
-
-// publishEndpoints names the endpoint ids for the recorder; ids are assigned by compile.
-func (b *bridge) publishEndpoints(ws []*policy.Workload) {
-	byID := map[uint32]event.Endpoint{}
-	for _, w := range ws {
-		if a, ok := b.assignments.Endpoints[w.Key]; ok && w.Bridge == b.cfg.Name {
-			name := w.Endpoint
-			if name == "" {
-				name = w.Port
-			}
-			byID[a.ID] = event.Endpoint{Name: name, PortName: w.Port, Labels: w.Labels}
-		}
-	}
-	b.endpoints.Store(&byID)
-	b.renamed = false
 }
 
 // plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our

@@ -11,37 +11,56 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile"
 )
 
-// packetIn returns the handler of a bridge's packet-ins. It runs on the connection's reader, so it only copies values.
+// packetIns says what is done with the copies that our flows send, by the reason in their userdata. It runs on the reader of the bridge's
+// connection, so that nothing in it may wait.
+var packetIns = map[pipeline.CopyReason]func(*Engine, *bridge, *record.PacketIn, flow.Match){
+	pipeline.CopyEgressDrop:  takeVerdict,
+	pipeline.CopyIngressDrop: takeVerdict,
+	pipeline.CopyAllow:       takeVerdict,
+	pipeline.CopyUnknownMAC:  takeUnknownMAC,
+	pipeline.CopyStray:       takeStray,
+}
+
+// packetIn returns the handler of a bridge's packet-ins.
 func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
 	return func(pi *ofp.PacketIn) {
 		in := record.PacketIn{
-			Host: *b.host.Load(), DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table, Cookie: uint64(pi.Cookie),
-			Reason: uint8(pi.Reason), UserData: pi.UserData,
+			Host: *b.host.Load(), DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
+			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &b.directory,
 		}
 		readMetadata(&in, pi.Match)
 		if names := b.portNames.Load(); names != nil {
 			in.InPortName = (*names)[in.InPort]
 		}
 		in.SrcEndpoint, in.DstEndpoint = register(&in, pipeline.SourceEndpoint), register(&in, pipeline.DestinationEndpoint)
-		reason, ours := pipeline.ParseUserData(pi.UserData)
-		if ours && reason == pipeline.CopyUnknownMAC {
-			b.sees(&in)
-			e.poke()
+		if reason, ours := pipeline.ParseUserData(pi.UserData); ours {
+			packetIns[reason](e, b, &in, pi.Match)
 			return
 		}
-		if ours && reason == pipeline.CopyStray {
-			if b.forwarders.note(&in, initiatorOf(pi.Match), time.Now()) {
-				e.poke()
-			}
-			return
-		}
-		if ours {
-			b.copies.Add(1)
-			in.Verdicts = verdicts(&in)
-		}
-		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in)
+		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in) // of no flow of ours: counted, and no event
+	}
+}
+
+// takeVerdict records what the policies decided.
+func takeVerdict(e *Engine, b *bridge, in *record.PacketIn, _ flow.Match) {
+	b.copies.Add(1)
+	in.Verdicts = verdicts(in)
+	e.opt.Recorder.HandlePacketIn(b.cfg.Name, *in)
+}
+
+// takeUnknownMAC notes an address that an endpoint does not declare.
+func takeUnknownMAC(e *Engine, b *bridge, in *record.PacketIn, _ flow.Match) {
+	b.sees(in)
+	e.poke()
+}
+
+// takeStray notes an endpoint that sends on what others sent to it.
+func takeStray(e *Engine, b *bridge, in *record.PacketIn, m flow.Match) {
+	if b.forwarders.note(in, initiatorOf(m), time.Now()) {
+		e.poke()
 	}
 }
 
@@ -127,65 +146,41 @@ func verdicts(in *record.PacketIn) []record.VerdictSide {
 	return out
 }
 
-// Names resolves rule and endpoint ids for the recorder; it implements record.RuleLookup and record.EndpointLookup. The recorder is made before the
-// engine, so Use binds it later.
-type Names struct{ engine *Engine }
-
-// Use binds the names to an engine. It must be called before the recorder runs.
-func (n *Names) Use(e *Engine) { n.engine = e }
-
-func (n *Names) bridge(name string) *bridge {
-	e := n.engine
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for _, b := range e.published.bridges {
-		if b.cfg.Name == name {
-			return b
+// publishRules tells the recorder what the ids stand for that compile.Firewall gave or forgot.
+func (b *bridge) publishRules(changed map[uint32]*compile.RuleInfo) {
+	if len(changed) == 0 {
+		return
+	}
+	rules := make(map[uint32]*event.Rule, len(changed))
+	for id, info := range changed {
+		rules[id] = nil
+		if info != nil {
+			rules[id] = ruleName(info.Ref)
 		}
 	}
-	return nil
+	b.directory.Publish(b.directory.Names().WithRules(rules))
 }
 
-// Rule implements record.RuleLookup.
-func (n *Names) Rule(bridge string, id uint32) (record.RuleInfo, bool) {
-	b := n.bridge(bridge)
-	if b == nil {
-		return record.RuleInfo{}, false
-	}
-	return b.rule(id)
-}
-
-// rule names a rule or default as events do.
-func (b *bridge) rule(id uint32) (record.RuleInfo, bool) {
-	if b.fw == nil {
-		return record.RuleInfo{}, false
-	}
-	b.mu.Lock()
-	info, ok := b.fw.Rule(id)
-	b.mu.Unlock()
-	if !ok {
-		return record.RuleInfo{}, false
-	}
-	name := info.Ref.Rule
+// ruleName names a rule or default as events do.
+func ruleName(ref policy.RuleRef) *event.Rule {
+	name := ref.Rule
 	switch name {
 	case policy.RuleDefaultAllow:
 		name = "default-allow"
 	case policy.RuleDefaultDeny:
 		name = "default-deny"
 	}
-	return record.RuleInfo{Policy: info.Ref.Policy, Direction: string(info.Ref.Direction), Name: name}, true
+	return &event.Rule{ID: ref.Policy + "/" + string(ref.Direction) + "/" + name, Name: name, Ruleset: ref.Policy}
 }
 
-// Endpoint implements record.EndpointLookup.
-func (n *Names) Endpoint(bridge string, id uint32) (event.Endpoint, bool) {
-	b := n.bridge(bridge)
-	if b == nil {
-		return event.Endpoint{}, false
+// publishEndpoints tells the recorder what the endpoint ids stand for, which compile.Firewall gave.
+func (b *bridge) publishEndpoints(ws []*policy.Workload) {
+	byID := map[uint32]*event.Endpoint{}
+	for _, w := range ws {
+		if a, ok := b.assignments.Endpoints[w.Key]; ok && w.Bridge == b.cfg.Name {
+			byID[a.ID] = &event.Endpoint{Name: orElse(w.Endpoint, w.Port), PortName: w.Port, Labels: w.Labels}
+		}
 	}
-	byID := b.endpoints.Load()
-	if byID == nil {
-		return event.Endpoint{}, false
-	}
-	ep, ok := (*byID)[id]
-	return ep, ok
+	b.directory.Publish(b.directory.Names().WithEndpoints(byID))
+	b.renamed = false
 }

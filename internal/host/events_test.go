@@ -62,6 +62,24 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// Every kind of copy that our flows send has somebody who takes it.
+func TestPacketInKinds(t *testing.T) {
+	t.Parallel()
+	kinds := 0
+	for second := range 256 {
+		reason, ours := pipeline.ParseUserData([]byte{pipeline.CopyAllow.UserData()[0], byte(second)})
+		if !ours {
+			continue
+		}
+		if kinds++; !host.Takes(reason) {
+			t.Errorf("nobody takes a packet-in of the kind %q", reason)
+		}
+	}
+	if kinds < 5 {
+		t.Errorf("only %d kinds were looked at", kinds)
+	}
+}
+
 func TestRegister(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
@@ -183,7 +201,7 @@ func syn(t *testing.T, srcMAC, dstMAC, src, dst string, srcPort, dstPort uint16)
 	return b.Bytes()
 }
 
-// Names are looked up by the recorder while the firewall changes.
+// Names are read by the recorder while the firewall changes.
 func TestNamesDuringChange(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")
@@ -198,11 +216,11 @@ func TestNamesDuringChange(t *testing.T) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				for id := first - 10; id < first+30; id++ {
-					info, ok := r.names.Rule("br0", id)
-					if ok && info.Policy != "" {
+					names := r.engine.Names("br0")
+					if rule := names.Rule(id); rule != nil && rule.Ruleset != "" {
 						found[i]++
 					}
-					if ep, ok := r.names.Endpoint("br0", id); ok && ep.Name != "vm1" && ep.Name != "vm2" {
+					if ep := names.Endpoint(id); ep != nil && ep.Name != "vm1" && ep.Name != "vm2" {
 						t.Errorf("endpoint %d is %+v", id, ep)
 					}
 				}
@@ -215,14 +233,14 @@ func TestNamesDuringChange(t *testing.T) {
 	id := r.ids("p")["ingress/in"]
 	cancel()
 	wg.Wait()
-	if info, ok := r.names.Rule("br0", id); !ok || info != (record.RuleInfo{Policy: "p", Direction: "ingress", Name: "in"}) {
-		t.Errorf("rule %d is %+v, %v", id, info, ok)
+	if rule := r.engine.Names("br0").Rule(id); rule == nil || *rule != (event.Rule{ID: "p/ingress/in", Name: "in", Ruleset: "p"}) {
+		t.Errorf("rule %d is %+v", id, rule)
 	}
 	for _, bridge := range []string{"br1", ""} {
-		if _, ok := r.names.Rule(bridge, id); ok {
+		if r.engine.Names(bridge).Rule(id) != nil {
 			t.Errorf("bridge %q knows rule %d", bridge, id)
 		}
-		if _, ok := r.names.Endpoint(bridge, 1); ok {
+		if r.engine.Names(bridge).Endpoint(1) != nil {
 			t.Errorf("bridge %q knows endpoint 1", bridge)
 		}
 	}

@@ -20,6 +20,21 @@ func SetRegister(in *record.PacketIn, f pipeline.Field, v uint32) {
 	*r = *r&^mask | v<<f.Ofs&mask
 }
 
+// Takes reports whether something is done with copies of the kind.
+func Takes(r pipeline.CopyReason) bool { return packetIns[r] != nil }
+
+// Names are what the ids of a bridge stand for.
+func (e *Engine) Names(bridge string) *record.Names {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	for _, b := range e.published.bridges {
+		if b.cfg.Name == bridge {
+			return b.directory.Names()
+		}
+	}
+	return nil
+}
+
 // Unsaved counts the entries that the store does not have yet.
 func (e *Engine) Unsaved() int {
 	e.mu.RLock()

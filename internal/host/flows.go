@@ -80,11 +80,11 @@ func (b *bridge) ruleOf(f *flow.Flow) string {
 	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
 		return ""
 	}
-	r, ok := b.rule(id)
-	if !ok {
+	r := b.directory.Names().Rule(id)
+	if r == nil {
 		return ""
 	}
-	return strings.Join(slices.DeleteFunc([]string{r.Policy, r.Direction, r.Name}, func(s string) bool { return s == "" }), "/")
+	return strings.TrimLeft(r.ID, "/") // some defaults have no policy, or no direction either
 }
 
 // Flows reads the flows of all managed bridges back.

@@ -75,16 +75,16 @@ func (e *Engine) tellInterference(b *bridge, now time.Time) {
 		if k.untold == 0 || now.Sub(k.told) < tellEvery {
 			continue
 		}
-		e.tell(b, event.Notice{Action: words.action, Message: counted(k.untold, words.one, words.many), Count: int64(k.untold), Objects: k.objects})
+		e.tell(b, words.action, event.Notice{Message: counted(k.untold, words.one, words.many), Count: int64(k.untold), Objects: k.objects})
 		k.untold, k.objects, k.told = 0, nil, now
 	}
 }
 
 // tell logs and records something that happened to a bridge.
-func (e *Engine) tell(b *bridge, n event.Notice) {
+func (e *Engine) tell(b *bridge, action string, n event.Notice) {
 	e.log.Warn(n.Message, "bridge", b.cfg.Name, "objects", n.Objects)
-	n.Bridge, n.Message = b.cfg.Name, fmt.Sprintf("bridge %s: %s", b.cfg.Name, n.Message)
-	e.opt.Recorder.Notify(n)
+	n.Message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, n.Message)
+	e.opt.Recorder.Record(event.NewNotice(action, *b.host.Load(), b.cfg.Name, n))
 }
 
 func counted(n int, one, many string) string {
@@ -180,7 +180,7 @@ func (b *bridge) strange() error {
 // makes ovs-vswitchd wipe all tables, all those in table 0. The flow that a bridge without fail mode begins with is not worth a word.
 func (e *Engine) tellTakeOver(b *bridge) {
 	wiped := e.topo.Bridges[b.cfg.Name].FailMode != b.cfg.FailMode
-	n := event.Notice{Action: event.ActionTakeOver}
+	var n event.Notice
 	b.sw.Foreign(func(f *flow.Flow) {
 		ownPlace := f.Priority == entryPriority && len(f.Match) == 0
 		if f.Table == pipeline.TableEntry && !ownPlace && (!wiped || f.Cookie == 0 && f.Priority == 0 && len(f.Match) == 0) {
@@ -194,5 +194,5 @@ func (e *Engine) tellTakeOver(b *bridge) {
 		return
 	}
 	n.Message = counted(int(n.Count), "foreign flow is", "foreign flows are") + " in the way and will be removed: tapwall takes the bridge over"
-	e.tell(b, n)
+	e.tell(b, event.ActionTakeOver, n)
 }

@@ -134,7 +134,6 @@ type run struct {
 	h      *machine
 	db     *ovsdb.Client
 	rec    *record.Recorder
-	names  *host.Names
 	reg    *prometheus.Registry
 	logs   *logs
 	stop   func() // waits until everything has ended
@@ -176,8 +175,7 @@ func (h *machine) start(s settings) *run {
 	if r.db, err = ovsdb.New(ovsdb.Options{Endpoint: h.ovs.DBAddr(), Logger: log}); err != nil {
 		h.t.Fatal(err)
 	}
-	r.names = &host.Names{}
-	if r.rec, err = record.NewRecorder(record.Options{Host: "test", Lookup: r.names, Endpoints: r.names, RingLen: 1024}); err != nil {
+	if r.rec, err = record.NewRecorder(record.Options{Host: "test", RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg, Hosts: []host.Options{{
@@ -189,7 +187,6 @@ func (h *machine) start(s settings) *run {
 	if s.block > 0 {
 		r.engine.SetNumberBlock(s.block)
 	}
-	r.names.Use(r.engine)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	for _, run := range []func(context.Context) error{r.db.Run, r.rec.Run, r.Run} {

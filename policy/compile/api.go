@@ -64,6 +64,9 @@ type Changes struct {
 	Uprooted bool
 	// Policies holds the status of each policy that changed; nil = the policy is gone.
 	Policies map[string]*PolicyState
+	// Names says what ids stand for, of those that did not or stood for something else; nil = the id is forgotten, some time after it was in
+	// force. It is true before the flows are installed.
+	Names map[uint32]*RuleInfo
 }
 
 // Empty reports whether nothing changed.

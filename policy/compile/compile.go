@@ -41,6 +41,7 @@ func (f *Firewall) Compile() Changes {
 	f.emitSystem(&out)
 	out.Assignments.Retired, f.retiredNow = f.retiredNow, map[uint32]*Station{}
 	out.Assignments.Next = f.next
+	out.Names = f.registry.take()
 
 	for _, r := range c.rules {
 		r.before = ruleBefore{r.id, r.rank, r.space}

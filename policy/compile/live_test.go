@@ -278,7 +278,7 @@ func (h *history) wrongEnd(l *live, own bool) bool {
 	return true
 }
 
-// inForce checks that gates and registry agree on which ids live.
+// inForce checks that gates and registry agree on which ids live, and that their names were told.
 func (h *history) inForce(t *rapid.T) {
 	for _, f := range h.flows() {
 		if f.Table != pipeline.TableLiveEgress && f.Table != pipeline.TableLiveIngress || f.Priority == 0 {
@@ -287,6 +287,8 @@ func (h *history) inForce(t *rapid.T) {
 		if kind, id, ok := pipeline.ParseCookie(f.Cookie); ok && kind != pipeline.CookieDrop && kind != pipeline.CookieSystem {
 			if info, ok := h.fw.Rule(id); !ok || info.Removed || info.Action != policy.Allow {
 				t.Fatalf("the gate of %#x is open, which is %+v", id, info)
+			} else if told := h.names[id]; told == nil || told.Ref != info.Ref {
+				t.Fatalf("%#x is %+v, and was told to be %+v", id, info, told)
 			}
 		}
 	}

@@ -16,18 +16,32 @@ type registry struct {
 	byID    map[uint32]RuleInfo
 	removed []uint32 // a ring once it is full
 	next    int
+
+	changed map[uint32]*RuleInfo // since the last take; nil = forgotten
 }
 
 func newRegistry() *registry {
 	none := RuleInfo{Ref: policy.RuleRef{Rule: policy.RuleDefaultAllow}, Action: policy.Allow}
-	return &registry{byID: map[uint32]RuleInfo{pipeline.IDNoEndpoint: none}}
+	return &registry{byID: map[uint32]RuleInfo{pipeline.IDNoEndpoint: none}, changed: map[uint32]*RuleInfo{pipeline.IDNoEndpoint: &none}}
 }
 
 // set names an id that is in force.
 func (r *registry) set(id uint32, info RuleInfo) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if before, ok := r.byID[id]; !ok || before.Ref != info.Ref {
+		r.changed[id] = &info
+	}
 	r.byID[id] = info
-	r.mu.Unlock()
+}
+
+// take returns the ids that stand for something else since the last call, and forgets them.
+func (r *registry) take() map[uint32]*RuleInfo {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := r.changed
+	r.changed = map[uint32]*RuleInfo{}
+	return out
 }
 
 // remove marks an id as no longer in force and forgets the oldest such mark when there are too many.
@@ -47,6 +61,7 @@ func (r *registry) remove(id uint32) {
 	// Default denies come and go under the same id, so the oldest mark may be void.
 	if old := r.removed[r.next]; r.byID[old].Removed {
 		delete(r.byID, old)
+		r.changed[old] = nil
 	}
 	r.removed[r.next] = id
 	r.next = (r.next + 1) % maxTombstones

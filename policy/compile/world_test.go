@@ -29,6 +29,7 @@ type world struct {
 	owners      map[string][]flow.Flow
 	assignments compile.Assignments
 	states      map[string]*compile.PolicyState
+	names       map[uint32]*compile.RuleInfo
 	sw          *tabletest.Switch
 }
 
@@ -57,7 +58,7 @@ func (w *world) start(a *compile.Assignments) {
 		w.t.Fatalf("%v", err)
 	}
 	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*compile.PolicyState{}
-	w.assignments = compile.Assignments{}
+	w.assignments, w.names = compile.Assignments{}, map[uint32]*compile.RuleInfo{}
 	w.tell()
 	for _, p := range w.policies {
 		fw.SetPolicy(p)
@@ -91,6 +92,7 @@ func (w *world) compile() compile.Changes {
 		}
 	}
 	w.assignments.Apply(c.Assignments)
+	maps.Copy(w.names, c.Names)
 	if err := w.sw.SetFlows(w.flows()); err != nil {
 		w.t.Fatalf("%v", err)
 	}

@@ -1,0 +1,20 @@
+package record
+
+import (
+	"time"
+
+	"github.com/tapwall/tapwall/internal/packet"
+)
+
+// FailOn puts a fault into the making of events of a rule. It comes before Run.
+func (r *Recorder) FailOn(rule uint32) {
+	verdicts := r.verdicts
+	r.verdicts = func(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
+		for _, side := range pi.Verdicts {
+			if side.RuleID == rule {
+				panic("a fault in tapwall")
+			}
+		}
+		return verdicts(pi, now, out)
+	}
+}
