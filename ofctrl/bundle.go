@@ -26,8 +26,18 @@ type Bundle struct {
 	// Settled, if set, is called once when nothing more will happen to the bundle, after Committed. It must not block or
 	// wait for the Conn.
 	Settled func()
-	// Timeout bounds the wait for the barrier and for the commit reply, each; 0 = 10 s.
+	// Timeout and [PerMessage] for each message together bound the wait for the barrier and for the commit reply, each; 0 = 10 s.
 	Timeout time.Duration
+}
+
+// PerMessage is by how much the deadline of a request grows for each of the many things that it is about: a flow-mod of a bundle, a flow that is
+// read back. Open vSwitch needs some 5 µs for each, and answers nothing else meanwhile; where tens of thousands differ in nothing but priority,
+// more than a millisecond for each delete. One that is given up too early has to be read back for nothing; one that is gone ends its connection.
+const PerMessage = 2 * time.Millisecond
+
+// deadline is how long a request may take that is about n things and would have timeout if it were about none.
+func deadline(timeout time.Duration, n int) time.Duration {
+	return timeout + time.Duration(n)*PerMessage
 }
 
 // Commit applies b. Three facts about Open vSwitch decide how: an add that fails does not spoil its bundle, so all errors are
@@ -41,6 +51,16 @@ type Bundle struct {
 func (c *Conn) Commit(ctx context.Context, b Bundle) error {
 	if b.Timeout <= 0 {
 		b.Timeout = 10 * time.Second
+	}
+	b.Timeout = deadline(b.Timeout, b.N)
+	// The switch answers no echo while it is busy with the bundle, which has its own deadlines.
+	c.patience.Add(int64(b.Timeout))
+	settled := b.Settled
+	b.Settled = func() {
+		c.patience.Add(-int64(b.Timeout))
+		if settled != nil {
+			settled()
+		}
 	}
 	t := &transaction{b: b, staged: make(chan struct{})}
 	t.op = &op{on: t.message, onEnd: t.end, strict: true}
@@ -131,9 +151,7 @@ func (t *transaction) end() {
 	if t.stopTimer != nil {
 		t.stopTimer()
 	}
-	if t.b.Settled != nil {
-		t.b.Settled()
-	}
+	t.b.Settled()
 }
 
 func (t *transaction) requestError(xid uint32, m *ofp.Error) error {

@@ -27,7 +27,7 @@ type ConnOptions struct {
 	// Timeout bounds dialling with handshake, and each write; 0 = 10 s.
 	Timeout time.Duration
 	// ProbeInterval is the silence after which an echo request is sent, 0 = 5 s, negative = no probes; ProbeTimeout is how long
-	// that may take, 0 = ProbeInterval.
+	// that may take, 0 = ProbeInterval. While a bundle is under way, silence is borne for as long as that may take.
 	ProbeInterval, ProbeTimeout time.Duration
 	// Handlers are called for what comes unasked, in order, on the reader. They must not block or wait for this Conn.
 	Handlers Handlers
@@ -65,6 +65,7 @@ type Conn struct {
 
 	received     atomic.Int64 // when something last arrived, in ns since start
 	probed       atomic.Int64 // when the last echo request was sent, likewise; 0 = never
+	patience     atomic.Int64 // deadlines of the bundles under way, in ns
 	start        time.Time
 	decodeErrors atomic.Uint64
 	lateErrors   atomic.Uint64
@@ -209,7 +210,7 @@ func (c *Conn) fail(err error) {
 }
 
 // probe sends an echo request into silence and ends the connection if it stays silent. Anything received counts as life:
-// a busy switch may hold an answer back behind a long bundle, but then it sends that bundle's replies.
+// a busy switch may hold an answer back behind a long bundle, which has a deadline of its own.
 func (c *Conn) probe() {
 	interval, timeout := c.opts.ProbeInterval, c.opts.ProbeTimeout
 	t := time.NewTimer(interval)
@@ -232,7 +233,7 @@ func (c *Conn) probe() {
 		})
 		cancel()
 		switch reply, ok := m.(*ofp.EchoReply); {
-		case err != nil && c.silence() < timeout:
+		case err != nil && c.silence() < max(timeout, time.Duration(c.patience.Load())):
 			// Not answered yet, but alive.
 		case err != nil:
 			c.fail(fmt.Errorf("silent for %v: %w", c.silence().Round(time.Millisecond), ErrProbe))

@@ -131,12 +131,12 @@ func (s *Switch) unhide(changes []change) []change {
 // countFlows asks how many flows there are and reports whether that is what is known. Every change is reported, so it should be:
 // this finds what went wrong on the way. A difference that a read-back did not explain is not looked into again.
 func (s *Switch) countFlows(ctx context.Context, conn *Conn) (ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
 	if err := s.take(ctx); err != nil {
 		return false, err
 	}
 	defer s.release()
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
 	err = conn.Multipart(ctx, "count of flows", func(dst []byte, xid uint32) ([]byte, error) {
 		return ofp.AppendAggregateRequest(dst, xid, ofp.FlowFilter{Table: ofp.AllTables})
 	}, func(m ofp.Multipart) {

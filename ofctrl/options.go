@@ -54,12 +54,13 @@ type Options struct {
 
 	// BackoffMin and BackoffMax bound the pause before another attempt to connect; 0 = 50 ms and 2 s.
 	BackoffMin, BackoffMax time.Duration
-	// Timeout bounds the wait for the answer to one request, and for connection and handshake; 0 = 10 s.
+	// Timeout bounds the wait for the answer to one request, and for connection and handshake; 0 = 10 s. For a bundle and for a read-back
+	// it grows by [PerMessage] for each flow.
 	Timeout time.Duration
 	// ProbeInterval is how long the connection may be silent before an echo request is sent; 0 = 5 s, negative = no probes.
 	ProbeInterval time.Duration
 	// ProbeTimeout is how long an echo request may stay unanswered, and the connection silent, before the connection is given up;
-	// 0 = ProbeInterval. What it is meanwhile is told by [State.Silent].
+	// 0 = ProbeInterval; while a bundle is under way, that bundle's deadline if it is longer. What it is meanwhile is told by [State.Silent].
 	ProbeTimeout time.Duration
 	// AuditInterval is how often it is checked that nothing was missed: flows are counted, and if the count is wrong or the switch
 	// refuses to report changes (no flow monitor), read back; 0 = 30 s.

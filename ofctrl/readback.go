@@ -42,16 +42,17 @@ func (s *Switch) monitor(ctx context.Context, conn *Conn) (ok bool, err error) {
 // reports later. The switch collects a whole reply at once and queues it before any later change, so no change can fall
 // between its parts.
 func (s *Switch) readBack(ctx context.Context, conn *Conn) error {
-	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
-	defer cancel()
-	if err := s.take(ctx); err != nil {
+	if err := s.take(ctx); err != nil { // however long what holds the turn takes: it has a deadline
 		return err
 	}
 	defer s.release()
 	s.mu.Lock()
 	s.table.beginReadBack()
 	s.counters.Resyncs++
+	n := s.table.nDesired + s.table.nOurs + s.table.nForeign
 	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, deadline(s.opts.Timeout, n))
+	defer cancel()
 
 	undecodable := 0
 	oldest := map[uint32]time.Duration{} // flow of ours that copies under a meter
