@@ -16,9 +16,10 @@ import (
 // are removed.
 //
 // A spec that cannot be fulfilled gets its Code and does not hold up the others. The error is about the call as a whole:
-// ErrNotConnected, ErrUnknownOutcome, ErrConflict, ErrNotRealized, *OpError or that of ctx. Apply is idempotent, so the answer to each
-// of them is to call it again, best after the next wake-up of Subscribe; a change that somebody makes to our rows is a wake-up too.
-// The Result is complete only without an error and with ErrNotRealized.
+// ErrLocked (Options.Lock), ErrNotConnected, ErrUnknownOutcome, ErrConflict, ErrNotRealized, *OpError or that of ctx. Apply is
+// idempotent, so the answer to each of them is to call it again, best after the next wake-up of Subscribe (of the lock for
+// ErrLocked); a change that somebody makes to our rows is a wake-up too. The Result is complete only without an error and with
+// ErrNotRealized.
 //
 // A device made with type "internal" is a network interface of the host, on which the kernel would speak IPv6 and answer ARP for
 // copies that it sees; the caller should set it up without addresses, IPv6 and ARP.
@@ -30,6 +31,11 @@ func (c *Client) Apply(ctx context.Context, d Desired) (Result, error) {
 		return Result{}, ctx.Err()
 	}
 
+	if c.opts.Lock != nil {
+		if err := c.opts.Lock.Err(); err != nil {
+			return Result{}, err
+		}
+	}
 	s, snap, err := c.connected()
 	if err != nil {
 		return Result{}, err

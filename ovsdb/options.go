@@ -25,6 +25,9 @@ type Options struct {
 	// Logger receives connects, losses and repairs; nil discards.
 	Logger *slog.Logger
 
+	// Lock, if set, has to be held for Apply to write. It is run by the caller.
+	Lock *Lock
+
 	// BackoffMin and BackoffMax bound the pause before the next attempt, which doubles from the one to the other and starts
 	// again after a connection that worked. Defaults 50 ms and 2 s. There is no last attempt.
 	BackoffMin, BackoffMax time.Duration

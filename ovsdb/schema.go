@@ -49,17 +49,20 @@ func checkSchema(ctx context.Context, endpoint string, config *tls.Config) error
 	return e
 }
 
-func fetchSchema(ctx context.Context, endpoint string, config *tls.Config) (schema ovsdb.DatabaseSchema, err error) {
+// dialEndpoint connects without the library. For ssl it has the TLS handshake behind it when it returns.
+func dialEndpoint(ctx context.Context, endpoint string, config *tls.Config) (net.Conn, error) {
 	network, addr, err := splitEndpoint(endpoint)
 	if err != nil {
-		return schema, err
+		return nil, err
 	}
-	var conn net.Conn
 	if strings.HasPrefix(endpoint, "ssl:") {
-		conn, err = (&tls.Dialer{Config: config}).DialContext(ctx, network, addr)
-	} else {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, addr)
+		return (&tls.Dialer{Config: config}).DialContext(ctx, network, addr)
 	}
+	return (&net.Dialer{}).DialContext(ctx, network, addr)
+}
+
+func fetchSchema(ctx context.Context, endpoint string, config *tls.Config) (schema ovsdb.DatabaseSchema, err error) {
+	conn, err := dialEndpoint(ctx, endpoint, config)
 	if err != nil {
 		return schema, err
 	}

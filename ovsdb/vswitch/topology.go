@@ -142,6 +142,9 @@ const (
 	MarkMirror   = "tapwall-mirror-id" // name of the Mirror resource
 	MarkSpecHash = "tapwall-spec-hash" // hash of the wanted row: equal hash and content = nothing to do
 	OwnerValue   = "tapwall"
+
+	// MarkHolder, in external_ids of the Open_vSwitch row, says which tapwall holds the lock of the host.
+	MarkHolder = "tapwall-holder"
 )
 
 // MirrorSpec is one wanted native mirror with the output port it needs. It is a value: equal specs want the same rows.
