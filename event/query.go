@@ -54,20 +54,23 @@ type Counters struct {
 	RingCapacity int              `json:"ringCapacity"`
 	Clients      int              `json:"streamClients"`
 	StreamGaps   int64            `json:"streamGaps"`
-	File         string           `json:"file,omitempty"`
-	FileBytes    int64            `json:"fileBytes"`
-	FileError    string           `json:"fileError,omitempty"`
+	Sinks        []SinkStatus     `json:"sinks,omitempty"` // in the order of configuration
+	// File, FileBytes and FileError repeat Target, Bytes and Error of the first sink, for clients that know of one only.
+	File      string `json:"file,omitempty"`
+	FileBytes int64  `json:"fileBytes"`
+	FileError string `json:"fileError,omitempty"`
 }
 
 // SinkStatus is the health of a sink. Appended = Written + LostQueue + LostIO + Pending, in one consistent reading.
 type SinkStatus struct {
-	Path      string
-	Bytes     int64 // size of the file being written
-	Appended  int64
-	Written   int64
-	LostQueue int64 // did not fit into the sink's queue while it was writing
-	LostIO    int64 // could not be written
-	Pending   int64 // in the queue or being written
-	TornLines int64 // cut off at start, from an earlier crash
-	Error     string
+	Name      string `json:"name"`
+	Target    string `json:"target"`    // where it writes to: a path, a URL
+	Bytes     int64  `json:"bytes"`     // what it holds there, as far as it knows
+	Appended  int64  `json:"appended"`  // events that it was given
+	Written   int64  `json:"written"`   // of them at the target
+	LostQueue int64  `json:"lostQueue"` // did not fit into its queue while it was writing
+	LostIO    int64  `json:"lostIO"`    // could not be written
+	Pending   int64  `json:"pending"`   // in the queue or being written
+	Damaged   int64  `json:"damaged"`   // found spoilt at start, from an earlier crash, and dropped
+	Error     string `json:"error,omitempty"`
 }

@@ -94,7 +94,17 @@ func printStatus(w io.Writer, s *client.System) error {
 		lost = []string{"none"}
 	}
 	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity, strings.Join(lost, ", "))
-	if err == nil && e.File != "" {
+	for _, sink := range e.Sinks {
+		trouble := ""
+		if sink.Error != "" {
+			trouble = ": " + sink.Error
+		}
+		if err == nil {
+			err = printf(w, "sink:    %s to %s, %d events written, %d lost, %d bytes%s\n", sink.Name, sink.Target, sink.Written,
+				sink.LostQueue+sink.LostIO, sink.Bytes, trouble)
+		}
+	}
+	if err == nil && e.Sinks == nil && e.File != "" { // of a server that knows of one sink only
 		err = printf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
 	}
 	return err

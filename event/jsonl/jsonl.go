@@ -112,7 +112,7 @@ func Open(o Options) (*Sink, error) {
 		opts: o, log: o.Logger, path: filepath.Join(o.Dir, fileName),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), queue: make([]*event.Event, o.QueueLen),
 	}
-	s.status.Path = s.path
+	s.status.Target = s.path
 	s.w = writer{s: s}
 	torn, err := s.w.open()
 	if err != nil {
@@ -220,7 +220,7 @@ func (s *Sink) Reopen() {
 	}
 }
 
-// Status implements record.StatusSource.
+// Status implements record.Sink.
 func (s *Sink) Status() event.SinkStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -318,7 +318,7 @@ func (s *Sink) noteTorn(n int64) {
 	}
 	s.log.Warn("a line without its end was cut off", "file", s.path)
 	s.mu.Lock()
-	s.status.TornLines += n
+	s.status.Damaged += n
 	report := s.loss
 	if report == nil {
 		s.torn += n

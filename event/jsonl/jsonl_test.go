@@ -190,7 +190,7 @@ func TestRestartAndTornLine(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	st := s.Status()
-	if st.TornLines != 1 || l.of("file_io//torn_line") != 1 || st.Written != 5 || st.Path != path {
+	if st.Damaged != 1 || l.of("file_io//torn_line") != 1 || st.Written != 5 || st.Target != path {
 		t.Errorf("%+v, reported %v", st, l.n)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() != st.Bytes {
@@ -201,7 +201,7 @@ func TestRestartAndTornLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, jsonl.Options{Dir: dir})
-	if st := s.Status(); st.TornLines != 1 || st.Bytes != 0 {
+	if st := s.Status(); st.Damaged != 1 || st.Bytes != 0 {
 		t.Errorf("%+v", st)
 	}
 }

@@ -312,11 +312,13 @@ func (r *Recorder) Counters() event.Counters {
 	c.RingEntries = r.ring.len()
 	c.Clients, c.StreamGaps = r.streams.figures()
 	for _, s := range r.opts.Sinks {
-		if st, ok := s.(StatusSource); ok {
-			f := st.Status()
-			c.File, c.FileBytes, c.FileError = f.Path, f.Bytes, f.Error
-			break
-		}
+		st := s.Status()
+		st.Name = s.Name()
+		c.Sinks = append(c.Sinks, st)
+	}
+	if len(c.Sinks) > 0 {
+		first := c.Sinks[0]
+		c.File, c.FileBytes, c.FileError = first.Target, first.Bytes, first.Error
 	}
 	return c
 }

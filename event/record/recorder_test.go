@@ -298,6 +298,9 @@ type countingSink struct {
 
 func (s *countingSink) Name() string { return "counting" }
 func (s *countingSink) Close() error { return s.failed }
+func (s *countingSink) Status() event.SinkStatus {
+	return event.SinkStatus{Target: "memory", Written: s.taken.Load(), LostIO: s.refused.Load()}
+}
 func (s *countingSink) toldOf(stage string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -517,6 +520,11 @@ func TestRecord(t *testing.T) {
 		if got := r.Query(event.Filter{Action: []string{action}}).Items; len(got) != n {
 			t.Errorf("%d events of %s, want %d", len(got), action, n)
 		}
+	}
+	other := &countingSink{refuseEvery: 1}
+	both, _ := start(t, record.Options{Sinks: []record.Sink{sink, other}})
+	if c := both.Counters(); len(c.Sinks) != 2 || c.Sinks[0].Name != "counting" || c.Sinks[0].Written != 3 || c.Sinks[1].Written != 0 || c.File != "memory" {
+		t.Errorf("the sinks are %+v", c)
 	}
 	stop()
 	r.Record(notice)

@@ -10,15 +10,12 @@ type Sink interface {
 	// Append takes the batch. The slice belongs to the caller again when it returns; the events may be kept but never changed.
 	// An error means that the whole batch was refused and counted by nobody: the recorder counts it at stage "sink".
 	Append(batch []*event.Event) error
+	// Status tells its health; safe for concurrent use. The recorder fills in the name.
+	Status() event.SinkStatus
 	Close() error
 }
 
 // LossSource is a Sink that reports its losses. NewRecorder calls ReportLoss before the first Append.
 type LossSource interface {
 	ReportLoss(event.LossFunc)
-}
-
-// StatusSource is a Sink that can tell its health; safe for concurrent use.
-type StatusSource interface {
-	Status() event.SinkStatus
 }

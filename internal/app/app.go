@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwall/tapwall/api"
-	"github.com/tapwall/tapwall/event/jsonl"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
@@ -194,13 +193,15 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, cl
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
 	ro := record.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
-	if !o.NoEventFile {
-		sink, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
+	for _, open := range sinks {
+		sink, err := open(o, log)
 		if err != nil {
-			return nil, fmt.Errorf("event file: %w", err)
+			return nil, err
 		}
-		ro.Sinks = append(ro.Sinks, sink)
-		*closers = append(*closers, sink.Close) // the recorder closes it, unless it never runs
+		if sink != nil {
+			ro.Sinks = append(ro.Sinks, sink)
+			*closers = append(*closers, sink.Close) // the recorder closes it, unless it never runs
+		}
 	}
 	return record.NewRecorder(ro)
 }

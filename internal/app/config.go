@@ -44,17 +44,6 @@ type bridgeFile struct {
 	OpenFlow string `yaml:"openflow"`
 }
 
-type sinksFile struct {
-	JSONL *jsonlFile `yaml:"jsonl"`
-}
-
-type jsonlFile struct {
-	Dir      string `yaml:"dir"`
-	MaxBytes int64  `yaml:"max-bytes"`
-	Keep     int    `yaml:"keep"`
-	Disabled bool   `yaml:"disabled"`
-}
-
 type limitsFile struct {
 	EventsPerSecond uint32 `yaml:"events-per-second"`
 	Ring            int    `yaml:"ring"`
@@ -109,12 +98,7 @@ func (o *Options) load(b []byte) error {
 		}
 		o.PickupWindow = d
 	}
-	if j := c.Sinks.JSONL; j != nil {
-		set(&o.EventDir, j.Dir)
-		set(&o.EventFileBytes, j.MaxBytes)
-		set(&o.EventFiles, j.Keep)
-		o.NoEventFile = j.Disabled
-	}
+	c.Sinks.JSONL.apply(o)
 	return nil
 }
 

@@ -151,8 +151,10 @@ func (f *Fleet) System() wire.SystemStatus {
 	if s.Store.Message != "" {
 		s.Problems = append(s.Problems, "store: "+s.Store.Message)
 	}
-	if s.Events.FileError != "" {
-		s.Problems = append(s.Problems, "event file: "+s.Events.FileError)
+	for _, sink := range s.Events.Sinks {
+		if sink.Error != "" {
+			s.Problems = append(s.Problems, "event sink "+sink.Name+": "+sink.Error)
+		}
 	}
 	s.Healthy = len(s.Problems) == 0
 	return s
