@@ -5,7 +5,8 @@ package event
 
 import "time"
 
-// Event is one document. Empty fields are left out of its JSON.
+// Event is one document. Empty fields are left out of its JSON. AppendJSON is generated from the tags here and below: after a change,
+// go test ./event -run TestGenerated -update.
 type Event struct {
 	Timestamp   time.Time `json:"@timestamp"`
 	ECS         ECS       `json:"ecs"`
