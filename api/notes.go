@@ -49,6 +49,7 @@ func schemaNotes() []note {
 		shaped("Service.ports", `Destination ports, "80" or "8000-8099"; absent = all`, portRange),
 		text("DefaultDeny.log", "Record what the default denies"),
 		text("Selector.labels", "Endpoints that carry all these labels, from external_ids or Endpoint resources"),
+		text("Selector.host", "Narrows labels, port, vm, neutronPort, mac, vlan or bridge to endpoints of the host with this system-id"),
 		text("Selector.port", "Name of the port"),
 		text("Selector.vm", "UUID or name of the VM"),
 		text("Selector.neutronPort", "external_ids:iface-id"),

@@ -12,6 +12,7 @@ import (
 
 // PortInfo is what OVSDB says of one port of a managed bridge.
 type PortInfo struct {
+	Host   string // id of the host
 	Bridge string
 	Port   string // Port.name
 	OFPort int64  // 0 or negative = none (yet)
@@ -32,6 +33,7 @@ type PortInfo struct {
 
 // Label keys that come from the topology itself and win over external_ids of the same name.
 const (
+	LabelHost   = "host"
 	LabelBridge = "bridge"
 	LabelPort   = "port"
 	LabelVLAN   = "vlan"
@@ -85,6 +87,9 @@ func leadsElsewhere(ifaceType string) bool {
 // matchedBy reports whether the Endpoint resource's match finds the port.
 func (p *PortInfo) matchedBy(e *Endpoint) bool {
 	m := e.Spec.Match
+	if m.Host != "" && m.Host != p.Host {
+		return false
+	}
 	switch m.Kind() {
 	case SelectPort:
 		return p.Port == m.Port
@@ -202,7 +207,9 @@ func (r *resolver) warn(code, endpoint, format string, args ...any) {
 func (r *resolver) match() {
 	byKey := make(map[string][]*Endpoint, len(r.endpoints))
 	for _, e := range r.endpoints {
-		k := e.Spec.Match.String()
+		m := e.Spec.Match
+		m.Host = "" // one that the identities of a port do not have
+		k := m.String()
 		byKey[k] = append(byKey[k], e)
 	}
 	r.byPort = make([]*Endpoint, len(r.ports))
@@ -316,6 +323,7 @@ func (p *PortInfo) identities() []Selector {
 // local adds the workload of a port, unless the port is what was left of another one.
 func (r *resolver) local(p *PortInfo, e *Endpoint) {
 	w := &Workload{
+		Host:      p.Host,
 		Bridge:    p.Bridge,
 		Port:      p.Port,
 		MAC:       p.mac(),
@@ -334,6 +342,9 @@ func (r *resolver) local(p *PortInfo, e *Endpoint) {
 	label := func(k, v, from string) { w.Labels[k], w.LabelFrom[k] = v, from }
 	for k, v := range p.ExternalIDs {
 		label(k, v, labelFromOVSDB)
+	}
+	if p.Host != "" {
+		label(LabelHost, p.Host, labelFromOVSDB)
 	}
 	label(LabelBridge, p.Bridge, labelFromOVSDB)
 	label(LabelPort, p.Port, labelFromOVSDB)

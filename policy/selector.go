@@ -60,6 +60,11 @@ func (s Selector) Kind() SelectorKind {
 
 // String is the selector in one line, e.g. labels app=web,tier=x or cidr 10.0.0.0/8 except 10.1.0.0/16.
 func (s Selector) String() string {
+	if s.Host != "" {
+		host := s.Host
+		s.Host = ""
+		return s.String() + " on host " + host
+	}
 	switch k := s.Kind(); k {
 	case SelectLabels:
 		var b strings.Builder
@@ -93,6 +98,9 @@ const labelIfaceID = "iface-id"
 // MatchesWorkload reports whether the selector selects the workload by what it is: its labels (all pairs equal), machine, Neutron
 // port, MAC, port, VLAN or bridge. Groups, entities, address ranges and names never match here; who needs them resolves them first.
 func (s Selector) MatchesWorkload(w *Workload) bool {
+	if s.Host != "" && s.Host != w.Host {
+		return false
+	}
 	switch s.Kind() {
 	case SelectLabels:
 		if len(s.Labels) == 0 {

@@ -227,9 +227,12 @@ const (
 	asSource              // of a mirror, and what it excludes
 )
 
+// endpointKinds are those that say what an endpoint is.
+var endpointKinds = []SelectorKind{SelectPort, SelectLabels, SelectVM, SelectNeutronPort, SelectMAC, SelectVLAN, SelectBridge}
+
 // kinds lists what may be selected by in this role.
 func (r role) kinds() []SelectorKind {
-	endpoint := []SelectorKind{SelectPort, SelectLabels, SelectVM, SelectNeutronPort, SelectMAC, SelectVLAN, SelectBridge}
+	endpoint := slices.Clone(endpointKinds)
 	switch r {
 	case asSubject, asSource:
 		return append(endpoint, SelectGroup)
@@ -272,6 +275,8 @@ func (c *checker) selector(at pointer, s *Selector, r role) {
 	switch {
 	case n == 0 && len(s.Except) > 0:
 		c.addf(at.field("except"), nil, "except goes with cidr")
+	case n == 0 && s.Host != "":
+		c.addf(at, nil, "host narrows what else the selector says: add one of %s; for everybody on a host write {labels: {host: %s}}", orList(strs(endpointKinds)), s.Host)
 	case n == 0:
 		c.addf(at, nil, "selects by nothing: give one of %s", orList(strs(r.kinds())))
 	case n > 1:
@@ -284,6 +289,12 @@ func (c *checker) selector(at pointer, s *Selector, r role) {
 			f.Code = CodeNotSupported
 		}
 		c.add(f)
+	}
+	if s.Host != "" {
+		c.word(at.field("host"), s.Host)
+		if n == 1 && !slices.Contains(endpointKinds, kind) {
+			c.addf(at.field("host"), nil, "host goes with %s, not with %s", orList(strs(endpointKinds)), kind)
+		}
 	}
 	c.selectorValues(at, s)
 	if kind != SelectCIDR && n == 1 && len(s.Except) > 0 {

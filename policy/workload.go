@@ -8,6 +8,7 @@ type Workload struct {
 	// Key is the identity that survives a re-plug: external_ids:iface-id, else "bridge/port"; "endpoint/NAME" when Remote.
 	Key    string
 	Remote bool
+	Host   string // id of the host; "" = Remote
 	Bridge string
 	Port   string
 	OFPort uint32 // 0 = not assigned
@@ -22,7 +23,7 @@ type Workload struct {
 	Native         int // VLAN of the untagged frames of a trunk; 0 = none
 	// Endpoint is the name of the Endpoint resource that matched, if one did.
 	Endpoint string
-	// Labels: bridge, port, vlan (access ports), every external_ids key of the Interface, and those of the Endpoint resource,
+	// Labels: host, bridge, port, vlan (access ports), every external_ids key of the Interface, and those of the Endpoint resource,
 	// which win. LabelFrom says for each key "ovsdb" or "endpoint/NAME".
 	Labels    map[string]string
 	LabelFrom map[string]string

@@ -7,11 +7,14 @@ import (
 
 // Host is one OVS instance.
 type Host struct {
-	ID         string       `json:"id"`
-	OVSVersion string       `json:"ovsVersion"`
-	Connected  bool         `json:"connected"`
-	Message    string       `json:"message,omitempty"`
-	Bridges    []HostBridge `json:"bridges"`
+	ID         string `json:"id"`
+	OVSVersion string `json:"ovsVersion"`
+	Connected  bool   `json:"connected"`
+	Message    string `json:"message,omitempty"`
+	// Capabilities are what can be done there beyond flows and rows: controlSocket (what ovs-vswitchd tells on its control socket, such as connections) and
+	// localDevices (ports that are made there are brought up). A host that is managed over the network has none of them.
+	Capabilities []string     `json:"capabilities"`
+	Bridges      []HostBridge `json:"bridges"`
 	// Warnings are about the host, its ports and endpoints: what works and is probably not meant.
 	Warnings []policy.Warning `json:"warnings,omitempty"`
 }

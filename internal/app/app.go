@@ -17,16 +17,8 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/fleet"
-	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
-	"github.com/tapwall/tapwall/ovsdb"
 )
-
-// task is a long-lived part. Run works until ctx ends and then returns nil.
-type task interface {
-	Run(ctx context.Context) error
-	String() string
-}
 
 // Run runs tapwall until ctx ends. Flows and mirrors stay on the switches. An error says what could not be started, or what ended
 // by itself.
@@ -38,11 +30,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	tlsConfig, err := o.OVSTLS.switchConfig()
-	if err != nil {
-		return err
-	}
-	db, err := ovsdb.New(ovsdb.Options{Endpoint: o.OVSDB, TLS: tlsConfig, Logger: log})
+	tasks, hosts, err := o.hosts(log)
 	if err != nil {
 		return err
 	}
@@ -55,8 +43,12 @@ func Run(ctx context.Context, o Options) (err error) {
 		}
 	}()
 
-	if err := lockHost(&o, &closers); err != nil {
-		return err
+	bridges := 0
+	for _, h := range hosts {
+		bridges += len(h.Bridges)
+		if err := lockHost(h.DB.Status().Endpoint, &closers); err != nil {
+			return err
+		}
 	}
 	listeners, err := listen(&o)
 	if err != nil {
@@ -77,25 +69,22 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	hosts, err := fleet.New(fleet.Options{Version: o.Version, Store: st, Recorder: recorder, Logger: log, Registry: registry, Hosts: []host.Options{{
-		DB: db, Bridges: o.Bridges, HostFile: filepath.Join(o.DataDir, "host-id"), RunDir: o.runDir(), OpenFlowTLS: tlsConfig,
-		MemoryDir: filepath.Join(o.DataDir, "connections"), PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log,
-	}}})
+	all, err := fleet.New(fleet.Options{Version: o.Version, Store: st, Recorder: recorder, Hosts: hosts, Logger: log, Registry: registry})
 	if err != nil {
 		return err
 	}
-	handler, err := api.NewServer(api.Options{Store: st, Engine: hosts, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
+	handler, err := api.NewServer(api.Options{Store: st, Engine: all, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
 	if err != nil {
 		return err
 	}
-	if len(o.Bridges) == 0 {
+	if bridges == 0 {
 		log.Warn("no bridge is named, so nothing is managed (--bridge NAME=owned)")
 	}
 
-	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "ovsdb", o.OVSDB, "bridges", len(o.Bridges))
+	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "hosts", len(hosts), "bridges", bridges)
 	defer func() { log.Info("tapwall has stopped; flows and mirrors stay in force") }()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range []task{db, recorder, hosts} {
+	for _, t := range append(tasks, recorder, all) {
 		g.Go(func() error {
 			if err := t.Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", t, err)
@@ -116,11 +105,11 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // lockHost makes sure that no other tapwall manages the same OVS: two would undo each other's work for ever.
-func lockHost(o *Options, closers *[]func() error) error {
-	if !strings.HasPrefix(o.OVSDB, "unix:") {
+func lockHost(ovsdb string, closers *[]func() error) error {
+	if !strings.HasPrefix(ovsdb, "unix:") {
 		return nil
 	}
-	path := filepath.Join(o.runDir(), "tapwall.lock")
+	path := filepath.Join(runDir(ovsdb), "tapwall.lock")
 	release, err := store.LockFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // no Open vSwitch here yet; the status will say so

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,8 +20,9 @@ type file struct {
 	Store     []string     `yaml:"store"`
 	StoreTLS  tlsFile      `yaml:"store-tls"`
 	OVSDB     string       `yaml:"ovsdb"`
-	OVSTLS    tlsFile      `yaml:"ovs-tls"`
+	OVSTLS    switchTLS    `yaml:"ovs-tls"`
 	Bridges   []bridgeFile `yaml:"bridges"`
+	Hosts     []hostFile   `yaml:"hosts"`
 	Listen    []string     `yaml:"listen"`
 	TokenFile string       `yaml:"token-file"`
 	TLSCert   string       `yaml:"tls-cert"`
@@ -37,11 +39,26 @@ type tlsFile struct {
 	CA   string `yaml:"ca"`
 }
 
+type switchTLS struct {
+	Cert       string `yaml:"cert"`
+	Key        string `yaml:"key"`
+	CA         string `yaml:"ca"`
+	ServerName string `yaml:"server-name"`
+}
+
 type bridgeFile struct {
 	Name     string `yaml:"name"`
 	Mode     string `yaml:"mode"`
 	FailMode string `yaml:"fail-mode"`
 	OpenFlow string `yaml:"openflow"`
+	Listen   string `yaml:"listen"` // hosts only
+}
+
+type hostFile struct {
+	Name    string       `yaml:"name"`
+	OVSDB   string       `yaml:"ovsdb"`
+	TLS     switchTLS    `yaml:"tls"`
+	Bridges []bridgeFile `yaml:"bridges"`
 }
 
 type limitsFile struct {
@@ -72,11 +89,20 @@ func (o *Options) load(b []byte) error {
 	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
 		return errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
 	}
-	for i, b := range c.Bridges {
-		if b.Name == "" {
-			return fmt.Errorf("bridges[%d]: name is missing", i)
+	bridges, err := bridgesOf(c.Bridges)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(bridges, func(b host.BridgeConfig) bool { return b.Listen != nil }); i >= 0 {
+		return fmt.Errorf("bridges[%d]: listen is for bridges of hosts that are reached over the network", i)
+	}
+	o.Bridges = append(o.Bridges, bridges...)
+	for i, h := range c.Hosts {
+		bridges, err := bridgesOf(h.Bridges)
+		if err != nil {
+			return fmt.Errorf("hosts[%d]: %w", i, err)
 		}
-		o.Bridges = append(o.Bridges, host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow})
+		o.Hosts = append(o.Hosts, HostOptions{Name: h.Name, OVSDB: h.OVSDB, TLS: TLSFiles(h.TLS), Bridges: bridges})
 	}
 	set(&o.DataDir, c.DataDir)
 	set(&o.OVSDB, c.OVSDB)
@@ -89,7 +115,7 @@ func (o *Options) load(b []byte) error {
 	set(&o.RingLen, c.Limits.Ring)
 	o.Store = append(o.Store, c.Store...)
 	o.Listen = append(o.Listen, c.Listen...)
-	set(&o.StoreTLS, TLSFiles(c.StoreTLS))
+	set(&o.StoreTLS, TLSFiles{Cert: c.StoreTLS.Cert, Key: c.StoreTLS.Key, CA: c.StoreTLS.CA})
 	set(&o.OVSTLS, TLSFiles(c.OVSTLS))
 	if s := c.Limits.PickupWindow; s != "" {
 		d, err := time.ParseDuration(s)
@@ -100,6 +126,22 @@ func (o *Options) load(b []byte) error {
 	}
 	c.Sinks.JSONL.apply(o)
 	return nil
+}
+
+func bridgesOf(files []bridgeFile) (out []host.BridgeConfig, err error) {
+	for i, b := range files {
+		if b.Name == "" {
+			return nil, fmt.Errorf("bridges[%d]: name is missing", i)
+		}
+		c := host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow}
+		if b.Listen != "" {
+			if c.Listen, err = parseListen(b.Listen); err != nil {
+				return nil, fmt.Errorf("bridges[%d]: %w", i, err)
+			}
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // set writes v to dst unless v is the zero value.

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
 // The reference configuration is read strictly and says what it seems to say.
@@ -27,13 +29,21 @@ func TestReferenceConfiguration(t *testing.T) {
 			{Name: "br0", Mode: host.Owned, FailMode: "secure"},
 			{Name: "br-int", Mode: host.Guest, OpenFlow: "unix:/var/run/openvswitch/br-int.mgmt"},
 		},
+		Hosts: []app.HostOptions{{
+			Name: "rack1", OVSDB: "ssl:192.0.2.11:6640",
+			TLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem", ServerName: "rack1"},
+			Bridges: []host.BridgeConfig{
+				{Name: "br0", Mode: host.Owned, FailMode: "secure", Listen: &vswitch.ControllerSpec{Port: 6653, TLS: true, Addr: netip.MustParseAddr("192.0.2.11")}},
+				{Name: "br-int", Mode: host.Guest, OpenFlow: "ssl:192.0.2.11:6699"},
+			},
+		}},
 		Listen: []string{app.DefaultListen, "tcp:192.0.2.1:7443"}, TokenFile: "/etc/tapwall/token",
 		TLSCert: "/etc/tapwall/cert.pem", TLSKey: "/etc/tapwall/key.pem",
 		StoreTLS: app.TLSFiles{Cert: "/etc/tapwall/etcd-cert.pem", Key: "/etc/tapwall/etcd-key.pem", CA: "/etc/tapwall/etcd-ca.pem"},
 		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		EventsPerSecond: 5000, RingLen: 16384, PickupWindow: 10 * time.Second,
 	}
-	if diff := cmp.Diff(want, o); diff != "" {
+	if diff := cmp.Diff(want, o, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -75,6 +85,10 @@ func TestBadConfiguration(t *testing.T) {
 		{"wrong type", "limits: {ring: many}", "ring"},
 		{"no YAML", "a: [", ""},
 		{"bridge without a name", "bridges: [{mode: owned}]", "bridges[0]: name is missing"},
+		{"host: bridge without a name", "hosts: [{name: a, ovsdb: 'tcp:192.0.2.1:6640', bridges: [{mode: owned}]}]", "hosts[0]: bridges[0]: name is missing"},
+		{"host: no place to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'tcp:1'}]}]", `hosts[0]: bridges[0]: listen: "tcp:1"`},
+		{"host: no address to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'ptcp:1:h'}]}]", `"h" is no address`},
+		{"listen without a host", "bridges: [{name: b, mode: owned, listen: 'ptcp:1'}]", "bridges[0]: listen is for bridges of hosts"},
 		{"pickup window is no duration", "limits: {pickup-window: soon}", `limits.pickup-window: "soon"`},
 		{"pickup window is too long", "limits: {pickup-window: 1h}", "10m"},
 	} {

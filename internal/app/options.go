@@ -24,7 +24,8 @@ type Options struct {
 	OVSDB           string // default unix:/var/run/openvswitch/db.sock
 	OVSTLS          TLSFiles
 	Bridges         []host.BridgeConfig
-	Listen          []string // unix:PATH or tcp:ADDR; default unix:/run/tapwall/tapwall.sock
+	Hosts           []HostOptions // further hosts, or instead of that of OVSDB if it has no Bridges
+	Listen          []string      // unix:PATH or tcp:ADDR; default unix:/run/tapwall/tapwall.sock
 	TokenFile       string
 	TLSCert         string
 	TLSKey          string
@@ -41,8 +42,16 @@ type Options struct {
 	Stderr          io.Writer // logs; nil = os.Stderr
 }
 
-// TLSFiles names PEM files.
-type TLSFiles struct{ Cert, Key, CA string }
+// HostOptions is a host that is managed over the network, or another Open vSwitch of this machine.
+type HostOptions struct {
+	Name    string // a DNS label; it names the host until its system-id is known, and its directory below DataDir
+	OVSDB   string
+	TLS     TLSFiles
+	Bridges []host.BridgeConfig
+}
+
+// TLSFiles names PEM files. ServerName is for switches only, see pki.Files.
+type TLSFiles struct{ Cert, Key, CA, ServerName string }
 
 // Defaults of the options that have one of their own.
 const (
@@ -82,15 +91,15 @@ func (o *Options) complete() error {
 		for _, b := range o.Bridges {
 			if b.OpenFlow == "" {
 				return fmt.Errorf("bridge %s: the database is not on this host (%s), so the configuration file has to say where the bridge's OpenFlow "+
-					"listener is (openflow: tcp:HOST:PORT or ssl:HOST:PORT)", b.Name, o.OVSDB)
+					"listener is (openflow: tcp:HOST:PORT or ssl:HOST:PORT), or has the host in its list of hosts", b.Name, o.OVSDB)
 			}
 		}
 	}
-	return nil
+	return o.completeHosts()
 }
 
-// runDir is where the bridges' management sockets are: beside the database's.
-func (o *Options) runDir() string { return filepath.Dir(strings.TrimPrefix(o.OVSDB, "unix:")) }
+// runDir is where the management sockets of the bridges are: beside the database's.
+func runDir(ovsdb string) string { return filepath.Dir(strings.TrimPrefix(ovsdb, "unix:")) }
 
 func (o *Options) logger() (*slog.Logger, error) {
 	var level slog.Level
@@ -114,7 +123,7 @@ func (f TLSFiles) switchConfig() (*tls.Config, error) {
 	if f == (TLSFiles{}) {
 		return nil, nil
 	}
-	config, err := pki.Files{Cert: f.Cert, Key: f.Key, CA: f.CA}.Config()
+	config, err := pki.Files(f).Config()
 	if err != nil {
 		return nil, fmt.Errorf("ovs-tls: %w", err)
 	}

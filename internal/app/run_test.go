@@ -22,6 +22,7 @@ import (
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
 func TestMain(m *testing.M) {
@@ -81,6 +82,25 @@ func TestRunRefuses(t *testing.T) {
 		{"data directory that is a file", func(t *testing.T, o *app.Options) { o.DataDir = write(t, "") }, "--data-dir: "},
 		{"event directory that is a file", func(t *testing.T, o *app.Options) { o.EventDir = write(t, "") }, "event file: "},
 		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: "borrowed"}} }, `mode "borrowed"`},
+		{"host without a proper name", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "Rack 1", OVSDB: "tcp:192.0.2.1:6640"}}
+		},
+			`hosts[0]: name "Rack 1" is not a DNS label`},
+		{"host named twice", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "a", OVSDB: "tcp:192.0.2.1:6640"}, {Name: "a", OVSDB: "tcp:192.0.2.2:6640"}}
+		}, "hosts[1]: a is named twice"},
+		{"host without a database", func(_ *testing.T, o *app.Options) { o.Hosts = []app.HostOptions{{Name: "a"}} }, "host a: ovsdb is missing"},
+		{"one database twice", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "a", OVSDB: "tcp:192.0.2.1:6640"}, {Name: "b", OVSDB: "tcp:192.0.2.1:6640"}}
+		}, "host b: tcp:192.0.2.1:6640 is that of host a"},
+		{"two ways to reach a bridge", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "a", OVSDB: "tcp:192.0.2.1:6640", Bridges: []host.BridgeConfig{
+				{Name: "br0", Mode: host.Owned, OpenFlow: "tcp:192.0.2.1:6653", Listen: &vswitch.ControllerSpec{Port: 6653}}}}}
+		}, "host a: bridge br0: openflow says"},
+		{"host over TLS without files", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "a", OVSDB: "ssl:192.0.2.1:6640"}}
+		},
+			"host a: "},
 		{"bridge named twice", func(_ *testing.T, o *app.Options) {
 			o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: host.Owned}, {Name: "br0", Mode: host.Guest}}
 		}, "bridge br0 is named twice"},

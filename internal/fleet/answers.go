@@ -17,8 +17,16 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
+// refreshFor is how long a reader waits for the counters of many hosts, one of which may just have begun to hang.
+const refreshFor = 500 * time.Millisecond
+
 // Refresh implements api.Engine.
 func (f *Fleet) Refresh(ctx context.Context, kind policy.Kind) {
+	if len(f.hosts) > 1 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, refreshFor)
+		defer cancel()
+	}
 	each(f, func(e *host.Engine) struct{} { e.Refresh(ctx, kind); return struct{}{} })
 }
 
@@ -301,7 +309,10 @@ func (c collector) Describe(out chan<- *prometheus.Desc) {
 func (c collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	each(c.fleet, func(e *host.Engine) struct{} { e.Collect(ctx, c.metrics, out); return struct{}{} })
+	c.fleet.Refresh(ctx, policy.KindPolicy)
+	for _, e := range c.fleet.hosts {
+		e.Collect(c.metrics, out)
+	}
 	for _, kind := range policy.Kinds() {
 		n := 0
 		for _, e := range c.fleet.hosts {

@@ -346,7 +346,7 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 // awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
 // needs. It returns false when ctx ends.
 func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
-	if b.cfg.OpenFlow != "" {
+	if b.cfg.OpenFlow != "" || !e.local() {
 		return pause(ctx, cachesFollow) // perhaps another host's
 	}
 	for range 2 { // the first round may have begun before

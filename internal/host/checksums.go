@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +36,7 @@ const (
 
 // watchChecksums looks after the devices of an owned bridge on the userspace datapath until ctx ends.
 func (e *Engine) watchChecksums(ctx context.Context, b *bridge) {
-	if b.cfg.Mode != Owned || !strings.HasPrefix(e.opt.DB.Status().Endpoint, "unix:") {
+	if b.cfg.Mode != Owned || !e.local() {
 		return
 	}
 	var dropped uint64

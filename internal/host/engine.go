@@ -39,6 +39,8 @@ type BridgeConfig struct {
 	Mode Mode
 	// OpenFlow is the endpoint of the bridge's OpenFlow connection; "" = its management socket in RunDir.
 	OpenFlow string
+	// Listen makes the bridge listen there for that connection, as long as it is managed; its Bridge is Name. nil = it does so already, or need not.
+	Listen *vswitch.ControllerSpec
 	// FailMode of an owned bridge: "secure" ("" too) or "standalone".
 	FailMode string
 }
@@ -191,6 +193,17 @@ func New(o Options) (*Engine, error) {
 
 // String names the task.
 func (e *Engine) String() string { return strings.TrimSpace("engine " + e.opt.Name) }
+
+// local reports whether the switch runs on this machine, where its control socket and its devices can be reached.
+func (e *Engine) local() bool { return strings.HasPrefix(e.opt.DB.Status().Endpoint, "unix:") }
+
+// capabilities names what can be done on the host beyond flows and rows, see wire.Host.
+func (e *Engine) capabilities() []string {
+	if e.local() {
+		return []string{"controlSocket", "localDevices"}
+	}
+	return []string{}
+}
 
 // Name is what the host is called: its id or, as long as that is not known, its name in the configuration.
 func (e *Engine) Name() string {

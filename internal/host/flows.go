@@ -23,7 +23,7 @@ func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	bridges := e.published.bridges
 	e.mu.RUnlock()
 	for _, b := range bridges {
-		if b.fw != nil {
+		if b.fw != nil && linkTrouble(b.sw.State()) == "" {
 			b.refresh(ctx)
 		}
 	}

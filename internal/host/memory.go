@@ -163,7 +163,7 @@ func (e *Engine) remember(ctx context.Context) {
 				b.countNotTakenUp(ctx)
 			}
 			br := topo.Bridges[b.cfg.Name]
-			if b.fw == nil || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" {
+			if b.fw == nil || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" || !e.local() {
 				continue // conntrack of the kernel survives ovs-vswitchd
 			}
 			epoch, ok := b.inPlace()

@@ -1,8 +1,6 @@
 package host
 
 import (
-	"context"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapwall/tapwall/policy"
@@ -62,9 +60,8 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect reports what the engine knows. It asks the switches for counters, and goes without what does not come in time.
-func (e *Engine) Collect(ctx context.Context, m *Metrics, out chan<- prometheus.Metric) {
-	e.Refresh(ctx, policy.KindPolicy)
+// Collect reports what the engine knows.
+func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 	name := e.Name()
 	report := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
 		if m.host {

@@ -68,18 +68,24 @@ func (e *Engine) planMirrors() {
 			tableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
 		}
 	}
+	var listen []vswitch.ControllerSpec
 	for name, b := range e.bridges {
 		managed = append(managed, name)
+		if b.cfg.Listen != nil {
+			listen = append(listen, *b.cfg.Listen)
+		}
 		if b.cfg.Mode == Owned && b.taken {
 			failModes[name] = b.cfg.FailMode
 			tableNames[name] = namesOfTables()
 		}
 	}
 	slices.Sort(managed)
+	slices.SortFunc(listen, func(a, b vswitch.ControllerSpec) int { return strings.Compare(a.Bridge, b.Bridge) })
 	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
 		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
+		NoDevices: !e.local(),
 	})
-	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames}
+	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames, Controllers: listen}
 }
 
 // namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.
@@ -161,7 +167,7 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 			return
 		}
 		for i, r := range result.Mirrors {
-			if o := desired.Mirrors[i].Output; o.Create && o.Type == "internal" && r.OutputOFPort > 0 {
+			if o := desired.Mirrors[i].Output; o.Create && o.Type == "internal" && r.OutputOFPort > 0 && e.local() {
 				if err := readySink(o.Port); err != nil {
 					e.log.Warn("the mirror's port may not deliver", "mirror", r.Owner, "err", err)
 				}

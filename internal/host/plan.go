@@ -56,7 +56,7 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	}
 	w.change(changes)
 	plan := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: w.resources.groups(), Workloads: w.pub.workloads,
-		Topology: w.pub.topo, Bridges: w.bridgeNames()})
+		Topology: w.pub.topo, Bridges: w.bridgeNames(), NoDevices: !e.local()})
 	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
 	for name, br := range w.pub.topo.Bridges {
 		for _, m := range br.Mirrors {
@@ -111,7 +111,7 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 		}
 	}
 	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: groups, Workloads: workloads,
-		Topology: w.pub.topo, Bridges: w.bridgeNames()})
+		Topology: w.pub.topo, Bridges: w.bridgeNames(), NoDevices: !e.local()})
 	before := specTexts(w.pub.mirrors)
 	after := specTexts(mirrors.Specs)
 	for i := range plan.Bridges {

@@ -288,7 +288,7 @@ func (e *Engine) Hosts() []wire.Host {
 	if topo == nil {
 		return []wire.Host{}
 	}
-	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Bridges: []wire.HostBridge{}}
+	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Capabilities: e.capabilities(), Bridges: []wire.HostBridge{}}
 	if db.Connected {
 		h.Message = ""
 	}

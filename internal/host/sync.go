@@ -188,7 +188,7 @@ func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
 				members = append(members, m.OFPort)
 			}
 			ports = append(ports, policy.PortInfo{
-				Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
+				Host: topo.Host, Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
 				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Members: members,
 				Gone: !p.HasDevice(), Fault: p.Fault(),
 			})

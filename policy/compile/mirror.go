@@ -22,6 +22,8 @@ type MirrorInput struct {
 	Topology  *vswitch.Topology
 	// Bridges are the managed ones; mirrors are made on no other.
 	Bridges []string
+	// NoDevices: the host is managed over the network, so a port that tapwall makes cannot be brought up.
+	NoDevices bool
 	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
 	// tunnel packets are refused; without, they get a warning.
 	Routes map[netip.Addr]string
@@ -64,6 +66,7 @@ const (
 	ProblemSourceCarriesTarget = "SOURCE_CARRIES_TARGET"  // a source would see the copies
 	ProblemOutputShared        = "OUTPUT_SHARED"          // another mirror has the target; OVS would make one copy for both
 	ProblemMixedSources        = "MIXED_SOURCES"          // vlan sources restrict all others of a mirror
+	ProblemNoDevices           = "NoLocalDevices"         // the target would be made on a host whose devices are out of reach
 )
 
 // Codes of warnings of mirrors.

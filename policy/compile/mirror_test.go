@@ -295,3 +295,24 @@ func mirrorsOf(in compile.MirrorInput, m []*policy.Mirror) compile.MirrorInput {
 	in.Mirrors = m
 	return in
 }
+
+// A port that tapwall has just made is soon there; one that Open vSwitch has refused is not.
+func TestMirrorNewPortIsSoonThere(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		iface vswitch.Interface
+		soon  bool
+	}{
+		{"not taken up yet", vswitch.Interface{Name: "tap0", Type: "internal"}, true},
+		{"refused", vswitch.Interface{Name: "tap0", Type: "internal", OFPort: -1, Error: "File exists"}, false},
+	} {
+		in := mirrorWorld()
+		in.Mirrors = []*policy.Mirror{mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})}
+		in.Topology.Bridges["br0"].Ports["tap0"] = &vswitch.Port{Name: "tap0", Interfaces: []*vswitch.Interface{&tc.iface},
+			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkMirror: "m"}}
+		problems := compile.Mirrors(in).Info["m"].Problems
+		if len(problems) != 1 || problems[0].Code != compile.ProblemTargetMissing || problems[0].Soon != tc.soon {
+			t.Errorf("%s: %+v", tc.name, problems)
+		}
+	}
+}

@@ -82,6 +82,9 @@ func portNames(b *vswitch.Bridge) []string {
 // selects reports whether a selector chooses the port; wl is the workload there, if there is one. A vlan chooses every port: what it
 // restricts is the packets.
 func (w *mirrorWork) selects(s *policy.Selector, b *vswitch.Bridge, port string, wl *policy.Workload) bool {
+	if w.elsewhere(s) {
+		return false
+	}
 	switch s.Kind() {
 	case policy.SelectPort:
 		return s.Port == port
@@ -93,9 +96,14 @@ func (w *mirrorWork) selects(s *policy.Selector, b *vswitch.Bridge, port string,
 	return wl != nil && policy.AnyMatches([]policy.Selector{*s}, w.in.Groups, wl)
 }
 
+// elsewhere reports whether a selector is about another host.
+func (w *mirrorWork) elsewhere(s *policy.Selector) bool {
+	return s.Host != "" && s.Host != w.in.Topology.Host
+}
+
 // excludes is selects for exclusions: a vlan excludes the access ports of that VLAN.
 func (w *mirrorWork) excludes(s *policy.Selector, b *vswitch.Bridge, port string, wl *policy.Workload) bool {
-	if s.Kind() == policy.SelectVLAN {
+	if s.Kind() == policy.SelectVLAN && !w.elsewhere(s) {
 		tag := b.Ports[port].Tag
 		return tag != nil && *tag == *s.VLAN
 	}
@@ -114,6 +122,9 @@ func (w *mirrorWork) missing(found []bool, nothing bool) {
 	var absent []string
 	for i := range w.m.Spec.Sources {
 		s := &w.m.Spec.Sources[i]
+		if w.elsewhere(s) {
+			continue
+		}
 		switch s.Kind() {
 		case policy.SelectPort, policy.SelectVM, policy.SelectNeutronPort, policy.SelectMAC:
 			if !found[i] {
@@ -128,7 +139,7 @@ func (w *mirrorWork) missing(found []bool, nothing bool) {
 	switch {
 	case len(absent) > 0:
 		w.problem(false, ProblemSourceMissing, "not on a managed bridge of this host: %s", strings.Join(absent, "; "))
-	case nothing && !w.fatal():
+	case nothing && !w.fatal() && slices.Contains(found, true):
 		w.problem(false, ProblemSourceMissing, "every source is excluded")
 	}
 }
@@ -147,7 +158,8 @@ func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.Ou
 		}
 		code := down
 		if !p.HasDevice() {
-			code, soon = missing, false
+			untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
+			code, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
 		}
 		w.problem(false, code, "%s %s of bridge %s: %s", what, name, b.Name, text)
 		w.info.Problems[len(w.info.Problems)-1].Soon = soon
@@ -182,6 +194,10 @@ func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
 		t.spec.Type = "internal"
 	}
 	bridge = w.bridgeOf(p.Name)
+	if p.Create && w.in.NoDevices {
+		w.problem(true, ProblemNoDevices, "host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
+			"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
+	}
 	if bridge == "" && !p.Create {
 		w.problem(true, ProblemTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
 	}
