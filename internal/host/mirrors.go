@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -30,6 +31,9 @@ type mirrorState struct {
 	since    map[string]time.Time // when the row with this UUID was first seen
 	counting map[string]bool      // a row that has not reported yet
 	totals   map[string]*mirrorTotal
+
+	routes      map[netip.Addr]string // the devices by which collectors are reached
+	routesUntil time.Time             // when to look again; zero = there is no collector
 }
 
 func newMirrorState() mirrorState {
@@ -83,7 +87,7 @@ func (e *Engine) planMirrors() {
 	slices.SortFunc(listen, func(a, b vswitch.ControllerSpec) int { return strings.Compare(a.Bridge, b.Bridge) })
 	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
 		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
-		NoDevices: !e.local(),
+		NoDevices: !e.local(), Routes: e.mirrors.routes,
 	})
 	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames, Controllers: listen}
 }
@@ -189,8 +193,11 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 	}
 }
 
-// due reports whether a row's time to report statistics has run out since the last look.
+// due reports whether a row's time to report statistics has run out since the last look, or collectors may be reached another way by now.
 func (m *mirrorState) due(now time.Time) bool {
+	if !m.routesUntil.IsZero() && now.After(m.routesUntil) {
+		return true
+	}
 	for uuid, since := range m.since {
 		if m.counting[uuid] && now.Sub(since) > programmedAfter {
 			return true

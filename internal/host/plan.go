@@ -55,8 +55,7 @@ func (e *Engine) Admit(changes []backend.Change) error {
 		return nil
 	}
 	w.change(changes)
-	plan := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: w.resources.groups(), Workloads: w.pub.workloads,
-		Topology: w.pub.topo, Bridges: w.bridgeNames(), NoDevices: !e.local()})
+	plan := e.mirrorsOf(&w)
 	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
 	for name, br := range w.pub.topo.Bridges {
 		for _, m := range br.Mirrors {
@@ -74,6 +73,15 @@ func (e *Engine) Admit(changes []backend.Change) error {
 		}
 	}
 	return nil
+}
+
+// mirrorsOf compiles the mirrors of a world.
+func (e *Engine) mirrorsOf(w *world) compile.MirrorPlan {
+	mirrors := ofKind[*policy.Mirror](w.resources, policy.KindMirror)
+	return compile.Mirrors(compile.MirrorInput{
+		Mirrors: mirrors, Groups: w.resources.groups(), Workloads: w.pub.workloads, Topology: w.pub.topo, Bridges: w.bridgeNames(),
+		NoDevices: !e.local(), Routes: e.routes(mirrors, w.pub.topo),
+	})
 }
 
 func (w *world) bridgeNames() []string {
@@ -96,12 +104,10 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 	if w.pub.topo == nil {
 		return plan, nil
 	}
-	workloads, groups := w.pub.workloads, w.resources.groups()
-
 	for _, b := range w.pub.bridges {
 		bp := wire.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
 		if b.fw != nil {
-			if err := planFlows(&bp, b, &now, &w, workloads); err != nil {
+			if err := planFlows(&bp, b, &now, &w, w.pub.workloads); err != nil {
 				return plan, err
 			}
 		}
@@ -110,8 +116,7 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 			return plan, ctx.Err()
 		}
 	}
-	mirrors := compile.Mirrors(compile.MirrorInput{Mirrors: ofKind[*policy.Mirror](w.resources, policy.KindMirror), Groups: groups, Workloads: workloads,
-		Topology: w.pub.topo, Bridges: w.bridgeNames(), NoDevices: !e.local()})
+	mirrors := e.mirrorsOf(&w)
 	before := specTexts(w.pub.mirrors)
 	after := specTexts(mirrors.Specs)
 	for i := range plan.Bridges {

@@ -45,6 +45,9 @@ func (e *Engine) sync(ctx context.Context) {
 			b.publishEndpoints(e.workloads)
 		}
 	}
+	if e.reroute(now) {
+		e.stale.mirrors = true
+	}
 	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
 		e.planMirrors()
 	}

@@ -219,6 +219,9 @@ func TestMirrorLoops(t *testing.T) {
 		{"LOCAL", "br0", []policy.Selector{host}, nil, "SOURCE_CARRIES_TARGET!"},
 		{"all", "br0", []policy.Selector{all}, nil, "SOURCE_CARRIES_TARGET!"},
 		{"all but the carriers", "br0", []policy.Selector{all}, []policy.Selector{eth0, host, {Port: "acc"}, {Port: "ids"}}, ""},
+		{"internal port", "mgmt", []policy.Selector{{Port: "mgmt"}}, nil, "SOURCE_CARRIES_TARGET!"},
+		{"uplink of the bridge with the internal port", "mgmt", []policy.Selector{eth0}, nil, "SOURCE_CARRIES_TARGET!"},
+		{"vm beside the internal port", "mgmt", []policy.Selector{vm1}, nil, ""},
 		{"all, reached elsewhere", "eth9", []policy.Selector{all}, nil, ""},
 		{"the very port", "eth0", []policy.Selector{eth0}, nil, "SOURCE_CARRIES_TARGET!"},
 		{"all, unknown", "", []policy.Selector{all}, nil, "SOURCE_MAY_CARRY_TARGET"},
@@ -226,6 +229,9 @@ func TestMirrorLoops(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()
+			if c.device == "mgmt" {
+				in.Topology.Bridges["br0"].Ports["mgmt"] = &vswitch.Port{Name: "mgmt", Interfaces: []*vswitch.Interface{{Name: "mgmt", Type: "internal", OFPort: 8}}}
+			}
 			m := mirror("m", toVXLAN(collector.String(), 5), c.sources...)
 			m.Spec.Exclude = c.exclude
 			in.Mirrors = []*policy.Mirror{m}

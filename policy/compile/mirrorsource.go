@@ -247,9 +247,9 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	for _, name := range s.ports {
 		p := b.Ports[name]
 		switch {
-		case known && device == b.Name:
-			// The host's address is on LOCAL: tunnel packets pass there and through whatever leads out of the bridge.
-			if name == b.Name || w.isUplink(b, p) {
+		case known && isInside(b, device):
+			// The host's address is on LOCAL or another internal port: tunnel packets pass there and through whatever leads out of the bridge.
+			if name == device || w.isUplink(b, p) {
 				carriers = append(carriers, name)
 			}
 		case known:
@@ -270,6 +270,12 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 			" is reached through bridge " + b.Name + ", the mirror copies its own tunnel packets; exclude port " + strings.Join(carriers, ", ")})
 	}
 	w.overlay(t)
+}
+
+// isInside reports whether a device is the bridge's LOCAL or an internal port of it.
+func isInside(b *vswitch.Bridge, device string) bool {
+	p := b.Ports[device]
+	return device == b.Name || p != nil && slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool { return i.Type == "internal" })
 }
 
 // isUplink reports whether a port leads out of the bridge to the network: no workload, no patch port, no tunnel.

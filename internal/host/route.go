@@ -1,0 +1,218 @@
+package host
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// rerouteEvery is how old the knowledge of the routes to collectors may be. The kernel's routes change without a word from Open vSwitch.
+const rerouteEvery = 5 * time.Second
+
+// reroute brings the routes to collectors up to date and reports whether they have changed. It asks the kernel when something else has
+// changed, and now and then.
+func (e *Engine) reroute(now time.Time) bool {
+	m := &e.mirrors
+	if !e.stale.mirrors && !e.stale.topology && (m.routesUntil.IsZero() || now.Before(m.routesUntil)) {
+		return false
+	}
+	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
+	m.routesUntil = time.Time{}
+	if e.local() && slices.ContainsFunc(mirrors, func(r *policy.Mirror) bool { return len(collectorsOf(r)) > 0 }) {
+		m.routesUntil = now.Add(rerouteEvery)
+	}
+	routes := e.routes(mirrors, e.topo)
+	changed := !maps.Equal(routes, m.routes)
+	m.routes = routes
+	return changed
+}
+
+// routes finds the devices by which copies leave for the collectors of mirrors, as far as that can be known here. It may be called from any
+// goroutine.
+func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[netip.Addr]string {
+	if !e.local() {
+		return nil
+	}
+	out := map[netip.Addr]string{}
+	for _, m := range mirrors {
+		for _, remote := range collectorsOf(m) {
+			if _, done := out[remote]; done {
+				continue
+			}
+			chain, err := devicesTo(remote)
+			if err != nil {
+				e.log.Debug("the way to a collector is not known", "collector", remote, "err", err)
+			} else if len(chain) > 0 {
+				out[remote] = carrierOf(chain, topo)
+			}
+		}
+	}
+	return out
+}
+
+// collectorsOf lists where the mirror's tunnels lead.
+func collectorsOf(m *policy.Mirror) (out []netip.Addr) {
+	for _, t := range m.Spec.Targets {
+		if t.VXLAN != nil {
+			if remote, err := netip.ParseAddr(t.VXLAN.Remote); err == nil {
+				out = append(out, remote)
+			}
+		}
+	}
+	return out
+}
+
+// carrierOf returns the device of a chain that is a bridge or port of the topology, else the first.
+func carrierOf(chain []string, topo *vswitch.Topology) string {
+	for _, device := range chain {
+		for name, b := range topo.Bridges {
+			if _, isPort := b.Ports[device]; isPort || name == device {
+				return device
+			}
+		}
+	}
+	return chain[0]
+}
+
+// devicesTo returns the device by which this host sends to an address, followed by those that it stands on, as a VLAN device stands on
+// another and one end of a veth pair on the other, as far as they are in this network namespace. None = there is no route.
+func devicesTo(remote netip.Addr) ([]string, error) {
+	remote = remote.Unmap()
+	family := uint8(unix.AF_INET)
+	if remote.Is6() {
+		family = unix.AF_INET6
+	}
+	// struct rtmsg with the length of the destination, then RTA_DST (rtnetlink(7)).
+	body := append([]byte{family, uint8(remote.BitLen()), 11: 0}, attribute(unix.RTA_DST, remote.AsSlice())...)
+	answer, err := askKernel(unix.RTM_GETROUTE, body)
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) {
+		return nil, nil // no route, or one that says so: unreachable, prohibit, blackhole
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for the route to %s: %w", remote, err)
+	}
+	index, err := routeDevice(answer)
+	if err != nil {
+		return nil, err
+	}
+	var chain []string
+	for seen := []uint32{0}; !slices.Contains(seen, index); { // both ends of a veth pair stand on the other
+		seen = append(seen, index)
+		// struct ifinfomsg with the index.
+		body := binary.NativeEndian.AppendUint32(make([]byte, 4, 16), index)
+		if answer, err = askKernel(unix.RTM_GETLINK, append(body, make([]byte, 8)...)); err != nil {
+			return chain, fmt.Errorf("ask for device %d: %w", index, err)
+		}
+		var name string
+		if name, index, err = linkOf(answer); err != nil {
+			return chain, err
+		}
+		chain = append(chain, name)
+	}
+	return chain, nil
+}
+
+// attribute encodes one attribute, whose value is of a multiple of four bytes.
+func attribute(kind uint16, value []byte) []byte {
+	out := binary.NativeEndian.AppendUint16(nil, uint16(unix.SizeofRtAttr+len(value)))
+	return append(binary.NativeEndian.AppendUint16(out, kind), value...)
+}
+
+// askKernel sends one request of rtnetlink and returns the answer. An error is a syscall.Errno as the kernel says it.
+func askKernel(kind uint16, body []byte) ([]byte, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	// The kernel answers within the call that asks; the timeout is for the case that it does not.
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+		return nil, err
+	}
+	msg := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
+	msg = binary.NativeEndian.AppendUint16(msg, kind)
+	msg = binary.NativeEndian.AppendUint16(msg, unix.NLM_F_REQUEST)
+	msg = append(append(msg, make([]byte, 8)...), body...) // sequence number and port: one question, one answer
+	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	answer := make([]byte, 1<<16)
+	n, _, err := unix.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return nil, err
+	}
+	return answer[:n], kernelError(answer[:n])
+}
+
+var errNetlink = errors.New("an answer of rtnetlink that cannot be read")
+
+// kernelError is what an NLMSG_ERROR says.
+func kernelError(answer []byte) error {
+	messages, err := syscall.ParseNetlinkMessage(answer)
+	switch {
+	case err != nil || len(messages) == 0:
+		return errNetlink
+	case messages[0].Header.Type != unix.NLMSG_ERROR:
+		return nil
+	case len(messages[0].Data) < 4:
+		return errNetlink
+	}
+	return syscall.Errno(-int32(binary.NativeEndian.Uint32(messages[0].Data)))
+}
+
+// attributesOf returns the attributes of an answer of one kind.
+func attributesOf(answer []byte, kind uint16) ([]syscall.NetlinkRouteAttr, error) {
+	messages, err := syscall.ParseNetlinkMessage(answer)
+	if err != nil || len(messages) == 0 || messages[0].Header.Type != kind {
+		return nil, errNetlink
+	}
+	attrs, err := syscall.ParseNetlinkRouteAttr(&messages[0])
+	if err != nil {
+		return nil, errNetlink
+	}
+	return attrs, nil
+}
+
+// routeDevice returns the index of the device of an RTM_NEWROUTE, 0 = none.
+func routeDevice(answer []byte) (uint32, error) {
+	attrs, err := attributesOf(answer, unix.RTM_NEWROUTE)
+	for _, a := range attrs {
+		if a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4 {
+			return binary.NativeEndian.Uint32(a.Value), nil
+		}
+	}
+	return 0, err
+}
+
+// linkOf returns the name of the device of an RTM_NEWLINK and the index of the one that it stands on in this namespace, 0 = none.
+func linkOf(answer []byte) (name string, below uint32, err error) {
+	attrs, err := attributesOf(answer, unix.RTM_NEWLINK)
+	elsewhere := false
+	for _, a := range attrs {
+		switch {
+		case a.Attr.Type == unix.IFLA_IFNAME:
+			name = unix.ByteSliceToString(a.Value)
+		case a.Attr.Type == unix.IFLA_LINK && len(a.Value) == 4:
+			below = binary.NativeEndian.Uint32(a.Value)
+		case a.Attr.Type == unix.IFLA_LINK_NETNSID:
+			elsewhere = true
+		}
+	}
+	if elsewhere {
+		below = 0
+	}
+	if err == nil && name == "" {
+		err = errNetlink
+	}
+	return name, below, err
+}
