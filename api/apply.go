@@ -81,7 +81,7 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 			}
 			return out, nil
 		}
-		if !errors.Is(err, backend.ErrConflict) || isProblem(err) {
+		if !errors.Is(err, backend.ErrConflict) {
 			return nil, err
 		}
 		if try == maxTries {

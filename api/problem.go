@@ -11,88 +11,22 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
 const problemType = "application/problem+json"
 
-// Problem is the body of every answer that is no success (RFC 9457). It is an error on the server and in the client.
+// Problem is the body of every answer that is no success, as an error of handlers.
 type Problem struct {
-	// Type is a URI that names the sort of problem; about:blank where the status says it all.
-	Type   string `json:"type,omitempty" format:"uri-reference" doc:"Sort of problem; about:blank where the status says it all" example:"about:blank"`
-	Title  string `json:"title" doc:"Short summary, the same for every problem of this sort" example:"Unprocessable Entity"`
-	Status int    `json:"status" doc:"HTTP status code" example:"422"`
-	Detail string `json:"detail,omitempty" doc:"What is wrong this time" example:"the document has 2 faults"`
-	// Errors lists every fault of the input, not only the first.
-	Errors []InputError `json:"errors,omitempty" doc:"Every fault of the input"`
-	// RequestID is that of the X-Request-Id header, and of the server's log.
-	RequestID string `json:"requestId,omitempty" doc:"The answer's X-Request-Id; the server's log has it, too"`
-	// Resource is the written resource with its status, where the write is done but waiting for it to be installed took too long.
-	Resource any `json:"resource,omitempty" doc:"The resource as written, where only the wait for it failed (504)"`
-	// Result is that of an apply, likewise.
-	Result *ApplyResult `json:"result,omitempty" doc:"The result of an apply, where only the wait for it failed (504)"`
+	wire.Problem[any]
 
 	headers http.Header
 }
 
-// InputError is one fault of the input. One of Pointer and Parameter says where.
-type InputError struct {
-	Pointer   *string `json:"pointer,omitempty" doc:"Place in the document (RFC 6901); empty = the whole document" example:"/spec/ingress/0/services/0/ports/1"`
-	Parameter string  `json:"parameter,omitempty" doc:"Place in the request outside the body" example:"query.limit"`
-	Detail    string  `json:"detail" doc:"What is wrong and what would be right" example:"port 70000 is not in 1-65535"`
-	Value     any     `json:"value,omitempty" doc:"What was found there, shortened"`
-	Code      string  `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart" example:"NOT_SUPPORTED"`
-	Document  int     `json:"document,omitempty" doc:"Which document of a stream or list, from 1" example:"2"`
-	Line      int     `json:"line,omitempty" doc:"Line of the text, from 1, where known" example:"14"`
-}
-
-// String is one line, as the CLI prints it.
-func (e InputError) String() string {
-	f := policy.Fault{Detail: e.Detail, Document: e.Document, Line: e.Line, Pointer: e.Parameter}
-	if e.Pointer != nil {
-		f.Pointer = *e.Pointer
-	}
-	return f.String()
-}
-
-// Error is the detail, with the first faults.
-func (p *Problem) Error() string {
-	const show = 3
-	var b strings.Builder
-	if p.Detail != "" {
-		b.WriteString(p.Detail)
-	} else {
-		b.WriteString(p.Title)
-	}
-	for i, e := range p.Errors {
-		if i == show {
-			fmt.Fprintf(&b, "; and %d more", len(p.Errors)-show)
-			break
-		}
-		sep := "; "
-		if i == 0 {
-			sep = ": "
-		}
-		b.WriteString(sep + e.String())
-	}
-	return b.String()
-}
-
-// Is makes errors.Is(err, ErrNotFound) and so on work on what the client got.
-func (p *Problem) Is(target error) bool {
-	switch target {
-	case backend.ErrNotFound:
-		return p.Status == http.StatusNotFound
-	case backend.ErrConflict:
-		return p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed
-	case backend.ErrUnavailable:
-		return p.Status == http.StatusServiceUnavailable
-	case backend.ErrTooLarge:
-		return p.Status == http.StatusRequestEntityTooLarge
-	}
-	return false
-}
+// InputError is one fault of the input.
+type InputError = wire.InputError
 
 // GetStatus implements huma.StatusError.
 func (p *Problem) GetStatus() int { return p.Status }
@@ -104,7 +38,7 @@ func (p *Problem) GetHeaders() http.Header { return p.headers }
 func (p *Problem) ContentType(string) string { return problemType }
 
 func problem(status int, format string, args ...any) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+	return &Problem{Problem: wire.Problem[any]{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}}
 }
 
 // invalid is the answer to a document with faults.

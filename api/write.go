@@ -43,7 +43,7 @@ type written struct {
 func (s *Server) do(ctx context.Context, w write, want intent) (written, error) {
 	for try := 1; ; try++ {
 		out, err := s.tryWrite(ctx, w, want)
-		if !errors.Is(err, backend.ErrConflict) || isProblem(err) {
+		if !errors.Is(err, backend.ErrConflict) {
 			return out, err
 		}
 		if w.pre.strict() {
@@ -55,8 +55,6 @@ func (s *Server) do(ctx context.Context, w write, want intent) (written, error) 
 		}
 	}
 }
-
-func isProblem(err error) bool { var p *Problem; return errors.As(err, &p) }
 
 func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, error) {
 	current, err := s.o.Store.Get(ctx, w.kind, w.name)

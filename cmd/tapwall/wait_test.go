@@ -50,7 +50,8 @@ func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
 	}
 	// Several are named each, also when the server's patience ended.
 	w := waitFlags{until: waitInstalled}
-	late := &client.Problem{Status: 504, Detail: "stored, but 2 of them not installed"}
+	late := &client.Problem{}
+	late.Status, late.Detail = 504, "stored, but 2 of them not installed"
 	st := status(nobody)
 	err := w.outcome(late, waited{"policy/a", &st}, waited{"policy/b", &st})
 	if codeOf(err) != exitNotInstalled || strings.Count(err.Error(), "\n") != 2 || !strings.HasPrefix(err.Error(), late.Detail) {
