@@ -6,51 +6,19 @@ import (
 	"strings"
 )
 
-func (p *coverPolicy) services(d Direction, i int) []coverService {
+func (p *coverPolicy) services(d Direction, i int) *ServiceSet {
 	r := p.rule(d, i)
 	if !r.parsed {
-		r.parsed = true
-		for _, s := range p.Rules(d)[i].Services {
-			if proto, ports, err := ParseService(s); err == nil {
-				r.services = append(r.services, coverService{proto, ports})
-			}
-		}
+		r.parsed, r.services = true, NewServiceSet(p.Rules(d)[i].Services)
 	}
-	return r.services
-}
-
-func (x *coverIndex) servicesCover(q *coverPolicy, d Direction, j int, p *coverPolicy, i int) bool {
-	if len(q.Rules(d)[j].Services) == 0 {
-		return true
-	}
-	if len(p.Rules(d)[i].Services) == 0 {
-		return false
-	}
-	high := q.services(d, j)
-	return !slices.ContainsFunc(p.services(d, i), func(low coverService) bool {
-		return !slices.ContainsFunc(high, func(h coverService) bool { return h.covers(low) })
-	})
-}
-
-func (h coverService) covers(low coverService) bool {
-	switch {
-	case h.proto != low.proto:
-		return false
-	case h.ports == nil:
-		return true
-	case low.ports == nil:
-		return false
-	}
-	return !slices.ContainsFunc(low.ports, func(l PortRange) bool {
-		return !slices.ContainsFunc(h.ports, func(r PortRange) bool { return r.Lo <= l.Lo && l.Hi <= r.Hi })
-	})
+	return &r.services
 }
 
 // peerSet is the peers of a rule, groups replaced by their members.
 type peerSet struct {
 	any       bool
 	world     bool
-	prefixes  []netip.Prefix // sorted, none inside another
+	prefixes  Prefixes
 	selectors []Selector
 }
 
@@ -60,6 +28,7 @@ func (x *coverIndex) peers(p *coverPolicy, d Direction, i int) *peerSet {
 		return r.peers
 	}
 	set := &peerSet{any: len(p.Rules(d)[i].Peers(d)) == 0}
+	var prefixes []netip.Prefix
 	r.peers = set
 	for _, s := range x.expand(p.Rules(d)[i].Peers(d)) {
 		switch s.Kind() {
@@ -67,14 +36,14 @@ func (x *coverIndex) peers(p *coverPolicy, d Direction, i int) *peerSet {
 			set.any = set.any || s.Entity == EntityAny
 			set.world = set.world || s.Entity == EntityWorld
 		case SelectCIDR:
-			if prefixes, err := s.Prefixes(); err == nil {
-				set.prefixes = append(set.prefixes, prefixes...)
+			if ps, err := s.Prefixes(); err == nil {
+				prefixes = append(prefixes, ps...)
 			}
 		default:
 			set.selectors = append(set.selectors, s)
 		}
 	}
-	set.prefixes = outermost(set.prefixes)
+	set.prefixes = JoinPrefixes(prefixes)
 	if len(set.prefixes) == 2 && set.prefixes[0].Bits() == 0 && set.prefixes[1].Bits() == 0 {
 		set.any = true // 0.0.0.0/0 and ::/0
 	}
@@ -96,29 +65,6 @@ func expandGroups(ss []Selector, groups map[string]*Group) []Selector {
 	return out
 }
 
-// outermost sorts prefixes and drops those inside others.
-func outermost(ps []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(ps, netip.Prefix.Compare)
-	var out []netip.Prefix
-	for _, p := range ps {
-		if !within(out, p) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// within reports whether one of the prefixes, sorted and disjoint, contains p: it can only be the last that begins at or before p.
-func within(ps []netip.Prefix, p netip.Prefix) bool {
-	n, _ := slices.BinarySearchFunc(ps, p, func(a, b netip.Prefix) int {
-		if c := a.Addr().Compare(b.Addr()); c != 0 {
-			return c
-		}
-		return -1 // equal beginnings count as before
-	})
-	return n > 0 && ps[n-1].Bits() <= p.Bits() && ps[n-1].Contains(p.Addr())
-}
-
 func (x *coverIndex) peersCover(q *coverPolicy, d Direction, j int, p *coverPolicy, i int) bool {
 	high := x.peers(q, d, j)
 	if high.any {
@@ -131,12 +77,7 @@ func (x *coverIndex) peersCover(q *coverPolicy, d Direction, j int, p *coverPoli
 	case len(low.prefixes) == 0 && len(low.selectors) == 0 && !low.world:
 		return false // selects nobody (yet): nothing to say
 	}
-	for _, pre := range low.prefixes {
-		if !within(high.prefixes, pre) {
-			return false
-		}
-	}
-	return selectorsCover(high.selectors, low.selectors)
+	return low.prefixes.Within(high.prefixes) && selectorsCover(high.selectors, low.selectors)
 }
 
 // selectorsCover reports whether each of low is included in one of high.

@@ -133,13 +133,8 @@ type coverPolicy struct {
 
 type coverRule struct {
 	peers    *peerSet
-	services []coverService
+	services ServiceSet
 	parsed   bool
-}
-
-type coverService struct {
-	proto uint8
-	ports []PortRange // nil = all
 }
 
 func newCoverPolicy(p *Policy) coverPolicy {
@@ -190,7 +185,7 @@ func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relatio
 			if best.rule != nil && cmp.Or(bestRank.Compare(high), cmp.Compare(best.policy.Name, q.policy.Name), cmp.Compare(best.rule.Name, rules[j].Name)) <= 0 {
 				continue
 			}
-			if x.servicesCover(q.policy, d, j, p, i) && x.peersCover(q.policy, d, j, p, i) {
+			if p.services(d, i).Within(q.policy.services(d, j)) && x.peersCover(q.policy, d, j, p, i) {
 				best, bestRank = cover{d, q.policy, &rules[j], q.now}, high
 			}
 		}

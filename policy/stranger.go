@@ -48,7 +48,7 @@ type strangerRule struct {
 	rank     Rank
 	ref      RuleRef
 	whom     crowd
-	services []coverService // nil = all
+	services *ServiceSet
 }
 
 // compare is the order of Evaluate.
@@ -57,16 +57,10 @@ func (r strangerRule) compare(o strangerRule) int {
 }
 
 func (r strangerRule) equal(o strangerRule) bool {
-	return r.rank == o.rank && r.ref == o.ref && r.whom == o.whom && slices.EqualFunc(r.services, o.services, func(a, b coverService) bool {
-		return a.proto == b.proto && slices.Equal(a.ports, b.ports)
-	})
+	return r.rank == o.rank && r.ref == o.ref && r.whom == o.whom && r.services.Equal(o.services)
 }
 
-func (r strangerRule) serves(at service) bool {
-	return r.services == nil || slices.ContainsFunc(r.services, func(s coverService) bool {
-		return s.proto == at.proto && (s.ports == nil || slices.ContainsFunc(s.ports, func(p PortRange) bool { return p.Contains(at.port) }))
-	})
-}
+func (r strangerRule) serves(at service) bool { return r.services.Has(at.proto, at.port) }
 
 // strangerRules lists the rules of a policy that match any stranger.
 func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
@@ -83,7 +77,7 @@ func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
 			whom = everyStranger
 		} else if len(peers.prefixes) > 0 {
 			for j, a := range strangers {
-				if within(peers.prefixes, netip.PrefixFrom(a, a.BitLen())) {
+				if peers.prefixes.Covers(netip.PrefixFrom(a, a.BitLen())) {
 					whom |= 1 << j
 				}
 			}
@@ -160,8 +154,8 @@ func cases(was, is *stance) []service {
 	ports := []uint16{1}
 	for _, s := range [...]*stance{was, is} {
 		for _, r := range s.rules {
-			for _, sv := range r.services {
-				for _, p := range sv.ports {
+			for _, sv := range r.services.Protos {
+				for _, p := range sv.Ports {
 					ports = append(ports, p.Lo)
 					if p.Hi < 65535 {
 						ports = append(ports, p.Hi+1)

@@ -11,7 +11,7 @@ import (
 func TestDigestsStay(t *testing.T) {
 	s := space{
 		subjects: []uint32{1, 7}, peers: peerSet{endpoints: []uint32{3}},
-		services: newServiceSet([]policy.Service{{Protocol: "tcp", Ports: []string{"80", "8000-8099"}}}),
+		services: policy.NewServiceSet([]policy.Service{{Protocol: "tcp", Ports: []string{"80", "8000-8099"}}}),
 	}
 	seen := map[string]policy.Effect{}
 	for e, want := range map[policy.Effect]string{

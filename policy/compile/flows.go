@@ -5,6 +5,7 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // localPort is LOCAL as OVSDB numbers it (OpenFlow 1.0); OpenFlow 1.1 and later have another number.
@@ -127,16 +128,16 @@ func (d dimensions) address(p netip.Prefix) flow.Match {
 }
 
 // services appends the matches of one protocol in one family.
-func (d dimensions) services(out []flow.Match, fam families, s service) []flow.Match {
-	proto := exact(flow.CtNwProto, uint64(s.proto), 8)
-	if s.ports == nil {
+func (d dimensions) services(out []flow.Match, fam families, s policy.ProtoPorts) []flow.Match {
+	proto := exact(flow.CtNwProto, uint64(s.Proto), 8)
+	if s.Ports == nil {
 		return append(out, flow.Match{tracked, proto, ether(fam)})
 	}
 	port := flow.CtTpDst
 	if d.reversed {
 		port = flow.CtTpSrc
 	}
-	for _, r := range s.ports {
+	for _, r := range s.Ports {
 		for _, m := range flow.PortMasks(r.Lo, r.Hi) {
 			out = append(out, flow.Match{tracked, proto, {Field: port, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))}, ether(fam)})
 		}
@@ -165,11 +166,11 @@ func (d dimensions) clauses(s *space) [][]flow.Match {
 		}
 		out = append(out, peers)
 	}
-	if !s.services.any {
+	if !s.services.Any {
 		var services []flow.Match
-		for _, v := range s.services.protos {
+		for _, v := range s.services.Protos {
 			for _, fam := range []families{ipv4, ipv6} {
-				if fams&v.families()&fam != 0 {
+				if fams&familiesOf(v)&fam != 0 {
 					services = d.services(services, fam, v)
 				}
 			}

@@ -141,5 +141,5 @@ func (s *selections) resolve(x *selection) {
 		}
 	}
 	slices.Sort(x.ids)
-	x.addrs = joinPrefixes(x.addrs)
+	x.addrs = policy.JoinPrefixes(x.addrs)
 }

@@ -45,8 +45,8 @@ func (s *space) has(p point) bool {
 		!slices.ContainsFunc(s.peers.prefixes, func(x netip.Prefix) bool { return x.Contains(p.addr) }) {
 		return false
 	}
-	return s.services.any || slices.ContainsFunc(s.services.protos, func(v service) bool {
-		return v.proto == p.proto && (v.ports == nil || slices.ContainsFunc(v.ports, func(r policy.PortRange) bool { return r.Contains(p.port) }))
+	return s.services.Any || slices.ContainsFunc(s.services.Protos, func(v policy.ProtoPorts) bool {
+		return v.Proto == p.proto && (v.Ports == nil || slices.ContainsFunc(v.Ports, func(r policy.PortRange) bool { return r.Contains(p.port) }))
 	})
 }
 
@@ -70,7 +70,7 @@ func genSpace(t *rapid.T) (space, []netip.Prefix) {
 			{Protocol: "tcp", Ports: []string{"7-8"}}, {Protocol: "tcp", Ports: []string{"1-65535"}},
 		}).Draw(t, "service"))
 	}
-	s.services = newServiceSet(services)
+	s.services = policy.NewServiceSet(services)
 	return s, prefixes
 }
 
@@ -93,7 +93,7 @@ func TestSpaces(t *testing.T) {
 			if inAdded && !inA {
 				t.Fatalf("%+v was added by\n%+v, which does not have it", p, a)
 			}
-			if !a.peers.any && a.peers.covers(netip.PrefixFrom(p.addr, p.addr.BitLen())) != slices.ContainsFunc(prefixes, func(x netip.Prefix) bool {
+			if !a.peers.any && a.peers.prefixes.Covers(netip.PrefixFrom(p.addr, p.addr.BitLen())) != slices.ContainsFunc(prefixes, func(x netip.Prefix) bool {
 				return x.Contains(p.addr)
 			}) {
 				t.Fatalf("%v changed by joining %v into %v", p.addr, prefixes, a.peers.prefixes)
@@ -132,7 +132,7 @@ func TestWithinIsExact(t *testing.T) {
 		covered := true
 		for _, p := range universe {
 			host := netip.PrefixFrom(p.addr, p.addr.BitLen())
-			covered = covered && (!a.peers.covers(host) || b.peers.covers(host))
+			covered = covered && (!a.peers.prefixes.Covers(host) || b.peers.prefixes.Covers(host))
 		}
 		// Ranges shorter than the universe cannot be told apart by it.
 		for _, p := range append(slices.Clone(a.peers.prefixes), b.peers.prefixes...) {

@@ -65,7 +65,7 @@ func (f *Firewall) rules(ps *policyState, side int, subjects []uint32, out []*ru
 		r := &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
 			rank: policy.RankOf(ps.policy, spec), log: spec.Log,
-			space: space{subjects: subjects, services: newServiceSet(spec.Services)},
+			space: space{subjects: subjects, services: policy.NewServiceSet(spec.Services)},
 		}
 		if peers := spec.Peers(d); len(peers) == 0 {
 			r.space.peers = peerSet{any: true}
