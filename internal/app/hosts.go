@@ -118,13 +118,17 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		if err != nil {
 			return err
 		}
-		db, err := ovsdb.New(ovsdb.Options{Endpoint: h.OVSDB, TLS: tlsConfig, Logger: log})
+		options := ovsdb.Options{Endpoint: h.OVSDB, TLS: tlsConfig, Logger: log}
+		if options.Lock, err = ovsdb.NewLock(options); err != nil {
+			return err
+		}
+		db, err := ovsdb.New(options)
 		if err != nil {
 			return err
 		}
-		clients = append(clients, db)
+		clients = append(clients, options.Lock, db)
 		hosts = append(hosts, host.Options{
-			Name: h.Name, DB: db, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
+			Name: h.Name, DB: db, Lock: options.Lock, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
 			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
 			PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log,
 		})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -109,12 +110,16 @@ func start(t *testing.T, st *store.Store, sites ...*site) *process {
 			s.endpoint = s.DBAddr()
 		}
 		log := log.With("host", s.name)
-		db, err := ovsdb.New(ovsdb.Options{Endpoint: s.endpoint, Logger: log})
+		options := ovsdb.Options{Endpoint: s.endpoint, Logger: log}
+		if options.Lock, err = ovsdb.NewLock(options); err != nil {
+			t.Fatal(err)
+		}
+		db, err := ovsdb.New(options)
 		if err != nil {
 			t.Fatal(err)
 		}
-		tasks = append(tasks, db.Run)
-		o.Hosts = append(o.Hosts, host.Options{Name: s.name, DB: db, Bridges: []host.BridgeConfig{s.bridge}, RunDir: s.RunDir, OpenFlowTLS: s.tls, Logger: log})
+		tasks = append(tasks, options.Lock.Run, db.Run)
+		o.Hosts = append(o.Hosts, host.Options{Name: s.name, DB: db, Lock: options.Lock, Bridges: []host.BridgeConfig{s.bridge}, RunDir: s.RunDir, OpenFlowTLS: s.tls, Logger: log})
 	}
 	if p.Fleet, err = fleet.New(o); err != nil {
 		t.Fatal(err)
@@ -471,6 +476,34 @@ func TestHostsTLS(t *testing.T) {
 			t.Errorf("a certificate %s: %d flows", tc.what, flows)
 		}
 		p.stop()
+	}
+}
+
+// One tapwall per host, also over the network: the second names the first, changes nothing, and takes over when the first ends.
+func TestHostsLock(t *testing.T) {
+	t.Parallel()
+	far := newSite(t, "far", "id-far", 1)
+	first := start(t, newStore(t), far).ready()
+	first.apply(allow("p", "{port: vm1}", "80"))
+	far.network(t)
+	second := start(t, newStore(t), far)
+	second.eventually("told who has the host", func() error {
+		if err := second.Ready(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another tapwall manages this Open vSwitch: pid %d on ", os.Getpid())) {
+			return fmt.Errorf("ready: %v", err)
+		}
+		return nil
+	})
+	if far.gates() != 1 || first.Ready() != nil {
+		t.Errorf("%d gates, the first says %v", far.gates(), first.Ready())
+	}
+	first.apply(allow("q", "{port: vm2}", "80"))
+	if far.gates() != 2 {
+		t.Errorf("%d gates", far.gates())
+	}
+	first.stop()
+	second.ready()
+	if far.gates() != 0 {
+		t.Errorf("%d gates of the first under the second", far.gates())
 	}
 }
 

@@ -55,6 +55,8 @@ type Options struct {
 	DB       *ovsdb.Client
 	Recorder *record.Recorder
 	Bridges  []BridgeConfig
+	// Lock is the right to change the host, which the caller acquires; nil = nobody else could have it.
+	Lock *ovsdb.Lock
 	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
 	HostFile string
 	// RunDir holds the management sockets of the bridges and the control socket of ovs-vswitchd.
@@ -86,6 +88,7 @@ type Engine struct {
 
 	// Owned by the loop.
 	loaded           bool // the first batch of the store has come
+	entitled         bool // the lock was held, and nobody else is known to have had it since
 	topo             *vswitch.Topology
 	host             string // id under which the host's state is kept
 	hostErr          error  // why that is not the topology's, or not remembered
@@ -244,6 +247,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	topologies, unsubscribe := e.opt.DB.Subscribe()
 	defer unsubscribe()
 	e.follow(ctx, topologies)
+	if e.opt.Lock != nil {
+		e.follow(ctx, e.opt.Lock.Wake())
+	}
 	e.tasks.Go(func() { e.advise(ctx) })
 	e.tasks.Go(func() { e.remember(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)

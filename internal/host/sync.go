@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -25,6 +26,10 @@ func (e *Engine) sync(ctx context.Context) {
 	if !e.loaded || e.topo == nil {
 		e.publish(false, e.waitingFor())
 		return
+	}
+	if err := e.excluded(); err != nil {
+		e.publish(false, []string{err.Error()})
+		return // what changed stays stale
 	}
 	now := time.Now()
 	e.takeWritten(now)
@@ -58,6 +63,19 @@ func (e *Engine) sync(ctx context.Context) {
 	e.updateStatus(flowsDone, rowsDone)
 	e.stale = newWork()
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
+}
+
+// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it goes on: a
+// revocation waits for no database.
+func (e *Engine) excluded() error {
+	if e.opt.Lock == nil {
+		return nil
+	}
+	err := e.opt.Lock.Err()
+	if e.entitled = err == nil || e.entitled && !errors.Is(err, ovsdb.ErrLocked); e.entitled {
+		return nil
+	}
+	return err
 }
 
 // due reports whether the clock alone is a reason to look again.
