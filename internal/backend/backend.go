@@ -30,6 +30,20 @@ type Change struct {
 	Guard bool
 }
 
+// Batch is what one transaction changed, or everything there is.
+type Batch struct {
+	// Revision is that of the store after the batch.
+	Revision int64
+	// Snapshot means that the batch holds every resource there is, so that what is not in it does not exist. The first batch is one, and
+	// so is the one after a gap that etcd could not bridge; that one also carries deletions for what has gone in the gap.
+	Snapshot bool
+	// Changes are ordered by kind as policy.Kinds orders them in a snapshot, by key otherwise.
+	Changes []Change
+}
+
+// MaxStateBytes bounds one value of the state that the store keeps of a host.
+const MaxStateBytes = 1 << 20
+
 // FlowQuery narrows a listing of flows; zero fields match everything.
 type FlowQuery struct {
 	Bridge string

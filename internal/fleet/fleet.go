@@ -16,8 +16,8 @@ import (
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/host"
-	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -148,7 +148,7 @@ type feed struct {
 	ready chan struct{} // there is something to take
 
 	mu      sync.Mutex
-	batch   *store.Batch
+	batch   *backend.Batch
 	changes map[change]int // index into batch.Changes
 }
 
@@ -160,11 +160,11 @@ type change struct {
 
 func newFeed(s Store) *feed { return &feed{Store: s, ready: make(chan struct{}, 1)} }
 
-func (f *feed) push(b store.Batch) {
+func (f *feed) push(b backend.Batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.batch == nil {
-		f.batch, f.changes = &store.Batch{}, map[change]int{}
+		f.batch, f.changes = &backend.Batch{}, map[change]int{}
 	}
 	f.batch.Revision, f.batch.Snapshot = b.Revision, f.batch.Snapshot || b.Snapshot
 	for _, c := range b.Changes {
@@ -182,7 +182,7 @@ func (f *feed) push(b store.Batch) {
 	}
 }
 
-func (f *feed) take() (b store.Batch, ok bool) {
+func (f *feed) take() (b backend.Batch, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.batch == nil {
@@ -194,8 +194,8 @@ func (f *feed) take() (b store.Batch, ok bool) {
 }
 
 // Watch implements host.Store, for one watcher that begins at the beginning.
-func (f *feed) Watch(ctx context.Context, _ int64) <-chan store.Batch {
-	out := make(chan store.Batch)
+func (f *feed) Watch(ctx context.Context, _ int64) <-chan backend.Batch {
+	out := make(chan backend.Batch)
 	go func() {
 		defer close(out)
 		for {

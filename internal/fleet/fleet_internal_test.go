@@ -10,7 +10,6 @@ import (
 
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/host"
-	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -23,20 +22,20 @@ func group(name string) backend.Change {
 // A host that takes nothing for a while costs one entry per resource, and finds the newest of each.
 func TestFeedMergesWhatWaits(t *testing.T) {
 	f := newFeed(nil)
-	f.push(store.Batch{Revision: 1, Snapshot: true, Changes: []backend.Change{group("a"), group("b")}})
+	f.push(backend.Batch{Revision: 1, Snapshot: true, Changes: []backend.Change{group("a"), group("b")}})
 	last := group("a")
 	for i := range 1000 {
 		last = group("a")
-		f.push(store.Batch{Revision: int64(2 + i), Changes: []backend.Change{last}})
+		f.push(backend.Batch{Revision: int64(2 + i), Changes: []backend.Change{last}})
 	}
-	f.push(store.Batch{Revision: 1002, Changes: []backend.Change{{Kind: policy.KindGroup, Name: "b"}}})
+	f.push(backend.Batch{Revision: 1002, Changes: []backend.Change{{Kind: policy.KindGroup, Name: "b"}}})
 	ctx, cancel := context.WithCancel(t.Context())
 	batches := f.Watch(ctx, 0)
 	b := <-batches
 	if !b.Snapshot || b.Revision != 1002 || len(b.Changes) != 2 || b.Changes[0].Resource != last.Resource || b.Changes[1].Resource != nil {
 		t.Errorf("%+v", b)
 	}
-	f.push(store.Batch{Revision: 1003, Changes: []backend.Change{group("c")}})
+	f.push(backend.Batch{Revision: 1003, Changes: []backend.Change{group("c")}})
 	if b := <-batches; b.Snapshot || b.Revision != 1003 || len(b.Changes) != 1 {
 		t.Errorf("%+v", b)
 	}

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event/record"
-	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -75,7 +75,7 @@ type Options struct {
 // Store is what the engine needs of the store.
 type Store interface {
 	// Watch sends the present resources first and then every change, in order.
-	Watch(ctx context.Context, from int64) <-chan store.Batch
+	Watch(ctx context.Context, from int64) <-chan backend.Batch
 	ListStates(ctx context.Context, host, prefix string) (map[string][]byte, error)
 	PutStates(ctx context.Context, host string, values map[string][]byte) error
 }
@@ -313,7 +313,7 @@ func (e *Engine) poke() {
 }
 
 // take applies a batch of the store to the resources and notes what it touches.
-func (e *Engine) take(b store.Batch) {
+func (e *Engine) take(b backend.Batch) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.loaded = true

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -188,7 +188,7 @@ func (l *ledger) note(key string, v any) {
 	var j []byte
 	if v != nil {
 		j, _ = json.Marshal(v) // plain values
-		if len(j) > store.MaxStateBytes {
+		if len(j) > backend.MaxStateBytes {
 			j = nil // what cannot be kept is judged again after a restart, and keeps nothing else from being kept
 		}
 	}

@@ -514,12 +514,12 @@ func (s *flakyStore) ListStates(ctx context.Context, host, prefix string) (map[s
 	return s.Store.ListStates(ctx, host, prefix)
 }
 
-func (s *flakyStore) Watch(ctx context.Context, from int64) <-chan store.Batch {
+func (s *flakyStore) Watch(ctx context.Context, from int64) <-chan backend.Batch {
 	in := s.Store.Watch(ctx, from)
 	if s.delay == 0 {
 		return in
 	}
-	out := make(chan store.Batch)
+	out := make(chan backend.Batch)
 	go func() {
 		defer close(out)
 		for b := range in {

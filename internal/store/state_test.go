@@ -37,7 +37,7 @@ func TestStates(t *testing.T) {
 	if _, err := s.GetState(ctx, "h1", "rules/web"); !errors.Is(err, backend.ErrNotFound) {
 		t.Errorf("a deleted state: %v", err)
 	}
-	big := bytes.Repeat([]byte("x"), store.MaxStateBytes)
+	big := bytes.Repeat([]byte("x"), backend.MaxStateBytes)
 	values := map[string][]byte{}
 	for i := range 12 {
 		values[fmt.Sprintf("big/%d", i)] = big

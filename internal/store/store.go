@@ -40,8 +40,6 @@ const (
 	// embeddedRequestBytes bounds one transaction; the API takes bodies of 10 MB, which grow a little when stored.
 	embeddedRequestBytes = 32 << 20
 	externalRequestBytes = 1 << 20 // below etcd's default of 1.5 MiB, with room for keys and framing
-	// MaxStateBytes bounds one value of the host state.
-	MaxStateBytes = 1 << 20
 
 	requestTimeout = 10 * time.Second
 )

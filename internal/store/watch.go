@@ -14,22 +14,11 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Batch is what one transaction changed, or everything there is.
-type Batch struct {
-	// Revision is that of the store after the batch.
-	Revision int64
-	// Snapshot means that the batch holds every resource there is, so that what is not in it does not exist. The first batch is one, and
-	// so is the one after a gap that etcd could not bridge; that one also carries deletions for what has gone in the gap.
-	Snapshot bool
-	// Changes are ordered by kind as policy.Kinds orders them in a snapshot, by key otherwise.
-	Changes []backend.Change
-}
-
 // Watch follows the resources. With from = 0 the first batch is a snapshot; otherwise the batches continue after revision from, unless that
 // is compacted already, when they begin with a snapshot. A watch survives lost connections and compaction. The channel is closed when ctx
 // ends or the store is closed. A slow reader delays only itself. Values that cannot be read are logged and left out.
-func (s *Store) Watch(ctx context.Context, from int64) <-chan Batch {
-	w := &watch{store: s, out: make(chan Batch), known: map[string]bool{}, next: from + 1, synced: from > 0}
+func (s *Store) Watch(ctx context.Context, from int64) <-chan backend.Batch {
+	w := &watch{store: s, out: make(chan backend.Batch), known: map[string]bool{}, next: from + 1, synced: from > 0}
 	s.wg.Go(func() {
 		defer close(w.out)
 		w.run(ctx)
@@ -40,7 +29,7 @@ func (s *Store) Watch(ctx context.Context, from int64) <-chan Batch {
 // watch is owned by its goroutine.
 type watch struct {
 	store *Store
-	out   chan Batch
+	out   chan backend.Batch
 	// known holds the keys of resources that exist as far as batches told.
 	known  map[string]bool
 	next   int64 // first revision not told yet
@@ -100,7 +89,7 @@ func (w *watch) session(ctx context.Context) (progress bool, err error) {
 }
 
 func (w *watch) snapshot(ctx context.Context) error {
-	b := Batch{Snapshot: true}
+	b := backend.Batch{Snapshot: true}
 	found := map[string]bool{}
 	for _, k := range policy.Kinds() {
 		rev, err := w.store.scan(ctx, prefix(k), clientv3.GetPrefixRangeEnd(prefix(k)), b.Revision, 0, func(kv *mvccpb.KeyValue) error {
@@ -137,7 +126,7 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 		for n < len(events) && events[n].Kv.ModRevision == rev {
 			n++
 		}
-		b := Batch{Revision: rev}
+		b := backend.Batch{Revision: rev}
 		for _, e := range events[:n] {
 			k, name, ok := splitKey(string(e.Kv.Key))
 			if !ok {
@@ -176,7 +165,7 @@ func (w *watch) change(kv *mvccpb.KeyValue) (backend.Change, bool) {
 	return backend.Change{Kind: k, Name: name, Resource: r}, true
 }
 
-func (w *watch) send(ctx context.Context, b Batch) bool {
+func (w *watch) send(ctx context.Context, b backend.Batch) bool {
 	select {
 	case w.out <- b:
 		return true

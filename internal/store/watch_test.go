@@ -22,7 +22,7 @@ import (
 )
 
 // next returns the next batch as text: "snapshot" or "batch", then + for written and - for deleted.
-func next(t *testing.T, ch <-chan store.Batch) (store.Batch, []string) {
+func next(t *testing.T, ch <-chan backend.Batch) (backend.Batch, []string) {
 	t.Helper()
 	select {
 	case b, ok := <-ch:
@@ -45,11 +45,11 @@ func next(t *testing.T, ch <-chan store.Batch) (store.Batch, []string) {
 		return b, out
 	case <-time.After(10 * time.Second):
 		t.Fatal("no batch")
-		return store.Batch{}, nil
+		return backend.Batch{}, nil
 	}
 }
 
-func wantNext(t *testing.T, ch <-chan store.Batch, want ...string) store.Batch {
+func wantNext(t *testing.T, ch <-chan backend.Batch, want ...string) backend.Batch {
 	t.Helper()
 	b, got := next(t, ch)
 	if diff := cmp.Diff(want, got); diff != "" {
