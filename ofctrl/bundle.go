@@ -45,9 +45,9 @@ func deadline(timeout time.Duration, n int) time.Duration {
 // under its id would concern another one, so that error aborts, too, and ids are never used twice; and the switch stops
 // reading when its replies are not read, so the reader must run meanwhile, as it does.
 //
-// Errors: one or more *RequestError if the switch refused something, and then nothing is applied; [ErrUnknownOutcome] if
-// the commit was sent and its answer has not come; others, if nothing was committed. If the answer to the commit does not
-// come within the timeout, the connection is ended.
+// Errors: one or more *RequestError if the switch refused something, and then nothing is applied: one for each owner, by the labels, and up to 16
+// for what has none; [ErrUnknownOutcome] if the commit was sent and its answer has not come; others, if nothing was committed. If the answer to
+// the commit does not come within the timeout, the connection is ended.
 func (c *Conn) Commit(ctx context.Context, b Bundle) error {
 	if b.Timeout <= 0 {
 		b.Timeout = 10 * time.Second
@@ -62,7 +62,7 @@ func (c *Conn) Commit(ctx context.Context, b Bundle) error {
 			settled()
 		}
 	}
-	t := &transaction{b: b, staged: make(chan struct{})}
+	t := &transaction{b: b, staged: make(chan struct{}), owners: map[string]bool{}}
 	t.op = &op{on: t.message, onEnd: t.end, strict: true}
 	if err := c.pending.start(t.op, uint32(b.N)+4); err != nil {
 		t.end()
@@ -88,11 +88,13 @@ type transaction struct {
 	op *op
 
 	failed     atomic.Bool   // an error has come
+	broken     atomic.Bool   // and not for a message of the bundle: further ones would not get into it
 	staged     chan struct{} // closed when the barrier is answered
 	committing atomic.Bool   // the commit is about to be sent
 
 	// The rest is guarded by op.mu.
 	errs      []error
+	owners    map[string]bool // of errs
 	isStaged  bool
 	stopTimer func() bool
 }
@@ -110,13 +112,11 @@ func (t *transaction) message(m ofp.Message) (last bool, err error) {
 		if xid == t.commitXID() {
 			// The cause came before, with the transaction id of the message at fault.
 			if len(t.errs) == 0 {
-				t.errs = append(t.errs, t.requestError(xid, m))
+				t.refused(t.requestError(xid, m))
 			}
 			return true, errors.Join(t.errs...)
 		}
-		if len(t.errs) < maxErrors {
-			t.errs = append(t.errs, t.requestError(xid, m))
-		}
+		t.refused(t.requestError(xid, m))
 		if xid == t.barrierXID() {
 			t.stagedNow()
 		}
@@ -139,6 +139,17 @@ func (t *transaction) message(m ofp.Message) (last bool, err error) {
 	return false, nil
 }
 
+// refused keeps e, unless it tells nothing new.
+func (t *transaction) refused(e *RequestError) {
+	switch {
+	case e.Owner == "" && len(t.errs) >= maxErrors, t.owners[e.Owner]:
+		return
+	case e.Owner != "":
+		t.owners[e.Owner] = true
+	}
+	t.errs = append(t.errs, e)
+}
+
 func (t *transaction) stagedNow() {
 	if !t.isStaged {
 		t.isStaged = true
@@ -154,11 +165,13 @@ func (t *transaction) end() {
 	t.b.Settled()
 }
 
-func (t *transaction) requestError(xid uint32, m *ofp.Error) error {
+func (t *transaction) requestError(xid uint32, m *ofp.Error) *RequestError {
 	i := int(xid-t.op.first) - 1
-	switch {
-	case i >= 0 && i < t.b.N:
+	if i >= 0 && i < t.b.N {
 		return t.b.Label(i).requestError(i, m)
+	}
+	t.broken.Store(true)
+	switch {
 	case i < 0:
 		return Label{Op: "open bundle"}.requestError(0, m)
 	case xid == t.barrierXID():
@@ -172,7 +185,7 @@ func (t *transaction) stage(ctx context.Context, c *Conn) error {
 	err := c.out.append(ctx, func(dst []byte) ([]byte, error) {
 		return ofp.AppendBundleControl(dst, t.op.first, t.id, ofp.BundleOpenRequest, bundleFlags), nil
 	})
-	for i := 0; i < t.b.N && err == nil && !t.failed.Load(); i += doChunk {
+	for i := 0; i < t.b.N && err == nil && !t.broken.Load(); i += doChunk {
 		err = c.out.append(ctx, func(dst []byte) ([]byte, error) {
 			var err error
 			for k := i; k < min(i+doChunk, t.b.N) && err == nil; k++ {

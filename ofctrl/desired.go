@@ -38,6 +38,34 @@ func (t *table) restore(old map[string][]flow.Flow) {
 	}
 }
 
+// giveBack gives an owner back what it had, but for places that others have now. What it was to have and is on the switch just so, it keeps: that
+// had been another owner's, which has given it up, so nobody wants it to go.
+func (t *table) giveBack(name string, old []flow.Flow) {
+	o := t.owners[name]
+	var flows []flow.Flow
+	kept := map[slot]bool{}
+	for i, s := range o.slots {
+		if e := &t.entries[s]; e.there == ours && !e.dirty() {
+			flows, kept[s] = append(flows, o.flows[i]), true
+		}
+	}
+	for i := range old {
+		k, c, err := t.digest(t.wire(&old[i]))
+		if err != nil {
+			panic(fmt.Sprintf("ofctrl: a flow that was desired before cannot be encoded: %v", err))
+		}
+		if s, ok := t.index[k]; ok {
+			e := &t.entries[s]
+			taken := e.owner != 0 && e.want != c && (e.owner != o.id || len(t.rivals[s]) > 0)
+			if taken || kept[s] {
+				continue
+			}
+		}
+		flows = append(flows, old[i])
+	}
+	t.restore(map[string][]flow.Flow{name: flows})
+}
+
 func (t *table) set(update map[string][]flow.Flow) error {
 	names := slices.Sorted(maps.Keys(update)) // so that a conflict is always told the same way
 	gone := make([]owner, 0, len(names))
@@ -47,7 +75,7 @@ func (t *table) set(update map[string][]flow.Flow) error {
 			for i, s := range o.slots {
 				t.unwant(s, ref{o.id, uint32(i)})
 			}
-			o.slots, o.flows = nil, nil
+			o.slots, o.flows, o.aside = nil, nil, false
 		}
 	}
 	var err error
@@ -97,10 +125,13 @@ func (t *table) unwant(s slot, r ref) {
 		return
 	}
 	t.count(e, -1)
+	dirty := e.dirty()
+	e.missed = dirty && !e.coming
 	e.owner, e.index, e.want = 0, 0, content{}
 	if e.there == expired {
 		e.there = absent
 	}
+	t.mark(e, dirty)
 	t.count(e, 1)
 }
 

@@ -20,7 +20,7 @@ var (
 	ErrConflict = errors.New("owners want different flows in the same place")
 	// ErrForeignFlow: a desired flow has the table, priority and match of an installed flow that is not ours.
 	ErrForeignFlow = errors.New("place is taken by a foreign flow")
-	// ErrRejected: the switch refused a flow or a meter; nothing of the update is installed.
+	// ErrRejected: the switch refused a flow or a meter, and so everything that was to be done together with it.
 	ErrRejected = errors.New("rejected by the switch")
 	// ErrInvalid: a flow or meter that cannot be asked for: not ours by cookie or id, or impossible on the wire.
 	ErrInvalid = errors.New("invalid")

@@ -119,7 +119,7 @@ func (s *Switch) unhide(changes []change) []change {
 	for _, own := range s.table.owners {
 		for i, at := range own.slots {
 			f, e := &own.flows[i], &s.table.entries[at]
-			if again[opaque{f.Table, f.Cookie}] && !planned[at] && e.there != expired && s.rejected[e.owner] == nil {
+			if again[opaque{f.Table, f.Cookie}] && !planned[at] && e.there != expired && !own.aside {
 				planned[at] = true
 				changes = append(changes, change{key: e.key, slot: at, owner: e.owner, command: ofp.FlowAdd, flow: f})
 			}

@@ -29,6 +29,7 @@ type meters struct {
 	refused    map[uint32]refusedMeter // desired ones
 	age        map[uint32]meterAge     // of installed ones, as far as known
 	made       int                     // meter-mods that no Apply has told of
+	coming     map[uint32]bool         // those that differ because of the Apply under way
 }
 
 type refusedMeter struct {
@@ -43,7 +44,10 @@ type meterAge struct {
 }
 
 func newMeters() meters {
-	return meters{map[uint32]flow.MeterDesc{}, map[uint32]flow.MeterDesc{}, map[uint32]refusedMeter{}, map[uint32]meterAge{}, 0}
+	return meters{
+		want: map[uint32]flow.MeterDesc{}, have: map[uint32]flow.MeterDesc{}, refused: map[uint32]refusedMeter{},
+		age: map[uint32]meterAge{}, coming: map[uint32]bool{},
+	}
 }
 
 // setWant makes want the desired meters. What was refused is asked for again where something else is desired now.
@@ -53,7 +57,12 @@ func (m *meters) setWant(want map[uint32]flow.MeterDesc) {
 			delete(m.refused, id)
 		}
 	}
+	lacked := m.differing()
 	m.want = want
+	m.coming = m.differing()
+	for id := range lacked {
+		delete(m.coming, id)
+	}
 }
 
 // muted returns the desired meters that are not there because the switch refuses them.
@@ -111,10 +120,28 @@ func (m *meters) diff() (before, after []meterMod) {
 	return before, after
 }
 
-// missing counts what diff would return.
-func (m *meters) missing() int {
+// differing returns the ids of what diff would return.
+func (m *meters) differing() map[uint32]bool {
+	out := map[uint32]bool{}
 	before, after := m.diff()
-	return len(before) + len(after)
+	for _, mod := range append(before, after...) {
+		out[mod.meter.ID] = true
+	}
+	return out
+}
+
+// missing counts what diff would return.
+func (m *meters) missing() int { return len(m.differing()) }
+
+// late counts it without what is coming.
+func (m *meters) late() int {
+	n := 0
+	for id := range m.differing() {
+		if !m.coming[id] {
+			n++
+		}
+	}
+	return n
 }
 
 // sameMeter compares as far as the switch reports: a burst size means nothing without its flag.
@@ -232,6 +259,8 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 	if err != nil {
 		return err
 	}
+	s.table.ordering = s.applying
+	defer func() { s.table.ordering = false }()
 	for _, m := range mods {
 		id := m.meter.ID
 		switch why := refused[id]; {

@@ -157,8 +157,10 @@ type Update struct {
 type Result struct {
 	Added, Modified, Deleted int   // flow-mods sent and committed
 	Meters                   int   // meter-mods sent
-	Bundles                  int   // 0 or 1, more only if others interfered meanwhile
-	Installed                int64 // the newest revision of which nothing is missing on the switch
+	Bundles                  int   // 0 or 1, more only if others interfered meanwhile; without those that were refused
+	Installed                int64 // the newest revision of which nothing is missing on the switch, or refused by it
+	// Refused says which owners the switch refuses, as found now; nil = none. What was found earlier and not asked again is in [State.Err].
+	Refused *RefusedError
 }
 
 // State is a snapshot of a Switch.
@@ -180,7 +182,7 @@ type State struct {
 	OurFlows     int   // installed and ours
 	ForeignFlows int   // installed and not ours
 	Desired      int   // distinct flows desired
-	Missing      int   // desired and not, or not so, installed, or installed and to be removed
+	Missing      int   // desired and not, or not so, installed, or installed and to be removed; without what an Apply under way is about to change
 	Lost         int   // changes by others of our installed flows since the last Apply
 	Blocked      int   // desired, but in the place of a foreign flow that is left alone
 	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone outside own tables

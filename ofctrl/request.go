@@ -23,7 +23,7 @@ type Label struct {
 	Owner  string
 }
 
-func (l Label) requestError(i int, m *ofp.Error) error {
+func (l Label) requestError(i int, m *ofp.Error) *RequestError {
 	return &RequestError{Op: l.Op, Index: i, Object: l.Object, Owner: l.Owner, Err: cloneError(m)}
 }
 

@@ -34,13 +34,15 @@ type Switch struct {
 	turn chan struct{}
 	// underway is closed when the last bundle sent has been settled. Guarded by turn.
 	underway chan struct{}
+	// applying: an Apply has recorded its update. Guarded by turn.
+	applying bool
 
 	mu        sync.Mutex // guards what follows; taken after the mutex of an op, and never held while waiting
 	conn      *Conn      // nil while not connected
 	ready     bool
 	table     *table
 	meters    meters
-	rejected  map[uint32]error // owners whose flows the switch refused, until they are replaced
+	refused   map[string]error // by owner, until it is in an Update again
 	revision  int64            // of what is desired
 	installed int64
 	state     State // the parts that are not kept elsewhere
@@ -61,7 +63,7 @@ func New(opts Options) (*Switch, error) {
 	s := &Switch{
 		opts: opts, log: opts.Logger.With("bridge", opts.Bridge),
 		wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), turn: make(chan struct{}, 1),
-		table: newTable(opts.Own), meters: newMeters(), rejected: map[uint32]error{},
+		table: newTable(opts.Own), meters: newMeters(), refused: map[string]error{},
 	}
 	s.soon.do = s.tell
 	s.state.Since = time.Now()
@@ -186,7 +188,12 @@ func (s *Switch) connected(conn *Conn) {
 	f := conn.Features()
 	s.state.DatapathID, s.state.Tables = f.DatapathID, f.Tables
 	s.conn, s.ready = conn, false
-	clear(s.rejected) // it may be another switch by now
+	for name := range s.refused {
+		if o := s.table.owners[name]; o != nil && o.aside { // it may be another switch by now
+			o.aside = false
+			delete(s.refused, name)
+		}
+	}
 	clear(s.meters.refused)
 }
 
@@ -212,7 +219,7 @@ func (s *Switch) State() State {
 	st.Ready = s.ready
 	st.OurFlows, st.ForeignFlows, st.Desired = s.table.nOurs, s.table.nForeign, s.table.nDesired
 	st.ForeignFlows += len(s.table.opaque)
-	st.Missing, st.Blocked = s.table.nDirty+s.table.nOpaque()+s.meters.missing(), s.table.nBlocked
+	st.Missing, st.Blocked = s.table.nDirty-s.table.nComing+s.table.nOpaque()+s.meters.late(), s.table.nBlocked
 	st.Installed = s.installed
 	st.MeterErr = s.meters.err()
 	st.Stats = s.counters
@@ -223,7 +230,7 @@ func (s *Switch) State() State {
 		st.Stats.LateErrors += s.conn.LateErrors()
 	}
 	if st.Connected && st.Err == "" {
-		for _, err := range s.rejected {
+		for _, err := range s.refused {
 			st.Err = err.Error()
 			break
 		}
@@ -309,9 +316,9 @@ func (s *Switch) current() *Conn {
 	return s.conn
 }
 
-// settleLocked notes the desired revision as installed if nothing is missing.
+// settleLocked notes the desired revision as installed if nothing is missing or refused.
 func (s *Switch) settleLocked() {
-	if s.ready && s.table.nDirty == 0 && s.table.nOpaque() == 0 && s.meters.missing() == 0 {
+	if s.ready && len(s.refused) == 0 && s.table.nDirty == 0 && s.table.nOpaque() == 0 && s.meters.missing() == 0 {
 		s.installed = s.revision
 	}
 }

@@ -20,15 +20,18 @@ const (
 // entry is one place of the flow tables: what is desired there and what is installed. It holds no pointers, so that a
 // large table costs the garbage collector nothing.
 type entry struct {
-	key   key
-	want  content
-	have  content // valid iff there is ours
-	owner uint32  // of the desired flow; 0 = none is desired
-	index uint32  // of the desired flow among its owner's
-	there presence
-	seen  uint8 // the read-back that saw the installed flow last
-	// queued: the entry is in table.queue.
-	queued bool
+	key    key
+	want   content
+	have   content // valid iff there is ours
+	owner  uint32  // of the desired flow; 0 = none is desired
+	index  uint32  // of the desired flow among its owner's
+	there  presence
+	seen   uint8 // the read-back that saw the installed flow last
+	queued bool  // the entry is in table.queue
+	// coming: it is dirty because of the Apply under way, which is going to change that.
+	coming bool
+	// missed: it was dirty and not coming before its owner was replaced.
+	missed bool
 }
 
 // dirty reports whether what is installed is not what is desired.
@@ -59,6 +62,7 @@ type owner struct {
 	name  string
 	flows []flow.Flow
 	slots []slot // of flows, in order; shorter only while flows are being added
+	aside bool   // not to be sent: the switch refused a flow
 }
 
 type ref struct{ owner, index uint32 }
@@ -92,7 +96,11 @@ type table struct {
 	// muted are meters under which flows copy nothing, because the switch refuses the meter.
 	muted map[uint32]bool
 
+	// ordering: what becomes dirty now does so because of the Apply under way.
+	ordering bool
+
 	nDesired, nOurs, nForeign, nDirty, nBlocked int
+	nComing                                     int // of nDirty
 	generation                                  uint8
 }
 
@@ -167,12 +175,31 @@ func (t *table) count(e *entry, n int) {
 	if e.dirty() {
 		t.nDirty += n
 	}
+	if e.coming {
+		t.nComing += n
+	}
+}
+
+// mark brings e.coming up to date after a change of e, which was dirty or not before.
+func (t *table) mark(e *entry, wasDirty bool) {
+	e.coming = e.dirty() && (e.coming || t.ordering && !wasDirty && !e.missed)
+}
+
+// arrived ends the Apply under way: what is dirty still is missing.
+func (t *table) arrived() {
+	if t.nComing > 0 {
+		t.eachDirty(func(_ slot, e *entry) { e.coming = false })
+		t.nComing = 0
+	}
 }
 
 // put makes e the entry of s.
 func (t *table) put(s slot, e entry) {
 	old := &t.entries[s]
 	t.count(old, -1)
+	e.coming = old.coming
+	t.mark(&e, old.dirty())
+	e.missed = false
 	t.count(&e, 1)
 	e.queued = old.queued
 	if !e.queued && e.dirty() {

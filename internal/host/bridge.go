@@ -76,22 +76,9 @@ type bridge struct {
 	others       interferences
 	strays       strays
 	claims       map[address]string // who declares an address, in words; the loop's
-
-	turns  atomic.Uint64 // grows before and after each Apply: odd while one is under way
-	lacked atomic.Int64  // flows that were missing before it
 }
 
 const notYet = -1
-
-// state is that of the switch, without counting what is only on its way as missing.
-func (b *bridge) state() ofctrl.State {
-	turn := b.turns.Load()
-	st := b.sw.State()
-	if turn%2 == 1 || b.turns.Load() != turn {
-		st.Missing = int(b.lacked.Load())
-	}
-	return st
-}
 
 // lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is matched by nothing.
 const lastPort = 0xfeff
@@ -274,10 +261,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	var result ofctrl.Result
 	if len(b.pending.Owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 || len(b.aside) > 0 && now.After(b.retry.next) {
 		var err error
-		b.lacked.Store(int64(st.Missing))
-		b.turns.Add(1)
 		result, err = b.handOver(ctx, e, now)
-		b.turns.Add(1)
 		b.afterChange(err)
 		if err != nil {
 			// It stays pending: what is recorded as desired already is cheap to hand over again.
@@ -321,17 +305,13 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	return true
 }
 
-// maxAside bounds how many owners one attempt leaves out because the switch refuses their flows.
-const maxAside = 64
-
 // refusal is what the switch would not take of one owner.
 type refusal struct {
 	flows []flow.Flow
 	err   error
 }
 
-// handOver applies what is pending. What the switch refuses must not hold up the rest, a revocation least of all: the owner of a refused flow is set aside and tried
-// again later, or when it changes, and the others are handed over without it.
+// handOver applies what is pending. An owner that the switch refuses is set aside and tried again later, or when it changes; the others are in force without it.
 func (b *bridge) handOver(ctx context.Context, e *Engine, now time.Time) (ofctrl.Result, error) {
 	again := now.After(b.retry.next)
 	for owner, r := range b.aside {
@@ -344,25 +324,23 @@ func (b *bridge) handOver(ctx context.Context, e *Engine, now time.Time) (ofctrl
 		delete(b.aside, owner)
 	}
 	b.beforeChange(ctx, e)
-	refused := 0
-	for {
-		result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
-		if r := (*ofctrl.RequestError)(nil); errors.As(err, &r) && refused < maxAside {
-			flows, ok := b.pending.Owners[r.Owner]
-			if !ok { // what had been taken before and went
-				flows = b.sw.Desired(r.Owner)
-			}
-			if ok || len(flows) > 0 {
-				if refused++; refused == 1 {
-					b.retry.fail(now)
-				}
-				b.aside = merge(b.aside, map[string]refusal{r.Owner: {flows, err}})
-				delete(b.pending.Owners, r.Owner)
-				continue
-			}
-		}
+	result, err := b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: b.pending.Owners, Meters: b.pending.Meters})
+	if result.Refused == nil {
 		return result, err
 	}
+	b.retry.fail(now)
+	for _, r := range result.Refused.Refusals {
+		flows, ok := b.pending.Owners[r.Owner]
+		if !ok { // what had been taken before and went
+			flows = b.sw.Desired(r.Owner)
+		}
+		b.aside = merge(b.aside, map[string]refusal{r.Owner: {flows, r.Err}})
+		delete(b.pending.Owners, r.Owner)
+	}
+	if err == error(result.Refused) {
+		err = nil
+	}
+	return result, err
 }
 
 func (b *bridge) failed(e *Engine, now time.Time, err error) {

@@ -26,7 +26,7 @@ func linkTrouble(st ofctrl.State) string {
 // troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install found is in
 // publication.problems. It is called with the engine's mu held for reading.
 func (e *Engine) troubles(b *bridge) []string {
-	st := b.state()
+	st := b.sw.State()
 	if why := linkTrouble(st); why != "" {
 		return []string{why}
 	}

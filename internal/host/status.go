@@ -133,7 +133,7 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			h.Endpoints = append(h.Endpoints, e.portOf(key))
 			warnings = append(warnings, e.published.notices.byWorkload[key]...)
 		}
-		st, bypass := b.state(), b.bypass()
+		st, bypass := b.sw.State(), b.bypass()
 		switch {
 		case ps.Err != nil:
 			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
