@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -202,6 +203,23 @@ func TestNoReplace(t *testing.T) {
 	for line := range strings.Lines(string(b)) {
 		if strings.HasPrefix(strings.TrimSpace(line), "replace") {
 			t.Errorf("go.mod: %s", line)
+		}
+	}
+}
+
+// Who follows CONTRIBUTING.md finds the files that it names.
+func TestContributing(t *testing.T) {
+	text, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := regexp.MustCompile("`([a-z]+/[a-zA-Z0-9_/.-]+)`").FindAllStringSubmatch(string(text), -1)
+	if len(paths) < 15 {
+		t.Errorf("only %d paths were found", len(paths))
+	}
+	for _, p := range paths {
+		if _, err := os.Stat("../" + p[1]); err != nil {
+			t.Error(err)
 		}
 	}
 }
