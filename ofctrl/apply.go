@@ -12,28 +12,27 @@ import (
 const (
 	// maxRounds bounds how often one Apply sends again because others interfered.
 	maxRounds = 4
-	// maxRefused bounds how often one Apply sends again without those whose flows were refused. One round finds all that are refused as they are
-	// put into the bundle, and one that is refused by the commit.
+	// maxRefused bounds how often one Apply sends again without those whose flows were refused. One round finds all that are refused as
+	// they are put into the bundle, and one that is refused by the commit.
 	maxRefused = 64
 )
 
-// Apply records what is desired and installs all of it that the switch takes: meters first, then one atomic bundle of what differs from what is
-// installed, then meters that are of no more use. Nothing is sent if nothing differs. The cost follows the owners of u and what else is missing,
-// not the total.
+// Apply records what is desired and installs all of it that the switch takes: meters first, then one atomic bundle of what differs from
+// what is installed, then meters that are of no more use. Nothing is sent if nothing differs. The cost follows the owners of u and what
+// else is missing, not the total.
 //
-// The flows of one owner are taken together or not at all. An owner of u with a flow that the switch refuses stays as it was, and so does what is
-// desired of it, until it is in an Update again, but for places that others have taken; a flow that another owner has given up to it stays, too.
-// A refused owner that is not in u, whose flows were recorded earlier, stays as it is on the switch until it is in an Update or the connection is
-// made anew. [Result.Refused] names all that this Apply found.
+// The flows of one owner are taken together or not at all. An owner of u with a flow that the switch refuses stays as it was, and so does
+// what is desired of it, until it is in an Update again, but for places that others have taken; a flow that another owner has given up to
+// it stays, too. A refused owner that is not in u, whose flows were recorded earlier, stays as it is on the switch until it is in an
+// Update or the connection is made anew. [Result.Refused] names all that this Apply found.
 //
 // Errors, all but the last kind with u recorded:
-//   - [Result.Refused] itself ([ErrRejected], or [ErrInvalid] for what does not fit a bundle), if nothing else is wrong: all else is installed. It
-//     is joined to the following ones.
-//   - [ErrForeignFlow], a *[ForeignError]: flows of u's owners (of any owner, if u has none) are left out; all else is
-//     installed.
+//   - [Result.Refused] itself ([ErrRejected], or [ErrInvalid] for what does not fit a bundle), if nothing else is wrong: all else is
+//     installed. It is joined to the following ones.
+//   - [ErrForeignFlow], a *[ForeignError]: flows of u's owners (of any owner, if u has none) are left out; all else is installed.
 //   - [ErrNotConnected]: nothing was sent; apply again when Wake tells.
-//   - [ErrUnknownOutcome]: the bundle may or may not be in force. The switch is read back if its answer does not come, so the next Apply knows,
-//     and sends what is missing then.
+//   - [ErrUnknownOutcome]: the bundle may or may not be in force. The switch is read back if its answer does not come, so the next Apply
+//     knows, and sends what is missing then.
 //   - an error of ctx or of the connection, or a *[RequestError] that is about no owner's flow: nothing of the bundle is installed.
 //   - [ErrConflict], [ErrInvalid]: nothing is sent and nothing recorded; it is as if Apply had not been called.
 //

@@ -30,9 +30,10 @@ type Bundle struct {
 	Timeout time.Duration
 }
 
-// PerMessage is by how much the deadline of a request grows for each of the many things that it is about: a flow-mod of a bundle, a flow that is
-// read back. Open vSwitch needs some 5 µs for each, and answers nothing else meanwhile; where tens of thousands differ in nothing but priority,
-// more than a millisecond for each delete. One that is given up too early has to be read back for nothing; one that is gone ends its connection.
+// PerMessage is by how much the deadline of a request grows for each of the many things that it is about: a flow-mod of a bundle, a flow
+// that is read back. Open vSwitch needs some 5 µs for each, and answers nothing else meanwhile; where tens of thousands differ in nothing
+// but priority, more than a millisecond for each delete. A switch given up too early has to be read back for nothing; one that is gone
+// ends its connection.
 const PerMessage = 2 * time.Millisecond
 
 // deadline is how long a request may take that is about n things and would have timeout if it were about none.
@@ -40,14 +41,14 @@ func deadline(timeout time.Duration, n int) time.Duration {
 	return timeout + time.Duration(n)*PerMessage
 }
 
-// Commit applies b. Three facts about Open vSwitch decide how: an add that fails does not spoil its bundle, so all errors are
-// read behind a barrier before the commit is sent; a bundle that was idle for 10 s is dropped, and a later add or commit
-// under its id would concern another one, so that error aborts, too, and ids are never used twice; and the switch stops
-// reading when its replies are not read, so the reader must run meanwhile, as it does.
+// Commit applies b. Three facts about Open vSwitch decide how: an add that fails does not spoil its bundle, so all errors are read behind
+// a barrier before the commit is sent; a bundle that was idle for 10 s is dropped, and a later add or commit under its id would concern
+// another one, so that error aborts, too, and ids are never used twice; and the switch stops reading when its replies are not read, so
+// the reader must run meanwhile, as it does.
 //
-// Errors: one or more *RequestError if the switch refused something, and then nothing is applied: one for each owner, by the labels, and up to 16
-// for what has none; [ErrUnknownOutcome] if the commit was sent and its answer has not come; others, if nothing was committed. If the answer to
-// the commit does not come within the timeout, the connection is ended.
+// Errors: one or more *RequestError if the switch refused something, and then nothing is applied: one for each owner, by the labels, and
+// up to 16 for what has none; [ErrUnknownOutcome] if the commit was sent and its answer has not come; others, if nothing was committed.
+// If the answer to the commit does not come within the timeout, the connection is ended.
 func (c *Conn) Commit(ctx context.Context, b Bundle) error {
 	if b.Timeout <= 0 {
 		b.Timeout = 10 * time.Second

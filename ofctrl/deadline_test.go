@@ -16,8 +16,8 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 )
 
-// TestSlowCommit: a switch that says nothing for longer than the timeouts of a small request, because it is busy with a large bundle, is waited
-// for, by the probe and by the audits that come due meanwhile, too.
+// TestSlowCommit: a switch that says nothing for longer than the timeouts of a small request, because it is busy with a large bundle, is
+// waited for, by the probe and by the audits that come due meanwhile, too.
 func TestSlowCommit(t *testing.T) {
 	t.Parallel()
 	const n = 10_000
@@ -39,7 +39,8 @@ func TestSlowCommit(t *testing.T) {
 	s.ready()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": flows(n)}}); err != nil || res.Installed != 1 {
+		res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": flows(n)}})
+		if err != nil || res.Installed != 1 {
 			t.Errorf("%+v, %v", res, err)
 		}
 	})

@@ -38,8 +38,8 @@ func (t *table) restore(old map[string][]flow.Flow) {
 	}
 }
 
-// giveBack gives an owner back what it had, but for places that others have now. What it was to have and is on the switch just so, it keeps: that
-// had been another owner's, which has given it up, so nobody wants it to go.
+// giveBack gives an owner back what it had, but for places that others have now. What it was to have and is on the switch just so, it
+// keeps: that had been another owner's, which has given it up, so nobody wants it to go.
 func (t *table) giveBack(name string, old []flow.Flow) {
 	o := t.owners[name]
 	var flows []flow.Flow

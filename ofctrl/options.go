@@ -182,7 +182,7 @@ type State struct {
 	OurFlows     int   // installed and ours
 	ForeignFlows int   // installed and not ours
 	Desired      int   // distinct flows desired
-	Missing      int   // desired and not, or not so, installed, or installed and to be removed; without what an Apply under way is about to change
+	Missing      int   // desired and not, or not so, installed, or installed and to be removed; without what an Apply is about to change
 	Lost         int   // changes by others of our installed flows since the last Apply
 	Blocked      int   // desired, but in the place of a foreign flow that is left alone
 	Undecodable  int   // installed flows of ours that hold fields or actions unknown to this version; they are left alone outside own tables

@@ -68,8 +68,8 @@ func refusals(err error, changes []change) error {
 	return refused
 }
 
-// setAside leaves out the owners of refused flows and adds to r those that are news. Those in old get back what they had, and are taken out of old:
-// if that is refused as well, they are not sent again.
+// setAside leaves out the owners of refused flows and adds to r those that are news. Those in old get back what they had, and are taken
+// out of old: if that is refused as well, they are not sent again.
 func (s *Switch) setAside(refused *RefusedError, old map[string][]flow.Flow, r *Result) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

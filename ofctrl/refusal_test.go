@@ -21,7 +21,8 @@ import (
 // badBit in a cookie makes picky refuse the flow.
 const badBit = 1 << 30
 
-// picky is a switch that refuses flows by their cookies, as they are put into a bundle or by failing its commit, until it is told to take all.
+// picky is a switch that refuses flows by their cookies, as they are put into a bundle or by failing its commit, until it is told to take
+// all.
 type picky struct {
 	*oftest.Fake
 	mu       sync.Mutex
@@ -90,7 +91,8 @@ func refusedOwners(t *testing.T, res ofctrl.Result, err error) (names []string) 
 	}
 	for _, r := range res.Refused.Refusals {
 		var e *ofctrl.RequestError
-		if !errors.As(r.Err, &e) || e.Owner != r.Owner || e.Object != r.Flow.String() || e.Err.Code != ofp.TableFull || r.Flow.Cookie&badBit == 0 {
+		if !errors.As(r.Err, &e) || e.Owner != r.Owner || e.Object != r.Flow.String() || e.Err.Code != ofp.TableFull ||
+			r.Flow.Cookie&badBit == 0 {
 			t.Errorf("refusal of %s: %s: %v", r.Owner, r.Flow.String(), r.Err)
 		}
 		names = append(names, r.Owner)
@@ -185,7 +187,9 @@ func TestRefusedPlaces(t *testing.T) {
 	s.ready()
 	bad := place(20, 0)
 	bad.Cookie |= badBit
-	s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": {place(1, 0), place(2, 0), place(3, 0), place(8, 0)}, "b": {place(4, 0), place(5, 0)}}})
+	s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{
+		"a": {place(1, 0), place(2, 0), place(3, 0), place(8, 0)}, "b": {place(4, 0), place(5, 0)},
+	}})
 	res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Owners: map[string][]flow.Flow{
 		"a": {bad, place(4, 2), place(5, 0), place(7, 0), place(8, 2)}, // takes both places of b, one of them with its flow
 		"b": {place(1, 2), place(7, 0), place(8, 2)},                   // takes one place of a, and shares two with it
@@ -203,8 +207,8 @@ func TestRefusedPlaces(t *testing.T) {
 	}
 }
 
-// TestRandomRefusals gives random flows, bad ones among them, to owners that take each other's places. What is refused and what is in force must
-// be what Apply says, and nothing may be left behind.
+// TestRandomRefusals gives random flows, bad ones among them, to owners that take each other's places. What is refused and what is in
+// force must be what Apply says, and nothing may be left behind.
 func TestRandomRefusals(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
@@ -308,8 +312,11 @@ func TestTooLong(t *testing.T) {
 	for i := range long.Actions {
 		long.Actions[i] = flow.Output{Port: 1}
 	}
-	res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"long": {place(2, 0), long}, "short": {place(3, 0)}}})
-	if !errors.Is(err, ofctrl.ErrInvalid) || !errors.Is(err, ofp.ErrLength) || res.Refused == nil || len(res.Refused.Refusals) != 1 || res.Refused.Refusals[0].Owner != "long" {
+	res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{
+		"long": {place(2, 0), long}, "short": {place(3, 0)},
+	}})
+	if !errors.Is(err, ofctrl.ErrInvalid) || !errors.Is(err, ofp.ErrLength) || res.Refused == nil ||
+		len(res.Refused.Refusals) != 1 || res.Refused.Refusals[0].Owner != "long" {
 		t.Errorf("%+v, %.200v", res, err)
 	}
 	if diff := cmp.Diff(texts([]flow.Flow{place(3, 0)}), texts(f.Flows())); diff != "" {
@@ -328,8 +335,12 @@ func TestRefusalsOVS(t *testing.T) {
 		fs[owner%4].Actions = []flow.Action{flow.Group{ID: 4711}}
 		return fs
 	}
-	s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": ofOwner(0, 0, 4), "b": ofOwner(1, 0, 4), "gone": ofOwner(2, 0, 4), "d": ofOwner(3, 0, 4)}})
-	res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Owners: map[string][]flow.Flow{"a": bad(0), "b": ofOwner(1, 1, 4), "gone": nil, "d": bad(3), "e": bad(4)}})
+	s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{
+		"a": ofOwner(0, 0, 4), "b": ofOwner(1, 0, 4), "gone": ofOwner(2, 0, 4), "d": ofOwner(3, 0, 4),
+	}})
+	res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Owners: map[string][]flow.Flow{
+		"a": bad(0), "b": ofOwner(1, 1, 4), "gone": nil, "d": bad(3), "e": bad(4),
+	}})
 	if !errors.Is(err, ofp.BadOutGroup) || res.Refused == nil || len(res.Refused.Refusals) != 3 || strings.Count(err.Error(), "4711") < 3 {
 		t.Errorf("Apply: %+v, %v", res, err)
 	}
@@ -366,8 +377,9 @@ func TestOnItsWay(t *testing.T) {
 	opts.ProbeInterval = -1
 	s := run(t, opts)
 	s.ready()
-	s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": {place(1, 0), place(2, 0)}, "b": {place(3, 0), place(4, 0)}, "c": {place(5, 0)}},
-		Meters: []flow.MeterDesc{dropMeter(100, 5)}})
+	s.apply(ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{dropMeter(100, 5)}, Owners: map[string][]flow.Flow{
+		"a": {place(1, 0), place(2, 0)}, "b": {place(3, 0), place(4, 0)}, "c": {place(5, 0)},
+	}})
 	del := func(n int) {
 		t.Helper()
 		if err := f.Change(ofp.FlowDeleteStrict, place(n, 0), ofp.FlowModOptions{}); err != nil {
@@ -378,8 +390,10 @@ func TestOnItsWay(t *testing.T) {
 	s.until("one missing", func(st ofctrl.State) bool { return st.Missing == 1 })
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Meters: []flow.MeterDesc{dropMeter(101, 5)},
-			Owners: map[string][]flow.Flow{"a": {place(1, 0), place(2, 1), place(6, 0)}, "b": nil, "d": {place(7, 0)}}}); err != nil || res.Installed != 2 {
+		res, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Meters: []flow.MeterDesc{dropMeter(101, 5)}, Owners: map[string][]flow.Flow{
+			"a": {place(1, 0), place(2, 1), place(6, 0)}, "b": nil, "d": {place(7, 0)},
+		}})
+		if err != nil || res.Installed != 2 {
 			t.Errorf("%+v, %v", res, err)
 		}
 	})
