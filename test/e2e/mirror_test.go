@@ -194,7 +194,10 @@ func TestMirror03RouteThroughSource(t *testing.T) {
 	}
 	ip("route", "replace", "10.97.0.0/24", "via", "10.99.0.2") // Open vSwitch says nothing of that
 	s.becomes("mirror", "loop", policy.PhaseActive, "", "")
+	// Back again while it does not run: a loop that is alive until the next look can be the end of ovs-vswitchd.
+	s.tapwall("mirror", "stop", "loop", "--wait")
 	ip("route", "replace", "10.97.0.0/24", "via", "10.98.0.2")
+	s.tapwall("mirror", "start", "loop")
 	refused()
 }
 
