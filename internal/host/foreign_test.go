@@ -49,10 +49,13 @@ func TestFault_F08_TakeOverTellsFirst(t *testing.T) {
 			if !strings.HasPrefix(told, "br0 ") || !strings.Contains(told, "table=203") || !strings.Contains(told, "priority=1 actions") || strings.Contains(told, "priority=3,tcp") != (already == "standalone") {
 				t.Errorf("told at the take-over: %s", told)
 			}
-			log := r.logs.text()
-			if first, then := strings.Index(log, "tapwall takes the bridge over"), strings.Index(log, "msg=installed"); first < 0 || then < 0 || first > then {
-				t.Errorf("told at %d, installed at %d:\n%s", first, then, log)
-			}
+			r.eventually("told, and then installed", func() error { // it is logged behind the answer of the switch
+				log := r.logs.text()
+				if first, then := strings.Index(log, "tapwall takes the bridge over"), strings.Index(log, "msg=installed"); first < 0 || then < 0 || first > then {
+					return fmt.Errorf("told at %d, installed at %d:\n%s", first, then, log)
+				}
+				return nil
+			})
 			if already == "secure" { // nothing of table 0 was ours to take away
 				r.eventually("not ready behind a foreign flow", func() error {
 					if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "priority=3,tcp actions=drop") {
