@@ -122,7 +122,7 @@ func (f *Fleet) Workloads() []*policy.Workload {
 	return out
 }
 
-// Flows implements api.Engine. A host that does not answer fails it only where nothing else was found.
+// Flows implements api.Engine. The error names each host that does not answer; what others answered is not given then, as it would look like all there is.
 func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
 	type answer struct {
 		flows []wire.FlowEntry
@@ -259,12 +259,10 @@ func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revisio
 	answers := each(f, func(e *host.Engine) answer {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
-		stop := make(chan struct{})
-		defer close(stop)
 		go func() {
 			for e.Reachable() {
 				select {
-				case <-stop:
+				case <-ctx.Done():
 					return
 				case <-time.After(outOfReach):
 				}

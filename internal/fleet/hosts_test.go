@@ -519,9 +519,6 @@ func freePort(t *testing.T) int {
 
 // Twenty switches in one process.
 func TestHostsTwenty(t *testing.T) {
-	if testing.Short() {
-		t.Skip("twenty switches are much for a busy machine")
-	}
 	const n = 20
 	sites := make([]*site, n)
 	for i := range sites {

@@ -58,7 +58,7 @@ type vm struct {
 	set  []string
 }
 
-// newHost starts the switch and the store with the named bridges on the userspace datapath.
+// newMachine starts the switch and the store with the named bridges on the userspace datapath.
 func newMachine(t *testing.T, bridges ...string) *machine {
 	t.Helper()
 	h := &machine{t: t}
