@@ -52,7 +52,7 @@ bench: bin/tapwall
 
 # docs/pipeline.md, api/openapi.json, the JSON of events and the golden files; the same tests, without -update, fail when one is not current.
 generate: deps
-	$(GO) test ./policy/compile -run 'TestDocument|TestGolden' -update
+	$(GO) test ./policy/compile/wall -run 'TestDocument|TestGolden' -update
 	$(GO) test ./api -update
 	$(GO) test ./event -run TestGenerated -update
 

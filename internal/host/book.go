@@ -16,7 +16,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 const (
@@ -68,7 +68,7 @@ func (k *book) reopen() {
 }
 
 // use has lookup say what ids of default denies stand for.
-func (k *book) use(lookup func(id uint32) (compile.RuleInfo, bool)) {
+func (k *book) use(lookup func(id uint32) (wall.RuleInfo, bool)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.names.lookup = lookup
@@ -194,8 +194,8 @@ func (b *bridge) touched() (t scope, going []flow.Cookie) {
 	names := &b.book.names
 	endpoints := map[string]uint32{}
 	for owner, flows := range b.pending.Owners {
-		name, isPolicy := strings.CutPrefix(owner, compile.OwnerPolicy(""))
-		key, isEndpoint := strings.CutPrefix(owner, compile.OwnerEndpoint(""))
+		name, isPolicy := strings.CutPrefix(owner, wall.OwnerPolicy(""))
+		key, isEndpoint := strings.CutPrefix(owner, wall.OwnerEndpoint(""))
 		switch {
 		case owner == ownerMarks: // no packet comes there
 		case isPolicy:

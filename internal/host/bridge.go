@@ -18,7 +18,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // bridge is one managed bridge: its OpenFlow connection and, if it is owned, its firewall. The loop owns it; the fields below mu
@@ -31,7 +31,7 @@ type bridge struct {
 
 	ledger *ledger // nil on a guest bridge
 	// pending is what was compiled and is not installed yet.
-	pending     compile.Changes
+	pending     wall.Changes
 	marks       []uint64  // of ledger, as last handed over or pending
 	renamed     bool      // endpoint ids changed, and the recorder has not been told
 	epoch       uint64    // connection that the pickup window was decided for
@@ -50,13 +50,13 @@ type bridge struct {
 	refused     map[string]refusal // aside, as of the last installation
 	installedAt int64              // store revision that is installed
 	err         error              // of the last attempt to install
-	policies    map[string]*compile.PolicyState
+	policies    map[string]*wall.PolicyState
 
 	// mu guards fw against readers. Only the loop changes fw, and assignments with it.
 	mu          sync.Mutex
-	fw          *compile.Firewall     // nil on a guest bridge
+	fw          *wall.Firewall        // nil on a guest bridge
 	recalled    []pipeline.Connection // what the pickup window was opened with
-	assignments compile.Assignments
+	assignments wall.Assignments
 	index       int
 	logRate     uint32
 
@@ -95,7 +95,7 @@ func entryKey() flow.Flow {
 
 // addBridge starts managing a bridge that has appeared. l is nil for a guest bridge: nothing is numbered on it.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, l *ledger) (*bridge, error) {
-	b := &bridge{cfg: cfg, policies: map[string]*compile.PolicyState{}, logRate: e.opt.EventRate, ledger: l}
+	b := &bridge{cfg: cfg, policies: map[string]*wall.PolicyState{}, logRate: e.opt.EventRate, ledger: l}
 	host := e.topo.Host
 	b.host.Store(&host)
 	endpoint := cfg.OpenFlow
@@ -158,7 +158,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig, l *ledger) (*b
 // newFirewall gives the bridge a firewall that goes on from what its ledger says, with all policies and groups.
 func (e *Engine) newFirewall(b *bridge) error {
 	l := b.ledger
-	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: b.logRate})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: b.logRate})
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (e *Engine) newFirewall(b *bridge) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.fw, b.index = fw, l.index
-	b.assignments = compile.Assignments{Next: l.given.Next, Policies: maps.Clone(l.given.Policies), Endpoints: maps.Clone(l.given.Endpoints),
+	b.assignments = wall.Assignments{Next: l.given.Next, Policies: maps.Clone(l.given.Policies), Endpoints: maps.Clone(l.given.Endpoints),
 		Retired: maps.Clone(l.given.Retired)}
 	return nil
 }
@@ -424,14 +424,14 @@ func (b *bridge) setWorkloads(ws []*policy.Workload, br *vswitch.Bridge) {
 
 // plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our
 // own mirrors only receive.
-func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []compile.Port {
+func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []wall.Port {
 	endpoint := map[string]bool{}
 	for _, w := range ws {
 		if w.Bridge == br.Name && !w.Remote {
 			endpoint[w.Port] = true
 		}
 	}
-	var out []compile.Port
+	var out []wall.Port
 	for _, p := range br.Ports {
 		if endpoint[p.Name] || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
 			continue
@@ -439,7 +439,7 @@ func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []compile.Port {
 		vlan, trunk := access(p)
 		for _, i := range p.Interfaces {
 			if i.HasDevice() { // one that comes back is somebody's: the topology will say whose
-				out = append(out, compile.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
+				out = append(out, wall.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
 			}
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // packetIns says what is done with the copies that our flows send, by the reason in their userdata. It runs on the reader of the bridge's
@@ -146,8 +146,8 @@ func verdicts(in *record.PacketIn) []record.VerdictSide {
 	return out
 }
 
-// publishRules tells the recorder what the ids stand for that compile.Firewall gave or forgot.
-func (b *bridge) publishRules(changed map[uint32]*compile.RuleInfo) {
+// publishRules tells the recorder what the ids stand for that wall.Firewall gave or forgot.
+func (b *bridge) publishRules(changed map[uint32]*wall.RuleInfo) {
 	if len(changed) == 0 {
 		return
 	}
@@ -173,7 +173,7 @@ func ruleName(ref policy.RuleRef) *event.Rule {
 	return &event.Rule{ID: ref.Policy + "/" + string(ref.Direction) + "/" + name, Name: name, Ruleset: ref.Policy}
 }
 
-// publishEndpoints tells the recorder what the endpoint ids stand for, which compile.Firewall gave.
+// publishEndpoints tells the recorder what the endpoint ids stand for, which wall.Firewall gave.
 func (b *bridge) publishEndpoints(ws []*policy.Workload) {
 	byID := map[uint32]*event.Endpoint{}
 	for _, w := range ws {

@@ -11,7 +11,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // Refresh brings the counters of resources of a kind up to date, if they are older than half a second.
@@ -30,7 +30,7 @@ func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 }
 
 // listRules adds the rules of a policy to its status.
-func listRules(h *policy.HostStatus, ps *compile.PolicyState) {
+func listRules(h *policy.HostStatus, ps *wall.PolicyState) {
 	for _, r := range ps.Rules {
 		i := slices.IndexFunc(h.Rules, func(x policy.RuleStatus) bool { return x.Name == r.Ref.Rule && x.Direction == r.Ref.Direction })
 		if i < 0 {

@@ -15,11 +15,11 @@ import (
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // Two things about numbers must survive a restart. That a number was given: for that, blocks of them are reserved in the store ahead of their use
-// (compile.Firewall.Reserve). And what it stands for, so that its connections go on: for that, each policy and endpoint has an entry in the store. Entries
+// (wall.Firewall.Reserve). And what it stands for, so that its connections go on: for that, each policy and endpoint has an entry in the store. Entries
 // are written behind the installation of the flows, which waits for no disk: a revocation has to happen with the disk full, too. Until an entry is written, a
 // flow that nothing matches, a mark that names the entry and the value that the store has of it, stands on the switch: it comes in the bundle that makes
 // the value stale, and goes in the first one after the value has been replaced. A later process takes no marked value for true; what it finds nothing
@@ -50,7 +50,7 @@ type ledger struct {
 	bridge string
 	index  int // of the bridge's conntrack zones; -1 = not known
 	bound  uint32
-	given  compile.Assignments // while there is no bridge
+	given  wall.Assignments // while there is no bridge
 	// unproven: as read, and the switch has not been asked yet what of it is stale. untaken: no tapwall of this store has taken the bridge over yet.
 	unproven, untaken bool
 
@@ -104,8 +104,8 @@ func (e *Engine) readLedgers(ctx context.Context) error {
 func newLedger(bridge string) *ledger {
 	return &ledger{
 		bridge: bridge, index: -1, unproven: true, stored: map[string][]byte{}, unsaved: map[string][]byte{},
-		given: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{},
-			Retired: map[uint32]compile.Station{}},
+		given: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{},
+			Retired: map[uint32]wall.Station{}},
 	}
 }
 
@@ -122,17 +122,17 @@ func (l *ledger) read(key string, value []byte) error {
 		return json.Unmarshal(value, &l.bound)
 	}
 	if name, ok := strings.CutPrefix(key, statePolicy); ok {
-		var v compile.PolicyAssignment
+		var v wall.PolicyAssignment
 		defer func() { l.given.Policies[name] = v }()
 		return json.Unmarshal(value, &v)
 	}
 	if name, ok := strings.CutPrefix(key, stateEndpoint); ok {
-		var v compile.EndpointAssignment
+		var v wall.EndpointAssignment
 		defer func() { l.given.Endpoints[name] = v }()
 		return json.Unmarshal(value, &v)
 	}
 	if text, ok := strings.CutPrefix(key, stateRetired); ok {
-		var v compile.Station
+		var v wall.Station
 		id, err := strconv.ParseUint(text, 10, 32)
 		if err == nil {
 			err = json.Unmarshal(value, &v)
@@ -200,7 +200,7 @@ func (l *ledger) note(key string, v any) {
 }
 
 // change notes what a Compile found.
-func (l *ledger) change(c compile.AssignmentChanges) {
+func (l *ledger) change(c wall.AssignmentChanges) {
 	for name, p := range c.Policies {
 		if p == nil {
 			l.note(statePolicy+name, nil)

@@ -27,7 +27,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 func TestMain(m *testing.M) {
@@ -374,7 +374,7 @@ const local = 0xfffffffe
 // kept is what the store keeps of a bridge.
 type kept struct {
 	index int
-	compile.Assignments
+	wall.Assignments
 }
 
 // saved waits until the store has what it is to keep.
@@ -396,20 +396,20 @@ func (r *run) kept(bridge string) kept {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	k := kept{Assignments: compile.Assignments{Policies: map[string]compile.PolicyAssignment{}, Endpoints: map[string]compile.EndpointAssignment{}, Retired: map[uint32]compile.Station{}}}
+	k := kept{Assignments: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{}, Retired: map[uint32]wall.Station{}}}
 	for key, value := range all {
 		key = strings.TrimPrefix(key, "bridge/"+bridge+"/")
 		var err error
 		if name, ok := strings.CutPrefix(key, "policy/"); ok {
-			var v compile.PolicyAssignment
+			var v wall.PolicyAssignment
 			err = json.Unmarshal(value, &v)
 			k.Policies[name] = v
 		} else if name, ok := strings.CutPrefix(key, "endpoint/"); ok {
-			var v compile.EndpointAssignment
+			var v wall.EndpointAssignment
 			err = json.Unmarshal(value, &v)
 			k.Endpoints[name] = v
 		} else if id, ok := strings.CutPrefix(key, "retired/"); ok {
-			var v compile.Station
+			var v wall.Station
 			var n uint32
 			_, scan := fmt.Sscan(id, &n)
 			err = errors.Join(scan, json.Unmarshal(value, &v))

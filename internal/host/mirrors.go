@@ -16,7 +16,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 )
 
 // programmedAfter is how long ovs-vswitchd may take to report statistics of a mirror that it has programmed: two refresh periods of 5 s.
@@ -25,7 +25,7 @@ const programmedAfter = 11 * time.Second
 // mirrorState is the loop's view of mirrors. Rows are written by a worker of their own, because a database transaction waits for
 // ovs-vswitchd, which may be away: flows must not wait with it.
 type mirrorState struct {
-	plan     compile.MirrorPlan
+	plan     tap.Plan
 	desired  ovsdb.Desired
 	rows     rowWorker
 	since    map[string]time.Time // when the row with this UUID was first seen
@@ -85,7 +85,7 @@ func (e *Engine) planMirrors() {
 	}
 	slices.Sort(managed)
 	slices.SortFunc(listen, func(a, b vswitch.ControllerSpec) int { return strings.Compare(a.Bridge, b.Bridge) })
-	e.mirrors.plan = compile.Mirrors(compile.MirrorInput{
+	e.mirrors.plan = tap.Compile(tap.Input{
 		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
 		NoDevices: !e.local(), Routes: e.mirrors.routes,
 	})
@@ -265,7 +265,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	for _, p := range info.Problems {
 		phase := policy.PhaseDegraded
 		// What is missing may come back by itself; what is wrong has to be changed.
-		if p.Fatal && p.Code != compile.ProblemSourceMissing && p.Code != compile.ProblemTargetMissing {
+		if p.Fatal && p.Code != tap.ProblemSourceMissing && p.Code != tap.ProblemTargetMissing {
 			phase = policy.PhaseFailed
 		}
 		if p.Soon && young {

@@ -12,7 +12,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/tap"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // world is what plans and warnings are made from: a copy of the resources and topology as the engine sees them.
@@ -76,9 +77,9 @@ func (e *Engine) Admit(changes []backend.Change) error {
 }
 
 // mirrorsOf compiles the mirrors of a world.
-func (e *Engine) mirrorsOf(w *world) compile.MirrorPlan {
+func (e *Engine) mirrorsOf(w *world) tap.Plan {
 	mirrors := ofKind[*policy.Mirror](w.resources, policy.KindMirror)
-	return compile.Mirrors(compile.MirrorInput{
+	return tap.Compile(tap.Input{
 		Mirrors: mirrors, Groups: w.resources.groups(), Workloads: w.pub.workloads, Topology: w.pub.topo, Bridges: w.bridgeNames(),
 		NoDevices: !e.local(), Routes: e.routes(mirrors, w.pub.topo),
 	})
@@ -130,7 +131,7 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 // planFlows has a firewall of its own go from now to w as the real one would: which ids are kept depends on where a rule comes from.
 func planFlows(bp *wire.BridgePlan, b *bridge, now, w *world, workloads []*policy.Workload) error {
 	b.mu.Lock()
-	fw, err := compile.NewFirewall(compile.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
 	recalled := b.recalled
 	strays := b.fw.Strays()
 	b.mu.Unlock()

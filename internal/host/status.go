@@ -10,7 +10,7 @@ import (
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // updateStatus notes, at the end of a sync, which resources are in force at which revision, and what the mirrors are doing.
@@ -48,7 +48,7 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 // refused reports whether a switch would not take a policy's flows.
 func (e *Engine) refused(r resource) bool {
 	for _, b := range e.bridges {
-		if r.kind == policy.KindPolicy && b.refused[compile.OwnerPolicy(r.name)].err != nil {
+		if r.kind == policy.KindPolicy && b.refused[wall.OwnerPolicy(r.name)].err != nil {
 			return true
 		}
 	}
@@ -58,7 +58,7 @@ func (e *Engine) refused(r resource) bool {
 // refusedOther returns why flows that every policy relies on, those of an endpoint or of the pipeline itself, are missing.
 func (b *bridge) refusedOther() error {
 	for owner, r := range b.refused {
-		if !strings.HasPrefix(owner, compile.OwnerPolicy("")) {
+		if !strings.HasPrefix(owner, wall.OwnerPolicy("")) {
 			return r.err
 		}
 	}
@@ -142,8 +142,8 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
 		case st.Silent >= silentLimit:
 			worse(policy.PhaseDegraded, "Silent", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
-		case b.refused[compile.OwnerPolicy(p.Name)].err != nil:
-			worse(policy.PhaseFailed, "Rejected", b.refused[compile.OwnerPolicy(p.Name)].err.Error())
+		case b.refused[wall.OwnerPolicy(p.Name)].err != nil:
+			worse(policy.PhaseFailed, "Rejected", b.refused[wall.OwnerPolicy(p.Name)].err.Error())
 		case b.err != nil:
 			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
 		case b.refusedOther() != nil:
@@ -154,10 +154,10 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			worse(policy.PhaseDegraded, reasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
 		}
 		for _, w := range ps.Warnings {
-			if w.Code == compile.WarnNoEndpoints {
+			if w.Code == wall.WarnNoEndpoints {
 				continue // said for the whole host below
 			}
-			if w.Code == compile.WarnEndpointMACUnknown {
+			if w.Code == wall.WarnEndpointMACUnknown {
 				worse(policy.PhaseDegraded, "EndpointMACUnknown", w.Message)
 			}
 			warnings = append(warnings, w)

@@ -15,7 +15,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 const (
@@ -42,7 +42,7 @@ type sighting struct {
 }
 
 // strays are the addresses that were seen behind the ports of endpoints that do not declare them, on one bridge. A guest chooses them, so
-// everything is bounded: by the meter of the copies, by compile.MaxStrays for each endpoint, and in time by strayAge.
+// everything is bounded: by the meter of the copies, by wall.MaxStrays for each endpoint, and in time by strayAge.
 type strays struct {
 	mu       sync.Mutex
 	reported map[sighting]bool // by any goroutine; true = seen to be used still, by the counter of its flow
@@ -99,7 +99,7 @@ func (s *strays) note(key string, a address, drops bool, now time.Time) {
 			h.move("", now)
 		}
 		return
-	case !has(s.seen[key], a) && len(s.seen[key]) >= compile.MaxStrays:
+	case !has(s.seen[key], a) && len(s.seen[key]) >= wall.MaxStrays:
 		return
 	case s.seen[key] == nil:
 		s.seen[key] = map[address]time.Time{}
@@ -151,17 +151,17 @@ func (h *holder) contested() bool { return h != nil && h.moves > maxStrayMoves }
 
 // flows returns what the firewall has to know. An address that another station used since is left out: when the endpoint uses it again, that
 // is seen.
-func (s *strays) flows(drops func(key string) bool, claims map[address]string) map[string][]compile.Stray {
-	out := map[string][]compile.Stray{}
+func (s *strays) flows(drops func(key string) bool, claims map[address]string) map[string][]wall.Stray {
+	out := map[string][]wall.Stray{}
 	for key, addresses := range s.seen {
 		for a := range addresses {
 			h := s.holders[a]
 			bound := h != nil && h.key == key && !h.contested() && claimed(claims, a) == ""
 			if bound || drops(key) || h.contested() || claimed(claims, a) != "" {
-				out[key] = append(out[key], compile.Stray{MAC: a.mac, VLAN: a.vlan, Bound: bound})
+				out[key] = append(out[key], wall.Stray{MAC: a.mac, VLAN: a.vlan, Bound: bound})
 			}
 		}
-		slices.SortFunc(out[key], func(a, b compile.Stray) int { return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC)) })
+		slices.SortFunc(out[key], func(a, b wall.Stray) int { return cmp.Or(cmp.Compare(a.VLAN, b.VLAN), cmp.Compare(a.MAC, b.MAC)) })
 	}
 	return out
 }
@@ -320,7 +320,7 @@ func (e *Engine) strayWarnings(b *bridge) []policy.Warning {
 			}
 			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: text})
 		}
-		if len(addresses) >= compile.MaxStrays {
+		if len(addresses) >= wall.MaxStrays {
 			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: fmt.Sprintf(
 				"port %s of bridge %s sends under %d MAC addresses that are not those of its endpoint, and perhaps more: further ones are not looked at",
 				w.Port, w.Bridge, len(addresses))})

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 func TestStrays(t *testing.T) {
@@ -20,7 +20,7 @@ func TestStrays(t *testing.T) {
 		clear(drops)
 	}
 	note := func(key string, at address) { s.note(key, at, drops[key], now) }
-	check := func(what string, want map[string][]compile.Stray) {
+	check := func(what string, want map[string][]wall.Stray) {
 		t.Helper()
 		got := s.flows(func(key string) bool { return drops[key] }, claims)
 		for key, x := range got {
@@ -32,34 +32,34 @@ func TestStrays(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", what, diff)
 		}
 	}
-	bound, quiet := []compile.Stray{{MAC: a.mac, VLAN: 10, Bound: true}}, []compile.Stray{{MAC: a.mac, VLAN: 10}}
+	bound, quiet := []wall.Stray{{MAC: a.mac, VLAN: 10, Bound: true}}, []wall.Stray{{MAC: a.mac, VLAN: 10}}
 	all := func(string, address) bool { return true }
 
 	start()
 	note("e1", a)
-	check("seen", map[string][]compile.Stray{"e1": bound})
+	check("seen", map[string][]wall.Stray{"e1": bound})
 	note("e2", a)
-	check("it moves", map[string][]compile.Stray{"e2": bound})
+	check("it moves", map[string][]wall.Stray{"e2": bound})
 	note("", a)
-	check("a station that is no endpoint has it", map[string][]compile.Stray{})
+	check("a station that is no endpoint has it", map[string][]wall.Stray{})
 	note("e1", a)
-	check("it is back", map[string][]compile.Stray{"e1": bound})
+	check("it is back", map[string][]wall.Stray{"e1": bound})
 	for range maxStrayMoves {
 		note("e2", a)
 		note("e1", a)
 	}
-	check("two use it in turn", map[string][]compile.Stray{"e1": quiet, "e2": quiet})
+	check("two use it in turn", map[string][]wall.Stray{"e1": quiet, "e2": quiet})
 	now = now.Add(strayAge / 2)
 	note("e1", a)
 	now = now.Add(strayAge/2 + time.Second)
 	s.forget(now, all)
-	check("the other has gone", map[string][]compile.Stray{"e1": bound})
+	check("the other has gone", map[string][]wall.Stray{"e1": bound})
 	if s.next.IsZero() || s.next.After(now.Add(strayAge)) {
 		t.Errorf("looks again at %v, now is %v", s.next, now)
 	}
 	now = now.Add(strayAge)
 	s.forget(now, all)
-	check("old", map[string][]compile.Stray{})
+	check("old", map[string][]wall.Stray{})
 	if !s.next.IsZero() || len(s.holders) > 0 || len(s.seen) > 0 {
 		t.Errorf("something is left: %+v", &s)
 	}
@@ -68,21 +68,21 @@ func TestStrays(t *testing.T) {
 	claims[address{anyVLAN, a.mac}], claims[address{11, b.mac}] = "somebody", "somebody"
 	note("e1", a)
 	note("e1", b)
-	check("somebody's address", map[string][]compile.Stray{"e1": {quiet[0], {MAC: b.mac, VLAN: 10, Bound: true}}})
+	check("somebody's address", map[string][]wall.Stray{"e1": {quiet[0], {MAC: b.mac, VLAN: 10, Bound: true}}})
 	s.forget(now, func(_ string, x address) bool { return x != b })
-	check("declared since", map[string][]compile.Stray{"e1": quiet})
+	check("declared since", map[string][]wall.Stray{"e1": quiet})
 
 	start()
 	drops["e2"] = true
 	note("e1", a)
 	note("e2", a)
-	check("what is dropped takes nothing", map[string][]compile.Stray{"e1": bound, "e2": quiet})
+	check("what is dropped takes nothing", map[string][]wall.Stray{"e1": bound, "e2": quiet})
 
 	start()
 	for i := range 100 {
 		note("e1", address{i, a.mac})
 	}
-	if n := len(s.flows(func(string) bool { return false }, claims)["e1"]); n != compile.MaxStrays || len(s.holders) != compile.MaxStrays {
+	if n := len(s.flows(func(string) bool { return false }, claims)["e1"]); n != wall.MaxStrays || len(s.holders) != wall.MaxStrays {
 		t.Errorf("a flood leaves %d addresses", n)
 	}
 	for i := range 2 * maxSightings {

@@ -6,7 +6,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // subjects tells whom a bridge's flows count for, as of what is installed. It is for one goroutine at a time.
@@ -14,7 +14,7 @@ type subjects struct {
 	policies   map[string]subject
 	byEndpoint map[string]map[string]struct{} // policies by the key of an endpoint that they apply to
 	rules      map[uint32]policy.RuleRef
-	lookup     func(id uint32) (compile.RuleInfo, bool)
+	lookup     func(id uint32) (wall.RuleInfo, bool)
 }
 
 // subject is what counts for one policy.
@@ -30,7 +30,7 @@ func newSubjects() subjects {
 }
 
 // set takes over what became of a policy; ps nil = it is gone.
-func (s *subjects) set(name string, ps *compile.PolicyState, p *policy.Policy) {
+func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 	old := s.policies[name]
 	for _, key := range old.endpoints {
 		delete(s.byEndpoint[key], name)

@@ -13,7 +13,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 func TestWait(t *testing.T) {
@@ -214,11 +214,11 @@ func TestConcurrentWriters(t *testing.T) {
 func (r *run) matchesScratch(bridge string) {
 	r.t.Helper()
 	a := r.kept(bridge)
-	fw, err := compile.NewFirewall(compile.Options{Bridge: bridge, Assignments: &a.Assignments, BridgeIndex: a.index})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: bridge, Assignments: &a.Assignments, BridgeIndex: a.index})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ports := []compile.Port{{Name: bridge, OFPort: local, Tagged: true}}
+	ports := []wall.Port{{Name: bridge, OFPort: local, Tagged: true}}
 	fw.SetWorkloads(r.Workloads(), ports)
 	groups, policies := []*policy.Group{}, []*policy.Policy{}
 	for _, kind := range []policy.Kind{policy.KindGroup, policy.KindPolicy} {

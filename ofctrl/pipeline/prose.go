@@ -5,7 +5,7 @@ const (
 	documentHead = `
 # The OpenFlow pipeline
 
-This page is generated from package ofctrl/pipeline; do not edit it, run ` + "`go test ./policy/compile -run Document -update`" + `.
+This page is generated from package ofctrl/pipeline; do not edit it, run ` + "`go test ./policy/compile/wall -run Document -update`" + `.
 
 tapwall's flows are in table 0 (one entry flow) and in the tables 200–229. They can be read with ` + "`ovs-ofctl -O OpenFlow13 --no-names dump-flows BRIDGE`" + `;
 everything of tapwall bears its cookie.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/test/lab"
 )
 
@@ -182,7 +182,7 @@ func TestMirror03RouteThroughSource(t *testing.T) {
 	ip("route", "add", "10.97.0.0/24", "via", "10.98.0.2")
 	refused := func() {
 		t.Helper()
-		s.becomes("mirror", "loop", policy.PhaseFailed, string(compile.ProblemSourceCarriesTarget), "10.97.0.9 is reached through")
+		s.becomes("mirror", "loop", policy.PhaseFailed, string(tap.ProblemSourceCarriesTarget), "10.97.0.9 is reached through")
 	}
 	out, err := s.tw.RunInput("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], targets: [{vxlan: {remote: 10.97.0.9, vni: 7}}]}\n", "apply", "-f", "-")
 	if err != nil {

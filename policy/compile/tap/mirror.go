@@ -1,0 +1,305 @@
+// Package tap turns mirrors and what is known of the ports into the mirror rows of a host. It is pure: no I/O, no clock.
+package tap
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Input is all that Compile looks at. Nothing of it is changed.
+type Input struct {
+	Mirrors   []*policy.Mirror
+	Groups    map[string]*policy.Group
+	Workloads []*policy.Workload
+	Topology  *vswitch.Topology
+	// Bridges are the managed ones; mirrors are made on no other.
+	Bridges []string
+	// NoDevices: the host is managed over the network, so a port that tapwall makes cannot be brought up.
+	NoDevices bool
+	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
+	// tunnel packets are refused; without, they get a warning.
+	Routes map[netip.Addr]string
+}
+
+// Plan is the result of Compile.
+type Plan struct {
+	// Specs are the wanted rows, ordered by owner and bridge.
+	Specs []vswitch.MirrorSpec
+	// Info describes every mirror of the input by name.
+	Info map[string]Info
+}
+
+// Info is what became of a mirror on this host.
+type Info struct {
+	// Sources are the ports that are copied, as "bridge/port", sorted.
+	Sources []string
+	// Target describes where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
+	Target   map[string]string
+	Problems []Problem
+	Warnings []policy.Warning
+}
+
+// Problem is a reason why a mirror does less than it says. A fatal one means that it does nothing.
+type Problem struct {
+	Code    string
+	Message string
+	Fatal   bool
+	// Soon: tapwall made the port and is bringing it up.
+	Soon bool
+}
+
+// Codes of problems of mirrors.
+const (
+	ProblemSourceMissing       = "SourceMissing"          // a named source is not on the managed bridges of this host, or has no device
+	ProblemSourceDown          = "SourceDown"             // a named source passes nothing
+	ProblemTargetMissing       = "TargetMissing"          // the target port does not exist, or has no device
+	ProblemTargetDown          = "TargetDown"             // the target passes nothing
+	ProblemTargetElsewhere     = "TARGET_ON_OTHER_BRIDGE" // sources are on a bridge from which the target cannot be reached
+	ProblemSourceCarriesTarget = "SOURCE_CARRIES_TARGET"  // a source would see the copies
+	ProblemOutputShared        = "OUTPUT_SHARED"          // another mirror has the target; OVS would make one copy for both
+	ProblemMixedSources        = "MIXED_SOURCES"          // vlan sources restrict all others of a mirror
+	ProblemNoDevices           = "NoLocalDevices"         // the target would be made on a host whose devices are out of reach
+)
+
+// Codes of warnings of mirrors.
+const (
+	WarnTunnelOverlay        = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
+	WarnSourceMayCarryTarget = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
+)
+
+// Names of what is made: the Mirror row and the tunnel port.
+const (
+	mirrorRowPrefix = "tapwall-"
+	tunnelPrefix    = "tw"
+)
+
+// Compile compiles the mirrors into native mirror rows: per mirror one row, on the bridge where its sources and its target are.
+func Compile(in Input) Plan {
+	p := mirrorPlanner{in: in, taken: map[output]string{}, plan: Plan{Info: map[string]Info{}}}
+	if in.Topology == nil {
+		p.in.Topology = &vswitch.Topology{}
+	}
+	p.index()
+	mirrors := slices.SortedFunc(slices.Values(in.Mirrors), func(a, b *policy.Mirror) int { return cmp.Compare(a.Name, b.Name) })
+	p.takeVNIs(mirrors)
+	for _, m := range mirrors {
+		w := mirrorWork{mirrorPlanner: &p, m: m}
+		w.compile()
+		p.plan.Info[m.Name] = w.info
+	}
+	return p.plan
+}
+
+// mirrorPlanner is the state of one call of Compile.
+type mirrorPlanner struct {
+	in      Input
+	bridges []*vswitch.Bridge              // managed and existing, by name
+	atPort  map[[2]string]*policy.Workload // by bridge and port
+	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
+	taken   map[output]string              // by whom
+	vnis    map[string]int                 // by mirror name
+	plan    Plan
+}
+
+// output identifies a target: two mirrors may not have the same one.
+type output struct {
+	port          string // a local port, or
+	remote, local netip.Addr
+	vni, dstPort  int
+}
+
+func (p *mirrorPlanner) index() {
+	for _, name := range slices.Sorted(slices.Values(p.in.Bridges)) {
+		if b := p.in.Topology.Bridges[name]; b != nil {
+			p.bridges = append(p.bridges, b)
+		}
+	}
+	p.atPort = map[[2]string]*policy.Workload{}
+	for _, w := range p.in.Workloads {
+		if !w.Remote {
+			p.atPort[[2]string{w.Bridge, w.Port}] = w
+		}
+	}
+	p.outputs = map[string]map[string]struct{}{}
+	for _, b := range p.bridges {
+		out := map[string]struct{}{}
+		for _, m := range b.Mirrors {
+			out[m.OutputPort] = struct{}{}
+		}
+		for name, port := range b.Ports {
+			if made(port) {
+				out[name] = struct{}{}
+			}
+		}
+		p.outputs[b.Name] = out
+	}
+}
+
+// made reports whether tapwall made the port.
+func made(p *vswitch.Port) bool { return p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue }
+
+// takeVNIs gives a network identifier to each vxlan mirror that names none: from the hash of its name, or the next that no mirror to
+// the same collector has.
+func (p *mirrorPlanner) takeVNIs(mirrors []*policy.Mirror) {
+	type tunnel struct {
+		remote string
+		vni    int
+	}
+	used := map[tunnel]bool{}
+	p.vnis = map[string]int{}
+	for _, m := range mirrors {
+		if v := vxlanOf(m); v != nil && v.VNI != nil {
+			used[tunnel{v.Remote, *v.VNI}] = true
+			p.vnis[m.Name] = *v.VNI
+		}
+	}
+	for _, m := range mirrors {
+		v := vxlanOf(m)
+		if v == nil || v.VNI != nil {
+			continue
+		}
+		sum := sha256.Sum256([]byte(m.Name))
+		vni := int(sum[0])<<16 | int(sum[1])<<8 | int(sum[2])
+		for vni == 0 || used[tunnel{v.Remote, vni}] {
+			vni = (vni + 1) & policy.MaxVNI
+		}
+		used[tunnel{v.Remote, vni}] = true
+		p.vnis[m.Name] = vni
+	}
+}
+
+func vxlanOf(m *policy.Mirror) *policy.VXLANTarget {
+	if len(m.Spec.Targets) == 0 {
+		return nil
+	}
+	return m.Spec.Targets[0].VXLAN
+}
+
+// mirrorWork compiles one mirror.
+type mirrorWork struct {
+	*mirrorPlanner
+	m    *policy.Mirror
+	info Info
+}
+
+func (w *mirrorWork) problem(fatal bool, code, format string, args ...any) {
+	w.info.Problems = append(w.info.Problems, Problem{Code: code, Message: fmt.Sprintf(format, args...), Fatal: fatal})
+}
+
+func (w *mirrorWork) fatal() bool {
+	return slices.ContainsFunc(w.info.Problems, func(p Problem) bool { return p.Fatal })
+}
+
+func (w *mirrorWork) compile() {
+	if e := w.m.Spec.Enabled; e != nil && !*e || len(w.m.Spec.Targets) == 0 {
+		return
+	}
+	sources := w.sources()
+	target, where := w.target()
+	bridge := w.choose(sources, where)
+	if bridge == nil || w.fatal() {
+		w.report(target, nil)
+		return
+	}
+	s := sources[bridge.Name]
+	w.guard(bridge, s, target)
+	if w.fatal() {
+		w.report(target, bridge)
+		return
+	}
+	s.ports = slices.DeleteFunc(s.ports, func(p string) bool { return p == target.spec.Port })
+	if len(s.ports) == 0 {
+		w.problem(true, ProblemSourceMissing, "nothing but the target is left to copy from")
+		w.report(target, bridge)
+		return
+	}
+	if by, ok := w.taken[target.identity]; ok {
+		w.problem(true, ProblemOutputShared, "mirror %s already delivers there, and Open vSwitch would make one copy for both; "+
+			"choose another port or vni", by)
+		w.report(target, bridge)
+		return
+	}
+	w.taken[target.identity] = w.m.Name
+	w.devices(bridge, s, target.spec)
+	w.report(target, bridge)
+	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
+	for _, port := range s.ports {
+		w.info.Sources = append(w.info.Sources, bridge.Name+"/"+port)
+	}
+}
+
+// choose returns the bridge for the row: a target is at one bridge, and only what is there can be copied to it.
+func (w *mirrorWork) choose(sources map[string]*bridgeSources, where string) *vswitch.Bridge {
+	var chosen *vswitch.Bridge
+	var others []string
+	for _, b := range w.bridges {
+		switch {
+		case sources[b.Name] == nil:
+		case where != "" && b.Name != where:
+			others = append(others, b.Name)
+		case chosen == nil:
+			chosen = b
+		default:
+			others = append(others, b.Name)
+		}
+	}
+	if len(others) > 0 {
+		at := where
+		if chosen != nil {
+			at = chosen.Name
+		}
+		w.problem(chosen == nil, ProblemTargetElsewhere, "the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
+			"make a mirror with a target for each bridge", at, strings.Join(others, ", "))
+	}
+	return chosen
+}
+
+// spec returns the wanted row.
+func (w *mirrorWork) spec(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) vswitch.MirrorSpec {
+	spec := vswitch.MirrorSpec{Owner: w.m.Name, Bridge: b.Name, Name: mirrorRowPrefix + w.m.Name, SelectVLAN: s.vlans, Output: out}
+	switch d := w.m.Spec.Direction; {
+	case s.all && (d == "" || d == policy.MirrorBoth):
+		spec.SelectAll = true
+	case d == policy.MirrorFromSource:
+		spec.SelectSrcPort = s.ports
+	case d == policy.MirrorToSource:
+		spec.SelectDstPort = s.ports
+	default:
+		spec.SelectSrcPort, spec.SelectDstPort = s.ports, s.ports
+	}
+	return spec
+}
+
+// report describes the target.
+func (w *mirrorWork) report(t mirrorTarget, b *vswitch.Bridge) {
+	if t.spec.Port == "" {
+		return
+	}
+	w.info.Target = map[string]string{"port": t.spec.Port}
+	if b != nil {
+		w.info.Target["bridge"] = b.Name
+	}
+	if v := vxlanOf(w.m); v != nil {
+		w.info.Target["remote"] = v.Remote
+		w.info.Target["vni"] = strconv.Itoa(t.identity.vni)
+		w.info.Target["dstPort"] = strconv.Itoa(t.identity.dstPort)
+		if v.Local != "" {
+			w.info.Target["local"] = v.Local
+		}
+	}
+}
+
+// tunnelName derives the name of a tunnel port, at most 15 bytes, from where it leads.
+func tunnelName(o output) string {
+	sum := sha256.Sum256([]byte(fmt.Sprintf("%s %s %d %d", o.remote, o.local, o.vni, o.dstPort)))
+	return tunnelPrefix + hex.EncodeToString(sum[:6])
+}

@@ -1,0 +1,314 @@
+package tap
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// bridgeSources are the sources of a mirror on one bridge.
+type bridgeSources struct {
+	all   bool     // every port of the bridge
+	ports []string // sorted; with all, every port that is no output
+	vlans []int    // sorted; restricts
+}
+
+// sources finds the sources on each bridge that has any.
+func (w *mirrorWork) sources() map[string]*bridgeSources {
+	spec := &w.m.Spec
+	out := map[string]*bridgeSources{}
+	var vlans []int
+	plain := 0
+	for i := range spec.Sources {
+		if v := spec.Sources[i].VLAN; v != nil {
+			vlans = append(vlans, *v)
+		} else {
+			plain++
+		}
+	}
+	if len(vlans) > 0 && plain > 0 {
+		w.problem(true, ProblemMixedSources, "Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
+			"sources and one for the others")
+		return out
+	}
+	slices.Sort(vlans)
+	found := make([]bool, len(spec.Sources))
+	for _, b := range w.bridges {
+		s := &bridgeSources{vlans: slices.Compact(vlans)}
+		excluded := false
+		for _, name := range portNames(b) {
+			wl := w.atPort[[2]string{b.Name, name}]
+			is := false
+			for i := range spec.Sources {
+				if w.selects(&spec.Sources[i], b, name, wl) {
+					is, found[i] = true, true
+					s.all = s.all || spec.Sources[i].Bridge != "" || spec.Sources[i].VLAN != nil
+				}
+			}
+			_, isOutput := w.outputs[b.Name][name]
+			switch {
+			case !is:
+			case slices.ContainsFunc(spec.Exclude, func(x policy.Selector) bool { return w.excludes(&x, b, name, wl) }):
+				excluded = true
+			case !isOutput:
+				s.ports = append(s.ports, name)
+			case made(b.Ports[name]) && w.names(b, name, wl):
+				w.problem(true, ProblemSourceCarriesTarget, "source %s of bridge %s was made by tapwall to deliver copies", name, b.Name)
+			}
+		}
+		s.all = s.all && !excluded
+		if len(s.ports) > 0 {
+			out[b.Name] = s
+		}
+	}
+	w.missing(found, len(out) == 0)
+	return out
+}
+
+func portNames(b *vswitch.Bridge) []string {
+	names := make([]string, 0, len(b.Ports))
+	for name := range b.Ports {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// selects reports whether a selector chooses the port; wl is the workload there, if there is one. A vlan chooses every port: what it
+// restricts is the packets.
+func (w *mirrorWork) selects(s *policy.Selector, b *vswitch.Bridge, port string, wl *policy.Workload) bool {
+	if w.elsewhere(s) {
+		return false
+	}
+	switch s.Kind() {
+	case policy.SelectPort:
+		return s.Port == port
+	case policy.SelectBridge:
+		return s.Bridge == b.Name
+	case policy.SelectVLAN:
+		return true
+	}
+	return wl != nil && policy.AnyMatches([]policy.Selector{*s}, w.in.Groups, wl)
+}
+
+// elsewhere reports whether a selector is about another host.
+func (w *mirrorWork) elsewhere(s *policy.Selector) bool {
+	return s.Host != "" && s.Host != w.in.Topology.Host
+}
+
+// excludes is selects for exclusions: a vlan excludes the access ports of that VLAN.
+func (w *mirrorWork) excludes(s *policy.Selector, b *vswitch.Bridge, port string, wl *policy.Workload) bool {
+	if s.Kind() == policy.SelectVLAN && !w.elsewhere(s) {
+		tag := b.Ports[port].Tag
+		return tag != nil && *tag == *s.VLAN
+	}
+	return w.selects(s, b, port, wl)
+}
+
+// names reports whether a source chooses the port for itself and not only as one of all.
+func (w *mirrorWork) names(b *vswitch.Bridge, port string, wl *policy.Workload) bool {
+	return slices.ContainsFunc(w.m.Spec.Sources, func(s policy.Selector) bool {
+		return s.Bridge == "" && s.VLAN == nil && w.selects(&s, b, port, wl)
+	})
+}
+
+// missing reports the sources that chose nothing: those that name one thing always, those that choose by property if nothing is chosen.
+func (w *mirrorWork) missing(found []bool, nothing bool) {
+	var absent []string
+	for i := range w.m.Spec.Sources {
+		s := &w.m.Spec.Sources[i]
+		if w.elsewhere(s) {
+			continue
+		}
+		switch s.Kind() {
+		case policy.SelectPort, policy.SelectVM, policy.SelectNeutronPort, policy.SelectMAC:
+			if !found[i] {
+				absent = append(absent, s.String())
+			}
+		default:
+			if !found[i] && nothing {
+				absent = append(absent, s.String())
+			}
+		}
+	}
+	switch {
+	case len(absent) > 0:
+		w.problem(false, ProblemSourceMissing, "not on a managed bridge of this host: %s", strings.Join(absent, "; "))
+	case nothing && !w.fatal() && slices.Contains(found, true):
+		w.problem(false, ProblemSourceMissing, "every source is excluded")
+	}
+}
+
+// devices reports sources that are chosen for themselves, and a target, through which nothing passes. Of those chosen as one of all of a
+// bridge some are always idle.
+func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) {
+	fault := func(what, name, missing, down string, soon bool) {
+		p := b.Ports[name]
+		if p == nil {
+			return
+		}
+		text := p.Fault()
+		if text == "" {
+			return
+		}
+		code := down
+		if !p.HasDevice() {
+			untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
+			code, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
+		}
+		w.problem(false, code, "%s %s of bridge %s: %s", what, name, b.Name, text)
+		w.info.Problems[len(w.info.Problems)-1].Soon = soon
+	}
+	for _, name := range s.ports {
+		if w.names(b, name, w.atPort[[2]string{b.Name, name}]) {
+			fault("source", name, ProblemSourceMissing, ProblemSourceDown, false)
+		}
+	}
+	fault("target", out.Port, ProblemTargetMissing, ProblemTargetDown, out.Create)
+}
+
+// mirrorTarget is where a mirror delivers.
+type mirrorTarget struct {
+	spec     vswitch.OutputSpec
+	identity output
+	remote   netip.Addr // of a tunnel
+}
+
+// target returns the target and the bridge that it is bound to, "" = any.
+func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
+	if v := vxlanOf(w.m); v != nil {
+		return w.vxlan(v)
+	}
+	p := w.m.Spec.Targets[0].Port
+	if p == nil {
+		return t, ""
+	}
+	t.spec = vswitch.OutputSpec{Port: p.Name, Create: p.Create}
+	t.identity = output{port: p.Name}
+	if p.Create {
+		t.spec.Type = "internal"
+	}
+	bridge = w.bridgeOf(p.Name)
+	if p.Create && w.in.NoDevices {
+		w.problem(true, ProblemNoDevices, "host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
+			"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
+	}
+	if bridge == "" && !p.Create {
+		w.problem(true, ProblemTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
+	}
+	return t, bridge
+}
+
+func (w *mirrorWork) bridgeOf(port string) string {
+	for _, b := range w.bridges {
+		if b.Ports[port] != nil {
+			return b.Name
+		}
+	}
+	return ""
+}
+
+func (w *mirrorWork) vxlan(v *policy.VXLANTarget) (t mirrorTarget, bridge string) {
+	remote, _ := netip.ParseAddr(v.Remote)
+	local, _ := netip.ParseAddr(v.Local)
+	t.identity = output{remote: remote, local: local, vni: w.vnis[w.m.Name], dstPort: v.DstPort}
+	if v.DstPort == 0 {
+		t.identity.dstPort = policy.DefaultVXLANPort
+	}
+	t.remote = remote
+	t.spec = vswitch.OutputSpec{Port: tunnelName(t.identity), Create: true, Type: "vxlan", Options: map[string]string{
+		"remote_ip": remote.String(), "key": strconv.Itoa(t.identity.vni), "dst_port": strconv.Itoa(t.identity.dstPort),
+	}}
+	// A VLAN tag means something on this bridge only. An access port of VLAN 0 takes mirrored packets of every VLAN and strips the tag
+	// (seen on OVS 3.1.0).
+	t.spec.Tag = new(int)
+	if local.IsValid() {
+		t.spec.Options["local_ip"] = local.String()
+	}
+	// A datapath has one tunnel of a remote and key only, so it stays at the bridge where it is.
+	return t, w.bridgeOf(t.spec.Port)
+}
+
+// guard refuses mirrors that would copy their own copies.
+func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) {
+	if slices.Contains(s.ports, t.spec.Port) && w.names(b, t.spec.Port, w.atPort[[2]string{b.Name, t.spec.Port}]) {
+		w.problem(true, ProblemSourceCarriesTarget, "port %s of bridge %s is source and target", t.spec.Port, b.Name)
+	}
+	if !t.remote.IsValid() {
+		return
+	}
+	device, known := w.in.Routes[t.remote]
+	var carriers []string
+	for _, name := range s.ports {
+		p := b.Ports[name]
+		switch {
+		case known && isInside(b, device):
+			// The host's address is on LOCAL or another internal port: tunnel packets pass there and through whatever leads out of the bridge.
+			if name == device || w.isUplink(b, p) {
+				carriers = append(carriers, name)
+			}
+		case known:
+			if name == device {
+				carriers = append(carriers, name)
+			}
+		case name == b.Name:
+			carriers = append(carriers, name)
+		}
+	}
+	switch {
+	case len(carriers) == 0:
+	case known:
+		w.problem(true, ProblemSourceCarriesTarget, "the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
+			t.remote, strings.Join(carriers, ", "))
+	default:
+		w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " + t.remote.String() +
+			" is reached through bridge " + b.Name + ", the mirror copies its own tunnel packets; exclude port " + strings.Join(carriers, ", ")})
+	}
+	w.overlay(t)
+}
+
+// isInside reports whether a device is the bridge's LOCAL or an internal port of it.
+func isInside(b *vswitch.Bridge, device string) bool {
+	p := b.Ports[device]
+	return device == b.Name || p != nil && slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool { return i.Type == "internal" })
+}
+
+// isUplink reports whether a port leads out of the bridge to the network: no workload, no patch port, no tunnel.
+func (w *mirrorWork) isUplink(b *vswitch.Bridge, p *vswitch.Port) bool {
+	if w.atPort[[2]string{b.Name, p.Name}] != nil || made(p) {
+		return false
+	}
+	return slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool {
+		switch i.Type {
+		case "", "system", "dpdk", "afxdp", "afxdp-nonpmd", "tap":
+			return true
+		}
+		return false
+	})
+}
+
+// overlay warns of a collector that is an overlay peer too: the mirror's tunnel port is the more specific one and takes what the peer
+// sends with the same key.
+func (w *mirrorWork) overlay(t mirrorTarget) {
+	for _, bridge := range slices.Sorted(maps.Keys(w.in.Topology.Bridges)) {
+		b := w.in.Topology.Bridges[bridge]
+		for _, name := range portNames(b) {
+			for _, i := range b.Ports[name].Interfaces {
+				port := i.Options["dst_port"]
+				if port == "" {
+					port = strconv.Itoa(policy.DefaultVXLANPort)
+				}
+				if i.Type == "vxlan" && !made(b.Ports[name]) && i.Options["remote_ip"] == t.remote.String() && port == t.spec.Options["dst_port"] {
+					w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnTunnelOverlay, Message: "port " + name + " of bridge " + bridge +
+						" is a tunnel to the same address; packets from there with VNI " + t.spec.Options["key"] + " would be lost; use another dstPort"})
+					return
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package wall
+
+import (
+	"errors"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Options are the inputs of NewFirewall.
+type Options struct {
+	// Bridge is the name of the bridge; workloads of other bridges are peers by their addresses only. Mandatory.
+	Bridge string
+	// BridgeIndex chooses the bridge's range of conntrack zones, 0..pipeline.MaxBridges-1. It must stay the same for the life of the
+	// bridge and differ from that of the host's other bridges.
+	BridgeIndex int
+	// Assignments are those of earlier runs, nil for a new bridge. They are copied.
+	Assignments *Assignments
+	// LogPerSecond limits copies of logged packets to the controller; 0 = DefaultLogPerSecond.
+	LogPerSecond uint32
+}
+
+// DefaultLogPerSecond is the rate of Options.LogPerSecond when it is 0.
+const DefaultLogPerSecond = 10000
+
+// Port is a port of the bridge that is not a workload: an uplink, a tunnel, a patch port, LOCAL. What it sends is classified and has
+// no endpoint. A port that is neither a workload's nor given as a Port passes nothing.
+type Port struct {
+	Name   string
+	OFPort uint32
+	// VLAN is that of untagged frames: the tag of an access port, the native VLAN of a trunk, else 0.
+	VLAN int
+	// Tagged: frames with a VLAN tag may arrive (trunks). On other ports they are dropped, but for priority tags (VLAN 0).
+	Tagged bool
+}
+
+// Owners of flows, as they stand in Changes.Owners.
+const OwnerSystem = "system"
+
+// OwnerEndpoint is the owner of the flows that classify the workload with this key and of its defaults.
+func OwnerEndpoint(key string) string { return "endpoint/" + key }
+
+// OwnerRetired is the owner of the flows for ids that endpoints no longer have.
+const OwnerRetired = "retired"
+
+// OwnerPickup is the owner of the flows that take up remembered connections.
+const OwnerPickup = "pickup"
+
+// OwnerPolicy is the owner of the flows of a policy's rules.
+func OwnerPolicy(name string) string { return "policy/" + name }
+
+// Changes are what Compile found different since the Compile before.
+type Changes struct {
+	// Owners holds, for each owner that changed, all of its flows; nil flows = the owner is gone. Flows are shared: treat them as
+	// read-only.
+	Owners map[string][]flow.Flow
+	// Meters are all meters that the flows name. They must exist before the flows; they never change after the first Compile.
+	Meters []flow.MeterDesc
+	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid by a later
+	// run: an id that comes alive again may have been given to more than the entry says.
+	Assignments AssignmentChanges
+	// Uprooted: connections that conntrack knows under other circumstances, or not at all, have come to be judged here: a port has become an
+	// endpoint, an endpoint has begun or ceased to forward. They survive if a pickup window is opened in the same bundle.
+	Uprooted bool
+	// Policies holds the status of each policy that changed; nil = the policy is gone.
+	Policies map[string]*PolicyState
+	// Names says what ids stand for, of those that did not or stood for something else; nil = the id is forgotten, some time after it was in
+	// force. It is true before the flows are installed.
+	Names map[uint32]*RuleInfo
+}
+
+// Empty reports whether nothing changed.
+func (c *Changes) Empty() bool {
+	return len(c.Owners) == 0 && len(c.Policies) == 0 && c.Assignments.Empty()
+}
+
+// PolicyState is what became of a policy on this bridge.
+type PolicyState struct {
+	// Endpoints are the keys of the workloads it applies to, sorted.
+	Endpoints []string
+	// Rules in the order of the document, ingress first.
+	Rules []RuleState
+	// Warnings say what the user should know; the policy works as far as it can.
+	Warnings []policy.Warning
+	// Err is not nil if rules could not be compiled. Endpoints that the policy isolates stay isolated.
+	Err error
+}
+
+// RuleState is what became of a rule on this bridge.
+type RuleState struct {
+	Ref    policy.RuleRef
+	Action policy.Effect
+	// ID is the number in registers, ct_label and cookies; 0 = the rule has no flows because it applies to nobody, no peer is
+	// known, or its peers and services exclude each other.
+	ID uint32
+	// Priority is the OpenFlow priority in EGRESS or INGRESS.
+	Priority uint16
+	// Flows counts the rule's flows.
+	Flows int
+}
+
+// RuleInfo says what an id stands for.
+type RuleInfo struct {
+	// Ref names the rule. Rule is policy.RuleDefaultAllow or policy.RuleDefaultDeny for defaults; then Policy is the policy that
+	// isolates the endpoint, first by name, or empty.
+	Ref policy.RuleRef
+	// Action is what the rule does.
+	Action policy.Effect
+	// Log: the rule wants records.
+	Log bool
+	// Endpoint is the key of the workload whose default this is, else empty. The default of a side without an endpoint has neither
+	// an endpoint nor a direction.
+	Endpoint string
+	// Removed: the id is no longer in force.
+	Removed bool
+}
+
+// Codes of warnings in PolicyState.
+const (
+	WarnNoEndpoints        = "NO_ENDPOINTS"         // the policy applies to no workload of the bridge
+	WarnEndpointMACUnknown = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
+	WarnRuleEmpty          = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
+	WarnGroupUnknown       = "GROUP_UNKNOWN"        // a group that a rule names does not exist
+	WarnTooManyForwarders  = "TOO_MANY_FORWARDERS"  // a forwarding endpoint has no zones of its own and is treated as one that does not forward
+)
+
+// ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.
+var ErrTooManyRules = errors.New("too many rules: no OpenFlow priority is left")

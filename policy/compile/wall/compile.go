@@ -1,0 +1,248 @@
+package wall
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// change is the work of one Compile.
+type change struct {
+	rules     []*rule    // that may differ from what the last Compile left
+	place     [2][]*rule // to be put in order
+	displaced [2][]*rule // to be taken out of the order, perhaps to be placed again
+}
+
+// Compile returns what differs since the last Compile. The first returns everything.
+func (f *Firewall) Compile() Changes {
+	var c change
+	dirty := f.takeDirty()
+	for _, ps := range dirty {
+		f.update(ps, &c)
+	}
+	f.reversion(&c)
+	f.settleDefaults()
+	for side := range f.order {
+		f.settleOrder(side, &c)
+	}
+	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
+	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{}}
+	out.Uprooted, f.uprooted = f.uprooted, false
+	f.forgetImported(&out)
+	f.emitPolicies(dirty, &c, &out)
+	f.emitEndpoints(&out)
+	f.emitRetired(&out)
+	f.emitSystem(&out)
+	out.Assignments.Retired, f.retiredNow = f.retiredNow, map[uint32]*Station{}
+	out.Assignments.Next = f.next
+	out.Names = f.registry.take()
+
+	for _, r := range c.rules {
+		r.before = ruleBefore{r.id, r.rank, r.space}
+	}
+	f.dirtyPickup, f.dirtyPorts, f.anyBorn, f.compiled = false, false, false, true
+	return out
+}
+
+// takeDirty returns the policies to look at, in order of their names. Policies that lacked priorities are tried again with every
+// change.
+func (f *Firewall) takeDirty() []*policyState {
+	if len(f.dirtyPolicies) > 0 {
+		for ps := range f.overflowed {
+			f.touch(ps)
+		}
+	}
+	clear(f.overflowed)
+	dirty := sortedPolicies(maps.Values(f.dirtyPolicies))
+	clear(f.dirtyPolicies)
+	return dirty
+}
+
+func sortedPolicies(in iter.Seq[*policyState]) []*policyState {
+	return slices.SortedFunc(in, func(a, b *policyState) int { return strings.Compare(a.name, b.name) })
+}
+
+// settleOrder brings the order of one side up to date.
+func (f *Firewall) settleOrder(side int, c *change) {
+	for _, r := range f.order[side].update(c.displaced[side], c.place[side]) {
+		r.fresh, r.owner.changed = false, true
+		c.rules = append(c.rules, r)
+	}
+}
+
+// emitPolicies builds the flows of the rules that changed and tells of their policies.
+func (f *Firewall) emitPolicies(dirty []*policyState, c *change, out *Changes) {
+	todo := make(map[*policyState]struct{}, len(dirty))
+	for _, ps := range dirty {
+		todo[ps] = struct{}{}
+	}
+	for _, r := range c.rules {
+		todo[r.owner] = struct{}{}
+	}
+	if f.dirtyPickup {
+		for _, ps := range f.policies {
+			todo[ps] = struct{}{}
+		}
+	}
+	for ps := range todo {
+		f.emitPolicy(ps, out)
+	}
+}
+
+func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
+	if ps.policy == nil {
+		delete(f.policies, ps.name)
+		if ps.installed {
+			out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), nil)
+			out.Policies[ps.name] = nil
+			out.Assignments.Policies[ps.name] = nil
+		}
+		return
+	}
+	if ps.changed || f.dirtyPickup {
+		var flows []flow.Flow
+		for _, r := range ps.rules {
+			if r.id == 0 {
+				continue
+			}
+			if !r.fresh || f.dirtyPickup {
+				r.flows, r.fresh = ruleFlows(r, f.orientations()), true
+			}
+			flows = append(flows, r.flows...)
+		}
+		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
+	}
+	if ps.changed {
+		out.Assignments.Policies[ps.name] = ps.assignment()
+	}
+	ps.changed, ps.installed = false, true
+	out.Policies[ps.name] = f.state(ps)
+}
+
+// emitEndpoints builds the flows of the endpoints that changed.
+func (f *Firewall) emitEndpoints(out *Changes) {
+	if f.dirtyPickup {
+		for key := range f.endpoints {
+			f.dirtyEndpoints[key] = struct{}{}
+		}
+	}
+	for key := range f.dirtyEndpoints {
+		e := f.endpoints[key]
+		_, installed := f.installed[key]
+		switch {
+		case e != nil:
+			e.born = false
+			a := e.assignment()
+			out.Owners[OwnerEndpoint(key)] = f.released(OwnerEndpoint(key), f.endpointFlows(key, e))
+			out.Assignments.Endpoints[key] = &a
+			f.installed[key] = struct{}{}
+		case installed:
+			out.Owners[OwnerEndpoint(key)] = f.released(OwnerEndpoint(key), nil)
+			out.Assignments.Endpoints[key] = nil
+			delete(f.installed, key)
+		}
+	}
+	clear(f.dirtyEndpoints)
+}
+
+func (f *Firewall) emitSystem(out *Changes) {
+	if v := f.systemOptions(); !f.compiled || f.dirtyPorts || v != f.system {
+		f.system = v
+		out.Owners[OwnerSystem] = f.systemFlows(v)
+	}
+	if !f.dirtyPickup {
+		return
+	}
+	out.Owners[OwnerPickup] = nil
+	if f.pickup {
+		for _, c := range f.remembered {
+			out.Owners[OwnerPickup] = append(out.Owners[OwnerPickup], pipeline.Remembered(c)...)
+		}
+	}
+}
+
+// forgetImported gives up the assignments of earlier runs that nothing has claimed in the first Compile.
+func (f *Firewall) forgetImported(out *Changes) {
+	if f.compiled {
+		return
+	}
+	for name := range f.imported.Policies {
+		if f.policies[name] == nil {
+			out.Assignments.Policies[name] = nil
+		}
+	}
+	for key, a := range f.imported.Endpoints {
+		if f.endpoints[key] == nil {
+			out.Assignments.Endpoints[key] = nil
+			f.retireID(a.ID, a.Station)
+		}
+	}
+	f.imported, f.reserved = Assignments{}, nil
+}
+
+// state describes what became of a policy.
+func (f *Firewall) state(ps *policyState) *PolicyState {
+	s := &PolicyState{}
+	for _, r := range ps.rules {
+		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
+	}
+	warn := func(code, rule, format string, args ...any) {
+		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})
+	}
+	var unknown []string
+	for _, id := range ps.subjects {
+		e := f.byID[id]
+		if e.w.Forwards && e.forwarder == 0 {
+			warn(WarnTooManyForwarders, "", "more than %d endpoints of bridge %s forward: connections through %s are cut where their two legs meet",
+				pipeline.MaxForwarders, f.opt.Bridge, e.w.Key)
+		}
+		s.Endpoints = append(s.Endpoints, e.w.Key)
+		if e.w.MAC == "" {
+			unknown = append(unknown, e.w.Key)
+		}
+	}
+	slices.Sort(s.Endpoints)
+	slices.Sort(unknown)
+	if len(ps.subjects) == 0 {
+		warn(WarnNoEndpoints, "", "the policy applies to no endpoint of bridge %s", f.opt.Bridge)
+	}
+	if len(unknown) > 0 {
+		warn(WarnEndpointMACUnknown, "", "the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
+			"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
+	}
+	for _, g := range ps.unknown {
+		warn(WarnGroupUnknown, "", "group %q does not exist and selects nobody", g)
+	}
+	if ps.overflow {
+		f.overflowed[ps] = struct{}{}
+		s.Err = fmt.Errorf("policy %s: %w", ps.name, ErrTooManyRules)
+		return s
+	}
+	for _, r := range ps.rules {
+		if r.id == 0 && len(ps.subjects) > 0 {
+			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
+		}
+	}
+	return s
+}
+
+// unknownMACPerSecond is how many frames of unknown addresses a bridge may copy to the controller: enough to learn those of many guests
+// that start at once, and too few to matter when one sends a flood of them.
+const unknownMACPerSecond = 100
+
+// straysPerSecond is how many packets that are no replies a bridge may copy to the controller: one shows that an endpoint forwards.
+const straysPerSecond = 10
+
+// meters returns the meters that fixed flows name.
+func (f *Firewall) meters() []flow.MeterDesc {
+	meter := func(id, rate uint32) flow.MeterDesc {
+		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: rate, Burst: 2 * rate}}}
+	}
+	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond), meter(pipeline.MeterStray, straysPerSecond)}
+}

@@ -1,0 +1,213 @@
+package wall_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
+)
+
+// sameVerdict sends the first packet of a connection through the flows and compares verdict, deciding ids, records and what was
+// committed with the reference.
+func (w *world) sameVerdict(x talk) {
+	w.t.Helper()
+	w.sw.Forget()
+	p := w.packet(x, false, syn)
+	got, want := w.sw.Process(p), w.evaluate(x)
+	if w.local(x.from.key) == nil && (w.local(x.to.key) == nil || w.local(x.to.key).MAC == "") {
+		if !got.Normal {
+			w.t.Fatalf("%v: traffic between strangers was dropped: tables %v", x, got.Tables)
+		}
+		return
+	}
+	if got.Normal != want.Effect.Passes() {
+		w.t.Fatalf("%v: passed %v, reference says %+v; tables %v", x, got.Normal, want, got.Tables)
+	}
+	w.sameSide(x, policy.Egress, register(got, pipeline.EgressRule), want.Egress)
+	w.sameSide(x, policy.Ingress, register(got, pipeline.IngressRule), want.Ingress)
+
+	log := want.Egress.Log || want.Ingress.Log
+	switch {
+	case !want.Egress.Effect.Passes():
+		log = want.Egress.Log
+	case !want.Ingress.Effect.Passes():
+		log = want.Ingress.Log
+	}
+	if (len(got.Copies) == 1) != log || len(got.Copies) > 1 {
+		w.t.Fatalf("%v: %d copies, reference says %+v", x, len(got.Copies), want)
+	}
+	if (got.Committed != nil) != want.Effect.Passes() {
+		w.t.Fatalf("%v: committed %v, allowed %v", x, got.Committed, want.Effect.Passes())
+	}
+	if c := got.Committed; c != nil {
+		if e, i := bits(c.Label, pipeline.LabelEgress), bits(c.Label, pipeline.LabelIngress); e != register(got, pipeline.EgressRule) ||
+			i != register(got, pipeline.IngressRule) {
+			w.t.Fatalf("%v: label %#x/%#x is not what decided", x, e, i)
+		}
+		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 {
+			w.t.Fatalf("%v: mark %#x, logged %v", x, c.Mark, log)
+		}
+		w.secondPacket(x)
+	}
+}
+
+// secondPacket checks that an established connection passes by its gates alone, and that a sender who is not answered gets no
+// second record.
+func (w *world) secondPacket(x talk) {
+	w.t.Helper()
+	if again := w.sw.Process(w.packet(x, false, syn)); !again.Normal || len(again.Copies) != 0 {
+		w.t.Fatalf("%v: repeated first packet: passed %v, %d copies", x, again.Normal, len(again.Copies))
+	}
+	if to := w.local(x.to.key); to != nil && to.MAC == "" {
+		return // its answers come from an endpoint that the first packet did not go to
+	}
+	for _, reply := range []bool{true, false} {
+		r := w.sw.Process(w.packet(x, reply, ack))
+		if !r.Normal || r.Visited(pipeline.TableEgress) || r.Visited(pipeline.TableRecheck) || r.Committed != nil {
+			w.t.Fatalf("%v: established, reply %v: passed %v by tables %v", x, reply, r.Normal, r.Tables)
+		}
+	}
+}
+
+func (w *world) sameSide(x talk, d policy.Direction, id uint32, want policy.SideDecision) {
+	w.t.Helper()
+	info, ok := w.fw.Rule(id)
+	if !ok || info.Removed {
+		w.t.Fatalf("%v: id %#x of %s stands for nothing (%+v)", x, id, d, info)
+	}
+	if !want.Judged {
+		if id != pipeline.IDNoEndpoint {
+			w.t.Fatalf("%v: %s has no endpoint, but %#x decided", x, d, id)
+		}
+		return
+	}
+	if info.Ref != want.Ref || info.Action != want.Effect || info.Log != want.Log {
+		w.t.Fatalf("%v: %s was decided by %+v, reference says %+v", x, d, info, want)
+	}
+}
+
+func TestVerdictsAreThoseOfTheReference(t *testing.T) {
+	check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.randomize(t, true)
+		for range 12 {
+			if x, ok := w.genTalk(t); ok {
+				w.sameVerdict(x)
+			}
+		}
+	})
+}
+
+// TestPickup holds the pickup window to its order of decisions: who is remembered as the initiator is; else explicit rules before defaults,
+// the sender as initiator before the sender as responder; and where one orientation is denied, nothing passes by a default.
+func TestPickup(t *testing.T) {
+	explicit := func(d policy.Decision) bool {
+		is := func(s policy.SideDecision) bool { return s.Judged && s.Ref.Rule[0] != '(' }
+		return d.Effect.Passes() && (is(d.Egress) || is(d.Ingress))
+	}
+	check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.randomize(t, false)
+		for range 12 {
+			x, ok := w.genTalk(t)
+			if !ok {
+				return
+			}
+			x.tuple.Proto = 6
+			back := talk{from: x.to, to: x.from, vlan: x.vlan, tuple: x.tuple.Reversed()}
+			forward, reversed := w.evaluate(x), w.evaluate(back)
+			w.pickup = rapid.Bool().Draw(t, "open")
+			memory := rapid.SampledFrom([]string{"nobody", "sender", "receiver"}).Draw(t, "memory")
+			var remembered []pipeline.Connection
+			switch memory {
+			case "sender":
+				remembered = append(remembered, w.connection(x))
+			case "receiver":
+				remembered = append(remembered, w.connection(back))
+			}
+			w.fw.SetPickup(w.pickup, remembered)
+			w.compile()
+			w.sw.Forget()
+			got := w.sw.Process(w.packet(x, false, ack))
+			pass, commit := false, false
+			switch {
+			case !w.pickup:
+			case memory == "sender":
+				pass, commit = forward.Effect.Passes(), forward.Effect.Passes()
+			case memory == "receiver":
+				pass = reversed.Effect.Passes()
+			case explicit(forward):
+				pass, commit = true, true
+			case explicit(reversed):
+				pass = true
+			default:
+				pass = forward.Effect.Passes() && reversed.Effect.Passes()
+				commit = pass
+			}
+			if got.Normal != pass || (got.Committed != nil) != commit {
+				t.Fatalf("%v: window open %v, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x, w.pickup, memory,
+					got.Normal, pass, got.Committed != nil, commit, forward, reversed, got.Tables)
+			}
+			if commit {
+				if got.Committed.Mark&4 == 0 || got.Committed.Orig != withZone(x, got.Committed.Orig.Zone) {
+					t.Fatalf("%v: committed as %+v", x, got.Committed)
+				}
+				w.sameSide(x, policy.Egress, register(got, pipeline.EgressRule), forward.Egress)
+				w.sameSide(x, policy.Ingress, register(got, pipeline.IngressRule), forward.Ingress)
+			}
+			if !w.pickup {
+				if last := got.Cookies[len(got.Cookies)-1]; last != pipeline.DropOutOfState.Cookie() {
+					t.Fatalf("%v: the last flow was %#x", x, last)
+				}
+			}
+		}
+	})
+}
+
+// connection is a talk as tapwall remembers it.
+func (w *world) connection(x talk) pipeline.Connection {
+	id := func(s station) uint32 {
+		if w.local(s.key) == nil {
+			return 0
+		}
+		return w.assignments.Endpoints[s.key].ID
+	}
+	zone, err := pipeline.Zone(0, x.vlan)
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	return pipeline.Connection{
+		Zone: zone, ReplyZone: zone, Src: netip.AddrPortFrom(x.tuple.Src, x.tuple.SrcPort), Dst: netip.AddrPortFrom(x.tuple.Dst, x.tuple.DstPort),
+		Initiator: id(x.from), Responder: id(x.to),
+	}
+}
+
+func withZone(x talk, zone uint16) tabletest.Tuple {
+	x.tuple.Zone = zone
+	return x.tuple
+}
+
+// TestEffects holds every effect to its verdict. What the pipeline cannot do yet drops, should validation ever let it through.
+func TestEffects(t *testing.T) {
+	for effect, want := range map[policy.Effect]pipeline.Verdict{
+		policy.Allow: pipeline.VerdictAllow, policy.Deny: pipeline.VerdictDrop, policy.Reject: pipeline.VerdictReject,
+		policy.Pass: pipeline.VerdictNone, policy.Audit: pipeline.VerdictNone,
+	} {
+		l := newLab(t, "b", "a")
+		l.put("p", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: effect}} })
+		x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tabletest.Tuple{
+			Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: policy.ProtoTCP, SrcPort: 40000, DstPort: 80,
+		}}
+		got := l.sw.Process(l.packet(x, false, syn))
+		if v := pipeline.Verdict(register(got, pipeline.IngressVerdict)); v != want || got.Normal != (effect == policy.Allow) {
+			t.Errorf("%s: verdict %s, passed %v; want %s", effect, v, got.Normal, want)
+		}
+		if info, ok := l.fw.Rule(register(got, pipeline.IngressRule)); !ok || info.Action != effect {
+			t.Errorf("%s: the rule that decided is %+v", effect, info)
+		}
+	}
+}

@@ -1,0 +1,414 @@
+package wall_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall"
+	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
+)
+
+// world is everything that decides about packets of bridge br0: what is wanted, the firewall that compiles it, and a switch with the
+// flows that came of it.
+type world struct {
+	t         failer
+	workloads map[string]*policy.Workload
+	groups    map[string]*policy.Group
+	policies  map[string]*policy.Policy
+	pickup    bool
+
+	fw          *wall.Firewall
+	owners      map[string][]flow.Flow
+	assignments wall.Assignments
+	states      map[string]*wall.PolicyState
+	names       map[uint32]*wall.RuleInfo
+	sw          *tabletest.Switch
+}
+
+// failer is what testing.TB and rapid.T have in common.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+const uplink = 100
+
+func newWorld(t failer) *world {
+	w := &world{
+		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, policies: map[string]*policy.Policy{},
+		sw: tabletest.New(),
+	}
+	w.start(nil)
+	return w
+}
+
+// start makes a new firewall, as after a restart.
+func (w *world) start(a *wall.Assignments) {
+	w.t.Helper()
+	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Assignments: a})
+	if err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*wall.PolicyState{}
+	w.assignments, w.names = wall.Assignments{}, map[uint32]*wall.RuleInfo{}
+	w.tell()
+	for _, p := range w.policies {
+		fw.SetPolicy(p)
+	}
+	fw.SetPickup(w.pickup, nil)
+	w.compile()
+}
+
+// tell passes on workloads and groups.
+func (w *world) tell() {
+	w.fw.SetWorkloads(slices.Collect(maps.Values(w.workloads)), []wall.Port{{Name: "eth0", OFPort: uplink, Tagged: true}})
+	w.fw.SetGroups(slices.Collect(maps.Values(w.groups)))
+}
+
+// compile compiles and brings the switch up to date.
+func (w *world) compile() wall.Changes {
+	w.t.Helper()
+	c := w.fw.Compile()
+	for owner, flows := range c.Owners {
+		if flows == nil {
+			delete(w.owners, owner)
+		} else {
+			w.owners[owner] = flows
+		}
+	}
+	for name, s := range c.Policies {
+		if s == nil {
+			delete(w.states, name)
+		} else {
+			w.states[name] = s
+		}
+	}
+	w.assignments.Apply(c.Assignments)
+	maps.Copy(w.names, c.Names)
+	if err := w.sw.SetFlows(w.flows()); err != nil {
+		w.t.Fatalf("%v", err)
+	}
+	return c
+}
+
+// flows returns all flows, ordered by owner.
+func (w *world) flows() []flow.Flow {
+	var out []flow.Flow
+	for _, o := range slices.Sorted(maps.Keys(w.owners)) {
+		out = append(out, w.owners[o]...)
+	}
+	return out
+}
+
+func (w *world) set() *policy.Set {
+	s := &policy.Set{Groups: w.groups}
+	for _, n := range slices.Sorted(maps.Keys(w.policies)) {
+		s.Policies = append(s.Policies, w.policies[n])
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.workloads)) {
+		s.Workloads = append(s.Workloads, w.workloads[k])
+	}
+	return s
+}
+
+// The universe is small, so that rules, endpoints and packets meet.
+var (
+	apps       = []string{"a", "b", "c"}
+	addresses4 = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.6", "10.0.1.1", "192.0.2.7"}
+	addresses6 = []string{"fd00::1", "fd00::2", "fd00::9", "2001:db8::1"}
+	cidrs      = []policy.Selector{
+		{CIDR: "10.0.0.0/30"}, {CIDR: "10.0.0.2/32"}, {CIDR: "10.0.0.0/29", Except: []string{"10.0.0.2/31"}}, {CIDR: "10.0.0.0/8"}, {CIDR: "0.0.0.0/0"},
+		{CIDR: "fd00::/126"}, {CIDR: "::/0", Except: []string{"fd00::2/128"}}, {CIDR: "2001:db8::/32"},
+	}
+	ports     = []string{"22", "80", "443", "80-443", "8000-8099", "1-65535"}
+	groupList = []string{"g0", "g1"}
+	keys      = []string{"w0", "w1", "w2", "w3", "w4", "w5", "w6"}
+)
+
+func genEndpointSelector(t *rapid.T, groups bool) policy.Selector {
+	n := 4
+	if groups {
+		n = 5
+	}
+	switch rapid.IntRange(0, n).Draw(t, "selector") {
+	case 0:
+		return policy.Selector{Port: "tap-" + rapid.SampledFrom(keys).Draw(t, "port")}
+	case 1:
+		return policy.Selector{Bridge: rapid.SampledFrom([]string{"br0", "br1"}).Draw(t, "bridge")}
+	case 5:
+		return policy.Selector{Group: rapid.SampledFrom(groupList).Draw(t, "group")}
+	}
+	return policy.Selector{Labels: map[string]string{"app": rapid.SampledFrom(apps).Draw(t, "app")}}
+}
+
+func genPeer(t *rapid.T, groups bool) policy.Selector {
+	switch rapid.IntRange(0, 9).Draw(t, "peer") {
+	case 0:
+		return policy.Selector{Entity: policy.EntityAny}
+	case 1:
+		return policy.Selector{Entity: policy.EntityWorld}
+	case 2, 3, 4, 5:
+		return rapid.SampledFrom(cidrs).Draw(t, "cidr")
+	}
+	return genEndpointSelector(t, groups)
+}
+
+func genService(t *rapid.T) policy.Service {
+	s := policy.Service{Protocol: rapid.SampledFrom([]string{"tcp", "tcp", "udp", "icmp", "icmpv6"}).Draw(t, "protocol")}
+	if s.Protocol == "tcp" || s.Protocol == "udp" {
+		s.Ports = rapid.SliceOfN(rapid.SampledFrom(ports), 0, 2).Draw(t, "ports")
+	}
+	return s
+}
+
+func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
+	n := rapid.IntRange(0, 3).Draw(t, "rules")
+	var out []policy.Rule
+	for i := range n {
+		r := policy.Rule{
+			Name: fmt.Sprint("r", i), Log: rapid.Bool().Draw(t, "log"),
+			Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Allow, policy.Deny}).Draw(t, "action"),
+		}
+		var peers []policy.Selector
+		for range rapid.IntRange(0, 2).Draw(t, "peers") {
+			peers = append(peers, genPeer(t, true))
+		}
+		if d == policy.Ingress {
+			r.From = peers
+		} else {
+			r.To = peers
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "services") {
+			r.Services = append(r.Services, genService(t))
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func genPolicy(t *rapid.T, name string) *policy.Policy {
+	p := &policy.Policy{Meta: policy.Meta{Name: name}}
+	p.Spec.Tier = rapid.SampledFrom([]policy.Tier{"", policy.TierSecurity, policy.TierBaseline}).Draw(t, "tier")
+	if rapid.Bool().Draw(t, "hasPriority") {
+		n := rapid.IntRange(99, 101).Draw(t, "priority")
+		p.Spec.Priority = &n
+	}
+	for range rapid.IntRange(1, 2).Draw(t, "appliesTo") {
+		p.Spec.AppliesTo = append(p.Spec.AppliesTo, genEndpointSelector(t, true))
+	}
+	p.Spec.Ingress, p.Spec.Egress = genRules(t, policy.Ingress), genRules(t, policy.Egress)
+	if rapid.Bool().Draw(t, "hasDefault") {
+		yes, no := true, false
+		opt := rapid.SampledFrom([]*bool{nil, &yes, &no, &no})
+		p.Spec.DefaultDeny = &policy.DefaultDeny{Ingress: opt.Draw(t, "in"), Egress: opt.Draw(t, "out"), Log: rapid.Bool().Draw(t, "logDefault")}
+	}
+	return p
+}
+
+func genGroup(t *rapid.T, name string) *policy.Group {
+	g := &policy.Group{Meta: policy.Meta{Name: name}}
+	for range rapid.IntRange(1, 3).Draw(t, "members") {
+		if rapid.Bool().Draw(t, "memberCIDR") {
+			g.Spec.Members = append(g.Spec.Members, rapid.SampledFrom(cidrs).Draw(t, "cidr"))
+		} else {
+			g.Spec.Members = append(g.Spec.Members, genEndpointSelector(t, false))
+		}
+	}
+	return g
+}
+
+// genWorkload draws a workload; key w6 never has a known MAC if noMAC.
+func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
+	i := slices.Index(keys, key)
+	app := rapid.SampledFrom(apps).Draw(t, "app")
+	w := &policy.Workload{Key: key, Labels: map[string]string{"app": app}}
+	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(append(slices.Clone(addresses4), addresses6...)), 0, 2, rapid.ID).Draw(t, "addresses") {
+		w.Addresses = append(w.Addresses, netip.MustParseAddr(a))
+	}
+	slices.SortFunc(w.Addresses, netip.Addr.Compare)
+	switch rapid.IntRange(0, 5).Draw(t, "where") {
+	case 0:
+		w.Remote = true
+		return w
+	case 1:
+		w.Bridge = "br1"
+	default:
+		w.Bridge = "br0"
+		w.VLAN = rapid.SampledFrom([]int{0, 0, 10}).Draw(t, "vlan")
+	}
+	w.Port, w.OFPort = "tap-"+key, uint32(i+1)
+	if !noMAC || i < 6 {
+		w.MAC = macOf(key)
+	}
+	return w
+}
+
+func macOf(key string) string { return "52:54:00:00:00:0" + key[1:] }
+
+func macNumber(s string) uint64 {
+	var b [6]uint64
+	if _, err := fmt.Sscanf(s, "%x:%x:%x:%x:%x:%x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]); err != nil {
+		panic(err)
+	}
+	var v uint64
+	for _, x := range b {
+		v = v<<8 | x
+	}
+	return v
+}
+
+// randomize fills an empty world.
+func (w *world) randomize(t *rapid.T, noMAC bool) {
+	for _, k := range keys[:rapid.IntRange(1, len(keys)).Draw(t, "workloads")] {
+		w.workloads[k] = genWorkload(t, k, noMAC)
+	}
+	if noMAC {
+		w.workloads["w6"] = genWorkload(t, "w6", true)
+	}
+	for _, g := range groupList[:rapid.IntRange(0, len(groupList)).Draw(t, "groups")] {
+		w.groups[g] = genGroup(t, g)
+	}
+	w.tell()
+	for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
+		p := genPolicy(t, fmt.Sprint("p", i))
+		w.policies[p.Name] = p
+		w.fw.SetPolicy(p)
+	}
+	w.compile()
+}
+
+// local returns the workload with the key if it is on br0, else nil.
+func (w *world) local(key string) *policy.Workload {
+	if x := w.workloads[key]; x != nil && !x.Remote && x.Bridge == "br0" {
+		return x
+	}
+	return nil
+}
+
+func (w *world) locals() []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(w.workloads)) {
+		if w.local(k) != nil {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// station is who sends or receives: the workload of a key while it is on br0, else somebody behind the uplink.
+type station struct{ key string }
+
+// outside is a station that never is a workload.
+const outside = "w9"
+
+// talk is a packet or connection between two stations in one VLAN.
+type talk struct {
+	from, to station
+	vlan     int
+	tuple    tabletest.Tuple
+}
+
+func genTuple(t *rapid.T) tabletest.Tuple {
+	pool, icmp := addresses4, uint8(1)
+	if rapid.Bool().Draw(t, "v6") {
+		pool, icmp = addresses6, 58
+	}
+	ends := rapid.SliceOfNDistinct(rapid.SampledFrom(pool), 2, 2, rapid.ID).Draw(t, "addresses")
+	tu := tabletest.Tuple{
+		Src: netip.MustParseAddr(ends[0]), Dst: netip.MustParseAddr(ends[1]),
+		Proto: rapid.SampledFrom([]uint8{6, 6, 17, icmp, 132}).Draw(t, "proto"),
+	}
+	if tu.Proto == 6 || tu.Proto == 17 {
+		tu.SrcPort = rapid.SampledFrom([]uint16{80, 443, 8010, 40000, 40001}).Draw(t, "sport")
+		tu.DstPort = rapid.SampledFrom([]uint16{22, 80, 443, 8000, 8064, 8099, 8100}).Draw(t, "dport")
+	}
+	return tu
+}
+
+// genTalk draws a packet of which at least one station is a workload on br0, or reports that there is none.
+func (w *world) genTalk(t *rapid.T) (talk, bool) {
+	locals := w.locals()
+	if len(locals) == 0 {
+		return talk{}, false
+	}
+	x := talk{from: station{outside}, to: station{outside}, tuple: genTuple(t)}
+	one := rapid.SampledFrom(locals).Draw(t, "one")
+	x.vlan = w.local(one).VLAN
+	if x.vlan == 0 && rapid.Bool().Draw(t, "tagged") {
+		x.vlan = 10
+	}
+	other := outside
+	if o := rapid.SampledFrom(append(slices.Clone(keys), outside)).Draw(t, "other"); o != one && w.fits(station{o}, x.vlan) {
+		other = o
+	}
+	if rapid.Bool().Draw(t, "sends") {
+		x.from.key, x.to.key = one, other
+	} else {
+		x.from.key, x.to.key = other, one
+	}
+	return x, true
+}
+
+// fits reports whether the station can talk in the VLAN.
+func (w *world) fits(s station, vlan int) bool {
+	x := w.local(s.key)
+	return x == nil || x.VLAN == 0 || x.VLAN == vlan
+}
+
+// packet is what one station sends to the other: the initiator's packet or, reversed, an answer.
+func (w *world) packet(x talk, reply bool, tcpFlags uint16) tabletest.Packet {
+	from, to, tuple := x.from, x.to, x.tuple
+	if reply {
+		from, to, tuple = to, from, tuple.Reversed()
+	}
+	port, tag := uint32(uplink), x.vlan
+	if l := w.local(from.key); l != nil {
+		port = l.OFPort
+		if l.VLAN != 0 {
+			tag = 0
+		}
+	}
+	p := tabletest.IP(port, macNumber(macOf(from.key)), macNumber(macOf(to.key)), tuple, tcpFlags)
+	if tag != 0 {
+		p.Tag(uint16(tag))
+	}
+	return p
+}
+
+// evaluate asks the reference.
+func (w *world) evaluate(x talk) policy.Decision {
+	p := policy.Packet{
+		Bridge: "br0", Src: w.local(x.from.key), Dst: w.local(x.to.key), SrcIP: x.tuple.Src, DstIP: x.tuple.Dst, Proto: x.tuple.Proto,
+		SrcPort: x.tuple.SrcPort, DstPort: x.tuple.DstPort,
+	}
+	if p.Dst != nil && p.Dst.MAC == "" {
+		p.Dst = nil // it cannot be recognised
+	}
+	return policy.Evaluate(w.set(), p)
+}
+
+const (
+	syn = 0x02
+	ack = 0x10
+)
+
+func register(r tabletest.Result, f pipeline.Field) uint32 {
+	return uint32(r.Fields[f.Field].Shr(int(f.Ofs)).And(flow.Ones(int(f.Bits))).Lo)
+}
+
+func bits(v flow.U128, f pipeline.Field) uint32 {
+	return uint32(v.Shr(int(f.Ofs)).And(flow.Ones(int(f.Bits))).Lo)
+}
+
+func check(t *testing.T, f func(*rapid.T)) {
+	t.Helper()
+	rapid.Check(t, f)
+}
