@@ -52,7 +52,10 @@ func (c *Client) Apply(ctx context.Context, d Desired) (Result, error) {
 	}
 
 	p := makePlan(snap, d)
-	result := Result{Mirrors: p.results, Controllers: p.controllers, Removed: p.removed, MissingBridges: p.missing, Pending: p.pending}
+	result := Result{
+		Bridges: p.bridges, Ports: p.portResults, Mirrors: p.results, Controllers: p.controllers, TimeoutPolicies: p.timeouts,
+		Removed: p.removed, Kept: p.kept, MissingBridges: p.missing, Pending: p.pending,
+	}
 	target := snap.topo.NextCfg
 	if len(p.ops) > 0 {
 		result.Transactions = 1
@@ -63,7 +66,10 @@ func (c *Client) Apply(ctx context.Context, d Desired) (Result, error) {
 	}
 	snap, err = c.await(ctx, s, func(t *vswitch.Topology) bool { return t.NextCfg >= target && t.CurCfg >= target })
 	p.readBack(snap.topo, d.Mirrors)
+	p.readBridges(snap.topo, err == nil)
+	p.readPorts(snap.topo)
 	p.readControllers(snap.topo)
+	p.readTimeouts(snap.topo)
 	result.Cfg, result.Generation = snap.topo.CurCfg, snap.topo.Generation
 	if err != nil {
 		return result, fmt.Errorf("%w: cur_cfg %d, wanted %d: %w", ErrNotRealized, snap.topo.CurCfg, target, err)

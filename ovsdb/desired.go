@@ -19,20 +19,33 @@ const MaxMirrors = 32
 // maxInterfaceName is IFNAMSIZ without the final zero.
 const maxInterfaceName = 15
 
-// Desired is everything that tapwall wants in one database. What carries tapwall's marks and is not in it is removed.
+// Desired is everything that tapwall wants in one database. What carries tapwall's marks and is not in it is removed. All of it is
+// written in one transaction; a mirror may send to a port that is made in the same.
+//
+// A caller that must do something between rows calls Apply more than once: with MirrorSpec.Hold on the mirrors whose time has not
+// come, then, when the bridges and ports stand (BridgeResult.Stands, PortResult.Stands) and their flows are installed, without. What
+// is held back is not made, and what is there of it stays as it is, so a mirror that already runs goes on meanwhile. What is to go is
+// left out, and goes at once with all that belonged to it.
 type Desired struct {
+	// Bridges of our own are identified by Name. One that is not wanted any more goes with all of our rows on it.
+	Bridges []vswitch.BridgeSpec
+	// Ports are identified by Name.
+	Ports []vswitch.PortSpec
 	// Mirrors are identified by Bridge, Owner and Name.
 	Mirrors []vswitch.MirrorSpec
-	// FailModes maps bridge names to "secure", "standalone" or "" (the column empty). Bridges that are not named keep theirs.
+	// FailModes maps bridge names to "secure", "standalone" or "" (the column empty). Bridges that are not named keep theirs; it says
+	// nothing about those in Bridges.
 	FailModes map[string]string
 	// TableNames maps bridge names to names of OpenFlow tables by their number, at most 31 bytes each. A table that has a foreign Flow_Table row keeps it, with its name. A
 	// bridge that maps to nil keeps what it has; from one that is not in the map, our rows are removed.
 	TableNames map[string]map[int]string
 	// Controllers are identified by Bridge and Target. Those of others stay as they are.
 	Controllers []vswitch.ControllerSpec
+	// TimeoutPolicies are identified by DatapathType and Zone.
+	TimeoutPolicies []vswitch.TimeoutPolicySpec
 }
 
-// Code says what became of one MirrorSpec or ControllerSpec.
+// Code says what became of one spec.
 type Code int
 
 // The codes.
@@ -46,6 +59,12 @@ const (
 	CodeOutputError          // ovs-vswitchd refused the created port: see MirrorResult.OutputError
 	CodePending              // an old port of the same name or number had to go first: call Apply again
 	CodeTargetTaken          // another Controller row of the host listens there
+	CodeHeld                 // the mirror is held back (MirrorSpec.Hold): nothing was changed
+	CodeBridgeTaken          // a bridge or port of somebody else has the bridge's name
+	CodeBridgeError          // ovs-vswitchd does not run the bridge
+	CodePortTaken            // a port or interface of somebody else has the port's name
+	CodePortError            // ovs-vswitchd refused the port: see PortResult.Error
+	CodeZoneTaken            // somebody else has set up the conntrack zone
 )
 
 // String returns the code as the API spells it.
@@ -69,6 +88,18 @@ func (c Code) String() string {
 		return "PENDING"
 	case CodeTargetTaken:
 		return "TARGET_TAKEN"
+	case CodeHeld:
+		return "HELD"
+	case CodeBridgeTaken:
+		return "BRIDGE_TAKEN"
+	case CodeBridgeError:
+		return "BRIDGE_ERROR"
+	case CodePortTaken:
+		return "PORT_TAKEN"
+	case CodePortError:
+		return "PORT_ERROR"
+	case CodeZoneTaken:
+		return "ZONE_TAKEN"
 	}
 	return fmt.Sprintf("Code(%d)", int(c))
 }
@@ -81,13 +112,18 @@ type Result struct {
 	Cfg int64
 	// Generation is the topology that the result was read from.
 	Generation uint64
-	// Mirrors has one entry per Desired.Mirrors, in the same order.
-	Mirrors []MirrorResult
-	// Controllers has one entry per Desired.Controllers, in the same order.
-	Controllers []ControllerResult
-	// Removed names the marked rows that nobody wants any more and that were removed: "mirror br0/name", "port br0/name",
-	// "controller br0/ptcp:6653".
+	// These have one entry per spec of the Desired field of the same name, in the same order.
+	Bridges         []BridgeResult
+	Ports           []PortResult
+	Mirrors         []MirrorResult
+	Controllers     []ControllerResult
+	TimeoutPolicies []TimeoutPolicyResult
+	// Removed names the marked rows that nobody wants any more and that were removed: "bridge tw-tap" with all that was on it,
+	// "mirror br0/name", "port br0/name", "controller br0/ptcp:6653", "timeout policy netdev/7".
 	Removed []string
+	// Kept names the bridges of ours that nobody wants any more and that stay because of something on them that is not ours:
+	// "bridge tw-tap: port eth1 is not tapwall's".
+	Kept []string
 	// MissingBridges are keys of Desired.FailModes without a bridge, sorted.
 	MissingBridges []string
 	// Pending: another call is needed, there was an order to keep. It also follows from the topology's wake-up.

@@ -45,6 +45,14 @@ func stringMap(m map[string]string) ovsdb.OvsMap {
 	return out
 }
 
+func intMap(m map[string]int) ovsdb.OvsMap {
+	out := ovsdb.OvsMap{GoMap: make(map[any]any, len(m))}
+	for k, v := range m {
+		out.GoMap[k] = v
+	}
+	return out
+}
+
 func insertOp(table, name string, row ovsdb.Row) ovsdb.Operation {
 	return ovsdb.Operation{Op: ovsdb.OperationInsert, Table: table, UUIDName: name, Row: row}
 }
@@ -89,4 +97,46 @@ func marks(owner, hash string) ovsdb.OvsMap {
 		vswitch.MarkMirror:   owner,
 		vswitch.MarkSpecHash: hash,
 	})
+}
+
+// resourceMarks are those of a row that is not a mirror's alone.
+func resourceMarks(owner string) map[string]string {
+	return map[string]string{vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkResource: owner}
+}
+
+// mark puts the marks of a row right and leaves what others keep in its external_ids alone.
+func (p *planner) mark(table, uuid string, have map[string]string, owner string) {
+	if ours(have) && have[vswitch.MarkResource] == owner && have[vswitch.MarkMirror] == "" {
+		return
+	}
+	stale := []string{vswitch.MarkOwner, vswitch.MarkResource, vswitch.MarkMirror, vswitch.MarkSpecHash}
+	p.rowOps = append(p.rowOps, mutateOp(table, uuid,
+		ovsdb.Mutation{Column: "external_ids", Mutator: ovsdb.MutateOperationDelete, Value: set(stale)},
+		ovsdb.Mutation{Column: "external_ids", Mutator: ovsdb.MutateOperationInsert, Value: stringMap(resourceMarks(owner))}))
+}
+
+// waitBridge makes the transaction fail unless a set or map of the bridge still holds the rows that were seen.
+func waitBridge(b *vswitch.Bridge, column string) ovsdb.Operation {
+	var seen []string
+	switch column {
+	case "ports":
+		for _, port := range b.Ports {
+			seen = append(seen, port.UUID)
+		}
+	case "mirrors":
+		for _, m := range b.Mirrors {
+			seen = append(seen, m.UUID)
+		}
+	case "controller":
+		for _, c := range b.Controllers {
+			seen = append(seen, c.UUID)
+		}
+	case "flow_tables":
+		tables := make(map[any]any, len(b.FlowTables))
+		for number, row := range b.FlowTables {
+			tables[number] = ovsdb.UUID{GoUUID: row.UUID}
+		}
+		return waitOp(tableBridge, b.UUID, column, ovsdb.OvsMap{GoMap: tables})
+	}
+	return waitOp(tableBridge, b.UUID, column, uuids(seen...))
 }

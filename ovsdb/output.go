@@ -23,11 +23,6 @@ type output struct {
 	message string
 }
 
-// madeForMirror says whether a port was made by this package as the output of a mirror.
-func madeForMirror(p *vswitch.Port) bool {
-	return ours(p.ExternalIDs) && p.ExternalIDs[vswitch.MarkMirror] != ""
-}
-
 // checkOutputs decides for every output port whether it can be used, and gives the specs of those that cannot their code.
 func (p *planner) checkOutputs() {
 	for _, i := range p.order {
@@ -81,12 +76,23 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 	}
 	name := out.key.port
 	where, port := p.findPort(out.key)
+	wanted := p.wanted[name]
 	switch {
+	case out.spec != nil && (wanted != nil || p.own[name] || p.refused[name] != nil):
+		set(CodeOutputPortTaken, "%s is also wanted as a port or bridge of its own", name)
+	case wanted != nil && wanted.result.Bridge == out.key.bridge && wanted.result.Code == CodeOK:
+		out.port, out.ref = wanted.port, wanted.ref
+	case wanted != nil && wanted.result.Bridge == out.key.bridge && wanted.result.Code == CodePending:
+		set(CodePending, "%s", wanted.result.Message)
+	case wanted != nil && wanted.result.Bridge == out.key.bridge:
+		set(CodeOutputMissing, "%s", wanted.result.Message)
 	case port == nil && out.spec == nil:
 		set(CodeOutputMissing, "there is no port %s on bridge %s", name, out.key.bridge)
 	case port == nil:
 		// To be created.
-	case where != out.key.bridge && madeForMirror(port) && out.spec != nil:
+	case name == out.key.bridge:
+		set(CodeOutputPortTaken, "%s is the LOCAL port of the bridge", name)
+	case where != out.key.bridge && ours(port.ExternalIDs) && out.spec != nil:
 		// An orphan that is removed in this transaction. Port names are unique over all bridges.
 		p.pending = true
 		set(CodePending, "port %s is removed from bridge %s first", name, where)
@@ -94,28 +100,19 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 		set(CodeOutputMissing, "port %s is on bridge %s, not on %s", name, where, out.key.bridge)
 	case where != out.key.bridge:
 		set(CodeOutputPortTaken, "a port %s exists on bridge %s", name, where)
-	case madeForMirror(port):
+	case ours(port.ExternalIDs):
 		out.port, out.ref = port, port.UUID
 		why := ""
-		switch {
-		case out.spec == nil:
-		case !sameKind(port, out.spec):
-			why = "of another type"
-		case port.Interfaces[0].OFPort > 0 && !port.HasDevice():
-			why = "whose device somebody took away"
+		if out.spec != nil {
+			why = replaceReason(port, out.spec.Type)
 		}
 		if why != "" {
-			// Never replaced under the same name in one transaction: that has crashed ovs-vswitchd.
-			p.pending = true
 			out.ref = ""
-			e := p.edit(where)
-			e.delPorts = append(e.delPorts, port.UUID)
+			p.replace(holder{p.before.Bridges[where], port})
 			set(CodePending, "port %s %s is removed first", name, why)
 		}
 	case out.spec != nil:
 		set(CodeOutputPortTaken, "a port %s exists and was not made by tapwall", name)
-	case name == out.key.bridge:
-		set(CodeOutputPortTaken, "%s is the LOCAL port of the bridge", name)
 	case foreign[out.key] != "":
 		set(CodeOutputPortTaken, "port %s is the output of mirror %s, which is not tapwall's", name, foreign[out.key])
 	default:
@@ -131,22 +128,17 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 	}
 }
 
-// findPort looks on the wanted bridge first, then on the others.
+// findPort looks on the wanted bridge first, then on the others, those that go included.
 func (p *planner) findPort(key portKey) (bridge string, port *vswitch.Port) {
 	if port := p.topo.Bridges[key.bridge].Ports[key.port]; port != nil {
 		return key.bridge, port
 	}
-	for name, b := range p.topo.Bridges {
+	for name, b := range p.before.Bridges {
 		if port := b.Ports[key.port]; port != nil {
 			return name, port
 		}
 	}
 	return "", nil
-}
-
-// sameKind: the port can be turned into the wanted one by an update of its options.
-func sameKind(port *vswitch.Port, spec *vswitch.OutputSpec) bool {
-	return len(port.Interfaces) == 1 && port.Interfaces[0].Name == port.Name && port.Interfaces[0].Type == spec.Type
 }
 
 // writeOutputs makes the created ports that at least one mirror is going to use, and corrects those that exist.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
@@ -15,8 +14,12 @@ import (
 type plan struct {
 	ops         []ovsdb.Operation // empty: nothing differs
 	results     []MirrorResult
+	bridges     []BridgeResult
+	portResults []PortResult
 	controllers []ControllerResult
+	timeouts    []TimeoutPolicyResult
 	removed     []string
+	kept        []string
 	missing     []string
 	pending     bool
 }
@@ -24,9 +27,19 @@ type plan struct {
 // planner holds what is known while a plan is made.
 type planner struct {
 	plan
-	topo  *vswitch.Topology
-	specs []vswitch.MirrorSpec
-	order []int // of specs, sorted by key so that equal input gives equal output
+	root   string            // _uuid of the Open_vSwitch row
+	before *vswitch.Topology // as read
+	topo   *vswitch.Topology // with our bridges as they will be: new ones empty, those that go away
+	specs  []vswitch.MirrorSpec
+	order  []int // of specs, sorted by key so that equal input gives equal output
+
+	holders                map[string]holder        // who has a port's or interface's name before
+	own                    map[string]bool          // bridges that are ours and wanted
+	refused                map[string]*BridgeResult // bridges that are wanted and cannot be had
+	made                   map[string]ovsdb.Row     // the inserts of new bridges, by name
+	newBridges, oldBridges []string                 // references to bridges that come and go
+	wanted                 map[string]*wantedPort   // PortSpecs by the port's name
+	rootEdit               []ovsdb.Mutation
 
 	rows    map[mirrorKey]*vswitch.Mirror // our rows; of several with one key the first by UUID
 	outputs map[portKey]*output
@@ -44,10 +57,22 @@ type bridgeEdit struct {
 	addTables, delTables                       map[any]any // number of a table → reference of a row
 }
 
+// dropPort removes a port, once.
+func (e *bridgeEdit) dropPort(uuid string) {
+	if !slices.Contains(e.delPorts, uuid) {
+		e.delPorts = append(e.delPorts, uuid)
+	}
+}
+
 func makePlan(s *snapshot, d Desired) *plan {
 	p := &planner{
-		topo:    s.topo,
+		root:    s.root,
+		before:  s.topo,
 		specs:   d.Mirrors,
+		own:     map[string]bool{},
+		refused: map[string]*BridgeResult{},
+		made:    map[string]ovsdb.Row{},
+		wanted:  map[string]*wantedPort{},
 		rows:    map[mirrorKey]*vswitch.Mirror{},
 		outputs: map[portKey]*output{},
 		edits:   map[string]*bridgeEdit{},
@@ -60,6 +85,9 @@ func makePlan(s *snapshot, d Desired) *plan {
 	}
 	slices.SortStableFunc(p.order, func(a, b int) int { return compareKeys(keyOf(&p.specs[a]), keyOf(&p.specs[b])) })
 
+	p.findNames()
+	p.setBridges(d.Bridges)
+	p.setPorts(d.Ports)
 	p.findRows()
 	p.checkSpecs()
 	p.checkOutputs()
@@ -74,7 +102,8 @@ func makePlan(s *snapshot, d Desired) *plan {
 	p.setFailModes(d.FailModes)
 	p.nameTables(d.TableNames)
 	p.setControllers(d.Controllers)
-	p.finish(s.root)
+	p.setTimeouts(d.TimeoutPolicies)
+	p.finish()
 	return &p.plan
 }
 
@@ -115,7 +144,7 @@ func (p *planner) checkSpecs() {
 	for _, i := range p.order {
 		m := &p.specs[i]
 		if err := validate(m); err != nil {
-			p.fail(i, CodeInvalid, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+			p.fail(i, CodeInvalid, "%s", oneLine(err))
 			continue
 		}
 		if seen[keyOf(m)] {
@@ -125,6 +154,10 @@ func (p *planner) checkSpecs() {
 		seen[keyOf(m)] = true
 		if p.topo.Bridges[m.Bridge] == nil {
 			p.fail(i, CodeBridgeMissing, "there is no bridge %s", m.Bridge)
+			continue
+		}
+		if m.Hold {
+			p.fail(i, CodeHeld, "mirror %s is held back", m.Name)
 		}
 	}
 }
@@ -245,6 +278,9 @@ func (p *planner) removeOrphans() {
 		}
 		used[portKey{m.Bridge, m.Output.Port}] = true
 	}
+	for _, w := range p.wanted {
+		used[portKey{w.result.Bridge, w.result.Name}] = true
+	}
 	for _, name := range slices.Sorted(maps.Keys(p.topo.Bridges)) {
 		bridge := p.topo.Bridges[name]
 		for _, m := range bridge.Mirrors {
@@ -256,14 +292,14 @@ func (p *planner) removeOrphans() {
 		}
 		var orphans []string
 		for portName, port := range bridge.Ports {
-			if madeForMirror(port) && !used[portKey{name, portName}] {
+			// A LOCAL port comes and goes with its bridge.
+			if ours(port.ExternalIDs) && portName != name && !used[portKey{name, portName}] {
 				orphans = append(orphans, portName)
 			}
 		}
 		slices.Sort(orphans)
 		for _, portName := range orphans {
-			e := p.edit(name)
-			e.delPorts = append(e.delPorts, bridge.Ports[portName].UUID)
+			p.edit(name).dropPort(bridge.Ports[portName].UUID)
 			p.removed = append(p.removed, "port "+name+"/"+portName)
 		}
 	}
@@ -275,6 +311,7 @@ func (p *planner) setFailModes(modes map[string]string) {
 		switch mode := modes[name]; {
 		case bridge == nil:
 			p.missing = append(p.missing, name)
+		case p.own[name]: // always secure
 		case bridge.FailMode == mode:
 		case mode == "":
 			p.rowOps = append(p.rowOps, updateOp(tableBridge, bridge.UUID, ovsdb.Row{"fail_mode": set[string](nil)}))
@@ -318,30 +355,28 @@ func (p *planner) nameTables(names map[string]map[int]string) {
 }
 
 // finish puts the operations in order: preconditions, rows, the sets of the bridges, the request for a confirmation.
-func (p *planner) finish(root string) {
+func (p *planner) finish() {
 	var sets []ovsdb.Operation
 	for _, name := range slices.Sorted(maps.Keys(p.edits)) {
 		bridge, e := p.topo.Bridges[name], p.edits[name]
+		if bridge == nil {
+			continue // what was to be removed from it goes with it
+		}
+		if row := p.made[name]; row != nil {
+			row["ports"], row["mirrors"], row["controller"] = uuids(e.addPorts...), uuids(e.addMirrors...), uuids(e.addControllers...)
+			row["flow_tables"] = ovsdb.OvsMap{GoMap: e.addTables}
+			continue
+		}
 		if len(e.addMirrors)+len(e.delMirrors) > 0 {
 			// Without this, a transaction whose answer was lost and that is done after all would make the rows twice.
-			seen := make([]string, 0, len(bridge.Mirrors))
-			for _, m := range bridge.Mirrors {
-				seen = append(seen, m.UUID)
-			}
-			p.ops = append(p.ops, waitOp(tableBridge, bridge.UUID, "mirrors", uuids(seen...)))
+			p.ops = append(p.ops, waitBridge(bridge, "mirrors"))
 		}
 		if len(e.addControllers)+len(e.delControllers) > 0 {
-			seen := make([]string, 0, len(bridge.Controllers))
-			for _, c := range bridge.Controllers {
-				seen = append(seen, c.UUID)
-			}
-			p.ops = append(p.ops, waitOp(tableBridge, bridge.UUID, "controller", uuids(seen...)))
+			p.ops = append(p.ops, waitBridge(bridge, "controller"))
 		}
 		var mutations []ovsdb.Mutation
 		mutate := func(column string, mutator ovsdb.Mutator, refs []string) {
-			if len(refs) > 0 {
-				mutations = append(mutations, ovsdb.Mutation{Column: column, Mutator: mutator, Value: uuids(refs...)})
-			}
+			mutations = mutateSet(mutations, column, mutator, refs)
 		}
 		mutate("mirrors", ovsdb.MutateOperationDelete, e.delMirrors)
 		mutate("ports", ovsdb.MutateOperationDelete, e.delPorts)
@@ -351,17 +386,25 @@ func (p *planner) finish(root string) {
 		mutate("controller", ovsdb.MutateOperationInsert, e.addControllers)
 		// Neither touches the row of somebody who was faster: pairs are deleted only if key and value are those, and inserted only if the key is not there (RFC 7047 §5.1).
 		// A row that nothing refers to is not kept.
-		if len(e.delTables) > 0 {
-			mutations = append(mutations, ovsdb.Mutation{Column: "flow_tables", Mutator: ovsdb.MutateOperationDelete, Value: ovsdb.OvsMap{GoMap: e.delTables}})
-		}
-		if len(e.addTables) > 0 {
-			mutations = append(mutations, ovsdb.Mutation{Column: "flow_tables", Mutator: ovsdb.MutateOperationInsert, Value: ovsdb.OvsMap{GoMap: e.addTables}})
-		}
+		mutations = mutateMap(mutations, "flow_tables", ovsdb.MutateOperationDelete, e.delTables)
+		mutations = mutateMap(mutations, "flow_tables", ovsdb.MutateOperationInsert, e.addTables)
 		sets = append(sets, mutateOp(tableBridge, bridge.UUID, mutations...))
+	}
+	p.rootEdit = mutateSet(p.rootEdit, "bridges", ovsdb.MutateOperationDelete, p.oldBridges)
+	p.rootEdit = mutateSet(p.rootEdit, "bridges", ovsdb.MutateOperationInsert, p.newBridges)
+	if len(p.rootEdit) > 0 {
+		sets = append(sets, mutateOp(tableRoot, p.root, p.rootEdit...))
 	}
 	p.ops = append(p.ops, p.rowOps...)
 	p.ops = append(p.ops, sets...)
 	if len(p.ops) > 0 {
-		p.ops = append(p.ops, cfgOps(root)...)
+		p.ops = append(p.ops, cfgOps(p.root)...)
 	}
+}
+
+func mutateSet(to []ovsdb.Mutation, column string, mutator ovsdb.Mutator, refs []string) []ovsdb.Mutation {
+	if len(refs) == 0 {
+		return to
+	}
+	return append(to, ovsdb.Mutation{Column: column, Mutator: mutator, Value: uuids(refs...)})
 }

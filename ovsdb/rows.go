@@ -18,6 +18,9 @@ const (
 	tableMirror     = "Mirror"
 	tableController = "Controller"
 	tableFlowTable  = "Flow_Table"
+	tableDatapath   = "Datapath"
+	tableZone       = "CT_Zone"
+	tablePolicy     = "CT_Timeout_Policy"
 )
 
 // The row types below name the columns that are monitored, and no other: the library refuses to connect when the server's schema
@@ -34,6 +37,7 @@ type rootRow struct {
 	DBVersion   *string           `ovsdb:"db_version"`
 	NextCfg     int               `ovsdb:"next_cfg"`
 	CurCfg      int               `ovsdb:"cur_cfg"`
+	Datapaths   map[string]string `ovsdb:"datapaths"`
 }
 
 type bridgeRow struct {
@@ -102,6 +106,24 @@ type controllerRow struct {
 	ExternalIDs map[string]string `ovsdb:"external_ids"`
 }
 
+type datapathRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Zones       map[int]string    `ovsdb:"ct_zones"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+}
+
+type zoneRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Policy      *string           `ovsdb:"timeout_policy"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+}
+
+type policyRow struct {
+	UUID        string            `ovsdb:"_uuid"`
+	Timeouts    map[string]int    `ovsdb:"timeouts"`
+	ExternalIDs map[string]string `ovsdb:"external_ids"`
+}
+
 // rowTypes is a new value for every caller: the library keeps the map.
 func rowTypes() map[string]model.Model {
 	return map[string]model.Model{
@@ -112,6 +134,9 @@ func rowTypes() map[string]model.Model {
 		tableMirror:     &mirrorRow{},
 		tableController: &controllerRow{},
 		tableFlowTable:  &flowTableRow{},
+		tableDatapath:   &datapathRow{},
+		tableZone:       &zoneRow{},
+		tablePolicy:     &policyRow{},
 	}
 }
 
@@ -140,6 +165,7 @@ func (r *rootRow) CloneModel() model.Model {
 	c.Bridges = slices.Clone(r.Bridges)
 	c.ExternalIDs = maps.Clone(r.ExternalIDs)
 	c.OVSVersion, c.DBVersion = clonePtr(r.OVSVersion), clonePtr(r.DBVersion)
+	c.Datapaths = maps.Clone(r.Datapaths)
 	return &c
 }
 
@@ -194,6 +220,24 @@ func (r *controllerRow) CloneModel() model.Model {
 	return &c
 }
 
+func (r *datapathRow) CloneModel() model.Model {
+	c := *r
+	c.Zones, c.ExternalIDs = maps.Clone(r.Zones), maps.Clone(r.ExternalIDs)
+	return &c
+}
+
+func (r *zoneRow) CloneModel() model.Model {
+	c := *r
+	c.Policy, c.ExternalIDs = clonePtr(r.Policy), maps.Clone(r.ExternalIDs)
+	return &c
+}
+
+func (r *policyRow) CloneModel() model.Model {
+	c := *r
+	c.Timeouts, c.ExternalIDs = maps.Clone(r.Timeouts), maps.Clone(r.ExternalIDs)
+	return &c
+}
+
 func (r *rootRow) CloneModelInto(m model.Model)   { *m.(*rootRow) = *r.CloneModel().(*rootRow) }
 func (r *bridgeRow) CloneModelInto(m model.Model) { *m.(*bridgeRow) = *r.CloneModel().(*bridgeRow) }
 func (r *portRow) CloneModelInto(m model.Model)   { *m.(*portRow) = *r.CloneModel().(*portRow) }
@@ -207,3 +251,8 @@ func (r *flowTableRow) CloneModelInto(m model.Model) {
 func (r *controllerRow) CloneModelInto(m model.Model) {
 	*m.(*controllerRow) = *r.CloneModel().(*controllerRow)
 }
+func (r *datapathRow) CloneModelInto(m model.Model) {
+	*m.(*datapathRow) = *r.CloneModel().(*datapathRow)
+}
+func (r *zoneRow) CloneModelInto(m model.Model)   { *m.(*zoneRow) = *r.CloneModel().(*zoneRow) }
+func (r *policyRow) CloneModelInto(m model.Model) { *m.(*policyRow) = *r.CloneModel().(*policyRow) }

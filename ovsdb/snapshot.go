@@ -31,11 +31,11 @@ var (
 // tables are the cached rows of the monitored tables by _uuid. The rows are shared with the cache and never written to: the cache
 // replaces a row that changes.
 type tables struct {
-	root, bridges, ports, interfaces, mirrors, controllers, flowTables map[string]model.Model
+	root, bridges, ports, interfaces, mirrors, controllers, flowTables, datapaths, zones, policies map[string]model.Model
 }
 
 func (t *tables) each() []map[string]model.Model {
-	return []map[string]model.Model{t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers, t.flowTables}
+	return []map[string]model.Model{t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers, t.flowTables, t.datapaths, t.zones, t.policies}
 }
 
 func readOnce(c *cache.TableCache) tables {
@@ -48,6 +48,9 @@ func readOnce(c *cache.TableCache) tables {
 		mirrors:     read(tableMirror),
 		controllers: read(tableController),
 		flowTables:  read(tableFlowTable),
+		datapaths:   read(tableDatapath),
+		zones:       read(tableZone),
+		policies:    read(tablePolicy),
 	}
 }
 
@@ -133,11 +136,16 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		differs = differs || change != changeNone
 		topo.Bridges[bridge.Name] = bridge
 	}
+	var err error
+	if topo.Datapaths, err = datapathValues(t, root); err != nil {
+		return nil, err
+	}
 	b.forget(t)
 
 	old := b.last
 	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.HostDoubt != topo.HostDoubt || old.topo.OVSVersion != topo.OVSVersion ||
-		old.topo.DBVersion != topo.DBVersion || len(old.topo.Bridges) != len(topo.Bridges) {
+		old.topo.DBVersion != topo.DBVersion || len(old.topo.Bridges) != len(topo.Bridges) ||
+		!reflect.DeepEqual(old.topo.Datapaths, topo.Datapaths) {
 		structure = true
 	}
 	for name, bridge := range topo.Bridges {

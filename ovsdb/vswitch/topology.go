@@ -22,6 +22,8 @@ type Topology struct {
 	CurCfg    int64
 	// Bridges by name.
 	Bridges map[string]*Bridge
+	// Datapaths by type, "system" or "netdev": those that have a row, which only conntrack zones need.
+	Datapaths map[string]Datapath
 }
 
 // Bridge is one row of the Bridge table with its ports and mirrors.
@@ -135,12 +137,13 @@ type Mirror struct {
 	ExternalIDs   map[string]string
 }
 
-// Marks in external_ids of the rows that tapwall made (Mirror, Port, Interface, Flow_Table, Controller). A row without MarkOwner is foreign and is
-// never changed.
+// Marks in external_ids of the rows that tapwall made (Bridge, Port, Interface, Mirror, Flow_Table, Controller, Datapath, CT_Zone,
+// CT_Timeout_Policy). A row without MarkOwner is foreign and is never changed.
 const (
 	MarkOwner    = "tapwall-owner"     // always OwnerValue
-	MarkMirror   = "tapwall-mirror-id" // name of the Mirror resource
+	MarkMirror   = "tapwall-mirror-id" // name of the Mirror resource, on a Mirror and on the output port made with it
 	MarkSpecHash = "tapwall-spec-hash" // hash of the wanted row: equal hash and content = nothing to do
+	MarkResource = "tapwall-resource"  // whom any other bridge, port, zone or timeout policy is for
 	OwnerValue   = "tapwall"
 
 	// MarkHolder, in external_ids of the Open_vSwitch row, says which tapwall holds the lock of the host.
@@ -159,12 +162,15 @@ type MirrorSpec struct {
 	SelectDstPort []string // port names, sorted: what leaves the bridge there
 	SelectVLAN    []int    // sorted
 	Output        OutputSpec
+	// Hold: the rows are not made yet; those that are there stay as they are. It belongs to the moment, not to the wanted row.
+	Hold bool `json:"-"`
 }
 
 // OutputSpec is the output port of a mirror.
 type OutputSpec struct {
 	Port string // port name (at most 15 bytes)
-	// Create: tapwall makes the port and removes it with the last mirror that uses it. Without it the port must exist.
+	// Create: tapwall makes the port and removes it with the last mirror that uses it. Without it the port must exist, or be made by a
+	// PortSpec.
 	Create bool
 	// Type and Options of the created interface: "internal" without options, or "vxlan" with remote_ip, key, dst_port, ….
 	Type    string
