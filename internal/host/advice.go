@@ -7,8 +7,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// shadows holds the warnings about the rules of each policy: those that can never match, and those that forget one version of IP. They are advice, and looking for them costs more than installing the change that they are about, so
-// they are worked out behind it.
+// shadows holds the warnings about the rules of each policy: those that can never match, and those that forget one version of IP. They are
+// advice, and looking for them costs more than installing the change that they are about, so they are worked out behind it. They are immutable.
 type shadows struct {
 	// byPolicy is what was found for a revision of the policy.
 	byPolicy map[string]found
@@ -29,16 +29,13 @@ func (s *shadows) of(p *policy.Policy) []policy.Warning {
 
 // advise looks for shadowed rules whenever policies, groups or workloads changed, until ctx ends.
 func (e *Engine) advise(ctx context.Context) {
-	var looked world
+	looked := &view{}
 	for {
-		e.mu.RLock()
-		changed := e.changed
-		e.mu.RUnlock()
-		w := e.world()
-		todo := w.differ(&looked)
+		v := e.view.Load()
+		todo := v.differ(looked)
 		var set *policy.Set
 		if len(todo) > 0 {
-			set = &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups(), Workloads: w.pub.workloads}
+			set = &policy.Set{Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups(), Workloads: v.workloads}
 		}
 		results := map[string]found{}
 		for _, p := range todo {
@@ -58,23 +55,21 @@ func (e *Engine) advise(ctx context.Context) {
 				return
 			}
 		}
-		if len(todo) > 0 || len(looked.resources[policy.KindPolicy]) != len(w.resources[policy.KindPolicy]) {
-			e.mu.Lock()
-			next := map[string]found{}
-			for name := range w.resources[policy.KindPolicy] {
-				next[name] = e.shadows.byPolicy[name]
+		if len(todo) > 0 || looked.resources[policy.KindPolicy] != v.resources[policy.KindPolicy] {
+			before, next := e.shadows.Load(), &shadows{byPolicy: map[string]found{}}
+			for name := range each(v.resources[policy.KindPolicy]) {
+				next.byPolicy[name] = before.byPolicy[name]
 				if f, ok := results[name]; ok {
-					next[name] = f
+					next.byPolicy[name] = f
 				}
 			}
-			e.shadows.byPolicy = next
-			e.mu.Unlock()
+			e.shadows.Store(next)
 		}
-		looked = w
+		looked = v
 		select {
 		case <-ctx.Done():
 			return
-		case <-changed:
+		case <-v.changed:
 		}
 		// A burst of changes is looked at once.
 		if !pause(ctx, 200*time.Millisecond) {
@@ -98,30 +93,19 @@ func pause(ctx context.Context, d time.Duration) bool {
 // differ lists the policies that have to be looked at again since before: those that changed and, where one went or a group or the workloads changed, all.
 // A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes all of them stale, too, unless there are
 // many: then those that it covers are told when they are written next.
-func (w *world) differ(before *world) []*policy.Policy {
+func (v *view) differ(before *view) []*policy.Policy {
 	const few = 20
-	all := ofKind[*policy.Policy](w.resources, policy.KindPolicy)
-	same := func(kind policy.Kind) bool {
-		a, b := w.resources[kind], before.resources[kind]
-		if len(a) != len(b) {
-			return false
-		}
-		for name, r := range a {
-			if b[name] != r {
-				return false
-			}
-		}
-		return true
-	}
-	if same(policy.KindPolicy) && same(policy.KindGroup) && sameWorkloads(w.pub.workloads, before.pub.workloads) {
+	same := func(kind policy.Kind) bool { return v.resources[kind] == before.resources[kind] }
+	if same(policy.KindPolicy) && same(policy.KindGroup) && sameWorkloads(v.workloads, before.workloads) {
 		return nil
 	}
-	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !sameWorkloads(w.pub.workloads, before.pub.workloads) {
+	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
+	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !sameWorkloads(v.workloads, before.workloads) {
 		return all
 	}
 	var out []*policy.Policy
 	for _, p := range all {
-		if before.resources[policy.KindPolicy][p.Name] != policy.Resource(p) {
+		if before.resources.get(policy.KindPolicy, p.Name) != policy.Resource(p) {
 			out = append(out, p)
 		}
 	}

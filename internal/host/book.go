@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -130,12 +131,12 @@ func (k *book) doubt() {
 }
 
 // name takes over what is installed now.
-func (b *bridge) name(e *Engine) {
-	k := b.book
+func (w *firewall) name() {
+	k := w.book
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for name, ps := range b.pending.Policies {
-		p, _ := e.resources[policy.KindPolicy][name].(*policy.Policy)
+	for name, ps := range w.compiled {
+		p, _ := w.e.resources.get(policy.KindPolicy, name).(*policy.Policy)
 		k.names.set(name, ps, p)
 	}
 	if !k.named {
@@ -149,21 +150,21 @@ func (b *bridge) name(e *Engine) {
 	})
 }
 
-// beforeChange takes stock of what the pending change touches: the flows that it deletes take with them what they have counted since they were last read.
+// takeStock looks at what the change to come touches: the flows that it deletes take with them what they have counted since they were last read.
 // The switch gets the requests ahead of the bundle; nothing waits for the answers. A reading that would hold the bundle up is cut short: what of it
 // stays has more that is unattributed, and what goes has counted for nobody since the last reading.
-func (b *bridge) beforeChange(ctx context.Context, e *Engine) {
-	st := b.sw.State()
-	if b.installedAt == 0 {
-		b.name(e) // nothing has been attributed by other names
+func (w *firewall) takeStock(ctx context.Context) {
+	st := w.sw.State()
+	if w.installedAt == 0 {
+		w.name() // nothing has been attributed by other names
 	}
-	b.book.mu.Lock()
-	t, going := b.touched()
+	w.book.mu.Lock()
+	t, going := w.touched()
 	// What others have changed touches anything, and has done so already.
-	spoilt := b.installedAt == 0 || st.Missing > 0 || st.Lost > 0
+	spoilt := w.installedAt == 0 || st.Missing > 0 || st.Lost > 0
 	t.all = t.all || spoilt
-	b.book.touching = t
-	b.book.mu.Unlock()
+	w.book.touching = t
+	w.book.mu.Unlock()
 	ahead := scope{all: t.all}
 	for c := range t.cookies {
 		if len(going) == maxRulesAhead {
@@ -177,23 +178,23 @@ func (b *bridge) beforeChange(ctx context.Context, e *Engine) {
 	if spoilt || t.all && st.OurFlows > maxFlowsAhead {
 		return
 	}
-	if wait, err := b.askCounters(ctx, ahead); err == nil {
-		e.tasks.Go(func() { _ = wait() })
+	if wait, err := w.askCounters(ctx, ahead); err == nil {
+		w.e.tasks.Go(func() { _ = wait() })
 	}
 }
 
 // judged are the reasons to drop that depend on policies; the others depend on ports, addresses and conntrack alone.
 var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pipeline.DropUndecided, pipeline.DropStaleRelated, pipeline.DropWrongEnd, pipeline.DropNotTakenUp}
 
-// touched is what pending changes touch, and which rules go with them, up to maxRulesAhead. A change of how packets are classified touches everything.
-func (b *bridge) touched() (t scope, going []flow.Cookie) {
+// touched is what the change to come touches, and which rules go with them, up to maxRulesAhead. A change of how packets are classified touches everything.
+func (w *firewall) touched() (t scope, going []flow.Cookie) {
 	var changed scope
 	for _, r := range judged {
 		changed.add(r.Cookie())
 	}
-	names := &b.book.names
+	names := &w.book.names
 	endpoints := map[string]uint32{}
-	for owner, flows := range b.pending.Owners {
+	for owner, flows := range w.owners {
 		name, isPolicy := strings.CutPrefix(owner, wall.OwnerPolicy(""))
 		key, isEndpoint := strings.CutPrefix(owner, wall.OwnerEndpoint(""))
 		switch {
@@ -201,7 +202,7 @@ func (b *bridge) touched() (t scope, going []flow.Cookie) {
 		case isPolicy:
 			old := names.policies[name]
 			keys, stay := old.endpoints, map[uint32]bool{}
-			if ps := b.pending.Policies[name]; ps != nil {
+			if ps := w.compiled[name]; ps != nil {
 				keys = slices.Concat(keys, ps.Endpoints)
 				for _, r := range ps.Rules {
 					stay[r.ID] = true
@@ -215,10 +216,10 @@ func (b *bridge) touched() (t scope, going []flow.Cookie) {
 				}
 			}
 			for _, key := range keys {
-				endpoints[key] = b.assignments.Endpoints[key].ID
+				endpoints[key] = lookUp(w.numbers.endpoints, key).ID
 			}
-		case isEndpoint && slices.EqualFunc(classifying(b.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
-			endpoints[key] = b.assignments.Endpoints[key].ID
+		case isEndpoint && slices.EqualFunc(classifying(w.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
+			endpoints[key] = lookUp(w.numbers.endpoints, key).ID
 		default:
 			return scope{all: true}, nil
 		}
@@ -241,7 +242,7 @@ func classifying(flows []flow.Flow) []flow.Flow {
 }
 
 // askCounters asks for a reading of what t counts, which goes into the account on the reader; see [ofctrl.Switch.AskFlows].
-func (b *bridge) askCounters(ctx context.Context, t scope) (wait func() error, err error) {
+func (l *link) askCounters(ctx context.Context, t scope) (wait func() error, err error) {
 	filters := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}}
 	if !t.all && len(t.cookies) > 0 {
 		filters = filters[:0]
@@ -249,14 +250,14 @@ func (b *bridge) askCounters(ctx context.Context, t scope) (wait func() error, e
 			filters = append(filters, ofp.FlowFilter{Table: ofp.AllTables, Cookie: uint64(c), CookieMask: ^uint64(0)})
 		}
 	}
-	k := b.book
+	k := l.book
 	var flows []reading
-	return b.sw.AskFlows(ctx, filters, func(f *ofp.FlowStats) {
+	return l.sw.AskFlows(ctx, filters, func(f *ofp.FlowStats) {
 		if r, ok := readingOf(f); ok {
 			flows = append(flows, r)
 		}
 	}, func() {
-		lost := b.sw.State().Lost > 0
+		lost := l.sw.State().Lost > 0
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if lost && k.account.every == 0 {
@@ -269,17 +270,16 @@ func (b *bridge) askCounters(ctx context.Context, t scope) (wait func() error, e
 	})
 }
 
-func (b *bridge) readCounters(ctx context.Context, t scope) error {
-	wait, err := b.askCounters(ctx, t)
+func (l *link) readCounters(ctx context.Context, t scope) error {
+	wait, err := l.askCounters(ctx, t)
 	if err != nil {
 		return err
 	}
 	return wait()
 }
 
-// afterChange ends what beforeChange began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes into force.
-func (b *bridge) afterChange(err error) {
-	k := b.book
+// changedBy ends what firewall.takeStock began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes into force.
+func (k *book) changedBy(err error) {
 	if errors.Is(err, ofctrl.ErrUnknownOutcome) {
 		k.mu.Lock()
 		k.touching.all = true
@@ -293,8 +293,8 @@ func (b *bridge) afterChange(err error) {
 }
 
 // followCaches ends the doubt behind each change, once the caches of the switch have followed it.
-func (e *Engine) followCaches(ctx context.Context, b *bridge) {
-	k := b.book
+func (e *Engine) followCaches(ctx context.Context, l *link) {
+	k := l.book
 	for {
 		select {
 		case <-ctx.Done():
@@ -311,11 +311,11 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 			if idle {
 				break
 			}
-			metered, err := b.metered(ctx)
-			done := b.copies.Load() + metered
+			metered, err := l.metered(ctx)
+			done := l.copies.Load() + metered
 			if err == nil {
 				start := time.Now()
-				if !e.awaitCaches(ctx, b) {
+				if !e.awaitCaches(ctx, l) {
 					return
 				}
 				rest = 2 * time.Since(start)
@@ -323,7 +323,7 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 				open := k.account.open()
 				k.mu.Unlock()
 				start = time.Now()
-				err = b.readCounters(ctx, open)
+				err = l.readCounters(ctx, open)
 				if open.all {
 					rest = max(rest, 10*time.Since(start))
 				}
@@ -345,8 +345,8 @@ func (e *Engine) followCaches(ctx context.Context, b *bridge) {
 
 // awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
 // needs. It returns false when ctx ends.
-func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
-	if b.cfg.OpenFlow != "" || !e.local() {
+func (e *Engine) awaitCaches(ctx context.Context, l *link) bool {
+	if l.cfg.OpenFlow != "" || !e.local() {
 		return pause(ctx, cachesFollow) // perhaps another host's
 	}
 	for range 2 { // the first round may have begun before
@@ -361,7 +361,7 @@ func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
 		for waiting := true; waiting; {
 			select {
 			case <-hint:
-				_ = b.sw.Nudge(ctx)                       // so that it looks at once; it would within half a second
+				_ = l.sw.Nudge(ctx)                       // so that it looks at once; it would within half a second
 				hint = time.After(100 * time.Millisecond) // it may have done so before the question came
 			case err := <-done:
 				if waiting = false; err != nil {
@@ -374,8 +374,8 @@ func (e *Engine) awaitCaches(ctx context.Context, b *bridge) bool {
 }
 
 // refresh reads the counters of the bridge, unless that was done a moment ago.
-func (b *bridge) refresh(ctx context.Context) {
-	k := b.book
+func (l *link) refresh(ctx context.Context) {
+	k := l.book
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	k.mu.Lock()
@@ -386,7 +386,7 @@ func (b *bridge) refresh(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_ = b.readCounters(ctx, scope{all: true}) // if it fails, what there is stays; the status says that the bridge is not connected
+	_ = l.readCounters(ctx, scope{all: true}) // if it fails, what there is stays; the status says that the bridge is not connected
 	k.at = time.Now()
 }
 
@@ -424,19 +424,19 @@ func (k *book) drops() map[string]uint64 {
 	for _, r := range pipeline.DropReasons() {
 		out[r.String()] = 0
 	}
-	for ref, n := range k.account.totals {
-		if ref.Policy == "" {
-			out[ref.Rule] = n.packets
-		}
+	for reason := range out {
+		out[reason] = k.account.totals[policy.RuleRef{Rule: reason}].packets
+	}
+	if n := k.account.totals[policy.RuleRef{Rule: unattributed}]; n.packets > 0 {
+		out[unattributed] = n.packets
 	}
 	return out
 }
 
 // bookOf returns the book of a bridge.
 func (e *Engine) bookOf(name string) *book {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.books[name] == nil {
+		e.books = maps.Clone(e.books) // readers have the other one
 		e.books[name] = newBook()
 	}
 	return e.books[name]

@@ -1,42 +1,84 @@
 package host
 
 import (
+	"iter"
 	"maps"
-	"slices"
+	"strings"
 
+	"github.com/benbjohnson/immutable"
+
+	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
-// catalog holds resources by kind and name. The resources in it are immutable.
-type catalog map[policy.Kind]map[string]policy.Resource
+// shelf is a map that is never changed, ordered by its keys: Set and Delete return another one, which shares nearly all with the first. So
+// the loop may publish it at every turn, however large it is, and go on.
+type shelf[V any] = *immutable.SortedMap[string, V]
 
-// set writes a resource, or deletes it if r is nil.
-func (c catalog) set(kind policy.Kind, name string, r policy.Resource) {
-	byName := c[kind]
-	if byName == nil {
-		byName = map[string]policy.Resource{}
-		c[kind] = byName
-	}
-	if r == nil {
-		delete(byName, name)
-	} else {
-		byName[name] = r
+type byText struct{}
+
+func (byText) Compare(a, b string) int { return strings.Compare(a, b) }
+
+func newShelf[V any]() shelf[V] { return immutable.NewSortedMap[string, V](byText{}) }
+
+// each yields what is on a shelf, in order.
+func each[V any](s shelf[V]) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for i := s.Iterator(); !i.Done(); {
+			if k, v, _ := i.Next(); !yield(k, v) {
+				return
+			}
+		}
 	}
 }
 
-// clone copies the maps.
-func (c catalog) clone() catalog {
-	out := catalog{}
-	for kind, byName := range c {
-		out[kind] = maps.Clone(byName)
+// lookUp is Get for those who can do with the zero value.
+func lookUp[V any](s shelf[V], key string) V {
+	v, _ := s.Get(key)
+	return v
+}
+
+// catalog holds resources by kind and name. Neither it nor the resources in it are ever changed.
+type catalog map[policy.Kind]shelf[policy.Resource]
+
+func newCatalog() catalog {
+	c := catalog{}
+	for _, kind := range policy.Kinds() {
+		c[kind] = newShelf[policy.Resource]()
+	}
+	return c
+}
+
+// with returns the catalog after changes.
+func (c catalog) with(changes []backend.Change) catalog {
+	out := maps.Clone(c)
+	for _, x := range changes {
+		out.set(x.Kind, x.Name, x.Resource)
 	}
 	return out
+}
+
+// set is for a catalog that nobody else has yet. r nil = delete.
+func (c catalog) set(kind policy.Kind, name string, r policy.Resource) {
+	if r == nil {
+		c[kind] = c[kind].Delete(name)
+	} else {
+		c[kind] = c[kind].Set(name, r)
+	}
+}
+
+// get returns a resource, nil if there is none.
+func (c catalog) get(kind policy.Kind, name string) policy.Resource {
+	if c[kind] == nil {
+		return nil // no such kind
+	}
+	return lookUp(c[kind], name)
 }
 
 // groups returns the groups by name.
 func (c catalog) groups() map[string]*policy.Group {
 	out := map[string]*policy.Group{}
-	for name, g := range c[policy.KindGroup] {
+	for name, g := range each(c[policy.KindGroup]) {
 		out[name] = g.(*policy.Group)
 	}
 	return out
@@ -44,10 +86,9 @@ func (c catalog) groups() map[string]*policy.Group {
 
 // ofKind returns the resources of a kind ordered by name.
 func ofKind[R policy.Resource](c catalog, kind policy.Kind) []R {
-	byName := c[kind]
-	out := make([]R, 0, len(byName))
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		out = append(out, byName[name].(R))
+	out := make([]R, 0, c[kind].Len())
+	for _, r := range each(c[kind]) {
+		out = append(out, r.(R))
 	}
 	return out
 }

@@ -35,8 +35,8 @@ const (
 )
 
 // watchChecksums looks after the devices of an owned bridge on the userspace datapath until ctx ends.
-func (e *Engine) watchChecksums(ctx context.Context, b *bridge) {
-	if b.cfg.Mode != Owned || !e.local() {
+func (e *Engine) watchChecksums(ctx context.Context, l *link) {
+	if !e.local() {
 		return
 	}
 	var dropped uint64
@@ -52,14 +52,14 @@ func (e *Engine) watchChecksums(ctx context.Context, b *bridge) {
 			return
 		case <-tick.C:
 		}
-		n, err := b.invalid(ctx)
+		n, err := l.invalid(ctx)
 		if err != nil {
 			known = false
 			continue
 		}
 		grew := known && n > dropped
 		dropped, known = n, true
-		devices := e.devices(b)
+		devices := e.devices(l.cfg.Name)
 		maps.DeleteFunc(unfinished, func(port string, _ bool) bool { return !slices.Contains(devices, port) })
 		look := slices.Sorted(maps.Keys(unfinished))
 		if grew {
@@ -72,7 +72,7 @@ func (e *Engine) watchChecksums(ctx context.Context, b *bridge) {
 			seen, err := lookAtChecksums(ctx, look)
 			if err != nil && !logged {
 				logged = true
-				e.log.Warn("cannot see which ports leave checksums unfinished", "bridge", b.cfg.Name, "err", err)
+				e.log.Warn("cannot see which ports leave checksums unfinished", "bridge", l.cfg.Name, "err", err)
 			}
 			for port, s := range seen {
 				if s.unfinished && grew {
@@ -83,30 +83,28 @@ func (e *Engine) watchChecksums(ctx context.Context, b *bridge) {
 			}
 		}
 		ports := slices.Sorted(maps.Keys(unfinished))
-		if before := b.unfinished.Swap(&ports); before == nil && len(ports) > 0 || before != nil && !slices.Equal(*before, ports) {
+		if before := l.unfinished.Swap(&ports); before == nil && len(ports) > 0 || before != nil && !slices.Equal(*before, ports) {
 			e.poke()
 		}
 	}
 }
 
 // invalid reads how many packets were dropped as invalid.
-func (b *bridge) invalid(ctx context.Context) (n uint64, err error) {
+func (l *link) invalid(ctx context.Context) (n uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checksumsEvery)
 	defer cancel()
 	filter := ofp.FlowFilter{Table: pipeline.TableState, Cookie: uint64(pipeline.DropInvalid.Cookie()), CookieMask: ^uint64(0)}
-	err = b.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets })
+	err = l.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets })
 	return n, err
 }
 
 // devices lists the ports of a bridge on the userspace datapath that are devices of the system.
-func (e *Engine) devices(b *bridge) []string {
-	e.mu.RLock()
-	topo := e.published.topo
-	e.mu.RUnlock()
+func (e *Engine) devices(bridge string) []string {
+	topo := e.view.Load().topo
 	if topo == nil {
 		return nil
 	}
-	br := topo.Bridges[b.cfg.Name]
+	br := topo.Bridges[bridge]
 	if br == nil || br.DatapathType != "netdev" {
 		return nil
 	}
@@ -123,8 +121,8 @@ func (e *Engine) devices(b *bridge) []string {
 }
 
 // checksumWarnings are those about the ports that were found on a bridge.
-func (e *Engine) checksumWarnings(b *bridge) []policy.Warning {
-	ports := b.unfinished.Load()
+func (w *firewall) checksumWarnings() []policy.Warning {
+	ports := w.unfinished.Load()
 	if ports == nil {
 		return nil
 	}
@@ -132,10 +130,10 @@ func (e *Engine) checksumWarnings(b *bridge) []policy.Warning {
 	for _, port := range *ports {
 		x := policy.Warning{Code: WarnChecksums, Message: fmt.Sprintf("the sender behind port %s of bridge %s leaves the checksums of its TCP and UDP packets to "+
 			"its network device, which never finishes them, so conntrack drops them as invalid; in the guest or namespace at the other end of %s run: "+
-			"ethtool -K DEVICE tx off (DEVICE is that end, such as eth0; ethtool -K %s tx off on this one does not help)", port, b.cfg.Name, port, port)}
-		for _, w := range e.workloads {
-			if w.Bridge == b.cfg.Name && w.Port == port {
-				x.Endpoint = w.Key
+			"ethtool -K DEVICE tx off (DEVICE is that end, such as eth0; ethtool -K %s tx off on this one does not help)", port, w.cfg.Name, port, port)}
+		for _, ep := range w.e.workloads {
+			if ep.Bridge == w.cfg.Name && ep.Port == port {
+				x.Endpoint = ep.Key
 			}
 		}
 		out = append(out, x)

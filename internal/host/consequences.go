@@ -10,35 +10,35 @@ import (
 // Judged returns the world as far as policies are enforced on this host, before changes and after them; before[i] is what changes[i] replaces. The changes
 // may be in force already when the world is read, so both of its states are made. They are nil where the host is not known yet.
 func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was, now *policy.Set) {
-	after := e.world()
-	if after.pub.topo == nil {
+	v := e.view.Load()
+	if v.topo == nil {
 		return nil, nil
 	}
-	earlier := after.clone()
-	for i, c := range changes {
-		earlier.resources.set(c.Kind, c.Name, before[i])
+	undone := slices.Clone(changes)
+	for i := range undone {
+		undone[i].Resource = before[i]
 	}
-	after.change(changes)
+	earlier, after := v.with(undone), v.with(changes)
 	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
-		earlier.resolve()
-		after.resolve()
+		earlier.workloads, _ = earlier.resolved()
+		after.workloads, _ = after.resolved()
 	}
 	return earlier.judged(), after.judged()
 }
 
-// resolve finds the endpoints that the world's own resources make of the ports.
-func (w *world) resolve() {
-	w.pub.workloads, _ = policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint))
+// resolved finds the endpoints that the view's own resources make of the ports.
+func (v *view) resolved() ([]*policy.Workload, []policy.Warning) {
+	return policy.ResolveWorkloads(portInfos(v.topo, slices.Values(v.bridgeNames())), ofKind[*policy.Endpoint](v.resources, policy.KindEndpoint))
 }
 
-// judged is the world as far as policies are enforced: the endpoints of bridges that have a firewall.
-func (w *world) judged() *policy.Set {
+// judged is the view as far as policies are enforced: the endpoints of bridges that have a wall.
+func (v *view) judged() *policy.Set {
 	walled := map[string]bool{}
-	for _, b := range w.pub.bridges {
-		walled[b.cfg.Name] = b.fw != nil
+	for _, b := range v.walls {
+		walled[b.cfg.Name] = true
 	}
-	s := &policy.Set{Policies: ofKind[*policy.Policy](w.resources, policy.KindPolicy), Groups: w.resources.groups()}
-	for _, x := range w.pub.workloads {
+	s := &policy.Set{Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups()}
+	for _, x := range v.workloads {
 		if walled[x.Bridge] {
 			s.Workloads = append(s.Workloads, x)
 		}

@@ -1,8 +1,9 @@
 // Package host turns stored resources into what runs on the switches of one host, which is one Open vSwitch: it follows the resources and the
 // topology, compiles what changed, installs it and reports what was read back.
 //
-// One goroutine owns all mutable state (see [Engine.Run]); everything else reads what it publishes under one mutex. The engine
-// reconciles and never commands: whatever was lost, by whomever, is found by comparing the desired state with what was read back.
+// One goroutine owns all mutable state (see [Engine.Run]) and publishes, at every turn, an immutable view of it; everything else reads that. So no
+// reader, however slow, can delay a change. The engine reconciles and never commands: whatever was lost, by whomever, is found by comparing the
+// desired state with what was read back.
 package host
 
 import (
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tapwall/tapwall/event/record"
@@ -86,9 +88,18 @@ type Engine struct {
 	log  *slog.Logger
 	wake chan struct{} // something below changed: a topology, a connection
 
+	// view is what readers see. The loop replaces it.
+	view atomic.Pointer[view]
+	// shadows are what the adviser found; it replaces them.
+	shadows atomic.Pointer[shadows]
+
 	// Owned by the loop.
 	loaded           bool // the first batch of the store has come
 	entitled         bool // the lock was held, and nobody else is known to have had it since
+	revision         int64
+	resources        catalog
+	observed         shelf[int64]    // revision in force, by resource.key
+	unsettled        shelf[struct{}] // changed and not known to be in force, likewise
 	topo             *vswitch.Topology
 	host             string // id under which the host's state is kept
 	hostErr          error  // why that is not the topology's, or not remembered
@@ -96,33 +107,32 @@ type Engine struct {
 	workloads        []*policy.Workload
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge
-	unmanaged        map[string]error   // named bridges that exist and could not be taken on
-	ledgers          map[string]*ledger // by bridge; nil = not read yet
-	block            uint32             // how many numbers are reserved at a time
-	written          chan written       // ends of writes; each ledger has at most one
-	saving           context.Context    // of the writes: it ends a little later than the loop
+	walls            map[string]*firewall // of the owned ones among bridges
+	unmanaged        map[string]error     // named bridges that exist and could not be taken on
+	ledgers          map[string]*ledger   // by bridge; nil = not read yet
+	books            map[string]*book     // by bridge, kept when it goes; replaced when there is another one
+	block            uint32               // how many numbers are reserved at a time
+	written          chan written         // ends of writes; each ledger has at most one
+	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
 	stale            work // what the next sync has to look at
 	retry            backoff
 	tasks            sync.WaitGroup
-
-	// mu guards what readers see. Only the loop writes, so it reads without.
-	mu             sync.RWMutex
-	revision       int64 // of the store, as far as it was taken
-	resources      catalog
-	unsettled      map[resource]bool  // changed and not known to be in force
-	observed       map[resource]int64 // revision in force
-	mirrorStatuses map[string]policy.Status
-	shadows        shadows
-	published      publication
-	books          map[string]*book // of bridges, by name; kept when they go
-	changed        chan struct{}    // closed and replaced at every publication
 }
 
 // resource names one resource.
 type resource struct {
 	kind policy.Kind
 	name string
+}
+
+// key is the resource's on a shelf.
+func (r resource) key() string { return string(r.kind) + "/" + r.name }
+
+// ofKey is the other way round.
+func ofKey(key string) resource {
+	kind, name, _ := strings.Cut(key, "/")
+	return resource{policy.Kind(kind), name}
 }
 
 // work lists what changed since the last sync.
@@ -135,20 +145,6 @@ type work struct {
 }
 
 func newWork() work { return work{policies: map[string]bool{}} }
-
-// publication is the part of the loop's state that readers see. It is replaced whole.
-type publication struct {
-	revision  int64 // taken, as of the last sync
-	ready     bool  // everything has been in force at least once
-	topo      *vswitch.Topology
-	workloads []*policy.Workload // ordered by key
-	notices   notices
-	bridges   []*bridge            // ordered by name
-	mirrors   []vswitch.MirrorSpec // wanted
-	problems  []string
-	waiting   int      // entries of the ledgers that the store does not have yet
-	unsaved   []string // what of them it would not take, in words
-}
 
 // New checks the options.
 func New(o Options) (*Engine, error) {
@@ -179,18 +175,20 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		opt: o, log: o.Logger,
 		wake:      make(chan struct{}, 1),
-		resources: catalog{},
+		resources: newCatalog(),
+		observed:  newShelf[int64](),
+		unsettled: newShelf[struct{}](),
 		bridges:   map[string]*bridge{},
+		walls:     map[string]*firewall{},
 		unmanaged: map[string]error{},
 		block:     numberBlock,
 		written:   make(chan written, len(o.Bridges)+pipeline.MaxBridges),
 		mirrors:   newMirrorState(),
 		stale:     newWork(),
-		unsettled: map[resource]bool{},
-		observed:  map[resource]int64{},
 		books:     map[string]*book{},
-		changed:   make(chan struct{}),
 	}
+	e.shadows.Store(&shadows{})
+	e.view.Store(&view{resources: e.resources, observed: e.observed, unsettled: e.unsettled, host: o.Name, changed: make(chan struct{})})
 	return e, nil
 }
 
@@ -209,26 +207,10 @@ func (e *Engine) capabilities() []string {
 }
 
 // Name is what the host is called: its id or, as long as that is not known, its name in the configuration.
-func (e *Engine) Name() string {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.name()
-}
-
-// name is called with mu held for reading.
-func (e *Engine) name() string {
-	if topo := e.published.topo; topo != nil {
-		return topo.Host
-	}
-	return e.opt.Name
-}
+func (e *Engine) Name() string { return e.view.Load().host }
 
 // Resources returns how many resources of a kind the engine has taken.
-func (e *Engine) Resources(kind policy.Kind) int {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return len(e.resources[kind])
-}
+func (e *Engine) Resources(kind policy.Kind) int { return e.view.Load().resources[kind].Len() }
 
 // Run reconciles until ctx ends. Flows and mirrors stay on the switches: tapwall may be restarted or upgraded without traffic noticing.
 func (e *Engine) Run(ctx context.Context) error {
@@ -278,10 +260,11 @@ func (e *Engine) Run(ctx context.Context) error {
 					more = false
 				}
 			}
+			e.publishTaken()
 		case <-e.wake:
 		case <-tick.C:
 			for _, b := range e.bridges {
-				e.tellInterference(b, time.Now())
+				e.tellInterference(b.link, time.Now())
 			}
 			if !e.due(time.Now()) {
 				continue
@@ -314,13 +297,11 @@ func (e *Engine) poke() {
 
 // take applies a batch of the store to the resources and notes what it touches.
 func (e *Engine) take(b backend.Batch) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	e.loaded = true
 	e.revision = b.Revision
+	e.resources = e.resources.with(b.Changes)
 	for _, c := range b.Changes {
-		e.resources.set(c.Kind, c.Name, c.Resource)
-		e.unsettled[resource{c.Kind, c.Name}] = true
+		e.unsettled = e.unsettled.Set(resource{c.Kind, c.Name}.key(), struct{}{})
 		switch c.Kind {
 		case policy.KindPolicy:
 			e.stale.policies[c.Name] = true

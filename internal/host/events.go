@@ -16,7 +16,7 @@ import (
 
 // packetIns says what is done with the copies that our flows send, by the reason in their userdata. It runs on the reader of the bridge's
 // connection, so that nothing in it may wait.
-var packetIns = map[pipeline.CopyReason]func(*Engine, *bridge, *record.PacketIn, flow.Match){
+var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, flow.Match){
 	pipeline.CopyEgressDrop:  takeVerdict,
 	pipeline.CopyIngressDrop: takeVerdict,
 	pipeline.CopyAllow:       takeVerdict,
@@ -25,41 +25,41 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *bridge, *record.PacketIn,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.
-func (e *Engine) packetIn(b *bridge) func(*ofp.PacketIn) {
+func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 	return func(pi *ofp.PacketIn) {
 		in := record.PacketIn{
-			Host: *b.host.Load(), DatapathID: b.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
-			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &b.directory,
+			Host: *l.host.Load(), DatapathID: l.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
+			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &l.directory,
 		}
 		readMetadata(&in, pi.Match)
-		if names := b.portNames.Load(); names != nil {
+		if names := l.portNames.Load(); names != nil {
 			in.InPortName = (*names)[in.InPort]
 		}
 		in.SrcEndpoint, in.DstEndpoint = register(&in, pipeline.SourceEndpoint), register(&in, pipeline.DestinationEndpoint)
 		if reason, ours := pipeline.ParseUserData(pi.UserData); ours {
-			packetIns[reason](e, b, &in, pi.Match)
+			packetIns[reason](e, l, &in, pi.Match)
 			return
 		}
-		e.opt.Recorder.HandlePacketIn(b.cfg.Name, in) // of no flow of ours: counted, and no event
+		e.opt.Recorder.HandlePacketIn(l.cfg.Name, in) // of no flow of ours: counted, and no event
 	}
 }
 
 // takeVerdict records what the policies decided.
-func takeVerdict(e *Engine, b *bridge, in *record.PacketIn, _ flow.Match) {
-	b.copies.Add(1)
+func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
+	l.copies.Add(1)
 	in.Verdicts = verdicts(in)
-	e.opt.Recorder.HandlePacketIn(b.cfg.Name, *in)
+	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 
 // takeUnknownMAC notes an address that an endpoint does not declare.
-func takeUnknownMAC(e *Engine, b *bridge, in *record.PacketIn, _ flow.Match) {
-	b.sees(in)
+func takeUnknownMAC(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
+	l.sees(in)
 	e.poke()
 }
 
 // takeStray notes an endpoint that sends on what others sent to it.
-func takeStray(e *Engine, b *bridge, in *record.PacketIn, m flow.Match) {
-	if b.forwarders.note(in, initiatorOf(m), time.Now()) {
+func takeStray(e *Engine, l *link, in *record.PacketIn, m flow.Match) {
+	if l.forwarders.note(in, initiatorOf(m), time.Now()) {
 		e.poke()
 	}
 }
@@ -147,7 +147,7 @@ func verdicts(in *record.PacketIn) []record.VerdictSide {
 }
 
 // publishRules tells the recorder what the ids stand for that wall.Firewall gave or forgot.
-func (b *bridge) publishRules(changed map[uint32]*wall.RuleInfo) {
+func (w *firewall) publishRules(changed map[uint32]*wall.RuleInfo) {
 	if len(changed) == 0 {
 		return
 	}
@@ -158,7 +158,7 @@ func (b *bridge) publishRules(changed map[uint32]*wall.RuleInfo) {
 			rules[id] = ruleName(info.Ref)
 		}
 	}
-	b.directory.Publish(b.directory.Names().WithRules(rules))
+	w.directory.Publish(w.directory.Names().WithRules(rules))
 }
 
 // ruleName names a rule or default as events do.
@@ -174,13 +174,13 @@ func ruleName(ref policy.RuleRef) *event.Rule {
 }
 
 // publishEndpoints tells the recorder what the endpoint ids stand for, which wall.Firewall gave.
-func (b *bridge) publishEndpoints(ws []*policy.Workload) {
+func (w *firewall) publishEndpoints(ws []*policy.Workload) {
 	byID := map[uint32]*event.Endpoint{}
-	for _, w := range ws {
-		if a, ok := b.assignments.Endpoints[w.Key]; ok && w.Bridge == b.cfg.Name {
-			byID[a.ID] = &event.Endpoint{Name: orElse(w.Endpoint, w.Port), PortName: w.Port, Labels: w.Labels}
+	for _, x := range ws {
+		if a, ok := w.numbers.endpoints.Get(x.Key); ok && x.Bridge == w.cfg.Name {
+			byID[a.ID] = &event.Endpoint{Name: orElse(x.Endpoint, x.Port), PortName: x.Port, Labels: x.Labels}
 		}
 	}
-	b.directory.Publish(b.directory.Names().WithEndpoints(byID))
-	b.renamed = false
+	w.directory.Publish(w.directory.Names().WithEndpoints(byID))
+	w.renamed = false
 }

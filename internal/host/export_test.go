@@ -25,9 +25,7 @@ func Takes(r pipeline.CopyReason) bool { return packetIns[r] != nil }
 
 // Names are what the ids of a bridge stand for.
 func (e *Engine) Names(bridge string) *record.Names {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	for _, b := range e.published.bridges {
+	for _, b := range e.view.Load().bridges {
 		if b.cfg.Name == bridge {
 			return b.directory.Names()
 		}
@@ -36,11 +34,7 @@ func (e *Engine) Names(bridge string) *record.Names {
 }
 
 // Unsaved counts the entries that the store does not have yet.
-func (e *Engine) Unsaved() int {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.published.waiting
-}
+func (e *Engine) Unsaved() int { return e.view.Load().waiting }
 
 // SetNumberBlock sets how many numbers are reserved at a time. It comes before Run.
 func (e *Engine) SetNumberBlock(n uint32) { e.block = n }

@@ -19,11 +19,8 @@ func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	if kind != policy.KindPolicy {
 		return // mirrors' counters come with the topology
 	}
-	e.mu.RLock()
-	bridges := e.published.bridges
-	e.mu.RUnlock()
-	for _, b := range bridges {
-		if b.fw != nil && linkTrouble(b.sw.State()) == "" {
+	for _, b := range e.view.Load().walls {
+		if linkTrouble(b.sw.State()) == "" {
 			b.refresh(ctx)
 		}
 	}
@@ -42,18 +39,18 @@ func listRules(h *policy.HostStatus, ps *wall.PolicyState) {
 	}
 }
 
-// countRules adds the counters to a policy's status, those from bridges that are away included. It is called with mu held for reading.
-func (e *Engine) countRules(h *policy.HostStatus, name string) {
+// countRules adds the counters to a policy's status, those from bridges that are away included.
+func (v *view) countRules(h *policy.HostStatus, name string) {
 	for i := range h.Rules {
 		r := &h.Rules[i]
-		c := e.total(policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name})
+		c := v.total(policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name})
 		r.Packets, r.Bytes = c.packets, c.bytes
 	}
 	for _, d := range directions {
 		ref := policy.RuleRef{Policy: name, Direction: d.direction, Rule: policy.RuleDefaultDeny}
-		h.Counters[d.denied] = int64(e.total(ref).packets)
+		h.Counters[d.denied] = int64(v.total(ref).packets)
 		ref.Rule = unattributedOf(ref)
-		h.Counters[d.unattributed] = int64(e.total(ref).packets)
+		h.Counters[d.unattributed] = int64(v.total(ref).packets)
 	}
 }
 
@@ -66,21 +63,13 @@ var directions = []struct {
 	{policy.Ingress, "defaultDenyIngressPackets", "unattributedIngressPackets"},
 }
 
-// total sums over all bridges, also those that are away. It is called with mu held for reading.
-func (e *Engine) total(ref policy.RuleRef) (sum counter) {
-	for _, k := range e.books {
-		sum = sum.plus(k.total(ref))
-	}
-	return sum
-}
-
 // ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.
-func (b *bridge) ruleOf(f *flow.Flow) string {
+func (l *link) ruleOf(f *flow.Flow) string {
 	kind, id, ours := pipeline.ParseCookie(f.Cookie)
 	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
 		return ""
 	}
-	r := b.directory.Names().Rule(id)
+	r := l.directory.Names().Rule(id)
 	if r == nil {
 		return ""
 	}
@@ -89,11 +78,9 @@ func (b *bridge) ruleOf(f *flow.Flow) string {
 
 // Flows reads the flows of all managed bridges back.
 func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
-	e.mu.RLock()
-	bridges, topo := e.published.bridges, e.published.topo
-	e.mu.RUnlock()
+	v := e.view.Load()
 	out, names := []wire.FlowEntry{}, pipeline.TableNames()
-	for _, b := range bridges {
+	for _, b := range v.bridges {
 		if q.Bridge != "" && q.Bridge != b.cfg.Name {
 			continue
 		}
@@ -114,7 +101,7 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
 				return
 			}
-			out = append(out, wire.FlowEntry{Host: topo.Host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
+			out = append(out, wire.FlowEntry{Host: v.host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
 				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
 		}
 		for i := range installed {

@@ -56,18 +56,18 @@ func (f *forwarders) recent(now time.Time) map[uint32]bool {
 }
 
 // forwardWarnings are those about endpoints of a bridge that forward and do not declare it.
-func (e *Engine) forwardWarnings(b *bridge, now time.Time) []policy.Warning {
-	seen := b.forwarders.recent(now)
+func (w *firewall) forwardWarnings(now time.Time) []policy.Warning {
+	seen := w.forwarders.recent(now)
 	if len(seen) == 0 {
 		return nil
 	}
 	var out []policy.Warning
-	for _, w := range e.workloads {
-		if w.Bridge != b.cfg.Name || w.Remote || w.Forwards || !seen[b.assignments.Endpoints[w.Key].ID] {
+	for _, x := range w.e.workloads {
+		if x.Bridge != w.cfg.Name || x.Remote || x.Forwards || !seen[lookUp(w.numbers.endpoints, x.Key).ID] {
 			continue
 		}
-		out = append(out, policy.Warning{Code: WarnForwards, Endpoint: w.Key, Message: fmt.Sprintf("endpoint %s (port %s) sends on what others sent to it, like a router "+
-			"with one port; TCP through it is cut until an Endpoint resource that matches it says forwards: true", w.Key, w.Port)})
+		out = append(out, policy.Warning{Code: WarnForwards, Endpoint: x.Key, Message: fmt.Sprintf("endpoint %s (port %s) sends on what others sent to it, like a router "+
+			"with one port; TCP through it is cut until an Endpoint resource that matches it says forwards: true", x.Key, x.Port)})
 	}
 	return out
 }

@@ -24,8 +24,8 @@ func linkTrouble(st ofctrl.State) string {
 }
 
 // troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install found is in
-// publication.problems. It is called with the engine's mu held for reading.
-func (e *Engine) troubles(b *bridge) []string {
+// view.problems.
+func (v *view) troubles(b bridgeView) []string {
 	st := b.sw.State()
 	if why := linkTrouble(st); why != "" {
 		return []string{why}
@@ -37,7 +37,7 @@ func (e *Engine) troubles(b *bridge) []string {
 	if b.installedAt == 0 {
 		out = append(out, "the flows are being installed for the first time")
 	}
-	if br := e.published.topo.Bridges[b.cfg.Name]; br != nil && br.FailMode != b.cfg.FailMode {
+	if br := v.topo.Bridges[b.cfg.Name]; br != nil && br.FailMode != b.cfg.FailMode {
 		out = append(out, fmt.Sprintf("the fail mode is %q instead of %q", br.FailMode, b.cfg.FailMode))
 	}
 	if b.installedAt > 0 && (st.Missing > 0 || st.Blocked > 0) && !b.sw.Has(entryKey()) {
@@ -55,11 +55,11 @@ func (e *Engine) troubles(b *bridge) []string {
 	return out
 }
 
-// problems lists all that keeps the managed bridges from being in force as desired. It is called with mu held for reading.
-func (e *Engine) problems() []string {
-	out := slices.Clone(e.published.problems)
-	for _, b := range e.published.bridges {
-		for _, why := range e.troubles(b) {
+// problems lists all that keeps the managed bridges from being in force as desired.
+func (v *view) allProblems() []string {
+	out := slices.Clone(v.problems)
+	for _, b := range v.bridges {
+		for _, why := range v.troubles(b) {
 			out = append(out, fmt.Sprintf("bridge %s: %s", b.cfg.Name, why))
 		}
 	}
@@ -68,12 +68,11 @@ func (e *Engine) problems() []string {
 
 // Reachable reports whether the host's database and switches answer.
 func (e *Engine) Reachable() bool {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	if e.published.topo == nil || !e.opt.DB.Status().Connected {
+	v := e.view.Load()
+	if v.topo == nil || !e.opt.DB.Status().Connected {
 		return false
 	}
-	for _, b := range e.published.bridges {
+	for _, b := range v.bridges {
 		if linkTrouble(b.sw.State()) != "" {
 			return false
 		}
@@ -92,18 +91,17 @@ type Health struct {
 
 // Health reports from observed state.
 func (e *Engine) Health() Health {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	h := Health{HostHealth: wire.HostHealth{Host: e.name(), OVSDB: "connected", Desired: e.revision}, Unready: e.problems()}
+	v := e.view.Load()
+	h := Health{HostHealth: wire.HostHealth{Host: v.host, OVSDB: "connected", Desired: v.revision}, Unready: v.allProblems()}
 	if db := e.opt.DB.Status(); !db.Connected {
 		h.OVSDB = "connecting: " + orElse(db.LastError, "first attempt")
 		h.Concerns = append(h.Concerns, "OVSDB: "+h.OVSDB)
 	}
-	if len(h.Unready) == 0 && !e.published.ready {
+	if len(h.Unready) == 0 && !v.ready {
 		h.Unready = []string{"the first synchronisation is under way"}
 	}
 	h.Installed = h.Desired
-	for _, b := range e.published.bridges {
+	for _, b := range v.bridges {
 		for _, what := range b.others.problems(time.Now()) {
 			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
 		}
@@ -116,13 +114,12 @@ func (e *Engine) Health() Health {
 		}
 		h.Bridges = append(h.Bridges, b.health())
 	}
-	h.Warnings = e.published.notices.all
-	h.Concerns = append(h.Concerns, e.published.unsaved...)
+	h.Warnings = v.notices.all
+	h.Concerns = append(h.Concerns, v.unsaved...)
 	return h
 }
 
-// health is called with the engine's mu held for reading.
-func (b *bridge) health() wire.BridgeHealth {
+func (b bridgeView) health() wire.BridgeHealth {
 	st := b.sw.State()
 	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(),

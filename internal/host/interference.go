@@ -44,11 +44,11 @@ type interference struct {
 }
 
 // interfered takes what a switch tells of others.
-func (e *Engine) interfered(b *bridge) func(ofctrl.Interference) {
+func (e *Engine) interfered(l *link) func(ofctrl.Interference) {
 	return func(i ofctrl.Interference) {
 		now := time.Now()
-		b.others.mu.Lock()
-		k := &b.others.kinds[i.What]
+		l.others.mu.Lock()
+		k := &l.others.kinds[i.What]
 		if now.Sub(k.last) > interferenceAge {
 			k.since, k.count = now, 0
 		}
@@ -61,30 +61,30 @@ func (e *Engine) interfered(b *bridge) func(ofctrl.Interference) {
 		if len(i.Objects) > 0 {
 			k.object = i.Objects[len(i.Objects)-1]
 		}
-		b.others.mu.Unlock()
-		e.tellInterference(b, now)
+		l.others.mu.Unlock()
+		e.tellInterference(l, now)
 	}
 }
 
 // tellInterference logs and records what is due.
-func (e *Engine) tellInterference(b *bridge, now time.Time) {
-	b.others.mu.Lock()
-	defer b.others.mu.Unlock()
-	for what := range b.others.kinds {
-		k, words := &b.others.kinds[what], interferenceKinds[what]
+func (e *Engine) tellInterference(l *link, now time.Time) {
+	l.others.mu.Lock()
+	defer l.others.mu.Unlock()
+	for what := range l.others.kinds {
+		k, words := &l.others.kinds[what], interferenceKinds[what]
 		if k.untold == 0 || now.Sub(k.told) < tellEvery {
 			continue
 		}
-		e.tell(b, words.action, event.Notice{Message: counted(k.untold, words.one, words.many), Count: int64(k.untold), Objects: k.objects})
+		e.tell(l, words.action, event.Notice{Message: counted(k.untold, words.one, words.many), Count: int64(k.untold), Objects: k.objects})
 		k.untold, k.objects, k.told = 0, nil, now
 	}
 }
 
 // tell logs and records something that happened to a bridge.
-func (e *Engine) tell(b *bridge, action string, n event.Notice) {
-	e.log.Warn(n.Message, "bridge", b.cfg.Name, "objects", n.Objects)
-	n.Message = fmt.Sprintf("bridge %s: %s", b.cfg.Name, n.Message)
-	e.opt.Recorder.Record(event.NewNotice(action, *b.host.Load(), b.cfg.Name, n))
+func (e *Engine) tell(l *link, action string, n event.Notice) {
+	e.log.Warn(n.Message, "bridge", l.cfg.Name, "objects", n.Objects)
+	n.Message = fmt.Sprintf("bridge %s: %s", l.cfg.Name, n.Message)
+	e.opt.Recorder.Record(event.NewNotice(action, *l.host.Load(), l.cfg.Name, n))
 }
 
 func counted(n int, one, many string) string {
@@ -107,12 +107,12 @@ func (o *interferences) problems(now time.Time) (out []string) {
 }
 
 // bypass says which foreign flows packets meet before our entry, or nil. Those behind it are met by nothing. Readers may call it.
-func (b *bridge) bypass() error {
-	if b.cfg.Mode != Owned {
+func (l *link) bypass() error {
+	if l.cfg.Mode != Owned {
 		return nil
 	}
 	var before []flow.Flow
-	b.sw.Foreign(func(f *flow.Flow) {
+	l.sw.Foreign(func(f *flow.Flow) {
 		if f.Table == pipeline.TableEntry && f.Priority >= entryPriority {
 			before = append(before, *f)
 		}
@@ -133,36 +133,36 @@ var errNotOurs = errors.New("the bridge is not taken over, nothing on it is chan
 
 // takeOver looks at what is on the bridge before this process changes anything there, and tells of what will go. It returns whether the bridge may be changed.
 // A flow that bears our magic and can be no tapwall's is a reason not to, unless the bridge is known from before.
-func (e *Engine) takeOver(b *bridge, st ofctrl.State, now time.Time) bool {
-	if b.taken {
+func (w *firewall) takeOver(st ofctrl.State, now time.Time) bool {
+	if w.taken {
 		return true
 	}
 	if !st.Ready {
 		return false
 	}
-	if b.ledger.untaken {
-		if err := b.strange(); err != nil {
-			b.failed(e, now, err)
+	if w.ledger.untaken {
+		if err := w.strange(); err != nil {
+			w.failed(w.e, now, err)
 			return false
 		}
 	}
 	if st.OurFlows == 0 {
-		e.tellTakeOver(b)
+		w.tellTakeOver()
 	}
-	if b.ledger.untaken {
-		b.ledger.untaken = false
-		b.ledger.note(stateFresh, nil)
+	if w.ledger.untaken {
+		w.ledger.untaken = false
+		w.ledger.note(stateFresh, nil)
 	}
-	b.taken = true
-	e.stale.mirrors = true // the fail mode may be set now
+	w.taken = true
+	w.e.stale.mirrors = true // the fail mode may be set now
 	return true
 }
 
 // strange returns an error that names the flows that bear our magic and cannot be ours.
-func (b *bridge) strange() error {
+func (w *firewall) strange() error {
 	var texts []string
 	n := 0
-	b.sw.Missing(func(owner string, f *flow.Flow) { // nothing is desired yet, so this is all that bears our magic
+	w.sw.Missing(func(owner string, f *flow.Flow) { // nothing is desired yet, so this is all that bears our magic
 		if _, _, ours := pipeline.ParseCookie(f.Cookie); owner == "" && ours && !pipeline.Plausible(f.Table, f.Cookie) {
 			if n++; n <= 3 {
 				texts = append(texts, f.String())
@@ -178,10 +178,10 @@ func (b *bridge) strange() error {
 
 // tellTakeOver lists the foreign flows that are about to go: those in our tables and in the place of our entry and, where the fail mode has to be set, which
 // makes ovs-vswitchd wipe all tables, all those in table 0. The flow that a bridge without fail mode begins with is not worth a word.
-func (e *Engine) tellTakeOver(b *bridge) {
-	wiped := e.topo.Bridges[b.cfg.Name].FailMode != b.cfg.FailMode
+func (w *firewall) tellTakeOver() {
+	wiped := w.e.topo.Bridges[w.cfg.Name].FailMode != w.cfg.FailMode
 	var n event.Notice
-	b.sw.Foreign(func(f *flow.Flow) {
+	w.sw.Foreign(func(f *flow.Flow) {
 		ownPlace := f.Priority == entryPriority && len(f.Match) == 0
 		if f.Table == pipeline.TableEntry && !ownPlace && (!wiped || f.Cookie == 0 && f.Priority == 0 && len(f.Match) == 0) {
 			return
@@ -194,5 +194,5 @@ func (e *Engine) tellTakeOver(b *bridge) {
 		return
 	}
 	n.Message = counted(int(n.Count), "foreign flow is", "foreign flows are") + " in the way and will be removed: tapwall takes the bridge over"
-	e.tell(b, event.ActionTakeOver, n)
+	w.e.tell(w.link, event.ActionTakeOver, n)
 }

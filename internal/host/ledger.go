@@ -271,8 +271,8 @@ func (e *Engine) await(ctx context.Context, l *ledger, now time.Time) bool {
 // collect returns what is to be written; nil = nothing.
 func (e *Engine) collect(l *ledger) *write {
 	w := &write{values: maps.Clone(l.unsaved)}
-	if b := e.bridges[l.bridge]; b != nil && b.fw != nil {
-		if bound, due := b.fw.Reservation(e.block); due {
+	if fw := e.walls[l.bridge]; fw != nil {
+		if bound, due := fw.fw.Reservation(e.block); due {
 			w.bound = bound
 		}
 	} else if l.bound == 0 {
@@ -293,10 +293,8 @@ func (e *Engine) takeWritten(now time.Time) {
 		select {
 		case w := <-e.written:
 			w.ledger.settle(w.err, now)
-			if b := e.bridges[w.ledger.bridge]; w.err == nil && b != nil && b.fw != nil {
-				b.mu.Lock()
-				b.fw.Reserve(w.ledger.bound)
-				b.mu.Unlock()
+			if fw := e.walls[w.ledger.bridge]; w.err == nil && fw != nil {
+				fw.fw.Reserve(w.ledger.bound)
 			}
 		default:
 			return
@@ -356,12 +354,12 @@ func (e *Engine) closeLedgers(ctx context.Context) {
 				return
 			}
 		}
-		b, values := e.bridges[l.bridge], map[string][]byte{}
+		fw, values := e.walls[l.bridge], map[string][]byte{}
 		for key, v := range l.unsaved {
 			values[stateRoot+l.bridge+"/"+key] = v
 		}
-		if b != nil && b.fw != nil && !l.unproven {
-			values[stateRoot+l.bridge+"/"+stateNext], _ = json.Marshal(b.fw.Next())
+		if fw != nil && !l.unproven {
+			values[stateRoot+l.bridge+"/"+stateNext], _ = json.Marshal(fw.fw.Next())
 		}
 		if l.err != nil || len(values) == 0 {
 			continue
@@ -370,8 +368,8 @@ func (e *Engine) closeLedgers(ctx context.Context) {
 			e.log.Warn("id assignments are not saved; these connections will be judged again", "bridge", l.bridge, "assignments", len(l.unsaved), "err", err)
 			continue
 		}
-		if b != nil && len(b.marks) > 0 && len(b.pending.Owners) == 0 {
-			_, _ = b.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: map[string][]flow.Flow{ownerMarks: nil}}) // else the next process does it
+		if fw != nil && len(fw.marks) > 0 && len(fw.owners) == 0 {
+			_, _ = fw.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: map[string][]flow.Flow{ownerMarks: nil}}) // else the next process does it
 		}
 	}
 }

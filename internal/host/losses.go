@@ -13,7 +13,7 @@ import (
 
 // watchLosses reports the copies of packets that never became packet-ins: what the log meter withheld, and what the switch's queue towards us could not
 // hold. No message tells of either; the switch's counters do. It looks once a second while copies are coming, and every ten seconds otherwise.
-func (e *Engine) watchLosses(ctx context.Context, b *bridge) {
+func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var account lossAccount
 	var epoch, seen uint64
 	idle := 0
@@ -25,28 +25,28 @@ func (e *Engine) watchLosses(ctx context.Context, b *bridge) {
 			return
 		case <-tick.C:
 		}
-		st := b.sw.State()
-		b.datapathID.Store(st.DatapathID)
-		if !st.Ready || b.cfg.Mode != Owned {
+		st := l.sw.State()
+		l.datapathID.Store(st.DatapathID)
+		if !st.Ready {
 			continue
 		}
 		// After the last copy a few more looks, until the flow counters have caught up.
-		before := b.book.progress()
-		if copies := b.copies.Load(); copies != seen || epoch != st.Epoch || !account.knows(before) {
+		before := l.book.progress()
+		if copies := l.copies.Load(); copies != seen || epoch != st.Epoch || !account.knows(before) {
 			idle, seen, epoch = 0, copies, st.Epoch
 		} else if idle++; idle > len(account.open) && idle%10 != 0 {
 			continue
 		}
-		made := b.meterMade.Swap(false)
-		c, err := b.readLosses(ctx)
+		made := l.meterMade.Swap(false)
+		c, err := l.readLosses(ctx)
 		if err != nil {
-			b.meterMade.Store(made)
+			l.meterMade.Store(made)
 			continue // the connection went; the next one is read anew
 		}
-		at := b.book.progress()
+		at := l.book.progress()
 		at.doubt = at.doubt || at.turn != before.turn
-		meter, queue, unknown := account.add(c, made, b.copiesBefore.Load(), at)
-		b.book.lostCopies.Add(uint64(unknown))
+		meter, queue, unknown := account.add(c, made, l.copiesBefore.Load(), at)
+		l.book.lostCopies.Add(uint64(unknown))
 		if meter > 0 {
 			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", meter)
 		}
@@ -60,10 +60,10 @@ func (e *Engine) watchLosses(ctx context.Context, b *bridge) {
 type copyCounters struct{ copied, metered, received uint64 }
 
 // readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost.
-func (b *bridge) readLosses(ctx context.Context) (c copyCounters, err error) {
+func (l *link) readLosses(ctx context.Context) (c copyCounters, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err = b.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
+	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
 		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Controller); return ok }) {
 			c.copied += f.Stats.Packets
 		}
@@ -71,16 +71,16 @@ func (b *bridge) readLosses(ctx context.Context) (c copyCounters, err error) {
 	if err != nil {
 		return c, err
 	}
-	if c.metered, err = b.metered(ctx); err != nil {
+	if c.metered, err = l.metered(ctx); err != nil {
 		return c, err
 	}
-	c.received = b.copies.Load()
+	c.received = l.copies.Load()
 	return c, nil
 }
 
 // metered is how many copies the meter has withheld.
-func (b *bridge) metered(ctx context.Context) (uint64, error) {
-	stats, err := b.sw.MeterStats(ctx)
+func (l *link) metered(ctx context.Context) (uint64, error) {
+	stats, err := l.sw.MeterStats(ctx)
 	for _, m := range stats {
 		if m.ID == pipeline.MeterLog && len(m.Bands) > 0 {
 			return m.Bands[0].Packets, err

@@ -146,7 +146,8 @@ func (m *memory) keep(s snapshot) error {
 // remember asks conntrack of the bridges' datapaths every few seconds.
 func (e *Engine) remember(ctx context.Context) {
 	daemon := unixctl.Daemon{RunDir: e.opt.RunDir}
-	told := map[string]string{} // what went wrong last, by bridge
+	told := map[string]string{}          // what went wrong last, by bridge
+	lastNotTakenUp := map[*link]uint64{} // as last read
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -155,15 +156,13 @@ func (e *Engine) remember(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		e.mu.RLock()
-		bridges, topo := e.published.bridges, e.published.topo
-		e.mu.RUnlock()
-		for _, b := range bridges {
-			if b.fw != nil && b.pickupOpen.Load() {
-				b.countNotTakenUp(ctx)
+		v := e.view.Load()
+		for _, b := range v.walls {
+			if b.pickupOpen.Load() {
+				b.countNotTakenUp(ctx, lastNotTakenUp)
 			}
-			br := topo.Bridges[b.cfg.Name]
-			if b.fw == nil || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" || !e.local() {
+			br := v.topo.Bridges[b.cfg.Name]
+			if br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" || !e.local() {
 				continue // conntrack of the kernel survives ovs-vswitchd
 			}
 			epoch, ok := b.inPlace()
@@ -184,34 +183,34 @@ func (e *Engine) remember(ctx context.Context) {
 }
 
 // countNotTakenUp counts what the open window drops because nobody knows who opened it.
-func (b *bridge) countNotTakenUp(ctx context.Context) {
+func (l *link) countNotTakenUp(ctx context.Context, last map[*link]uint64) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	var n uint64
 	filter := ofp.FlowFilter{Table: pipeline.TablePickupReversed, Cookie: uint64(pipeline.DropNotTakenUp.Cookie()), CookieMask: ^uint64(0)}
-	if err := b.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets }); err != nil {
+	if err := l.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets }); err != nil {
 		return
 	}
-	if n < b.lastNotTakenUp { // another window
-		b.lastNotTakenUp = 0
+	if n < last[l] { // another window
+		last[l] = 0
 	}
-	b.notTakenUp.Add(n - b.lastNotTakenUp)
-	b.lastNotTakenUp = n
+	l.notTakenUp.Add(n - last[l])
+	last[l] = n
 }
 
 // inPlace reports whether the pipeline is in force and no pickup window is open, and on which connection to the switch.
-func (b *bridge) inPlace() (epoch uint64, ok bool) {
-	st := b.sw.State()
-	return st.Epoch, st.Ready && st.Missing == 0 && !b.pickupOpen.Load() && b.sw.Has(entryKey())
+func (l *link) inPlace() (epoch uint64, ok bool) {
+	st := l.sw.State()
+	return st.Epoch, st.Ready && st.Missing == 0 && !l.pickupOpen.Load() && l.sw.Has(entryKey())
 }
 
-func (b *bridge) readConnections(ctx context.Context, daemon unixctl.Daemon, datapathType string, epoch uint64) error {
+func (l *link) readConnections(ctx context.Context, daemon unixctl.Daemon, datapathType string, epoch uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s := snapshot{At: time.Now()}
-	judged := b.judged.Load()
+	judged := l.judged.Load()
 	if judged == nil || len(*judged) == 0 {
-		return b.memory.keep(s)
+		return l.memory.keep(s)
 	}
 	scope := unixctl.Scope{Datapath: datapathType + "@ovs-" + datapathType}
 	count, err := daemon.Call(ctx, "dpctl/ct-get-nconns", scope.Datapath)
@@ -223,29 +222,29 @@ func (b *bridge) readConnections(ctx context.Context, daemon unixctl.Daemon, dat
 		return fmt.Errorf("dpctl/ct-get-nconns answers %q", count)
 	}
 	if n > maxTracked {
-		return errors.Join(fmt.Errorf("conntrack holds %d connections, more than the %d that are read", n, maxTracked), b.memory.keep(s))
+		return errors.Join(fmt.Errorf("conntrack holds %d connections, more than the %d that are read", n, maxTracked), l.memory.keep(s))
 	}
 	text, err := daemon.DumpConntrack(ctx, scope)
 	if err != nil {
 		return err
 	}
-	s.Connections, err = b.connections(text, *judged)
-	if now, ok := b.inPlace(); !ok || now != epoch {
+	s.Connections, err = l.connections(text, *judged)
+	if now, ok := l.inPlace(); !ok || now != epoch {
 		return nil // the switch went away: this may be what it remembers after a restart
 	}
-	return errors.Join(err, b.memory.keep(s))
+	return errors.Join(err, l.memory.keep(s))
 }
 
 // connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the others, as whose
 // end a peer can feign while it goes on. With an error, these are not all.
-func (b *bridge) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
+func (l *link) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
 	var ended []pipeline.Connection
 	for x, err := range unixctl.Entries(text) {
 		if err != nil {
 			failed = err
 			continue
 		}
-		reply, ours := pipeline.OppositeZone(b.index, x.Zone)
+		reply, ours := pipeline.OppositeZone(l.index, x.Zone)
 		from, to := uint32(x.LabelsHi), uint32(x.LabelsHi>>32)
 		if !ours || x.Proto != protocolTCP || from == 0 || to == 0 || !judged[from] && !judged[to] {
 			continue

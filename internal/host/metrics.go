@@ -62,12 +62,12 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 
 // Collect reports what the engine knows.
 func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
-	name := e.Name()
-	report := func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
+	v := e.view.Load()
+	report := func(d *prometheus.Desc, kind prometheus.ValueType, x float64, labels []string) {
 		if m.host {
-			labels = append(labels, name)
+			labels = append(labels, v.host)
 		}
-		out <- prometheus.MustNewConstMetric(d, kind, v, labels...)
+		out <- prometheus.MustNewConstMetric(d, kind, x, labels...)
 	}
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) { report(d, prometheus.GaugeValue, v, labels) }
 	counter := func(d *prometheus.Desc, v float64, labels ...string) { report(d, prometheus.CounterValue, v, labels) }
@@ -78,12 +78,8 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		return 0
 	}
 	gauge(m.dbConnected, up(e.opt.DB.Status().Connected))
-
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	p := e.published
-	installed := e.revision
-	for _, b := range p.bridges {
+	installed := v.revision
+	for _, b := range v.bridges {
 		st := b.sw.State()
 		gauge(m.ofConnected, up(st.Connected), b.cfg.Name)
 		gauge(m.flowsDesired, float64(st.Desired), b.cfg.Name)
@@ -99,23 +95,23 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			installed = min(installed, b.installedAt)
 		}
 	}
-	for bridge, k := range e.books {
+	for bridge, k := range v.books {
 		for reason, n := range k.drops() {
 			counter(m.drops, float64(n), bridge, reason)
 		}
 		counter(m.unknownCopies, float64(k.lostCopies.Load()), bridge)
 	}
-	gauge(m.revision, float64(e.revision), "desired")
+	gauge(m.revision, float64(v.revision), "desired")
 	gauge(m.revision, float64(installed), "installed")
-	gauge(m.unsaved, float64(p.waiting))
-	for mirror, s := range e.mirrorStatuses {
+	gauge(m.unsaved, float64(v.waiting))
+	for mirror, s := range v.mirrors {
 		for _, h := range s.Hosts {
 			counter(m.mirrorPkts, float64(h.Counters["selectedPackets"]), mirror)
 			counter(m.mirrorBytes, float64(h.Counters["selectedBytes"]), mirror)
 		}
 	}
-	for of, r := range e.resources[policy.KindPolicy] {
-		for _, h := range e.policyStatus(r.(*policy.Policy)).Hosts {
+	for of, r := range each(v.resources[policy.KindPolicy]) {
+		for _, h := range v.policyStatus(r.(*policy.Policy), &shadows{}).Hosts {
 			for _, rule := range h.Rules {
 				counter(m.rulePackets, float64(rule.Packets), of, string(rule.Direction), rule.Name)
 				counter(m.ruleBytes, float64(rule.Bytes), of, string(rule.Direction), rule.Name)
@@ -123,7 +119,7 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			for _, d := range directions {
 				ref := policy.RuleRef{Policy: of, Direction: d.direction}
 				ref.Rule = unattributedOf(ref)
-				if n := e.total(ref); n.packets > 0 {
+				if n := v.total(ref); n.packets > 0 {
 					counter(m.rulePackets, float64(n.packets), of, string(d.direction), ref.Rule)
 					counter(m.ruleBytes, float64(n.bytes), of, string(d.direction), ref.Rule)
 				}

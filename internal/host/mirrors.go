@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -31,6 +30,7 @@ type mirrorState struct {
 	since    map[string]time.Time // when the row with this UUID was first seen
 	counting map[string]bool      // a row that has not reported yet
 	totals   map[string]*mirrorTotal
+	statuses map[string]policy.Status // replaced at every turn
 
 	routes      map[netip.Addr]string // the devices by which collectors are reached
 	routesUntil time.Time             // when to look again; zero = there is no collector
@@ -64,43 +64,25 @@ type rowWorker struct {
 
 // planMirrors compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
 func (e *Engine) planMirrors() {
-	managed := make([]string, 0, len(e.bridges))
-	failModes := map[string]string{}
-	tableNames := map[string]map[int]string{}
+	e.mirrors.plan = tap.Compile(tap.Input{
+		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo,
+		Bridges: slices.Sorted(maps.Keys(e.bridges)), NoDevices: !e.local(), Routes: e.mirrors.routes,
+	})
+	d := ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: map[string]string{}, TableNames: map[string]map[int]string{}}
 	for _, cfg := range e.opt.Bridges {
 		if cfg.Mode == Owned {
-			tableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
+			d.TableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
 		}
 	}
-	var listen []vswitch.ControllerSpec
-	for name, b := range e.bridges {
-		managed = append(managed, name)
-		if b.cfg.Listen != nil {
-			listen = append(listen, *b.cfg.Listen)
-		}
-		if b.cfg.Mode == Owned && b.taken {
-			failModes[name] = b.cfg.FailMode
-			tableNames[name] = namesOfTables()
+	for _, w := range e.walls {
+		w.rows(&d)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
+		if listen := e.bridges[name].cfg.Listen; listen != nil {
+			d.Controllers = append(d.Controllers, *listen)
 		}
 	}
-	slices.Sort(managed)
-	slices.SortFunc(listen, func(a, b vswitch.ControllerSpec) int { return strings.Compare(a.Bridge, b.Bridge) })
-	e.mirrors.plan = tap.Compile(tap.Input{
-		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo, Bridges: managed,
-		NoDevices: !e.local(), Routes: e.mirrors.routes,
-	})
-	e.mirrors.desired = ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: failModes, TableNames: tableNames, Controllers: listen}
-}
-
-// namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.
-func namesOfTables() map[int]string {
-	out := map[int]string{}
-	for number, name := range pipeline.TableNames() {
-		if number >= pipeline.TableFirst {
-			out[int(number)] = name
-		}
-	}
-	return out
+	e.mirrors.desired = d
 }
 
 // tendMirrors hands the desired rows to the worker and takes its results. It returns whether the newest desired rows are in force.
@@ -138,7 +120,7 @@ func (e *Engine) nudge(ctx context.Context) {
 	seen := map[string]bool{}
 	for name, b := range e.bridges {
 		kind := e.topo.Bridges[name].DatapathType
-		if seen[kind] || b.cfg.Mode == Owned && !b.taken {
+		if w := e.walls[name]; seen[kind] || w != nil && !w.taken {
 			continue
 		}
 		if err := b.sw.Nudge(ctx); err != nil {
@@ -277,7 +259,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	case !enabled && rows == 0 && current && rowErr == nil:
 		h.Phase, h.Reason, h.Message = policy.PhaseStopped, "Disabled", ""
 	case !current || rowErr != nil:
-		h.Observed = min(h.Observed, e.observed[resource{policy.KindMirror, m.Name}])
+		h.Observed = min(h.Observed, lookUp(e.observed, resource{policy.KindMirror, m.Name}.key()))
 		message := "the mirror's rows are being written"
 		if rowErr != nil {
 			message = rowErr.Error()

@@ -73,12 +73,11 @@ func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, work
 }
 
 // notice gathers the warnings of now and logs the new ones.
-func (e *Engine) notice() notices {
+func (e *Engine) notice(before []policy.Warning) notices {
 	all := slices.Clone(e.endpointWarnings)
-	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
-		all = append(all, e.checksumWarnings(e.bridges[name])...)
-		all = append(all, e.strayWarnings(e.bridges[name])...)
-		all = append(all, e.forwardWarnings(e.bridges[name], time.Now())...)
+	for _, name := range slices.Sorted(maps.Keys(e.walls)) {
+		w := e.walls[name]
+		all = slices.Concat(all, w.checksumWarnings(), w.strayWarnings(), w.forwardWarnings(time.Now()))
 	}
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
@@ -87,7 +86,6 @@ func (e *Engine) notice() notices {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
 			e.topo.Host, e.host, e.hostErr)}}, all...)
 	}
-	before := e.published.notices.all
 	if !slices.Equal(all, before) {
 		known := make(map[policy.Warning]bool, len(before))
 		for _, x := range before {
@@ -104,14 +102,11 @@ func (e *Engine) notice() notices {
 
 // Warnings are what the user should know of changed resources on this host.
 func (e *Engine) Warnings(changes []backend.Change) []policy.Warning {
-	w := e.world()
-	w.change(changes)
-	return w.warnings(changes)
+	return e.view.Load().with(changes).warnings(changes)
 }
 
-// warnings are those about the changed resources in a world to which the changes were made already. It takes over the workloads that they
-// make.
-func (w *world) warnings(changes []backend.Change) []policy.Warning {
+// warnings are those about the changed resources in a view to which the changes were made already.
+func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	var policies []*policy.Policy
 	var written []policy.Resource
 	groups := map[string]bool{} // changed
@@ -125,14 +120,14 @@ func (w *world) warnings(changes []backend.Change) []policy.Warning {
 			groups[c.Name] = c.Kind == policy.KindGroup || groups[c.Name]
 		}
 	}
-	if w.pub.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
+	workloads, notices := v.workloads, v.notices
+	if v.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
 		var about []policy.Warning
-		endpoints := ofKind[*policy.Endpoint](w.resources, policy.KindEndpoint)
-		w.pub.workloads, about = policy.ResolveWorkloads(portInfos(w.pub.topo, w.pub.bridges), endpoints)
-		w.pub.notices = newNotices(about, w.pub.workloads)
+		workloads, about = v.resolved()
+		notices = newNotices(about, workloads)
 	}
-	all := ofKind[*policy.Policy](w.resources, policy.KindPolicy)
-	set := &policy.Set{Policies: all, Groups: w.resources.groups(), Workloads: w.pub.workloads}
+	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
+	set := &policy.Set{Policies: all, Groups: v.resources.groups(), Workloads: workloads}
 	var out []policy.Warning
 	// The cost of these grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for
 	// them: the statuses have them afterwards (advise).
@@ -151,7 +146,7 @@ func (w *world) warnings(changes []backend.Change) []policy.Warning {
 		}
 	}
 	for _, r := range written {
-		for _, x := range w.pub.notices.about(r, set.Groups, w.pub.workloads) {
+		for _, x := range notices.about(r, set.Groups, workloads) {
 			if !slices.Contains(out, x) {
 				out = append(out, x)
 			}

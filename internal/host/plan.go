@@ -16,30 +16,6 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// world is what plans and warnings are made from: a copy of the resources and topology as the engine sees them.
-type world struct {
-	resources catalog
-	pub       publication
-}
-
-// world copies the maps; the resources in them are immutable.
-func (e *Engine) world() world {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	w := world{resources: e.resources, pub: e.published}
-	return w.clone()
-}
-
-func (w *world) clone() world {
-	return world{resources: w.resources.clone(), pub: w.pub}
-}
-
-func (w *world) change(changes []backend.Change) {
-	for _, c := range changes {
-		w.resources.set(c.Kind, c.Name, c.Resource)
-	}
-}
-
 // Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
 func (e *Engine) Admit(changes []backend.Change) error {
 	ours := map[string]bool{}
@@ -51,14 +27,13 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	if len(ours) == 0 {
 		return nil
 	}
-	w := e.world()
-	if w.pub.topo == nil {
+	v := e.view.Load().with(changes)
+	if v.topo == nil {
 		return nil
 	}
-	w.change(changes)
-	plan := e.mirrorsOf(&w)
+	plan := e.mirrorsOf(v)
 	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
-	for name, br := range w.pub.topo.Bridges {
+	for name, br := range v.topo.Bridges {
 		for _, m := range br.Mirrors {
 			if m.ExternalIDs[vswitch.MarkOwner] != vswitch.OwnerValue {
 				rows[name]++
@@ -76,21 +51,13 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	return nil
 }
 
-// mirrorsOf compiles the mirrors of a world.
-func (e *Engine) mirrorsOf(w *world) tap.Plan {
-	mirrors := ofKind[*policy.Mirror](w.resources, policy.KindMirror)
+// mirrorsOf compiles the mirrors of a view.
+func (e *Engine) mirrorsOf(v *view) tap.Plan {
+	mirrors := ofKind[*policy.Mirror](v.resources, policy.KindMirror)
 	return tap.Compile(tap.Input{
-		Mirrors: mirrors, Groups: w.resources.groups(), Workloads: w.pub.workloads, Topology: w.pub.topo, Bridges: w.bridgeNames(),
-		NoDevices: !e.local(), Routes: e.routes(mirrors, w.pub.topo),
+		Mirrors: mirrors, Groups: v.resources.groups(), Workloads: v.workloads, Topology: v.topo, Bridges: v.bridgeNames(),
+		NoDevices: !e.local(), Routes: e.routes(mirrors, v.topo),
 	})
-}
-
-func (w *world) bridgeNames() []string {
-	names := make([]string, 0, len(w.pub.bridges))
-	for _, b := range w.pub.bridges {
-		names = append(names, b.cfg.Name)
-	}
-	return names
 }
 
 // Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
@@ -98,27 +65,31 @@ func (w *world) bridgeNames() []string {
 // first.
 func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
 	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
-	now := e.world()
-	w := now.clone()
-	w.change(changes)
-	plan.Warnings = w.warnings(changes)
-	if w.pub.topo == nil {
+	now := e.view.Load()
+	then := now.with(changes)
+	plan.Warnings = then.warnings(changes)
+	if now.topo == nil {
 		return plan, nil
 	}
-	for _, b := range w.pub.bridges {
-		bp := wire.BridgePlan{Host: w.pub.topo.Host, Bridge: b.cfg.Name}
-		if b.fw != nil {
-			if err := planFlows(&bp, b, &now, &w, w.pub.workloads); err != nil {
+	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
+		then.workloads, _ = then.resolved()
+	}
+	walls := now.walls
+	for _, b := range now.bridges {
+		bp := wire.BridgePlan{Host: now.host, Bridge: b.cfg.Name}
+		if len(walls) > 0 && walls[0].link == b.link {
+			if err := walls[0].plan(&bp, now, then); err != nil {
 				return plan, err
 			}
+			walls = walls[1:]
 		}
 		plan.Bridges = append(plan.Bridges, bp)
 		if ctx.Err() != nil {
 			return plan, ctx.Err()
 		}
 	}
-	mirrors := e.mirrorsOf(&w)
-	before := specTexts(w.pub.mirrors)
+	mirrors := e.mirrorsOf(then)
+	before := specTexts(now.rows)
 	after := specTexts(mirrors.Specs)
 	for i := range plan.Bridges {
 		bp := &plan.Bridges[i]
@@ -128,35 +99,31 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 	return plan, nil
 }
 
-// planFlows has a firewall of its own go from now to w as the real one would: which ids are kept depends on where a rule comes from.
-func planFlows(bp *wire.BridgePlan, b *bridge, now, w *world, workloads []*policy.Workload) error {
-	b.mu.Lock()
-	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: &b.assignments, LogPerSecond: b.logRate})
-	recalled := b.recalled
-	strays := b.fw.Strays()
-	b.mu.Unlock()
+// plan has a firewall of its own go from now to then as the real one would: which ids are kept depends on where a rule comes from.
+func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
+	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(), LogPerSecond: b.logRate})
 	if err != nil {
 		return err
 	}
-	fw.SetPickup(b.pickupOpen.Load(), recalled) // or its flows would all seem to go
+	fw.SetPickup(b.pickupOpen.Load(), b.recalled) // or its flows would all seem to go
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
-	fw.SetStrays(strays)
-	br := w.pub.topo.Bridges[b.cfg.Name]
-	fw.SetWorkloads(now.pub.workloads, plainPorts(br, now.pub.workloads))
+	fw.SetStrays(b.strays)
+	br := now.topo.Bridges[b.cfg.Name]
+	fw.SetWorkloads(now.workloads, plainPorts(br, now.workloads))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
 	for _, p := range ofKind[*policy.Policy](now.resources, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
-	fw.SetWorkloads(workloads, plainPorts(br, workloads))
-	fw.SetGroups(ofKind[*policy.Group](w.resources, policy.KindGroup))
-	for name, r := range w.resources[policy.KindPolicy] {
-		if now.resources[policy.KindPolicy][name] != r {
+	fw.SetWorkloads(then.workloads, plainPorts(br, then.workloads))
+	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
+	for name, r := range each(then.resources[policy.KindPolicy]) {
+		if now.resources.get(policy.KindPolicy, name) != r {
 			fw.SetPolicy(r.(*policy.Policy))
 		}
 	}
-	for name := range now.resources[policy.KindPolicy] {
-		if w.resources[policy.KindPolicy][name] == nil {
+	for name := range each(now.resources[policy.KindPolicy]) {
+		if then.resources.get(policy.KindPolicy, name) == nil {
 			fw.DeletePolicy(name)
 		}
 	}
@@ -182,10 +149,8 @@ func planFlows(bp *wire.BridgePlan, b *bridge, now, w *world, workloads []*polic
 		}
 	}
 	bp.AddFlows, bp.RemoveFlows = difference(after, before), difference(before, after)
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for id := range live {
-		if info, ok := b.fw.Rule(id); ok {
+		if info, ok := fw.Rule(id); ok {
 			name := info.Ref.String()
 			if info.Endpoint != "" {
 				name = "default allow of " + info.Endpoint

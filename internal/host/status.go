@@ -29,26 +29,25 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 	}
 	e.mirrors.forget(alive, rows)
 
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.mirrorStatuses = status
-	for r := range e.unsettled {
+	e.mirrors.statuses = status
+	for key := range each(e.unsettled) {
+		r := ofKey(key)
 		if r.kind == policy.KindMirror && !rowsDone || r.kind != policy.KindMirror && !flowsDone || e.refused(r) {
 			continue
 		}
-		if res := e.resources[r.kind][r.name]; res == nil {
-			delete(e.observed, r)
+		if res := e.resources.get(r.kind, r.name); res == nil {
+			e.observed = e.observed.Delete(key)
 		} else {
-			e.observed[r] = res.GetMeta().Revision
+			e.observed = e.observed.Set(key, res.GetMeta().Revision)
 		}
-		delete(e.unsettled, r)
+		e.unsettled = e.unsettled.Delete(key)
 	}
 }
 
 // refused reports whether a switch would not take a policy's flows.
 func (e *Engine) refused(r resource) bool {
-	for _, b := range e.bridges {
-		if r.kind == policy.KindPolicy && b.refused[wall.OwnerPolicy(r.name)].err != nil {
+	for _, w := range e.walls {
+		if r.kind == policy.KindPolicy && w.aside[wall.OwnerPolicy(r.name)].err != nil {
 			return true
 		}
 	}
@@ -56,7 +55,7 @@ func (e *Engine) refused(r resource) bool {
 }
 
 // refusedOther returns why flows that every policy relies on, those of an endpoint or of the pipeline itself, are missing.
-func (b *bridge) refusedOther() error {
+func (b bridgeView) refusedOther() error {
 	for owner, r := range b.refused {
 		if !strings.HasPrefix(owner, wall.OwnerPolicy("")) {
 			return r.err
@@ -72,49 +71,45 @@ func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
 
 // Status is that of one resource on this host, as observed.
 func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	res := e.resources[kind][name]
-	if res == nil || e.published.topo == nil {
+	return e.view.Load().status(kind, name, e.shadows.Load())
+}
+
+func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Status {
+	res := v.resources.get(kind, name)
+	if res == nil || v.topo == nil {
 		message := "not seen yet"
-		if len(e.published.problems) > 0 {
-			message = strings.Join(e.published.problems, "; ")
+		if len(v.problems) > 0 {
+			message = strings.Join(v.problems, "; ")
 		}
 		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: message}
 	}
 	r := resource{kind, name}
 	switch kind {
 	case policy.KindMirror:
-		if s, ok := e.mirrorStatuses[name]; ok {
-			s.Warnings = slices.Concat(s.Warnings, e.published.notices.about(res, e.resources.groups(), e.published.workloads))
+		if s, ok := v.mirrors[name]; ok {
+			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.workloads))
 			return s
 		}
 		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
 	case policy.KindPolicy:
-		return e.policyStatus(res.(*policy.Policy))
+		return v.policyStatus(res.(*policy.Policy), advice)
 	case policy.KindGroup, policy.KindEndpoint:
-		return e.memberStatus(r, res)
+		return v.memberStatus(r, res)
 	}
 	return policy.Status{Phase: policy.PhaseFailed, Reason: "UnknownKind", Message: fmt.Sprintf("no status for kind %q", kind)}
 }
 
-// policyStatus is called with mu held for reading.
-func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
+func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 	r := resource{policy.KindPolicy, p.Name}
-	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r], Counters: map[string]int64{}}
+	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key()), Counters: map[string]int64{}}
 	worse := func(phase policy.Phase, reason, message string) {
 		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
 	}
-	warnings := slices.Clone(e.shadows.of(p))
-	owned := 0
-	for _, b := range e.published.bridges {
-		if b.cfg.Mode != Owned {
-			continue
-		}
-		owned++
-		ps := b.policies[p.Name]
+	warnings := slices.Clone(advice.of(p))
+	for _, b := range v.walls {
+		ps := lookUp(b.policies, p.Name)
 		if ps == nil {
 			// Not installed on this bridge yet; whether it applies to anything there is not known.
 			message := "the change is being installed"
@@ -130,8 +125,8 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 			h.Bridges = append(h.Bridges, b.cfg.Name)
 		}
 		for _, key := range ps.Endpoints {
-			h.Endpoints = append(h.Endpoints, e.portOf(key))
-			warnings = append(warnings, e.published.notices.byWorkload[key]...)
+			h.Endpoints = append(h.Endpoints, v.portOf(key))
+			warnings = append(warnings, v.notices.byWorkload[key]...)
 		}
 		st, bypass := b.sw.State(), b.bypass()
 		switch {
@@ -164,9 +159,9 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 		}
 		listRules(&h, ps)
 	}
-	e.countRules(&h, p.Name)
+	v.countRules(&h, p.Name)
 	switch {
-	case owned == 0:
+	case len(v.walls) == 0:
 		worse(policy.PhaseDegraded, "NoOwnedBridge", "tapwall owns no bridge on this host (--bridge NAME=owned)")
 	case h.Observed < p.Revision:
 		worse(policy.PhasePending, "NotInstalled", "the change is being installed")
@@ -176,19 +171,9 @@ func (e *Engine) policyStatus(p *policy.Policy) policy.Status {
 	return fromHost(h, warnings)
 }
 
-// portOf spells an endpoint as bridge/port.
-func (e *Engine) portOf(key string) string {
-	w := workload(e.published.workloads, key)
-	if w == nil {
-		return key
-	}
-	return w.Bridge + "/" + w.Port
-}
-
-// memberStatus is called with mu held for reading.
-func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
-	h := policy.HostStatus{Host: e.published.topo.Host, Phase: policy.PhaseActive, Observed: e.observed[r]}
-	for _, w := range e.published.workloads {
+func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
+	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key())}
+	for _, w := range v.workloads {
 		var member bool
 		switch res := res.(type) {
 		case *policy.Group:
@@ -203,7 +188,7 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 			h.Endpoints = append(h.Endpoints, w.Key)
 		} else {
 			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
-			if p := e.published.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
+			if p := v.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
 				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "NoDevice", fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
 			}
 		}
@@ -215,7 +200,7 @@ func (e *Engine) memberStatus(r resource, res policy.Resource) policy.Status {
 			h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNoPort, "no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
 		}
 	}
-	about := e.published.notices.about(res, nil, e.published.workloads)
+	about := v.notices.about(res, nil, v.workloads)
 	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
 		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "MACContradiction", about[i].Message
 	}
@@ -237,11 +222,9 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 	var inStep time.Time // until when missing flows may be on their way; zero = none were seen
 	for {
 		var soon <-chan time.Time
-		e.mu.RLock()
-		observed, there := e.observed[r]
-		unsettled := e.unsettled[r]
-		taken, changed := e.published.revision, e.changed
-		e.mu.RUnlock()
+		v := e.view.Load()
+		observed, there := v.observed.Get(r.key())
+		_, unsettled := v.unsettled.Get(r.key())
 		if revision == 0 && !there && !unsettled {
 			return policy.Status{}, nil
 		}
@@ -258,7 +241,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 			}
 		}
 		// An earlier revision's failure does not count.
-		if revision > 0 && taken >= revision {
+		if revision > 0 && v.synced >= revision {
 			if s := e.Status(kind, name); s.Phase == policy.PhaseFailed {
 				return s, nil
 			}
@@ -266,7 +249,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		select {
 		case <-ctx.Done():
 			return e.Status(kind, name), ctx.Err()
-		case <-changed:
+		case <-v.changed:
 		case <-soon:
 		}
 	}
@@ -274,16 +257,13 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 
 // Workloads lists what was found on the ports, and the peers that are known by addresses only, ordered by key.
 func (e *Engine) Workloads() []*policy.Workload {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	return e.published.workloads
+	return e.view.Load().workloads
 }
 
 // Hosts lists what is known of the host; nothing before it has been reached.
 func (e *Engine) Hosts() []wire.Host {
-	e.mu.RLock()
-	defer e.mu.RUnlock()
-	topo := e.published.topo
+	v := e.view.Load()
+	topo := v.topo
 	db := e.opt.DB.Status()
 	if topo == nil {
 		return []wire.Host{}
@@ -292,14 +272,14 @@ func (e *Engine) Hosts() []wire.Host {
 	if db.Connected {
 		h.Message = ""
 	}
-	h.Warnings = e.published.notices.all
+	h.Warnings = v.notices.all
 	byPort := map[string]*policy.Workload{}
-	for _, w := range e.published.workloads {
+	for _, w := range v.workloads {
 		byPort[w.Bridge+"/"+w.Port] = w
 	}
 	for _, br := range topo.Bridges {
 		hb := wire.HostBridge{Name: br.Name, DatapathType: orElse(br.DatapathType, "system"), FailMode: br.FailMode, Ports: []wire.HostPort{}}
-		for _, b := range e.published.bridges {
+		for _, b := range v.bridges {
 			if b.cfg.Name == br.Name {
 				st := b.sw.State()
 				hb.Mode, hb.Connected, hb.Message = string(b.cfg.Mode), st.Connected, st.Err

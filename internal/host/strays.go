@@ -43,15 +43,34 @@ type sighting struct {
 
 // strays are the addresses that were seen behind the ports of endpoints that do not declare them, on one bridge. A guest chooses them, so
 // everything is bounded: by the meter of the copies, by wall.MaxStrays for each endpoint, and in time by strayAge.
+//
+// The loop owns it; what is seen between two of its turns is in sightings.
 type strays struct {
-	mu       sync.Mutex
-	reported map[sighting]bool // by any goroutine; true = seen to be used still, by the counter of its flow
-
-	// Owned by the loop.
 	recovered bool // those of an earlier process were read from the switch
 	seen      map[string]map[address]time.Time
 	holders   map[address]*holder
-	next      time.Time // when the first of seen is too old; zero = none
+	next      time.Time                   // when the first of seen is too old; zero = none
+	endpoints map[string]*policy.Workload // those of the bridge whose address is known, by key
+}
+
+func newStrays() strays {
+	return strays{seen: map[string]map[address]time.Time{}, holders: map[address]*holder{}}
+}
+
+// behind tells which endpoints there are on a bridge.
+func (s *strays) behind(bridge string, ws []*policy.Workload) {
+	s.endpoints = map[string]*policy.Workload{}
+	for _, w := range ws {
+		if w.Bridge == bridge && !w.Remote && w.MAC != "" {
+			s.endpoints[w.Key] = w
+		}
+	}
+}
+
+// sightings are what was seen since the loop last looked: true = to be used still, by the counter of its flow. It is safe for concurrent use.
+type sightings struct {
+	mu       sync.Mutex
+	reported map[sighting]bool
 }
 
 // holder is the endpoint that used an address last, by its workload key; "" = another station did.
@@ -68,7 +87,7 @@ func (h *holder) move(key string, now time.Time) {
 }
 
 // report notes an address; more than the loop keeps up with are dropped, as they will be seen again.
-func (s *strays) report(x sighting, used bool) {
+func (s *sightings) report(x sighting, used bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.reported == nil {
@@ -82,7 +101,7 @@ func (s *strays) report(x sighting, used bool) {
 func has[K comparable, V any](m map[K]V, k K) bool { _, ok := m[k]; return ok }
 
 // take returns what was reported since the last call.
-func (s *strays) take() map[sighting]bool {
+func (s *sightings) take() map[sighting]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := s.reported
@@ -206,21 +225,21 @@ func claimOf(mac string, vlan int, trunk bool) address {
 }
 
 // sees takes over a copy of a frame of an unknown address.
-func (b *bridge) sees(in *record.PacketIn) {
+func (l *link) sees(in *record.PacketIn) {
 	if len(in.Data) < 12 || in.Data[6]&1 != 0 || [6]byte(in.Data[6:12]) == [6]byte{} {
 		return // nobody can be reached under such an address
 	}
 	a := address{int(register(in, pipeline.ZoneVLAN)), net.HardwareAddr(in.Data[6:12]).String()}
-	b.strays.report(sighting{register(in, pipeline.SourceEndpoint), a}, false)
+	l.sightings.report(sighting{register(in, pipeline.SourceEndpoint), a}, false)
 }
 
 // readStrays asks the switch for the addresses that have flows, with their counters.
-func (b *bridge) readStrays(ctx context.Context) (map[sighting]uint64, error) {
+func (l *link) readStrays(ctx context.Context) (map[sighting]uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	out := map[sighting]uint64{}
 	ours := ofp.FlowFilter{Table: pipeline.TableSpoof, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}
-	err := b.sw.EachFlow(ctx, ours, func(f *ofp.FlowStats) {
+	err := l.sw.EachFlow(ctx, ours, func(f *ofp.FlowStats) {
 		if endpoint, vlan, mac, ok := pipeline.ParseStrayMAC(f.Match); ok {
 			out[sighting{endpoint, address{vlan, mac.String()}}] = f.Stats.Packets
 		}
@@ -229,101 +248,90 @@ func (b *bridge) readStrays(ctx context.Context) (map[sighting]uint64, error) {
 }
 
 // watchStrays reports which of the known addresses are still used, until ctx ends: their frames are not copied any more.
-func (e *Engine) watchStrays(ctx context.Context, b *bridge) {
+func (e *Engine) watchStrays(ctx context.Context, l *link) {
 	before := map[sighting]uint64{}
 	for pause(ctx, strayPoll) {
-		now, err := b.readStrays(ctx)
+		now, err := l.readStrays(ctx)
 		if err != nil {
 			continue // the next connection is asked again
 		}
 		for x, packets := range now {
 			if packets > before[x] {
-				b.strays.report(x, true)
+				l.sightings.report(x, true)
 			}
 		}
 		before = now
 	}
 }
 
-// tendStrays brings the firewall up to date with the addresses that were seen. The loop calls it.
-func (e *Engine) tendStrays(ctx context.Context, b *bridge, ready bool, now time.Time) {
-	s := &b.strays
-	if s.seen == nil {
-		s.seen, s.holders = map[string]map[address]time.Time{}, map[address]*holder{}
-	}
+// tendStrays brings the firewall up to date with the addresses that were seen.
+func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
+	s := &w.strays
 	if ready && !s.recovered {
-		left, err := b.readStrays(ctx)
+		left, err := w.readStrays(ctx)
 		if err != nil {
 			return
 		}
 		for x := range left {
-			s.report(x, false)
+			w.sightings.report(x, false)
 		}
 		s.recovered = true
 	}
-	byKey := map[string]*policy.Workload{}
-	for _, w := range e.workloads {
-		if w.Bridge == b.cfg.Name && !w.Remote && w.MAC != "" {
-			byKey[w.Key] = w
-		}
-	}
-	if reported := s.take(); len(reported) > 0 {
+	if reported := w.sightings.take(); len(reported) > 0 {
 		keys := map[uint32]string{}
-		for key, a := range b.assignments.Endpoints {
+		for key, a := range each(w.numbers.endpoints) {
 			keys[a.ID] = key
 		}
 		for x, used := range reported {
 			key := keys[x.endpoint]
-			w := byKey[key]
+			ep := s.endpoints[key]
 			switch {
-			case x.endpoint != 0 && w == nil:
+			case x.endpoint != 0 && ep == nil:
 			case used:
 				if has(s.seen[key], x.address) {
 					s.seen[key][x.address] = now
 				}
 			default:
-				s.note(key, x.address, w != nil && w.DropUnknownMAC, now)
+				s.note(key, x.address, ep != nil && ep.DropUnknownMAC, now)
 			}
 		}
 	}
 	s.forget(now, func(key string, a address) bool {
-		w := byKey[key]
-		return w != nil && w.MAC != a.mac && !slices.Contains(w.MACs, a.mac)
+		ep := s.endpoints[key]
+		return ep != nil && ep.MAC != a.mac && !slices.Contains(ep.MACs, a.mac)
 	})
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.fw.SetStrays(s.flows(func(key string) bool { return byKey[key].DropUnknownMAC }, b.claims))
+	w.fw.SetStrays(s.flows(func(key string) bool { return s.endpoints[key].DropUnknownMAC }, w.claims))
 }
 
 // strayWarnings tells of the addresses of a bridge.
-func (e *Engine) strayWarnings(b *bridge) []policy.Warning {
+func (w *firewall) strayWarnings() []policy.Warning {
 	var out []policy.Warning
-	for _, w := range e.workloads {
-		addresses := b.strays.seen[w.Key]
-		if w.Bridge != b.cfg.Name || w.Remote {
+	for _, key := range slices.Sorted(maps.Keys(w.strays.seen)) {
+		x, addresses := w.strays.endpoints[key], w.strays.seen[key]
+		if x == nil {
 			continue
 		}
 		for _, a := range slices.SortedFunc(maps.Keys(addresses), func(a, b address) int { return cmp.Or(cmp.Compare(a.vlan, b.vlan), cmp.Compare(a.mac, b.mac)) }) {
-			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", w.Port, w.Bridge, a.mac, a.vlan)
-			owner, h := claimed(b.claims, a), b.strays.holders[a]
+			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", x.Port, x.Bridge, a.mac, a.vlan)
+			owner, h := claimed(w.claims, a), w.strays.holders[a]
 			switch {
-			case w.DropUnknownMAC:
+			case x.DropUnknownMAC:
 				text += "; such frames are dropped; add the address to macs of its Endpoint if it belongs there"
 			case owner != "":
 				text += " but of " + owner + "; it is judged as sent by the endpoint, and what is sent to the address as sent to its owner"
 			case h.contested():
 				text += "; other ports use the address too, so it is judged as sent by the endpoint, but what is sent to it is not judged"
-			case h == nil || h.key != w.Key:
+			case h == nil || h.key != x.Key:
 				text += "; another port has used the address since"
 			default:
 				text += "; it is judged as sent by the endpoint and to it; add the address to macs of its Endpoint, or set unknownMac: drop"
 			}
-			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: text})
+			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: x.Key, Message: text})
 		}
 		if len(addresses) >= wall.MaxStrays {
-			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: w.Key, Message: fmt.Sprintf(
+			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: x.Key, Message: fmt.Sprintf(
 				"port %s of bridge %s sends under %d MAC addresses that are not those of its endpoint, and perhaps more: further ones are not looked at",
-				w.Port, w.Bridge, len(addresses))})
+				x.Port, x.Bridge, len(addresses))})
 		}
 	}
 	return out

@@ -85,20 +85,21 @@ func TestStrays(t *testing.T) {
 	if n := len(s.flows(func(string) bool { return false }, claims)["e1"]); n != wall.MaxStrays || len(s.holders) != wall.MaxStrays {
 		t.Errorf("a flood leaves %d addresses", n)
 	}
+	var seen sightings
 	for i := range 2 * maxSightings {
-		s.report(sighting{uint32(i), a}, false)
+		seen.report(sighting{uint32(i), a}, false)
 	}
-	if n := len(s.take()); n != maxSightings {
+	if n := len(seen.take()); n != maxSightings {
 		t.Errorf("a flood leaves %d reports", n)
 	}
 	// What was seen anew is not made old news by its counter.
-	s.report(sighting{1, a}, true)
-	s.report(sighting{1, a}, false)
-	s.report(sighting{1, a}, true)
-	s.report(sighting{2, a}, true)
+	seen.report(sighting{1, a}, true)
+	seen.report(sighting{1, a}, false)
+	seen.report(sighting{1, a}, true)
+	seen.report(sighting{2, a}, true)
 	if diff := cmp.Diff(map[string]bool{"1": false, "2": true}, func() map[string]bool {
 		out := map[string]bool{}
-		for x, used := range s.take() {
+		for x, used := range seen.take() {
 			out[string(rune('0'+x.endpoint))] = used
 		}
 		return out

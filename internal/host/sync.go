@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -37,17 +37,21 @@ func (e *Engine) sync(ctx context.Context) {
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
 	}
-	for _, b := range e.bridges {
-		e.feed(b)
+	if e.stale.topology || e.stale.endpoints {
+		for name, b := range e.bridges {
+			b.publishPorts(e.topo.Bridges[name])
+		}
+	}
+	for _, w := range e.walls {
+		w.feed(&e.stale)
 	}
 	flowsDone := complete
 	for _, b := range e.bridges {
-		if b.fw == nil {
-			continue
-		}
 		flowsDone = e.install(ctx, b, now) && flowsDone
-		if e.stale.topology || e.stale.endpoints || b.renamed {
-			b.publishEndpoints(e.workloads)
+	}
+	for _, w := range e.walls {
+		if e.stale.topology || e.stale.endpoints || w.renamed {
+			w.publishEndpoints(e.workloads)
 		}
 	}
 	if e.reroute(now) {
@@ -84,8 +88,12 @@ func (e *Engine) due(now time.Time) bool {
 		return true
 	}
 	for _, b := range e.bridges {
-		if !b.strays.next.IsZero() && now.After(b.strays.next) || !b.pickupUntil.IsZero() && now.After(b.pickupUntil) ||
-			!b.unstampedUntil.IsZero() && now.After(b.unstampedUntil) || !b.retry.next.IsZero() && now.After(b.retry.next) {
+		if !b.retry.next.IsZero() && now.After(b.retry.next) {
+			return true
+		}
+	}
+	for _, w := range e.walls {
+		if w.due(now) {
 			return true
 		}
 	}
@@ -131,9 +139,10 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 			e.log.Info("bridge is gone", "bridge", name)
 			b.cancel()
 			b.book.close(b.sw.State().Stats)
-			if b.ledger != nil {
-				b.ledger.given = b.assignments // compiled with the ledger's, so it is newer
+			if w := e.walls[name]; w != nil {
+				w.ledger.given = *w.numbers.assignments() // compiled with the ledger's, so it is newer
 			}
+			delete(e.walls, name)
 			delete(e.bridges, name)
 			e.stale.topology = true
 		}
@@ -163,14 +172,12 @@ func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig, now time.Time
 	if e.host == "" {
 		return nil, e.hostErr
 	}
-	if cfg.Mode != Owned {
-		return e.addBridge(ctx, cfg, nil)
+	if cfg.Mode == Owned {
+		if _, err := e.ledgerOf(ctx, cfg.Name, now); err != nil {
+			return nil, err
+		}
 	}
-	l, err := e.ledgerOf(ctx, cfg.Name, now)
-	if err != nil {
-		return nil, err
-	}
-	return e.addBridge(ctx, cfg, l)
+	return e.addBridge(ctx, cfg)
 }
 
 // errTooManyBridges says that a bridge has to do without tapwall for as long as the configuration is what it is.
@@ -181,15 +188,14 @@ var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
-	bs := slices.Collect(maps.Values(e.bridges))
-	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, bs), ofKind[*policy.Endpoint](e.resources, policy.KindEndpoint))
+	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, maps.Keys(e.bridges)), ofKind[*policy.Endpoint](e.resources, policy.KindEndpoint))
 }
 
 // portInfos lists the ports of the managed bridges, without those that mirrors made.
-func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
+func portInfos(topo *vswitch.Topology, bridges iter.Seq[string]) []policy.PortInfo {
 	var ports []policy.PortInfo
-	for _, b := range bridges {
-		br := topo.Bridges[b.cfg.Name]
+	for name := range bridges {
+		br := topo.Bridges[name]
 		if br == nil {
 			continue
 		}
@@ -216,63 +222,4 @@ func portInfos(topo *vswitch.Topology, bridges []*bridge) []policy.PortInfo {
 		}
 	}
 	return ports
-}
-
-// feed tells a bridge's firewall what changed.
-func (e *Engine) feed(b *bridge) {
-	if e.stale.topology || e.stale.endpoints {
-		b.setWorkloads(e.workloads, e.topo.Bridges[b.cfg.Name])
-	}
-	if b.fw == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if e.stale.groups {
-		b.fw.SetGroups(ofKind[*policy.Group](e.resources, policy.KindGroup))
-	}
-	for name := range e.stale.policies {
-		if p, ok := e.resources[policy.KindPolicy][name].(*policy.Policy); ok {
-			b.fw.SetPolicy(p)
-		} else {
-			b.fw.DeletePolicy(name)
-		}
-	}
-}
-
-// publish lets readers and waiters see the new state.
-func (e *Engine) publish(done bool, problems []string) {
-	for _, cfg := range e.opt.Bridges {
-		if e.topo != nil && e.topo.Bridges[cfg.Name] == nil {
-			problems = append(problems, fmt.Sprintf("bridge %s does not exist", cfg.Name))
-		}
-		if err := e.unmanaged[cfg.Name]; err != nil {
-			problems = append(problems, fmt.Sprintf("bridge %s: %v", cfg.Name, err))
-		}
-	}
-	bs := slices.SortedFunc(maps.Values(e.bridges), func(a, b *bridge) int { return strings.Compare(a.cfg.Name, b.cfg.Name) })
-	for _, b := range bs {
-		if b.err != nil {
-			problems = append(problems, fmt.Sprintf("bridge %s: %v", b.cfg.Name, b.err))
-		}
-		for owner, r := range b.refused {
-			problems = append(problems, fmt.Sprintf("bridge %s: %s is refused: %v", b.cfg.Name, owner, r.err))
-		}
-	}
-	var unsaved []string
-	waiting := 0
-	for _, name := range slices.Sorted(maps.Keys(e.ledgers)) {
-		waiting += len(e.ledgers[name].unsaved)
-		if why := e.ledgers[name].trouble(); why != "" {
-			unsaved = append(unsaved, why)
-		}
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.published = publication{
-		revision: e.revision, ready: e.published.ready || done, topo: e.topo, workloads: e.workloads, notices: e.notice(),
-		bridges: bs, mirrors: e.mirrors.desired.Mirrors, problems: problems, waiting: waiting, unsaved: unsaved,
-	}
-	close(e.changed)
-	e.changed = make(chan struct{})
 }

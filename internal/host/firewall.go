@@ -1,0 +1,333 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall"
+)
+
+// firewall is the wall's part in an owned bridge: what the policies make of its flows, and what is kept about them. The loop owns it.
+type firewall struct {
+	*bridge
+	e *Engine
+
+	fw       *wall.Firewall
+	ledger   *ledger
+	numbers  numbers
+	policies shelf[*wall.PolicyState]     // as installed
+	compiled map[string]*wall.PolicyState // not installed yet; nil = the policy is gone
+	held     []string                     // what waits for numbers
+	renamed  bool                         // endpoint ids changed, and the recorder has not been told
+
+	marks       []uint64              // of ledger, as last handed over or desired
+	epoch       uint64                // connection that the pickup window was decided for
+	pickupUntil time.Time             // zero = closed
+	recalled    []pipeline.Connection // what the window was opened with
+	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
+	unstampedUntil time.Time
+	taken          bool // the bridge may be changed: what was there before has been looked at
+	// wipe is the configuration number with which the fail mode was set, which ovs-vswitchd has to confirm; 0 = there was nothing to set, notYet = it is not set.
+	wipe       int64
+	copiesThen uint64 // packet-ins received when the last change began
+	strays     strays
+	claims     map[address]string // who declares an address, in words
+}
+
+const notYet = -1
+
+// entryKey identifies the flow that leads into the pipeline. Without it on the switch, nothing of ours is in force.
+func entryKey() flow.Flow {
+	for _, f := range pipeline.Fixed(pipeline.Options{}) {
+		if f.Table == pipeline.TableEntry {
+			return f
+		}
+	}
+	panic("host: the pipeline has no entry flow")
+}
+
+// addWall gives an owned bridge its wall.
+func (e *Engine) addWall(ctx context.Context, b *bridge) error {
+	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays()}
+	var err error
+	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {
+		e.log.Warn("what an earlier process knew of connections is lost", "bridge", b.cfg.Name, "err", err)
+	}
+	b.index = w.ledger.index
+	if err := w.begin(); err != nil {
+		return err
+	}
+	b.parts = append(b.parts, w)
+	e.walls[b.cfg.Name] = w
+	return nil
+}
+
+// begin makes a firewall that goes on from what the ledger says, with all policies and groups.
+func (w *firewall) begin() error {
+	l := w.ledger
+	fw, err := wall.NewFirewall(wall.Options{Bridge: w.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: w.e.opt.EventRate})
+	if err != nil {
+		return err
+	}
+	fw.Reserve(l.bound)
+	fw.SetGroups(ofKind[*policy.Group](w.e.resources, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](w.e.resources, policy.KindPolicy) {
+		fw.SetPolicy(p)
+	}
+	w.book.use(fw.Rule)
+	w.fw, w.numbers = fw, newNumbers(&l.given)
+	return nil
+}
+
+// view is the wall as it is now, on the bridge as it is now.
+func (w *firewall) view(b bridgeView) wallView {
+	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(), logRate: w.e.opt.EventRate}
+}
+
+// feed tells the firewall what changed.
+func (w *firewall) feed(stale *work) {
+	if stale.topology || stale.endpoints {
+		w.setWorkloads()
+	}
+	if stale.groups {
+		w.fw.SetGroups(ofKind[*policy.Group](w.e.resources, policy.KindGroup))
+	}
+	for name := range stale.policies {
+		if p, ok := w.e.resources.get(policy.KindPolicy, name).(*policy.Policy); ok {
+			w.fw.SetPolicy(p)
+		} else {
+			w.fw.DeletePolicy(name)
+		}
+	}
+}
+
+func (w *firewall) setWorkloads() {
+	br, ws := w.e.topo.Bridges[w.cfg.Name], w.e.workloads
+	w.claims = newClaims(br, ws)
+	w.strays.behind(w.cfg.Name, ws)
+	w.fw.SetWorkloads(ws, plainPorts(br, ws))
+}
+
+// contribute compiles whatever changed, and decides about the pickup window.
+func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Time) bool {
+	if w.ledger.unproven {
+		if !st.Ready {
+			return false // which ids are still true is known by the switch alone
+		}
+		if w.ledger.doubt(w.sw.Has) {
+			if err := w.begin(); err != nil {
+				w.failed(w.e, now, err)
+				return false
+			}
+			w.setWorkloads()
+		}
+	}
+	w.windows(st, now)
+	w.tendStrays(ctx, st.Ready, now)
+	w.compile(now)
+	w.held = w.fw.Held()
+	if len(w.held) > 0 && w.e.await(ctx, w.ledger, now) {
+		return false
+	}
+	return w.takeOver(st, now) && w.failMode()
+}
+
+// failMode reports whether ovs-vswitchd has the fail mode that is desired. Changing it wipes the flow tables (ovs-vswitchd.conf.db(5)) and the meters, so it
+// goes first. That it is in the database does not mean that ovs-vswitchd has done so: meters and flows that come in between may be lost. The topology's
+// wake-up brings us back.
+func (w *firewall) failMode() bool {
+	topo := w.e.topo
+	if topo.Bridges[w.cfg.Name].FailMode != w.cfg.FailMode {
+		w.wipe = notYet
+		return false
+	}
+	if w.wipe == notYet {
+		w.wipe = topo.NextCfg
+	}
+	return topo.CurCfg >= min(w.wipe, topo.NextCfg)
+}
+
+// compile brings the firewall's outcome into what is desired. Where that uproots connections, they are taken up.
+func (w *firewall) compile(now time.Time) {
+	if w.compileOnce() && w.e.opt.PickupWindow > 0 {
+		w.openPickup(now)
+		w.compileOnce()
+	}
+	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) {
+		flows := make([]flow.Flow, len(marks))
+		for i, m := range marks {
+			flows[i] = markFlow(m)
+		}
+		w.marks = marks
+		w.want(map[string][]flow.Flow{ownerMarks: flows})
+	}
+}
+
+func (w *firewall) compileOnce() (uprooted bool) {
+	ch := w.fw.Compile()
+	w.numbers = w.numbers.with(ch.Assignments)
+	judged := w.fw.Judged()
+	w.judged.Store(&judged)
+	w.publishRules(ch.Names)
+	w.ledger.change(ch.Assignments)
+	w.renamed = w.renamed || len(ch.Assignments.Endpoints) > 0
+	w.meters = ch.Meters
+	w.want(ch.Owners)
+	if w.compiled == nil {
+		w.compiled = ch.Policies
+	} else {
+		maps.Copy(w.compiled, ch.Policies)
+	}
+	return ch.Uprooted
+}
+
+// before implements part: it takes stock of what the change touches, see takeStock.
+func (w *firewall) before(ctx context.Context) {
+	w.copiesThen = w.copies.Load() // no copy of a pipeline that is not installed can be among them
+	w.takeStock(ctx)
+}
+
+// after implements part.
+func (w *firewall) after(result ofctrl.Result, err error) {
+	w.book.changedBy(err)
+	if err == nil && result.Meters > 0 {
+		w.copiesBefore.Store(w.copiesThen)
+		w.meterMade.Store(true)
+	}
+}
+
+// settle implements part: what was compiled is installed.
+func (w *firewall) settle() error {
+	w.pickupOpen.Store(w.fw.Pickup()) // closed when its flows are gone, not before
+	w.name()
+	for name, p := range w.compiled {
+		if p == nil {
+			w.policies = w.policies.Delete(name)
+		} else {
+			w.policies = w.policies.Set(name, p)
+		}
+	}
+	w.compiled = nil
+	if len(w.held) > 0 {
+		return fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force", some(w.held))
+	}
+	return nil
+}
+
+// rows adds what the wall wants of the database.
+func (w *firewall) rows(d *ovsdb.Desired) {
+	if !w.taken {
+		return // the bridge keeps what it has
+	}
+	d.FailModes[w.cfg.Name] = w.cfg.FailMode
+	d.TableNames[w.cfg.Name] = namesOfTables()
+}
+
+// namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.
+func namesOfTables() map[int]string {
+	out := map[int]string{}
+	for number, name := range pipeline.TableNames() {
+		if number >= pipeline.TableFirst {
+			out[int(number)] = name
+		}
+	}
+	return out
+}
+
+// due reports whether the clock alone is a reason to look again.
+func (w *firewall) due(now time.Time) bool {
+	for _, at := range []time.Time{w.strays.next, w.pickupUntil, w.unstampedUntil} {
+		if !at.IsZero() && now.After(at) {
+			return true
+		}
+	}
+	return false
+}
+
+// unstampedFor is for how long after an upgrade connections may be found whose ends an earlier version did not write down.
+const unstampedFor = 10 * time.Minute
+
+// windows opens the pickup window, in which connections that are older than the installed flows are judged instead of dropped, when a connection finds the
+// switch without our pipeline (first start, restart of the switch, wiped flows), and closes it when the time is up. It does the same for connections that an
+// earlier version committed, when it finds that version's pipeline.
+func (w *firewall) windows(st ofctrl.State, now time.Time) {
+	if st.Ready && (st.Epoch != w.epoch || st.Lost > 0) {
+		switch there := w.sw.Has(entryKey()); {
+		case !there && w.e.opt.PickupWindow > 0:
+			w.openPickup(now)
+		case there && st.Epoch != w.epoch && (!w.sw.Has(pipeline.Stamps()) || w.sw.Has(pipeline.UnstampedFlow())):
+			w.unstampedUntil = now.Add(unstampedFor)
+			w.fw.SetUnstamped(true)
+		}
+		w.epoch = st.Epoch
+	}
+	if !w.pickupUntil.IsZero() && !now.Before(w.pickupUntil) {
+		w.pickupUntil = time.Time{}
+		w.setPickup(false, nil)
+	}
+	if !w.unstampedUntil.IsZero() && !now.Before(w.unstampedUntil) {
+		w.unstampedUntil = time.Time{}
+		w.fw.SetUnstamped(false)
+	}
+}
+
+func (w *firewall) openPickup(now time.Time) {
+	w.pickupUntil = now.Add(w.e.opt.PickupWindow)
+	w.pickupOpen.Store(true)
+	w.setPickup(true, w.memory.recall(now))
+}
+
+func (w *firewall) setPickup(open bool, m []pipeline.Connection) {
+	w.recalled = m
+	w.fw.SetPickup(open, m)
+}
+
+// plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our
+// own mirrors only receive.
+func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []wall.Port {
+	endpoint := map[string]bool{}
+	for _, w := range ws {
+		if w.Bridge == br.Name && !w.Remote {
+			endpoint[w.Port] = true
+		}
+	}
+	var out []wall.Port
+	for _, p := range br.Ports {
+		if endpoint[p.Name] || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+			continue
+		}
+		vlan, trunk := access(p)
+		for _, i := range p.Interfaces {
+			if i.HasDevice() { // one that comes back is somebody's: the topology will say whose
+				out = append(out, wall.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
+			}
+		}
+	}
+	return out
+}
+
+// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)). The tags that
+// a dot1q-tunnel port takes are its customer's and not those that the bridge forwards by, so what carries one could not be judged.
+func access(p *vswitch.Port) (vlan int, trunk bool) {
+	if p.Tag != nil {
+		vlan = *p.Tag
+	}
+	switch p.VLANMode {
+	case "access", "dot1q-tunnel":
+		return vlan, false
+	case "trunk":
+		return 0, true
+	case "native-tagged", "native-untagged":
+		return vlan, true
+	}
+	return vlan, p.Tag == nil // trunks beside a tag are ignored
+}

@@ -1,0 +1,210 @@
+package host
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall"
+)
+
+// view is what readers see: the state of the loop as it left it. The loop replaces it and never changes it, so that whoever reads it (a status, a plan, a
+// scrape whose client takes a byte a second) holds up nobody, and sees things that belong together. Only what the switches tell between two turns of
+// the loop is read where it is kept, through the links: whether they answer, and what they have counted.
+type view struct {
+	revision  int64 // of the store, as far as it was taken
+	resources catalog
+	observed  shelf[int64]    // revision in force, by resource.key
+	unsettled shelf[struct{}] // changed and not known to be in force, likewise
+
+	synced    int64 // the revision up to which the rest is about
+	ready     bool  // everything has been in force at least once
+	host      string
+	topo      *vswitch.Topology  // nil = not known yet
+	workloads []*policy.Workload // ordered by key
+	notices   notices
+	bridges   []bridgeView // ordered by name
+	walls     []wallView   // likewise; those of bridges that have one
+	books     map[string]*book
+	mirrors   map[string]policy.Status
+	rows      []vswitch.MirrorSpec // wanted
+	problems  []string
+	waiting   int      // entries of the ledgers that the store does not have yet
+	unsaved   []string // what of them it would not take, in words
+
+	changed chan struct{} // closed when there is another one with more than new resources
+}
+
+// bridgeView is a managed bridge as the loop left it.
+type bridgeView struct {
+	*link
+	wanted      bool               // flows are: it has to be connected for anything to be in force
+	refused     map[string]refusal // by owner; what the switch would not take
+	installedAt int64              // store revision that is installed
+	err         error              // of the last attempt to install
+}
+
+// wallView is the wall of a bridge as the loop left it.
+type wallView struct {
+	bridgeView
+	policies shelf[*wall.PolicyState]
+	numbers  numbers
+	index    int
+	recalled []pipeline.Connection // what the pickup window was opened with
+	strays   map[string][]wall.Stray
+	logRate  uint32
+}
+
+// numbers are the numbers in use; see wall.Assignments.
+type numbers struct {
+	next      uint32
+	policies  shelf[wall.PolicyAssignment]
+	endpoints shelf[wall.EndpointAssignment]
+	retired   map[uint32]wall.Station // few; replaced when one changes
+}
+
+func newNumbers(a *wall.Assignments) numbers {
+	n := numbers{next: a.Next, policies: newShelf[wall.PolicyAssignment](), endpoints: newShelf[wall.EndpointAssignment](), retired: maps.Clone(a.Retired)}
+	for name, p := range a.Policies {
+		n.policies = n.policies.Set(name, p)
+	}
+	for key, e := range a.Endpoints {
+		n.endpoints = n.endpoints.Set(key, e)
+	}
+	return n
+}
+
+// with returns the numbers after changes.
+func (n numbers) with(c wall.AssignmentChanges) numbers {
+	n.next = c.Next
+	for name, p := range c.Policies {
+		if p == nil {
+			n.policies = n.policies.Delete(name)
+		} else {
+			n.policies = n.policies.Set(name, p)
+		}
+	}
+	for key, e := range c.Endpoints {
+		if e == nil {
+			n.endpoints = n.endpoints.Delete(key)
+		} else {
+			n.endpoints = n.endpoints.Set(key, *e)
+		}
+	}
+	if len(c.Retired) > 0 {
+		n.retired = maps.Clone(n.retired)
+	}
+	for id, s := range c.Retired {
+		if s == nil {
+			delete(n.retired, id)
+		} else {
+			if n.retired == nil {
+				n.retired = map[uint32]wall.Station{}
+			}
+			n.retired[id] = *s
+		}
+	}
+	return n
+}
+
+// assignments returns them as the compiler takes them.
+func (n numbers) assignments() *wall.Assignments {
+	return &wall.Assignments{Next: n.next, Policies: maps.Collect(each(n.policies)), Endpoints: maps.Collect(each(n.endpoints)), Retired: maps.Clone(n.retired)}
+}
+
+// publishTaken lets readers see what the store has; what becomes of it follows with the next publish.
+func (e *Engine) publishTaken() {
+	v := *e.view.Load()
+	v.revision, v.resources, v.observed, v.unsettled = e.revision, e.resources, e.observed, e.unsettled
+	e.view.Store(&v)
+}
+
+// publish lets readers and waiters see the state of the loop.
+func (e *Engine) publish(done bool, problems []string) {
+	before := e.view.Load()
+	for _, cfg := range e.opt.Bridges {
+		if e.topo != nil && e.topo.Bridges[cfg.Name] == nil {
+			problems = append(problems, fmt.Sprintf("bridge %s does not exist", cfg.Name))
+		}
+		if err := e.unmanaged[cfg.Name]; err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", cfg.Name, err))
+		}
+	}
+	v := &view{
+		revision: e.revision, resources: e.resources, observed: e.observed, unsettled: e.unsettled,
+		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo, workloads: e.workloads, notices: e.notice(before.notices.all),
+		books: e.books, mirrors: e.mirrors.statuses, rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
+	}
+	if e.topo != nil {
+		v.host = e.topo.Host
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
+		b := e.bridges[name].view()
+		v.bridges = append(v.bridges, b)
+		if w := e.walls[name]; w != nil {
+			v.walls = append(v.walls, w.view(b))
+		}
+		if b.err != nil {
+			problems = append(problems, fmt.Sprintf("bridge %s: %v", name, b.err))
+		}
+		for owner, r := range b.refused {
+			problems = append(problems, fmt.Sprintf("bridge %s: %s is refused: %v", name, owner, r.err))
+		}
+	}
+	v.problems = problems
+	for _, name := range slices.Sorted(maps.Keys(e.ledgers)) {
+		v.waiting += len(e.ledgers[name].unsaved)
+		if why := e.ledgers[name].trouble(); why != "" {
+			v.unsaved = append(v.unsaved, why)
+		}
+	}
+	e.view.Store(v)
+	close(before.changed)
+}
+
+// with returns the view as it would be if the store had these changes, and nothing had been done about them yet.
+func (v *view) with(changes []backend.Change) *view {
+	out := *v
+	out.resources = v.resources.with(changes)
+	return &out
+}
+
+// portOf spells an endpoint as bridge/port.
+func (v *view) portOf(key string) string {
+	w := workload(v.workloads, key)
+	if w == nil {
+		return key
+	}
+	return w.Bridge + "/" + w.Port
+}
+
+// total sums what is counted for a rule over all bridges, also those that are away.
+func (v *view) total(ref policy.RuleRef) (sum counter) {
+	for _, k := range v.books {
+		sum = sum.plus(k.total(ref))
+	}
+	return sum
+}
+
+// bridgeNames are those of the managed bridges.
+func (v *view) bridgeNames() []string {
+	names := make([]string, 0, len(v.bridges))
+	for _, b := range v.bridges {
+		names = append(names, b.cfg.Name)
+	}
+	return names
+}
+
+// some spells the first of many.
+func some(names []string) string {
+	const few = 5
+	if len(names) > few {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	}
+	return strings.Join(names, ", ")
+}
