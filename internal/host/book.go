@@ -318,7 +318,9 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 				if !e.awaitCaches(ctx, l) {
 					return
 				}
-				rest = 2 * time.Since(start)
+				if e.canAskCaches(l) {
+					rest = 2 * time.Since(start)
+				}
 				k.mu.Lock()
 				open := k.account.open()
 				k.mu.Unlock()
@@ -343,11 +345,14 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 	}
 }
 
+// canAskCaches reports whether the switch of the bridge is that behind the control socket of this host.
+func (e *Engine) canAskCaches(l *link) bool { return l.cfg.OpenFlow == "" && e.local() }
+
 // awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
 // needs. It returns false when ctx ends.
 func (e *Engine) awaitCaches(ctx context.Context, l *link) bool {
-	if l.cfg.OpenFlow != "" || !e.local() {
-		return pause(ctx, cachesFollow) // perhaps another host's
+	if !e.canAskCaches(l) {
+		return pause(ctx, cachesFollow)
 	}
 	for range 2 { // the first round may have begun before
 		done := make(chan error, 1)

@@ -97,7 +97,11 @@ func (e *Engine) rememberHost(id string) error {
 	if e.opt.HostFile == "" || e.remembered == id {
 		return nil
 	}
-	f, err := os.CreateTemp(filepath.Dir(e.opt.HostFile), filepath.Base(e.opt.HostFile))
+	dir := filepath.Dir(e.opt.HostFile)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, filepath.Base(e.opt.HostFile))
 	if err != nil {
 		return err
 	}

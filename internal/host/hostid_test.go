@@ -42,7 +42,7 @@ func TestFault_F18_HostIDChanges(t *testing.T) {
 	if err := h.st.PutStates(context.Background(), "id1", stray); err != nil {
 		t.Fatal(err)
 	}
-	conf := settings{hostFile: filepath.Join(t.TempDir(), "host-id")}
+	conf := settings{hostFile: filepath.Join(t.TempDir(), "hosts", "h", "host-id")} // whose directory is not there yet
 	set("")
 	r := h.ready(conf)
 	s := r.System().Hosts[0]
