@@ -24,6 +24,7 @@ type Lab struct {
 	cleanups []func() error
 	vswitchd *exec.Cmd
 	ovsdb    *exec.Cmd
+	links    int
 }
 
 // VM is a network namespace whose eth0 is a port of the lab's bridge.
@@ -183,6 +184,27 @@ func (l *Lab) logTail(t testing.TB) {
 			t.Logf("--- end of %s\n%s", filepath.Base(f), strings.Join(keep, ""))
 		}
 	}
+}
+
+// Link connects the switch namespaces of two labs, each under an address of its own. A lab may be linked to several.
+func (l *Lab) Link(other *Lab, here, there string) error {
+	l.links, other.links = l.links+1, other.links+1
+	near, far := fmt.Sprintf("link%d", l.links), fmt.Sprintf("link%d", other.links)
+	if _, err := l.Switch.Run("ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", other.Switch.Name); err != nil {
+		return err
+	}
+	for _, end := range []struct {
+		NS
+		device, here, there string
+	}{{l.Switch, near, here, there}, {other.Switch, far, there, here}} {
+		if _, err := end.Run("ip", "addr", "add", end.here, "peer", end.there, "dev", end.device); err != nil {
+			return err
+		}
+		if _, err := end.Run("ip", "link", "set", end.device, "up"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // AddBridge makes a bridge with the userspace datapath. Further arguments go to the same ovs-vsctl call.

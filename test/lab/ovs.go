@@ -84,9 +84,12 @@ func (l *Lab) startOVS() error {
 	return l.StartVswitchd()
 }
 
-// StartOVSDB starts the database server.
+// StartOVSDB starts the database server. As ovs-ctl does it, it listens also where its rows say (ovs-vsctl set-manager, set-ssl).
 func (l *Lab) StartOVSDB() (err error) {
-	l.ovsdb, err = l.Spawn("ovsdb", "ovsdb-server", filepath.Join(l.Dir, "conf.db"), "--remote=p"+l.DB(), "--unixctl="+filepath.Join(l.Dir, "ovsdb.ctl"), "--no-chdir")
+	l.ovsdb, err = l.Spawn("ovsdb", "ovsdb-server", filepath.Join(l.Dir, "conf.db"), "--remote=p"+l.DB(),
+		"--unixctl="+filepath.Join(l.Dir, "ovsdb.ctl"), "--no-chdir", "--remote=db:Open_vSwitch,Open_vSwitch,manager_options",
+		"--private-key=db:Open_vSwitch,SSL,private_key", "--certificate=db:Open_vSwitch,SSL,certificate",
+		"--bootstrap-ca-cert=db:Open_vSwitch,SSL,ca_cert")
 	if err != nil {
 		return err
 	}
@@ -111,6 +114,14 @@ func (l *Lab) VswitchdPid() int { return l.vswitchd.Process.Pid }
 
 // KillVswitchd ends the switch without warning; its bridges' sockets vanish when it is started again.
 func (l *Lab) KillVswitchd() { Kill(l.vswitchd) }
+
+// PauseVswitchd freezes the switch (SIGSTOP) or lets it go on.
+func (l *Lab) PauseVswitchd(stop bool) error {
+	if stop {
+		return l.vswitchd.Process.Signal(syscall.SIGSTOP)
+	}
+	return l.vswitchd.Process.Signal(syscall.SIGCONT)
+}
 
 // PauseOVSDB freezes the database server (SIGSTOP) or lets it go on.
 func (l *Lab) PauseOVSDB(stop bool) error {
