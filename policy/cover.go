@@ -90,7 +90,7 @@ func selectorsCover(high, low []Selector) bool {
 // selectorCovers reports whether whoever l selects, h selects too: equal ones, and labels that ask for less.
 func selectorCovers(h, l *Selector) bool {
 	k := h.Kind()
-	if k != l.Kind() || k == "" {
+	if k != l.Kind() || k == "" || h.Host != "" && h.Host != l.Host {
 		return false
 	}
 	switch k {

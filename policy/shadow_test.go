@@ -59,6 +59,10 @@ func TestShadowed(t *testing.T) {
 		{"bad found from the other side too", pol("p", "priority: 100", "http allow - "+http) + pol("q", "priority: 99", "rest deny - -"), "q", []string{"p ingress/http q/ingress/rest"}},
 		{"bad the tier is higher", pol("p", "priority: 1", "http allow - "+http) + pol("q", "tier: emergency", "rest deny - -"), "p", []string{"p ingress/http q/ingress/rest"}},
 		{"bad a deny under an allow", pol("p", "priority: 100", "no deny - "+http) + pol("q", "priority: 1", "all allow - -"), "p", []string{"p ingress/no q/ingress/all"}},
+		{"OK a deny on one host", pol("p", "priority: 100", "http allow - "+http) +
+			pol("q", "appliesTo: [{labels: {app: web}, host: h2}]\n  priority: 9", "rest deny - -"), "p", nil},
+		{"bad the same host", pol("p", "appliesTo: [{labels: {app: web}, host: h2}]", "http allow - "+http) +
+			pol("q", "appliesTo: [{labels: {app: web}, host: h2}]\n  priority: 9", "rest deny - -"), "p", []string{"p ingress/http q/ingress/rest"}},
 		{"OK equal rules do not shadow each other", pol("p", "priority: 100", "a allow - "+http, "b allow - -"), "p", nil},
 		{"bad the first that covers is named", pol("p", "priority: 100", "http allow - "+http) + pol("r", "priority: 5", "rest deny - -") + pol("q", "priority: 9", "rest deny - -"), "p",
 			[]string{"p ingress/http r/ingress/rest"}},

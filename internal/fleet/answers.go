@@ -42,11 +42,7 @@ func (f *Fleet) Admit(changes []backend.Change) error {
 
 // Warnings implements api.Engine.
 func (f *Fleet) Warnings(changes []backend.Change) []policy.Warning {
-	var out []policy.Warning
-	for _, e := range f.hosts {
-		out = appendNew(out, e.Warnings(changes)...)
-	}
-	return out
+	return together(each(f, func(e *host.Engine) []policy.Warning { return e.Warnings(changes) }))
 }
 
 // Consequences implements api.Engine.
@@ -74,14 +70,16 @@ func (f *Fleet) Consequences(changes []backend.Change, before []policy.Resource)
 // Plan implements api.Engine.
 func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
 	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
+	var warnings [][]policy.Warning
 	for _, e := range f.hosts {
 		p, err := e.Plan(ctx, changes)
 		if err != nil {
 			return plan, err
 		}
 		plan.Bridges = append(plan.Bridges, p.Bridges...)
-		plan.Warnings = appendNew(plan.Warnings, p.Warnings...)
+		warnings = append(warnings, p.Warnings)
 	}
+	plan.Warnings = together(warnings)
 	return plan, nil
 }
 
@@ -204,13 +202,13 @@ func (f *Fleet) merge(parts []policy.Status) policy.Status {
 	}
 	var out policy.Status
 	worst := -1
-	var warnings []policy.Warning
+	var warnings [][]policy.Warning
 	for i, s := range parts {
 		if len(s.Hosts) == 0 {
 			s.Hosts = []policy.HostStatus{{Host: f.hosts[i].Name(), Phase: s.Phase, Reason: s.Reason, Message: s.Message, Observed: s.ObservedRevision}}
 		}
 		out.Hosts = append(out.Hosts, s.Hosts...)
-		warnings = appendNew(warnings, s.Warnings...)
+		warnings = append(warnings, s.Warnings)
 		if i == 0 || s.ObservedRevision < out.ObservedRevision {
 			out.ObservedRevision = s.ObservedRevision
 		}
@@ -218,7 +216,7 @@ func (f *Fleet) merge(parts []policy.Status) policy.Status {
 			worst = i
 		}
 	}
-	out.Phase, out.Reason, out.Message, out.Warnings = parts[worst].Phase, parts[worst].Reason, parts[worst].Message, warnings
+	out.Phase, out.Reason, out.Message, out.Warnings = parts[worst].Phase, parts[worst].Reason, parts[worst].Message, together(warnings)
 	if out.Message != "" && out.Phase != policy.PhaseActive && !indifferent(parts[worst]) {
 		out.Message = fmt.Sprintf("host %s: %s", out.Hosts[worst].Host, out.Message)
 	}

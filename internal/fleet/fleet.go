@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -232,12 +233,19 @@ func each[T any](f *Fleet, ask func(*host.Engine) T) []T {
 	return out
 }
 
-// appendNew appends what is not there yet.
-func appendNew[T comparable](to []T, from ...T) []T {
-	for _, x := range from {
-		if !slices.Contains(to, x) {
-			to = append(to, x)
+// together makes one list of the warnings of all hosts, each of them once. That a rule never matches has to be so on every host: a policy of one host may
+// decide first there, or the other one may have nobody to decide about elsewhere.
+func together(lists [][]policy.Warning) (out []policy.Warning) {
+	has := func(list []policy.Warning, w policy.Warning) bool {
+		return slices.ContainsFunc(list, func(x policy.Warning) bool { return reflect.DeepEqual(x, w) })
+	}
+	for _, list := range lists {
+		for _, w := range list {
+			lacks := func(list []policy.Warning) bool { return !has(list, w) }
+			if !has(out, w) && (w.Code != policy.WarnShadowed || !slices.ContainsFunc(lists, lacks)) {
+				out = append(out, w)
+			}
 		}
 	}
-	return to
+	return out
 }

@@ -100,3 +100,14 @@ func TestMerge(t *testing.T) {
 		t.Errorf("nobody anywhere: %+v", s)
 	}
 }
+
+func TestWarningsOfAllHosts(t *testing.T) {
+	shadowed := func(by string) policy.Warning {
+		return policy.Warning{Code: policy.WarnShadowed, Policy: "p", By: &policy.RuleRef{Policy: by}}
+	}
+	other := policy.Warning{Code: "OTHER", Policy: "p"}
+	got := together([][]policy.Warning{{shadowed("everywhere"), shadowed("here")}, {shadowed("everywhere"), other, other}})
+	if len(got) != 2 || got[0].By == nil || got[0].By.Policy != "everywhere" || got[1] != other {
+		t.Errorf("%+v", got)
+	}
+}
