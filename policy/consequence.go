@@ -144,7 +144,7 @@ type comparison struct {
 // stances finds what a set means for endpoints.
 type stances struct {
 	coverIndex
-	policies []coverPolicy
+	policies []*coverPolicy // as in set, each made when it is first needed, see policy
 	byKey    map[string]*Workload
 	inverse  map[*Workload][]int // which policies select it; nil until it is worth the while
 	known    map[stanceID]*stance
@@ -168,11 +168,8 @@ type stance struct {
 }
 
 func newStances(set *Set) *stances {
-	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload, len(set.Workloads)),
+	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload, len(set.Workloads)),
 		known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
-	for i, p := range set.Policies {
-		s.policies[i].Policy = p
-	}
 	for _, w := range set.Workloads {
 		if !w.Remote {
 			s.byKey[w.Key] = w
@@ -181,10 +178,20 @@ func newStances(set *Set) *stances {
 	return s
 }
 
+// policy returns the i-th policy of the set with what was derived of it so far.
+func (s *stances) policy(i int) *coverPolicy {
+	if s.policies[i] == nil {
+		s.policies[i] = &coverPolicy{Policy: s.set.Policies[i]}
+	}
+	return s.policies[i]
+}
+
 // touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a policy selects that differs
 // or refers to a group that does.
 func (c *comparison) touched() []string {
 	keys := make(map[string]bool)
+	ahead, behind := alike(c.before.set.Policies, c.after.set.Policies)
+	sameWorkloads := slices.Equal(c.before.set.Workloads, c.after.set.Workloads)
 	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
 		s, other := pair[0], pair[1]
 		groups := make(map[string]bool) // those that differ
@@ -193,19 +200,24 @@ func (c *comparison) touched() []string {
 				groups[name] = true
 			}
 		}
-		byName := make(map[string]*coverPolicy, len(other.policies))
-		for i := range other.policies {
-			byName[other.policies[i].Name] = &other.policies[i]
+		byName := make(map[string]int) // those that may differ
+		for i := ahead; i < len(other.policies)-behind; i++ {
+			byName[other.set.Policies[i].Name] = i
 		}
-		for i := range s.policies {
-			p := &s.policies[i]
-			o := byName[p.Name]
-			if o != nil && (o.Policy == p.Policy || s.same(p, other, o)) && !p.refersTo(groups) {
+		for i, p := range s.set.Policies {
+			same := i < ahead || i >= len(s.policies)-behind
+			if j, ok := byName[p.Name]; !same && ok {
+				same = other.set.Policies[j] == p || s.same(s.policy(i), other, other.policy(j))
+			}
+			if same && !p.refersTo(groups) {
 				continue
 			}
-			for _, w := range s.coverIndex.selected(p) {
+			for _, w := range s.coverIndex.selected(s.policy(i)) {
 				keys[w.Key] = true
 			}
+		}
+		if sameWorkloads {
+			continue
 		}
 		for key, w := range s.byKey {
 			if o := other.byKey[key]; o == nil || !w.same(o) {
@@ -218,6 +230,16 @@ func (c *comparison) touched() []string {
 		c.after.invert()
 	}
 	return sortedKeys(keys)
+}
+
+// alike returns how many elements at the beginning and at the end are the same in both. Sets that differ by a change of few mostly are the same but for those,
+// in the same order.
+func alike[T comparable](a, b []T) (ahead, behind int) {
+	for n := min(len(a), len(b)); ahead < n && a[ahead] == b[ahead]; ahead++ {
+	}
+	for n := min(len(a), len(b)) - ahead; behind < n && a[len(a)-1-behind] == b[len(b)-1-behind]; behind++ {
+	}
+	return ahead, behind
 }
 
 // same reports whether two versions of a policy select by the same selectors and say the same about strangers, groups being the same.
@@ -238,15 +260,15 @@ func (w *Workload) same(o *Workload) bool {
 	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint && slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
 }
 
-func (p *coverPolicy) refersTo(groups map[string]bool) bool {
-	return len(groups) > 0 && slices.ContainsFunc(Refs(p.Policy), func(r Ref) bool { return groups[r.Name] })
+func (p *Policy) refersTo(groups map[string]bool) bool {
+	return len(groups) > 0 && slices.ContainsFunc(Refs(p), func(r Ref) bool { return groups[r.Name] })
 }
 
 // invert finds the policies of every endpoint at once.
 func (s *stances) invert() {
 	s.inverse = make(map[*Workload][]int, len(s.byKey))
 	for i := range s.policies {
-		for _, w := range s.coverIndex.selected(&s.policies[i]) {
+		for _, w := range s.coverIndex.selected(s.policy(i)) {
 			s.inverse[w] = append(s.inverse[w], i)
 		}
 	}
@@ -260,7 +282,7 @@ func (s *stances) selecting(w *Workload) (by []int) {
 		by = s.inverse[w]
 	default:
 		for i := range s.policies {
-			if s.selects(&s.policies[i], w) {
+			if s.selects(s.policy(i), w) {
 				by = append(by, i)
 			}
 		}
@@ -281,7 +303,7 @@ func (s *stances) of(w *Workload, dir Direction) *stance {
 	}
 	st := new(stance)
 	for _, i := range by {
-		p := &s.policies[i]
+		p := s.policy(i)
 		st.isolated = st.isolated || p.Isolates(dir)
 		st.rules = append(st.rules, s.strangerRules(p, dir)...)
 	}

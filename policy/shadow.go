@@ -16,22 +16,24 @@ import (
 // rule that covers it.
 func Shadowed(changed *Policy, s *Set) []Warning {
 	x := &coverIndex{set: s}
-	mine := newCoverPolicy(changed)
-	others := make([]coverPolicy, 0, len(s.Policies))
-	for _, p := range s.Policies {
-		if p.Name != changed.Name {
-			others = append(others, newCoverPolicy(p))
-		}
-	}
+	mine := coverPolicy{Policy: changed}
 	x.selected(&mine) // first, for the sake of subjectsCover
 	above, below := []relation{{policy: &mine}}, []relation(nil)
-	for i := range others {
-		q := &others[i]
-		if rel, ok := x.relate(q, &mine); ok {
-			above = append(above, rel)
+	for _, p := range s.Policies {
+		if p.Name == changed.Name {
+			continue
 		}
-		if rel, ok := x.relate(&mine, q); ok {
-			below = append(below, relation{policy: q, now: rel.now})
+		// Most policies end here, of the same rank and with no rule that denies: nothing is derived of them.
+		over, under := decidesBefore(p, changed), decidesBefore(changed, p)
+		if !over && !under {
+			continue
+		}
+		q := coverPolicy{Policy: p}
+		if ok, now := x.subjectsCover(&q, &mine); over && ok {
+			above = append(above, relation{&q, now})
+		}
+		if ok, now := x.subjectsCover(&mine, &q); under && ok {
+			below = append(below, relation{&q, now})
 		}
 	}
 	var out []Warning
@@ -120,9 +122,6 @@ const manyScans = 4
 // never looked at.
 type coverPolicy struct {
 	*Policy
-	level    Rank // of the policy's deny rules, which come first
-	denies   bool
-	allows   bool
 	ingress  []coverRule // nil until needed
 	egress   []coverRule
 	subjects []Selector // appliesTo with groups replaced by their members
@@ -137,16 +136,23 @@ type coverRule struct {
 	parsed   bool
 }
 
-func newCoverPolicy(p *Policy) coverPolicy {
-	c := coverPolicy{Policy: p, level: Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Effect: Deny}}
+// decidesBefore reports whether a rule of high may rank before one of low: the policy does or, at equal tier and priority, denies what low allows.
+func decidesBefore(high, low *Policy) bool {
+	c := cmp.Or(cmp.Compare(high.Spec.Tier.Rank(), low.Spec.Tier.Rank()), cmp.Compare(high.EffectivePriority(), low.EffectivePriority()))
+	return c < 0 || c == 0 && low.hasRule(true) && high.hasRule(false)
+}
+
+// hasRule reports whether p has a rule that allows, or one that does something else.
+func (p *Policy) hasRule(allows bool) bool {
 	for _, d := range [...]Direction{Ingress, Egress} {
 		rules := p.Rules(d)
 		for i := range rules {
-			c.allows = c.allows || rules[i].Action == Allow
-			c.denies = c.denies || rules[i].Action != Allow
+			if (rules[i].Action == Allow) == allows {
+				return true
+			}
 		}
 	}
-	return c
+	return false
 }
 
 func (p *coverPolicy) rule(d Direction, i int) *coverRule {
@@ -158,16 +164,6 @@ func (p *coverPolicy) rule(d Direction, i int) *coverRule {
 		*rules = make([]coverRule, len(p.Rules(d)))
 	}
 	return &(*rules)[i]
-}
-
-// relate reports whether a rule of high may cover one of low: one of them ranks before, and high applies to whom low applies to.
-func (x *coverIndex) relate(high, low *coverPolicy) (relation, bool) {
-	switch c := high.level.Compare(low.level); {
-	case c > 0, c == 0 && !(high.denies && low.allows):
-		return relation{}, false
-	}
-	ok, now := x.subjectsCover(high, low)
-	return relation{high, now}, ok
 }
 
 // firstCover finds the first rule, in the order of Evaluate, that covers rule i of p.
