@@ -13,10 +13,13 @@ import (
 )
 
 // sameWish reports whether two resources ask for the same, written-out defaults or not.
-func sameWish(a, b policy.Resource) bool { return reflect.DeepEqual(wish(a), wish(b)) }
+func sameWish(a, b policy.Resource) bool { return bytes.Equal(wishText(a), wishText(b)) }
 
-// wish is what a user can ask for, as encoding/json reads it back: labels and spec with defaults.
-func wish(r policy.Resource) any {
+// wish is wishText as encoding/json reads it back.
+func wish(r policy.Resource) any { return decodeAny(wishText(r)) }
+
+// wishText is what a user can ask for: labels and spec with defaults. It is the same text for the same wish, as encoding/json sorts the keys of maps.
+func wishText(r policy.Resource) []byte {
 	text, err := json.Marshal(struct {
 		Labels map[string]string `json:"labels,omitempty"`
 		Spec   any               `json:"spec"`
@@ -24,7 +27,7 @@ func wish(r policy.Resource) any {
 	if err != nil { // the specifications hold nothing that cannot be encoded
 		panic(fmt.Sprintf("api: %s: %v", refName(r.Kind(), r.GetMeta().Name), err))
 	}
-	return decodeAny(text)
+	return text
 }
 
 // decodeAny reads JSON that this program wrote.

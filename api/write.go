@@ -281,15 +281,21 @@ type view struct {
 	ctx     context.Context
 	changed map[string]policy.Resource // groups; nil = deleted
 	found   map[string]*policy.Group   // read from the store; nil = not there
+	bridges func() (map[string]bool, bool)
 	err     error
 }
 
 func (v *view) lookup() policy.Lookup {
-	l := policy.Lookup{Group: v.group}
-	if bridges, ok := v.server.managedBridges(); ok {
-		l.Bridge = func(name string) bool { return bridges[name] }
+	return policy.Lookup{Group: v.group, Bridge: v.bridge}
+}
+
+// bridge reports whether a bridge of that name is managed, or might be. Few resources name one, and the answer takes more than all other checks.
+func (v *view) bridge(name string) bool {
+	if v.bridges == nil {
+		v.bridges = sync.OnceValues(v.server.managedBridges)
 	}
-	return l
+	bridges, known := v.bridges()
+	return !known || bridges[name]
 }
 
 func (v *view) group(name string) (*policy.Group, bool) {
