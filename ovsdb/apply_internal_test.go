@@ -3,6 +3,7 @@ package ovsdb
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,5 +74,67 @@ func TestStalePlanConflicts(t *testing.T) {
 	}
 	if _, err := c.commit(t.Context(), s, update); !errors.Is(err, ErrConflict) {
 		t.Errorf("update of a row that is gone: %v", err)
+	}
+}
+
+// The same for the rows of bridges, ports and timeout policies, and for what somebody puts on a bridge that is about to go.
+func TestStaleRowsConflict(t *testing.T) {
+	o := ovsdbtest.New(t)
+	o.Vsctl("add-br", "br0")
+	c, s, snap := live(t, o)
+	d := Desired{
+		Bridges: []vswitch.BridgeSpec{{Owner: "x", Name: "tw-tap"}},
+		Ports: []vswitch.PortSpec{
+			{Owner: "x", Bridge: "br0", Name: "tw-a", Type: "patch", Options: map[string]string{"peer": "tw-b"}},
+			{Owner: "x", Bridge: "tw-tap", Name: "tw-b", Type: "patch", Options: map[string]string{"peer": "tw-a"}},
+		},
+		TimeoutPolicies: []vswitch.TimeoutPolicySpec{{Owner: "x", Zone: 1, Timeouts: map[string]int{"udp_first": 5}}},
+	}
+	for _, part := range []Desired{{Bridges: d.Bridges}, {Ports: d.Ports[:1]}, {TimeoutPolicies: d.TimeoutPolicies}} {
+		create := makePlan(snap, part).ops
+		if _, err := c.commit(t.Context(), s, create); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.commit(t.Context(), s, create); !errors.Is(err, ErrConflict) {
+			t.Errorf("the creation of %+v again: %v", part, err)
+		}
+	}
+	if r, err := c.Apply(t.Context(), d); err != nil || r.Transactions != 1 || !r.Ports[1].Stands() {
+		t.Fatalf("result %+v, %v", r, err)
+	}
+
+	change := func(args string) {
+		t.Helper()
+		before := c.Topology().NextCfg
+		o.Vsctl(strings.Fields(args)...)
+		if _, err := c.await(t.Context(), s, func(t *vswitch.Topology) bool { return t.NextCfg > before }); err != nil {
+			t.Fatalf("%s: %v", args, err)
+		}
+	}
+	for _, tt := range []struct{ add, remove, kept string }{
+		{"add-port tw-tap eth9", "del-port eth9", "bridge tw-tap: port eth9 is not tapwall's"},
+		{"set-controller tw-tap tcp:127.0.0.1:1", "del-controller tw-tap", "bridge tw-tap: controller tcp:127.0.0.1:1 is not tapwall's"},
+		{"--id=@m create Mirror name=m -- add Bridge tw-tap mirrors @m", "clear Bridge tw-tap mirrors",
+			"bridge tw-tap: mirror m is not tapwall's"},
+		{"--id=@f create Flow_Table name=f -- set Bridge tw-tap flow_tables:5=@f", "clear Bridge tw-tap flow_tables",
+			"bridge tw-tap: the name of table 5 is not tapwall's"},
+		{"add-zone-tp system zone=2 udp_first=2", "del-zone-tp system zone=2", ""},
+	} {
+		_, snap, err := c.connected()
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove := makePlan(snap, Desired{}).ops
+		change(tt.add)
+		if _, err := c.commit(t.Context(), s, remove); !errors.Is(err, ErrConflict) {
+			t.Errorf("removal after %s: %v", tt.add, err)
+		}
+		if r, err := c.Apply(t.Context(), Desired{}); err != nil || strings.Join(r.Kept, "; ") != tt.kept {
+			t.Errorf("after %s: kept %q, %v", tt.add, r.Kept, err)
+		}
+		change(tt.remove)
+		if _, err := c.Apply(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -101,8 +101,6 @@ func (p *planner) setBridges(specs []vswitch.BridgeSpec) {
 		wanted[s.Name] = true
 		if r.Code, r.Message = p.checkBridge(s, row); r.Code != CodeOK {
 			if row == nil || !ours(row.ExternalIDs) {
-				// Nothing that was meant for our bridge may land on theirs.
-				delete(after.Bridges, s.Name)
 				p.refused[s.Name] = r
 			}
 			continue
@@ -117,6 +115,22 @@ func (p *planner) setBridges(specs []vswitch.BridgeSpec) {
 	p.removeBridges(wanted)
 }
 
+// bridge returns the bridge that a spec names, or nil. Nothing that is meant for a bridge of ours may land on one of theirs.
+func (p *planner) bridge(name string) *vswitch.Bridge {
+	if p.refused[name] != nil {
+		return nil
+	}
+	return p.topo.Bridges[name]
+}
+
+// noBridge says why bridge returns nil.
+func (p *planner) noBridge(name string) string {
+	if r := p.refused[name]; r != nil {
+		return r.Message
+	}
+	return "there is no bridge " + name
+}
+
 func (p *planner) checkBridge(s *vswitch.BridgeSpec, row *vswitch.Bridge) (Code, string) {
 	err := validateBridge(s)
 	h, taken := p.holders[s.Name]
@@ -127,11 +141,16 @@ func (p *planner) checkBridge(s *vswitch.BridgeSpec, row *vswitch.Bridge) (Code,
 		return CodeBridgeTaken, fmt.Sprintf("a bridge %s exists and was not made by tapwall", s.Name)
 	case row != nil || !taken:
 		return CodeOK, ""
-	case ours(h.port.ExternalIDs):
+	case oursPort(h.port):
 		p.replace(h)
 		return CodePending, fmt.Sprintf("port %s is removed from bridge %s first", s.Name, h.bridge.Name)
 	}
 	return CodeBridgeTaken, fmt.Sprintf("port %s of bridge %s has the name and was not made by tapwall", h.port.Name, h.bridge.Name)
+}
+
+// goes says whether a port of ours can go: a LOCAL port does so only with its bridge.
+func (p *planner) goes(h holder) bool {
+	return h.port.Name != h.bridge.Name || p.topo.Bridges[h.bridge.Name] == nil
 }
 
 // replace removes a port of ours whose name is wanted for something else. It is never replaced under the same name in one transaction:
@@ -186,7 +205,7 @@ func (p *planner) correctBridge(row *vswitch.Bridge, s *vswitch.BridgeSpec) {
 	switch h, taken := p.holders[s.Name]; {
 	case !taken:
 		p.makeLocal(s)
-	case h.bridge == row && ours(h.port.ExternalIDs):
+	case h.bridge == row && oursPort(h.port):
 		p.mark(tablePort, h.port.UUID, h.port.ExternalIDs, s.Owner)
 	}
 }
@@ -206,14 +225,16 @@ func (p *planner) removeBridges(wanted map[string]bool) {
 		p.oldBridges = append(p.oldBridges, row.UUID)
 		p.removed = append(p.removed, "bridge "+name)
 		// Nor may somebody's part go that came after the snapshot.
-		p.ops = append(p.ops, waitBridge(row, "ports"), waitBridge(row, "mirrors"), waitBridge(row, "controller"), waitBridge(row, "flow_tables"))
+		for _, column := range []string{"ports", "mirrors", "controller", "flow_tables"} {
+			p.ops = append(p.ops, waitBridge(row, column))
+		}
 	}
 }
 
 // foreignPart names something on a bridge that is not ours, or "". The LOCAL port is part of the bridge.
 func foreignPart(b *vswitch.Bridge) string {
 	for _, name := range slices.Sorted(maps.Keys(b.Ports)) {
-		if name != b.Name && !ours(b.Ports[name].ExternalIDs) {
+		if name != b.Name && !oursPort(b.Ports[name]) {
 			return "port " + name
 		}
 	}

@@ -16,18 +16,19 @@ import (
 // tapBridge wants a bridge of our own with a sink and a patch pair from br0, and a mirror of vm1 into it.
 func tapBridge() ovsdb.Desired {
 	tag := 4000
+	const near, far = "tw-patch-from-br0", "tw-patch-into-tap" // longer than a device's name may be
 	return ovsdb.Desired{
 		Bridges: []vswitch.BridgeSpec{{
 			Owner: "taps", Name: "tw-tap", Protocols: []string{"OpenFlow15", "OpenFlow13"},
 			OtherConfig: map[string]string{"disable-in-band": "true", "mac-table-size": "10"},
 		}},
 		Ports: []vswitch.PortSpec{
-			{Owner: "web", Bridge: "br0", Name: "tw-patch-from-br0", Type: "patch", Options: map[string]string{"peer": "tw-patch-into-tap"}},
-			{Owner: "web", Bridge: "tw-tap", Name: "tw-patch-into-tap", Type: "patch", Options: map[string]string{"peer": "tw-patch-from-br0"}},
+			{Owner: "web", Bridge: "br0", Name: near, Type: "patch", Options: map[string]string{"peer": far}},
+			{Owner: "web", Bridge: "tw-tap", Name: far, Type: "patch", Options: map[string]string{"peer": near}},
 			{Owner: "web", Bridge: "tw-tap", Name: "tw-sink", Type: "internal", Tag: &tag},
 		},
 		Mirrors: []vswitch.MirrorSpec{{
-			Owner: "web", Bridge: "br0", Name: "tw.web", SelectSrcPort: []string{"vm1"}, Output: vswitch.OutputSpec{Port: "tw-patch-from-br0"},
+			Owner: "web", Bridge: "br0", Name: "tw.web", SelectSrcPort: []string{"vm1"}, Output: vswitch.OutputSpec{Port: near},
 		}},
 	}
 }
@@ -90,7 +91,9 @@ func stand(t *testing.T, r ovsdb.Result) {
 // counts are the numbers of rows of the tables that Apply writes to.
 func counts(o *ovsdbtest.OVS) string {
 	var out []string
-	for _, table := range []string{"Bridge", "Port", "Interface", "Mirror", "Flow_Table", "Controller", "Datapath", "CT_Zone", "CT_Timeout_Policy"} {
+	for _, table := range []string{
+		"Bridge", "Port", "Interface", "Mirror", "Flow_Table", "Controller", "Datapath", "CT_Zone", "CT_Timeout_Policy",
+	} {
 		out = append(out, fmt.Sprintf("%s %d", table, len(strings.Fields(o.Vsctl("--bare", "--columns=_uuid", "list", table)))))
 	}
 	return strings.Join(out, ", ")
@@ -113,9 +116,9 @@ func TestOwnBridgeLifecycle(t *testing.T) {
 	o.Ofctl("add-flow", "tw-tap", "-OOpenFlow13", fmt.Sprintf("in_port=%d,actions=output:%d", into.OFPort, sink.OFPort))
 	r = apply(t, c, 1, d)
 	stand(t, r)
-	mirror := r.Mirrors[0]
-	if mirror.Code != ovsdb.CodeOK || mirror.UUID == "" || mirror.OutputUUID != r.Ports[0].UUID || mirror.OutputOFPort != r.Ports[0].OFPort {
-		t.Errorf("mirror %+v, port %+v", mirror, r.Ports[0])
+	mirror, near := r.Mirrors[0], r.Ports[0]
+	if mirror.Code != ovsdb.CodeOK || mirror.UUID == "" || mirror.OutputUUID != near.UUID || mirror.OutputOFPort != near.OFPort {
+		t.Errorf("mirror %+v, port %+v", mirror, near)
 	}
 	if !traced(o, "vm1", "tw-sink") {
 		t.Errorf("no copy at the sink:\n%s", o.Appctl("ofproto/trace", "br0", "in_port=vm1"))
@@ -127,7 +130,8 @@ func TestOwnBridgeLifecycle(t *testing.T) {
 	}
 
 	b := c.Topology().Bridges["tw-tap"]
-	if b.FailMode != "secure" || b.OtherConfig["disable-in-band"] != "true" || !slices.Equal(b.Protocols, []string{"OpenFlow13", "OpenFlow15"}) ||
+	if b.FailMode != "secure" || b.OtherConfig["disable-in-band"] != "true" ||
+		!slices.Equal(b.Protocols, []string{"OpenFlow13", "OpenFlow15"}) ||
 		b.Ports["tw-tap"] == nil || b.Ports["tw-tap"].Interfaces[0].Type != "internal" {
 		t.Errorf("bridge %+v", b)
 	}
@@ -206,7 +210,8 @@ func TestOwnBridgeCorrected(t *testing.T) {
 			eventually(t, c, "the change", func(s *vswitch.Topology) bool { return s.NextCfg > cfg && s.CurCfg == s.NextCfg })
 			have := apply(t, c, 1, d)
 			stand(t, have)
-			if len(allCodes(have))+len(have.Removed) > 0 || have.Bridges[0].UUID != r.Bridges[0].UUID || have.Ports[2].UUID != r.Ports[2].UUID {
+			if len(allCodes(have))+len(have.Removed) > 0 || have.Bridges[0].UUID != r.Bridges[0].UUID ||
+				have.Ports[2].UUID != r.Ports[2].UUID {
 				t.Errorf("result %+v", have)
 			}
 			apply(t, c, 0, d)
@@ -246,7 +251,8 @@ func TestOwnBridgeCorrected(t *testing.T) {
 	// And a bridge whose name becomes that of a port.
 	d.Bridges = d.Bridges[:1]
 	d.Ports = append(d.Ports, vswitch.PortSpec{Owner: "web", Bridge: "br0", Name: "tw-sink", Type: "internal"})
-	if have := apply(t, c, 1, d); !have.Pending || have.Ports[2].Code != ovsdb.CodePending || !slices.Equal(have.Removed, []string{"bridge tw-sink"}) {
+	if have := apply(t, c, 1, d); !have.Pending || have.Ports[2].Code != ovsdb.CodePending ||
+		!slices.Equal(have.Removed, []string{"bridge tw-sink"}) {
 		t.Errorf("result %+v", have)
 	}
 	stand(t, apply(t, c, 1, d))
@@ -273,7 +279,8 @@ func TestOwnBridgeWithAll(t *testing.T) {
 	if b.FlowTables[3].Name != "three" || len(b.Controllers) != 1 || len(b.Mirrors) != 1 || len(b.Ports) != 4 || b.FailMode != "secure" {
 		t.Errorf("bridge %+v", b)
 	}
-	if have := o.OfctlAt("show", fmt.Sprintf("tcp:127.0.0.1:%d", d.Controllers[0].Port), "-OOpenFlow13"); !strings.Contains(have, "tw-sink") {
+	at := fmt.Sprintf("tcp:127.0.0.1:%d", d.Controllers[0].Port)
+	if have := o.OfctlAt("show", at, "-OOpenFlow13"); !strings.Contains(have, "tw-sink") {
 		t.Errorf("the row leads to\n%s", have)
 	}
 	apply(t, c, 0, d)
@@ -286,12 +293,14 @@ func TestOwnBridgeWithAll(t *testing.T) {
 // Names that others have are refused with who has them, and what was meant for our bridge does not land on theirs.
 func TestForeignNames(t *testing.T) {
 	o := newSwitch(t)
-	o.Vsctl("add-br", "tw-tap", "--", "add-port", "br0", "tw-patch-from-br0", "--", "add-bond", "br0", "bond", "tw-b1", "tw-b2", "--", "add-port", "br0", "tw-x")
+	o.Vsctl(strings.Fields("add-br tw-tap -- add-port br0 tw-patch-from-br0 -- add-bond br0 bond tw-b1 tw-b2 -- add-port br0 tw-x")...)
 	c := connected(t, o)
 	d := tapBridge()
 	d.Controllers = []vswitch.ControllerSpec{local(t, "tw-tap")}
 	d.Bridges = append(d.Bridges, vswitch.BridgeSpec{Owner: "taps", Name: "tw-x"}, vswitch.BridgeSpec{Owner: "taps", Name: "tw-b2"})
-	d.Ports = append(d.Ports, vswitch.PortSpec{Owner: "web", Bridge: "br0", Name: "tw-b1"}, vswitch.PortSpec{Owner: "web", Bridge: "br7", Name: "tw-p"},
+	d.Ports = append(d.Ports,
+		vswitch.PortSpec{Owner: "web", Bridge: "br0", Name: "tw-b1"},
+		vswitch.PortSpec{Owner: "web", Bridge: "br7", Name: "tw-p"},
 		vswitch.PortSpec{Owner: "web", Bridge: "br1", Name: "br0", Type: "internal"})
 	theirs := o.Dump("Bridge") + o.Dump("Port") + o.Dump("Mirror")
 	want := []string{
@@ -305,7 +314,7 @@ func TestForeignNames(t *testing.T) {
 		"port tw-p BRIDGE_MISSING: there is no bridge br7",
 		"port br0 BRIDGE_MISSING: there is no bridge br1",
 		"mirror tw.web OUTPUT_MISSING: a port tw-patch-from-br0 exists on bridge br0 and was not made by tapwall",
-		"controller " + d.Controllers[0].Target() + " BRIDGE_MISSING: there is no bridge tw-tap",
+		"controller " + d.Controllers[0].Target() + " BRIDGE_MISSING: a bridge tw-tap exists and was not made by tapwall",
 	}
 	if diff := cmp.Diff(want, allCodes(apply(t, c, 0, d))); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
@@ -314,11 +323,11 @@ func TestForeignNames(t *testing.T) {
 		t.Errorf("foreign rows changed (-before +after):\n%s", diff)
 	}
 	// When they go, ours come.
-	o.Vsctl("del-br", "tw-tap", "--", "del-port", "tw-patch-from-br0", "--", "del-port", "bond", "--", "del-port", "tw-x", "--", "add-br", "br7", "--", "add-br", "br1")
+	o.Vsctl(strings.Fields("del-br tw-tap -- del-port tw-patch-from-br0 -- del-port bond -- del-port tw-x -- add-br br7 -- add-br br1")...)
 	eventually(t, c, "their leaving", func(s *vswitch.Topology) bool { return s.Bridges["tw-tap"] == nil && s.Bridges["br1"] != nil })
 	d.Ports = slices.Delete(d.Ports, 3, 5)
-	r := apply(t, c, 1, d)
-	if diff := cmp.Diff([]string{"port br0 PORT_TAKEN: a port br0 exists on bridge br0 and was not made by tapwall"}, allCodes(r)); diff != "" {
+	want = []string{"port br0 PORT_TAKEN: a port br0 exists on bridge br0 and was not made by tapwall"}
+	if diff := cmp.Diff(want, allCodes(apply(t, c, 1, d))); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
 }
@@ -329,7 +338,8 @@ func TestOwnBridgeWithForeignPart(t *testing.T) {
 		{"port", "add-port tw-tap eth9", "del-port eth9", "port eth9"},
 		{"controller", "set-controller tw-tap tcp:127.0.0.1:1", "del-controller tw-tap", "controller tcp:127.0.0.1:1"},
 		{"mirror", "--id=@m create Mirror name=theirs -- add Bridge tw-tap mirrors @m", "clear Bridge tw-tap mirrors", "mirror theirs"},
-		{"table", "--id=@f create Flow_Table name=theirs -- set Bridge tw-tap flow_tables:5=@f", "clear Bridge tw-tap flow_tables", "the name of table 5"},
+		{"table", "--id=@f create Flow_Table name=theirs -- set Bridge tw-tap flow_tables:5=@f", "clear Bridge tw-tap flow_tables",
+			"the name of table 5"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o := newSwitch(t)
@@ -370,34 +380,38 @@ func TestRefusedBridgesAndPorts(t *testing.T) {
 	c := connected(t, o)
 	apply(t, c, 1, tapBridge())
 	tag := 4096
-	bridge := vswitch.BridgeSpec{Owner: "x", Name: "tw-new"}
-	port := vswitch.PortSpec{Owner: "x", Bridge: "br0", Name: "tw-new", Type: "internal"}
+	withBridge := func(change func(*vswitch.BridgeSpec)) func(*ovsdb.Desired) {
+		return func(d *ovsdb.Desired) {
+			b := vswitch.BridgeSpec{Owner: "x", Name: "tw-new"}
+			change(&b)
+			d.Bridges = append(d.Bridges, b)
+		}
+	}
+	withPort := func(change func(*vswitch.PortSpec)) func(*ovsdb.Desired) {
+		return func(d *ovsdb.Desired) {
+			p := vswitch.PortSpec{Owner: "x", Bridge: "br0", Name: "tw-new", Type: "internal"}
+			change(&p)
+			d.Ports = append(d.Ports, p)
+		}
+	}
 	for _, tt := range []struct {
 		name   string
 		change func(*ovsdb.Desired)
 		want   string
 	}{
-		{"bad bridge without an owner", func(d *ovsdb.Desired) { b := bridge; b.Owner = ""; d.Bridges = append(d.Bridges, b) }, "INVALID: no owner"},
-		{"bad bridge without a name", func(d *ovsdb.Desired) { b := bridge; b.Name = ""; d.Bridges = append(d.Bridges, b) }, "INVALID: no name"},
-		{"bad bridge with a slash", func(d *ovsdb.Desired) { b := bridge; b.Name = "a/b"; d.Bridges = append(d.Bridges, b) }, `INVALID: name "a/b" is not possible`},
-		{"bad bridge with a long name", func(d *ovsdb.Desired) { b := bridge; b.Name = "a234567890123456"; d.Bridges = append(d.Bridges, b) }, "longer than 15"},
-		{"bad bridge twice", func(d *ovsdb.Desired) { b := bridge; b.Name = "tw-tap"; d.Bridges = append(d.Bridges, b) }, "INVALID: another bridge"},
-		{"bad protocol", func(d *ovsdb.Desired) {
-			b := bridge
-			b.Protocols = []string{"OpenFlow9"}
-			d.Bridges = append(d.Bridges, b)
-		}, "OpenFlow9"},
-		{"bad port without an owner", func(d *ovsdb.Desired) { p := port; p.Owner = ""; d.Ports = append(d.Ports, p) }, "INVALID: no owner"},
-		{"bad port with invalid bytes", func(d *ovsdb.Desired) { p := port; p.Name = "a\xff"; d.Ports = append(d.Ports, p) }, "is not possible"},
-		{"bad port with a long name", func(d *ovsdb.Desired) { p := port; p.Name = "a234567890123456"; d.Ports = append(d.Ports, p) }, "longer than 15"},
-		{"bad tag", func(d *ovsdb.Desired) { p := port; p.Tag = &tag; d.Ports = append(d.Ports, p) }, "tag 4096"},
-		{"bad LOCAL", func(d *ovsdb.Desired) { p := port; p.Name = "br0"; d.Ports = append(d.Ports, p) }, "LOCAL"},
-		{"bad port twice", func(d *ovsdb.Desired) {
-			p := port
-			p.Name, p.Bridge = "tw-sink", "tw-tap"
-			d.Ports = append(d.Ports, p)
-		}, "INVALID: another port"},
-		{"bad port that is a bridge", func(d *ovsdb.Desired) { p := port; p.Name = "tw-tap"; d.Ports = append(d.Ports, p) }, "also wanted as a bridge"},
+		{"bad bridge without an owner", withBridge(func(b *vswitch.BridgeSpec) { b.Owner = "" }), "INVALID: no owner"},
+		{"bad bridge without a name", withBridge(func(b *vswitch.BridgeSpec) { b.Name = "" }), "INVALID: no name"},
+		{"bad bridge with a slash", withBridge(func(b *vswitch.BridgeSpec) { b.Name = "a/b" }), `INVALID: name "a/b" is not possible`},
+		{"bad bridge with a long name", withBridge(func(b *vswitch.BridgeSpec) { b.Name = "a234567890123456" }), "longer than 15"},
+		{"bad bridge twice", withBridge(func(b *vswitch.BridgeSpec) { b.Name = "tw-tap" }), "INVALID: another bridge"},
+		{"bad protocol", withBridge(func(b *vswitch.BridgeSpec) { b.Protocols = []string{"OpenFlow9"} }), "OpenFlow9"},
+		{"bad port without an owner", withPort(func(p *vswitch.PortSpec) { p.Owner = "" }), "INVALID: no owner"},
+		{"bad port with invalid bytes", withPort(func(p *vswitch.PortSpec) { p.Name = "a\xff" }), "is not possible"},
+		{"bad port with a long name", withPort(func(p *vswitch.PortSpec) { p.Name = "a234567890123456" }), "longer than 15"},
+		{"bad tag", withPort(func(p *vswitch.PortSpec) { p.Tag = &tag }), "tag 4096"},
+		{"bad LOCAL", withPort(func(p *vswitch.PortSpec) { p.Name = "br0" }), "LOCAL"},
+		{"bad port twice", withPort(func(p *vswitch.PortSpec) { p.Name, p.Bridge = "tw-sink", "tw-tap" }), "INVALID: another port"},
+		{"bad port that is a bridge", withPort(func(p *vswitch.PortSpec) { p.Name = "tw-tap" }), "also wanted as a bridge"},
 		{"bad mirror that makes a wanted port", func(d *ovsdb.Desired) {
 			m := mirrorSpec("new", "vm2")
 			m.Bridge, m.Output.Port = "tw-tap", "tw-sink"
@@ -428,20 +442,26 @@ func TestRefusedByVswitchd(t *testing.T) {
 	o.StartSwitch()
 	c := connected(t, o)
 	tunnel := func(name string) vswitch.PortSpec {
-		return vswitch.PortSpec{Owner: "web", Bridge: "tw-tap", Name: name, Type: "vxlan", Options: map[string]string{"remote_ip": "192.0.2.1", "key": "5"}}
+		options := map[string]string{"remote_ip": "192.0.2.1", "key": "5"}
+		return vswitch.PortSpec{Owner: "web", Bridge: "tw-tap", Name: name, Type: "vxlan", Options: options}
 	}
 	d := ovsdb.Desired{
-		Bridges: []vswitch.BridgeSpec{{Owner: "taps", Name: "tw-tap", DatapathType: "dummy"}, {Owner: "taps", Name: "tw-bad", DatapathType: "nosuch"}},
-		Ports:   []vswitch.PortSpec{tunnel("tw-a")},
+		Bridges: []vswitch.BridgeSpec{
+			{Owner: "taps", Name: "tw-tap", DatapathType: "dummy"},
+			{Owner: "taps", Name: "tw-bad", DatapathType: "nosuch"},
+		},
+		Ports: []vswitch.PortSpec{tunnel("tw-a")},
 	}
 	r := apply(t, c, 1, d)
 	d.Ports = append(d.Ports, tunnel("tw-b"))
 	r2 := apply(t, c, 1, d)
-	if !r.Ports[0].Stands() || !r2.Ports[0].Stands() || r2.Ports[1].Stands() || r2.Ports[1].OFPort != -1 || !strings.Contains(r2.Ports[1].Error, "File exists") {
+	bad := r2.Ports[1]
+	if !r.Ports[0].Stands() || !r2.Ports[0].Stands() || bad.Stands() || bad.OFPort != -1 || !strings.Contains(bad.Error, "File exists") {
 		t.Errorf("ports %+v, then %+v", r.Ports, r2.Ports)
 	}
 	have := allCodes(r2)
-	if len(have) != 2 || !strings.Contains(have[0], `tw-bad BRIDGE_ERROR: ovs-vswitchd does not run bridge tw-bad of datapath type "nosuch"`) ||
+	if len(have) != 2 ||
+		!strings.Contains(have[0], `tw-bad BRIDGE_ERROR: ovs-vswitchd does not run bridge tw-bad of datapath type "nosuch"`) ||
 		!strings.Contains(have[1], "tw-b PORT_ERROR: ovs-vswitchd refused port tw-b: ") {
 		t.Errorf("codes %q", have)
 	}

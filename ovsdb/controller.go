@@ -71,8 +71,8 @@ func (p *planner) setControllers(specs []vswitch.ControllerSpec) {
 			fail(CodeInvalid, "a controller needs a port")
 		case s.Addr.Zone() != "":
 			fail(CodeInvalid, "address %s has a zone", s.Addr)
-		case p.topo.Bridges[s.Bridge] == nil:
-			fail(CodeBridgeMissing, "there is no bridge %s", s.Bridge)
+		case p.bridge(s.Bridge) == nil:
+			fail(CodeBridgeMissing, "%s", p.noBridge(s.Bridge))
 		case own[portKey{s.Bridge, r.Target}]:
 			// It is there.
 		case slices.ContainsFunc(staying, collides):

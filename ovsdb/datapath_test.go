@@ -126,20 +126,23 @@ func TestForeignZones(t *testing.T) {
 	o.Vsctl("add-zone-tp", "system", "zone=7", "udp_first=70")
 	c := connected(t, o)
 	theirs := o.Dump("Datapath") + o.Dump("CT_Zone") + o.Dump("CT_Timeout_Policy")
-	d := timeouts(udpFirst(8, 80), udpFirst(7, 71), udpFirst(70000, 1), udpFirst(8, 81), vswitch.TimeoutPolicySpec{Zone: 9, DatapathType: "nosuch",
-		Timeouts: map[string]int{"udp_last": 1, "udp_first": -1}})
+	bad := vswitch.TimeoutPolicySpec{Zone: 9, DatapathType: "nosuch", Timeouts: map[string]int{"udp_last": 1, "udp_first": -1}}
+	d := timeouts(udpFirst(8, 80), udpFirst(7, 71), udpFirst(70000, 1), udpFirst(8, 81), bad)
 	r := apply(t, c, 1, d)
 	want := []string{
 		"zone 7 ZONE_TAKEN: zone 7 of datapath system was not set up by tapwall",
 		"zone 70000 INVALID: zone 70000 is not in 0…65535",
 		"zone 8 INVALID: another timeout policy has the same datapath and zone",
-		`zone 9 INVALID: no owner; datapath type "nosuch" has no conntrack zones; udp_first = -1 is not in 0…4294967295; there is no timeout "udp_last"`,
+		`zone 9 INVALID: no owner; datapath type "nosuch" has no conntrack zones; ` +
+			`udp_first = -1 is not in 0…4294967295; there is no timeout "udp_last"`,
 	}
 	if diff := cmp.Diff(want, allCodes(r)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
-	if have := o.Vsctl("list-zone-tp", "system"); !strings.Contains(have, "Zone:7, Timeout Policies: udp_first=70") || !strings.Contains(have, "Zone:8, Timeout Policies: udp_first=80") {
-		t.Errorf("ovs-vsctl lists %s", have)
+	for _, want := range []string{"Zone:7, Timeout Policies: udp_first=70", "Zone:8, Timeout Policies: udp_first=80"} {
+		if have := o.Vsctl("list-zone-tp", "system"); !strings.Contains(have, want) {
+			t.Errorf("ovs-vsctl lists %s, not %s", have, want)
+		}
 	}
 	apply(t, c, 0, d)
 	apply(t, c, 1, ovsdb.Desired{})
@@ -158,7 +161,9 @@ func TestForeignZones(t *testing.T) {
 		t.Errorf("result %+v", r.TimeoutPolicies[0])
 	}
 	apply(t, c, 0, ovsdb.Desired{})
-	if have := o.Vsctl("list-zone-tp", "netdev"); !strings.Contains(have, "Zone:1, Timeout Policies: udp_first=11") || !strings.Contains(have, "Zone:2, Timeout Policies: udp_first=20") {
-		t.Errorf("ovs-vsctl lists %s", have)
+	for _, want := range []string{"Zone:1, Timeout Policies: udp_first=11", "Zone:2, Timeout Policies: udp_first=20"} {
+		if have := o.Vsctl("list-zone-tp", "netdev"); !strings.Contains(have, want) {
+			t.Errorf("ovs-vsctl lists %s, not %s", have, want)
+		}
 	}
 }

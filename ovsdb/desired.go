@@ -210,3 +210,9 @@ func specHash(v any) string {
 
 // ours says whether a row with these external_ids was made by this package.
 func ours(ids map[string]string) bool { return ids[vswitch.MarkOwner] == vswitch.OwnerValue }
+
+// oursPort says the same of a port. One into which somebody has put an interface of theirs is not ours to remove.
+func oursPort(p *vswitch.Port) bool {
+	return ours(p.ExternalIDs) &&
+		!slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool { return i.Name != p.Name && !ours(i.ExternalIDs) })
+}

@@ -25,12 +25,20 @@ type output struct {
 
 // checkOutputs decides for every output port whether it can be used, and gives the specs of those that cannot their code.
 func (p *planner) checkOutputs() {
+	created := map[string]string{} // name of a port → bridge on which a mirror makes it
 	for _, i := range p.order {
 		if p.results[i].Code != CodeOK {
 			continue
 		}
 		m := &p.specs[i]
 		key := portKey{m.Bridge, m.Output.Port}
+		if m.Output.Create {
+			if other, taken := created[key.port]; taken && other != key.bridge {
+				p.fail(i, CodeOutputPortTaken, "another mirror makes port %s on bridge %s", key.port, other)
+				continue
+			}
+			created[key.port] = key.bridge
+		}
 		out := p.outputs[key]
 		if out == nil {
 			out = &output{key: key}
@@ -86,13 +94,15 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 		set(CodePending, "%s", wanted.result.Message)
 	case wanted != nil && wanted.result.Bridge == out.key.bridge:
 		set(CodeOutputMissing, "%s", wanted.result.Message)
-	case port == nil && out.spec == nil:
-		set(CodeOutputMissing, "there is no port %s on bridge %s", name, out.key.bridge)
-	case port == nil:
-		// To be created.
 	case name == out.key.bridge:
 		set(CodeOutputPortTaken, "%s is the LOCAL port of the bridge", name)
-	case where != out.key.bridge && ours(port.ExternalIDs) && out.spec != nil:
+	case port == nil && out.spec == nil:
+		set(CodeOutputMissing, "there is no port %s on bridge %s", name, out.key.bridge)
+	case port == nil && p.holders[name].port != nil:
+		set(CodeOutputPortTaken, "an interface %s exists in port %s", name, p.holders[name].port.Name)
+	case port == nil:
+		// To be created.
+	case where != out.key.bridge && oursPort(port) && out.spec != nil && p.goes(holder{p.before.Bridges[where], port}):
 		// An orphan that is removed in this transaction. Port names are unique over all bridges.
 		p.pending = true
 		set(CodePending, "port %s is removed from bridge %s first", name, where)
@@ -100,7 +110,7 @@ func (p *planner) checkOutput(out *output, foreign map[portKey]string) {
 		set(CodeOutputMissing, "port %s is on bridge %s, not on %s", name, where, out.key.bridge)
 	case where != out.key.bridge:
 		set(CodeOutputPortTaken, "a port %s exists on bridge %s", name, where)
-	case ours(port.ExternalIDs):
+	case oursPort(port):
 		out.port, out.ref = port, port.UUID
 		why := ""
 		if out.spec != nil {

@@ -152,8 +152,8 @@ func (p *planner) checkSpecs() {
 			continue
 		}
 		seen[keyOf(m)] = true
-		if p.topo.Bridges[m.Bridge] == nil {
-			p.fail(i, CodeBridgeMissing, "there is no bridge %s", m.Bridge)
+		if p.bridge(m.Bridge) == nil {
+			p.fail(i, CodeBridgeMissing, "%s", p.noBridge(m.Bridge))
 			continue
 		}
 		if m.Hold {
@@ -293,7 +293,7 @@ func (p *planner) removeOrphans() {
 		var orphans []string
 		for portName, port := range bridge.Ports {
 			// A LOCAL port comes and goes with its bridge.
-			if ours(port.ExternalIDs) && portName != name && !used[portKey{name, portName}] {
+			if oursPort(port) && portName != name && !used[portKey{name, portName}] {
 				orphans = append(orphans, portName)
 			}
 		}
@@ -311,7 +311,7 @@ func (p *planner) setFailModes(modes map[string]string) {
 		switch mode := modes[name]; {
 		case bridge == nil:
 			p.missing = append(p.missing, name)
-		case p.own[name]: // always secure
+		case p.own[name] || p.refused[name] != nil: // always secure
 		case bridge.FailMode == mode:
 		case mode == "":
 			p.rowOps = append(p.rowOps, updateOp(tableBridge, bridge.UUID, ovsdb.Row{"fail_mode": set[string](nil)}))
@@ -329,6 +329,9 @@ func (p *planner) nameTables(names map[string]map[int]string) {
 		want, managed := names[bridgeName]
 		if managed && want == nil {
 			continue
+		}
+		if p.refused[bridgeName] != nil {
+			want = nil
 		}
 		for _, number := range slices.Sorted(maps.Keys(bridge.FlowTables)) {
 			row := bridge.FlowTables[number]

@@ -88,17 +88,16 @@ func (p *planner) checkPort(s *vswitch.PortSpec) (Code, string) {
 		return CodeInvalid, fmt.Sprintf("%s is also wanted as a bridge", s.Name)
 	case refused != nil && refused.Code == CodePending:
 		return CodePending, refused.Message
-	case refused != nil:
-		return CodeBridgeMissing, refused.Message
-	case p.topo.Bridges[s.Bridge] == nil:
-		return CodeBridgeMissing, fmt.Sprintf("there is no bridge %s", s.Bridge)
+	case p.bridge(s.Bridge) == nil:
+		return CodeBridgeMissing, p.noBridge(s.Bridge)
 	case !taken:
 		return CodeOK, ""
-	case !ours(h.port.ExternalIDs) && h.port.Name != s.Name:
-		return CodePortTaken, fmt.Sprintf("an interface %s exists in port %s of bridge %s and was not made by tapwall", s.Name, h.port.Name, h.bridge.Name)
-	case !ours(h.port.ExternalIDs):
+	case !oursPort(h.port) && h.port.Name != s.Name:
+		return CodePortTaken, fmt.Sprintf("an interface %s exists in port %s of bridge %s and was not made by tapwall",
+			s.Name, h.port.Name, h.bridge.Name)
+	case !oursPort(h.port):
 		return CodePortTaken, fmt.Sprintf("a port %s exists on bridge %s and was not made by tapwall", s.Name, h.bridge.Name)
-	case h.port.Name == h.bridge.Name && p.topo.Bridges[h.bridge.Name] != nil:
+	case !p.goes(h):
 		return CodePortTaken, fmt.Sprintf("%s is the LOCAL port of a bridge", s.Name)
 	}
 	why := ""
@@ -174,7 +173,7 @@ func (p *plan) readPorts(t *vswitch.Topology) {
 	for i := range p.portResults {
 		r := &p.portResults[i]
 		bridge := t.Bridges[r.Bridge]
-		if bridge == nil || bridge.Ports[r.Name] == nil || !ours(bridge.Ports[r.Name].ExternalIDs) || r.Name == r.Bridge {
+		if bridge == nil || bridge.Ports[r.Name] == nil || !oursPort(bridge.Ports[r.Name]) || r.Name == r.Bridge {
 			continue
 		}
 		port := bridge.Ports[r.Name]

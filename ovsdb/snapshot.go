@@ -35,7 +35,9 @@ type tables struct {
 }
 
 func (t *tables) each() []map[string]model.Model {
-	return []map[string]model.Model{t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers, t.flowTables, t.datapaths, t.zones, t.policies}
+	return []map[string]model.Model{
+		t.root, t.bridges, t.ports, t.interfaces, t.mirrors, t.controllers, t.flowTables, t.datapaths, t.zones, t.policies,
+	}
 }
 
 func readOnce(c *cache.TableCache) tables {

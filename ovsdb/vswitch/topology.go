@@ -162,7 +162,8 @@ type MirrorSpec struct {
 	SelectDstPort []string // port names, sorted: what leaves the bridge there
 	SelectVLAN    []int    // sorted
 	Output        OutputSpec
-	// Hold: the rows are not made yet; those that are there stay as they are. It belongs to the moment, not to the wanted row.
+	// Hold: the rows are not made yet; those that are there stay as they are. It belongs to the moment, not to the wanted row. A patch
+	// port that waits for its mirror gets what NORMAL floods on the bridge: only a mirror reserves its output port.
 	Hold bool `json:"-"`
 }
 
