@@ -2,8 +2,10 @@ package ofp_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -253,4 +255,81 @@ func TestMutatedFrames(t *testing.T) {
 	if decoded < 5000 || refused < 5000 {
 		t.Errorf("%d decoded, %d refused", decoded, refused)
 	}
+}
+
+// What selects connections is on the wire as it was given: read back by the properties' own lengths.
+func FuzzAppendCTFlush(f *testing.F) {
+	f.Add(uint8(17), []byte{10, 0, 0, 1}, []byte{10, 0, 0, 2}, uint16(1025), uint16(53), uint16(0), uint8(0), uint8(0), uint16(5), false, true)
+	f.Add(uint8(1), []byte{10, 0, 0, 1}, []byte{10, 0, 0, 2}, uint16(0), uint16(0), uint16(7), uint8(8), uint8(0), uint16(0), true, false)
+	f.Add(uint8(58), make([]byte, 16), []byte{15: 1}, uint16(0), uint16(0), uint16(7), uint8(128), uint8(1), uint16(9), false, false)
+	f.Fuzz(func(t *testing.T, proto uint8, src, dst []byte, sport, dport, id uint16, typ, code uint8, zone uint16, any, reply bool) {
+		want := ofp.CTTuple{SrcPort: sport, DstPort: dport, ICMPID: id, ICMPType: typ, ICMPCode: code}
+		want.Src, _ = netip.AddrFromSlice(src)
+		want.Dst, _ = netip.AddrFromSlice(dst)
+		c := ofp.CTFlush{Proto: proto, Orig: want, Zone: zone, AnyZone: any}
+		if reply {
+			c.Orig, c.Reply = ofp.CTTuple{}, want
+		}
+		b, err := ofp.AppendCTFlush([]byte("before"), 9, c)
+		if err != nil {
+			if !errors.Is(err, ofp.ErrValue) || string(b) != "before" {
+				t.Fatalf("%q, %v", b, err)
+			}
+			return
+		}
+		b = b[len("before"):]
+		u16 := binary.BigEndian.Uint16
+		if len(b)%8 != 0 || int(u16(b[2:])) != len(b) || b[16] != proto {
+			t.Fatalf("%x", b)
+		}
+		// props calls on for each property; between them there is padding to 8 bytes.
+		props := func(b []byte, on func(kind uint16, body []byte)) {
+			for len(b) > 0 {
+				n := int(u16(b[2:]))
+				on(u16(b), b[4:n])
+				b = b[(n+7)/8*8:]
+			}
+		}
+		var got ofp.CTTuple
+		zoned := false
+		props(b[24:], func(kind uint16, body []byte) {
+			if kind == 2 {
+				if zoned = true; u16(body) != zone {
+					t.Fatalf("zone %d of %d", u16(body), zone)
+				}
+				return
+			}
+			if (kind == 1) != reply {
+				t.Fatalf("tuple of kind %d", kind)
+			}
+			props(body[4:], func(kind uint16, body []byte) {
+				switch kind {
+				case 0:
+					got.Src = netip.AddrFrom16([16]byte(body))
+				case 1:
+					got.Dst = netip.AddrFrom16([16]byte(body))
+				case 2:
+					got.SrcPort = u16(body)
+				case 3:
+					got.DstPort = u16(body)
+				case 4:
+					got.ICMPID = u16(body)
+				case 5:
+					got.ICMPType = body[0]
+				case 6:
+					got.ICMPCode = body[0]
+				}
+			})
+		})
+		// An address of zeros is left out, which is the same.
+		for _, a := range []*netip.Addr{&want.Src, &want.Dst, &got.Src, &got.Dst} {
+			if !a.IsValid() {
+				*a = netip.IPv6Unspecified()
+			}
+			*a = netip.AddrFrom16(a.As16())
+		}
+		if zoned == any || got != want {
+			t.Fatalf("%+v on the wire, of %+v", got, want)
+		}
+	})
 }
