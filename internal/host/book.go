@@ -301,6 +301,9 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 			return
 		case <-k.kick:
 		}
+		if !k.quiet(ctx) {
+			return
+		}
 		for rest := time.Duration(0); ; {
 			if !pause(ctx, rest) { // it is work for the switch, which many changes in a row must not add up to
 				return
@@ -347,6 +350,31 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 
 // canAskCaches reports whether the switch of the bridge is that behind the control socket of this host.
 func (e *Engine) canAskCaches(l *link) bool { return l.cfg.OpenFlow == "" && e.local() }
+
+// What is asked of the switch when its caches are waited for is in the way of further changes, so a burst of them is waited for, but not for ever.
+const (
+	changesQuiet   = 20 * time.Millisecond
+	changesAtLeast = 300 * time.Millisecond
+)
+
+// quiet returns when no change has come for changesQuiet, or after changesAtLeast. It returns false when ctx ends.
+func (k *book) quiet(ctx context.Context) bool {
+	enough := time.NewTimer(changesAtLeast)
+	defer enough.Stop()
+	for {
+		pause := time.NewTimer(changesQuiet)
+		select {
+		case <-ctx.Done():
+		case <-k.kick:
+			pause.Stop()
+			continue
+		case <-pause.C:
+		case <-enough.C:
+		}
+		pause.Stop()
+		return ctx.Err() == nil
+	}
+}
 
 // awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
 // needs. It returns false when ctx ends.

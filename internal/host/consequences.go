@@ -23,7 +23,11 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 		earlier.workloads, _ = earlier.resolved()
 		after.workloads, _ = after.resolved()
 	}
-	return earlier.judged(), after.judged()
+	was, now = earlier.judged(), after.judged()
+	if slices.Equal(was.Workloads, now.Workloads) {
+		was.Workloads = now.Workloads // who compares them sees at once that nothing differs
+	}
+	return was, now
 }
 
 // resolved finds the endpoints that the view's own resources make of the ports.

@@ -30,6 +30,7 @@ type firewall struct {
 	renamed  bool                         // endpoint ids changed, and the recorder has not been told
 
 	marks       []uint64              // of ledger, as last handed over or desired
+	marksUntil  time.Time             // when marks that are not needed any more go at the latest; zero = there are none
 	epoch       uint64                // connection that the pickup window was decided for
 	pickupUntil time.Time             // zero = closed
 	recalled    []pipeline.Connection // what the window was opened with
@@ -162,7 +163,7 @@ func (w *firewall) compile(now time.Time) {
 		w.openPickup(now)
 		w.compileOnce()
 	}
-	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) {
+	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) && !w.canWait(marks, now) {
 		flows := make([]flow.Flow, len(marks))
 		for i, m := range marks {
 			flows[i] = markFlow(m)
@@ -171,6 +172,23 @@ func (w *firewall) compile(now time.Time) {
 		w.want(map[string][]flow.Flow{ownerMarks: flows})
 	}
 }
+
+// canWait reports whether nothing but the removal of marks is to be done. That goes along with the next change, or comes after marksFor: a mark too many
+// costs nothing, and a bundle of its own would be in the way of the next change.
+func (w *firewall) canWait(marks []uint64, now time.Time) bool {
+	more := slices.ContainsFunc(marks, func(m uint64) bool { _, there := slices.BinarySearch(w.marks, m); return !there })
+	if more || len(w.owners) > 0 || !w.marksUntil.IsZero() && now.After(w.marksUntil) {
+		w.marksUntil = time.Time{}
+		return false
+	}
+	if w.marksUntil.IsZero() {
+		w.marksUntil = now.Add(marksFor)
+	}
+	return true
+}
+
+// marksFor is for how long a mark may stay that is not needed any more.
+const marksFor = time.Second
 
 func (w *firewall) compileOnce() (uprooted bool) {
 	ch := w.fw.Compile()
@@ -245,7 +263,7 @@ func namesOfTables() map[int]string {
 
 // due reports whether the clock alone is a reason to look again.
 func (w *firewall) due(now time.Time) bool {
-	for _, at := range []time.Time{w.strays.next, w.pickupUntil, w.unstampedUntil} {
+	for _, at := range []time.Time{w.strays.next, w.pickupUntil, w.unstampedUntil, w.marksUntil} {
 		if !at.IsZero() && now.After(at) {
 			return true
 		}

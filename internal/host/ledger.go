@@ -41,6 +41,13 @@ const stateRoot = "bridge/"
 // numberBlock is how many numbers are reserved at a time: changes for hours on most hosts. A process that is killed wastes up to so many, of half a billion.
 const numberBlock = 4096
 
+// An entry is saved when it has been unsaved for saveAfter, or with maxUnsaved others: in a burst of changes every one of them would else compete with a data
+// sync for the one before. Until then marks stand for it.
+const (
+	saveAfter  = 200 * time.Millisecond
+	maxUnsaved = 64
+)
+
 // holdFor is how long an installation that needs numbers beyond the block waits for the next one before it goes ahead without them.
 const holdFor = 500 * time.Millisecond
 
@@ -62,6 +69,7 @@ type ledger struct {
 	err     error // of the last try
 	retry   backoff
 	heldAt  time.Time // since when an installation waits for numbers
+	since   time.Time // when the first of unsaved was noticed; zero = there is none
 }
 
 // write is one call of PutStates.
@@ -239,9 +247,19 @@ func (e *Engine) save(ctx context.Context, l *ledger, now time.Time) {
 		return
 	}
 	if l.write == nil {
-		if l.write = e.collect(l); l.write == nil {
+		w := e.collect(l)
+		switch {
+		case w == nil:
+			return
+		case w.bound != 0 || len(w.values) > maxUnsaved || l.stored[stateIndex] == nil: // somebody may be waiting for it, or it is much
+		case l.since.IsZero():
+			l.since = now
+			time.AfterFunc(saveAfter, e.poke)
+			return
+		case now.Before(l.since.Add(saveAfter)):
 			return
 		}
+		l.write, l.since = w, time.Time{}
 	}
 	l.writing = true
 	host, values := e.host, map[string][]byte{}

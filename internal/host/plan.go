@@ -131,6 +131,9 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	before, after := map[string]bool{}, map[string]bool{}
 	live := map[uint32]bool{} // gates that are open now
 	for _, owner := range b.sw.Owners() {
+		if owner == ownerMarks { // they come and go by themselves
+			continue
+		}
 		for _, f := range b.sw.Desired(owner) {
 			before[f.String()] = true
 			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {

@@ -91,14 +91,18 @@ func TestPlanComesTrue(t *testing.T) {
 		if len(changes) == 0 {
 			return
 		}
-		r.saved() // what that changes on the switch is no plan's doing
+		r.saved()
+		marks, err := r.Flows(context.Background(), backend.FlowQuery{Owner: "unsaved"}) // they may go meanwhile, which is no plan's doing
+		if err != nil {
+			rt.Fatal(err)
+		}
 		before, rows, sent := r.flows(backend.FlowQuery{}), mirrorRows(h), r.health("br0").FlowMods
 		plan, err := r.Plan(context.Background(), changes)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		planned++
-		if diff := diff(before, r.flows(backend.FlowQuery{})); diff != "" || r.health("br0").FlowMods != sent {
+		if diff := diff(before, r.flows(backend.FlowQuery{})); diff != "" || len(marks) == 0 && r.health("br0").FlowMods != sent {
 			rt.Fatalf("the dry run changed flows (-before +after):\n%s", diff)
 		}
 		p := plan.Bridges[0]

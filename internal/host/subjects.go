@@ -12,9 +12,15 @@ import (
 // subjects tells whom a bridge's flows count for, as of what is installed. It is for one goroutine at a time.
 type subjects struct {
 	policies   map[string]subject
-	byEndpoint map[string]map[string]struct{} // policies by the key of an endpoint that they apply to
+	byEndpoint map[string]*appliers // by the key of an endpoint
 	rules      map[uint32]policy.RuleRef
 	lookup     func(id uint32) (wall.RuleInfo, bool)
+}
+
+// appliers are the policies that apply to one endpoint.
+type appliers struct {
+	policies map[string]struct{} // by name
+	denies   int                 // how many of their rules deny
 }
 
 // subject is what counts for one policy.
@@ -26,15 +32,16 @@ type subject struct {
 }
 
 func newSubjects() subjects {
-	return subjects{policies: map[string]subject{}, byEndpoint: map[string]map[string]struct{}{}, rules: map[uint32]policy.RuleRef{}}
+	return subjects{policies: map[string]subject{}, byEndpoint: map[string]*appliers{}, rules: map[uint32]policy.RuleRef{}}
 }
 
 // set takes over what became of a policy; ps nil = it is gone.
 func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 	old := s.policies[name]
 	for _, key := range old.endpoints {
-		delete(s.byEndpoint[key], name)
-		if len(s.byEndpoint[key]) == 0 {
+		a := s.byEndpoint[key]
+		delete(a.policies, name)
+		if a.denies -= old.denies; len(a.policies) == 0 {
 			delete(s.byEndpoint, key)
 		}
 	}
@@ -48,12 +55,6 @@ func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 		return
 	}
 	now := subject{endpoints: ps.Endpoints, isolates: map[policy.Direction]bool{policy.Ingress: p.Isolates(policy.Ingress), policy.Egress: p.Isolates(policy.Egress)}}
-	for _, key := range ps.Endpoints {
-		if s.byEndpoint[key] == nil {
-			s.byEndpoint[key] = map[string]struct{}{}
-		}
-		s.byEndpoint[key][name] = struct{}{}
-	}
 	for _, r := range ps.Rules {
 		if r.ID == 0 {
 			continue
@@ -65,7 +66,24 @@ func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 			now.denies++
 		}
 	}
+	for _, key := range ps.Endpoints {
+		a := s.byEndpoint[key]
+		if a == nil {
+			a = &appliers{policies: map[string]struct{}{}}
+			s.byEndpoint[key] = a
+		}
+		a.policies[name] = struct{}{}
+		a.denies += now.denies
+	}
 	s.policies[name] = now
+}
+
+// appliers returns the policies that apply to an endpoint.
+func (s *subjects) appliers(key string) map[string]struct{} {
+	if a := s.byEndpoint[key]; a != nil {
+		return a.policies
+	}
+	return nil
 }
 
 // of says whom a cookie counts for.
@@ -82,7 +100,7 @@ func (s *subjects) of(c flow.Cookie) []policy.RuleRef {
 	case kind == pipeline.CookieDefault && id&pipeline.IDKindMask == pipeline.IDDefaultDeny:
 		info, _ := s.lookup(id)
 		var refs []policy.RuleRef
-		for name := range s.byEndpoint[info.Endpoint] {
+		for name := range s.appliers(info.Endpoint) {
 			if s.policies[name].isolates[info.Ref.Direction] {
 				refs = append(refs, policy.RuleRef{Policy: name, Direction: info.Ref.Direction, Rule: policy.RuleDefaultDeny})
 			}
@@ -116,7 +134,10 @@ func (s *subjects) touching(changed scope, endpoints map[string]uint32) scope {
 		for _, side := range []uint32{0, pipeline.IDIngress} {
 			t.add(pipeline.NewCookie(pipeline.CookieDefault, pipeline.IDDefaultDeny|side|id))
 		}
-		for name := range s.byEndpoint[key] {
+		if a := s.byEndpoint[key]; a != nil && a.denies > maxTouched {
+			return scope{all: true}
+		}
+		for name := range s.appliers(key) {
 			if _, seen := names[name]; seen {
 				continue
 			}
