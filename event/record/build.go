@@ -345,12 +345,16 @@ func complete(e *event.Event, id string, seq int64, now time.Time, host string) 
 	}
 }
 
-// lossEvent tells of a loss.
-func lossEvent(l event.Loss) *event.Event {
-	return &event.Event{
+// lossEvent tells of a loss; its observer is the host that it is of, if any.
+func lossEvent(host string, l event.Loss) *event.Event {
+	e := &event.Event{
 		Event:   event.Meta{Kind: "metric", Action: event.ActionLost, Dataset: event.DatasetLoss, Provider: "counter", Reason: l.Reason},
 		Tapwall: event.Tapwall{Loss: &l},
 	}
+	if host != "" {
+		e.Observer = &event.Observer{Name: host}
+	}
+	return e
 }
 
 // appendMAC appends the ECS form of a MAC: upper-case hexadecimal with hyphens.

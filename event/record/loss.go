@@ -10,11 +10,13 @@ import (
 )
 
 type lossKey struct {
+	host   string // whose switch, or packet-ins, they were of; "" = of the process
 	stage  event.Stage
 	reason string
 }
 
 type lossTotalKey struct {
+	host   string // as above
 	stage  event.Stage
 	class  event.Class
 	reason string
@@ -35,7 +37,7 @@ type losses struct {
 }
 
 // add counts n lost events. Stages in quiet are counted only: those readers are told in their own stream.
-func (l *losses) add(stage event.Stage, class event.Class, reason string, n int64, now time.Time, quiet bool) {
+func (l *losses) add(host string, stage event.Stage, class event.Class, reason string, n int64, now time.Time, quiet bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.totals == nil {
@@ -43,12 +45,12 @@ func (l *losses) add(stage event.Stage, class event.Class, reason string, n int6
 		l.byStage = make(map[event.Stage]int64)
 		l.pending = make(map[lossKey]pendingLoss)
 	}
-	l.totals[lossTotalKey{stage, class, reason}] += n
+	l.totals[lossTotalKey{host, stage, class, reason}] += n
 	l.byStage[stage] += n
 	if quiet {
 		return
 	}
-	k := lossKey{stage, reason}
+	k := lossKey{host, stage, reason}
 	p, ok := l.pending[k]
 	if !ok {
 		p = pendingLoss{class: class, first: now}
@@ -59,20 +61,28 @@ func (l *losses) add(stage event.Stage, class event.Class, reason string, n int6
 	l.pending[k] = p
 }
 
-// take returns what is to be told, ordered by stage and reason, and forgets it.
-func (l *losses) take() []event.Loss {
+// hostLoss is a loss and the host that it is of.
+type hostLoss struct {
+	host string
+	event.Loss
+}
+
+// take returns what is to be told, ordered by stage, reason and host, and forgets it.
+func (l *losses) take() []hostLoss {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.pending) == 0 {
 		return nil
 	}
-	out := make([]event.Loss, 0, len(l.pending))
+	out := make([]hostLoss, 0, len(l.pending))
 	for k, p := range l.pending {
-		out = append(out, event.Loss{Stage: string(k.stage), Class: string(p.class), Reason: k.reason, Count: p.count, First: p.first, Last: p.last})
+		out = append(out, hostLoss{k.host, event.Loss{
+			Stage: string(k.stage), Class: string(p.class), Reason: k.reason, Count: p.count, First: p.first, Last: p.last,
+		}})
 	}
 	clear(l.pending)
-	slices.SortFunc(out, func(a, b event.Loss) int {
-		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Reason, b.Reason))
+	slices.SortFunc(out, func(a, b hostLoss) int {
+		return cmp.Or(cmp.Compare(a.Stage, b.Stage), cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.host, b.host))
 	})
 	return out
 }

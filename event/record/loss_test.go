@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/record"
@@ -42,5 +43,50 @@ func TestLossEventsAreRare(t *testing.T) {
 		if c > limit {
 			t.Errorf("%s: %d loss events, at most %d were due", k, c, limit)
 		}
+	}
+}
+
+// Losses of several hosts are told and counted apart; those of the process stay its own.
+func TestLossesByHost(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	r, stop := start(t, record.Options{Host: "process", ManyHosts: true, Registry: reg, LossEvery: time.Hour})
+	r.AddHostLoss("east", event.StagePacketInMeter, event.NoClass, "rate", 3)
+	r.AddHostLoss("west", event.StagePacketInMeter, event.NoClass, "rate", 4)
+	r.AddHostLoss("east", event.StagePacketInMeter, event.NoClass, "rate", 2)
+	r.AddLoss(event.StageFileIO, event.P1, "write_failed", 1)
+	stop()
+	told := map[string]int64{}
+	for _, e := range r.Query(event.Filter{Limit: 100}).Items {
+		told[e.Observer.Name+" "+e.Tapwall.Loss.Stage] += e.Tapwall.Loss.Count
+	}
+	want := map[string]int64{"east packet_in_meter": 5, "west packet_in_meter": 4, "process file_io": 1}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("told (-want +got):\n%s", diff)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := map[string]int64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			labels := map[string]string{}
+			for _, l := range m.GetLabel() {
+				labels[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == "tapwall_lost_events_total" {
+				host := labels["host"]
+				if host == "" {
+					host = "process"
+				}
+				counted[host+" "+labels["stage"]] = int64(m.GetCounter().GetValue())
+			}
+		}
+	}
+	if diff := cmp.Diff(want, counted); diff != "" {
+		t.Errorf("counted (-want +got):\n%s", diff)
+	}
+	if c := r.Counters(); c.Lost["packet_in_meter"] != 9 {
+		t.Errorf("%+v", c)
 	}
 }

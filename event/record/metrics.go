@@ -17,6 +17,10 @@ type metrics struct {
 }
 
 func newMetrics(r *Recorder) *metrics {
+	lost := []string{"stage", "class", "reason"}
+	if r.opts.ManyHosts {
+		lost = append(lost, "host")
+	}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
@@ -25,7 +29,7 @@ func newMetrics(r *Recorder) *metrics {
 		events:    desc("tapwall_events_total", "Events accepted into the ring.", "dataset", "action", "verdict"),
 		packetIns: desc("tapwall_packetin_received_total", "Packet-ins received from switches."),
 		metered:   desc("tapwall_packetin_meter_dropped_total", "Packet-ins dropped by the switch's meter."),
-		lost:      desc("tapwall_lost_events_total", "Events lost, by stage.", "stage", "class", "reason"),
+		lost:      desc("tapwall_lost_events_total", "Events lost, by stage.", lost...),
 		decode:    desc("tapwall_decode_errors_total", "Packets that could not be read whole, by header.", "layer"),
 		ring:      desc("tapwall_ring_entries", "Events in the ring."),
 		ringCap:   desc("tapwall_ring_capacity", "Events the ring can hold."),
@@ -62,12 +66,23 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	var metered int64
+	lost := make(map[lossTotalKey]int64)
 	r.losses.each(func(k lossTotalKey, n int64) {
-		send(m.lost, prometheus.CounterValue, n, string(k.stage), string(k.class), k.reason)
 		if k.stage == event.StagePacketInMeter {
 			metered += n
 		}
+		if !r.opts.ManyHosts {
+			k.host = ""
+		}
+		lost[k] += n
 	})
+	for k, n := range lost {
+		labels := []string{string(k.stage), string(k.class), k.reason}
+		if r.opts.ManyHosts {
+			labels = append(labels, k.host)
+		}
+		send(m.lost, prometheus.CounterValue, n, labels...)
+	}
 	send(m.metered, prometheus.CounterValue, metered)
 	clients, gaps := r.streams.figures()
 	send(m.ring, prometheus.GaugeValue, int64(r.ring.len()))

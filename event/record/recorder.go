@@ -31,6 +31,7 @@ var ErrStopped = errors.New("the event recorder has stopped")
 // Options of a Recorder. The zero value records without names, sinks or an identity that outlives the process.
 type Options struct {
 	Host      string       // observer.name
+	ManyHosts bool         // metrics of losses have the label host, "" where it is the process that lost them
 	DataDir   string       // where the identity is kept; "" = a new one at each start
 	QueueLen  int          // packet-ins waiting at most; 0 = DefaultQueueLen
 	RingLen   int          // events kept; 0 = DefaultRingLen
@@ -39,7 +40,7 @@ type Options struct {
 	Logger    *slog.Logger // nil = discard
 	Registry  prometheus.Registerer
 	Now       func() time.Time // nil = time.Now
-	// LossEvery is the least time between two loss events of the same stage and reason; 0 = 1 s.
+	// LossEvery is the least time between two loss events of the same host, stage and reason; 0 = 1 s.
 	LossEvery time.Duration
 }
 
@@ -169,7 +170,7 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 			if side.Drop || side.Reject {
 				class = event.P0
 			}
-			r.refuse(class)
+			r.refuse(pi.Host, class)
 		}
 		return
 	}
@@ -216,7 +217,11 @@ func (r *Recorder) Record(e event.Event) {
 	defer r.mu.Unlock()
 	r.observed++
 	if r.closed || len(r.given) >= len(r.queue) {
-		r.refuse(e.Class())
+		host := ""
+		if e.Observer != nil {
+			host = e.Observer.Name
+		}
+		r.refuse(host, e.Class())
 		return
 	}
 	r.pending++
@@ -228,17 +233,22 @@ func (r *Recorder) Record(e event.Event) {
 }
 
 // refuse counts an event that found no room; mu is held.
-func (r *Recorder) refuse(class event.Class) {
+func (r *Recorder) refuse(host string, class event.Class) {
 	reason := "full"
 	if r.closed {
 		reason = "stopped"
 	}
-	r.losses.add(event.StageOFQueue, class, reason, 1, r.now().UTC(), false)
+	r.losses.add(host, event.StageOFQueue, class, reason, 1, r.now().UTC(), false)
 }
 
 // AddLoss counts n events lost somewhere else, as in a meter of the switch, and has them told by a loss event, at most one per
-// Options.LossEvery, stage and reason. n ≤ 0 does nothing.
+// Options.LossEvery, host, stage and reason. n ≤ 0 does nothing.
 func (r *Recorder) AddLoss(stage event.Stage, class event.Class, reason string, n int64) {
+	r.AddHostLoss("", stage, class, reason, n)
+}
+
+// AddHostLoss is AddLoss for what was lost of one host: the loss event names it as its observer, and metrics tell it apart if there are several.
+func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class, reason string, n int64) {
 	if n <= 0 {
 		return
 	}
@@ -248,7 +258,7 @@ func (r *Recorder) AddLoss(stage event.Stage, class event.Class, reason string, 
 	if stage.BeforeAcceptance() {
 		r.observed += n
 	}
-	r.losses.add(stage, class, reason, n, now, false)
+	r.losses.add(host, stage, class, reason, n, now, false)
 }
 
 // Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the sinks and

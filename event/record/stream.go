@@ -211,7 +211,7 @@ func (s *stream) dropOldest() {
 
 // lose counts lost events and remembers to tell of them.
 func (s *stream) lose(stage event.Stage, class event.Class, reason string, n int64, now time.Time) {
-	s.r.losses.add(stage, class, reason, n, now, true)
+	s.r.losses.add("", stage, class, reason, n, now, true)
 	if !s.hasGap {
 		s.hasGap = true
 		s.gap = event.Loss{Stage: string(stage), Reason: reason, First: now}
@@ -249,7 +249,7 @@ func (s *stream) gapEvent(now time.Time) *event.Event {
 	if err != nil {
 		id = event.ID{}
 	}
-	e := lossEvent(s.gap)
+	e := lossEvent("", s.gap)
 	complete(e, id.Gap(), id.Sequence, now, s.r.opts.Host)
 	return e
 }

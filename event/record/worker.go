@@ -80,7 +80,7 @@ func (w *worker) accept(taken, failed int64) {
 	r.pending -= taken
 	r.accepted += int64(len(w.entries))
 	if failed > 0 {
-		r.losses.add(event.StageDecode, event.NoClass, "fault", failed, r.now().UTC(), false)
+		r.losses.add("", event.StageDecode, event.NoClass, "fault", failed, r.now().UTC(), false)
 	}
 	for i := range w.entries {
 		e := w.entries[i].ev
@@ -118,7 +118,7 @@ func (w *worker) feedSinks() {
 			continue
 		}
 		now := r.now()
-		r.losses.add(event.StageSink, event.P0, s.Name(), int64(len(w.events)), now.UTC(), false)
+		r.losses.add("", event.StageSink, event.P0, s.Name(), int64(len(w.events)), now.UTC(), false)
 		if now.Sub(w.sinkErr) >= time.Second {
 			w.sinkErr = now
 			r.log.Error("a sink refused events", "sink", s.Name(), "events", len(w.events), "err", err)
@@ -131,7 +131,7 @@ func (w *worker) tellLosses() {
 	r := w.r
 	now := r.now().UTC()
 	for _, l := range r.losses.take() {
-		w.entries = append(w.entries, r.builder.finish(lossEvent(l), now))
+		w.entries = append(w.entries, r.builder.finish(lossEvent(l.host, l.Loss), now))
 	}
 	if n := int64(len(w.entries)); n > 0 {
 		r.mu.Lock()

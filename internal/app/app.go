@@ -181,7 +181,8 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, cl
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
 	}
-	ro := record.Options{Host: host, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
+	many := len(o.Hosts) > 1 || len(o.Hosts) == 1 && len(o.Bridges) > 0
+	ro := record.Options{Host: host, ManyHosts: many, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
 	for _, open := range sinks {
 		sink, err := open(o, log)
 		if err != nil {

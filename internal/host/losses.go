@@ -48,10 +48,10 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 		meter, queue, unknown := account.add(c, made, l.copiesBefore.Load(), at)
 		l.book.lostCopies.Add(uint64(unknown))
 		if meter > 0 {
-			e.opt.Recorder.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", meter)
+			e.opt.Recorder.AddHostLoss(e.Name(), event.StagePacketInMeter, event.NoClass, "rate", meter)
 		}
 		if queue > 0 {
-			e.opt.Recorder.AddLoss(event.StageSwitchQueue, event.NoClass, "overflow", queue)
+			e.opt.Recorder.AddHostLoss(e.Name(), event.StageSwitchQueue, event.NoClass, "overflow", queue)
 		}
 	}
 }
