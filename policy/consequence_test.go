@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -31,15 +32,15 @@ func worldOf(t testing.TB, ports int, docs string) *policy.Set {
 			endpoints = append(endpoints, r)
 		}
 	}
-	var infos []policy.PortInfo
+	var machines []*vswitch.Port
 	for i := range ports {
-		p := policy.PortInfo{Bridge: "br0", Port: fmt.Sprintf("vm%d", i+1), OFPort: int64(i + 1), ExternalIDs: map[string]string{"vm-id": fmt.Sprint(i + 1)}}
-		if i%2 == 0 {
-			p.ExternalIDs["app"] = "web"
+		m := machine(fmt.Sprintf("vm%d", i+1), fmt.Sprint(i+1))
+		if m.Interfaces[0].OFPort = int64(i + 1); i%2 == 0 {
+			m.Interfaces[0].ExternalIDs["app"] = "web"
 		}
-		infos = append(infos, p)
+		machines = append(machines, m)
 	}
-	s.Workloads, _ = policy.ResolveWorkloads(infos, endpoints)
+	s.Workloads = workloads(map[string][]*vswitch.Port{"br0": machines}, endpoints)
 	return s
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -27,15 +28,20 @@ func scene(t *testing.T, docs string) *policy.Set {
 			s.Groups[r.Name] = r
 		}
 	}
-	s.Workloads, _ = policy.ResolveWorkloads(
-		[]policy.PortInfo{port("br0", "tap1", ids("vm-id", "1")), port("br0", "tap2", ids("vm-id", "2")), port("br0", "tap3", ids("vm-id", "3"), tag(10)), port("br1", "tap4", ids("vm-id", "4"))},
-		[]*policy.Endpoint{
-			endpoint("web1", policy.Selector{Port: "tap1"}, withLabels("app", "web"), withMAC("52:54:00:00:00:01"), withAddresses("10.0.0.1", "2001:db8::1")),
-			endpoint("web2", policy.Selector{Port: "tap2"}, withLabels("app", "web"), withAddresses("10.0.0.2")),
-			endpoint("db", policy.Selector{Port: "tap3"}, withLabels("app", "db"), withAddresses("10.0.0.3")),
-			endpoint("other", policy.Selector{Port: "tap4"}, withLabels("app", "lb"), withAddresses("10.0.1.4")),
-			endpoint("far", policy.Selector{NeutronPort: "f"}, withLabels("app", "lb", "site", "b"), withAddresses("10.0.9.9", "2001:db8::9")),
-		})
+	endpoint := func(name string, match policy.Selector, app string, addresses ...string) *policy.Endpoint {
+		spec := policy.EndpointSpec{Match: match, Labels: map[string]string{"app": app}, Addresses: addresses}
+		return &policy.Endpoint{Meta: policy.Meta{Name: name}, Spec: spec}
+	}
+	web1 := endpoint("web1", policy.Selector{Port: "tap1"}, "web", "10.0.0.1", "2001:db8::1")
+	web1.Spec.MAC = "52:54:00:00:00:01"
+	far := endpoint("far", policy.Selector{NeutronPort: "f"}, "lb", "10.0.9.9", "2001:db8::9")
+	far.Spec.Labels["site"] = "b"
+	tap3 := machine("tap3", "3")
+	tap3.Tag = new(10)
+	ports := map[string][]*vswitch.Port{"br0": {machine("tap1", "1"), machine("tap2", "2"), tap3}, "br1": {machine("tap4", "4")}}
+	s.Workloads = workloads(ports,
+		[]*policy.Endpoint{web1, far, endpoint("web2", policy.Selector{Port: "tap2"}, "web", "10.0.0.2"),
+			endpoint("db", policy.Selector{Port: "tap3"}, "db", "10.0.0.3"), endpoint("other", policy.Selector{Port: "tap4"}, "lb", "10.0.1.4")})
 	return s
 }
 

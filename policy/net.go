@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -193,4 +194,19 @@ func (s Selector) Prefixes() ([]netip.Prefix, error) {
 		except = append(except, x)
 	}
 	return CIDRMinus(p, except), nil
+}
+
+// ParseMAC reads a unicast MAC in colon form and returns it in lower case.
+func ParseMAC(s string) (string, error) {
+	hw, err := net.ParseMAC(s)
+	if err != nil || len(hw) != 6 || strings.Count(s, ":") != 5 {
+		return "", fmt.Errorf("must be a MAC address like %q", "52:54:00:12:34:56")
+	}
+	if hw[0]&1 != 0 {
+		return "", fmt.Errorf("is a multicast or broadcast address, not that of one endpoint")
+	}
+	if [6]byte(hw) == [6]byte{} {
+		return "", fmt.Errorf("is all zeros")
+	}
+	return hw.String(), nil
 }

@@ -89,11 +89,16 @@ func (s Selector) String() string {
 	}
 }
 
-// vmLabels are the labels under which orchestrators name the machine of a port.
-var vmLabels = [...]string{"vm-uuid", "vm-id", "vm-name"}
+// Keys of labels by which machines and their ports go.
+const (
+	LabelVMUUID      = "vm-uuid"
+	LabelVMID        = "vm-id"
+	LabelVMName      = "vm-name"
+	LabelNeutronPort = "iface-id"
+)
 
-// labelIfaceID is the external_ids key that names the Neutron port.
-const labelIfaceID = "iface-id"
+// VMLabels are the labels that name the machine of a workload. It is not changed.
+var VMLabels = [...]string{LabelVMUUID, LabelVMID, LabelVMName}
 
 // MatchesWorkload reports whether the selector selects the workload by what it is: its labels (all pairs equal), machine, Neutron
 // port, MAC, port, VLAN or bridge. Groups, entities, address ranges and names never match here; who needs them resolves them first.
@@ -113,14 +118,14 @@ func (s Selector) MatchesWorkload(w *Workload) bool {
 		}
 		return true
 	case SelectVM:
-		for _, k := range vmLabels {
+		for _, k := range VMLabels {
 			if w.Labels[k] == s.VM {
 				return true
 			}
 		}
 		return w.Endpoint == s.VM
 	case SelectNeutronPort:
-		return w.Labels[labelIfaceID] == s.NeutronPort
+		return w.Labels[LabelNeutronPort] == s.NeutronPort
 	case SelectMAC:
 		return strings.EqualFold(w.MAC, s.MAC) || slices.ContainsFunc(w.MACs, func(m string) bool { return strings.EqualFold(m, s.MAC) })
 	case SelectPort:

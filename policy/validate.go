@@ -97,7 +97,7 @@ func (c *checker) word(at pointer, s string) {
 }
 
 func (c *checker) mac(at pointer, s string) {
-	if _, err := parseMAC(s); err != nil {
+	if _, err := ParseMAC(s); err != nil {
 		c.addf(at, s, "%v", err)
 	}
 }
@@ -112,9 +112,9 @@ func (c *checker) macs(at pointer, list []string, first string) {
 		return
 	}
 	seen := make(map[string]int, len(list))
-	main, _ := parseMAC(first)
+	main, _ := ParseMAC(first)
 	for i, s := range list {
-		m, err := parseMAC(s)
+		m, err := ParseMAC(s)
 		switch j, dup := seen[m]; {
 		case err != nil:
 			c.addf(at.at(i), s, "%v", err)

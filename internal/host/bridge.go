@@ -12,7 +12,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
-	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // link is what any goroutine may use of a managed bridge: the connection to its switch, and what the connection's handlers have to know, which
@@ -243,12 +243,12 @@ func (b *bridge) failed(e *Engine, now time.Time, err error) {
 }
 
 // publishPorts tells what the numbers of the ports stand for.
-func (b *bridge) publishPorts(br *vswitch.Bridge) {
+func (b *bridge) publishPorts(ports []inventory.Port) {
 	names := map[uint32]string{}
-	for _, p := range br.Ports {
+	for _, p := range ports {
 		for _, i := range p.Interfaces {
 			if i.OFPort > 0 {
-				names[uint32(i.OFPort)] = p.Name
+				names[i.OFPort] = p.Name
 			}
 		}
 	}

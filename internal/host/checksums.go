@@ -100,18 +100,18 @@ func (l *link) invalid(ctx context.Context) (n uint64, err error) {
 
 // devices lists the ports of a bridge on the userspace datapath that are devices of the system.
 func (e *Engine) devices(bridge string) []string {
-	topo := e.view.Load().topo
-	if topo == nil {
+	v := e.view.Load()
+	if v.topo == nil {
 		return nil
 	}
-	br := topo.Bridges[bridge]
+	br := v.topo.Bridges[bridge]
 	if br == nil || br.DatapathType != "netdev" {
 		return nil
 	}
 	var out []string
-	for _, p := range br.Ports {
+	for _, p := range v.inventory.On(v.topo.Host, bridge) {
 		for _, i := range p.Interfaces {
-			if (i.Type == "" || i.Type == "system") && i.HasDevice() {
+			if i.System && i.HasDevice {
 				out = append(out, i.Name)
 			}
 		}

@@ -20,8 +20,8 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 	}
 	earlier, after := v.with(undone), v.with(changes)
 	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
-		earlier.workloads, _ = earlier.resolved()
-		after.workloads, _ = after.resolved()
+		earlier.resolve()
+		after.resolve()
 	}
 	was, now = earlier.judged(), after.judged()
 	if slices.Equal(was.Workloads, now.Workloads) {
@@ -30,9 +30,10 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 	return was, now
 }
 
-// resolved finds the endpoints that the view's own resources make of the ports.
-func (v *view) resolved() ([]*policy.Workload, []policy.Warning) {
-	return policy.ResolveWorkloads(portInfos(v.topo, slices.Values(v.bridgeNames())), ofKind[*policy.Endpoint](v.resources, policy.KindEndpoint))
+// resolve finds the endpoints that the resources of a view that nobody else sees make of the ports.
+func (v *view) resolve() {
+	v.inventory = stock(v.topo, v.bridgeNames(), v.resources)
+	v.workloads = v.inventory.Workloads
 }
 
 // judged is the view as far as policies are enforced: the endpoints of bridges that have a wall.

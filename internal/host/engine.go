@@ -24,6 +24,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // Mode says what tapwall may do with a bridge.
@@ -104,7 +105,8 @@ type Engine struct {
 	host             string // id under which the host's state is kept
 	hostErr          error  // why that is not the topology's, or not remembered
 	remembered       string // what HostFile says
-	workloads        []*policy.Workload
+	inventory        inventory.Inventory
+	workloads        []*policy.Workload // of inventory
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge
 	walls            map[string]*firewall // of the owned ones among bridges

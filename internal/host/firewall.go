@@ -11,7 +11,6 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
-	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
@@ -112,10 +111,10 @@ func (w *firewall) feed(stale *work) {
 }
 
 func (w *firewall) setWorkloads() {
-	br, ws := w.e.topo.Bridges[w.cfg.Name], w.e.workloads
-	w.claims = newClaims(br, ws)
+	ports, ws := w.e.inventory.On(w.e.topo.Host, w.cfg.Name), w.e.workloads
+	w.claims = newClaims(w.cfg.Name, ports, ws)
 	w.strays.behind(w.cfg.Name, ws)
-	w.fw.SetWorkloads(ws, plainPorts(br, ws))
+	w.fw.SetWorkloads(ws, wall.PlainPorts(ports))
 }
 
 // contribute compiles whatever changed, and decides about the pickup window.
@@ -307,45 +306,4 @@ func (w *firewall) openPickup(now time.Time) {
 func (w *firewall) setPickup(open bool, m []pipeline.Connection) {
 	w.recalled = m
 	w.fw.SetPickup(open, m)
-}
-
-// plainPorts lists the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The outputs of our
-// own mirrors only receive.
-func plainPorts(br *vswitch.Bridge, ws []*policy.Workload) []wall.Port {
-	endpoint := map[string]bool{}
-	for _, w := range ws {
-		if w.Bridge == br.Name && !w.Remote {
-			endpoint[w.Port] = true
-		}
-	}
-	var out []wall.Port
-	for _, p := range br.Ports {
-		if endpoint[p.Name] || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
-			continue
-		}
-		vlan, trunk := access(p)
-		for _, i := range p.Interfaces {
-			if i.HasDevice() { // one that comes back is somebody's: the topology will say whose
-				out = append(out, wall.Port{Name: i.Name, OFPort: uint32(i.OFPort), VLAN: vlan, Tagged: trunk})
-			}
-		}
-	}
-	return out
-}
-
-// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)). The tags that
-// a dot1q-tunnel port takes are its customer's and not those that the bridge forwards by, so what carries one could not be judged.
-func access(p *vswitch.Port) (vlan int, trunk bool) {
-	if p.Tag != nil {
-		vlan = *p.Tag
-	}
-	switch p.VLANMode {
-	case "access", "dot1q-tunnel":
-		return vlan, false
-	case "trunk":
-		return 0, true
-	case "native-tagged", "native-untagged":
-		return vlan, true
-	}
-	return vlan, p.Tag == nil // trunks beside a tag are ignored
 }

@@ -65,7 +65,7 @@ type rowWorker struct {
 // planMirrors compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
 func (e *Engine) planMirrors() {
 	e.mirrors.plan = tap.Compile(tap.Input{
-		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Workloads: e.workloads, Topology: e.topo,
+		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Topology: e.topo, Inventory: e.inventory,
 		Bridges: slices.Sorted(maps.Keys(e.bridges)), NoDevices: !e.local(), Routes: e.mirrors.routes,
 	})
 	d := ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: map[string]string{}, TableNames: map[string]map[int]string{}}

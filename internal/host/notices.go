@@ -122,9 +122,9 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	}
 	workloads, notices := v.workloads, v.notices
 	if v.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
-		var about []policy.Warning
-		workloads, about = v.resolved()
-		notices = newNotices(about, workloads)
+		found := stock(v.topo, v.bridgeNames(), v.resources)
+		workloads = found.Workloads
+		notices = newNotices(found.About(v.topo.Host), workloads)
 	}
 	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
 	set := &policy.Set{Policies: all, Groups: v.resources.groups(), Workloads: workloads}

@@ -55,7 +55,7 @@ func (e *Engine) Admit(changes []backend.Change) error {
 func (e *Engine) mirrorsOf(v *view) tap.Plan {
 	mirrors := ofKind[*policy.Mirror](v.resources, policy.KindMirror)
 	return tap.Compile(tap.Input{
-		Mirrors: mirrors, Groups: v.resources.groups(), Workloads: v.workloads, Topology: v.topo, Bridges: v.bridgeNames(),
+		Mirrors: mirrors, Groups: v.resources.groups(), Topology: v.topo, Inventory: v.inventory, Bridges: v.bridgeNames(),
 		NoDevices: !e.local(), Routes: e.routes(mirrors, v.topo),
 	})
 }
@@ -72,7 +72,7 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 		return plan, nil
 	}
 	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
-		then.workloads, _ = then.resolved()
+		then.resolve()
 	}
 	walls := now.walls
 	for _, b := range now.bridges {
@@ -108,14 +108,14 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	fw.SetPickup(b.pickupOpen.Load(), b.recalled) // or its flows would all seem to go
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
 	fw.SetStrays(b.strays)
-	br := now.topo.Bridges[b.cfg.Name]
-	fw.SetWorkloads(now.workloads, plainPorts(br, now.workloads))
+	plain := func(v *view) []wall.Port { return wall.PlainPorts(v.inventory.On(now.topo.Host, b.cfg.Name)) }
+	fw.SetWorkloads(now.workloads, plain(now))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
 	for _, p := range ofKind[*policy.Policy](now.resources, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
-	fw.SetWorkloads(then.workloads, plainPorts(br, then.workloads))
+	fw.SetWorkloads(then.workloads, plain(then))
 	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
 	for name, r := range each(then.resources[policy.KindPolicy]) {
 		if now.resources.get(policy.KindPolicy, name) != r {

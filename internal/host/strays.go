@@ -13,9 +13,9 @@ import (
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
-	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 const (
@@ -194,21 +194,19 @@ func claimed(claims map[address]string, a address) string {
 }
 
 // newClaims lists the addresses that are somebody's on a bridge: those that endpoints declare, and those of the devices of other ports.
-func newClaims(br *vswitch.Bridge, ws []*policy.Workload) map[address]string {
-	out, endpoints := map[address]string{}, map[string]bool{}
+func newClaims(bridge string, ports []inventory.Port, ws []*policy.Workload) map[address]string {
+	out := map[address]string{}
 	for _, w := range ws {
-		if w.Bridge != br.Name || w.Remote {
+		if w.Bridge != bridge || w.Remote {
 			continue
 		}
-		endpoints[w.Port] = true
 		for _, mac := range append([]string{w.MAC}, w.MACs...) {
 			out[claimOf(mac, w.VLAN, w.VLAN == 0)] = "endpoint " + w.Key
 		}
 	}
-	for _, p := range br.Ports {
-		vlan, trunk := access(p)
+	for _, p := range ports {
 		for _, i := range p.Interfaces {
-			if at := claimOf(i.MACInUse, vlan, trunk); !endpoints[p.Name] && out[at] == "" {
+			if at := claimOf(i.MAC, p.VLAN, p.Tagged); p.Workload == nil && out[at] == "" {
 				out[at] = "port " + p.Name
 			}
 		}

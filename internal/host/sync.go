@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // sync brings everything up to date with what is known now. It is cheap when nothing changed.
@@ -39,7 +39,7 @@ func (e *Engine) sync(ctx context.Context) {
 	}
 	if e.stale.topology || e.stale.endpoints {
 		for name, b := range e.bridges {
-			b.publishPorts(e.topo.Bridges[name])
+			b.publishPorts(e.inventory.On(e.topo.Host, name))
 		}
 	}
 	for _, w := range e.walls {
@@ -188,38 +188,11 @@ var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
-	e.workloads, e.endpointWarnings = policy.ResolveWorkloads(portInfos(e.topo, maps.Keys(e.bridges)), ofKind[*policy.Endpoint](e.resources, policy.KindEndpoint))
+	e.inventory = stock(e.topo, slices.Collect(maps.Keys(e.bridges)), e.resources)
+	e.workloads, e.endpointWarnings = e.inventory.Workloads, e.inventory.About(e.topo.Host)
 }
 
-// portInfos lists the ports of the managed bridges, without those that mirrors made.
-func portInfos(topo *vswitch.Topology, bridges iter.Seq[string]) []policy.PortInfo {
-	var ports []policy.PortInfo
-	for name := range bridges {
-		br := topo.Bridges[name]
-		if br == nil {
-			continue
-		}
-		for _, p := range br.Ports {
-			if len(p.Interfaces) == 0 || p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
-				continue
-			}
-			i := p.Interfaces[0]
-			native, trunk := access(p)
-			ids := map[string]string{}
-			maps.Copy(ids, p.ExternalIDs)
-			var members []int64
-			for _, m := range slices.Backward(p.Interfaces) { // the first one's win
-				maps.Copy(ids, m.ExternalIDs)
-			}
-			for _, m := range p.Interfaces[1:] {
-				members = append(members, m.OFPort)
-			}
-			ports = append(ports, policy.PortInfo{
-				Host: topo.Host, Bridge: br.Name, Port: p.Name, OFPort: i.OFPort, IfaceName: i.Name, Type: i.Type, MACInUse: i.MACInUse,
-				Tag: p.Tag, Trunk: trunk, Native: native, ExternalIDs: ids, Members: members,
-				Gone: !p.HasDevice(), Fault: p.Fault(),
-			})
-		}
-	}
-	return ports
+// stock finds what is plugged in on this host.
+func stock(topo *vswitch.Topology, managed []string, resources catalog) inventory.Inventory {
+	return inventory.Build([]inventory.Host{{Topology: topo, Bridges: managed}}, ofKind[*policy.Endpoint](resources, policy.KindEndpoint))
 }

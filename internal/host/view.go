@@ -11,6 +11,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // view is what readers see: the state of the loop as it left it. The loop replaces it and never changes it, so that whoever reads it (a status, a plan, a
@@ -25,8 +26,9 @@ type view struct {
 	synced    int64 // the revision up to which the rest is about
 	ready     bool  // everything has been in force at least once
 	host      string
-	topo      *vswitch.Topology  // nil = not known yet
-	workloads []*policy.Workload // ordered by key
+	topo      *vswitch.Topology // nil = not known yet
+	inventory inventory.Inventory
+	workloads []*policy.Workload // of inventory, ordered by key
 	notices   notices
 	bridges   []bridgeView // ordered by name
 	walls     []wallView   // likewise; those of bridges that have one
@@ -137,7 +139,8 @@ func (e *Engine) publish(done bool, problems []string) {
 	}
 	v := &view{
 		revision: e.revision, resources: e.resources, observed: e.observed, unsettled: e.unsettled,
-		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo, workloads: e.workloads, notices: e.notice(before.notices.all),
+		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
+		inventory: e.inventory, workloads: e.workloads, notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
 	}
 	if e.topo != nil {

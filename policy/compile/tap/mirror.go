@@ -13,14 +13,16 @@ import (
 
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // Input is all that Compile looks at. Nothing of it is changed.
 type Input struct {
-	Mirrors   []*policy.Mirror
-	Groups    map[string]*policy.Group
-	Workloads []*policy.Workload
+	Mirrors []*policy.Mirror
+	Groups  map[string]*policy.Group
+	// Topology is that of the host, and Inventory what was found there.
 	Topology  *vswitch.Topology
+	Inventory inventory.Inventory
 	// Bridges are the managed ones; mirrors are made on no other.
 	Bridges []string
 	// NoDevices: the host is managed over the network, so a port that tapwall makes cannot be brought up.
@@ -103,7 +105,6 @@ func Compile(in Input) Plan {
 type mirrorPlanner struct {
 	in      Input
 	bridges []*vswitch.Bridge              // managed and existing, by name
-	atPort  map[[2]string]*policy.Workload // by bridge and port
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
 	vnis    map[string]int                 // by mirror name
@@ -123,20 +124,14 @@ func (p *mirrorPlanner) index() {
 			p.bridges = append(p.bridges, b)
 		}
 	}
-	p.atPort = map[[2]string]*policy.Workload{}
-	for _, w := range p.in.Workloads {
-		if !w.Remote {
-			p.atPort[[2]string{w.Bridge, w.Port}] = w
-		}
-	}
 	p.outputs = map[string]map[string]struct{}{}
 	for _, b := range p.bridges {
 		out := map[string]struct{}{}
 		for _, m := range b.Mirrors {
 			out[m.OutputPort] = struct{}{}
 		}
-		for name, port := range b.Ports {
-			if made(port) {
+		for name := range b.Ports {
+			if p.port(b, name).Kind == inventory.KindTap {
 				out[name] = struct{}{}
 			}
 		}
@@ -144,8 +139,13 @@ func (p *mirrorPlanner) index() {
 	}
 }
 
-// made reports whether tapwall made the port.
-func made(p *vswitch.Port) bool { return p.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue }
+// port returns what was found at a port, which may be nothing.
+func (p *mirrorPlanner) port(b *vswitch.Bridge, name string) *inventory.Port {
+	if found := p.in.Inventory.Port(p.in.Topology.Host, b.Name, name); found != nil {
+		return found
+	}
+	return &inventory.Port{Host: p.in.Topology.Host, Bridge: b.Name, Name: name, Kind: inventory.KindUnknown}
+}
 
 // takeVNIs gives a network identifier to each vxlan mirror that names none: from the hash of its name, or the next that no mirror to
 // the same collector has.

@@ -11,6 +11,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/tap"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // mirrorWorld has br0 with two endpoints (vm1 app=web, vm2 app=db), an uplink, a collector port and an access port in VLAN 10; br1 has one
@@ -31,24 +32,29 @@ func mirrorWorld() tap.Input {
 	acc.Tag = &ten
 	tunnel.Interfaces[0].Type, tunnel.Interfaces[0].Options = "vxlan", map[string]string{"remote_ip": "192.0.2.50", "key": "flow"}
 	old.ExternalIDs = map[string]string{vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkMirror: "old"}
-	workload := func(bridge, port, app, mac string) *policy.Workload {
-		return &policy.Workload{Key: bridge + "/" + port, Bridge: bridge, Port: port, MAC: mac, Labels: map[string]string{
-			"app": app, "vm-id": port, "iface-id": "np-" + port, "bridge": bridge, "port": port,
-		}}
+	machine := func(name string, of int64, app, mac string) *vswitch.Port {
+		p := port(name, of)
+		p.Interfaces[0].ExternalIDs = map[string]string{"app": app, "vm-id": name, "iface-id": "np-" + name, "attached-mac": mac}
+		return p
 	}
 	return tap.Input{
 		Topology: &vswitch.Topology{Bridges: map[string]*vswitch.Bridge{
-			"br0": bridge("br0", port("vm1", 1), port("vm2", 2), port("eth0", 3), port("ids", 4), acc, old),
-			"br1": bridge("br1", port("vm3", 1), tunnel),
+			"br0": bridge("br0", machine("vm1", 1, "web", "52:54:00:00:00:01"), machine("vm2", 2, "db", "52:54:00:00:00:02"),
+				port("eth0", 3), port("ids", 4), acc, old),
+			"br1": bridge("br1", machine("vm3", 1, "web", "52:54:00:00:00:03"), tunnel),
 			"br9": bridge("br9", port("vm9", 1)),
 		}},
-		Workloads: []*policy.Workload{
-			workload("br0", "vm1", "web", "52:54:00:00:00:01"), workload("br0", "vm2", "db", "52:54:00:00:00:02"),
-			workload("br1", "vm3", "web", "52:54:00:00:00:03"), {Key: "endpoint/far", Remote: true, Port: "far", Labels: map[string]string{"app": "far"}},
-		},
 		Groups:  map[string]*policy.Group{"dbs": {Spec: policy.GroupSpec{Members: []policy.Selector{{Labels: map[string]string{"app": "db"}}}}}},
 		Bridges: []string{"br1", "br0", "missing"},
 	}
+}
+
+// compile compiles the mirrors with what is found in the topology; there is an endpoint with app=far elsewhere.
+func compile(in tap.Input) tap.Plan {
+	far := &policy.Endpoint{Meta: policy.Meta{Name: "far"}}
+	far.Spec = policy.EndpointSpec{Match: policy.Selector{Port: "far"}, Labels: map[string]string{"app": "far"}}
+	in.Inventory = inventory.Build([]inventory.Host{{Topology: in.Topology, Bridges: in.Bridges}}, []*policy.Endpoint{far})
+	return tap.Compile(in)
 }
 
 func mirror(name string, target policy.MirrorTarget, sources ...policy.Selector) *policy.Mirror {
@@ -118,7 +124,7 @@ func TestMirrorSources(t *testing.T) {
 			m := mirror("m", toPort("ids"), c.sources...)
 			m.Spec.Exclude, m.Spec.Direction = c.exclude, c.dir
 			in.Mirrors = []*policy.Mirror{m}
-			plan := tap.Compile(in)
+			plan := compile(in)
 			var want []vswitch.MirrorSpec
 			if c.want != nil {
 				c.want.Owner, c.want.Bridge, c.want.Name = "m", "br0", "tapwall-m"
@@ -182,7 +188,7 @@ func TestMirrorTargets(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()
 			in.Mirrors = []*policy.Mirror{c.mirror}
-			plan := tap.Compile(in)
+			plan := compile(in)
 			var got *vswitch.OutputSpec
 			if len(plan.Specs) == 1 {
 				got = &plan.Specs[0].Output
@@ -238,7 +244,7 @@ func TestMirrorLoops(t *testing.T) {
 			if c.device != "" {
 				in.Routes = map[netip.Addr]string{collector: c.device}
 			}
-			plan := tap.Compile(in)
+			plan := compile(in)
 			if got := codes(plan.Info["m"]); got != c.want {
 				t.Errorf("problems %q, want %q: %v", got, c.want, plan.Info["m"])
 			}
@@ -259,7 +265,7 @@ func TestMirrorsTogether(t *testing.T) {
 		mirror("e", toVXLAN("192.0.2.9", -1), vm1), mirror("f", toVXLAN("192.0.2.9", 6), vm1),
 		mirror("g", toPort("nope"), vm1), mirror("h", toPort("nope"), vm1),
 	}
-	plan := tap.Compile(in)
+	plan := compile(in)
 	got := map[string]string{}
 	for name, i := range plan.Info {
 		got[name] = codes(i)
@@ -282,11 +288,11 @@ func TestMirrorsTogether(t *testing.T) {
 		n = n*10 + int(r-'0')
 	}
 	in.Mirrors = append(in.Mirrors, mirror("z", toVXLAN("192.0.2.9", n), vm2))
-	again := tap.Compile(in)
+	again := compile(in)
 	if got := again.Info["e"].Target["vni"]; got == vni || got == "" {
 		t.Errorf("the derived VNI is still %s, which z has", got)
 	}
-	if diff := cmp.Diff(plan, tap.Compile(mirrorsOf(in, in.Mirrors[:8])), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+	if diff := cmp.Diff(plan, compile(mirrorsOf(in, in.Mirrors[:8])), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("same input, other plan:\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"br0/vm1"}, plan.Info["a"].Sources); diff != "" {
@@ -316,7 +322,7 @@ func TestMirrorNewPortIsSoonThere(t *testing.T) {
 		in.Mirrors = []*policy.Mirror{mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})}
 		in.Topology.Bridges["br0"].Ports["tap0"] = &vswitch.Port{Name: "tap0", Interfaces: []*vswitch.Interface{&tc.iface},
 			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkMirror: "m"}}
-		problems := tap.Compile(in).Info["m"].Problems
+		problems := compile(in).Info["m"].Problems
 		if len(problems) != 1 || problems[0].Code != tap.ProblemTargetMissing || problems[0].Soon != tc.soon {
 			t.Errorf("%s: %+v", tc.name, problems)
 		}

@@ -1,7 +1,6 @@
 package tap
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -9,6 +8,7 @@ import (
 
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // bridgeSources are the sources of a mirror on one bridge.
@@ -42,7 +42,8 @@ func (w *mirrorWork) sources() map[string]*bridgeSources {
 		s := &bridgeSources{vlans: slices.Compact(vlans)}
 		excluded := false
 		for _, name := range portNames(b) {
-			wl := w.atPort[[2]string{b.Name, name}]
+			port := w.port(b, name)
+			wl := port.Workload
 			is := false
 			for i := range spec.Sources {
 				if w.selects(&spec.Sources[i], b, name, wl) {
@@ -57,7 +58,7 @@ func (w *mirrorWork) sources() map[string]*bridgeSources {
 				excluded = true
 			case !isOutput:
 				s.ports = append(s.ports, name)
-			case made(b.Ports[name]) && w.names(b, name, wl):
+			case port.Kind == inventory.KindTap && w.names(b, name, wl):
 				w.problem(true, ProblemSourceCarriesTarget, "source %s of bridge %s was made by tapwall to deliver copies", name, b.Name)
 			}
 		}
@@ -165,7 +166,7 @@ func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.Ou
 		w.info.Problems[len(w.info.Problems)-1].Soon = soon
 	}
 	for _, name := range s.ports {
-		if w.names(b, name, w.atPort[[2]string{b.Name, name}]) {
+		if w.names(b, name, w.port(b, name).Workload) {
 			fault("source", name, ProblemSourceMissing, ProblemSourceDown, false)
 		}
 	}
@@ -236,7 +237,7 @@ func (w *mirrorWork) vxlan(v *policy.VXLANTarget) (t mirrorTarget, bridge string
 
 // guard refuses mirrors that would copy their own copies.
 func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) {
-	if slices.Contains(s.ports, t.spec.Port) && w.names(b, t.spec.Port, w.atPort[[2]string{b.Name, t.spec.Port}]) {
+	if slices.Contains(s.ports, t.spec.Port) && w.names(b, t.spec.Port, w.port(b, t.spec.Port).Workload) {
 		w.problem(true, ProblemSourceCarriesTarget, "port %s of bridge %s is source and target", t.spec.Port, b.Name)
 	}
 	if !t.remote.IsValid() {
@@ -245,11 +246,10 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	device, known := w.in.Routes[t.remote]
 	var carriers []string
 	for _, name := range s.ports {
-		p := b.Ports[name]
 		switch {
-		case known && isInside(b, device):
+		case known && (device == b.Name || w.port(b, device).Internal()):
 			// The host's address is on LOCAL or another internal port: tunnel packets pass there and through whatever leads out of the bridge.
-			if name == device || w.isUplink(b, p) {
+			if name == device || w.port(b, name).Kind == inventory.KindUplink {
 				carriers = append(carriers, name)
 			}
 		case known:
@@ -272,43 +272,18 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	w.overlay(t)
 }
 
-// isInside reports whether a device is the bridge's LOCAL or an internal port of it.
-func isInside(b *vswitch.Bridge, device string) bool {
-	p := b.Ports[device]
-	return device == b.Name || p != nil && slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool { return i.Type == "internal" })
-}
-
-// isUplink reports whether a port leads out of the bridge to the network: no workload, no patch port, no tunnel.
-func (w *mirrorWork) isUplink(b *vswitch.Bridge, p *vswitch.Port) bool {
-	if w.atPort[[2]string{b.Name, p.Name}] != nil || made(p) {
-		return false
-	}
-	return slices.ContainsFunc(p.Interfaces, func(i *vswitch.Interface) bool {
-		switch i.Type {
-		case "", "system", "dpdk", "afxdp", "afxdp-nonpmd", "tap":
-			return true
-		}
-		return false
-	})
-}
-
 // overlay warns of a collector that is an overlay peer too: the mirror's tunnel port is the more specific one and takes what the peer
 // sends with the same key.
 func (w *mirrorWork) overlay(t mirrorTarget) {
-	for _, bridge := range slices.Sorted(maps.Keys(w.in.Topology.Bridges)) {
-		b := w.in.Topology.Bridges[bridge]
-		for _, name := range portNames(b) {
-			for _, i := range b.Ports[name].Interfaces {
-				port := i.Options["dst_port"]
-				if port == "" {
-					port = strconv.Itoa(policy.DefaultVXLANPort)
-				}
-				if i.Type == "vxlan" && !made(b.Ports[name]) && i.Options["remote_ip"] == t.remote.String() && port == t.spec.Options["dst_port"] {
-					w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnTunnelOverlay, Message: "port " + name + " of bridge " + bridge +
-						" is a tunnel to the same address; packets from there with VNI " + t.spec.Options["key"] + " would be lost; use another dstPort"})
-					return
-				}
-			}
+	same := netip.AddrPortFrom(t.remote, uint16(t.identity.dstPort))
+	for _, p := range w.in.Inventory.Ports {
+		if p.Host != w.in.Topology.Host || p.Kind == inventory.KindTap {
+			continue
+		}
+		if slices.ContainsFunc(p.Interfaces, func(i inventory.Interface) bool { return i.VXLAN == same }) {
+			w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnTunnelOverlay, Message: "port " + p.Name + " of bridge " + p.Bridge +
+				" is a tunnel to the same address; packets from there with VNI " + t.spec.Options["key"] + " would be lost; use another dstPort"})
+			return
 		}
 	}
 }
