@@ -88,7 +88,11 @@ func schemaNotes() []note {
 		ranged("VXLANTarget.dstPort", "Default 4789", 1, 65535),
 		text("VXLANTarget.remote", "Address of the receiver"),
 
-		words("Status.phase", "Nothing is Active that was not read back", "Pending", "Active", "Degraded", "Stopped", "Failed"),
+		words("Status.phase", "Nothing is Active that was not read back",
+			policy.PhasePending, policy.PhaseActive, policy.PhaseDegraded, policy.PhaseStopped, policy.PhaseFailed),
+		text("Status.reason", reasons),
+		text("HostStatus.reason", reasons),
+		text("Warning.code", warnings),
 		text("Status.observedRevision", "The revision that is installed; behind revision = not yet"),
 		text("Status.warnings", "What is valid but suspicious, such as SHADOWED"),
 		words("Consequence.code", "DEFAULT_DENY: what no rule allows is denied from now on; NO_DEFAULT_DENY: no longer; OPEN_TO_EVERYBODY: strangers may what they could not",
@@ -151,3 +155,17 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 	}[kind]
 	return map[string]any{"spec": spec}
 }
+
+// What the words are that programs may compare; a test of the whole tree holds the lists to the constants. More may come, so they are no enumerations.
+const (
+	reasons = "Why, in one word: " +
+		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
+		"Bypassed, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
+		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
+		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
+	warnings = "Sort of warning: " +
+		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
+		"ONE_FAMILY, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
+		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
+		"SOURCE_MAY_CARRY_TARGET"
+)

@@ -12,7 +12,7 @@ import (
 
 // Consequence says what a change does to endpoints as a whole, which neither its fields nor its flows tell at a glance.
 type Consequence struct {
-	Code      string    `json:"code"` // one of the Consequence constants
+	Code      Code      `json:"code"` // one of the Consequence constants
 	Direction Direction `json:"direction"`
 	// Endpoints are the first ones that it happens to, by the names that events give them, ordered; More counts the others.
 	Endpoints []string `json:"endpoints"`
@@ -21,13 +21,6 @@ type Consequence struct {
 	By      []RuleRef `json:"by,omitempty"`
 	Message string    `json:"message"` // all of it in a sentence
 }
-
-// Codes of consequences.
-const (
-	ConsequenceIsolated = "DEFAULT_DENY"      // what no rule allows is denied from now on
-	ConsequenceReleased = "NO_DEFAULT_DENY"   // the contrary
-	ConsequenceOpened   = "OPEN_TO_EVERYBODY" // everybody may what not everybody could
-)
 
 // Bounds of the lists of a Consequence.
 const (
@@ -81,7 +74,7 @@ func Consequences(before, after *Set) []Consequence {
 }
 
 // consequence makes the sentence; nothing of nobody.
-func consequence(code string, dir Direction, whom []*Workload, by []RuleRef) []Consequence {
+func consequence(code Code, dir Direction, whom []*Workload, by []RuleRef) []Consequence {
 	if len(whom) == 0 {
 		return nil
 	}
@@ -97,7 +90,7 @@ func consequence(code string, dir Direction, whom []*Workload, by []RuleRef) []C
 	if len(names) > 1 {
 		who = fmt.Sprintf("%d endpoints", len(names))
 	}
-	verb := map[bool]map[string]string{
+	verb := map[bool]map[Code]string{
 		true:  {ConsequenceIsolated: "becomes", ConsequenceReleased: "is"},
 		false: {ConsequenceIsolated: "become", ConsequenceReleased: "are"},
 	}[len(names) == 1][code]

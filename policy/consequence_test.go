@@ -156,7 +156,7 @@ func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *poli
 
 // Whoever the words name changes as they say, and whoever they do not name does not.
 func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
-	seen := map[string]int{}
+	seen := map[policy.Code]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		before := drawSet(t)
 		after := &policy.Set{Policies: slices.Clone(before.Policies), Groups: map[string]*policy.Group{}, Workloads: slices.Clone(before.Workloads)}
@@ -199,7 +199,7 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 		for _, e := range policy.Consequences(before, after) {
 			seen[e.Code]++
 			for _, n := range e.Endpoints {
-				named[e.Code+" "+string(e.Direction)+" "+n] = true
+				named[string(e.Code)+" "+string(e.Direction)+" "+n] = true
 			}
 		}
 		for i, w := range after.Workloads {
@@ -209,15 +209,15 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 			at := func(s *policy.Set) *policy.Workload { return s.Workloads[i] }
 			for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
 				isolated, released, opened := consequencesByEvaluate(before, after, at, dir)
-				for code, want := range map[string]bool{policy.ConsequenceIsolated: isolated, policy.ConsequenceReleased: released, policy.ConsequenceOpened: opened && !released} {
-					if got := named[code+" "+string(dir)+" "+w.Key]; got != want {
+				for code, want := range map[policy.Code]bool{policy.ConsequenceIsolated: isolated, policy.ConsequenceReleased: released, policy.ConsequenceOpened: opened && !released} {
+					if got := named[string(code)+" "+string(dir)+" "+w.Key]; got != want {
 						t.Fatalf("%s %s of %s: the words say %v, the evaluator %v", code, dir, w.Key, got, want)
 					}
 				}
 			}
 		}
 	})
-	for _, code := range []string{policy.ConsequenceIsolated, policy.ConsequenceReleased, policy.ConsequenceOpened} {
+	for _, code := range []policy.Code{policy.ConsequenceIsolated, policy.ConsequenceReleased, policy.ConsequenceOpened} {
 		if seen[code] == 0 && !testing.Short() { // a short run draws too few cases to meet every kind
 			t.Errorf("no case with %s was drawn", code)
 		}

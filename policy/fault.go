@@ -8,15 +8,6 @@ import (
 	"strings"
 )
 
-// Codes of faults that callers tell apart; most faults need none.
-const (
-	CodeSourceIsTarget = "SOURCE_IS_TARGET" // a mirror would copy its own copies
-	CodeUnknownRef     = "UNKNOWN_REFERENCE"
-	CodeNotSupported   = "NOT_SUPPORTED" // known, but of a later version
-	CodeSyntax         = "SYNTAX"        // the text is no YAML or JSON
-	CodeTooLarge       = "TOO_LARGE"     // depth, number of keys or of values beyond the bounds of this package
-)
-
 // maxFaults bounds a list of faults: a hostile document has as many as it has bytes.
 const maxFaults = 1000
 
@@ -29,7 +20,7 @@ type Fault struct {
 	// Value is what was found there, shortened; nil where there is nothing.
 	Value any `json:"value,omitempty"`
 	// Code is one of the Code constants or "".
-	Code string `json:"code,omitempty"`
+	Code Code `json:"code,omitempty"`
 	// Document counts the documents of a stream or list from 1 and Line the lines of the text from 1; 0 = not known.
 	Document int `json:"document,omitempty"`
 	Line     int `json:"line,omitempty"`

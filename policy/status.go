@@ -15,28 +15,19 @@ const (
 // Status is what was observed of a resource, over all hosts and per host.
 type Status struct {
 	Phase            Phase        `json:"phase"`
-	Reason           string       `json:"reason,omitempty"` // CamelCase code, e.g. SourceMissing
+	Reason           Reason       `json:"reason,omitempty"`
 	Message          string       `json:"message,omitempty"`
 	ObservedRevision int64        `json:"observedRevision"` // revision that is installed; behind Meta.Revision = not yet
 	Hosts            []HostStatus `json:"hosts,omitempty"`
 	Warnings         []Warning    `json:"warnings,omitempty"`
 }
 
-// Reasons why a resource does not find what it is about on a host.
-const (
-	ReasonNoEndpoints = "NoEndpoints" // a policy selects nobody: Pending, since a port may come
-	ReasonNoPort      = "NoPort"      // no port matches an Endpoint without addresses: Pending likewise
-	ReasonElsewhere   = "Elsewhere"   // no port matches an Endpoint, whose addresses are in force as a peer's: Active
-	// ReasonSourceMissing is that of a mirror some or, where no endpoints are listed, all of whose sources are not there: Degraded.
-	ReasonSourceMissing = "SourceMissing"
-)
-
 // HostStatus is the part of one host.
 type HostStatus struct {
 	Host     string           `json:"host"`
 	Bridges  []string         `json:"bridges,omitempty"`
 	Phase    Phase            `json:"phase"`
-	Reason   string           `json:"reason,omitempty"`
+	Reason   Reason           `json:"reason,omitempty"`
 	Message  string           `json:"message,omitempty"`
 	Observed int64            `json:"observedRevision"`
 	Counters map[string]int64 `json:"counters,omitempty"`
@@ -62,7 +53,7 @@ type RuleStatus struct {
 
 // Warning is something the user should know although the resource is valid.
 type Warning struct {
-	Code    string `json:"code"` // e.g. SHADOWED
+	Code    Code   `json:"code"`
 	Message string `json:"message"`
 	Rule    string `json:"rule,omitempty"` // "ingress/NAME" where it concerns one rule
 	// Policy, Endpoint (a workload key or the name of an Endpoint resource) and By (the rule that covers a shadowed one) are set where
@@ -70,23 +61,6 @@ type Warning struct {
 	Policy   string   `json:"policy,omitempty"`
 	Endpoint string   `json:"endpoint,omitempty"`
 	By       *RuleRef `json:"by,omitempty"`
-}
-
-// Codes of the warnings of this package.
-const (
-	WarnShadowed          = "SHADOWED"           // a rule that can never match
-	WarnEndpointConflict  = "ENDPOINT_CONFLICT"  // two Endpoint resources match one port
-	WarnEndpointAmbiguous = "ENDPOINT_AMBIGUOUS" // an Endpoint resource with a MAC or addresses matches several ports
-	WarnDuplicateMAC      = "DUPLICATE_MAC"      // two endpoints with one MAC in one VLAN of a bridge
-	WarnDuplicateIface    = "DUPLICATE_IFACE_ID" // two ports with one external_ids:iface-id
-	WarnDuplicateAddress  = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
-	WarnOneFamily         = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
-	WarnBadMAC            = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
-	WarnMACContradiction  = "MAC_CONTRADICTION"  // an Endpoint resource has another MAC than external_ids:attached-mac, so it does not apply
-	WarnUnknownMAC        = "UNKNOWN_MAC"        // an endpoint sends under an address that it does not declare
-)
-
-// AboutResource reports whether Endpoint is the name of an Endpoint resource and not the key of a workload.
-func (w Warning) AboutResource() bool {
-	return w.Code == WarnEndpointConflict || w.Code == WarnEndpointAmbiguous || w.Code == WarnMACContradiction
+	// AboutResource: Endpoint is the name of an Endpoint resource and not the key of a workload.
+	AboutResource bool `json:"-"`
 }

@@ -293,11 +293,11 @@ kind: Mirror
 name: m
 spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], snaplen: 64}`
 	_, err := policy.Load(strings.NewReader(doc))
-	codes := map[string]string{}
+	codes := map[string]policy.Code{}
 	for _, f := range err.(policy.Faults) {
 		codes[f.Pointer] = f.Code
 	}
-	want := map[string]string{
+	want := map[string]policy.Code{
 		"/spec/sources/0/port": policy.CodeSourceIsTarget,
 		"/spec/sources/1/cidr": policy.CodeNotSupported,
 		"/spec/snaplen":        policy.CodeNotSupported,

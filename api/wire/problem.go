@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // Problem is the body of every answer that is no success (RFC 9457). R is the written resource: whatever the server answers, what a client makes of it.
@@ -26,13 +27,13 @@ type Problem[R any] struct {
 
 // InputError is one fault of the input. One of Pointer and Parameter says where.
 type InputError struct {
-	Pointer   *string `json:"pointer,omitempty" doc:"Place in the document (RFC 6901); empty = the whole document" example:"/spec/ingress/0/services/0/ports/1"`
-	Parameter string  `json:"parameter,omitempty" doc:"Place in the request outside the body" example:"query.limit"`
-	Detail    string  `json:"detail" doc:"What is wrong and what would be right" example:"port 70000 is not in 1-65535"`
-	Value     any     `json:"value,omitempty" doc:"What was found there, shortened"`
-	Code      string  `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart" example:"NOT_SUPPORTED"`
-	Document  int     `json:"document,omitempty" doc:"Which document of a stream or list, from 1" example:"2"`
-	Line      int     `json:"line,omitempty" doc:"Line of the text, from 1, where known" example:"14"`
+	Pointer   *string     `json:"pointer,omitempty" doc:"Place in the document (RFC 6901); empty = the whole document" example:"/spec/ingress/0/services/0/ports/1"`
+	Parameter string      `json:"parameter,omitempty" doc:"Place in the request outside the body" example:"query.limit"`
+	Detail    string      `json:"detail" doc:"What is wrong and what would be right" example:"port 70000 is not in 1-65535"`
+	Value     any         `json:"value,omitempty" doc:"What was found there, shortened"`
+	Code      policy.Code `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart: SOURCE_IS_TARGET, UNKNOWN_REFERENCE, NOT_SUPPORTED, SYNTAX, TOO_LARGE" example:"NOT_SUPPORTED"`
+	Document  int         `json:"document,omitempty" doc:"Which document of a stream or list, from 1" example:"2"`
+	Line      int         `json:"line,omitempty" doc:"Line of the text, from 1, where known" example:"14"`
 }
 
 // Error is the detail with every fault on a line of its own, safe for a terminal.

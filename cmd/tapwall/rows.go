@@ -14,7 +14,7 @@ import (
 func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 	state := string(d.Status.Phase)
 	if d.Status.Reason != "" && d.Status.Phase != policy.PhaseActive {
-		state += "(" + d.Status.Reason + ")"
+		state += "(" + string(d.Status.Reason) + ")"
 	}
 	if n := len(d.Status.Warnings); n > 0 {
 		state += fmt.Sprintf(" %d warning(s)", n)

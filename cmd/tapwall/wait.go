@@ -129,7 +129,7 @@ func inForce(p policy.Phase) bool { return p == policy.PhaseActive || p == polic
 func phase(s policy.Status) string {
 	out := string(s.Phase)
 	if s.Reason != "" {
-		out += ": " + s.Reason
+		out += ": " + string(s.Reason)
 	}
 	if s.Message != "" {
 		out += ", " + s.Message

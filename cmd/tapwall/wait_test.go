@@ -11,12 +11,12 @@ import (
 
 // TestFault_F16_WaitTellsWhatIsMissing is the exit code and the words of a wait by what was observed; the scripts and test/e2e have it with a server.
 func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
-	host := func(name string, phase policy.Phase, reason, message string) policy.HostStatus {
+	host := func(name string, phase policy.Phase, reason policy.Reason, message string) policy.HostStatus {
 		return policy.HostStatus{Host: name, Phase: phase, Reason: reason, Message: message}
 	}
 	nobody := host("h1", policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
 	active := host("h2", policy.PhaseActive, "", "")
-	behind := host("h3", policy.PhaseDegraded, "Disconnected", "bridge br0: connecting")
+	behind := host("h3", policy.PhaseDegraded, policy.ReasonDisconnected, "bridge br0: connecting")
 	status := func(hosts ...policy.HostStatus) policy.Status {
 		return policy.Status{Phase: hosts[0].Phase, Reason: hosts[0].Reason, Message: hosts[0].Message, Hosts: hosts}
 	}
@@ -31,8 +31,8 @@ func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
 		"selects nobody on one of two":    {status(nobody, active), ""},
 		"degraded":                        {status(behind), "policy/p is Degraded: Disconnected, bridge br0: connecting"},
 		"degraded on one of three":        {status(behind, active, nobody), "policy/p is Degraded: host h3 Degraded: Disconnected, bridge br0: connecting"},
-		"not seen":                        {policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}, "policy/p is Pending: NotSeen, not seen yet"},
-		"a message that breaks the line":  {policy.Status{Phase: policy.PhaseFailed, Reason: "Rejected", Message: "a\nb"}, `policy/p is Failed: Rejected, a\nb`},
+		"not seen":                        {policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: "not seen yet"}, "policy/p is Pending: NotSeen, not seen yet"},
+		"a message that breaks the line":  {policy.Status{Phase: policy.PhaseFailed, Reason: policy.ReasonRejected, Message: "a\nb"}, `policy/p is Failed: Rejected, a\nb`},
 		"a phase that this program lacks": {policy.Status{Phase: "Confused"}, "policy/p is Confused"},
 	} {
 		for _, until := range []string{"", waitAccepted, waitInstalled} {

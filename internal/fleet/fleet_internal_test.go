@@ -64,7 +64,7 @@ func TestClaims(t *testing.T) {
 }
 
 func TestMerge(t *testing.T) {
-	part := func(host string, phase policy.Phase, reason string, observed int64, endpoints ...string) policy.Status {
+	part := func(host string, phase policy.Phase, reason policy.Reason, observed int64, endpoints ...string) policy.Status {
 		return policy.Status{Phase: phase, Reason: reason, ObservedRevision: observed, Message: "m",
 			Hosts: []policy.HostStatus{{Host: host, Phase: phase, Reason: reason, Endpoints: endpoints}}}
 	}
@@ -81,8 +81,8 @@ func TestMerge(t *testing.T) {
 		{"nothing there", part("h2", policy.PhasePending, policy.ReasonNoEndpoints, 7), policy.PhaseActive, "m", 7},
 		{"no source there", part("h2", policy.PhaseDegraded, policy.ReasonSourceMissing, 7), policy.PhaseActive, "m", 7},
 		{"one source missing there", part("h2", policy.PhaseDegraded, policy.ReasonSourceMissing, 7, "br0/vm2"), policy.PhaseDegraded, "host h2: m", 7},
-		{"under way there", part("h2", policy.PhasePending, "NotInstalled", 0), policy.PhasePending, "host h2: m", 0},
-		{"failed there", part("h2", policy.PhaseFailed, "Rejected", 7), policy.PhaseFailed, "host h2: m", 7},
+		{"under way there", part("h2", policy.PhasePending, policy.ReasonNotInstalled, 0), policy.PhasePending, "host h2: m", 0},
+		{"failed there", part("h2", policy.PhaseFailed, policy.ReasonRejected, 7), policy.PhaseFailed, "host h2: m", 7},
 	} {
 		for range 2 {
 			s := f.merge([]policy.Status{active, tc.other})

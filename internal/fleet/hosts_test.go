@@ -394,7 +394,7 @@ func TestHostsPassiveController(t *testing.T) {
 		t.Errorf("rows: %s", rows)
 	}
 	if s := p.apply("kind: Mirror\nname: m\nspec:\n  sources: [{port: vm1}]\n  targets: [{port: {name: ids0, create: true}}]\n"); s.Phase != policy.PhaseFailed ||
-		s.Reason != "NoLocalDevices" || !strings.Contains(s.Message, "localDevices") || len(p.Hosts()[0].Capabilities) != 0 {
+		s.Reason != policy.ReasonNoLocalDevices || !strings.Contains(s.Message, "localDevices") || len(p.Hosts()[0].Capabilities) != 0 {
 		t.Errorf("a port to be made far away: %+v", s)
 	}
 	p.eventually("saved", func() error { // its marks are flows, too

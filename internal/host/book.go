@@ -6,7 +6,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -195,8 +194,8 @@ func (w *firewall) touched() (t scope, going []flow.Cookie) {
 	names := &w.book.names
 	endpoints := map[string]uint32{}
 	for owner, flows := range w.owners {
-		name, isPolicy := strings.CutPrefix(owner, wall.OwnerPolicy(""))
-		key, isEndpoint := strings.CutPrefix(owner, wall.OwnerEndpoint(""))
+		name, isPolicy := wall.PolicyOf(owner)
+		key, isEndpoint := wall.EndpointOf(owner)
 		switch {
 		case owner == ownerMarks: // no packet comes there
 		case isPolicy:

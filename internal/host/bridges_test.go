@@ -41,14 +41,14 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 	if s := strings.Join(r.System().Problems, "; "); !strings.Contains(s, "bridge br0 does not exist") {
 		t.Errorf("problems without the bridge: %s", s)
 	}
-	if s := r.Status(policy.KindPolicy, "p"); s.Phase != policy.PhasePending || s.Reason != "NoEndpoints" {
+	if s := r.Status(policy.KindPolicy, "p"); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints {
 		t.Errorf("policy without its bridge: %+v", s)
 	}
 	if s := r.apply(allow("q", "vm3", "{cidr: 10.0.0.0/8}", "81")); s.Phase != policy.PhaseActive {
 		t.Errorf("the other bridge's policy: %+v", s)
 	}
 	r.eventually("the mirror is degraded", func() error {
-		if s := r.Status(policy.KindMirror, "tap"); s.Phase != policy.PhaseDegraded || s.Reason != "SourceMissing" {
+		if s := r.Status(policy.KindMirror, "tap"); s.Phase != policy.PhaseDegraded || s.Reason != policy.ReasonSourceMissing {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil
@@ -79,7 +79,7 @@ func TestBridgeAppearsLater(t *testing.T) {
 	h.put(allow("p", "vm1", "{cidr: 10.0.0.0/8}", "80"))
 	r := h.start(settings{})
 	r.eventually("seen", func() error {
-		if s := r.Status(policy.KindPolicy, "p"); s.Phase != policy.PhaseDegraded || s.Reason != "NoOwnedBridge" {
+		if s := r.Status(policy.KindPolicy, "p"); s.Phase != policy.PhaseDegraded || s.Reason != policy.ReasonNoOwnedBridge {
 			return fmt.Errorf("%+v", s)
 		}
 		return nil

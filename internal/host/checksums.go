@@ -23,7 +23,7 @@ import (
 // (TP_STATUS_CSUMNOTREADY in packet(7)), so while the bridge drops packets as invalid, a few frames of each of its devices are looked at.
 
 // WarnChecksums is the code of the warning about a port whose sender leaves checksums unfinished.
-const WarnChecksums = "CHECKSUM_OFFLOAD"
+const WarnChecksums policy.Code = "CHECKSUM_OFFLOAD"
 
 // What looking may cost: every checksumsEvery one request for one counter; only when that grew, or to see whether a known port has been put right, packet
 // sockets on so many devices, in turn, for so long and so many frames of each.

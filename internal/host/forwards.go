@@ -11,7 +11,7 @@ import (
 )
 
 // WarnForwards is the code of the warning that an endpoint forwards and does not say so.
-const WarnForwards = "FORWARDS"
+const WarnForwards policy.Code = "FORWARDS"
 
 // forwardsFor is for how long the warning stays after the last packet that shows it.
 const forwardsFor = 10 * time.Minute

@@ -29,7 +29,7 @@ type mirrorState struct {
 	rows     rowWorker
 	since    map[string]time.Time // when the row with this UUID was first seen
 	counting map[string]bool      // a row that has not reported yet
-	totals   map[string]*mirrorTotal
+	totals   map[mirrorOnBridge]*mirrorTotal
 	statuses map[string]policy.Status // replaced at every turn
 
 	routes      map[netip.Addr]string // the devices by which collectors are reached
@@ -37,8 +37,11 @@ type mirrorState struct {
 }
 
 func newMirrorState() mirrorState {
-	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}, totals: map[string]*mirrorTotal{}}
+	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}, totals: map[mirrorOnBridge]*mirrorTotal{}}
 }
+
+// mirrorOnBridge is what a total is kept for.
+type mirrorOnBridge struct{ mirror, bridge string }
 
 // mirrorTotal accumulates the counters of a mirror over restarts of the switch and over other rows, which start them anew.
 type mirrorTotal struct {
@@ -198,7 +201,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
 	info := e.mirrors.plan.Info[m.Name]
 	h.Endpoints, h.Target = info.Sources, info.Target
-	degrade := func(phase policy.Phase, reason, message string) {
+	degrade := func(phase policy.Phase, reason policy.Reason, message string) {
 		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
@@ -213,14 +216,18 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		switch r.Code {
 		case ovsdb.CodeOK:
 		case ovsdb.CodePending:
-			degrade(policy.PhasePending, "Pending", r.Message)
-		case ovsdb.CodeMirrorLimit, ovsdb.CodeInvalid, ovsdb.CodeOutputPortTaken:
-			degrade(policy.PhaseFailed, r.Code.String(), r.Message)
+			degrade(policy.PhasePending, policy.ReasonPending, r.Message)
+		case ovsdb.CodeMirrorLimit:
+			degrade(policy.PhaseFailed, policy.ReasonMirrorLimit, r.Message)
+		case ovsdb.CodeInvalid:
+			degrade(policy.PhaseFailed, policy.ReasonInvalid, r.Message)
+		case ovsdb.CodeOutputPortTaken:
+			degrade(policy.PhaseFailed, policy.ReasonOutputPortTaken, r.Message)
 		case ovsdb.CodeOutputMissing, ovsdb.CodeBridgeMissing, ovsdb.CodeOutputError:
-			degrade(policy.PhaseDegraded, "TargetMissing", r.Message)
+			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
 		if r.OutputUUID == "" && r.Code == ovsdb.CodeOK {
-			degrade(policy.PhaseDegraded, "TargetMissing", "the output port has vanished")
+			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, "the output port has vanished")
 		}
 		if len(r.MissingSources) > 0 {
 			degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "no port "+strings.Join(r.MissingSources, ", "))
@@ -234,12 +241,12 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		young = now.Sub(e.mirrors.since[r.UUID]) <= programmedAfter
 		e.mirrors.counting[r.UUID] = !r.Counting
 		if !r.Counting && !young {
-			degrade(policy.PhaseDegraded, "NotProgrammed", "ovs-vswitchd reports no statistics for the mirror")
+			degrade(policy.PhaseDegraded, policy.ReasonNotProgrammed, "ovs-vswitchd reports no statistics for the mirror")
 		}
 		e.count(m.Name, r.Bridge, r.UUID)
 	}
 	for key, t := range e.mirrors.totals {
-		if strings.HasPrefix(key, m.Name+"\x00") {
+		if key.mirror == m.Name {
 			h.Counters["selectedPackets"] += t.packets
 			h.Counters["selectedBytes"] += t.bytes
 		}
@@ -247,24 +254,24 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	for _, p := range info.Problems {
 		phase := policy.PhaseDegraded
 		// What is missing may come back by itself; what is wrong has to be changed.
-		if p.Fatal && p.Code != tap.ProblemSourceMissing && p.Code != tap.ProblemTargetMissing {
+		if p.Fatal && p.Reason != policy.ReasonSourceMissing && p.Reason != policy.ReasonTargetMissing {
 			phase = policy.PhaseFailed
 		}
 		if p.Soon && young {
 			phase = policy.PhasePending
 		}
-		degrade(phase, p.Code, p.Message)
+		degrade(phase, p.Reason, p.Message)
 	}
 	switch enabled := m.Spec.Enabled == nil || *m.Spec.Enabled; {
 	case !enabled && rows == 0 && current && rowErr == nil:
-		h.Phase, h.Reason, h.Message = policy.PhaseStopped, "Disabled", ""
+		h.Phase, h.Reason, h.Message = policy.PhaseStopped, policy.ReasonDisabled, ""
 	case !current || rowErr != nil:
 		h.Observed = min(h.Observed, lookUp(e.observed, resource{policy.KindMirror, m.Name}.key()))
 		message := "the mirror's rows are being written"
 		if rowErr != nil {
 			message = rowErr.Error()
 		}
-		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotWritten", message
+		h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNotWritten, message
 	case rows == 0 && len(info.Problems) == 0:
 		degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "nothing on this host matches the sources")
 	}
@@ -281,10 +288,11 @@ func (e *Engine) count(name, bridge, uuid string) {
 		if row.UUID != uuid {
 			continue
 		}
-		t := e.mirrors.totals[name+"\x00"+bridge]
+		key := mirrorOnBridge{name, bridge}
+		t := e.mirrors.totals[key]
 		if t == nil {
 			t = &mirrorTotal{}
-			e.mirrors.totals[name+"\x00"+bridge] = t
+			e.mirrors.totals[key] = t
 		}
 		t.add(uuid, row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
 	}
@@ -305,10 +313,7 @@ func (m *mirrorState) forget(alive map[string]bool, rows map[string]bool) {
 	maps.DeleteFunc(m.since, func(uuid string, _ time.Time) bool { return !rows[uuid] })
 	maps.DeleteFunc(m.counting, func(uuid string, _ bool) bool { return !rows[uuid] })
 	if len(m.totals) > maxMirrorTotals { // else a mirror that is made anew goes on counting
-		maps.DeleteFunc(m.totals, func(key string, _ *mirrorTotal) bool {
-			name, _, _ := strings.Cut(key, "\x00")
-			return !alive[name]
-		})
+		maps.DeleteFunc(m.totals, func(key mirrorOnBridge, _ *mirrorTotal) bool { return !alive[key.mirror] })
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // WarnSystemID is the code of the warnings that the host has no id but its name, and that it has another one than is in use.
-const WarnSystemID = "SYSTEM_ID"
+const WarnSystemID policy.Code = "SYSTEM_ID"
 
 // notices are the warnings about this host, its workloads and the Endpoint resources, by whom they concern. They are immutable.
 type notices struct {
@@ -26,7 +26,7 @@ func newNotices(all []policy.Warning, workloads []*policy.Workload) notices {
 	n := notices{all: all, byWorkload: map[string][]policy.Warning{}, byEndpoint: map[string][]policy.Warning{}}
 	for _, x := range all {
 		name := x.Endpoint
-		if !x.AboutResource() {
+		if !x.AboutResource {
 			w := workload(workloads, x.Endpoint)
 			if w == nil {
 				continue

@@ -45,7 +45,7 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	}
 	for _, s := range plan.Specs {
 		if ours[s.Owner] && rows[s.Bridge] > ovsdb.MaxMirrors {
-			return fmt.Errorf("MIRROR_LIMIT: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
+			return fmt.Errorf("%v: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", ovsdb.CodeMirrorLimit, s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
 		}
 	}
 	return nil

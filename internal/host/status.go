@@ -57,7 +57,7 @@ func (e *Engine) refused(r resource) bool {
 // refusedOther returns why flows that every policy relies on, those of an endpoint or of the pipeline itself, are missing.
 func (b bridgeView) refusedOther() error {
 	for owner, r := range b.refused {
-		if !strings.HasPrefix(owner, wall.OwnerPolicy("")) {
+		if _, isPolicy := wall.PolicyOf(owner); !isPolicy {
 			return r.err
 		}
 	}
@@ -81,7 +81,7 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 		if len(v.problems) > 0 {
 			message = strings.Join(v.problems, "; ")
 		}
-		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: message}
+		return policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: message}
 	}
 	r := resource{kind, name}
 	switch kind {
@@ -90,19 +90,19 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.workloads))
 			return s
 		}
-		return policy.Status{Phase: policy.PhasePending, Reason: "NotSeen", Message: "not seen yet"}
+		return policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: "not seen yet"}
 	case policy.KindPolicy:
 		return v.policyStatus(res.(*policy.Policy), advice)
 	case policy.KindGroup, policy.KindEndpoint:
 		return v.memberStatus(r, res)
 	}
-	return policy.Status{Phase: policy.PhaseFailed, Reason: "UnknownKind", Message: fmt.Sprintf("no status for kind %q", kind)}
+	return policy.Status{Phase: policy.PhaseFailed, Reason: policy.ReasonUnknownKind, Message: fmt.Sprintf("no status for kind %q", kind)}
 }
 
 func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 	r := resource{policy.KindPolicy, p.Name}
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key()), Counters: map[string]int64{}}
-	worse := func(phase policy.Phase, reason, message string) {
+	worse := func(phase policy.Phase, reason policy.Reason, message string) {
 		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
@@ -118,7 +118,7 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 			} else if b.err != nil {
 				message = b.err.Error()
 			}
-			worse(policy.PhasePending, "NotInstalled", message)
+			worse(policy.PhasePending, policy.ReasonNotInstalled, message)
 			continue
 		}
 		if len(ps.Endpoints) > 0 {
@@ -131,29 +131,29 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		st, bypass := b.sw.State(), b.bypass()
 		switch {
 		case ps.Err != nil:
-			worse(policy.PhaseFailed, "NotCompiled", ps.Err.Error())
+			worse(policy.PhaseFailed, policy.ReasonNotCompiled, ps.Err.Error())
 		case len(ps.Endpoints) == 0:
 		case !st.Connected:
-			worse(policy.PhaseDegraded, "Disconnected", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
+			worse(policy.PhaseDegraded, policy.ReasonDisconnected, fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
 		case st.Silent >= silentLimit:
-			worse(policy.PhaseDegraded, "Silent", fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
+			worse(policy.PhaseDegraded, policy.ReasonSilent, fmt.Sprintf("bridge %s: %s", b.cfg.Name, linkTrouble(st)))
 		case b.refused[wall.OwnerPolicy(p.Name)].err != nil:
-			worse(policy.PhaseFailed, "Rejected", b.refused[wall.OwnerPolicy(p.Name)].err.Error())
+			worse(policy.PhaseFailed, policy.ReasonRejected, b.refused[wall.OwnerPolicy(p.Name)].err.Error())
 		case b.err != nil:
-			worse(policy.PhaseDegraded, "NotInstalled", b.err.Error())
+			worse(policy.PhaseDegraded, policy.ReasonNotInstalled, b.err.Error())
 		case b.refusedOther() != nil:
-			worse(policy.PhaseDegraded, "NotInstalled", b.refusedOther().Error())
+			worse(policy.PhaseDegraded, policy.ReasonNotInstalled, b.refusedOther().Error())
 		case bypass != nil:
-			worse(policy.PhaseDegraded, "Bypassed", fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
+			worse(policy.PhaseDegraded, policy.ReasonBypassed, fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
 		case st.Missing > 0 || st.Blocked > 0:
-			worse(policy.PhaseDegraded, reasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
+			worse(policy.PhaseDegraded, policy.ReasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
 		}
 		for _, w := range ps.Warnings {
 			if w.Code == wall.WarnNoEndpoints {
 				continue // said for the whole host below
 			}
 			if w.Code == wall.WarnEndpointMACUnknown {
-				worse(policy.PhaseDegraded, "EndpointMACUnknown", w.Message)
+				worse(policy.PhaseDegraded, policy.ReasonEndpointMACUnknown, w.Message)
 			}
 			warnings = append(warnings, w)
 		}
@@ -162,9 +162,9 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 	v.countRules(&h, p.Name)
 	switch {
 	case len(v.walls) == 0:
-		worse(policy.PhaseDegraded, "NoOwnedBridge", "tapwall owns no bridge on this host (--bridge NAME=owned)")
+		worse(policy.PhaseDegraded, policy.ReasonNoOwnedBridge, "tapwall owns no bridge on this host (--bridge NAME=owned)")
 	case h.Observed < p.Revision:
-		worse(policy.PhasePending, "NotInstalled", "the change is being installed")
+		worse(policy.PhasePending, policy.ReasonNotInstalled, "the change is being installed")
 	case len(h.Endpoints) == 0:
 		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
 	}
@@ -189,7 +189,7 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 		} else {
 			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
 			if p := v.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
-				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "NoDevice", fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
+				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonNoDevice, fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
 			}
 		}
 	}
@@ -202,16 +202,13 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 	}
 	about := v.notices.about(res, nil, v.workloads)
 	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
-		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, "MACContradiction", about[i].Message
+		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonMACContradiction, about[i].Message
 	}
 	if h.Observed < res.GetMeta().Revision {
-		h.Phase, h.Reason, h.Message = policy.PhasePending, "NotInstalled", "the change is being installed"
+		h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNotInstalled, "the change is being installed"
 	}
 	return fromHost(h, about)
 }
-
-// reasonFlowsMissing: the switch does not have all flows.
-const reasonFlowsMissing = "FlowsMissing"
 
 // flowsTold is how long Wait takes missing flows for being on their way.
 const flowsTold = 2 * time.Second
@@ -231,7 +228,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		if revision > 0 && there && observed >= revision {
 			s := e.Status(kind, name)
 			// What the switch tells of its flows comes shortly after its answer to the change.
-			if s.Reason == reasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {
+			if s.Reason == policy.ReasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {
 				if inStep.IsZero() {
 					inStep = time.Now().Add(flowsTold)
 				}

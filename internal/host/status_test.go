@@ -17,7 +17,7 @@ import (
 )
 
 // becomes waits until a resource has a phase and a reason.
-func (r *run) becomes(kind policy.Kind, name string, phase policy.Phase, reason string) policy.Status {
+func (r *run) becomes(kind policy.Kind, name string, phase policy.Phase, reason policy.Reason) policy.Status {
 	r.t.Helper()
 	var s policy.Status
 	r.eventually(fmt.Sprintf("%s %s is %s %s", kind, name, phase, reason), func() error {
@@ -53,17 +53,17 @@ func TestPolicyStatus(t *testing.T) {
 	}
 
 	s = r.apply(allow("macless", "vm3", "{port: vm2}", "80"))
-	if s.Phase != policy.PhaseDegraded || s.Reason != "EndpointMACUnknown" || !strings.Contains(s.Message, "vm3") {
+	if s.Phase != policy.PhaseDegraded || s.Reason != policy.ReasonEndpointMACUnknown || !strings.Contains(s.Message, "vm3") {
 		t.Errorf("an endpoint without a MAC: %+v", s)
 	}
 	s = r.apply(allow("nobody", "vm9", "{port: vm2}", "80"))
-	if s.Phase != policy.PhasePending || s.Reason != "NoEndpoints" || len(s.Warnings) != 0 {
+	if s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints || len(s.Warnings) != 0 {
 		t.Errorf("no endpoints: %+v", s)
 	}
 	h.plug("br0", vms("vm9")...)
 	r.becomes(policy.KindPolicy, "nobody", policy.PhaseActive, "")
 	h.ovs.Vsctl("del-port", "vm9")
-	r.becomes(policy.KindPolicy, "nobody", policy.PhasePending, "NoEndpoints")
+	r.becomes(policy.KindPolicy, "nobody", policy.PhasePending, policy.ReasonNoEndpoints)
 
 	s = r.apply(allow("ghosts", "vm1", "{group: none}", "90"))
 	if s.Phase != policy.PhaseActive || !slices.ContainsFunc(s.Warnings, func(w policy.Warning) bool { return strings.Contains(w.Message, "none") }) {
@@ -71,7 +71,7 @@ func TestPolicyStatus(t *testing.T) {
 	}
 	r.settled()
 	h.ovs.KillVswitchd()
-	s = r.becomes(policy.KindPolicy, "p", policy.PhaseDegraded, "Disconnected")
+	s = r.becomes(policy.KindPolicy, "p", policy.PhaseDegraded, policy.ReasonDisconnected)
 	if !strings.Contains(s.Message, "bridge br0: ") {
 		t.Errorf("disconnected: %+v", s)
 	}
@@ -88,7 +88,7 @@ func TestNoOwnedBridge(t *testing.T) {
 	h.plug("br0", vms("vm1")...)
 	r := h.start(settings{bridges: []host.BridgeConfig{{Name: "br0", Mode: host.Guest}}})
 	r.eventually("ready", r.Ready)
-	if s := r.apply(allow("p", "vm1", "{port: vm1}", "80")); s.Phase != policy.PhaseDegraded || s.Reason != "NoOwnedBridge" {
+	if s := r.apply(allow("p", "vm1", "{port: vm1}", "80")); s.Phase != policy.PhaseDegraded || s.Reason != policy.ReasonNoOwnedBridge {
 		t.Errorf("%+v", s)
 	}
 	if s := r.apply(tap); s.Phase != policy.PhaseActive {
@@ -141,13 +141,13 @@ func TestMirrorStatus(t *testing.T) {
 	for _, tc := range []struct {
 		name, yaml string
 		phase      policy.Phase
-		reason     string
+		reason     policy.Reason
 	}{
 		{"made", spec(true, "{port: vm1}", "{name: ids0, create: true}"), policy.PhaseActive, ""},
-		{"stopped", spec(false, "{port: vm1}", "{name: ids0, create: true}"), policy.PhaseStopped, "Disabled"},
-		{"no source", spec(true, "{port: vm9}", "{name: ids0, create: true}"), policy.PhaseDegraded, "SourceMissing"},
+		{"stopped", spec(false, "{port: vm1}", "{name: ids0, create: true}"), policy.PhaseStopped, policy.ReasonDisabled},
+		{"no source", spec(true, "{port: vm9}", "{name: ids0, create: true}"), policy.PhaseDegraded, policy.ReasonSourceMissing},
 		{"started again", spec(true, "{port: vm2}", "{name: ids0, create: true}"), policy.PhaseActive, ""},
-		{"no target", spec(true, "{port: vm1}", "{name: none}"), policy.PhaseDegraded, "TargetMissing"},
+		{"no target", spec(true, "{port: vm1}", "{name: none}"), policy.PhaseDegraded, policy.ReasonTargetMissing},
 		{"a target that is a VM", spec(true, "{port: vm1}", "{name: vm2}"), policy.PhaseFailed, ""},
 		{"corrected", spec(true, "{port: vm1}", "{name: ids0, create: true}"), policy.PhaseActive, ""},
 	} {
@@ -161,7 +161,7 @@ func TestMirrorStatus(t *testing.T) {
 	}
 	// A source that goes and comes back needs no call.
 	h.ovs.Vsctl("del-port", "vm1")
-	r.becomes(policy.KindMirror, "m", policy.PhaseDegraded, "SourceMissing")
+	r.becomes(policy.KindMirror, "m", policy.PhaseDegraded, policy.ReasonSourceMissing)
 	h.plug("br0", vms("vm1")...)
 	r.becomes(policy.KindMirror, "m", policy.PhaseActive, "")
 	// Somebody removes the row: it is made again.
@@ -174,7 +174,7 @@ func TestMirrorStatus(t *testing.T) {
 	})
 	r.becomes(policy.KindMirror, "m", policy.PhaseActive, "")
 	r.remove(policy.KindMirror, "m")
-	if s := r.Status(policy.KindMirror, "m"); s.Reason != "NotSeen" {
+	if s := r.Status(policy.KindMirror, "m"); s.Reason != policy.ReasonNotSeen {
 		t.Errorf("removed: %+v", s)
 	}
 }
@@ -210,7 +210,7 @@ func TestMirrorLimit(t *testing.T) {
 		t.Errorf("one that is there: %v", err)
 	}
 	s := r.apply(more)
-	if s.Phase != policy.PhaseFailed || s.Reason != ovsdb.CodeMirrorLimit.String() {
+	if s.Phase != policy.PhaseFailed || s.Reason != policy.ReasonMirrorLimit {
 		t.Errorf("written all the same: %+v", s)
 	}
 	r.remove(policy.KindMirror, "m0")
@@ -368,7 +368,7 @@ func TestFlows(t *testing.T) {
 
 	// Somebody else's flow comes before ours. That is told, and holds up nobody.
 	h.ovs.Ofctl("add-flow", "br0", "cookie=0x99,priority=2,udp,actions=drop")
-	r.becomes(policy.KindPolicy, "p", policy.PhaseDegraded, "Bypassed")
+	r.becomes(policy.KindPolicy, "p", policy.PhaseDegraded, policy.ReasonBypassed)
 	if s := r.apply(allow("p", "vm1", "{port: vm2}", "81")); s.Phase != policy.PhaseDegraded || !strings.Contains(s.Message, "priority=2,udp") {
 		t.Errorf("behind a foreign flow: %+v", s)
 	}

@@ -136,7 +136,7 @@ func TestIDsAcrossRestarts(t *testing.T) {
 		t.Errorf("same: id %d, was %d", now, old["same"])
 	}
 	for _, gone := range []string{"deleted", "again"} {
-		if s := r.Status(policy.KindPolicy, gone); s.Reason != "NotSeen" || open(old[gone]) {
+		if s := r.Status(policy.KindPolicy, gone); s.Reason != policy.ReasonNotSeen || open(old[gone]) {
 			t.Errorf("%s: %+v, gate open: %v", gone, s, open(old[gone]))
 		}
 	}

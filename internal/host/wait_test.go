@@ -44,7 +44,7 @@ func TestWait(t *testing.T) {
 		t.Errorf("waiting for the deletion of what never was: %+v", s)
 	}
 
-	if s := r.apply(allow("nobody", "vm9", "{port: vm2}", "80")); s.Phase != policy.PhasePending || s.Reason != "NoEndpoints" || s.ObservedRevision == 0 {
+	if s := r.apply(allow("nobody", "vm9", "{port: vm2}", "80")); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints || s.ObservedRevision == 0 {
 		t.Errorf("a policy that selects nobody: %+v", s)
 	}
 	if s := r.apply("kind: Group\nname: g\nspec: {members: [{port: vm1}]}\n"); s.Phase != policy.PhaseActive {
@@ -74,7 +74,7 @@ func TestWaitEnds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	s, err := r.Wait(ctx, policy.KindPolicy, "p", 99)
-	if !errors.Is(err, context.DeadlineExceeded) || s.Reason != "NotSeen" {
+	if !errors.Is(err, context.DeadlineExceeded) || s.Reason != policy.ReasonNotSeen {
 		t.Errorf("waiting for what is never written: %v, %+v", err, s)
 	}
 	ctx, cancel = context.WithCancel(context.Background())
@@ -90,9 +90,9 @@ func TestWaitForSwitch(t *testing.T) {
 	for _, away := range []struct {
 		name       string
 		down, back func(h *machine)
-		reason     string
+		reason     policy.Reason
 	}{
-		{"killed", func(h *machine) { h.ovs.KillVswitchd() }, func(h *machine) { h.ovs.StartVswitchd() }, "Disconnected"},
+		{"killed", func(h *machine) { h.ovs.KillVswitchd() }, func(h *machine) { h.ovs.StartVswitchd() }, policy.ReasonDisconnected},
 		{"frozen", func(h *machine) { h.ovs.SignalVswitchd(syscall.SIGSTOP) }, func(h *machine) { h.ovs.SignalVswitchd(syscall.SIGCONT) }, ""},
 	} {
 		t.Run(away.name, func(t *testing.T) {

@@ -64,7 +64,7 @@ func TestWarningsOfHosts(t *testing.T) {
 	})
 	of := func(host string) (out []string) {
 		for _, w := range inv.About(host) {
-			out = append(out, w.Code+" "+w.Endpoint+": "+w.Message)
+			out = append(out, string(w.Code)+" "+w.Endpoint+": "+w.Message)
 		}
 		return out
 	}
@@ -180,7 +180,7 @@ func TestHostsDoNotMix(t *testing.T) {
 				}
 			}
 			for _, w := range alone.Warnings {
-				if about := w.Host == h.Topology.Host; about || w.AboutResource() {
+				if about := w.Host == h.Topology.Host; about || w.AboutResource {
 					warnings = append(warnings, w)
 				}
 			}
@@ -193,7 +193,7 @@ func TestHostsDoNotMix(t *testing.T) {
 		if diff := cmp.Diff(workloads, together.Workloads, append(same, cmpopts.EquateEmpty())...); diff != "" {
 			t.Fatalf("workloads (-alone +together)\n%s", diff)
 		}
-		ofRemote := func(w inventory.Warning) bool { return w.Host == "" && !w.AboutResource() } // each host has them
+		ofRemote := func(w inventory.Warning) bool { return w.Host == "" && !w.AboutResource } // each host has them
 		if diff := cmp.Diff(warnings, slices.DeleteFunc(slices.Clone(together.Warnings), ofRemote), byText, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("warnings (-alone +together)\n%s", diff)
 		}

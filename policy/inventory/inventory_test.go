@@ -125,7 +125,7 @@ func addrs(ss ...string) []netip.Addr {
 func codes(ws []inventory.Warning) []string {
 	var out []string
 	for _, w := range ws {
-		out = append(out, w.Code+" "+w.Endpoint)
+		out = append(out, string(w.Code)+" "+w.Endpoint)
 	}
 	return out
 }

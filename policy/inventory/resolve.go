@@ -96,8 +96,14 @@ type name struct {
 	value string
 }
 
-func (r *resolver) warn(host, code, endpoint, format string, args ...any) {
+func (r *resolver) warn(host string, code policy.Code, endpoint, format string, args ...any) {
 	r.warnings = append(r.warnings, Warning{policy.Warning{Code: code, Endpoint: endpoint, Message: fmt.Sprintf(format, args...)}, host})
+}
+
+// warnResource is warn about an Endpoint resource.
+func (r *resolver) warnResource(host string, code policy.Code, e *policy.Endpoint, format string, args ...any) {
+	w := policy.Warning{Code: code, Endpoint: e.Name, AboutResource: true, Message: fmt.Sprintf(format, args...)}
+	r.warnings = append(r.warnings, Warning{w, host})
 }
 
 // match gives each port the first endpoint, by name, that finds it. Endpoints are looked up by what they match, so the cost is the sum
@@ -131,7 +137,7 @@ func (r *resolver) match() {
 	}
 	for _, e := range r.endpoints {
 		if n := r.hits[e.Name]; n > 1 && (e.Spec.MAC != "" || len(e.Spec.MACs) > 0 || len(e.Spec.Addresses) > 0) {
-			r.warn("", policy.WarnEndpointAmbiguous, e.Name, "endpoint %q matches %d ports, so its MAC and addresses belong to none of them; match by port or neutronPort",
+			r.warnResource("", policy.WarnEndpointAmbiguous, e, "endpoint %q matches %d ports, so its MAC and addresses belong to none of them; match by port or neutronPort",
 				e.Name, n)
 		}
 	}
@@ -143,13 +149,13 @@ func (r *resolver) choose(i int, found []*policy.Endpoint) {
 	for _, e := range found {
 		switch used := r.byPort[i]; {
 		case p.contradicts(e) && (r.only(p, e) || e.Spec.Match.VM == ""): // of a machine with several ports, mac names none
-			r.warn(p.Host, policy.WarnMACContradiction, e.Name, "endpoint %q has the MAC %s, but external_ids:attached-mac of port %s is %s: another machine is plugged in there, "+
+			r.warnResource(p.Host, policy.WarnMACContradiction, e, "endpoint %q has the MAC %s, but external_ids:attached-mac of port %s is %s: another machine is plugged in there, "+
 				"so the endpoint and its labels do not apply to it; if it is the same one, correct mac, or add the address to macs", e.Name, strings.ToLower(e.Spec.MAC),
 				p, strings.ToLower(p.ids[attachedMAC]))
 		case used == nil:
 			r.byPort[i] = e
 		default:
-			r.warn(p.Host, policy.WarnEndpointConflict, e.Name, "endpoints %q and %q both match port %s of bridge %s; %q is used", used.Name, e.Name,
+			r.warnResource(p.Host, policy.WarnEndpointConflict, e, "endpoints %q and %q both match port %s of bridge %s; %q is used", used.Name, e.Name,
 				p.Name, p.Bridge, used.Name)
 		}
 	}
@@ -304,7 +310,7 @@ func (r *resolver) identify(w *policy.Workload, p candidate) bool {
 		r.warn(w.Host, policy.WarnDuplicateMAC, byMAC.w.Key, leftover, p, "MAC "+macs[i], byMAC.p, p.Bridge, p.Name)
 		return false
 	}
-	both := func(code string, other claim, format string, args ...any) {
+	both := func(code policy.Code, other claim, format string, args ...any) {
 		for _, key := range [...]string{other.w.Key, w.Key} {
 			r.warn(w.Host, code, key, format, args...)
 		}

@@ -19,7 +19,7 @@ func (s *stage) status(kind, name string) policy.Status {
 }
 
 // becomes waits for a phase and a part of the message.
-func (s *stage) becomes(kind, name string, phase policy.Phase, reason, message string) {
+func (s *stage) becomes(kind, name string, phase policy.Phase, reason policy.Reason, message string) {
 	s.t.Helper()
 	var st policy.Status
 	defer func() {
@@ -34,7 +34,7 @@ func (s *stage) becomes(kind, name string, phase policy.Phase, reason, message s
 }
 
 // warned reports whether one of the warnings has the code and the part of a message.
-func warned(ws []policy.Warning, code, part string) bool {
+func warned(ws []policy.Warning, code policy.Code, part string) bool {
 	for _, w := range ws {
 		if w.Code == code && strings.Contains(w.Message, part) {
 			return true
@@ -55,8 +55,9 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 	s.mustConnect(s.vm[2], s.vm[1].IPv4, 5001)
 	s.mustNotConnect(s.vm[2], s.vm[1].IPv4, 5002)
 	for _, c := range []struct {
-		name, code string
-		add        func()
+		name string
+		code policy.Code
+		add  func()
 	}{
 		{"never there, one iface-id", policy.WarnDuplicateIface, func() {
 			_, err := s.Vsctl("--", "add-port", "br0", "aaa", "--", "set", "interface", "aaa", "external_ids:iface-id=if-vm1", `external_ids:attached-mac="`+s.vm[1].MAC+`"`)
@@ -85,7 +86,7 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 	} {
 		c.add()
 		lab.Eventually(t, 10*time.Second, c.name+": the host says so", func() bool {
-			return strings.Contains(s.tapwall("status"), "warning: "+c.code+": port row br0/aaa (no device: ")
+			return strings.Contains(s.tapwall("status"), "warning: "+string(c.code)+": port row br0/aaa (no device: ")
 		})
 		for _, r := range [][2]string{{"policy", "vm1"}, {"endpoint", "e1"}, {"group", "webs"}} {
 			if st := s.status(r[0], r[1]); !warned(st.Warnings, c.code, "br0/aaa") || st.Phase != policy.PhaseActive {
@@ -95,7 +96,7 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 		for _, doc := range strings.Split(strings.Replace(wall, "app: web}", "app: web, round: \""+c.name+"\"}", 1), "---\n") {
 			if strings.Contains(doc, "kind: Endpoint") {
 				out, err := s.tw.RunInput(doc, "apply", "-f", "-", "--wait")
-				if must(t, err); !strings.Contains(out, "warning: "+c.code) || !strings.Contains(out, "br0/aaa") {
+				if must(t, err); !strings.Contains(out, "warning: "+string(c.code)) || !strings.Contains(out, "br0/aaa") {
 					t.Errorf("%s: the answer of apply:\n%s", c.name, out)
 				}
 			}
@@ -112,8 +113,8 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 	must(t, err)
 	s.apply(allowPorts("vm3", "vm3", "vm2", "5001"))
 	for _, name := range []string{"vm1", "vm3"} {
-		for _, code := range []string{policy.WarnDuplicateMAC, policy.WarnDuplicateIface} {
-			lab.Eventually(t, 5*time.Second, name+" has "+code, func() bool { return warned(s.status("policy", name).Warnings, code, "vm3") })
+		for _, code := range []policy.Code{policy.WarnDuplicateMAC, policy.WarnDuplicateIface} {
+			lab.Eventually(t, 5*time.Second, name+" has "+string(code), func() bool { return warned(s.status("policy", name).Warnings, code, "vm3") })
 		}
 	}
 }
@@ -139,17 +140,17 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	lab.Eventually(t, 5*time.Second, "copies arrive", func() bool { return len(sink.Frames(lab.ICMP)) >= 6 })
 
 	sw("link set vm1 down")
-	s.becomes("mirror", "a", policy.PhaseDegraded, "SourceDown", "source vm1 of bridge br0: it is down (admin_state)")
+	s.becomes("mirror", "a", policy.PhaseDegraded, policy.ReasonSourceDown, "source vm1 of bridge br0: it is down (admin_state)")
 	sw("link set vm1 up")
 	s.becomes("mirror", "a", policy.PhaseActive, "", "")
 	_, err = s.vm[1].Run("ip", "link", "set", "eth0", "down")
 	must(t, err)
-	s.becomes("mirror", "a", policy.PhaseDegraded, "SourceDown", "source vm1 of bridge br0: it has no link")
+	s.becomes("mirror", "a", policy.PhaseDegraded, policy.ReasonSourceDown, "source vm1 of bridge br0: it has no link")
 	_, err = s.vm[1].Run("ip", "link", "set", "eth0", "up")
 	must(t, err)
 	s.becomes("mirror", "a", policy.PhaseActive, "", "")
 	sw("link set snk down")
-	s.becomes("mirror", "a", policy.PhaseDegraded, "TargetDown", "target snk of bridge br0: it is down (admin_state)")
+	s.becomes("mirror", "a", policy.PhaseDegraded, policy.ReasonTargetDown, "target snk of bridge br0: it is down (admin_state)")
 	sw("link set snk up")
 	s.becomes("mirror", "a", policy.PhaseActive, "", "")
 
@@ -159,10 +160,10 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	s.becomes("mirror", "b", policy.PhaseActive, "", "")
 	s.becomes("mirror", "c", policy.PhaseActive, "", "")
 	sw("link del vm2")
-	s.becomes("mirror", "b", policy.PhaseDegraded, "SourceMissing", "source vm2 of bridge br0: its device is gone")
+	s.becomes("mirror", "b", policy.PhaseDegraded, policy.ReasonSourceMissing, "source vm2 of bridge br0: its device is gone")
 	s.becomes("mirror", "c", policy.PhaseActive, "", "")
 	sw("link del snk")
-	s.becomes("mirror", "a", policy.PhaseDegraded, "TargetMissing", "target snk of bridge br0: its device is gone")
+	s.becomes("mirror", "a", policy.PhaseDegraded, policy.ReasonTargetMissing, "target snk of bridge br0: its device is gone")
 	// What tapwall made it makes again.
 	sw("link del ids1")
 	lab.Eventually(t, 15*time.Second, "ids1 is back", func() bool { _, err := s.Switch.Run("ip", "link", "show", "ids1"); return err == nil })
@@ -181,10 +182,10 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	tunnels, err := s.Vsctl("--bare", "--columns=name", "find", "interface", "type=vxlan", "ofport=-1")
 	must(t, err)
 	mirror("g", "{port: "+strings.TrimSpace(tunnels)+"}", "{name: ids4, create: true}")
-	s.becomes("mirror", "d", policy.PhaseDegraded, "SourceMissing", noDevice)
-	s.becomes("mirror", "e", policy.PhaseDegraded, "TargetMissing", strings.ReplaceAll(noDevice, "never", "nowhere"))
-	s.becomes("mirror", "f", policy.PhaseDegraded, "SourceMissing", "nope0: could not open network device nope0 (No such device); nope1: ")
-	s.becomes("mirror", "g", policy.PhaseDegraded, "SourceMissing", "File exists")
+	s.becomes("mirror", "d", policy.PhaseDegraded, policy.ReasonSourceMissing, noDevice)
+	s.becomes("mirror", "e", policy.PhaseDegraded, policy.ReasonTargetMissing, strings.ReplaceAll(noDevice, "never", "nowhere"))
+	s.becomes("mirror", "f", policy.PhaseDegraded, policy.ReasonSourceMissing, "nope0: could not open network device nope0 (No such device); nope1: ")
+	s.becomes("mirror", "g", policy.PhaseDegraded, policy.ReasonSourceMissing, "File exists")
 	sw("link add nope1 type veth peer name nope2")
 	sw("link set nope2 up")
 	sw("link set nope1 up")

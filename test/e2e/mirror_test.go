@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/test/lab"
 )
 
@@ -182,7 +181,7 @@ func TestMirror03RouteThroughSource(t *testing.T) {
 	ip("route", "add", "10.97.0.0/24", "via", "10.98.0.2")
 	refused := func() {
 		t.Helper()
-		s.becomes("mirror", "loop", policy.PhaseFailed, string(tap.ProblemSourceCarriesTarget), "10.97.0.9 is reached through")
+		s.becomes("mirror", "loop", policy.PhaseFailed, policy.ReasonSourceCarriesTarget, "10.97.0.9 is reached through")
 	}
 	out, err := s.tw.RunInput("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], targets: [{vxlan: {remote: 10.97.0.9, vni: 7}}]}\n", "apply", "-f", "-")
 	if err != nil {
@@ -314,7 +313,7 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 	must(t, s.Unplug(s.vm[1]))
 	lab.Eventually(t, 3*time.Second, "the missing source is told", func() bool {
 		m := s.mirror("tap")
-		return m.Phase == "Degraded" && m.Reason == "SourceMissing"
+		return m.Phase == "Degraded" && m.Reason == string(policy.ReasonSourceMissing)
 	})
 	must(t, s.Plug(s.vm[1]))
 	lab.Eventually(t, 5*time.Second, "active again", func() bool { return s.mirror("tap").Phase == "Active" })
@@ -334,7 +333,7 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 	must(t, err)
 	lab.Eventually(t, 3*time.Second, "the missing target is told", func() bool {
 		m := s.mirror("tap")
-		return m.Phase == "Degraded" && m.Reason == "TargetMissing"
+		return m.Phase == "Degraded" && m.Reason == string(policy.ReasonTargetMissing)
 	})
 	must(t, s.AddSinkPort("ids1"))
 	lab.Eventually(t, 5*time.Second, "active with the sink back", func() bool { return s.mirror("tap").Phase == "Active" })

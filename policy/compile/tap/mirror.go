@@ -52,30 +52,17 @@ type Info struct {
 
 // Problem is a reason why a mirror does less than it says. A fatal one means that it does nothing.
 type Problem struct {
-	Code    string
+	Reason  policy.Reason
 	Message string
 	Fatal   bool
 	// Soon: tapwall made the port and is bringing it up.
 	Soon bool
 }
 
-// Codes of problems of mirrors.
-const (
-	ProblemSourceMissing       = "SourceMissing"          // a named source is not on the managed bridges of this host, or has no device
-	ProblemSourceDown          = "SourceDown"             // a named source passes nothing
-	ProblemTargetMissing       = "TargetMissing"          // the target port does not exist, or has no device
-	ProblemTargetDown          = "TargetDown"             // the target passes nothing
-	ProblemTargetElsewhere     = "TARGET_ON_OTHER_BRIDGE" // sources are on a bridge from which the target cannot be reached
-	ProblemSourceCarriesTarget = "SOURCE_CARRIES_TARGET"  // a source would see the copies
-	ProblemOutputShared        = "OUTPUT_SHARED"          // another mirror has the target; OVS would make one copy for both
-	ProblemMixedSources        = "MIXED_SOURCES"          // vlan sources restrict all others of a mirror
-	ProblemNoDevices           = "NoLocalDevices"         // the target would be made on a host whose devices are out of reach
-)
-
 // Codes of warnings of mirrors.
 const (
-	WarnTunnelOverlay        = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
-	WarnSourceMayCarryTarget = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
+	WarnTunnelOverlay        policy.Code = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
+	WarnSourceMayCarryTarget policy.Code = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
 )
 
 // Names of what is made: the Mirror row and the tunnel port.
@@ -191,8 +178,8 @@ type mirrorWork struct {
 	info Info
 }
 
-func (w *mirrorWork) problem(fatal bool, code, format string, args ...any) {
-	w.info.Problems = append(w.info.Problems, Problem{Code: code, Message: fmt.Sprintf(format, args...), Fatal: fatal})
+func (w *mirrorWork) problem(fatal bool, reason policy.Reason, format string, args ...any) {
+	w.info.Problems = append(w.info.Problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Fatal: fatal})
 }
 
 func (w *mirrorWork) fatal() bool {
@@ -218,12 +205,12 @@ func (w *mirrorWork) compile() {
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(p string) bool { return p == target.spec.Port })
 	if len(s.ports) == 0 {
-		w.problem(true, ProblemSourceMissing, "nothing but the target is left to copy from")
+		w.problem(true, policy.ReasonSourceMissing, "nothing but the target is left to copy from")
 		w.report(target, bridge)
 		return
 	}
 	if by, ok := w.taken[target.identity]; ok {
-		w.problem(true, ProblemOutputShared, "mirror %s already delivers there, and Open vSwitch would make one copy for both; "+
+		w.problem(true, policy.ReasonOutputShared, "mirror %s already delivers there, and Open vSwitch would make one copy for both; "+
 			"choose another port or vni", by)
 		w.report(target, bridge)
 		return
@@ -257,7 +244,7 @@ func (w *mirrorWork) choose(sources map[string]*bridgeSources, where string) *vs
 		if chosen != nil {
 			at = chosen.Name
 		}
-		w.problem(chosen == nil, ProblemTargetElsewhere, "the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
+		w.problem(chosen == nil, policy.ReasonTargetOnOtherBridge, "the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
 			"make a mirror with a target for each bridge", at, strings.Join(others, ", "))
 	}
 	return chosen

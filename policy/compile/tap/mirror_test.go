@@ -104,20 +104,20 @@ func TestMirrorSources(t *testing.T) {
 		{"bridge, one direction", []policy.Selector{{Bridge: "br0"}}, nil, "fromSource",
 			&vswitch.MirrorSpec{SelectSrcPort: []string{"acc", "br0", "eth0", "vm1", "vm2"}, Output: ids}, ""},
 		{"bridge without a vm", []policy.Selector{{Bridge: "br0"}}, []policy.Selector{{VM: "vm2"}, {Port: "br0"}}, "", ptr(both("acc", "eth0", "vm1")), ""},
-		{"vlan", []policy.Selector{{VLAN: &ten}}, nil, "", &vswitch.MirrorSpec{SelectAll: true, SelectVLAN: []int{10}, Output: ids}, "TARGET_ON_OTHER_BRIDGE"},
+		{"vlan", []policy.Selector{{VLAN: &ten}}, nil, "", &vswitch.MirrorSpec{SelectAll: true, SelectVLAN: []int{10}, Output: ids}, "TargetOnOtherBridge"},
 		{"vlan without its access port", []policy.Selector{{VLAN: &ten}}, []policy.Selector{{VLAN: &ten}}, "",
 			&vswitch.MirrorSpec{SelectSrcPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectDstPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectVLAN: []int{10}, Output: ids},
-			"TARGET_ON_OTHER_BRIDGE"},
-		{"labels on two bridges", []policy.Selector{{Labels: map[string]string{"app": "web"}}}, nil, "", ptr(both("vm1")), "TARGET_ON_OTHER_BRIDGE"},
+			"TargetOnOtherBridge"},
+		{"labels on two bridges", []policy.Selector{{Labels: map[string]string{"app": "web"}}}, nil, "", ptr(both("vm1")), "TargetOnOtherBridge"},
 		{"missing port beside another", []policy.Selector{{Port: "vm1"}, {Port: "vm7"}}, nil, "", ptr(both("vm1")), "SourceMissing"},
 		{"bad: missing vm", []policy.Selector{{VM: "vm7"}}, nil, "", nil, "SourceMissing"},
 		{"bad: labels of nobody here", []policy.Selector{{Labels: map[string]string{"app": "far"}}}, nil, "", nil, "SourceMissing"},
 		{"bad: port of a bridge that is not managed", []policy.Selector{{Port: "vm9"}}, nil, "", nil, "SourceMissing"},
 		{"bad: everything excluded", []policy.Selector{{Port: "vm1"}}, []policy.Selector{{VM: "vm1"}}, "", nil, "SourceMissing"},
-		{"bad: source is target", []policy.Selector{{Port: "ids"}, {Port: "vm1"}}, nil, "", nil, "SOURCE_CARRIES_TARGET!"},
-		{"bad: source is tapwall's", []policy.Selector{{Port: "old"}, {Port: "vm1"}}, nil, "", nil, "SOURCE_CARRIES_TARGET!"},
-		{"bad: vlan beside port", []policy.Selector{{VLAN: &ten}, {Port: "vm1"}}, nil, "", nil, "MIXED_SOURCES!"},
-		{"bad: all sources elsewhere", []policy.Selector{{Port: "vm3"}}, nil, "", nil, "TARGET_ON_OTHER_BRIDGE!"},
+		{"bad: source is target", []policy.Selector{{Port: "ids"}, {Port: "vm1"}}, nil, "", nil, "SourceCarriesTarget!"},
+		{"bad: source is tapwall's", []policy.Selector{{Port: "old"}, {Port: "vm1"}}, nil, "", nil, "SourceCarriesTarget!"},
+		{"bad: vlan beside port", []policy.Selector{{VLAN: &ten}, {Port: "vm1"}}, nil, "", nil, "MixedSources!"},
+		{"bad: all sources elsewhere", []policy.Selector{{Port: "vm3"}}, nil, "", nil, "TargetOnOtherBridge!"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()
@@ -147,12 +147,12 @@ func codes(i tap.Info) string {
 	var out []string
 	for _, p := range i.Problems {
 		if p.Fatal {
-			p.Code += "!"
+			p.Reason += "!"
 		}
-		out = append(out, p.Code)
+		out = append(out, string(p.Reason))
 	}
 	for _, w := range i.Warnings {
-		out = append(out, w.Code)
+		out = append(out, string(w.Code))
 	}
 	return strings.Join(out, " ")
 }
@@ -221,15 +221,15 @@ func TestMirrorLoops(t *testing.T) {
 		want    string
 	}{
 		{"vm", "br0", []policy.Selector{vm1}, nil, ""},
-		{"uplink of the bridge with the host's address", "br0", []policy.Selector{eth0}, nil, "SOURCE_CARRIES_TARGET!"},
-		{"LOCAL", "br0", []policy.Selector{host}, nil, "SOURCE_CARRIES_TARGET!"},
-		{"all", "br0", []policy.Selector{all}, nil, "SOURCE_CARRIES_TARGET!"},
+		{"uplink of the bridge with the host's address", "br0", []policy.Selector{eth0}, nil, "SourceCarriesTarget!"},
+		{"LOCAL", "br0", []policy.Selector{host}, nil, "SourceCarriesTarget!"},
+		{"all", "br0", []policy.Selector{all}, nil, "SourceCarriesTarget!"},
 		{"all but the carriers", "br0", []policy.Selector{all}, []policy.Selector{eth0, host, {Port: "acc"}, {Port: "ids"}}, ""},
-		{"internal port", "mgmt", []policy.Selector{{Port: "mgmt"}}, nil, "SOURCE_CARRIES_TARGET!"},
-		{"uplink of the bridge with the internal port", "mgmt", []policy.Selector{eth0}, nil, "SOURCE_CARRIES_TARGET!"},
+		{"internal port", "mgmt", []policy.Selector{{Port: "mgmt"}}, nil, "SourceCarriesTarget!"},
+		{"uplink of the bridge with the internal port", "mgmt", []policy.Selector{eth0}, nil, "SourceCarriesTarget!"},
 		{"vm beside the internal port", "mgmt", []policy.Selector{vm1}, nil, ""},
 		{"all, reached elsewhere", "eth9", []policy.Selector{all}, nil, ""},
-		{"the very port", "eth0", []policy.Selector{eth0}, nil, "SOURCE_CARRIES_TARGET!"},
+		{"the very port", "eth0", []policy.Selector{eth0}, nil, "SourceCarriesTarget!"},
 		{"all, unknown", "", []policy.Selector{all}, nil, "SOURCE_MAY_CARRY_TARGET"},
 		{"vm, unknown", "", []policy.Selector{vm1}, nil, ""},
 	} {
@@ -270,7 +270,7 @@ func TestMirrorsTogether(t *testing.T) {
 	for name, i := range plan.Info {
 		got[name] = codes(i)
 	}
-	want := map[string]string{"a": "", "b": "OUTPUT_SHARED!", "c": "", "d": "OUTPUT_SHARED!", "e": "", "f": "", "g": "TargetMissing!", "h": "TargetMissing!"}
+	want := map[string]string{"a": "", "b": "OutputShared!", "c": "", "d": "OutputShared!", "e": "", "f": "", "g": "TargetMissing!", "h": "TargetMissing!"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
@@ -323,7 +323,7 @@ func TestMirrorNewPortIsSoonThere(t *testing.T) {
 		in.Topology.Bridges["br0"].Ports["tap0"] = &vswitch.Port{Name: "tap0", Interfaces: []*vswitch.Interface{&tc.iface},
 			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkMirror: "m"}}
 		problems := compile(in).Info["m"].Problems
-		if len(problems) != 1 || problems[0].Code != tap.ProblemTargetMissing || problems[0].Soon != tc.soon {
+		if len(problems) != 1 || problems[0].Reason != policy.ReasonTargetMissing || problems[0].Soon != tc.soon {
 			t.Errorf("%s: %+v", tc.name, problems)
 		}
 	}

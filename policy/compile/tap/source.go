@@ -32,7 +32,7 @@ func (w *mirrorWork) sources() map[string]*bridgeSources {
 		}
 	}
 	if len(vlans) > 0 && plain > 0 {
-		w.problem(true, ProblemMixedSources, "Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
+		w.problem(true, policy.ReasonMixedSources, "Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
 			"sources and one for the others")
 		return out
 	}
@@ -59,7 +59,7 @@ func (w *mirrorWork) sources() map[string]*bridgeSources {
 			case !isOutput:
 				s.ports = append(s.ports, name)
 			case port.Kind == inventory.KindTap && w.names(b, name, wl):
-				w.problem(true, ProblemSourceCarriesTarget, "source %s of bridge %s was made by tapwall to deliver copies", name, b.Name)
+				w.problem(true, policy.ReasonSourceCarriesTarget, "source %s of bridge %s was made by tapwall to deliver copies", name, b.Name)
 			}
 		}
 		s.all = s.all && !excluded
@@ -139,16 +139,16 @@ func (w *mirrorWork) missing(found []bool, nothing bool) {
 	}
 	switch {
 	case len(absent) > 0:
-		w.problem(false, ProblemSourceMissing, "not on a managed bridge of this host: %s", strings.Join(absent, "; "))
+		w.problem(false, policy.ReasonSourceMissing, "not on a managed bridge of this host: %s", strings.Join(absent, "; "))
 	case nothing && !w.fatal() && slices.Contains(found, true):
-		w.problem(false, ProblemSourceMissing, "every source is excluded")
+		w.problem(false, policy.ReasonSourceMissing, "every source is excluded")
 	}
 }
 
 // devices reports sources that are chosen for themselves, and a target, through which nothing passes. Of those chosen as one of all of a
 // bridge some are always idle.
 func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) {
-	fault := func(what, name, missing, down string, soon bool) {
+	fault := func(what, name string, missing, down policy.Reason, soon bool) {
 		p := b.Ports[name]
 		if p == nil {
 			return
@@ -157,20 +157,20 @@ func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.Ou
 		if text == "" {
 			return
 		}
-		code := down
+		reason := down
 		if !p.HasDevice() {
 			untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
-			code, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
+			reason, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
 		}
-		w.problem(false, code, "%s %s of bridge %s: %s", what, name, b.Name, text)
+		w.problem(false, reason, "%s %s of bridge %s: %s", what, name, b.Name, text)
 		w.info.Problems[len(w.info.Problems)-1].Soon = soon
 	}
 	for _, name := range s.ports {
 		if w.names(b, name, w.port(b, name).Workload) {
-			fault("source", name, ProblemSourceMissing, ProblemSourceDown, false)
+			fault("source", name, policy.ReasonSourceMissing, policy.ReasonSourceDown, false)
 		}
 	}
-	fault("target", out.Port, ProblemTargetMissing, ProblemTargetDown, out.Create)
+	fault("target", out.Port, policy.ReasonTargetMissing, policy.ReasonTargetDown, out.Create)
 }
 
 // mirrorTarget is where a mirror delivers.
@@ -196,11 +196,11 @@ func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
 	}
 	bridge = w.bridgeOf(p.Name)
 	if p.Create && w.in.NoDevices {
-		w.problem(true, ProblemNoDevices, "host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
+		w.problem(true, policy.ReasonNoLocalDevices, "host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
 			"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
 	}
 	if bridge == "" && !p.Create {
-		w.problem(true, ProblemTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
+		w.problem(true, policy.ReasonTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
 	}
 	return t, bridge
 }
@@ -238,7 +238,7 @@ func (w *mirrorWork) vxlan(v *policy.VXLANTarget) (t mirrorTarget, bridge string
 // guard refuses mirrors that would copy their own copies.
 func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) {
 	if slices.Contains(s.ports, t.spec.Port) && w.names(b, t.spec.Port, w.port(b, t.spec.Port).Workload) {
-		w.problem(true, ProblemSourceCarriesTarget, "port %s of bridge %s is source and target", t.spec.Port, b.Name)
+		w.problem(true, policy.ReasonSourceCarriesTarget, "port %s of bridge %s is source and target", t.spec.Port, b.Name)
 	}
 	if !t.remote.IsValid() {
 		return
@@ -263,7 +263,7 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	switch {
 	case len(carriers) == 0:
 	case known:
-		w.problem(true, ProblemSourceCarriesTarget, "the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
+		w.problem(true, policy.ReasonSourceCarriesTarget, "the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
 			t.remote, strings.Join(carriers, ", "))
 	default:
 		w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " + t.remote.String() +

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/policy"
@@ -34,20 +35,27 @@ type Port struct {
 	Tagged bool
 }
 
-// Owners of flows, as they stand in Changes.Owners.
-const OwnerSystem = "system"
+// Owners of flows, as they stand in Changes.Owners: one of these, or that of an endpoint or a policy.
+const (
+	OwnerSystem  = "system"  // the pipeline itself
+	OwnerRetired = "retired" // for ids that endpoints no longer have
+	OwnerPickup  = "pickup"  // what takes up remembered connections
+
+	ownerEndpoint = "endpoint/"
+	ownerPolicy   = "policy/"
+)
 
 // OwnerEndpoint is the owner of the flows that classify the workload with this key and of its defaults.
-func OwnerEndpoint(key string) string { return "endpoint/" + key }
-
-// OwnerRetired is the owner of the flows for ids that endpoints no longer have.
-const OwnerRetired = "retired"
-
-// OwnerPickup is the owner of the flows that take up remembered connections.
-const OwnerPickup = "pickup"
+func OwnerEndpoint(key string) string { return ownerEndpoint + key }
 
 // OwnerPolicy is the owner of the flows of a policy's rules.
-func OwnerPolicy(name string) string { return "policy/" + name }
+func OwnerPolicy(name string) string { return ownerPolicy + name }
+
+// EndpointOf returns the key of the workload whose flows belong to an owner, if they are those of one.
+func EndpointOf(owner string) (key string, ok bool) { return strings.CutPrefix(owner, ownerEndpoint) }
+
+// PolicyOf returns the name of the policy whose flows belong to an owner, if they are those of one.
+func PolicyOf(owner string) (name string, ok bool) { return strings.CutPrefix(owner, ownerPolicy) }
 
 // Changes are what Compile found different since the Compile before.
 type Changes struct {
@@ -117,11 +125,11 @@ type RuleInfo struct {
 
 // Codes of warnings in PolicyState.
 const (
-	WarnNoEndpoints        = "NO_ENDPOINTS"         // the policy applies to no workload of the bridge
-	WarnEndpointMACUnknown = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
-	WarnRuleEmpty          = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
-	WarnGroupUnknown       = "GROUP_UNKNOWN"        // a group that a rule names does not exist
-	WarnTooManyForwarders  = "TOO_MANY_FORWARDERS"  // a forwarding endpoint has no zones of its own and is treated as one that does not forward
+	WarnNoEndpoints        policy.Code = "NO_ENDPOINTS"         // the policy applies to no workload of the bridge
+	WarnEndpointMACUnknown policy.Code = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
+	WarnRuleEmpty          policy.Code = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
+	WarnGroupUnknown       policy.Code = "GROUP_UNKNOWN"        // a group that a rule names does not exist
+	WarnTooManyForwarders  policy.Code = "TOO_MANY_FORWARDERS"  // a forwarding endpoint has no zones of its own and is treated as one that does not forward
 )
 
 // ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.

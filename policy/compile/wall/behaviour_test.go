@@ -141,7 +141,7 @@ func TestStateOfPolicies(t *testing.T) {
 	})
 	codes := func(name string) (out []string) {
 		for _, w := range l.states[name].Warnings {
-			out = append(out, w.Code+" "+w.Rule)
+			out = append(out, string(w.Code)+" "+w.Rule)
 		}
 		return out
 	}

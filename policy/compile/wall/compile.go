@@ -192,7 +192,7 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	for _, r := range ps.rules {
 		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
 	}
-	warn := func(code, rule, format string, args ...any) {
+	warn := func(code policy.Code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})
 	}
 	var unknown []string

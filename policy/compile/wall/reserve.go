@@ -3,7 +3,6 @@ package wall
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -20,10 +19,10 @@ func (f *Firewall) Reserve(bound uint32) {
 	maps.DeleteFunc(f.beyond, func(n uint32, _ struct{}) bool { return before(n, bound) })
 	f.dirtyRetired = f.dirtyRetired || len(f.held) > 0
 	for owner := range f.held {
-		if name, ok := strings.CutPrefix(owner, OwnerPolicy("")); ok && f.policies[name] != nil {
+		if name, ok := PolicyOf(owner); ok && f.policies[name] != nil {
 			f.policies[name].changed = true
 			f.touch(f.policies[name])
-		} else if key, ok := strings.CutPrefix(owner, OwnerEndpoint("")); ok {
+		} else if key, ok := EndpointOf(owner); ok {
 			f.dirtyEndpoints[key] = struct{}{}
 		}
 	}

@@ -1,0 +1,53 @@
+package policy
+
+// Reason says in one word, in CamelCase, why a status has its phase. Programs may compare it; the message beside it is for people.
+type Reason string
+
+// Reasons of all kinds.
+const (
+	ReasonNotSeen      Reason = "NotSeen"      // Pending: the host or the resource has not been looked at yet
+	ReasonNotInstalled Reason = "NotInstalled" // Pending or Degraded: the flows of the newest revision are not on the switch
+	ReasonUnknownKind  Reason = "UnknownKind"  // Failed: there is no status for the kind
+)
+
+// Reasons of policies.
+const (
+	ReasonNoEndpoints        Reason = "NoEndpoints"        // Pending: it selects nobody on the host, and a port may come
+	ReasonNoOwnedBridge      Reason = "NoOwnedBridge"      // Degraded: tapwall owns no bridge of the host
+	ReasonNotCompiled        Reason = "NotCompiled"        // Failed: rules could not be turned into flows
+	ReasonRejected           Reason = "Rejected"           // Failed: the switch would not take its flows
+	ReasonDisconnected       Reason = "Disconnected"       // Degraded: no OpenFlow connection to a bridge with its endpoints
+	ReasonSilent             Reason = "Silent"             // Degraded: such a bridge does not answer
+	ReasonBypassed           Reason = "Bypassed"           // Degraded: packets pass such a bridge without being judged
+	ReasonFlowsMissing       Reason = "FlowsMissing"       // Degraded: the switch lost flows, or foreign ones are in their place
+	ReasonEndpointMACUnknown Reason = "EndpointMACUnknown" // Degraded: ingress of an endpoint cannot be enforced
+)
+
+// Reasons of Endpoint resources.
+const (
+	ReasonNoPort           Reason = "NoPort"           // Pending: no port matches, and there are no addresses to know it by
+	ReasonElsewhere        Reason = "Elsewhere"        // Active: no port matches; its addresses are in force as a peer's
+	ReasonNoDevice         Reason = "NoDevice"         // Degraded: the port that matches has no device
+	ReasonMACContradiction Reason = "MACContradiction" // Degraded: it has another MAC than the port, so it does not apply
+)
+
+// Reasons of mirrors.
+const (
+	ReasonDisabled      Reason = "Disabled"      // Stopped: spec.enabled is false
+	ReasonNotWritten    Reason = "NotWritten"    // Pending: its rows are being written, or cannot be
+	ReasonPending       Reason = "Pending"       // Pending: an old port of the same name goes first
+	ReasonNotProgrammed Reason = "NotProgrammed" // Degraded: ovs-vswitchd reports no statistics for it
+	// ReasonSourceMissing: some of the sources are not there or have no device or, where no endpoints are listed, none is there. Degraded.
+	ReasonSourceMissing       Reason = "SourceMissing"
+	ReasonSourceDown          Reason = "SourceDown"          // Degraded: a source passes nothing
+	ReasonTargetMissing       Reason = "TargetMissing"       // Degraded: the target port does not exist, or has no device
+	ReasonTargetDown          Reason = "TargetDown"          // Degraded: the target passes nothing
+	ReasonTargetOnOtherBridge Reason = "TargetOnOtherBridge" // Degraded or Failed: some or all sources are on other bridges than the target
+	ReasonSourceCarriesTarget Reason = "SourceCarriesTarget" // Failed: a source would see the copies
+	ReasonOutputShared        Reason = "OutputShared"        // Failed: another mirror has the target; OVS would make one copy for both
+	ReasonOutputPortTaken     Reason = "OutputPortTaken"     // Failed: the target is a port that must not be used
+	ReasonMixedSources        Reason = "MixedSources"        // Failed: vlan sources restrict all others of a mirror
+	ReasonMirrorLimit         Reason = "MirrorLimit"         // Failed: the bridge has as many mirrors as Open vSwitch runs
+	ReasonInvalid             Reason = "Invalid"             // Failed: the rows contradict the schema of the database
+	ReasonNoLocalDevices      Reason = "NoLocalDevices"      // Failed: the target would be made on a host whose devices are out of reach
+)
