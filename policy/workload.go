@@ -3,8 +3,8 @@ package policy
 import "net/netip"
 
 // Workload is an endpoint as the firewall and the taps see it: a port of a managed bridge with what OVSDB and Endpoint resources say
-// of it, or (Remote) an Endpoint resource whose port is on none of the hosts that were looked at, of which only labels and addresses are known. It is
-// immutable. Package inventory finds them.
+// of it, or (Remote) an Endpoint resource whose port is on none of the hosts that were looked at, of which only labels and addresses are
+// known. It is immutable. Package inventory finds them.
 type Workload struct {
 	// Key is the identity, on its Host, that survives a re-plug: external_ids:iface-id, else "bridge/port"; "endpoint/NAME" when Remote.
 	Key    string
