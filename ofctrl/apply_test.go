@@ -188,7 +188,7 @@ func TestRandom(t *testing.T) {
 	}
 }
 
-func TestParseEndpoint(t *testing.T) {
+func TestParseAddress(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		in, method, address string
@@ -205,7 +205,7 @@ func TestParseEndpoint(t *testing.T) {
 		{in: "tcp:2001:db8::1:6653", bad: true},
 		{in: "ptcp:6653:x", bad: true},
 	} {
-		method, address, err := ofctrl.ParseEndpoint(tt.in)
+		method, address, err := ofctrl.ParseAddress(tt.in)
 		if method != tt.method || address != tt.address || errors.Is(err, ofctrl.ErrInvalid) != tt.bad {
 			t.Errorf("%q: %q, %q, %v", tt.in, method, address, err)
 		}
@@ -219,8 +219,8 @@ func TestOptions(t *testing.T) {
 		edit func(*ofctrl.Options)
 	}{
 		{"no bridge", func(o *ofctrl.Options) { o.Bridge = "" }},
-		{"bad endpoint", func(o *ofctrl.Options) { o.Endpoint = "x" }},
-		{"ssl without TLS", func(o *ofctrl.Options) { o.Endpoint = "ssl:h:1" }},
+		{"bad address", func(o *ofctrl.Options) { o.Address = "x" }},
+		{"ssl without TLS", func(o *ofctrl.Options) { o.Address = "ssl:h:1" }},
 		{"no cookie mask", func(o *ofctrl.Options) { o.CookieMask = 0 }},
 		{"meters the wrong way round", func(o *ofctrl.Options) { o.MeterFirst, o.MeterLast = 2, 1 }},
 		{"meters from 0", func(o *ofctrl.Options) { o.MeterFirst, o.MeterLast = 0, 1 }},

@@ -17,11 +17,11 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
-// ConnOptions are the inputs of [Dial] and [NewConn]. The zero value of everything but Endpoint is usable.
+// ConnOptions are the inputs of [Dial] and [NewConn]. The zero value of everything but Address is usable.
 type ConnOptions struct {
-	Endpoint string // mandatory for Dial: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT
-	TLS      *tls.Config
-	Logger   *slog.Logger
+	Address string // mandatory for Dial: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT
+	TLS     *tls.Config
+	Logger  *slog.Logger
 	// ControllerID is the id under which controller actions reach this connection.
 	ControllerID uint16
 	// Timeout bounds dialling with handshake, and each write; 0 = 10 s.
@@ -79,12 +79,12 @@ func Dial(ctx context.Context, opts ConnOptions) (*Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
 	defer cancel()
-	nc, err := dial(ctx, opts.Endpoint, opts.TLS)
+	nc, err := dial(ctx, opts.Address, opts.TLS)
 	if err != nil {
 		return nil, err
 	}
 	c, err := NewConn(ctx, nc, opts)
-	if err != nil && strings.HasPrefix(opts.Endpoint, "ssl:") {
+	if err != nil && strings.HasPrefix(opts.Address, "ssl:") {
 		if why := pki.Refused(err); why != "" {
 			err = fmt.Errorf("%w (%s)", err, why)
 		}

@@ -42,8 +42,8 @@ func once(kind oftest.Kind, x oftest.Reaction) func(oftest.Request) oftest.React
 }
 
 // quick are options with short times, but not so short that a fake on a busy machine misses them.
-func quick(endpoint string) ofctrl.Options {
-	o := options(endpoint)
+func quick(address string) ofctrl.Options {
+	o := options(address)
 	o.BackoffMin, o.BackoffMax = 5*time.Millisecond, 20*time.Millisecond
 	o.Timeout, o.ProbeInterval = 3*time.Second, time.Second
 	return o
@@ -279,8 +279,8 @@ func TestRefusedLater(t *testing.T) {
 		}
 		return oftest.Reaction{}
 	})})
-	endpoint := f.Listen(t)
-	opts := quick(endpoint)
+	address := f.Listen(t)
+	opts := quick(address)
 	s, err := ofctrl.New(opts)
 	if err != nil {
 		t.Fatal(err)

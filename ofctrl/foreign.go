@@ -89,7 +89,7 @@ func (c *changed) add(object fmt.Stringer) {
 	}
 }
 
-// interfered tells the owner of what others did.
+// interfered tells OnInterference what others did.
 func (s *Switch) interfered(what InterferenceKind, count int, objects []string) {
 	if count > 0 && s.opts.OnInterference != nil {
 		s.opts.OnInterference(Interference{What: what, Count: count, Objects: objects[:min(len(objects), MaxObjects)]})

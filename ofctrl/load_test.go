@@ -41,7 +41,7 @@ func TestManyRefusals(t *testing.T) {
 		t.Errorf("%d flows on the switch", c)
 	}
 
-	conn, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Endpoint: o.MgmtAddr("br0")})
+	conn, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Address: o.MgmtAddr("br0")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,10 +129,10 @@ func TestTLS(t *testing.T) {
 			wg.Go(func() { _ = f.Serve(c) })
 		}
 	})
-	endpoint := "ssl:" + net.JoinHostPort("127.0.0.1", fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
+	address := "ssl:" + net.JoinHostPort("127.0.0.1", fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
-	conn, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Endpoint: endpoint, TLS: &tls.Config{RootCAs: pool, ServerName: "switch.test"}})
+	conn, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Address: address, TLS: &tls.Config{RootCAs: pool, ServerName: "switch.test"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestTLS(t *testing.T) {
 		t.Errorf("datapath id %d, want 5", id)
 	}
 	conn.Close()
-	_, err = ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Endpoint: endpoint, TLS: &tls.Config{ServerName: "switch.test"}})
+	_, err = ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Address: address, TLS: &tls.Config{ServerName: "switch.test"}})
 	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) {
 		t.Errorf("with an unknown authority: %v", err)
 	}

@@ -14,10 +14,10 @@ import (
 
 // Options are the inputs of [New].
 type Options struct {
-	Bridge   string      // mandatory: its name, for logs and errors
-	Endpoint string      // mandatory: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT
-	TLS      *tls.Config // mandatory for ssl
-	Logger   *slog.Logger
+	Bridge  string      // mandatory: its name, for logs and errors
+	Address string      // mandatory: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT
+	TLS     *tls.Config // mandatory for ssl
+	Logger  *slog.Logger
 
 	// Cookie and CookieMask tell which flows are ours: those whose cookie equals Cookie under CookieMask. CookieMask is
 	// mandatory; bits of Cookie outside it are ignored.
@@ -72,10 +72,10 @@ func (o *Options) validate() error {
 	if o.Bridge == "" {
 		errs = append(errs, errors.New("no bridge"))
 	}
-	if network, _, err := ParseEndpoint(o.Endpoint); err != nil {
+	if network, _, err := ParseAddress(o.Address); err != nil {
 		errs = append(errs, err)
 	} else if network == "ssl" && o.TLS == nil {
-		errs = append(errs, errors.New("ssl endpoint without TLS configuration"))
+		errs = append(errs, errors.New("ssl address without TLS configuration"))
 	}
 	if o.CookieMask == 0 {
 		errs = append(errs, errors.New("no cookie mask: every flow would be ours"))

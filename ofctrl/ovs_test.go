@@ -26,9 +26,9 @@ type running struct {
 }
 
 // options are those of a test's switch.
-func options(endpoint string) ofctrl.Options {
+func options(address string) ofctrl.Options {
 	return ofctrl.Options{
-		Bridge: "br0", Endpoint: endpoint, Cookie: testCookie, CookieMask: testCookieMask,
+		Bridge: "br0", Address: address, Cookie: testCookie, CookieMask: testCookieMask,
 		MeterFirst: 100, MeterLast: 199, ControllerID: 77,
 		NudgeFlow: flow.Flow{Table: 229, Cookie: testCookie},
 	}

@@ -370,10 +370,10 @@ func TestOnItsWay(t *testing.T) {
 		}
 		return oftest.Reaction{}
 	})})
-	endpoint := f.Listen(t)
+	address := f.Listen(t)
 	done := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(done)
-	opts := quick(endpoint)
+	opts := quick(address)
 	opts.ProbeInterval = -1
 	s := run(t, opts)
 	s.ready()

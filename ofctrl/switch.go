@@ -15,7 +15,7 @@ import (
 )
 
 // Switch keeps the flow tables of one bridge. [Switch.Run] holds the connection; [Switch.Apply] says what is desired. Nothing
-// is sent that Apply did not ask for: when the connection comes back or others change our flows, Wake tells the owner, who
+// is sent that Apply did not ask for: when the connection comes back or others change our flows, Wake tells the caller, who
 // applies again, if only an empty Update. All methods are safe for concurrent use.
 //
 // Flows whose cookie is not ours are never changed, but for [Options.Own]. A desired flow in the place of such a flow is left out
@@ -73,7 +73,7 @@ func New(opts Options) (*Switch, error) {
 // String names the switch in logs.
 func (s *Switch) String() string { return "switch " + s.opts.Bridge }
 
-// Wake returns a channel that receives after something happened that the owner should look at: connected and read back,
+// Wake returns a channel that receives after something happened that the caller should look at: connected and read back,
 // disconnected, flows lost or changed by others. Several happenings may be told at once.
 func (s *Switch) Wake() <-chan struct{} { return s.wake }
 
@@ -100,7 +100,7 @@ func (s *Switch) Run(ctx context.Context) error {
 		s.state.Err = err.Error()
 		s.mu.Unlock()
 		if !again { // an unchanged reason every two seconds tells nothing new
-			s.log.Warn("switch not connected", "endpoint", s.opts.Endpoint, "err", err)
+			s.log.Warn("switch not connected", "address", s.opts.Address, "err", err)
 			s.tell()
 		}
 		// Spread, so that the bridges of a restarted vswitchd do not come back in lock step.
@@ -118,7 +118,7 @@ func (s *Switch) Run(ctx context.Context) error {
 // session is one connection from dialling to its end, which has a reason. It reports whether the connection was of use.
 func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 	conn, err := Dial(ctx, ConnOptions{
-		Endpoint: s.opts.Endpoint, TLS: s.opts.TLS, Logger: s.log, ControllerID: s.opts.ControllerID,
+		Address: s.opts.Address, TLS: s.opts.TLS, Logger: s.log, ControllerID: s.opts.ControllerID,
 		Timeout: s.opts.Timeout, ProbeInterval: s.opts.ProbeInterval, ProbeTimeout: s.opts.ProbeTimeout,
 		Handlers: Handlers{
 			PacketIn: s.packetIn, PortStatus: s.opts.OnPortStatus, FlowRemoved: s.opts.OnFlowRemoved,

@@ -27,11 +27,11 @@ func TestTLSBothWays(t *testing.T) {
 	o.Vsctl("set-ssl", sw.Key, sw.Cert, sw.CA, "--",
 		"--id=@c", "create", "Controller", fmt.Sprintf(`target="pssl:%d:127.0.0.1"`, port), "type=service", "--",
 		"add", "Bridge", "br0", "controller", "@c")
-	endpoint := fmt.Sprintf("ssl:127.0.0.1:%d", port)
+	address := fmt.Sprintf("ssl:127.0.0.1:%d", port)
 
 	right := tapwalls.Issue("tapwall", switches)
 	right.ServerName = "sw1"
-	opts := options(endpoint)
+	opts := options(address)
 	if opts.TLS, err = right.Config(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestTLSBothWays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Endpoint: endpoint, TLS: config})
+		c, err := ofctrl.Dial(t.Context(), ofctrl.ConnOptions{Address: address, TLS: config})
 		if err == nil {
 			c.Close()
 			t.Errorf("%s: connected", tt.what)

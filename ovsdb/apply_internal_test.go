@@ -14,7 +14,7 @@ import (
 // live starts a client and returns it with its session and snapshot.
 func live(t testing.TB, o *ovsdbtest.OVS) (*Client, *session, *snapshot) {
 	t.Helper()
-	c, err := New(Options{Endpoint: o.Endpoint(), BackoffMin: 10 * time.Millisecond})
+	c, err := New(Options{Address: o.Address(), BackoffMin: 10 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ type Client struct {
 // Status is the state of the connection.
 type Status struct {
 	Connected bool
-	Endpoint  string
+	Address   string
 	// Since is when Connected last changed; before the first connection, when the Client was made.
 	Since time.Time
 	// LastError says why the connection is down or was lost last, with a hint about what to do; "" if nothing ever failed.
@@ -47,7 +47,7 @@ type Status struct {
 	Transactions uint64
 }
 
-// New makes a Client; Run connects it. The error is ErrEndpoint.
+// New makes a Client; Run connects it. The error is ErrAddress.
 func New(opts Options) (*Client, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
@@ -55,16 +55,16 @@ func New(opts Options) (*Client, error) {
 	}
 	return &Client{
 		opts:     opts,
-		log:      opts.Logger.With("ovsdb", opts.Endpoint),
+		log:      opts.Logger.With("ovsdb", opts.Address),
 		ready:    make(chan struct{}),
-		status:   Status{Endpoint: opts.Endpoint, Since: time.Now()},
+		status:   Status{Address: opts.Address, Since: time.Now()},
 		wakeups:  map[*wakeup]struct{}{},
 		applying: make(chan struct{}, 1),
 	}, nil
 }
 
 // String names the task.
-func (c *Client) String() string { return "ovsdb " + c.opts.Endpoint }
+func (c *Client) String() string { return "ovsdb " + c.opts.Address }
 
 // Ready is closed with the first complete snapshot.
 func (c *Client) Ready() <-chan struct{} { return c.ready }
@@ -75,7 +75,7 @@ func (c *Client) Run(ctx context.Context) error {
 	if !c.running.CompareAndSwap(false, true) {
 		return errors.New("ovsdb: Run was called twice")
 	}
-	b := newBuilder(c.opts.Endpoint)
+	b := newBuilder(c.opts.Address)
 	pause := c.opts.BackoffMin
 	logged := ""
 	for ctx.Err() == nil {
@@ -84,7 +84,7 @@ func (c *Client) Run(ctx context.Context) error {
 			break
 		}
 		text := err.Error()
-		if h := hint(c.opts.Endpoint, err); h != "" {
+		if h := hint(c.opts.Address, err); h != "" {
 			text += " (" + h + ")"
 		}
 		c.setDown(text)

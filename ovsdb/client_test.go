@@ -19,8 +19,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
-func TestNewRefusesEndpoints(t *testing.T) {
-	tests := []struct{ name, endpoint, want string }{
+func TestNewRefusesAddresss(t *testing.T) {
+	tests := []struct{ name, address, want string }{
 		{"bad scheme", "udp:1.2.3.4:6640", "unknown scheme"},
 		{"bad no scheme", "/run/db.sock", "want unix:"},
 		{"bad relative path", "unix:db.sock", "absolute path"},
@@ -35,15 +35,15 @@ func TestNewRefusesEndpoints(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := ovsdb.New(ovsdb.Options{Endpoint: tt.endpoint})
+			_, err := ovsdb.New(ovsdb.Options{Address: tt.address})
 			if tt.want == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
 				return
 			}
-			if !errors.Is(err, ovsdb.ErrEndpoint) || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got %v, want ErrEndpoint with %q", err, tt.want)
+			if !errors.Is(err, ovsdb.ErrAddress) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v, want ErrAddress with %q", err, tt.want)
 			}
 		})
 	}
@@ -182,7 +182,7 @@ func TestMissingSocketThenAppears(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond) // several attempts
 	}
-	if s := c.Status(); s.Connected || c.Topology() != nil || s.Endpoint != o.Endpoint() {
+	if s := c.Status(); s.Connected || c.Topology() != nil || s.Address != o.Address() {
 		t.Errorf("status %+v, topology %v", s, c.Topology())
 	}
 	o.StartDB()
@@ -212,7 +212,7 @@ func TestRefusedConnection(t *testing.T) {
 // TestPermission runs itself as another user, because root may open every socket.
 func TestPermission(t *testing.T) {
 	if path := os.Getenv("OVSDB_TEST_SOCKET"); path != "" {
-		c, err := ovsdb.New(ovsdb.Options{Endpoint: "unix:" + path})
+		c, err := ovsdb.New(ovsdb.Options{Address: "unix:" + path})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,8 +86,8 @@ func (e *SchemaError) Error() string {
 func (e *SchemaError) Unwrap() error { return ErrSchema }
 
 // hint says what an operator can do about err, or "".
-func hint(endpoint string, err error) string {
-	_, addr, _ := splitEndpoint(endpoint)
+func hint(address string, err error) string {
+	_, addr, _ := splitAddress(address)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Sprintf("no socket at %s: is ovsdb-server running, and is this its socket? (Debian: systemctl start openvswitch-switch)", addr)
@@ -95,7 +95,7 @@ func hint(endpoint string, err error) string {
 		return fmt.Sprintf("no permission for %s: run as root, or as a member of the group that owns the socket", addr)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("nothing listens on %s: ovsdb-server is down or does not have this remote", addr)
-	case strings.HasPrefix(endpoint, "ssl:") && pki.Refused(err) != "":
+	case strings.HasPrefix(address, "ssl:") && pki.Refused(err) != "":
 		return pki.Refused(err)
 	case errors.Is(err, ErrSchema):
 		return "Open vSwitch 2.13 or newer is needed; an old database file is upgraded with ovsdb-tool convert"

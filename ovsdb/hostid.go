@@ -29,20 +29,20 @@ func checkHostID(id string) error {
 //
 // The name is the system's own where the database is on this host, because it is there from the first moment: external_ids:hostname is
 // written by a start script of Open vSwitch, and not by all. Of a remote database external_ids:hostname names the host, or else what the
-// endpoint says.
-func hostID(endpoint string, externalIDs map[string]string) (id, doubt string) {
+// address says.
+func hostID(address string, externalIDs map[string]string) (id, doubt string) {
 	given, set := externalIDs["system-id"]
 	err := checkHostID(given)
 	if err == nil {
 		return given, ""
 	}
 	var names []string
-	if strings.HasPrefix(endpoint, "unix:") {
+	if strings.HasPrefix(address, "unix:") {
 		name, _ := os.Hostname()
 		names = append(names, name)
 	}
 	names = append(names, externalIDs["hostname"])
-	if _, rest, ok := strings.Cut(endpoint, ":"); ok {
+	if _, rest, ok := strings.Cut(address, ":"); ok {
 		host, _, _ := net.SplitHostPort(rest)
 		names = append(names, host)
 	}

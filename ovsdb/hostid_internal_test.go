@@ -20,9 +20,9 @@ func TestHostID(t *testing.T) {
 	}
 	const local, remote, remote6 = "unix:/run/db.sock", "tcp:192.0.2.1:6640", "ssl:[2001:db8::1]:6640"
 	for _, tt := range []struct {
-		name, endpoint string
-		ids            map[string]string
-		want, doubt    string
+		name, address string
+		ids           map[string]string
+		want, doubt   string
 	}{
 		{"OK an id", local, ids("system-id", "5f0c8a9e-0000-4000-8000-000000000001", "hostname", "h"), "5f0c8a9e-0000-4000-8000-000000000001", ""},
 		{"OK of any characters that a key may have", local, ids("system-id", "Rack:7_a.b@c"), "Rack:7_a.b@c", ""},
@@ -39,7 +39,7 @@ func TestHostID(t *testing.T) {
 		{"bad too long", remote, ids("system-id", strings.Repeat("x", 254), "hostname", "h"), "h", "has 254 bytes"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			id, doubt := hostID(tt.endpoint, tt.ids)
+			id, doubt := hostID(tt.address, tt.ids)
 			if id != tt.want || !strings.Contains(doubt, tt.doubt) || (doubt == "") != (tt.doubt == "") {
 				t.Errorf("got %q, %q", id, doubt)
 			}

@@ -41,7 +41,7 @@ type Lock struct {
 	err error // why it is not held
 }
 
-// NewLock makes a Lock; Run acquires it. Of the options it uses what New uses. The error is ErrEndpoint.
+// NewLock makes a Lock; Run acquires it. Of the options it uses what New uses. The error is ErrAddress.
 func NewLock(opts Options) (*Lock, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
@@ -53,7 +53,7 @@ func NewLock(opts Options) (*Lock, error) {
 	}
 	return &Lock{
 		opts:   opts,
-		log:    opts.Logger.With("ovsdb", opts.Endpoint),
+		log:    opts.Logger.With("ovsdb", opts.Address),
 		holder: fmt.Sprintf("pid %d on %s since %s", os.Getpid(), name, time.Now().UTC().Format(time.RFC3339Nano)),
 		wake:   make(chan struct{}, 1),
 		err:    ErrNotConnected,
@@ -61,7 +61,7 @@ func NewLock(opts Options) (*Lock, error) {
 }
 
 // String names the task.
-func (l *Lock) String() string { return "lock of " + l.opts.Endpoint }
+func (l *Lock) String() string { return "lock of " + l.opts.Address }
 
 // Held reports whether the lock is held. It is false the moment the connection is lost, is known to be silent
 // (Options.ProbeInterval and ProbeTimeout, 7 s by default, before a server with the default probe of 5 s gives up on us), or
@@ -105,7 +105,7 @@ func (l *Lock) Run(ctx context.Context) error {
 func (l *Lock) lost(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		err = ctx.Err()
-	} else if h := hint(l.opts.Endpoint, err); h != "" {
+	} else if h := hint(l.opts.Address, err); h != "" {
 		err = fmt.Errorf("%w (%s)", err, h)
 	}
 	l.set(fmt.Errorf("%w: %w", ErrNotConnected, err))
@@ -145,7 +145,7 @@ type lockSession struct {
 func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 	dialing, cancel := context.WithTimeout(ctx, l.opts.Timeout)
 	defer cancel()
-	conn, err := dialEndpoint(dialing, l.opts.Endpoint, l.opts.TLS)
+	conn, err := dialAddress(dialing, l.opts.Address, l.opts.TLS)
 	if err != nil {
 		return false, err
 	}

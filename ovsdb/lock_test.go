@@ -19,10 +19,10 @@ import (
 )
 
 // runLock runs a lock until stop is called or the test ends.
-func runLock(t *testing.T, endpoint string, change ...func(*ovsdb.Options)) (l *ovsdb.Lock, stop func()) {
+func runLock(t *testing.T, address string, change ...func(*ovsdb.Options)) (l *ovsdb.Lock, stop func()) {
 	t.Helper()
 	opts := ovsdb.Options{
-		Endpoint: endpoint, BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
+		Address: address, BackoffMin: 10 * time.Millisecond, BackoffMax: 100 * time.Millisecond,
 		// Who waits for the lock learns of another holder with its next probe.
 		ProbeInterval: 20 * time.Millisecond,
 		Logger:        slog.New(slog.NewTextHandler(testWriter{t}, nil)),
@@ -113,7 +113,7 @@ func twoTapwalls(t *testing.T, o *ovsdbtest.OVS, first, second string, change ..
 func TestLockUnix(t *testing.T) {
 	o := ovsdbtest.Prepare(t, nil)
 	o.StartDB()
-	twoTapwalls(t, o, o.Endpoint(), o.Endpoint())
+	twoTapwalls(t, o, o.Address(), o.Address())
 }
 
 func TestLockTCP(t *testing.T) {
@@ -121,15 +121,15 @@ func TestLockTCP(t *testing.T) {
 	port := freePort(t)
 	o.DBArgs = []string{fmt.Sprintf("--remote=ptcp:%d:127.0.0.1", port)}
 	o.StartDB()
-	twoTapwalls(t, o, fmt.Sprintf("tcp:127.0.0.1:%d", port), o.Endpoint())
+	twoTapwalls(t, o, fmt.Sprintf("tcp:127.0.0.1:%d", port), o.Address())
 }
 
 func TestLockTLS(t *testing.T) {
 	switches, tapwalls := pkitest.NewAuthority(t, "switchca"), pkitest.NewAuthority(t, "controllerca")
-	o, endpoint := sslDatabase(t, switches.Issue("sw1", tapwalls))
-	twoTapwalls(t, o, endpoint, endpoint, with(t, endpoint, tapwalls.Issue("tapwall", switches)))
+	o, address := sslDatabase(t, switches.Issue("sw1", tapwalls))
+	twoTapwalls(t, o, address, address, with(t, address, tapwalls.Issue("tapwall", switches)))
 
-	l, _ := runLock(t, endpoint, with(t, endpoint, switches.Issue("tapwall", switches)))
+	l, _ := runLock(t, address, with(t, address, switches.Issue("tapwall", switches)))
 	awaitLock(t, l, "refused", func(err error) bool {
 		return errors.Is(err, ovsdb.ErrNotConnected) && strings.Contains(err.Error(), "does not accept our certificate")
 	})
@@ -139,7 +139,7 @@ func TestLockTLS(t *testing.T) {
 func TestLockLost(t *testing.T) {
 	o := ovsdbtest.Prepare(t, nil)
 	o.StartDB()
-	l, _ := runLock(t, o.Endpoint(), func(opts *ovsdb.Options) { opts.ProbeTimeout = time.Second })
+	l, _ := runLock(t, o.Address(), func(opts *ovsdb.Options) { opts.ProbeTimeout = time.Second })
 	lost := func(err error) bool { return errors.Is(err, ovsdb.ErrNotConnected) }
 	awaitHeld(t, l)
 	o.KillDB()
@@ -159,7 +159,7 @@ func TestLockLost(t *testing.T) {
 func TestLockStolen(t *testing.T) {
 	o := ovsdbtest.Prepare(t, nil)
 	o.StartDB()
-	l, _ := runLock(t, o.Endpoint())
+	l, _ := runLock(t, o.Address())
 	awaitHeld(t, l)
 	conn, err := net.Dial("unix", o.Socket())
 	if err != nil {
@@ -179,9 +179,9 @@ func TestLockStolen(t *testing.T) {
 // While another tapwall has the lock nothing is written.
 func TestLockGuardsApply(t *testing.T) {
 	o := newSwitch(t)
-	first, stop := runLock(t, o.Endpoint())
+	first, stop := runLock(t, o.Address())
 	awaitHeld(t, first)
-	second, _ := runLock(t, o.Endpoint())
+	second, _ := runLock(t, o.Address())
 	c := connected(t, o, func(opts *ovsdb.Options) { opts.Lock = second })
 	awaitLock(t, second, "the other is named", names("pid "))
 	if _, err := c.Apply(t.Context(), desired(mirrorSpec("web", "vm1"))); !names("pid ")(err) {

@@ -28,7 +28,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 func run(t testing.TB, o *ovsdbtest.OVS, change ...func(*ovsdb.Options)) *ovsdb.Client {
 	t.Helper()
 	opts := ovsdb.Options{
-		Endpoint:   o.Endpoint(),
+		Address:    o.Address(),
 		Logger:     slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		BackoffMin: 10 * time.Millisecond,
 		BackoffMax: 100 * time.Millisecond,

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// DefaultEndpoint is where Debian's and upstream's packages put the database socket.
-const DefaultEndpoint = "unix:/var/run/openvswitch/db.sock"
+// DefaultAddress is where Debian's and upstream's packages put the database socket.
+const DefaultAddress = "unix:/var/run/openvswitch/db.sock"
 
-// Options configures a Client. The zero value connects to DefaultEndpoint.
+// Options configures a Client. The zero value connects to DefaultAddress.
 type Options struct {
-	// Endpoint is "unix:/absolute/path", "tcp:host:port" or "ssl:host:port", as in ovsdb(7). Empty means DefaultEndpoint.
-	Endpoint string
+	// Address is "unix:/absolute/path", "tcp:host:port" or "ssl:host:port", as in ovsdb(7). Empty means DefaultAddress.
+	Address string
 	// TLS is required for ssl: and unused otherwise. Certificates made by ovs-pki carry no name that Go can verify; package
 	// internal/pki makes a configuration that checks their chain, and a name in their own form.
 	TLS *tls.Config
@@ -48,8 +48,8 @@ func (o Options) withDefaults() Options {
 			*d = v
 		}
 	}
-	if o.Endpoint == "" {
-		o.Endpoint = DefaultEndpoint
+	if o.Address == "" {
+		o.Address = DefaultAddress
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -68,26 +68,26 @@ func (o Options) withDefaults() Options {
 const maxCoalesce = 2 * time.Millisecond
 
 func (o Options) validate() error {
-	_, addr, err := splitEndpoint(o.Endpoint)
+	_, addr, err := splitAddress(o.Address)
 	if err != nil {
 		return err
 	}
-	// The library parses endpoints as URLs, so a path with a character that a URL gives a meaning to would silently become
+	// The library parses addresses as URLs, so a path with a character that a URL gives a meaning to would silently become
 	// another path.
-	if u, err := url.Parse(o.Endpoint); err != nil || (u.Path != addr && u.Opaque != addr) {
-		return fmt.Errorf("%w %q: characters that mean something in a URL are not supported", ErrEndpoint, o.Endpoint)
+	if u, err := url.Parse(o.Address); err != nil || (u.Path != addr && u.Opaque != addr) {
+		return fmt.Errorf("%w %q: characters that mean something in a URL are not supported", ErrAddress, o.Address)
 	}
-	if strings.HasPrefix(o.Endpoint, "ssl:") && o.TLS == nil {
-		return fmt.Errorf("%w %q: ssl needs a TLS configuration", ErrEndpoint, o.Endpoint)
+	if strings.HasPrefix(o.Address, "ssl:") && o.TLS == nil {
+		return fmt.Errorf("%w %q: ssl needs a TLS configuration", ErrAddress, o.Address)
 	}
 	return nil
 }
 
-// splitEndpoint returns the network and address that net.Dial takes. For ssl the network is "tcp".
-func splitEndpoint(endpoint string) (network, addr string, err error) {
-	scheme, rest, ok := strings.Cut(endpoint, ":")
+// splitAddress returns the network and address that net.Dial takes. For ssl the network is "tcp".
+func splitAddress(address string) (network, addr string, err error) {
+	scheme, rest, ok := strings.Cut(address, ":")
 	bad := func(why string) (string, string, error) {
-		return "", "", fmt.Errorf("%w %q: %s", ErrEndpoint, endpoint, why)
+		return "", "", fmt.Errorf("%w %q: %s", ErrAddress, address, why)
 	}
 	if !ok {
 		return bad("want unix:/path, tcp:host:port or ssl:host:port")
@@ -108,5 +108,5 @@ func splitEndpoint(endpoint string) (network, addr string, err error) {
 	}
 }
 
-// ErrEndpoint says that Options.Endpoint cannot be used.
-var ErrEndpoint = errors.New("ovsdb: bad endpoint")
+// ErrAddress says that Options.Address cannot be used.
+var ErrAddress = errors.New("ovsdb: bad address")

@@ -40,7 +40,7 @@ func TestTCP(t *testing.T) {
 	o.DBArgs = []string{fmt.Sprintf("--remote=ptcp:%d:127.0.0.1", port)}
 	o.StartDB()
 	o.Vsctl("--no-wait", "add-br", "br0")
-	c := connected(t, o, func(opts *ovsdb.Options) { opts.Endpoint = fmt.Sprintf("tcp:127.0.0.1:%d", port) })
+	c := connected(t, o, func(opts *ovsdb.Options) { opts.Address = fmt.Sprintf("tcp:127.0.0.1:%d", port) })
 	if c.Topology().Bridges["br0"] == nil {
 		t.Errorf("topology %+v", c.Topology())
 	}
@@ -96,9 +96,9 @@ func TestTLS(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(text)
-	endpoint := fmt.Sprintf("ssl:127.0.0.1:%d", port)
+	address := fmt.Sprintf("ssl:127.0.0.1:%d", port)
 	c := connected(t, o, func(opts *ovsdb.Options) {
-		opts.Endpoint, opts.TLS = endpoint, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{client}}
+		opts.Address, opts.TLS = address, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{client}}
 	})
 	if c.Topology().Bridges["br0"] == nil {
 		t.Errorf("topology %+v", c.Topology())
@@ -106,11 +106,11 @@ func TestTLS(t *testing.T) {
 
 	// An authority that is not the server's.
 	stranger := run(t, o, func(opts *ovsdb.Options) {
-		opts.Endpoint, opts.TLS = endpoint, &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{client}}
+		opts.Address, opts.TLS = address, &tls.Config{RootCAs: x509.NewCertPool(), Certificates: []tls.Certificate{client}}
 	})
 	eventuallyStatus(t, stranger, "certificate")
 	// No client certificate: the server refuses.
-	nobody := run(t, o, func(opts *ovsdb.Options) { opts.Endpoint, opts.TLS = endpoint, &tls.Config{RootCAs: roots} })
+	nobody := run(t, o, func(opts *ovsdb.Options) { opts.Address, opts.TLS = address, &tls.Config{RootCAs: roots} })
 	eventuallyStatus(t, nobody, "")
 	if nobody.Status().Connected || nobody.Topology() != nil {
 		t.Error("a client without a certificate has a topology")

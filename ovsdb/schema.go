@@ -16,8 +16,8 @@ import (
 
 // checkSchema asks the server for its schema over a connection of its own and returns a *SchemaError when it does not fit. The
 // library refuses such a server too, but keeps the schema to itself and stops at the first column of each table.
-func checkSchema(ctx context.Context, endpoint string, config *tls.Config) error {
-	schema, err := fetchSchema(ctx, endpoint, config)
+func checkSchema(ctx context.Context, address string, config *tls.Config) error {
+	schema, err := fetchSchema(ctx, address, config)
 	if err != nil {
 		return err
 	}
@@ -49,20 +49,20 @@ func checkSchema(ctx context.Context, endpoint string, config *tls.Config) error
 	return e
 }
 
-// dialEndpoint connects without the library. For ssl it has the TLS handshake behind it when it returns.
-func dialEndpoint(ctx context.Context, endpoint string, config *tls.Config) (net.Conn, error) {
-	network, addr, err := splitEndpoint(endpoint)
+// dialAddress connects without the library. For ssl it has the TLS handshake behind it when it returns.
+func dialAddress(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
+	network, addr, err := splitAddress(address)
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(endpoint, "ssl:") {
+	if strings.HasPrefix(address, "ssl:") {
 		return (&tls.Dialer{Config: config}).DialContext(ctx, network, addr)
 	}
 	return (&net.Dialer{}).DialContext(ctx, network, addr)
 }
 
-func fetchSchema(ctx context.Context, endpoint string, config *tls.Config) (schema ovsdb.DatabaseSchema, err error) {
-	conn, err := dialEndpoint(ctx, endpoint, config)
+func fetchSchema(ctx context.Context, address string, config *tls.Config) (schema ovsdb.DatabaseSchema, err error) {
+	conn, err := dialAddress(ctx, address, config)
 	if err != nil {
 		return schema, err
 	}

@@ -35,7 +35,7 @@ func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err e
 	}
 	logger := logr.FromSlogHandler(c.log.Handler())
 	lib, err := client.NewOVSDBClient(dbModel,
-		client.WithEndpoint(c.opts.Endpoint), client.WithTLSConfig(c.opts.TLS), client.WithLogger(&logger))
+		client.WithEndpoint(c.opts.Address), client.WithTLSConfig(c.opts.TLS), client.WithLogger(&logger))
 	if err != nil {
 		return false, err
 	}
@@ -65,10 +65,10 @@ func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err e
 
 	if err := s.open(&opened); err != nil {
 		// The library keeps to itself what the schema lacks, and why a server hangs up on TLS.
-		if strings.Contains(err.Error(), "validation error") || strings.HasPrefix(c.opts.Endpoint, "ssl:") {
+		if strings.Contains(err.Error(), "validation error") || strings.HasPrefix(c.opts.Address, "ssl:") {
 			ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
 			defer cancel()
-			if schemaErr := checkSchema(ctx, c.opts.Endpoint, c.opts.TLS); schemaErr != nil {
+			if schemaErr := checkSchema(ctx, c.opts.Address, c.opts.TLS); schemaErr != nil {
 				return false, schemaErr
 			}
 		}

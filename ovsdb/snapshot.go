@@ -80,7 +80,7 @@ func readTables(c *cache.TableCache) (tables, error) {
 // allocated again and stays the same pointer in the next snapshot. It outlives connections: after a reconnect every row is a new
 // object, but an equal row still becomes the old value.
 type builder struct {
-	endpoint   string // of the database
+	address    string // of the database
 	last       *snapshot
 	interfaces map[string]entry[*interfaceRow, *vswitch.Interface]
 	ports      map[string]entry[*portRow, *vswitch.Port]
@@ -93,9 +93,9 @@ type entry[R, V any] struct {
 	val V
 }
 
-func newBuilder(endpoint string) *builder {
+func newBuilder(address string) *builder {
 	return &builder{
-		endpoint:   endpoint,
+		address:    address,
 		interfaces: map[string]entry[*interfaceRow, *vswitch.Interface]{},
 		ports:      map[string]entry[*portRow, *vswitch.Port]{},
 		mirrors:    map[string]entry[*mirrorRow, *vswitch.Mirror]{},
@@ -114,7 +114,7 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		root = m.(*rootRow)
 	}
 
-	host, doubt := hostID(b.endpoint, root.ExternalIDs)
+	host, doubt := hostID(b.address, root.ExternalIDs)
 	topo := &vswitch.Topology{
 		Host:       host,
 		HostDoubt:  doubt,

@@ -10,7 +10,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/ovsdbtest"
 )
 
-// sslDatabase is a database that speaks TLS only, with the files of a switch, and its endpoint.
+// sslDatabase is a database that speaks TLS only, with the files of a switch, and its address.
 func sslDatabase(t *testing.T, sw pki.Files) (*ovsdbtest.OVS, string) {
 	t.Helper()
 	o := ovsdbtest.Prepare(t, nil)
@@ -23,23 +23,23 @@ func sslDatabase(t *testing.T, sw pki.Files) (*ovsdbtest.OVS, string) {
 }
 
 // with makes the options of a client that uses the files.
-func with(t *testing.T, endpoint string, f pki.Files) func(*ovsdb.Options) {
+func with(t *testing.T, address string, f pki.Files) func(*ovsdb.Options) {
 	t.Helper()
 	config, err := f.Config()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(o *ovsdb.Options) { o.Endpoint, o.TLS = endpoint, config }
+	return func(o *ovsdb.Options) { o.Address, o.TLS = address, config }
 }
 
 // Certificates as ovs-pki makes them: one authority signs those of the switches, the other those of the controllers.
 func TestTLSBothWays(t *testing.T) {
 	switches, tapwalls := pkitest.NewAuthority(t, "switchca"), pkitest.NewAuthority(t, "controllerca")
-	o, endpoint := sslDatabase(t, switches.Issue("sw1", tapwalls))
+	o, address := sslDatabase(t, switches.Issue("sw1", tapwalls))
 	right := tapwalls.Issue("tapwall", switches)
 	for _, name := range []string{"", "sw1"} {
 		right.ServerName = name
-		c := connected(t, o, with(t, endpoint, right))
+		c := connected(t, o, with(t, address, right))
 		if c.Topology().Bridges["br0"] == nil {
 			t.Errorf("name %q: topology %+v", name, c.Topology())
 		}
@@ -57,7 +57,7 @@ func TestTLSBothWays(t *testing.T) {
 		{"switch of another name", named, `not of "sw2"`},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
-			c := run(t, o, with(t, endpoint, tt.files))
+			c := run(t, o, with(t, address, tt.files))
 			eventuallyStatus(t, c, tt.want)
 			if c.Status().Connected || c.Topology() != nil {
 				t.Error("there is a topology")

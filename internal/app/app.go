@@ -46,7 +46,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	bridges := 0
 	for _, h := range hosts {
 		bridges += len(h.Bridges)
-		if err := lockHost(h.DB.Status().Endpoint, &closers); err != nil {
+		if err := lockHost(h.DB.Status().Address, &closers); err != nil {
 			return err
 		}
 	}

@@ -118,7 +118,7 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		if err != nil {
 			return err
 		}
-		options := ovsdb.Options{Endpoint: h.OVSDB, TLS: tlsConfig, Logger: log}
+		options := ovsdb.Options{Address: h.OVSDB, TLS: tlsConfig, Logger: log}
 		if options.Lock, err = ovsdb.NewLock(options); err != nil {
 			return err
 		}

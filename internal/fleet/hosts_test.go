@@ -34,10 +34,10 @@ import (
 // site is a private Open vSwitch with the bridge br0, managed under a name.
 type site struct {
 	*oftest.OVS
-	name     string
-	endpoint string // of the database; "" = its socket
-	bridge   host.BridgeConfig
-	tls      *tls.Config
+	name    string
+	address string // of the database; "" = its socket
+	bridge  host.BridgeConfig
+	tls     *tls.Config
 }
 
 // newSite has endpoints vm1 and vm2, whose MACs end in n.
@@ -106,11 +106,11 @@ func start(t *testing.T, st *store.Store, sites ...*site) *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks []func(context.Context) error
 	for _, s := range sites {
-		if s.endpoint == "" {
-			s.endpoint = s.DBAddr()
+		if s.address == "" {
+			s.address = s.DBAddr()
 		}
 		log := log.With("host", s.name)
-		options := ovsdb.Options{Endpoint: s.endpoint, Logger: log}
+		options := ovsdb.Options{Address: s.address, Logger: log}
 		if options.Lock, err = ovsdb.NewLock(options); err != nil {
 			t.Fatal(err)
 		}
@@ -430,7 +430,7 @@ func (s *site) network(t *testing.T) {
 	if out, err := s.Tool("ovs-appctl", "--target="+s.RunDir+"/ovsdb.ctl", "ovsdb-server/add-remote", fmt.Sprintf("ptcp:%d:127.0.0.1", db)); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	s.endpoint = fmt.Sprintf("tcp:127.0.0.1:%d", db)
+	s.address = fmt.Sprintf("tcp:127.0.0.1:%d", db)
 	port := freePort(t)
 	s.bridge.Listen = &vswitch.ControllerSpec{Bridge: "br0", Port: uint16(port), Addr: netip.MustParseAddr("127.0.0.1")}
 	s.bridge.OpenFlow = fmt.Sprintf("tcp:127.0.0.1:%d", port)

@@ -86,13 +86,13 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name)}}
 	host := e.topo.Host
 	b.host.Store(&host)
-	endpoint := cfg.OpenFlow
-	if endpoint == "" {
-		endpoint = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
+	at := cfg.OpenFlow
+	if at == "" {
+		at = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
 	}
 	opt := ofctrl.Options{
 		OnInterference: e.interfered(b.link),
-		Bridge:         cfg.Name, Endpoint: endpoint, TLS: e.opt.OpenFlowTLS, Logger: e.log,
+		Bridge:         cfg.Name, Address: at, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
 		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterStray,
 		ControllerID: pipeline.ControllerID,
@@ -131,7 +131,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 			e.tasks.Go(func() { watch(run, b.link) })
 		}
 	}
-	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", endpoint)
+	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", at)
 	return b, nil
 }
 

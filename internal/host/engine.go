@@ -66,7 +66,7 @@ type Options struct {
 	RunDir string
 	// MemoryDir keeps, over a restart of this process, who opened which connection; "" = nowhere.
 	MemoryDir string
-	// OpenFlowTLS is for bridges with an ssl: endpoint.
+	// OpenFlowTLS is for bridges with an ssl: address.
 	OpenFlowTLS *tls.Config
 	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
 	PickupWindow time.Duration
@@ -198,7 +198,7 @@ func New(o Options) (*Engine, error) {
 func (e *Engine) String() string { return strings.TrimSpace("engine " + e.opt.Name) }
 
 // local reports whether the switch runs on this machine, where its control socket and its devices can be reached.
-func (e *Engine) local() bool { return strings.HasPrefix(e.opt.DB.Status().Endpoint, "unix:") }
+func (e *Engine) local() bool { return strings.HasPrefix(e.opt.DB.Status().Address, "unix:") }
 
 // capabilities names what can be done on the host beyond flows and rows, see wire.Host.
 func (e *Engine) capabilities() []string {

@@ -172,7 +172,7 @@ func (h *machine) start(s settings) *run {
 	r := &run{t: h.t, h: h, reg: prometheus.NewPedanticRegistry(), logs: &logs{}}
 	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	if r.db, err = ovsdb.New(ovsdb.Options{Endpoint: h.ovs.DBAddr(), Logger: log}); err != nil {
+	if r.db, err = ovsdb.New(ovsdb.Options{Address: h.ovs.DBAddr(), Logger: log}); err != nil {
 		h.t.Fatal(err)
 	}
 	if r.rec, err = record.NewRecorder(record.Options{Host: "test", RingLen: 1024}); err != nil {

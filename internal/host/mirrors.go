@@ -157,7 +157,7 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 		}
 		for i, r := range result.Mirrors {
 			if o := desired.Mirrors[i].Output; o.Create && o.Type == "internal" && r.OutputOFPort > 0 && e.local() {
-				if err := readySink(o.Port); err != nil {
+				if err := readyTarget(o.Port); err != nil {
 					e.log.Warn("the mirror's port may not deliver", "mirror", r.Owner, "err", err)
 				}
 			}

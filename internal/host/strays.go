@@ -311,12 +311,12 @@ func (w *firewall) strayWarnings() []policy.Warning {
 		}
 		for _, a := range slices.SortedFunc(maps.Keys(addresses), func(a, b address) int { return cmp.Or(cmp.Compare(a.vlan, b.vlan), cmp.Compare(a.mac, b.mac)) }) {
 			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", x.Port, x.Bridge, a.mac, a.vlan)
-			owner, h := claimed(w.claims, a), w.strays.holders[a]
+			declared, h := claimed(w.claims, a), w.strays.holders[a]
 			switch {
 			case x.DropUnknownMAC:
 				text += "; such frames are dropped; add the address to macs of its Endpoint if it belongs there"
-			case owner != "":
-				text += " but of " + owner + "; it is judged as sent by the endpoint, and what is sent to the address as sent to its owner"
+			case declared != "":
+				text += " but of " + declared + "; it is judged as sent by the endpoint, and what is sent to the address as sent to that one"
 			case h.contested():
 				text += "; other ports use the address too, so it is judged as sent by the endpoint, but what is sent to it is not judged"
 			case h == nil || h.key != x.Key:

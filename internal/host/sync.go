@@ -112,7 +112,7 @@ func (e *Engine) waitingFor() []string {
 	}
 	if e.topo == nil {
 		s := e.opt.DB.Status()
-		why = append(why, "no connection to the Open vSwitch database at "+s.Endpoint+": "+orElse(s.LastError, "connecting"))
+		why = append(why, "no connection to the Open vSwitch database at "+s.Address+": "+orElse(s.LastError, "connecting"))
 	}
 	return why
 }

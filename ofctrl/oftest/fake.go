@@ -95,7 +95,7 @@ func NewFake(opts FakeOptions) *Fake {
 	return &Fake{opts: opts, table: fakeTable{}, meters: map[uint32][]byte{}, seen: map[Kind]int{}, sessions: map[*fakeSession]struct{}{}}
 }
 
-// Listen lets clients connect to a unix socket until the test ends, and returns its endpoint unix:PATH. At the end it closes
+// Listen lets clients connect to a unix socket until the test ends, and returns its address unix:PATH. At the end it closes
 // all connections and waits for their goroutines.
 func (f *Fake) Listen(t testing.TB) string {
 	t.Helper()

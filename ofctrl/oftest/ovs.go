@@ -114,10 +114,10 @@ func (o *OVS) env() []string {
 	return append(env, o.opts.Env...)
 }
 
-// DBAddr is the endpoint of the OVSDB server: unix:PATH.
+// DBAddr is the address of the OVSDB server: unix:PATH.
 func (o *OVS) DBAddr() string { return "unix:" + filepath.Join(o.RunDir, "db.sock") }
 
-// MgmtAddr is the OpenFlow management endpoint of a bridge: unix:PATH.
+// MgmtAddr is the OpenFlow management address of a bridge: unix:PATH.
 func (o *OVS) MgmtAddr(bridge string) string {
 	return "unix:" + filepath.Join(o.RunDir, bridge+".mgmt")
 }

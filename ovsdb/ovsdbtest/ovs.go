@@ -100,8 +100,8 @@ func Prepare(t testing.TB, edit func(schema map[string]any)) *OVS {
 // Socket is the path of the database socket.
 func (o *OVS) Socket() string { return filepath.Join(o.Dir, "db.sock") }
 
-// Endpoint is the database as an OVSDB endpoint.
-func (o *OVS) Endpoint() string { return "unix:" + o.Socket() }
+// Address is the database as an OVSDB address.
+func (o *OVS) Address() string { return "unix:" + o.Socket() }
 
 // StartDB starts ovsdb-server and waits until it serves the database.
 func (o *OVS) StartDB() {
@@ -109,7 +109,7 @@ func (o *OVS) StartDB() {
 	o.db = o.start("ovsdb-server", append([]string{filepath.Join(o.Dir, "conf.db"),
 		"--remote=punix:" + o.Socket(), "--unixctl=" + filepath.Join(o.Dir, "ovsdb.ctl")}, o.DBArgs...)...)
 	o.wait("ovsdb-server", func() bool {
-		return o.command("ovs-vsctl", "--db="+o.Endpoint(), "--timeout=5", "--no-wait", "init").Run() == nil
+		return o.command("ovs-vsctl", "--db="+o.Address(), "--timeout=5", "--no-wait", "init").Run() == nil
 	})
 }
 
@@ -126,7 +126,7 @@ func (o *OVS) StartSwitch() {
 	if o.RealTunnels {
 		dummy = "--enable-dummy"
 	}
-	o.sw = o.start("ovs-vswitchd", o.Endpoint(), dummy, "--disable-system", "--pidfile")
+	o.sw = o.start("ovs-vswitchd", o.Address(), dummy, "--disable-system", "--pidfile")
 	// The pid file is there before the control socket listens.
 	o.wait("ovs-vswitchd", func() bool { return o.command("ovs-appctl", "version").Run() == nil })
 }
@@ -149,7 +149,7 @@ func (o *OVS) ThawDB() { o.db.signal(o.t, syscall.SIGCONT) }
 // Vsctl runs ovs-vsctl and returns its output without the final newline.
 func (o *OVS) Vsctl(args ...string) string {
 	o.t.Helper()
-	return o.run("ovs-vsctl", append([]string{"--db=" + o.Endpoint(), "--timeout=20"}, args...)...)
+	return o.run("ovs-vsctl", append([]string{"--db=" + o.Address(), "--timeout=20"}, args...)...)
 }
 
 // Appctl runs ovs-appctl against ovs-vswitchd.
@@ -164,22 +164,22 @@ func (o *OVS) Ofctl(command, bridge string, args ...string) string {
 	return o.OfctlAt(command, "unix:"+filepath.Join(o.Dir, bridge+".mgmt"), args...)
 }
 
-// OfctlAt runs an ovs-ofctl command at an OpenFlow endpoint such as "tcp:127.0.0.1:6653".
-func (o *OVS) OfctlAt(command, endpoint string, args ...string) string {
+// OfctlAt runs an ovs-ofctl command at an OpenFlow address such as "tcp:127.0.0.1:6653".
+func (o *OVS) OfctlAt(command, address string, args ...string) string {
 	o.t.Helper()
-	return o.run("ovs-ofctl", append([]string{command, endpoint}, args...)...)
+	return o.run("ovs-ofctl", append([]string{command, address}, args...)...)
 }
 
 // Dump prints the rows of one table, or of all, as ovsdb-client does.
 func (o *OVS) Dump(table ...string) string {
 	o.t.Helper()
-	return o.run("ovsdb-client", append([]string{"--format=list", "dump", o.Endpoint(), "Open_vSwitch"}, table...)...)
+	return o.run("ovsdb-client", append([]string{"--format=list", "dump", o.Address(), "Open_vSwitch"}, table...)...)
 }
 
 // Delete deletes every row of a table.
 func (o *OVS) Delete(table string) {
 	o.t.Helper()
-	o.run("ovsdb-client", "transact", o.Endpoint(), `["Open_vSwitch",{"op":"delete","table":"`+table+`","where":[]}]`)
+	o.run("ovsdb-client", "transact", o.Address(), `["Open_vSwitch",{"op":"delete","table":"`+table+`","where":[]}]`)
 }
 
 // AddPorts adds ports "p00000", "p00001", … to a bridge in one transaction, without ovs-vsctl's cost per port.
@@ -237,7 +237,7 @@ func (o *OVS) Select(table string, names ...string) string {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	return o.run("ovsdb-client", "transact", o.Endpoint(), string(text))
+	return o.run("ovsdb-client", "transact", o.Address(), string(text))
 }
 
 // Log returns the log of "ovs-vswitchd" or "ovsdb-server".

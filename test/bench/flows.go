@@ -39,7 +39,7 @@ const benchMagic flow.Cookie = 0xbe0c41 << 40
 
 // connect runs a Switch for br0 until stop is called, and returns when it is ready.
 func connect(l *lab.Lab) (sw *ofctrl.Switch, stop func(), err error) {
-	sw, err = ofctrl.New(ofctrl.Options{Bridge: "br0", Endpoint: "unix:" + filepath.Join(l.Dir, "br0.mgmt"),
+	sw, err = ofctrl.New(ofctrl.Options{Bridge: "br0", Address: "unix:" + filepath.Join(l.Dir, "br0.mgmt"),
 		Cookie: benchMagic, CookieMask: pipeline.CookieMagicMask, ControllerID: pipeline.ControllerID + 1, Timeout: 30 * time.Second})
 	if err != nil {
 		return nil, nil, err

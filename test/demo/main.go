@@ -257,7 +257,7 @@ func (d *demo) show() error {
 	d.tapwall("get", "policies")
 
 	step("a tap: what vm2 sends and receives arrives at port ids0")
-	sink, err := d.Capture(d.Switch, "ids0")
+	capture, err := d.Capture(d.Switch, "ids0")
 	if err != nil {
 		return err
 	}
@@ -268,7 +268,7 @@ func (d *demo) show() error {
 	n := 0
 	for range 20 { // the last copy may be on its way
 		time.Sleep(100 * time.Millisecond)
-		if n = len(sink.Frames(lab.ICMP)); n >= 6 {
+		if n = len(capture.Frames(lab.ICMP)); n >= 6 {
 			break
 		}
 	}

@@ -154,8 +154,8 @@ func TestAttackErrorsAboutOthers(t *testing.T) {
 		must(t, a.Send(fault(sprintf("honest%d", v), a, b, ends[1], ends[0], out)))
 		must(t, b.Send(fault(sprintf("honest%d", v), b, a, ends[0], ends[1], back)))
 	}
-	got := func(sink *lab.Sink, mark string) int {
-		return len(sink.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) }))
+	got := func(capture *lab.Capture, mark string) int {
+		return len(capture.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) }))
 	}
 	for _, mark := range []string{"honest0;", "honest1;"} {
 		lab.Eventually(t, 3*time.Second, mark+" arrives at both", func() bool { return got(sinkA, mark) > 0 && got(sinkB, mark) > 0 })
@@ -175,10 +175,10 @@ func TestAttackPortlessProtocols(t *testing.T) {
 	s := besieged(t, 4)
 	a, b, c, open := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
 	s.decree(isolatedVM2)
-	sinks := map[*lab.VM]*lab.Sink{}
+	captures := map[*lab.VM]*lab.Capture{}
 	for _, vm := range s.vm[1:] {
 		var err error
-		sinks[vm], err = s.Capture(vm.NS, "eth0")
+		captures[vm], err = s.Capture(vm.NS, "eth0")
 		must(t, err)
 	}
 	put := func(from, to *lab.VM, proto int, src, dst, mark string) {
@@ -187,7 +187,7 @@ func TestAttackPortlessProtocols(t *testing.T) {
 		must(t, from.Send(ethernet(hw(t, to.MAC), hw(t, from.MAC), nil, 0x0800, packet)))
 	}
 	got := func(vm *lab.VM, mark string) int {
-		return len(sinks[vm].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark+";")) }))
+		return len(captures[vm].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark+";")) }))
 	}
 	for _, proto := range []int{4, 41, 47, 50, 51, 89, 112, 132, 136} { // IPIP, 6in4, GRE, ESP, AH, OSPF, VRRP, SCTP, UDP-Lite
 		p := sprintf("p%d-", proto)

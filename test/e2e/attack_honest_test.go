@@ -158,7 +158,7 @@ func TestAttackTwoRoutersInARow(t *testing.T) {
 		lab.Eventually(t, 20*time.Second, "allowed again", func() bool { return probes[2].ReceivedSince(at) > 10 })
 	}
 	// A stranger speaks for each of them to each of them.
-	sink, err := s.Capture(d.NS, "eth0")
+	capture, err := s.Capture(d.NS, "eth0")
 	must(t, err)
 	sinkA, err := s.Capture(a.NS, "eth0")
 	must(t, err)
@@ -171,7 +171,7 @@ func TestAttackTwoRoutersInARow(t *testing.T) {
 		}
 	}
 	time.Sleep(passage)
-	for _, k := range []*lab.Sink{sink, sinkA} {
+	for _, k := range []*lab.Capture{capture, sinkA} {
 		if n := len(k.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte("forged;")) })); n > 0 {
 			t.Errorf("%d forged datagrams got through", n)
 		}

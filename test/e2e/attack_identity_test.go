@@ -25,7 +25,7 @@ func TestAttackRevokedComesBack(t *testing.T) {
 			s.apply(isolatedVM2 + out + "  ingress:\n  - {name: door, action: allow, from: [{port: vm3}], services: [{protocol: tcp, ports: [\"5001\"]}]}\n")
 			s.pickupClosed()
 			b, c := s.vm[2], s.vm[3]
-			sink, err := s.Capture(c.NS, "eth0")
+			capture, err := s.Capture(c.NS, "eth0")
 			must(t, err)
 			push := s.push(c, b, 5001)
 			own := s.echo(b, s.vm[1], 5002)
@@ -33,7 +33,7 @@ func TestAttackRevokedComesBack(t *testing.T) {
 			cut := s.apply(isolatedVM2 + out)
 			s.quiet(push, cut, time.Second, "revoked")
 			if reset {
-				frames := sink.Frames(lab.TCPFrom(5001))
+				frames := capture.Frames(lab.TCPFrom(5001))
 				f := frames[len(frames)-1].Data
 				port, ack := binary.BigEndian.Uint16(f[36:]), binary.BigEndian.Uint32(f[42:])
 				s.segment(c, b.MAC, c.IPv4, b.IPv4, int(port), 5001, ack, 0, 1000, "R", "")
@@ -119,7 +119,7 @@ func TestAttackPortsExchanged(t *testing.T) {
 	const nobody, secret, public = "02:77:00:00:00:fe", 5001, 5005
 	s.mustConnect(c, b.IPv4, public)
 	s.mustNotConnect(c, b.IPv4, secret)
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	back, err := s.Capture(c.NS, "eth0")
 	must(t, err)
@@ -135,7 +135,7 @@ func TestAttackPortsExchanged(t *testing.T) {
 		}}, "")
 	}
 	toB := func(f lab.Frame) bool { return lab.TCPTo(secret)(f) && bytes.Equal(f.Data[:6], hw(t, b.MAC)) }
-	before := len(sink.Frames(toB))
+	before := len(capture.Frames(toB))
 	synack := func(f lab.Frame) bool { return lab.TCPFrom(secret)(f) && f.Data[47]&0x12 == 0x12 }
 	const tries = 24
 	for i := range tries {
@@ -148,7 +148,7 @@ func TestAttackPortsExchanged(t *testing.T) {
 		seg(b.MAC, ghost, b.IPv4, public, secret, 1000, 0, 2, true, "")
 	}
 	time.Sleep(passage)
-	if n := len(sink.Frames(toB)) - before; n > 0 {
+	if n := len(capture.Frames(toB)) - before; n > 0 {
 		t.Errorf("%d SYNs reach the closed port", n)
 	}
 	answers := back.Frames(synack)

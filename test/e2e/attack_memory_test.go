@@ -48,7 +48,7 @@ func TestAttackPickupByReset(t *testing.T) {
 	if n := len(entries); n > 0 {
 		t.Errorf("%d connections stand as if the isolated machine had opened them", n)
 	}
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	back, err := s.Capture(c.NS, "eth0")
 	must(t, err)
@@ -58,7 +58,7 @@ func TestAttackPickupByReset(t *testing.T) {
 	}
 	s.segment(c, b.MAC, ghost, b.IPv4, 8999, 5001, 1001, 0, 65535, "S", "")
 	time.Sleep(passage)
-	if n := len(sink.Frames(lab.TCPTo(5001))); n > 0 {
+	if n := len(capture.Frames(lab.TCPTo(5001))); n > 0 {
 		t.Errorf("%d segments reach a machine isolated for ingress, after the window", n)
 	}
 	s.explain("dst="+ghost, "dport=900")

@@ -214,10 +214,10 @@ func TestAttackConnectionReuse(t *testing.T) {
 	s.running(udp)
 	echo := s.echo(a, b, 5001)
 	s.running(echo)
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	time.Sleep(200 * time.Millisecond)
-	if n := len(sink.Frames(lab.ICMP)); n > 0 {
+	if n := len(capture.Frames(lab.ICMP)); n > 0 {
 		t.Errorf("%d pings reached a machine that allows none", n)
 	}
 	// The tuple of a closed connection, under rules that allow it no more.
@@ -232,7 +232,7 @@ func TestAttackConnectionReuse(t *testing.T) {
 	}
 	_ = c.Close()
 	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
-	arrived := func() int { return len(sink.Frames(lab.TCPFrom(uint16(port)))) }
+	arrived := func() int { return len(capture.Frames(lab.TCPFrom(uint16(port)))) }
 	before := arrived()
 	for _, flags := range []byte{0x02, 0x10, 0x11, 0x04, 0x14, 0x18, 0x12, 0x00, 0x3f} { // SYN, ACK, FIN, RST…
 		must(t, a.SendTCP(b, uint16(port), 5002, flags))
@@ -246,7 +246,7 @@ func TestAttackConnectionReuse(t *testing.T) {
 	must(t, b.SendTCP(a, 7001, 7000, 0x02))
 	time.Sleep(50 * time.Millisecond)
 	s.decree("kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm2}]\n  egress: []\n  defaultDeny: {egress: true}\n")
-	before = len(sink.Frames(lab.TCPFrom(7000)))
+	before = len(capture.Frames(lab.TCPFrom(7000)))
 	for _, flags := range []byte{0x02, 0x12, 0x10, 0x18} {
 		must(t, a.SendTCP(b, 7000, 7001, flags))
 	}
@@ -254,7 +254,7 @@ func TestAttackConnectionReuse(t *testing.T) {
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4444, 6001, "denied")
 	time.Sleep(passage)
 	s.misses(in, "denied")
-	if n := len(sink.Frames(lab.TCPFrom(7000))) - before; n > 0 {
+	if n := len(capture.Frames(lab.TCPFrom(7000))) - before; n > 0 {
 		t.Errorf("%d segments of a revoked simultaneous open got through", n)
 	}
 	s.lossless(echo, "a connection that is allowed all the time")

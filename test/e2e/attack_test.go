@@ -439,7 +439,7 @@ func TestAttackOtherProtocols(t *testing.T) {
 	a, b := s.vm[1], s.vm[2]
 	s.decree(onlyPort6001)
 	in := s.inbox(b, 6001)
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	protocols := []byte{2, 4, 41, 47, 50, 51, 103, 112, 132, 136, 253, 255}
 	for _, proto := range protocols {
@@ -453,7 +453,7 @@ func TestAttackOtherProtocols(t *testing.T) {
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6001, "control")
 	s.arrives(in, "control")
 	time.Sleep(passage)
-	for _, f := range sink.Frames(nil) {
+	for _, f := range capture.Frames(nil) {
 		if len(f.Data) > 34 && binary.BigEndian.Uint16(f.Data[12:]) == 0x0800 && f.Data[23] != 17 && f.Data[23] != 1 && f.Data[23] != 6 {
 			t.Errorf("a packet of protocol %d got through", f.Data[23])
 		}

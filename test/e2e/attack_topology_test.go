@@ -60,7 +60,7 @@ func TestAttackForgedICMP(t *testing.T) {
 	a, b := s.vm[1], s.vm[2]
 	s.decree(onlyPort6001)
 	in := s.inbox(b, 6001)
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	_, inner := datagram(t, b.IPv4, a.IPv4, 5555, 5556, "never sent")
 	icmp := func(kind, code uint8, payload []byte) []byte {
@@ -85,7 +85,7 @@ func TestAttackForgedICMP(t *testing.T) {
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6001, "control")
 	s.arrives(in, "control")
 	time.Sleep(passage)
-	for _, f := range sink.Frames(nil) {
+	for _, f := range capture.Frames(nil) {
 		d := f.Data
 		switch binary.BigEndian.Uint16(d[12:]) {
 		case 0x0800:

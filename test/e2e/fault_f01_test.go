@@ -49,7 +49,7 @@ spec:
   - {name: web, action: allow, services: [{protocol: tcp, ports: ["5001"]}, {protocol: udp, ports: ["5001"]}]}
 `)
 	s.pickupClosed()
-	sink, err := s.Capture(b.NS, "eth0")
+	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
 	unused := "02:77:00:00:00:fe"
 	round := 0
@@ -88,7 +88,7 @@ spec:
 		t.Error("no connection was forged: the test tests nothing")
 	}
 	got := func(part string) int {
-		return len(sink.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(part)) }))
+		return len(capture.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(part)) }))
 	}
 	for i := range round {
 		lab.Eventually(t, 5*time.Second, sprintf("what is allowed arrives, round %d", i+1), func() bool { return got(sprintf("r%d-own-control;", i+1)) > 0 })

@@ -79,7 +79,7 @@ spec:
 		}
 	}
 	move(nil, first)
-	sink, err := s.Capture(closed.NS, "eth0")
+	capture, err := s.Capture(closed.NS, "eth0")
 	must(t, err)
 	var probes []*lab.Probe
 	var tcp []*lab.Probe
@@ -102,8 +102,8 @@ spec:
 	sent := probes[0].Sent()
 	lab.Eventually(t, 5*time.Second, "more is sent", func() bool { return probes[0].Sent() > sent+100 })
 	time.Sleep(passage)
-	if n := len(sink.Frames(toVIP)); n != 0 {
-		t.Errorf("%d frames reached the machine that the address moved to, whose policy denies them; the first is %x", n, sink.Frames(toVIP)[0].Data)
+	if n := len(capture.Frames(toVIP)); n != 0 {
+		t.Errorf("%d frames reached the machine that the address moved to, whose policy denies them; the first is %x", n, capture.Frames(toVIP)[0].Data)
 	}
 	// Back to where the TCP connections live, they go on.
 	at := time.Now()

@@ -115,7 +115,7 @@ spec:
   - {name: open, action: allow, services: [{protocol: tcp, ports: ["5000"]}, {protocol: udp, ports: ["5000"]}]}
 `)
 	r, c := s.vm[2], s.vm[4]
-	sink, err := s.Capture(r.NS, "eth0")
+	capture, err := s.Capture(r.NS, "eth0")
 	must(t, err)
 	for round, to := range []string{"02:77:00:00:00:fe", c.MAC, r.MAC} {
 		for _, ends := range [][2]string{{c.IPv4, r.IPv4}, {c.IPv6, r.IPv6}} {
@@ -128,7 +128,7 @@ spec:
 		}
 	}
 	got := func(what string) int {
-		return len(sink.Frames(func(f lab.Frame) bool { return strings.Contains(string(f.Data), "-"+what+";") }))
+		return len(capture.Frames(func(f lab.Frame) bool { return strings.Contains(string(f.Data), "-"+what+";") }))
 	}
 	lab.Eventually(t, 5*time.Second, "what is allowed arrives", func() bool { return got("control") >= 6 })
 	time.Sleep(passage)

@@ -48,16 +48,16 @@ func (s *stage) send(c crossing, round string) {
 // cross sends every frame three times, and fails if one that passes does not arrive or one that does not pass does.
 func (s *stage) cross(round string, all []crossing) {
 	s.t.Helper()
-	sinks := map[*lab.VM]*lab.Sink{}
+	captures := map[*lab.VM]*lab.Capture{}
 	for _, c := range all {
-		if sinks[c.to] == nil {
-			sink, err := s.Capture(c.to.NS, "eth0")
+		if captures[c.to] == nil {
+			capture, err := s.Capture(c.to.NS, "eth0")
 			must(s.t, err)
-			sinks[c.to] = sink
+			captures[c.to] = capture
 		}
 	}
 	arrived := func(c crossing) int {
-		return len(sinks[c.to].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(round+c.name+";")) }))
+		return len(captures[c.to].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(round+c.name+";")) }))
 	}
 	for range 3 {
 		for _, c := range all {

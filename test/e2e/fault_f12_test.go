@@ -19,14 +19,14 @@ func (s *stage) announce(vm *lab.VM, mac string) {
 }
 
 // oneWay sends ten datagrams to a port of whoever has the MAC, and returns how many of them arrived on the wire of vm.
-func (s *stage) oneWay(from *lab.VM, mac string, vm *lab.VM, sink *lab.Sink, port int, mark string) int {
+func (s *stage) oneWay(from *lab.VM, mac string, vm *lab.VM, capture *lab.Capture, port int, mark string) int {
 	s.t.Helper()
 	mark = sprintf("%s;%d;", mark, time.Now().UnixNano())
 	for range 10 {
 		s.tell(from, vm, nil, mac, from.IPv4, vm.IPv4, 4000, port, mark)
 	}
 	time.Sleep(passage)
-	return len(sink.Frames(func(f lab.Frame) bool {
+	return len(capture.Frames(func(f lab.Frame) bool {
 		return bytes.Contains(f.Data, []byte(mark)) && bytes.Equal(f.Data[:6], hw(s.t, mac)) && binary.BigEndian.Uint16(f.Data[36:]) == uint16(port)
 	}))
 }
@@ -42,7 +42,7 @@ func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 	client, host, other, plain := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
 	_, err := s.Vsctl("clear", "interface", plain.Port, "external_ids")
 	must(t, err)
-	sink, err := s.Capture(host.NS, "eth0")
+	capture, err := s.Capture(host.NS, "eth0")
 	must(t, err)
 	const nested, undeclared = "02:77:00:00:01:01", "02:77:00:00:01:02"
 	s.decree(onlyPort6001 + "---" + allowPorts("tcp", "vm2", "vm1", "5001"))
@@ -60,10 +60,10 @@ func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 	}
 	_, err = s.Appctl("revalidator/wait")
 	must(t, err)
-	if n := s.oneWay(client, nested, host, sink, 6002, "denied"); n > 0 {
+	if n := s.oneWay(client, nested, host, capture, 6002, "denied"); n > 0 {
 		t.Errorf("%d of 10 denied datagrams reached the MAC behind the port", n)
 	}
-	if n := s.oneWay(client, nested, host, sink, 6001, "allowed"); n != 10 {
+	if n := s.oneWay(client, nested, host, capture, 6001, "allowed"); n != 10 {
 		t.Errorf("%d of 10 allowed datagrams reached the MAC behind the port", n)
 	}
 	// A restart of tapwall forgets nothing of it.
@@ -80,7 +80,7 @@ func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 		return s.oneWay(client, nested, other, other4, 6002, "moved") == 10
 	})
 	s.announce(host, nested)
-	lab.Eventually(t, 5*time.Second, "the address comes back", func() bool { return s.oneWay(client, nested, host, sink, 6002, "back") == 0 })
+	lab.Eventually(t, 5*time.Second, "the address comes back", func() bool { return s.oneWay(client, nested, host, capture, 6002, "back") == 0 })
 	s.announce(plain, nested)
 	lab.Eventually(t, 5*time.Second, "the address is nobody's", func() bool { return !s.binds(nested) })
 
@@ -103,7 +103,7 @@ spec: {match: {port: vm2}, macs: ["` + nested + `"]}
 	if !s.binds(nested) {
 		t.Error("the declared MAC is not recognised")
 	}
-	if n := s.oneWay(client, nested, host, sink, 6002, "declared"); n > 0 {
+	if n := s.oneWay(client, nested, host, capture, 6002, "declared"); n > 0 {
 		t.Errorf("%d of 10 denied datagrams reached the declared MAC", n)
 	}
 	drops := s.packets("table=201", "cookie=0x7a9a11020000000e")

@@ -123,7 +123,7 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
-	must(t, s.AddSinkPort("snk"))
+	must(t, s.AddTargetPort("snk"))
 	sw := func(args string) {
 		_, err := s.Switch.Run("ip", strings.Fields(args)...)
 		must(t, err)
@@ -134,10 +134,10 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	}
 	mirror("a", "{port: vm1}", "{name: snk}")
 	s.becomes("mirror", "a", policy.PhaseActive, "", "")
-	sink, err := s.Capture(s.Switch, "snk")
+	capture, err := s.Capture(s.Switch, "snk")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	lab.Eventually(t, 5*time.Second, "copies arrive", func() bool { return len(sink.Frames(lab.ICMP)) >= 6 })
+	lab.Eventually(t, 5*time.Second, "copies arrive", func() bool { return len(capture.Frames(lab.ICMP)) >= 6 })
 
 	sw("link set vm1 down")
 	s.becomes("mirror", "a", policy.PhaseDegraded, policy.ReasonSourceDown, "source vm1 of bridge br0: it is down (admin_state)")

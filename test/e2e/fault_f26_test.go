@@ -88,19 +88,19 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 	s := besieged(t, 3)
 	one, two, other := s.vm[1], s.vm[2], s.vm[3] // the isolated machine, its partner, a third
 	must(t, s.Serve(one, 21, 50007, 50100))
-	sink, err := s.Capture(one.NS, "eth0")
+	capture, err := s.Capture(one.NS, "eth0")
 	must(t, err)
 	// udp sends three datagrams to the isolated machine and says whether they arrived.
 	udp := func(from *lab.VM, fromPort, toPort int) bool {
 		to := func(f lab.Frame) bool {
 			return lab.UDPTo(uint16(toPort))(f) && net.IP(f.Data[26:30]).String() == from.IPv4
 		}
-		before := len(sink.Frames(to))
+		before := len(capture.Frames(to))
 		for range 3 {
 			knock(t, from, fromPort, one.IPv4, toPort)
 		}
 		time.Sleep(passage)
-		return len(sink.Frames(to)) == before+3
+		return len(capture.Frames(to)) == before+3
 	}
 	tcp := func(from *lab.VM, port int) bool { return from.CanConnect(one.IPv4, port, time.Second) }
 	_, err = one.Run("ip", "route", "add", "239.0.0.0/8", "dev", "eth0")
@@ -270,13 +270,13 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 
 	// An answer that comes when the question is forgotten is refused; one that comes in time is not.
 	late := func(port int, wait func()) bool {
-		sink, err := s.Capture(client.NS, "eth0")
+		capture, err := s.Capture(client.NS, "eth0")
 		must(t, err)
 		knock(t, client, port, server.IPv4, 7777)
 		wait()
 		knock(t, server, 7777, client.IPv4, port)
 		time.Sleep(passage)
-		return len(sink.Frames(lab.UDPTo(uint16(port)))) > 0
+		return len(capture.Frames(lab.UDPTo(uint16(port)))) > 0
 	}
 	pause := func() { time.Sleep(3 * time.Second) }
 	if !late(6001, pause) {
@@ -330,10 +330,10 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 				to = "02:77:00:00:01:01"
 			}
 			run(server.NS, "ip neigh replace "+client.IPv4+" lladdr "+to+" dev eth1 nud permanent")
-			sink, err := s.Capture(s.Switch, "vm2b")
+			capture, err := s.Capture(s.Switch, "vm2b")
 			must(t, err)
 			s.mustConnect(client, server.IPv4, 5001)
-			lab.Eventually(t, 3*time.Second, "without the wall the answer comes by the other port", func() bool { return len(sink.Frames(lab.TCPFrom(5001))) > 0 })
+			lab.Eventually(t, 3*time.Second, "without the wall the answer comes by the other port", func() bool { return len(capture.Frames(lab.TCPFrom(5001))) > 0 })
 			s.wall()
 			const allow = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}%s], ingress: [{name: in, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]}\n---\n" +
 				"kind: Policy\nname: other\nspec: {appliesTo: [{port: vm2b}], defaultDeny: {ingress: true}}"

@@ -233,7 +233,7 @@ func TestFirewall09OutOfState(t *testing.T) {
 	s := open(t, 2)
 	s.apply(allowPorts("allow", "vm2", "vm1", "5001"))
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // resolves the address
-	sink, err := s.Capture(s.vm[2].NS, "eth0")
+	capture, err := s.Capture(s.vm[2].NS, "eth0")
 	must(t, err)
 	drops := func() int { return s.packets("table=204", "actions=drop") }
 	s.pickupClosed()
@@ -255,7 +255,7 @@ func TestFirewall09OutOfState(t *testing.T) {
 		t.Errorf("the drop counters rose by %d for %d packets", n, want)
 	}
 	crafted := func(f lab.Frame) bool { return lab.TCPTo(5001)(f) && f.Data[34] == 20000>>8 } // the end of the connection above may still come
-	if got := sink.Frames(crafted); len(got) != 0 {
+	if got := capture.Frames(crafted); len(got) != 0 {
 		t.Errorf("%d of the packets reached vm2", len(got))
 	}
 }

@@ -26,7 +26,7 @@ func rack(t *testing.T) *stage {
 		must(t, s.Serve(vm, 80))
 		s.vm = append(s.vm, vm)
 	}
-	must(t, s.AddSinkPort("ids0"))
+	must(t, s.AddTargetPort("ids0"))
 	return s
 }
 
@@ -111,11 +111,11 @@ func TestHosts_Documented(t *testing.T) {
 			switch {
 			case strings.Contains(cmd, "apply"):
 				racks["rack1"].mustConnect(racks["rack1"].vm[1], racks["rack1"].vm[2].IPv4, 80)
-				sink, err := racks["rack2"].Capture(racks["rack2"].Switch, "ids0")
+				capture, err := racks["rack2"].Capture(racks["rack2"].Switch, "ids0")
 				must(t, err)
 				racks["rack2"].mustNotConnect(racks["rack2"].vm[1], racks["rack2"].vm[2].IPv4, 80)
 				knock(t, racks["rack2"].vm[2], 0, racks["rack2"].vm[1].IPv4, 9)
-				lab.Eventually(t, 3*time.Second, "the tap of rack2 has what its web server sends", func() bool { return len(sink.Frames(lab.UDPTo(9))) > 0 })
+				lab.Eventually(t, 3*time.Second, "the tap of rack2 has what its web server sends", func() bool { return len(capture.Frames(lab.UDPTo(9))) > 0 })
 				lab.Eventually(t, 3*time.Second, "both verdicts are recorded", func() bool {
 					said := racks["rack1"].tapwall("observe", "--last", "10")
 					return strings.Contains(said, "web/from-clients") && strings.Contains(said, "repair/closed")

@@ -25,7 +25,7 @@ func host(t *testing.T) *stage {
 		must(t, s.Serve(vm, 5000, 5001, 5002, 5003))
 		s.vm = append(s.vm, vm)
 	}
-	must(t, s.AddSinkPort("ids0"))
+	must(t, s.AddTargetPort("ids0"))
 	return s
 }
 
@@ -184,15 +184,15 @@ func TestHosts_TwoSwitchesOneProcess(t *testing.T) {
 	}
 
 	// The mirror is on one of them.
-	sinks := map[string]*lab.Sink{}
+	captures := map[string]*lab.Capture{}
 	for name, s := range hosts {
-		sinks[name], err = s.Capture(s.Switch, "ids0")
+		captures[name], err = s.Capture(s.Switch, "ids0")
 		must(t, err)
 	}
 	near.ping3(near.vm[1], near.vm[2])
 	far.ping3(far.vm[1], far.vm[2])
 	settle()
-	if n, none := len(sinks["far"].Frames(lab.ICMP)), len(sinks["near"].Frames(lab.ICMP)); n != 6 || none != 0 {
+	if n, none := len(captures["far"].Frames(lab.ICMP)), len(captures["near"].Frames(lab.ICMP)); n != 6 || none != 0 {
 		t.Errorf("the taps got %d ICMP frames of far, want 6, and %d of near, want none", n, none)
 	}
 	lab.Eventually(t, 12*time.Second, "the mirror counts", func() bool {

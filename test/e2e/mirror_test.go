@@ -52,23 +52,23 @@ func TestMirror01LocalTap(t *testing.T) {
 	s.ping3(s.vm[1], s.vm[2]) // resolve addresses before counting
 	s.ping3(s.vm[3], s.vm[2])
 	s.apply(tapVM1)
-	sink, err := s.Capture(s.Switch, "ids0")
+	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
 	done := make(chan struct{})
 	go func() { defer close(done); s.ping3(s.vm[3], s.vm[2]) }()
 	s.ping3(s.vm[1], s.vm[2])
 	<-done
 	settle()
-	frames := sink.Frames(lab.ICMP)
+	frames := capture.Frames(lab.ICMP)
 	if len(frames) != 6 {
-		t.Errorf("the sink got %d ICMP frames, want 3 requests and 3 replies", len(frames))
+		t.Errorf("the target got %d ICMP frames, want 3 requests and 3 replies", len(frames))
 	}
 	for i, f := range frames {
 		if want := []byte{8, 0}[i%2]; f.Data[34] != want {
 			t.Errorf("frame %d is of ICMP type %d, want %d: order is lost", i, f.Data[34], want)
 		}
 	}
-	if n := len(sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
+	if n := len(capture.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
 		t.Errorf("%d frames of vm3 in the tap of vm1", n)
 	}
 	lab.Eventually(t, 12*time.Second, "selectedPackets rises", func() bool { return s.mirror("tap").Counters["selectedPackets"] >= 6 })
@@ -86,18 +86,18 @@ spec:
   sources: [{port: vm1}, {port: vm2}, {port: vm3}]
   targets: [{port: {name: ids0, create: true}}]
 `)
-	sink, err := s.Capture(s.Switch, "ids0")
+	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
 	settle()
-	if n := len(sink.Frames(lab.ICMP)); n != 6 {
-		t.Errorf("the sink got %d ICMP frames, want 6", n)
+	if n := len(capture.Frames(lab.ICMP)); n != 6 {
+		t.Errorf("the target got %d ICMP frames, want 6", n)
 	}
 	_, err = s.vm[2].Run("ip", "neigh", "flush", "all")
 	must(t, err)
 	_, _ = s.vm[2].Run("ping", "-c", "1", "-W", "1", "10.77.0.200") // nobody answers: a broadcast request per second
 	settle()
-	requests := sink.Frames(func(f lab.Frame) bool {
+	requests := capture.Frames(func(f lab.Frame) bool {
 		return len(f.Data) >= 42 && binary.BigEndian.Uint16(f.Data[12:]) == 0x0806 && f.Data[41] == 200 && f.Data[0] == 0xff
 	})
 	for i := 1; i < len(requests); i++ {
@@ -132,19 +132,19 @@ spec:
   sources: [{labels: {iface-id: if-vm1}}]
   targets: [{vxlan: {remote: 10.99.0.2, vni: 129057}}]
 `)
-	sink, err := s.Capture(collector.NS, "eth0")
+	capture, err := s.Capture(collector.NS, "eth0")
 	must(t, err)
 	// The first copies wait for the collector's address to be resolved.
 	lab.Eventually(t, 10*time.Second, "copies arrive", func() bool {
 		s.ping(s.vm[1], s.vm[2].IPv4)
-		return len(sink.Frames(lab.UDPTo(4789))) > 0
+		return len(capture.Frames(lab.UDPTo(4789))) > 0
 	})
 	settle()
-	had := len(sink.Frames(lab.UDPTo(4789)))
+	had := len(capture.Frames(lab.UDPTo(4789)))
 	s.ping3(s.vm[1], s.vm[2])
 	settle()
 	var inner []lab.Frame
-	for _, f := range sink.Frames(lab.UDPTo(4789))[had:] {
+	for _, f := range capture.Frames(lab.UDPTo(4789))[had:] {
 		if vni := binary.BigEndian.Uint32(f.Data[46:50]) >> 8; vni != 129057 {
 			t.Errorf("VNI %d", vni)
 		}
@@ -215,27 +215,27 @@ func TestMirror04StartStopWarmFlow(t *testing.T) {
 	time.Sleep(time.Second) // warm
 	s.tapwall("mirror", "start", "tap", "--wait")
 	started := time.Now()
-	sink, err := s.Capture(s.Switch, "ids0")
+	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
-	took := lab.Eventually(t, time.Second, "the first copy arrives", func() bool { return len(sink.Frames(lab.ICMP)) > 0 })
+	took := lab.Eventually(t, time.Second, "the first copy arrives", func() bool { return len(capture.Frames(lab.ICMP)) > 0 })
 	t.Logf("first copy %v after start answered (port captured %v after)", took.Round(time.Millisecond), time.Since(started).Round(time.Millisecond))
 	time.Sleep(time.Second)
-	// The sink disappears with the mirror that made it, so this one is made beforehand and stays.
-	must(t, s.AddSinkPort("ids1"))
+	// The target disappears with the mirror that made it, so this one is made beforehand and stays.
+	must(t, s.AddTargetPort("ids1"))
 	s.apply(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
-	sink, err = s.Capture(s.Switch, "ids1")
+	capture, err = s.Capture(s.Switch, "ids1")
 	must(t, err)
-	lab.Eventually(t, time.Second, "copies go to the new target", func() bool { return len(sink.Frames(lab.ICMP)) > 0 })
+	lab.Eventually(t, time.Second, "copies go to the new target", func() bool { return len(capture.Frames(lab.ICMP)) > 0 })
 	s.tapwall("mirror", "stop", "tap", "--wait")
 	end := time.Now()
 	time.Sleep(2500 * time.Millisecond)
 	limit := end.Add(time.Second + lab.Late(end))
 	time.Sleep(time.Until(limit.Add(time.Second)))
-	late := sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && f.At.After(limit) })
+	late := capture.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && f.At.After(limit) })
 	if len(late) > 0 {
 		t.Errorf("%d copies came later than 1 s after stop", len(late))
 	}
-	all := sink.Frames(lab.ICMP)
+	all := capture.Frames(lab.ICMP)
 	t.Logf("last copy %v after stop answered", all[len(all)-1].At.Sub(end).Round(time.Millisecond))
 }
 
@@ -244,7 +244,7 @@ func TestMirror08Coexistence(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	for _, port := range []string{"m0", "m1"} {
-		must(t, s.AddSinkPort(port))
+		must(t, s.AddTargetPort(port))
 	}
 	_, err := s.Vsctl("--", "--id=@o", "get", "port", "m0", "--", "--id=@s", "get", "port", "vm2", "--",
 		"--id=@m", "create", "mirror", "name=m0", "select-src-port=@s", "select-dst-port=@s", "output-port=@o", "--", "add", "bridge", "br0", "mirrors", "@m")
@@ -265,7 +265,7 @@ func TestMirror08Coexistence(t *testing.T) {
 		return strings.Join(keep, "\n\n")
 	}
 	before := foreign()
-	sink, err := s.Capture(s.Switch, "m0")
+	capture, err := s.Capture(s.Switch, "m0")
 	must(t, err)
 	s.apply(tapVM1)
 	s.apply(strings.Replace(tapVM1, "uuid-vm1", "uuid-vm3", 1))
@@ -276,10 +276,10 @@ func TestMirror08Coexistence(t *testing.T) {
 	if after := foreign(); after != before {
 		t.Errorf("foreign mirrors changed:\n%s\n---\n%s", before, after)
 	}
-	n := len(sink.Frames(lab.ICMP))
+	n := len(capture.Frames(lab.ICMP))
 	s.ping3(s.vm[1], s.vm[2])
 	settle()
-	if got := len(sink.Frames(lab.ICMP)) - n; got != 6 {
+	if got := len(capture.Frames(lab.ICMP)) - n; got != 6 {
 		t.Errorf("the foreign mirror copied %d of 6 frames", got)
 	}
 	_, err = s.Vsctl("--", "--id=@x", "create", "mirror", "name=usurper", "--", "set", "bridge", "br0", "mirrors=@x")
@@ -304,8 +304,8 @@ func TestMirror08Coexistence(t *testing.T) {
 	}
 }
 
-// Scenario 9: a re-plugged source and a vanished sink are seen and mended.
-func TestMirror09ReplugAndSinkLoss(t *testing.T) {
+// Scenario 9: a re-plugged source and a vanished target are seen and mended.
+func TestMirror09ReplugAndTargetLoss(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	s.apply(tapVM1)
@@ -317,17 +317,17 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 	})
 	must(t, s.Plug(s.vm[1]))
 	lab.Eventually(t, 5*time.Second, "active again", func() bool { return s.mirror("tap").Phase == "Active" })
-	sink, err := s.Capture(s.Switch, "ids0")
+	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
-	lab.Eventually(t, 5*time.Second, "copies resume", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(sink.Frames(lab.ICMP)) > 0 })
+	lab.Eventually(t, 5*time.Second, "copies resume", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(capture.Frames(lab.ICMP)) > 0 })
 	s.ping(s.vm[3], s.vm[2].IPv4)
 	settle()
 	// Its broadcasts reach vm1 and are rightly copied; its conversation with vm2 is not.
-	if n := len(sink.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
+	if n := len(capture.Frames(func(f lab.Frame) bool { return lab.ICMP(f) && withMAC(s.vm[3].MAC)(f) })); n != 0 {
 		t.Errorf("%d frames of vm3 in the tap of vm1", n)
 	}
 
-	must(t, s.AddSinkPort("ids1"))
+	must(t, s.AddTargetPort("ids1"))
 	s.apply(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
 	_, err = s.Vsctl("--", "del-port", "br0", "ids1")
 	must(t, err)
@@ -335,10 +335,10 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 		m := s.mirror("tap")
 		return m.Phase == "Degraded" && m.Reason == string(policy.ReasonTargetMissing)
 	})
-	must(t, s.AddSinkPort("ids1"))
-	lab.Eventually(t, 5*time.Second, "active with the sink back", func() bool { return s.mirror("tap").Phase == "Active" })
+	must(t, s.AddTargetPort("ids1"))
+	lab.Eventually(t, 5*time.Second, "active with the target back", func() bool { return s.mirror("tap").Phase == "Active" })
 
-	sink, err = s.Capture(s.Switch, "ids1")
+	capture, err = s.Capture(s.Switch, "ids1")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
 	lab.Eventually(t, 12*time.Second, "copies are counted", func() bool { return s.mirror("tap").Counters["selectedPackets"] > 0 })
@@ -349,7 +349,7 @@ func TestMirror09ReplugAndSinkLoss(t *testing.T) {
 	if now := s.mirror("tap").Counters["selectedPackets"]; now < counted {
 		t.Errorf("the counter went back from %d to %d", counted, now)
 	}
-	sink, err = s.Capture(s.Switch, "ids1") // the restart made the device anew
+	capture, err = s.Capture(s.Switch, "ids1") // the restart made the device anew
 	must(t, err)
-	lab.Eventually(t, 10*time.Second, "copies after the switch's restart", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(sink.Frames(lab.ICMP)) > 0 })
+	lab.Eventually(t, 10*time.Second, "copies after the switch's restart", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(capture.Frames(lab.ICMP)) > 0 })
 }

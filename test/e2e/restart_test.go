@@ -135,7 +135,7 @@ func TestFirewall13SwitchKilled(t *testing.T) {
 	echo, push := s.echo(s.vm[1], s.vm[2], 5001), s.push(s.vm[1], s.vm[2], 5002)
 	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	s.running(echo, push, udp)
-	sink, err := s.Capture(s.vm[2].NS, "eth0")
+	capture, err := s.Capture(s.vm[2].NS, "eth0")
 	must(t, err)
 	never := s.datagrams(s.vm[1], s.vm[2], 5003, time.Millisecond)
 	t0 := time.Now()
@@ -167,14 +167,14 @@ func TestFirewall13SwitchKilled(t *testing.T) {
 			t.Logf("%s: gap %v", name, gap.Round(time.Millisecond))
 		}
 	}
-	if n := len(sink.Frames(lab.UDPTo(5003))); n != 0 {
+	if n := len(capture.Frames(lab.UDPTo(5003))); n != 0 {
 		t.Errorf("%d of %d denied datagrams passed", n, never.Sent())
 	}
 	must(t, s.vm[1].SendTCP(s.vm[2], 41000, 5004, 0x10)) // a lone ACK to a denied port, inside the window
 	lab.Eventually(t, 15*time.Second, "the pickup flows are gone", func() bool { return len(s.flows("table=213")) == 0 })
 	must(t, s.vm[1].SendTCP(s.vm[2], 41001, 5001, 0x10)) // to an allowed port, after the window
 	time.Sleep(300 * time.Millisecond)
-	for _, f := range sink.Frames(nil) {
+	for _, f := range capture.Frames(nil) {
 		if lab.TCPFrom(41001)(f) {
 			t.Error("a lone ACK passed after the window")
 		}

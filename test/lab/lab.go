@@ -262,8 +262,8 @@ func (l *Lab) Unplug(vm *VM) error {
 	return err
 }
 
-// AddSinkPort adds an internal port to br0 that a mirror can deliver to, up and silent.
-func (l *Lab) AddSinkPort(name string) error {
+// AddTargetPort adds an internal port to br0 that a mirror can deliver to, up and silent.
+func (l *Lab) AddTargetPort(name string) error {
 	if _, err := l.Vsctl("--", "add-port", "br0", name, "--", "set", "interface", name, "type=internal"); err != nil {
 		return err
 	}

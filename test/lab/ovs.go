@@ -15,7 +15,7 @@ func (l *Lab) env() []string {
 	return append(os.Environ(), "OVS_RUNDIR="+l.Dir, "OVS_LOGDIR="+l.Dir, "OVS_DBDIR="+l.Dir, "OVS_SYSCONFDIR="+l.Dir)
 }
 
-// DB is the endpoint of the lab's OVSDB server.
+// DB is the address of the lab's OVSDB server.
 func (l *Lab) DB() string { return "unix:" + filepath.Join(l.Dir, "db.sock") }
 
 func (l *Lab) tool(name string, args ...string) (string, error) {

@@ -18,7 +18,7 @@ func (f *Firewall) reversion(c *change) {
 		case !r.passes():
 			f.loseTo(r, c)
 		case r.before.id == r.id && r.rank.Compare(r.before.rank) > 0:
-			f.sink(r)
+			f.lower(r)
 		}
 	}
 }
@@ -78,8 +78,8 @@ func (f *Firewall) beside(r *rule) []*rule {
 	return out
 }
 
-// sink re-versions an allow that has come to be below a deny.
-func (f *Firewall) sink(allow *rule) {
+// lower re-versions an allow that has come to be below a deny.
+func (f *Firewall) lower(allow *rule) {
 	for _, deny := range f.beside(allow) {
 		if deny.passes() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
 			continue

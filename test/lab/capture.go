@@ -18,51 +18,51 @@ type Frame struct {
 	Data []byte
 }
 
-// Sink captures every frame that a device receives, as a monitoring tool would.
-type Sink struct {
+// Capture captures every frame that a device receives, as a monitoring tool would.
+type Capture struct {
 	fd     int
 	mu     sync.Mutex
 	frames []Frame
 	done   chan struct{}
 }
 
-// Capture opens a sink on a device of the namespace. Frames that the device sends itself are left out.
-func (l *Lab) Capture(ns NS, device string) (*Sink, error) {
-	s := &Sink{done: make(chan struct{})}
+// Capture opens a capture on a device of the namespace. Frames that the device sends itself are left out.
+func (l *Lab) Capture(ns NS, device string) (*Capture, error) {
+	c := &Capture{done: make(chan struct{})}
 	err := ns.Do(func() error {
 		ifi, err := net.InterfaceByName(device)
 		if err != nil {
 			return err
 		}
 		all := int(binary.NativeEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL & 0xff}))
-		if s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
+		if c.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, all); err != nil {
 			return err
 		}
 		// The timeout lets Close end the reader, which a close of the descriptor alone does not.
-		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000}); err != nil {
+		if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50000}); err != nil {
 			return err
 		}
 		// Without auxiliary data the kernel hands VLAN tags over out of band and the frame looks untagged.
-		if err := unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		if err := unix.SetsockoptInt(c.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 			return err
 		}
-		return unix.Bind(s.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: ifi.Index})
+		return unix.Bind(c.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: ifi.Index})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("capture on %s: %w", device, err)
 	}
 	stop := make(chan struct{})
-	go s.read(stop)
+	go c.read(stop)
 	l.onClose(sync.OnceValue(func() error {
 		close(stop)
-		<-s.done
-		return unix.Close(s.fd)
+		<-c.done
+		return unix.Close(c.fd)
 	}))
-	return s, nil
+	return c, nil
 }
 
-func (s *Sink) read(stop chan struct{}) {
-	defer close(s.done)
+func (c *Capture) read(stop chan struct{}) {
+	defer close(c.done)
 	buf, oob := make([]byte, 65536), make([]byte, 256)
 	for {
 		select {
@@ -70,7 +70,7 @@ func (s *Sink) read(stop chan struct{}) {
 			return
 		default:
 		}
-		n, oobn, _, from, err := unix.Recvmsg(s.fd, buf, oob, 0)
+		n, oobn, _, from, err := unix.Recvmsg(c.fd, buf, oob, 0)
 		// A device that was not up yet when the socket was bound says so once.
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) {
 			continue
@@ -85,9 +85,9 @@ func (s *Sink) read(stop chan struct{}) {
 		if tci, ok := vlanTCI(oob[:oobn]); ok && n >= 12 {
 			data = slices.Concat(buf[:12], []byte{0x81, 0, byte(tci >> 8), byte(tci)}, buf[12:n])
 		}
-		s.mu.Lock()
-		s.frames = append(s.frames, Frame{time.Now(), data})
-		s.mu.Unlock()
+		c.mu.Lock()
+		c.frames = append(c.frames, Frame{time.Now(), data})
+		c.mu.Unlock()
 	}
 }
 
@@ -107,11 +107,11 @@ func vlanTCI(oob []byte) (uint16, bool) {
 }
 
 // Frames returns what came so far and matches keep (nil = everything).
-func (s *Sink) Frames(keep func(Frame) bool) []Frame {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (c *Capture) Frames(keep func(Frame) bool) []Frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var out []Frame
-	for _, f := range s.frames {
+	for _, f := range c.frames {
 		if keep == nil || keep(f) {
 			out = append(out, f)
 		}
