@@ -104,18 +104,24 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		ProbeInterval: silentLimit / 2, ProbeTimeout: 10*time.Second - silentLimit/2,
 	}
 	b.book.reopen()
-	if cfg.Mode == Owned {
+	switch cfg.Mode {
+	case Owned:
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
 		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
+	case made:
+		opt.Own = ofctrl.Tables{Last: pipeline.TableLast}
 	}
 	var err error
 	if b.sw, err = ofctrl.New(opt); err != nil {
 		return nil, err
 	}
-	if cfg.Mode == Owned {
-		if err := e.addWall(ctx, b); err != nil {
+	switch cfg.Mode {
+	case Owned:
+		if err := e.addWall(b); err != nil {
 			return nil, err
 		}
+	case made:
+		b.parts = append(b.parts, &taps{bridge: b, plan: &e.mirrors.plan})
 	}
 	// It ends with cancel, a little later than ctx: see closeLedgers.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))

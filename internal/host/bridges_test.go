@@ -11,7 +11,7 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-const tap = `
+const localTap = `
 kind: Mirror
 name: tap
 spec:
@@ -28,7 +28,7 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 	r := h.ready(settings{bridges: owned("br0", "br1")})
 	h.put(allow("p", "vm1", "{port: vm2}", "80"))
 	h.put(allow("q", "vm3", "{cidr: 10.0.0.0/8}", "80"))
-	r.apply(tap)
+	r.apply(localTap)
 	before, ids := r.flows(backend.FlowQuery{Bridge: "br0", Table: table(pipeline.TableIngress)}), r.ids("p")
 
 	h.ovs.Vsctl("del-br", "br0")

@@ -24,6 +24,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/policy/inventory"
 )
 
@@ -117,6 +118,7 @@ type Engine struct {
 	written          chan written         // ends of writes; each ledger has at most one
 	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
+	tapCompiler      func(tap.Input) tap.Plan
 	stale            work // what the next sync has to look at
 	retry            backoff
 	tasks            sync.WaitGroup
@@ -176,18 +178,19 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{
 		opt: o, log: o.Logger,
-		wake:      make(chan struct{}, 1),
-		resources: newCatalog(),
-		observed:  newShelf[int64](),
-		unsettled: newShelf[struct{}](),
-		bridges:   map[string]*bridge{},
-		walls:     map[string]*firewall{},
-		unmanaged: map[string]error{},
-		block:     numberBlock,
-		written:   make(chan written, len(o.Bridges)+pipeline.MaxBridges),
-		mirrors:   newMirrorState(),
-		stale:     newWork(),
-		books:     map[string]*book{},
+		wake:        make(chan struct{}, 1),
+		resources:   newCatalog(),
+		observed:    newShelf[int64](),
+		unsettled:   newShelf[struct{}](),
+		bridges:     map[string]*bridge{},
+		walls:       map[string]*firewall{},
+		unmanaged:   map[string]error{},
+		block:       numberBlock,
+		written:     make(chan written, len(o.Bridges)+pipeline.MaxBridges),
+		mirrors:     newMirrorState(),
+		tapCompiler: tap.Compile,
+		stale:       newWork(),
+		books:       map[string]*book{},
 	}
 	e.shadows.Store(&shadows{})
 	e.view.Store(&view{resources: e.resources, observed: e.observed, unsettled: e.unsettled, host: o.Name, changed: make(chan struct{})})

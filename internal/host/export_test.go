@@ -4,6 +4,7 @@ import (
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 )
 
 // What conversion tests look at.
@@ -38,3 +39,6 @@ func (e *Engine) Unsaved() int { return e.view.Load().waiting }
 
 // SetNumberBlock sets how many numbers are reserved at a time. It comes before Run.
 func (e *Engine) SetNumberBlock(n uint32) { e.block = n }
+
+// SetTapCompiler sets what makes rows and flows of mirrors. It comes before Run.
+func (e *Engine) SetTapCompiler(f func(tap.Input) tap.Plan) { e.tapCompiler = f }

@@ -56,7 +56,7 @@ func entryKey() flow.Flow {
 }
 
 // addWall gives an owned bridge its wall.
-func (e *Engine) addWall(ctx context.Context, b *bridge) error {
+func (e *Engine) addWall(b *bridge) error {
 	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays()}
 	var err error
 	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {

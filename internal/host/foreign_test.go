@@ -140,7 +140,7 @@ func TestFault_F08_GuestUntouched(t *testing.T) {
 	h.ovs.Ofctl("add-flow", "guest", "cookie=0xbad,priority=9,ip,actions=NORMAL")
 	before := h.dump("guest")
 	r := h.start(settings{bridges: append(owned("br0"), host.BridgeConfig{Name: "guest", Mode: host.Guest})})
-	r.apply(strings.ReplaceAll(tap, "vm1", "guest"))
+	r.apply(strings.ReplaceAll(localTap, "vm1", "guest"))
 	r.eventually("the owned one is cleaned", func() error { // the control
 		if s := h.dump("br0"); strings.Contains(s, "0xbad") || !strings.Contains(s, "resubmit(,200)") {
 			return fmt.Errorf("%s", s)

@@ -27,6 +27,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
@@ -145,6 +146,8 @@ type settings struct {
 	bridges []host.BridgeConfig // default: br0, owned
 	store   fleet.Store         // default: the host's
 	window  time.Duration
+	// tapCompiler is what makes rows and flows of mirrors; default: the engine's.
+	tapCompiler func(tap.Input) tap.Plan
 	// hostFile is Options.HostFile.
 	hostFile string
 }
@@ -184,6 +187,9 @@ func (h *machine) start(s settings) *run {
 		h.t.Fatal(err)
 	}
 	r.engine = r.Engines()[0]
+	if s.tapCompiler != nil {
+		r.engine.SetTapCompiler(s.tapCompiler)
+	}
 	if s.block > 0 {
 		r.engine.SetNumberBlock(s.block)
 	}

@@ -35,7 +35,7 @@ func TestMetricsDuringChange(t *testing.T) {
 	})
 	for i := range 10 {
 		r.apply(allow(fmt.Sprintf("p%d", i%3), "vm1", "{cidr: 10.0.0.0/8}", fmt.Sprint(80+i)))
-		r.apply(tap)
+		r.apply(localTap)
 	}
 	close(stop)
 	wg.Wait()

@@ -26,6 +26,7 @@ const programmedAfter = 11 * time.Second
 type mirrorState struct {
 	plan     tap.Plan
 	desired  ovsdb.Desired
+	waits    bool // there is a mirror in it that waits for flows
 	rows     rowWorker
 	since    map[string]time.Time // when the row with this UUID was first seen
 	counting map[string]bool      // a row that has not reported yet
@@ -65,38 +66,15 @@ type rowWorker struct {
 	kick    chan struct{}
 }
 
-// planMirrors compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
-func (e *Engine) planMirrors() {
-	e.mirrors.plan = tap.Compile(tap.Input{
-		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Topology: e.topo, Inventory: e.inventory,
-		Bridges: slices.Sorted(maps.Keys(e.bridges)), NoDevices: !e.local(), Routes: e.mirrors.routes,
-	})
-	d := ovsdb.Desired{Mirrors: e.mirrors.plan.Specs, FailModes: map[string]string{}, TableNames: map[string]map[int]string{}}
-	for _, cfg := range e.opt.Bridges {
-		if cfg.Mode == Owned {
-			d.TableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
-		}
-	}
-	for _, w := range e.walls {
-		w.rows(&d)
-	}
-	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
-		if listen := e.bridges[name].cfg.Listen; listen != nil {
-			d.Controllers = append(d.Controllers, *listen)
-		}
-	}
-	e.mirrors.desired = d
-}
-
-// tendMirrors hands the desired rows to the worker and takes its results. It returns whether the newest desired rows are in force.
-func (e *Engine) tendMirrors(ctx context.Context) bool {
+// tendRows hands the desired rows to the worker, if they are to be looked at, and takes its results. It returns whether the newest desired rows are in force.
+func (e *Engine) tendRows(ctx context.Context, look bool) bool {
 	w := &e.mirrors.rows
 	if w.kick == nil {
 		w.kick = make(chan struct{}, 1)
 		e.tasks.Go(func() { e.writeRows(ctx, w) })
 	}
 	w.mu.Lock()
-	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+	if look {
 		// Also if nothing else is wanted: what is there may have changed, and is read back.
 		if w.want == 0 || !reflect.DeepEqual(w.desired, e.mirrors.desired) {
 			w.want++
@@ -196,6 +174,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	w := &e.mirrors.rows
 	w.mu.Lock()
 	results, rowErr, current := w.result.Mirrors, w.err, w.have == w.want
+	bridges, ports := w.result.Bridges, w.result.Ports
 	w.mu.Unlock()
 
 	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
@@ -215,7 +194,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		h.Bridges = append(h.Bridges, r.Bridge)
 		switch r.Code {
 		case ovsdb.CodeOK:
-		case ovsdb.CodePending:
+		case ovsdb.CodePending, ovsdb.CodeHeld:
 			degrade(policy.PhasePending, policy.ReasonPending, r.Message)
 		case ovsdb.CodeMirrorLimit:
 			degrade(policy.PhaseFailed, policy.ReasonMirrorLimit, r.Message)
@@ -244,6 +223,16 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhaseDegraded, policy.ReasonNotProgrammed, "ovs-vswitchd reports no statistics for the mirror")
 		}
 		e.count(m.Name, r.Bridge, r.UUID)
+	}
+	for _, r := range bridges {
+		if r.Owner == m.Name && r.Code != ovsdb.CodeOK {
+			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
+		}
+	}
+	for _, r := range ports {
+		if r.Owner == m.Name && r.Code != ovsdb.CodeOK {
+			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
+		}
 	}
 	for key, t := range e.mirrors.totals {
 		if key.mirror == m.Name {

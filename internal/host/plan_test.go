@@ -248,7 +248,7 @@ func TestPlanWithoutTopology(t *testing.T) {
 	if err != nil || len(plan.Bridges) != 0 {
 		t.Errorf("%+v, %v", plan, err)
 	}
-	if err := r.Admit(h.changes(tap)); err != nil {
+	if err := r.Admit(h.changes(localTap)); err != nil {
 		t.Errorf("Admit: %v", err)
 	}
 }
@@ -290,7 +290,7 @@ func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
 	if got := words(both, nil, nil); got != "ingress of 1 endpoint opens to everybody: db (by open/all)" {
 		t.Errorf("endpoint and policy: %s", got)
 	}
-	if got := words(h.changes(tap), nil); got != "" {
+	if got := words(h.changes(localTap), nil); got != "" {
 		t.Errorf("a mirror: %s", got)
 	}
 }

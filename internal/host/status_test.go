@@ -91,7 +91,7 @@ func TestNoOwnedBridge(t *testing.T) {
 	if s := r.apply(allow("p", "vm1", "{port: vm1}", "80")); s.Phase != policy.PhaseDegraded || s.Reason != policy.ReasonNoOwnedBridge {
 		t.Errorf("%+v", s)
 	}
-	if s := r.apply(tap); s.Phase != policy.PhaseActive {
+	if s := r.apply(localTap); s.Phase != policy.PhaseActive {
 		t.Errorf("a mirror of a guest: %+v", s)
 	}
 	if out := h.ovs.Ofctl("dump-flows", "br0"); strings.Contains(out, "cookie") {
@@ -276,7 +276,7 @@ func TestHosts(t *testing.T) {
 	h.plug("br0", vm{name: "vm1", set: []string{"--", "set", "Port", "vm1", "tag=5"}})
 	h.ovs.Vsctl("--", "--id=@m", "create", "Mirror", "name=theirs", "--", "set", "Bridge", "br0", "mirrors=@m")
 	r := h.ready(settings{})
-	r.apply(tap)
+	r.apply(localTap)
 	hosts := r.Hosts()
 	if len(hosts) != 1 || hosts[0].ID != "test" || !hosts[0].Connected || hosts[0].Message != "" || len(hosts[0].Bridges) != 2 {
 		t.Fatalf("%+v", hosts)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -45,6 +44,12 @@ func (e *Engine) sync(ctx context.Context) {
 	for _, w := range e.walls {
 		w.feed(&e.stale)
 	}
+	if e.reroute(now) {
+		e.stale.mirrors = true
+	}
+	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+		e.compileTaps()
+	}
 	flowsDone := complete
 	for _, b := range e.bridges {
 		flowsDone = e.install(ctx, b, now) && flowsDone
@@ -54,16 +59,14 @@ func (e *Engine) sync(ctx context.Context) {
 			w.publishEndpoints(e.workloads)
 		}
 	}
-	if e.reroute(now) {
-		e.stale.mirrors = true
-	}
-	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
-		e.planMirrors()
+	look := e.stale.mirrors || e.stale.topology || e.stale.endpoints || e.mirrors.waits
+	if look {
+		e.mirrors.waits = e.desire()
 	}
 	for _, l := range e.ledgers {
 		e.save(ctx, l, now)
 	}
-	rowsDone := e.tendMirrors(ctx)
+	rowsDone := e.tendRows(ctx, look)
 	e.updateStatus(flowsDone, rowsDone)
 	e.stale = newWork()
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
@@ -147,7 +150,7 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 			e.stale.topology = true
 		}
 	}
-	for _, cfg := range e.opt.Bridges {
+	for _, cfg := range slices.Concat(e.opt.Bridges, e.madeBridges()) {
 		if e.topo.Bridges[cfg.Name] == nil || e.bridges[cfg.Name] != nil {
 			continue
 		}
@@ -188,7 +191,7 @@ var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
-	e.inventory = stock(e.topo, slices.Collect(maps.Keys(e.bridges)), e.resources)
+	e.inventory = stock(e.topo, e.found(), e.resources)
 	e.workloads, e.endpointWarnings = e.inventory.Workloads, e.inventory.About(e.topo.Host)
 }
 

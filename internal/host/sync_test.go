@@ -76,7 +76,7 @@ func TestRestartChangesNothing(t *testing.T) {
 	h.put("kind: Group\nname: g\nspec: {members: [{port: vm3}, {cidr: 10.0.0.0/8}]}\n")
 	h.put(allow("p", "vm1", "{port: vm2}", "80"))
 	h.put(allow("q", "vm1", "{group: g}", "80", "1000-1999"))
-	r.apply(tap)
+	r.apply(localTap)
 	r.wait(policy.KindPolicy, "q", 1)
 	r.settled()
 	before, ids := r.flows(backend.FlowQuery{}), r.ids("q")

@@ -194,11 +194,13 @@ func (v *view) total(ref policy.RuleRef) (sum counter) {
 	return sum
 }
 
-// bridgeNames are those of the managed bridges.
+// bridgeNames are those of the managed bridges that somebody else made.
 func (v *view) bridgeNames() []string {
 	names := make([]string, 0, len(v.bridges))
 	for _, b := range v.bridges {
-		names = append(names, b.cfg.Name)
+		if b.cfg.Mode != made {
+			names = append(names, b.cfg.Name)
+		}
 	}
 	return names
 }

@@ -56,7 +56,7 @@ func TestWait(t *testing.T) {
 	if s := r.apply("kind: Endpoint\nname: nowhere\nspec: {match: {port: vm9}, labels: {app: x}}\n"); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoPort {
 		t.Errorf("an endpoint without a port and without addresses: %+v", s)
 	}
-	if s := r.apply(tap); s.Phase != policy.PhaseActive || !strings.Contains(h.ovs.Vsctl("list", "Mirror"), "tapwall-tap") {
+	if s := r.apply(localTap); s.Phase != policy.PhaseActive || !strings.Contains(h.ovs.Vsctl("list", "Mirror"), "tapwall-tap") {
 		t.Errorf("a mirror: %+v", s)
 	}
 	r.remove(policy.KindMirror, "tap")
@@ -163,7 +163,7 @@ func TestWaitIgnoresEarlierFailure(t *testing.T) {
 		if s := r.apply(bad); s.Phase != policy.PhaseFailed {
 			t.Fatalf("a VM as the target: %+v", s)
 		}
-		if s := r.apply(strings.ReplaceAll(tap, "name: tap", "name: m")); s.Phase != policy.PhaseActive {
+		if s := r.apply(strings.ReplaceAll(localTap, "name: tap", "name: m")); s.Phase != policy.PhaseActive {
 			t.Fatalf("corrected: %+v", s)
 		}
 	}

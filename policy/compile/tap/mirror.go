@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/inventory"
@@ -36,14 +37,26 @@ type Input struct {
 type Plan struct {
 	// Specs are the wanted rows, ordered by owner and bridge.
 	Specs []vswitch.MirrorSpec
+	// Bridges and Ports are the wanted ones of tapwall's own, and Flows what the bridges are to do with what comes there, by name.
+	Bridges []vswitch.BridgeSpec
+	Ports   []vswitch.PortSpec
+	Flows   map[string]Flows
 	// Info describes every mirror of the input by name.
 	Info map[string]Info
+}
+
+// Flows are what one bridge of tapwall's own should have.
+type Flows struct {
+	Owners map[string][]flow.Flow // by owner
+	Meters []flow.MeterDesc
 }
 
 // Info is what became of a mirror on this host.
 type Info struct {
 	// Sources are the ports that are copied, as "bridge/port", sorted.
 	Sources []string
+	// Behind names the bridges whose flows have to be in force before anything is copied: what comes there without them is dropped, or worse.
+	Behind []string
 	// Target describes where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
 	Target   map[string]string
 	Problems []Problem

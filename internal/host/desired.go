@@ -1,0 +1,124 @@
+package host
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
+)
+
+// What a host should be like comes from two compilers: the walls contribute flows, meters and rows of the owned bridges, the taps rows of mirrors, ports and
+// bridges of our own, and the flows and meters of those. It comes into force in this order, and each turn of the loop goes as far as it can:
+//
+//  1. rows: bridges, ports, controllers and whatever else need not wait;
+//  2. the bridges are managed when ovs-vswitchd runs them, and their ports have numbers;
+//  3. flows and meters, per bridge;
+//  4. rows that lead traffic to a bridge of ours: a mirror is held back until the flows there are in force.
+//
+// What goes, goes the other way round by itself: a mirror that is not desired goes at once, and a bridge with all that is on it.
+
+// made is the Mode of bridges that tapwall makes.
+const made Mode = "made"
+
+// compileTaps compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
+func (e *Engine) compileTaps() {
+	e.mirrors.plan = e.tapCompiler(tap.Input{
+		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Topology: e.topo, Inventory: e.inventory,
+		Bridges: e.found(), NoDevices: !e.local(), Routes: e.mirrors.routes,
+	})
+}
+
+// found are the managed bridges that somebody else made, by name.
+func (e *Engine) found() []string {
+	var names []string
+	for name, b := range e.bridges {
+		if b.cfg.Mode != made {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// desire puts the rows together. It returns whether there is a mirror that has to wait for flows.
+func (e *Engine) desire() (waits bool) {
+	plan := &e.mirrors.plan
+	d := ovsdb.Desired{Bridges: plan.Bridges, Ports: plan.Ports, Mirrors: slices.Clone(plan.Specs), FailModes: map[string]string{}, TableNames: map[string]map[int]string{}}
+	for i := range d.Mirrors {
+		m := &d.Mirrors[i]
+		m.Hold = slices.ContainsFunc(plan.Info[m.Owner].Behind, func(bridge string) bool { return !e.inForce(bridge) })
+		waits = waits || m.Hold
+	}
+	for _, cfg := range e.opt.Bridges {
+		if cfg.Mode == Owned {
+			d.TableNames[cfg.Name] = nil // they keep theirs until the bridge is taken over
+		}
+	}
+	for _, w := range e.walls {
+		w.rows(&d)
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
+		if listen := e.bridges[name].cfg.Listen; listen != nil {
+			d.Controllers = append(d.Controllers, *listen)
+		}
+	}
+	e.mirrors.desired = d
+	return waits
+}
+
+// inForce reports whether the flows that the taps want of a bridge are known, which takes the numbers of its ports, and installed.
+func (e *Engine) inForce(bridge string) bool {
+	b := e.bridges[bridge]
+	return b != nil && len(e.mirrors.plan.Flows[bridge].Owners) > 0 && b.err == nil && b.installedAt > 0 && len(b.owners) == 0 && len(b.aside) == 0
+}
+
+// madeBridges are the bridges of our own that are desired and there.
+func (e *Engine) madeBridges() []BridgeConfig {
+	var out []BridgeConfig
+	for _, s := range e.mirrors.plan.Bridges {
+		if br := e.topo.Bridges[s.Name]; br != nil && br.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
+			out = append(out, BridgeConfig{Name: s.Name, Mode: made, FailMode: br.FailMode})
+		}
+	}
+	return out
+}
+
+// taps is the part of the taps in a bridge of our own.
+type taps struct {
+	*bridge
+	plan *tap.Plan
+	last map[string][]flow.Flow // contributed, by owner
+}
+
+// contribute implements part.
+func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
+	now := t.plan.Flows[t.cfg.Name]
+	changed := map[string][]flow.Flow{}
+	for owner, flows := range now.Owners {
+		if before, there := t.last[owner]; !there || !slices.EqualFunc(before, flows, flow.Flow.Equal) {
+			changed[owner] = flows
+		}
+	}
+	for owner := range t.last {
+		if _, still := now.Owners[owner]; !still {
+			changed[owner] = nil
+		}
+	}
+	if len(changed) > 0 {
+		t.want(changed)
+	}
+	t.last, t.meters = now.Owners, now.Meters
+	return true
+}
+
+// before, after and settle implement part: nothing is accounted for, and everything could be contributed.
+func (t *taps) before(context.Context)     {}
+func (t *taps) after(ofctrl.Result, error) {}
+func (t *taps) settle() error              { return nil }
