@@ -178,6 +178,21 @@ func TestReadSide(t *testing.T) {
 	if diff := cmp.Diff(backend.FlowQuery{Owner: "policy/web", Table: &zero, Match: "tp_dst", Limit: 10000}, q); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+	f.engine.flows = func(got backend.FlowQuery) ([]api.FlowEntry, error) {
+		return []api.FlowEntry{{Host: "h1"}}, fmt.Errorf("flows: %w", &backend.PartialError{Problems: []string{"host h2: away"}})
+	}
+	if w := f.must(200, "GET", "/v1/flows", ""); !strings.Contains(w.Body.String(), `"host":"h1"`) ||
+		!strings.Contains(w.Body.String(), `"problems":["host h2: away"]`) {
+		t.Errorf("of two hosts one: %s", w.Body)
+	}
+	f.engine.unknown = []string{"host h2: not reached"}
+	for _, path := range []string{"/v1/hosts", "/v1/workloads"} {
+		if w := f.must(200, "GET", path, ""); !strings.Contains(w.Body.String(), `"problems":["host h2: not reached"]`) {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+	f.engine.unknown = nil
+	f.engine.flows = func(got backend.FlowQuery) ([]api.FlowEntry, error) { q = got; return nil, nil }
 	f.must(200, "GET", "/v1/flows", "")
 	if q.Table != nil {
 		t.Errorf("table %d without being asked", *q.Table)

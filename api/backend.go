@@ -47,7 +47,9 @@ type Engine interface {
 	Hosts() []Host
 	// Workloads lists the endpoints seen, ordered by key.
 	Workloads() []*policy.Workload
-	// Flows reads flows back from the switches.
+	// Unknown names, of several hosts, those of which nothing is known yet, and why.
+	Unknown() []string
+	// Flows reads flows back from the switches. With a *backend.PartialError comes what the hosts that answered have.
 	Flows(ctx context.Context, q backend.FlowQuery) ([]FlowEntry, error)
 	// System is the health of the whole process.
 	System() SystemStatus

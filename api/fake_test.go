@@ -138,6 +138,7 @@ type engine struct {
 	warnings  []policy.Warning
 	effects   []policy.Consequence
 	limit     error
+	unknown   []string
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
 	ready     error
@@ -186,6 +187,7 @@ func (e *engine) Plan(_ context.Context, changes []backend.Change) (api.Plan, er
 
 func (e *engine) Hosts() []api.Host             { return e.hosts }
 func (e *engine) Workloads() []*policy.Workload { return e.workloads }
+func (e *engine) Unknown() []string             { return e.unknown }
 func (e *engine) System() api.SystemStatus      { return e.system }
 func (e *engine) Ready() error                  { return e.ready }
 

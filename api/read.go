@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -47,7 +48,7 @@ func (s *Server) registerRead() {
 		Summary:     "List hosts",
 		Description: "Each Open vSwitch instance with its bridges, ports and mirrors as last read; bridges that tapwall leaves alone have mode \"\".",
 		Responses:   d.responses(schemaFor[List[Host]](d), nil)}, func(context.Context, *struct{}) (*hostsOutput, error) {
-		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts())}}, nil
+		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts()), Problems: s.o.Engine.Unknown()}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-workloads", Method: http.MethodGet, Path: "/v1/workloads", Tags: []string{"hosts"},
 		Summary: "List discovered endpoints",
@@ -58,7 +59,7 @@ func (s *Server) registerRead() {
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
 		}
-		out := List[Workload]{Items: []Workload{}}
+		out := List[Workload]{Items: []Workload{}, Problems: s.o.Engine.Unknown()}
 		for _, w := range s.o.Engine.Workloads() { // ordered by key
 			if w.Key <= in.Next && in.Next != "" || in.Bridge != "" && w.Bridge != in.Bridge || !match.matches(w.Labels) {
 				continue
@@ -73,7 +74,7 @@ func (s *Server) registerRead() {
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-flows", Method: http.MethodGet, Path: "/v1/flows", Tags: []string{"flows"},
 		Summary:     "Read flows back from the switches",
-		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, missing (desired, not on the switch) or foreign (not tapwall's).",
+		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, missing (desired, not on the switch) or foreign (not tapwall's). Hosts that do not answer are named by problems; if none answers, that is an error.",
 		Responses:   d.responses(schemaFor[List[FlowEntry]](d), nil, 422, 503)}, func(ctx context.Context, in *flowsInput) (*flowsOutput, error) {
 		q := backend.FlowQuery{Bridge: in.Bridge, Owner: in.Owner, Match: in.Match, Limit: in.Limit}
 		if in.Table >= 0 {
@@ -81,7 +82,11 @@ func (s *Server) registerRead() {
 			q.Table = &t
 		}
 		flows, err := s.o.Engine.Flows(ctx, q)
-		if err != nil {
+		var partial *backend.PartialError
+		switch {
+		case errors.As(err, &partial):
+			return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows), Problems: partial.Problems}}, nil
+		case err != nil:
 			return nil, s.problemFor(ctx, err)
 		}
 		return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows)}}, nil

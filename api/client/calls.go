@@ -75,11 +75,16 @@ func pages[T any](ctx context.Context, c *Client, path string, q url.Values) ([]
 		var page struct {
 			Items []T    `json:"items"`
 			Next  string `json:"next"`
+
+			Problems []string `json:"problems"`
 		}
 		if err := c.call(ctx, request{method: "GET", path: path, query: q}, &page); err != nil {
 			return nil, err
 		}
 		out = append(out, page.Items...)
+		for _, what := range page.Problems {
+			c.onProblem(what)
+		}
 		if page.Next == "" {
 			return out, nil
 		}

@@ -32,6 +32,8 @@ type Options struct {
 	CAFile, ServerName string
 	// UserAgent is sent along; "" = tapwall.
 	UserAgent string
+	// OnProblem is told of each host that a list lacks, and why; nil = nobody is. It may be called by several goroutines.
+	OnProblem func(what string)
 }
 
 // Client is safe for concurrent use.
@@ -41,6 +43,8 @@ type Client struct {
 	token  string
 	agent  string
 	http   *http.Client
+
+	onProblem func(string)
 }
 
 // New makes a client of server: unix:PATH, http://HOST:PORT or https://HOST:PORT; "" = DefaultServer. It does not connect yet.
@@ -51,7 +55,10 @@ func New(server string, o Options) (*Client, error) {
 	if o.UserAgent == "" {
 		o.UserAgent = "tapwall"
 	}
-	c := &Client{server: server, agent: o.UserAgent}
+	c := &Client{server: server, agent: o.UserAgent, onProblem: o.OnProblem}
+	if c.onProblem == nil {
+		c.onProblem = func(string) {}
+	}
 	t := &http.Transport{MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 10 * time.Second}
 	dialer := &net.Dialer{Timeout: 10 * time.Second}
 	if path, ok := socketPath(server); ok {

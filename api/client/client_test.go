@@ -29,7 +29,10 @@ func TestMain(m *testing.M) {
 }
 
 // engine is an api.Engine that has everything installed.
-type engine struct{ slow bool }
+type engine struct {
+	slow bool
+	told func(problem string)
+}
 
 func (e engine) Status(policy.Kind, string) policy.Status {
 	return policy.Status{Phase: policy.PhaseActive}
@@ -55,6 +58,7 @@ func (engine) Hosts() []api.Host {
 func (engine) Workloads() []*policy.Workload {
 	return []*policy.Workload{{Key: "br0/tap1", Bridge: "br0", Labels: map[string]string{"app": "web"}, LabelFrom: map[string]string{"app": "ovsdb"}}}
 }
+func (engine) Unknown() []string { return []string{"host west: it has not been reached yet"} }
 func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	return []api.FlowEntry{{Bridge: q.Bridge, State: "installed", Text: "table=0"}}, nil
 }
@@ -99,7 +103,7 @@ func start(t testing.TB, e engine) *client.Client {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- api.Serve(ctx, nil, srv, l) }()
-	c, err := client.New(l.Address, client.Options{})
+	c, err := client.New(l.Address, client.Options{OnProblem: e.told})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +120,8 @@ func start(t testing.TB, e engine) *client.Client {
 const group = `{"spec":{"members":[{"cidr":"10.0.0.0/8"}]}}`
 
 func TestCalls(t *testing.T) {
-	c := start(t, engine{})
+	var problems []string
+	c := start(t, engine{told: func(what string) { problems = append(problems, what) }})
 	ctx := t.Context()
 	d, err := c.Put(ctx, policy.KindGroup, "g", []byte(group), client.WriteOptions{Wait: time.Second})
 	if err != nil || d.Name != "g" || d.Revision == 0 || d.Status.Phase != policy.PhaseActive || !strings.Contains(string(d.Spec), "10.0.0.0/8") {
@@ -151,6 +156,9 @@ func TestCalls(t *testing.T) {
 	}
 	if w, err := c.Workloads(ctx, []string{"app=web"}); err != nil || len(w) != 1 || w[0].Labels["app"].From != "ovsdb" {
 		t.Errorf("workloads: %+v, %v", w, err)
+	}
+	if len(problems) != 2 || problems[0] != "host west: it has not been reached yet" { // of both lists
+		t.Errorf("problems: %q", problems)
 	}
 	if f, err := c.Flows(ctx, client.FlowQuery{Bridge: "br0", Table: -1}); err != nil || len(f) != 1 || f[0].Bridge != "br0" {
 		t.Errorf("flows: %+v, %v", f, err)

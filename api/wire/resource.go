@@ -16,4 +16,6 @@ type List[T any] struct {
 	Items []T `json:"items"`
 	// Next is given as ?next= to get the following page; "" = this is the last one.
 	Next string `json:"next,omitempty"`
+	// Problems name the hosts that the page lacks, and why; of flows those that do not answer, else those that have not been reached since tapwall started.
+	Problems []string `json:"problems,omitempty"`
 }

@@ -53,7 +53,7 @@ func offer(of []string) []string {
 func (g *global) ask(f func(ctx context.Context, cl *client.Client)) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if cl, err := g.client(); err == nil {
+	if cl, err := g.clientThat(nil); err == nil {
 		defer cl.Close()
 		f(ctx, cl)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -100,9 +101,19 @@ type global struct {
 	useEnvironment        func() // fills in what no flag has set
 }
 
+// client makes the client of a command. Each host that a list lacks is named once on standard error, also when the list is asked for again and again.
 func (g *global) client() (*client.Client, error) {
+	var told sync.Map
+	return g.clientThat(func(what string) {
+		if _, again := told.LoadOrStore(what, true); !again {
+			_ = printf(os.Stderr, "tapwall: %s\n", what)
+		}
+	})
+}
+
+func (g *global) clientThat(onProblem func(string)) (*client.Client, error) {
 	g.useEnvironment()
-	c, err := client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version()})
+	c, err := client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version(), OnProblem: onProblem})
 	if err != nil {
 		return nil, usage("%w", err)
 	}

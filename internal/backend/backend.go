@@ -3,6 +3,7 @@ package backend
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/tapwall/tapwall/policy"
 )
@@ -15,6 +16,12 @@ var (
 	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
+
+// PartialError comes beside an answer that lacks what some hosts have to say. Problems name those hosts, and why.
+type PartialError struct{ Problems []string }
+
+// Error joins the problems.
+func (e *PartialError) Error() string { return strings.Join(e.Problems, "; ") }
 
 // Change is one resource that is to be written, or was. Resource nil deletes Kind/Name, or says that it is gone.
 type Change struct {

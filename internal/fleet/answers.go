@@ -67,6 +67,9 @@ func (f *Fleet) Consequences(changes []backend.Change, before []policy.Resource)
 	return policy.Consequences(was, now)
 }
 
+// WarnHostUnknown is the code of the warning that a plan says nothing of a host, as nothing is known of it.
+const WarnHostUnknown = "HOST_UNKNOWN"
+
 // Plan implements api.Engine.
 func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
 	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
@@ -80,6 +83,9 @@ func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, 
 		warnings = append(warnings, p.Warnings)
 	}
 	plan.Warnings = together(warnings)
+	for _, what := range f.Unknown() {
+		plan.Warnings = append(plan.Warnings, policy.Warning{Code: WarnHostUnknown, Message: "not in this plan: " + what})
+	}
 	return plan, nil
 }
 
@@ -120,30 +126,57 @@ func (f *Fleet) Workloads() []*policy.Workload {
 	return out
 }
 
-// Flows implements api.Engine. The error names each host that does not answer; what others answered is not given then, as it would look like all there is.
+// Flows implements api.Engine. Of several hosts those that do not answer are named by a *backend.PartialError beside what the others answered, or by an error
+// alone if none did.
 func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
+	if len(f.hosts) == 1 {
+		return f.hosts[0].Flows(ctx, q)
+	}
 	type answer struct {
 		flows []wire.FlowEntry
 		err   error
 	}
 	out := []wire.FlowEntry{}
+	partial := &backend.PartialError{Problems: f.Unknown()}
 	var errs []error
-	for _, a := range each(f, func(e *host.Engine) answer {
+	for i, a := range each(f, func(e *host.Engine) answer {
+		ctx, cancel := whileReachable(ctx, e)
+		defer cancel()
 		flows, err := e.Flows(ctx, q)
-		if err != nil && len(f.hosts) > 1 {
-			err = fmt.Errorf("host %s: %w", e.Name(), err)
+		if err != nil && errors.Is(context.Cause(ctx), errUnreachable) {
+			err = fmt.Errorf("%w: %w", backend.ErrUnavailable, errUnreachable)
 		}
 		return answer{flows, err}
 	}) {
-		out, errs = append(out, a.flows...), append(errs, a.err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
+		out = append(out, a.flows...)
+		if a.err != nil {
+			errs = append(errs, fmt.Errorf("host %s: %w", f.hosts[i].Name(), a.err))
+			partial.Problems = append(partial.Problems, errs[len(errs)-1].Error())
+		}
 	}
 	if q.Limit > 0 && len(out) > q.Limit {
 		out = out[:q.Limit]
 	}
+	switch {
+	case len(errs) == len(f.hosts) || ctx.Err() != nil:
+		return nil, errors.Join(errs...)
+	case len(partial.Problems) > 0:
+		return out, partial
+	}
 	return out, nil
+}
+
+// Unknown implements api.Engine. A process with one host, of which nothing is known, has no list that would lack something.
+func (f *Fleet) Unknown() (out []string) {
+	if len(f.hosts) == 1 {
+		return nil
+	}
+	for _, e := range f.hosts {
+		if why := e.Unknown(); why != "" {
+			out = append(out, fmt.Sprintf("host %s: %s", called(e.Name()), why))
+		}
+	}
+	return out
 }
 
 // System implements api.Engine.
@@ -242,7 +275,7 @@ func badness(s policy.Status) int {
 	return 1 + slices.Index([]policy.Phase{policy.PhaseActive, policy.PhaseStopped, policy.PhasePending, policy.PhaseDegraded, policy.PhaseFailed}, s.Phase)
 }
 
-// outOfReach is how often it is looked, during a wait, whether a host is still there to wait for.
+// outOfReach is how often it is looked whether a host is still there to wait for.
 const outOfReach = 100 * time.Millisecond
 
 // Wait implements api.Engine. A host that cannot be reached is not waited for, unless there is no other; the status says so.
@@ -255,18 +288,8 @@ func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revisio
 		err    error
 	}
 	answers := each(f, func(e *host.Engine) answer {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		go func() {
-			for e.Reachable() {
-				select {
-				case <-ctx.Done():
-					return
-				case <-time.After(outOfReach):
-				}
-			}
-			cancel(errUnreachable)
-		}()
+		ctx, cancel := whileReachable(ctx, e)
+		defer cancel()
 		s, err := e.Wait(ctx, kind, name, revision)
 		if err != nil && errors.Is(context.Cause(ctx), errUnreachable) {
 			err = nil
@@ -283,6 +306,22 @@ func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revisio
 		return policy.Status{}, nil
 	}
 	return f.merge(parts), err
+}
+
+// whileReachable returns a context that ends with the cause errUnreachable when the host cannot be reached. cancel must be called.
+func whileReachable(ctx context.Context, e *host.Engine) (_ context.Context, cancel func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	go func() {
+		for e.Reachable() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(outOfReach):
+			}
+		}
+		end(errUnreachable)
+	}()
+	return ctx, func() { end(nil) }
 }
 
 var errUnreachable = errors.New("the host cannot be reached")

@@ -3,11 +3,13 @@ package fleet_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/fleet"
@@ -307,6 +310,13 @@ func TestHostsFrozen(t *testing.T) {
 			t.Errorf("%s took %v while one host hangs", what, took)
 		}
 	}
+	from := time.Now()
+	flows, err := p.Flows(t.Context(), backend.FlowQuery{})
+	var partial *backend.PartialError
+	if !errors.As(err, &partial) || len(partial.Problems) != 1 || !strings.Contains(partial.Problems[0], "host id-west: ") || time.Since(from) > time.Second ||
+		len(flows) == 0 || slices.ContainsFunc(flows, func(f wire.FlowEntry) bool { return f.Host != "id-east" }) {
+		t.Errorf("%d flows after %v: %v", len(flows), time.Since(from), err)
+	}
 	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "host id-west") || strings.Contains(err.Error(), "id-east") {
 		t.Errorf("ready: %v", err)
 	}
@@ -319,6 +329,45 @@ func TestHostsFrozen(t *testing.T) {
 	})
 	if west.gates() != 1 {
 		t.Errorf("%d gates on the one that hung", west.gates())
+	}
+}
+
+// A host that has never been reached is named by what lists the others.
+func TestHostsNeverReached(t *testing.T) {
+	t.Parallel()
+	east, west := newSite(t, "east", "id-east", 1), newSite(t, "west", "id-west", 2)
+	west.address = "unix:" + filepath.Join(t.TempDir(), "db.sock") // where nobody listens
+	p := start(t, newStore(t), east, west)
+	p.eventually("one in force", func() error {
+		if why := p.Engines()[0].Health().Unready; len(why) > 0 || len(p.Hosts()) != 1 || len(p.Workloads()) != 2 {
+			return fmt.Errorf("%q, %+v", why, p.Hosts())
+		}
+		return nil
+	})
+	names := func(problems []string) bool {
+		return len(problems) == 1 && strings.HasPrefix(problems[0], "host west: it has not been reached yet")
+	}
+	if !names(p.Unknown()) {
+		t.Errorf("unknown: %q", p.Unknown())
+	}
+	flows, err := p.Flows(t.Context(), backend.FlowQuery{})
+	var partial *backend.PartialError
+	if !errors.As(err, &partial) || !names(partial.Problems) || len(flows) == 0 {
+		t.Errorf("%d flows, %v", len(flows), err)
+	}
+	plan, err := p.Plan(t.Context(), []backend.Change{{Kind: policy.KindPolicy, Name: "p"}})
+	if err != nil || len(plan.Bridges) != 1 || !slices.ContainsFunc(plan.Warnings, func(w policy.Warning) bool {
+		return w.Code == fleet.WarnHostUnknown && strings.Contains(w.Message, "host west")
+	}) {
+		t.Errorf("plan: %+v, %v", plan, err)
+	}
+	from := time.Now()
+	if s := p.apply(allow("p", "{port: vm1}", "80")); on(s, "id-east").Phase != policy.PhaseActive || time.Since(from) > 3*time.Second {
+		t.Errorf("after %v: %+v", time.Since(from), s)
+	}
+	if metrics := gather(t, p.reg); !strings.Contains(metrics, `tapwall_ovsdb_connected{host="west"} 0`) ||
+		!strings.Contains(metrics, `tapwall_ovsdb_connected{host="id-east"} 1`) {
+		t.Errorf("metrics:\n%s", metrics)
 	}
 }
 

@@ -2,12 +2,15 @@ package host
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
@@ -86,6 +89,9 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 		}
 		installed, err := b.sw.Flows(ctx)
 		if err != nil {
+			if errors.Is(err, ofctrl.ErrNotConnected) {
+				err = fmt.Errorf("%w: %w", backend.ErrUnavailable, err)
+			}
 			return nil, err
 		}
 		owner := map[string]string{} // by key

@@ -66,6 +66,17 @@ func (v *view) allProblems() []string {
 	return out
 }
 
+// Unknown says why nothing is known of the host yet; "" = it has been reached since tapwall started.
+func (e *Engine) Unknown() string {
+	if e.view.Load().topo != nil {
+		return ""
+	}
+	if db := e.opt.DB.Status(); !db.Connected {
+		return "it has not been reached yet: " + orElse(db.LastError, "first attempt")
+	}
+	return "it is being read for the first time"
+}
+
 // Reachable reports whether the host's database and switches answer.
 func (e *Engine) Reachable() bool {
 	v := e.view.Load()

@@ -104,6 +104,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 	gauge(m.revision, float64(v.revision), "desired")
 	gauge(m.revision, float64(installed), "installed")
 	gauge(m.unsaved, float64(v.waiting))
+	if v.topo == nil {
+		return // never reached: no resource has anything to count
+	}
 	for mirror, s := range v.mirrors {
 		for _, h := range s.Hosts {
 			counter(m.mirrorPkts, float64(h.Counters["selectedPackets"]), mirror)

@@ -281,6 +281,10 @@ func (s *stage) unhindered(name string, other *stage) {
 		out, err := s.tw.Run("status", "--ready")
 		return err != nil && strings.Contains(out, "has not answered") && !strings.Contains(out, "host "+name)
 	})
+	flows := s.tapwall("flows", "--table", "STATE") // standard error is behind it
+	if !strings.Contains(flows, "ct(") || strings.Count(flows, "tapwall: host ") != 1 || strings.Contains(flows, "tapwall: host "+name) {
+		t.Errorf("the flows while the other hangs:\n%s", flows)
+	}
 	during, recordedDuring := median("frozen")
 	slack := 30*time.Millisecond + lab.Late(start)
 	if during > 2*inForce+slack || recordedDuring > 2*recorded+slack {
