@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"net/url"
@@ -243,10 +242,7 @@ func (s *Server) stream(r *http.Request, w http.ResponseWriter, ch <-chan *event
 
 // encodeSSE follows the HTML standard, §9.2.6. JSON has no raw line breaks, so data is one line; id and action are checked words.
 func encodeSSE(b *bytes.Buffer, e *event.Event) error {
-	text, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
+	start := b.Len()
 	if id := e.Event.ID; plainWord(id, 128) {
 		b.WriteString("id: " + id + "\n")
 	}
@@ -254,17 +250,28 @@ func encodeSSE(b *bytes.Buffer, e *event.Event) error {
 		b.WriteString("event: " + a + "\n")
 	}
 	b.WriteString("data: ")
-	b.Write(text)
+	err := encodeJSON(b, e)
+	if err != nil {
+		b.Truncate(start)
+		return err
+	}
 	b.WriteString("\n\n")
 	return nil
 }
 
 func encodeNDJSON(b *bytes.Buffer, e *event.Event) error {
-	text, err := json.Marshal(e)
-	if err != nil {
-		return err
+	err := encodeJSON(b, e)
+	if err == nil {
+		b.WriteByte('\n')
 	}
-	b.Write(text)
-	b.WriteByte('\n')
-	return nil
+	return err
+}
+
+// encodeJSON writes the document as json.Marshal does, without reflection: a stream may carry all that the record takes.
+func encodeJSON(b *bytes.Buffer, e *event.Event) error {
+	text, err := event.AppendJSON(b.AvailableBuffer(), e)
+	if err == nil {
+		b.Write(text)
+	}
+	return err
 }
