@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -21,7 +20,7 @@ type line struct {
 }
 
 func main() {
-	only := flag.String("rows", "", "only benchmarks whose name contains this: throughput, bundle, put, restart, revoke, events, footprint")
+	only := flag.String("rows", "", "only the benchmark of this name: throughput, bundle, put, restart, revoke, events, footprint, bulk")
 	rounds := flag.Int("rounds", minRounds, "pairs of rounds of the throughput benchmark")
 	flag.Parse()
 	benchmarks := []struct {
@@ -30,10 +29,11 @@ func main() {
 	}{
 		{"throughput", func() ([]line, error) { return benchThroughput(*rounds) }},
 		{"bundle", benchBundle}, {"put", benchPut}, {"restart", benchRestart}, {"revoke", benchRevoke}, {"events", benchEvents}, {"footprint", benchFootprint},
+		{"bulk", benchBulk},
 	}
 	missed := 0
 	for _, b := range benchmarks {
-		if !strings.Contains(b.name, *only) {
+		if *only != "" && b.name != *only {
 			continue
 		}
 		start := time.Now()
