@@ -222,8 +222,8 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 func (s *Server) snapshot(ctx context.Context, docs []policy.Document, prune pruneLabel) (map[Ref]policy.Resource, error) {
 	out := map[Ref]policy.Resource{}
 	kinds := map[policy.Kind]bool{}
-	// A few reads of single keys are cheaper than one of everything.
-	const few = 16
+	// Reads of single keys cost what there is of them, most often nothing; one of everything costs what others have written, too.
+	const few = 256
 	for _, d := range docs {
 		k, name := d.Resource.Kind(), d.Resource.GetMeta().Name
 		if len(docs) > few || prune.key != "" {

@@ -39,6 +39,9 @@ const (
 // with the policies that differ (resources are immutable: the same pointer is the same policy) and with whom they select.
 func Consequences(before, after *Set) []Consequence {
 	c := comparison{before: newStances(before), after: newStances(after)}
+	if maps.Equal(before.Groups, after.Groups) {
+		c.after.rules = c.before.rules // the same policy says the same of strangers in both
+	}
 	touched := c.touched()
 	var out []Consequence
 	for _, dir := range [...]Direction{Ingress, Egress} {
@@ -150,7 +153,7 @@ type stanceID struct {
 }
 
 type strangersOf struct {
-	policy *coverPolicy
+	policy *Policy
 	dir    Direction
 }
 

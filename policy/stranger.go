@@ -64,30 +64,67 @@ func (r strangerRule) serves(at service) bool { return r.services.Has(at.proto, 
 
 // strangerRules lists the rules of a policy that match any stranger.
 func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
-	key := strangersOf{p, dir}
+	key := strangersOf{p.Policy, dir}
 	if out, ok := s.rules[key]; ok {
 		return out
 	}
 	var out []strangerRule
 	rules := p.Rules(dir)
 	for i := range rules {
-		peers := s.peers(p, dir, i)
-		var whom crowd
-		if peers.any || peers.world {
-			whom = everyStranger
-		} else if len(peers.prefixes) > 0 {
-			for j, a := range strangers {
-				if peers.prefixes.Covers(netip.PrefixFrom(a, a.BitLen())) {
-					whom |= 1 << j
-				}
-			}
-		}
-		if whom != 0 {
+		if whom := s.crowdOf(rules[i].Peers(dir)); whom != 0 {
 			out = append(out, strangerRule{RankOf(p.Policy, &rules[i]), RuleRef{p.Name, dir, rules[i].Name}, whom, p.services(dir, i)})
 		}
 	}
 	s.rules[key] = out
 	return out
+}
+
+// crowdOf returns the strangers among peers.
+func (s *stances) crowdOf(peers []Selector) (whom crowd) {
+	if len(peers) == 0 {
+		return everyStranger
+	}
+	if slices.ContainsFunc(peers, func(p Selector) bool { return p.Group != "" }) {
+		peers = s.expand(peers)
+	}
+	for i := range peers {
+		switch p := &peers[i]; p.Kind() {
+		case SelectEntity:
+			if p.Entity == EntityAny || p.Entity == EntityWorld {
+				return everyStranger
+			}
+		case SelectCIDR:
+			prefixes, _ := p.Prefixes() // none on an error
+			for _, x := range prefixes {
+				whom |= crowdIn(x)
+			}
+		}
+	}
+	return whom
+}
+
+// crowdIn returns the strangers in a prefix. Most are long: only one can be there, that of their sixteenth.
+func crowdIn(p netip.Prefix) (whom crowd) {
+	first, n, sixteenth := strangers4, strangers6, 0
+	if p.Addr().Is4() {
+		first, n = 0, strangers4
+		sixteenth = int(p.Addr().As4()[0]) / 16
+	} else {
+		sixteenth = (int(p.Addr().As16()[0]) - 0x20) / 2
+	}
+	if p.Bits() < 8 {
+		sixteenth = 0
+	} else if sixteenth < 0 || sixteenth >= n {
+		return 0
+	} else {
+		n = sixteenth + 1
+	}
+	for i := sixteenth; i < n; i++ {
+		if p.Contains(strangers[first+i]) {
+			whom |= 1 << (first + i)
+		}
+	}
+	return whom
 }
 
 // service is one protocol and destination port.
