@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"weak"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -231,5 +234,32 @@ func TestOptions(t *testing.T) {
 		if _, err := ofctrl.New(opts); err == nil {
 			t.Errorf("%s: accepted", tt.name)
 		}
+	}
+}
+
+// What was desired once is not held on to: changes for months would add up.
+func TestReplacedFlowsAreForgotten(t *testing.T) {
+	t.Parallel()
+	f := oftest.NewFake(oftest.FakeOptions{})
+	s := run(t, quick(f.Listen(t)))
+	s.ready()
+	var before []weak.Pointer[flow.Flow]
+	for revision := range 10 {
+		flows := []flow.Flow{place(1, revision), place(2+revision, 0)}
+		before = append(before, weak.Make(&flows[0]))
+		s.apply(ofctrl.Update{Revision: int64(revision + 1), Owners: map[string][]flow.Flow{"a": flows}})
+	}
+	for end := time.Now().Add(10 * time.Second); ; {
+		runtime.GC()
+		held := slices.DeleteFunc(slices.Clone(before[:9]), func(p weak.Pointer[flow.Flow]) bool { return p.Value() == nil })
+		if len(held) == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the flows of %d of 9 earlier updates are still there", len(held))
+		}
+	}
+	if before[9].Value() == nil {
+		t.Error("the flows that are desired are gone")
 	}
 }

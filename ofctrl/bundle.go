@@ -64,7 +64,10 @@ func (c *Conn) Commit(ctx context.Context, b Bundle) error {
 		}
 	}
 	t := &transaction{b: b, staged: make(chan struct{}), owners: map[string]bool{}}
-	t.op = &op{on: t.message, onEnd: t.end, strict: true}
+	t.op = &op{on: t.message, strict: true, onEnd: func() {
+		c.pending.forget(t.op) // whoever waits may have stopped, and it holds on to all that was sent
+		t.end()
+	}}
 	if err := c.pending.start(t.op, uint32(b.N)+4); err != nil {
 		t.end()
 		return err

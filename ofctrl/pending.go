@@ -66,6 +66,11 @@ func (p *pending) find(xid uint32) *op {
 // remove forgets o. Afterwards none of its functions runs any more.
 func (p *pending) remove(o *op) {
 	o.end(ErrClosed)
+	p.forget(o)
+}
+
+// forget takes o from the requests that wait. It may be called while the mutex of o is held.
+func (p *pending) forget(o *op) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.ops {
