@@ -185,6 +185,9 @@ func (m *member) config(dir string, o Options) *embed.Config {
 	// written: at etcd's own ten times a second that is each twentieth write that waits for a second sync. After a crash the log is replayed from the
 	// last batch on.
 	cfg.BackendBatchInterval = time.Second
+	// So many of the last entries of the log stay in memory, for members that lag: there are none. etcd keeps 5,000, which may be a hundred megabytes
+	// of policies.
+	cfg.SnapshotCatchUpEntries = 1
 	cfg.AutoCompactionRetention = "0" // maintain does it, with an eye on the free space
 	cfg.EnableGRPCGateway = false
 	cfg.LogLevel = "warn"
