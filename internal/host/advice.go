@@ -71,9 +71,15 @@ func (e *Engine) advise(ctx context.Context) {
 			return
 		case <-v.changed:
 		}
-		// A burst of changes is looked at once.
-		if !pause(ctx, 200*time.Millisecond) {
-			return
+		// A burst of changes is looked at once, when it is over or has gone on for long.
+		for until := time.Now().Add(5 * time.Second); ; {
+			before := e.view.Load()
+			if !pause(ctx, 200*time.Millisecond) {
+				return
+			}
+			if e.view.Load() == before || time.Now().After(until) {
+				break
+			}
 		}
 	}
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
-	"github.com/tapwall/tapwall/ovsdb/unixctl"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
@@ -22,9 +21,6 @@ import (
 const (
 	// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
 	statsAge = 500 * time.Millisecond
-	// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most 500 ms
-	// (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
-	cachesFollow = 3 * time.Second
 	// A reading ahead of a bundle is of up to so many rules, because the switch takes 50 messages in a round of its main
 	// loop, and the bundle is to be among them. If the change touches everything, which ports do, it is of up to so many flows: some milliseconds.
 	maxRulesAhead, maxFlowsAhead = 20, 1000
@@ -289,120 +285,6 @@ func (k *book) changedBy(err error) {
 	k.mu.Lock()
 	k.touching = scope{}
 	k.mu.Unlock()
-}
-
-// followCaches ends the doubt behind each change, once the caches of the switch have followed it.
-func (e *Engine) followCaches(ctx context.Context, l *link) {
-	k := l.book
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-k.kick:
-		}
-		if !k.quiet(ctx) {
-			return
-		}
-		for rest := time.Duration(0); ; {
-			if !pause(ctx, rest) { // it is work for the switch, which many changes in a row must not add up to
-				return
-			}
-			k.mu.Lock()
-			turn, idle := k.account.turn, k.account.turn == k.followed
-			k.mu.Unlock()
-			if idle {
-				break
-			}
-			metered, err := l.metered(ctx)
-			done := l.copies.Load() + metered
-			if err == nil {
-				start := time.Now()
-				if !e.awaitCaches(ctx, l) {
-					return
-				}
-				if e.canAskCaches(l) {
-					rest = 2 * time.Since(start)
-				}
-				k.mu.Lock()
-				open := k.account.open()
-				k.mu.Unlock()
-				start = time.Now()
-				err = l.readCounters(ctx, open)
-				if open.all {
-					rest = max(rest, 10*time.Since(start))
-				}
-			}
-			if err != nil {
-				// The connection went; the next one tries again. What it finds that it has to change is another change.
-				if !pause(ctx, time.Second) {
-					return
-				}
-				continue
-			}
-			k.mu.Lock()
-			k.account.follow(turn)
-			k.followed, k.done = turn, done
-			k.mu.Unlock()
-		}
-	}
-}
-
-// canAskCaches reports whether the switch of the bridge is that behind the control socket of this host.
-func (e *Engine) canAskCaches(l *link) bool { return l.cfg.OpenFlow == "" && e.local() }
-
-// What is asked of the switch when its caches are waited for is in the way of further changes, so a burst of them is waited for, but not for ever.
-const (
-	changesQuiet   = 20 * time.Millisecond
-	changesAtLeast = 300 * time.Millisecond
-)
-
-// quiet returns when no change has come for changesQuiet, or after changesAtLeast. It returns false when ctx ends.
-func (k *book) quiet(ctx context.Context) bool {
-	enough := time.NewTimer(changesAtLeast)
-	defer enough.Stop()
-	for {
-		pause := time.NewTimer(changesQuiet)
-		select {
-		case <-ctx.Done():
-		case <-k.kick:
-			pause.Stop()
-			continue
-		case <-pause.C:
-		case <-enough.C:
-		}
-		pause.Stop()
-		return ctx.Err() == nil
-	}
-}
-
-// awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
-// needs. It returns false when ctx ends.
-func (e *Engine) awaitCaches(ctx context.Context, l *link) bool {
-	if !e.canAskCaches(l) {
-		return pause(ctx, cachesFollow)
-	}
-	for range 2 { // the first round may have begun before
-		done := make(chan error, 1)
-		go func() {
-			ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-			defer cancel()
-			_, err := unixctl.Daemon{RunDir: e.opt.RunDir}.Call(ctx, "revalidator/wait")
-			done <- err
-		}()
-		hint := time.After(5 * time.Millisecond)
-		for waiting := true; waiting; {
-			select {
-			case <-hint:
-				_ = l.sw.Nudge(ctx)                       // so that it looks at once; it would within half a second
-				hint = time.After(100 * time.Millisecond) // it may have done so before the question came
-			case err := <-done:
-				if waiting = false; err != nil {
-					return pause(ctx, cachesFollow) // away, or a switch with more than one datapath, which does not answer this
-				}
-			}
-		}
-	}
-	return ctx.Err() == nil
 }
 
 // refresh reads the counters of the bridge, unless that was done a moment ago.
