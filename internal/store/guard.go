@@ -40,6 +40,18 @@ func guarded[T any](ctx context.Context, m *member, f func() (T, error)) (T, err
 	}
 }
 
+// largeWrite is from how many bytes on a transaction is put into the database at once: etcd sees only what is there when it compares with the quota.
+const largeWrite = 256 << 10
+
+// wrote is told of a transaction of so many bytes; see largeWrite.
+func (m *member) wrote(ctx context.Context, bytes int) {
+	if m == nil || bytes < largeWrite {
+		return
+	}
+	// What becomes of it is told by the next write, if it fails; this one is in the log.
+	_, _ = guarded(ctx, m, func() (struct{}, error) { m.etcd.Server.Backend().ForceCommit(); return struct{}{}, nil })
+}
+
 // Get implements clientv3.KV.
 func (g guardedKV) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	return guarded(ctx, g.m, func() (*clientv3.GetResponse, error) { return g.KV.Get(ctx, key, opts...) })

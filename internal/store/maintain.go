@@ -13,7 +13,8 @@ import (
 
 // Upkeep of the embedded member. Old revisions serve nobody but a watch that lags, and that can list again.
 const (
-	maintainEvery = 5 * time.Minute
+	// The file is mapped, so what nobody needs of it is resident all the same: hence not seldom, and only when there is a keepful more.
+	maintainEvery = 30 * time.Second
 	// quotaCheckEvery is how soon writes work again after the quota was hit and something was deleted.
 	quotaCheckEvery = time.Second
 	keepRevisions   = 1000
@@ -32,6 +33,7 @@ func (s *Store) maintain(ctx context.Context) {
 	defer every.Stop()
 	quota := time.NewTicker(quotaCheckEvery)
 	defer quota.Stop()
+	tidied := int64(0) // the revision then
 	for {
 		var err error
 		select {
@@ -40,7 +42,13 @@ func (s *Store) maintain(ctx context.Context) {
 		case <-s.member.failed:
 			return
 		case <-every.C:
-			err = s.tidy(ctx, keepRevisions, defragBytes, defragShare)
+			now := s.revision.Load()
+			if now < tidied+keepRevisions {
+				continue
+			}
+			if err = s.tidy(ctx, keepRevisions, defragBytes, defragShare); err == nil {
+				tidied = now
+			}
 		case <-quota.C:
 			err = s.clearQuota(ctx)
 		}

@@ -158,6 +158,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 	var ops []clientv3.Op
 	out := make([]policy.Resource, len(changes))
 	written := make([]bool, len(changes))
+	size := 0
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, c := range changes {
 		if c.Guard && c.Name == "" {
@@ -193,6 +194,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 			*out[i].GetMeta() = meta
 			if !same {
 				ops = append(ops, clientv3.OpPut(k, string(value)))
+				size += len(value)
 				written[i] = true
 			}
 		}
@@ -208,6 +210,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 	if !resp.Succeeded {
 		return nil, fmt.Errorf("store: %w", backend.ErrConflict)
 	}
+	s.member.wrote(ctx, size)
 	for i := range out {
 		if written[i] {
 			out[i].GetMeta().Revision = resp.Header.Revision

@@ -101,6 +101,11 @@ func (s *Store) PutStates(ctx context.Context, host string, values map[string][]
 			return s.fail(ctx, err)
 		}
 		s.saw(resp.Header.Revision)
+		size := 0
+		for _, v := range values {
+			size += len(v)
+		}
+		s.member.wrote(ctx, size)
 		return nil
 	}
 	if err := s.journal(rctx, host, parts); err != nil {
