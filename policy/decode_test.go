@@ -284,6 +284,15 @@ spec:
 			"1:2 /kind: unknown kind", "2:3 /kind: unknown kind", "3:5 /kind: unknown kind", "4:10 /kind: unknown kind", "5:12 /kind: unknown kind"}},
 		{"bad YAML", "kind: Group\nname: g\nspec: {members: [}", []string{"1:3 : not YAML: "}},
 		{"bad YAML does not hide other documents", "kind: [\n---\nkind: Group\nname: G\nspec: {members: []}", []string{"1:1 : not YAML: ", "2:4 /name: must be a DNS label"}},
+		{"bad address that begins with a colon", "kind: Group\nname: g\nspec:\n  members:\n  - {cidr: 2001:db8::/32}\n  - {cidr: ::/0}\n  - {port: a}", []string{
+			`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::/0"`}},
+		{"bad address in a list of lines", "kind: Group\nname: g\nspec:\n  members: [{cidr: 2001:db8::/32, except: [\n    2001:db8::/64,\n    ::1\n  ]}]", []string{
+			`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::1"`}},
+		{"bad line of a closing bracket", "kind: Group\nname: g\nspec:\n  members:\n  - {port: a]\n  - {port: b}\n", []string{"1:5 : not YAML: "}},
+		{"bad line of an indentation", "kind: Group\nname: g\nspec:\n  members:\n  - port: a\n   vm: b\nlabels: {}\n", []string{"1:6 : not YAML: "}},
+		{"bad line of a quote", "kind: Group\nname: 'it's'\nspec:\n  members: []", []string{"1:2 : not YAML: "}},
+		{"bad line of an alias in a later document", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Group\nname: h\nspec: *none\n", []string{"2:7 : alias *none stands for nothing"}},
+		{"bad second value", "{kind: Group, name: g, spec: {members: []}}\nkind: Group\n", []string{"1:2 : not YAML: "}},
 		{"bad tab", "kind: Group\nspec:\n\tmembers: []", []string{"1:3 : not YAML: "}},
 		{"bad JSON that is no YAML", "{\"kind\": \"Group\",\n \"name\": \"g\" \"spec\": {}}", []string{"1:2 : not YAML: "}},
 		{"bad merge key", "kind: Group\nname: g\nspec: &a {members: []}\nlabels:\n  <<: *a", []string{"1:5 : merge keys (<<) are not supported"}},
@@ -342,6 +351,10 @@ func TestDecodeAccepts(t *testing.T) {
 		{"OK block text", "kind: Group\nname: a\nspec:\n  members:\n  - vm: |-\n      web\n", []policy.Resource{group("a", policy.Selector{VM: "web"})}},
 		{"OK unquoted MAC, address and words of old YAML", "kind: Group\nname: yes\nspec:\n  members: [{mac: 52:54:00:12:34:56}, {cidr: 2001:db8::/32}, {vm: no}]",
 			[]policy.Resource{group("yes", policy.Selector{MAC: "52:54:00:12:34:56"}, policy.Selector{CIDR: "2001:db8::/32"}, policy.Selector{VM: "no"})}},
+		{"OK unquoted IPv6 in lists and maps in brackets", "kind: Group\nname: a\nspec: {members: [{cidr: 2001:db8::/32, except: [2001:db8:1::/48, 2001:db8:2::/48]}, {cidr: fe80::/10}]}",
+			[]policy.Resource{group("a", policy.Selector{CIDR: "2001:db8::/32", Except: []string{"2001:db8:1::/48", "2001:db8:2::/48"}}, policy.Selector{CIDR: "fe80::/10"})}},
+		{"OK address that begins with a colon, on a line of its own", "kind: Group\nname: a\nspec:\n  members:\n  - cidr: ::/0\n    except:\n    - ::1/128\n",
+			[]policy.Resource{group("a", policy.Selector{CIDR: "::/0", Except: []string{"::1/128"}})}},
 		{"OK empty list", `{"items": []}`, nil},
 	}
 	for _, tt := range tests {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,11 +69,8 @@ func TestFault_F21_TerminalInjection(t *testing.T) {
 		return path
 	}
 	write("docs/g.yaml", "kind: Group\nname: g\nspec: {members: []}\n")
-	quoted, err := json.Marshal(hostileText)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write("hostile.yaml", "kind: Group\nname: "+string(quoted)+"\n"+string(quoted)+": 1\nspec: {members: [{"+string(quoted)+": 1}, {entity: "+string(quoted)+"}]}\n")
+	quoted := strconv.QuoteToASCII(strings.ToValidUTF8(hostileText, "\uFFFD")) // YAML takes control characters as escapes only
+	write("hostile.yaml", "kind: Group\nname: "+quoted+"\n"+quoted+": 1\nspec: {members: [{"+quoted+": 1}, {entity: "+quoted+"}]}\n")
 	write("harmless.yaml", "kind: Group\nname: X\nx: 1\nspec: {members: [{x: 1}, {entity: x}]}\n")
 	t.Setenv("EDITOR", "true")
 	t.Setenv("TAPWALL_TOKEN", "")
