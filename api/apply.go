@@ -35,19 +35,23 @@ func (s *Server) registerApply() {
 		kinds = append(kinds, refTo(string(k)+"Request"))
 	}
 	one := d.named("ApplyDocument", &huma.Schema{Description: "One document; kind and name are required here", AnyOf: kinds})
-	list := d.named("ApplyDocuments", &huma.Schema{Type: huma.TypeObject, Required: []string{"items"}, AdditionalProperties: false, Properties: map[string]*huma.Schema{
-		"kind": {Type: huma.TypeString, Enum: []any{"List"}}, "next": {Type: huma.TypeString, Description: "Ignored"},
-		"items": {Type: huma.TypeArray, Items: one}}})
+	list := d.named("ApplyDocuments", &huma.Schema{Type: huma.TypeObject, Required: []string{"items"}, AdditionalProperties: false,
+		Properties: map[string]*huma.Schema{
+			"kind": {Type: huma.TypeString, Enum: []any{"List"}}, "next": {Type: huma.TypeString, Description: "Ignored"},
+			"items": {Type: huma.TypeArray, Items: one}}})
 	stream := &huma.Schema{OneOf: []*huma.Schema{one, list}, Description: "YAML documents, separated by ---"}
 	many := &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeArray, Items: one}, one, list}}
 	huma.Register(s.api, huma.Operation{OperationID: "apply", Method: http.MethodPost, Path: "/v1/apply", Tags: []string{"apply"},
 		Summary: "Apply several documents at once",
-		Description: "All documents are checked, then written in one transaction: all or none. They may refer to each other. What is there already is left alone, so " +
+		Description: "All documents are checked, then written in one transaction: all or none. They may refer to each other. What is there " +
+			"already is left alone, so " +
 			"applying the same documents again changes nothing.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
-			typeYAML: {Schema: stream, Example: exampleOf(policy.KindGroup)}, typeJSON: {Schema: many, Example: []any{exampleOf(policy.KindGroup), exampleOf(policy.KindPolicy)}}}},
+			typeYAML: {Schema: stream, Example: exampleOf(policy.KindGroup)}, typeJSON: {Schema: many, Example: []any{exampleOf(policy.KindGroup),
+				exampleOf(policy.KindPolicy)}}}},
 		SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
-		Responses: d.responses(schemaFor[ApplyResult](d), nil, 400, 408, 409, 413, 415, 422, 503, 504)}, func(ctx context.Context, in *applyInput) (*applyOutput, error) {
+		Responses: d.responses(schemaFor[ApplyResult](d), nil, 400, 408, 409, 413, 415, 422, 503, 504)}, func(ctx context.Context,
+		in *applyInput) (*applyOutput, error) {
 		out, err := s.apply(ctx, in)
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
@@ -296,8 +300,8 @@ func (s *Server) dryRun(ctx context.Context, changes []backend.Change, before []
 	return out, nil
 }
 
-// waitForAll waits for every resource under one deadline and notes what was observed. What is stored unchanged may still not be in force: an earlier wait may
-// have been too short.
+// waitForAll waits for every resource under one deadline and notes what was observed. What is stored unchanged may still not be in
+// force: an earlier wait may have been too short.
 func (s *Server) waitForAll(ctx context.Context, limit time.Duration, r *ApplyResult) error {
 	deadline := time.Now().Add(limit)
 	late := 0

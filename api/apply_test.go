@@ -87,14 +87,16 @@ func TestApply(t *testing.T) {
 	changed := strings.Replace(set, "  - {name: lb, action: allow", "  - {name: ssh, action: deny}\n  - {name: lb, action: deny, log: true", 1)
 	changed = strings.Replace(changed, "spec:\n  appliesTo", "spec:\n  priority: 5\n  appliesTo", 1)
 	r := apply(t, f, "?dryRun=true", changed)
-	same(t, r, "~Policy/web /spec/ingress/0:<nil>>map[action:deny name:ssh] /spec/ingress/1/action:allow>deny /spec/ingress/1/log:<nil>>true /spec/priority:100>5", "=Group/lbs")
+	same(t, r, "~Policy/web /spec/ingress/0:<nil>>map[action:deny name:ssh] /spec/ingress/1/action:allow>deny "+
+		"/spec/ingress/1/log:<nil>>true /spec/priority:100>5", "=Group/lbs")
 }
 
 func TestApplyPrune(t *testing.T) {
 	f := newFixture(t)
 	apply(t, f, "?prune=set=a", set)
 	f.must(201, "PUT", "/v1/groups/other", `{"labels":{"set":"b"},"spec":{"members":[{"vlan":3}]}}`)
-	f.must(201, "PUT", "/v1/policies/user", `{"spec":{"appliesTo":[{"vm":"v"}],"ingress":[{"name":"x","action":"allow","from":[{"group":"lbs"}]}]}}`)
+	f.must(201, "PUT", "/v1/policies/user",
+		`{"spec":{"appliesTo":[{"vm":"v"}],"ingress":[{"name":"x","action":"allow","from":[{"group":"lbs"}]}]}}`)
 	onlyPolicy := strings.Replace(strings.SplitN(set, "---", 2)[0], "group: lbs", "group: other", 1)
 	w := f.must(409, "POST", "/v1/apply?prune=set=a", onlyPolicy, "Content-Type: application/yaml")
 	if !strings.Contains(w.Body.String(), "still in use by policy/user") {
@@ -136,7 +138,8 @@ func TestDryRun(t *testing.T) {
 	before := f.store.revision
 	for _, tt := range []struct{ method, path, body, want string }{
 		{"PUT", "/v1/groups/new", `{"spec":{"members":[{"vlan":3}]}}`, "+Group/new"},
-		{"PUT", "/v1/groups/lbs", `{"spec":{"members":[{"vlan":3}]}}`, "~Group/lbs /spec/members/0/labels:map[role:lb]><nil> /spec/members/0/vlan:<nil>>3"},
+		{"PUT", "/v1/groups/lbs", `{"spec":{"members":[{"vlan":3}]}}`,
+			"~Group/lbs /spec/members/0/labels:map[role:lb]><nil> /spec/members/0/vlan:<nil>>3"},
 		{"PUT", "/v1/groups/lbs", groupBody, "=Group/lbs"},
 		{"PATCH", "/v1/groups/lbs", `{"labels":{"a":"b"}}`, "~Group/lbs /labels:<nil>>map[a:b]"},
 		{"DELETE", "/v1/groups/lbs", "", "-Group/lbs"},
@@ -156,11 +159,13 @@ func TestDryRun(t *testing.T) {
 func TestReadSide(t *testing.T) {
 	f := newFixture(t)
 	f.engine.workloads = []*policy.Workload{
-		{Key: "br0/a", Bridge: "br0", Port: "a", Labels: map[string]string{"app": "web"}, LabelFrom: map[string]string{"app": "endpoint/vm1"}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		{Key: "br0/a", Bridge: "br0", Port: "a", Labels: map[string]string{"app": "web"}, LabelFrom: map[string]string{"app": "endpoint/vm1"},
+			Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
 		{Key: "br0/b", Bridge: "br0", Port: "b"},
 		{Key: "br1/c", Bridge: "br1", Port: "c", Labels: map[string]string{"app": "web"}},
 	}
-	for query, want := range map[string]int{"": 3, "?label=app=web": 2, "?bridge=br0": 2, "?bridge=br0&label=app": 1, "?next=br0/a": 2, "?limit=1": 1} {
+	for query, want := range map[string]int{"": 3, "?label=app=web": 2, "?bridge=br0": 2, "?bridge=br0&label=app": 1, "?next=br0/a": 2,
+		"?limit=1": 1} {
 		var l api.List[api.Workload]
 		if err := json.Unmarshal(f.must(200, "GET", "/v1/workloads"+query, "").Body.Bytes(), &l); err != nil || len(l.Items) != want {
 			t.Errorf("%s: %d, %v", query, len(l.Items), err)
@@ -211,7 +216,8 @@ func TestFault_F22_EffectsAreAnswered(t *testing.T) {
 	f := newFixture(t)
 	f.must(201, "PUT", "/v1/groups/lbs", groupBody)
 	const words = "1 endpoint becomes default-deny for ingress: vm1"
-	f.engine.effects = []policy.Consequence{{Code: policy.ConsequenceIsolated, Direction: policy.Ingress, Endpoints: []string{"vm1"}, Message: words}}
+	f.engine.effects = []policy.Consequence{{Code: policy.ConsequenceIsolated, Direction: policy.Ingress, Endpoints: []string{"vm1"},
+		Message: words}}
 	for _, tt := range []struct{ method, path, body string }{
 		{"POST", "/v1/apply?dryRun=true", "[" + groupBody + "," + groupBodyFor("a") + "]"},
 		{"POST", "/v1/apply", "[" + groupBody + "," + groupBodyFor("a") + "]"},

@@ -38,8 +38,8 @@ type Engine interface {
 	// Warnings are the cheap part of Plan, asked on every write: what the user should know of the changed resources (SHADOWED, unknown
 	// endpoints). It reads memory only; Plan compiles everything and is for dry runs.
 	Warnings(changes []backend.Change) []policy.Warning
-	// Consequences says what changes do to endpoints as a whole; before[i] is what changes[i] replaces, nil = nothing. It may be asked while the changes are written,
-	// and like Warnings reads memory only.
+	// Consequences says what changes do to endpoints as a whole; before[i] is what changes[i] replaces, nil = nothing. It may be asked
+	// while the changes are written, and like Warnings reads memory only.
 	Consequences(changes []backend.Change, before []policy.Resource) []policy.Consequence
 	// Plan says what changes would do, without doing it.
 	Plan(ctx context.Context, changes []backend.Change) (Plan, error)

@@ -36,8 +36,8 @@ func bodyType(header string, want ...string) (string, error) {
 	return t, nil
 }
 
-// decodeDocument reads the body of a PUT, or the outcome of a PATCH. The name may be left out of it, as the path has it. What only the server
-// writes (uid, revision, createdAt, status) may be there, so that an answer can be edited and sent back, and is ignored.
+// decodeDocument reads the body of a PUT, or the outcome of a PATCH. The name may be left out of it, as the path has it. What only the
+// server writes (uid, revision, createdAt, status) may be there, so that an answer can be edited and sent back, and is ignored.
 func decodeDocument(kind policy.Kind, name string, text []byte) (policy.Resource, error) {
 	r, faults := policy.CheckJSON(kind, text)
 	for i := range faults {
@@ -59,7 +59,8 @@ func decodeDocument(kind policy.Kind, name string, text []byte) (policy.Resource
 			}
 		}
 	} else if m.Name != name {
-		faults = append(faults, policy.Fault{Pointer: "/name", Value: m.Name, Detail: fmt.Sprintf("the path says %q; leave the name out or make them agree", name)})
+		faults = append(faults, policy.Fault{Pointer: "/name", Value: m.Name,
+			Detail: fmt.Sprintf("the path says %q; leave the name out or make them agree", name)})
 	}
 	if len(faults) > 0 {
 		return nil, invalid(faults)

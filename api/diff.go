@@ -18,7 +18,8 @@ func sameWish(a, b policy.Resource) bool { return bytes.Equal(wishText(a), wishT
 // wish is wishText as encoding/json reads it back.
 func wish(r policy.Resource) any { return decodeAny(wishText(r)) }
 
-// wishText is what a user can ask for: labels and spec with defaults. It is the same text for the same wish, as encoding/json sorts the keys of maps.
+// wishText is what a user can ask for: labels and spec with defaults. It is the same text for the same wish, as encoding/json sorts the
+// keys of maps.
 func wishText(r policy.Resource) []byte {
 	text, err := json.Marshal(struct {
 		Labels map[string]string `json:"labels,omitempty"`

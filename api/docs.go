@@ -12,7 +12,8 @@ import (
 var docsFiles embed.FS
 
 // docsPolicy allows the page its own files only; nothing inline, no frames.
-const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; " +
+	"form-action 'none'; frame-ancestors 'none'"
 
 func (s *Server) registerDocs() {
 	s.router.Get("/openapi.json", s.serveSpec(s.spec.json, "application/openapi+json"))

@@ -71,9 +71,10 @@ type eventsOutput struct{ Body event.Page }
 func (s *Server) registerEvents() {
 	d := s.describe()
 	huma.Register(s.api, huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/v1/events", Tags: []string{"events"},
-		Summary:     "Query the record",
-		Description: "Up to limit events that match, oldest first, from what is kept in memory. Values of one parameter are alternatives; different parameters must all match. oldest in the answer tells how far back the record goes.",
-		Responses:   d.responses(schemaFor[event.Page](d), nil, 422)}, func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
+		Summary: "Query the record",
+		Description: "Up to limit events that match, oldest first, from what is kept in memory. Values of one parameter are alternatives; " +
+			"different parameters must all match. oldest in the answer tells how far back the record goes.",
+		Responses: d.responses(schemaFor[event.Page](d), nil, 422)}, func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
 		f, err := parseFilter(in.url.Query())
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
@@ -88,13 +89,16 @@ func (s *Server) registerEvents() {
 	one := schemaFor[event.Event](d)
 	responses := d.responses(nil, nil, 422, 503)
 	responses["200"] = &huma.Response{Description: "Events as they happen, until either side closes", Content: map[string]*huma.MediaType{
-		typeSSE:    {Schema: &huma.Schema{Type: huma.TypeString, Description: "Server-sent events: id is the event's id, event its action, data the document. A comment every 15 s shows that the stream is alive."}},
+		typeSSE: {Schema: &huma.Schema{Type: huma.TypeString, Description: "Server-sent events: id is the event's id, event its action, " +
+			"data the document. A comment every 15 s shows that the stream is alive."}},
 		typeNDJSON: {Schema: one},
 	}}
 	huma.Register(s.api, huma.Operation{OperationID: "follow-events", Method: http.MethodGet, Path: streamPath, Tags: []string{"events"},
 		Summary: "Follow the record",
-		Description: "Server-sent events, or one JSON document per line with Accept: application/x-ndjson (there, an empty line shows every 15 s that the stream is alive). With " +
-			"Last-Event-ID or after, what is still in memory since then comes first, without gap or repetition. A reader that is too slow gets an event with the action events-lost that counts what it missed.",
+		Description: "Server-sent events, or one JSON document per line with Accept: application/x-ndjson (there, an empty line shows every " +
+			"15 s that the stream is alive). With " +
+			"Last-Event-ID or after, what is still in memory since then comes first, without gap or repetition. A reader that is too slow gets " +
+			"an event with the action events-lost that counts what it missed.",
 		Responses: responses}, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
 		out, err := s.follow(ctx, in)
 		if err != nil {

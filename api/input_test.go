@@ -20,7 +20,8 @@ import (
 
 // TestMergePatch holds PATCH to RFC 7386 and to the checks of PUT.
 func TestMergePatch(t *testing.T) {
-	const labels, spec = `{"team":"a"}`, `{"priority":7,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true}}`
+	const labels, spec = `{"team":"a"}`,
+		`{"priority":7,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true}}`
 	for _, tt := range []struct {
 		name, patch string
 		labels      string // afterwards
@@ -29,8 +30,10 @@ func TestMergePatch(t *testing.T) {
 	}{
 		{"OK nothing", `{}`, labels, spec, nil},
 		{"OK deep change", `{"spec":{"priority":5,"defaultDeny":{"egress":true}}}`, labels,
-			`{"priority":5,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true,"egress":true}}`, nil},
-		{"OK removal", `{"spec":{"priority":null,"ingress":null,"mode":null}}`, labels, `{"appliesTo":[{"bridge":"br0"}],"defaultDeny":{"ingress":true}}`, nil},
+			`{"priority":5,"appliesTo":[{"bridge":"br0"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true,"egress":true}}`,
+			nil},
+		{"OK removal", `{"spec":{"priority":null,"ingress":null,"mode":null}}`, labels,
+			`{"appliesTo":[{"bridge":"br0"}],"defaultDeny":{"ingress":true}}`, nil},
 		{"OK lists are replaced", `{"spec":{"appliesTo":[{"port":"a"}]}}`, labels,
 			`{"priority":7,"appliesTo":[{"port":"a"}],"ingress":[{"name":"a","action":"allow"}],"defaultDeny":{"ingress":true}}`, nil},
 		{"OK labels", `{"labels":{"a":"b","team":null}}`, `{"a":"b"}`, spec, nil},
@@ -59,7 +62,10 @@ func TestMergePatch(t *testing.T) {
 				t.Errorf("faults %+v, want %v", answer.Errors, tt.faults)
 			}
 			for _, want := range tt.faults {
-				if !slices.ContainsFunc(answer.Errors, func(e struct{ Pointer, Detail string }) bool { return strings.HasPrefix(e.Pointer+": "+e.Detail, want) }) {
+				if !slices.ContainsFunc(answer.Errors, func(e struct{ Pointer, Detail string }) bool {
+					return strings.HasPrefix(e.Pointer+": "+
+						e.Detail, want)
+				}) {
 					t.Errorf("faults %+v, want %s", answer.Errors, want)
 				}
 			}
@@ -126,39 +132,48 @@ func TestFault_F20_PatchIsReadAsStrictlyAsPut(t *testing.T) {
 		"application/json": `{"items":[{"kind":"Group","name":"a","spec":{"members":[]}}],"items":[]}`,
 		"application/yaml": "items:\n- {kind: Group, name: a, spec: {members: []}}\nitems: []\n",
 	} {
-		if w := f.must(422, "POST", "/v1/apply", body, "Content-Type: "+ct); !strings.Contains(w.Body.String(), `"pointer":"/items","detail":"is given more than once"`) {
+		if w := f.must(422, "POST", "/v1/apply", body, "Content-Type: "+ct); !strings.Contains(w.Body.String(),
+			`"pointer":"/items","detail":"is given more than once"`) {
 			t.Errorf("%s: %s", ct, w.Body)
 		}
 	}
 	f.must(404, "GET", "/v1/groups/a", "")
 }
 
-// TestFault_F19_EmptyPolicies: what isolates nobody is refused however it is written. Documents from before that rule are served and can be deleted.
+// TestFault_F19_EmptyPolicies: what isolates nobody is refused however it is written. Documents from before that rule are served and can
+// be deleted.
 func TestFault_F19_EmptyPolicies(t *testing.T) {
 	f := newFixture(t)
 	const web = `"appliesTo":[{"labels":{"app":"web"}}]`
 	const hint = "defaultDeny: {ingress: true}"
-	for _, body := range []string{`{"spec":{` + web + `,"ingress":[]}}`, `{"spec":{` + web + `}}`, `{"spec":{` + web + `,"defaultDeny":{"log":true}}}`} {
+	for _, body := range []string{`{"spec":{` + web + `,"ingress":[]}}`, `{"spec":{` + web + `}}`, `{"spec":{` + web +
+		`,"defaultDeny":{"log":true}}}`} {
 		for _, query := range []string{"", "?dryRun=true"} {
-			if w := f.must(422, "PUT", "/v1/policies/web"+query, body); !strings.Contains(w.Body.String(), hint) || !strings.Contains(w.Body.String(), `"pointer":"/spec`) {
+			if w := f.must(422, "PUT", "/v1/policies/web"+query, body); !strings.Contains(w.Body.String(), hint) ||
+				!strings.Contains(w.Body.String(), `"pointer":"/spec`) {
 				t.Errorf("PUT %s: %s", body, w.Body)
 			}
 		}
 	}
-	if w := f.must(422, "POST", "/v1/apply", "kind: Policy\nname: web\nspec:\n  appliesTo: [{labels: {app: web}}]\n  ingress: []\n"); !strings.Contains(w.Body.String(), `"pointer":"/spec/ingress"`) {
+	if w := f.must(422, "POST", "/v1/apply",
+		"kind: Policy\nname: web\nspec:\n  appliesTo: [{labels: {app: web}}]\n  ingress: []\n"); !strings.Contains(w.Body.String(),
+		`"pointer":"/spec/ingress"`) {
 		t.Errorf("apply: %s", w.Body)
 	}
 	f.must(201, "PUT", "/v1/policies/web", `{"spec":{`+web+`,"ingress":[{"name":"a","action":"allow"}]}}`)
 	for patch, pointer := range map[string]string{
-		`{"spec":{"ingress":[]}}`: "/spec/ingress", `{"spec":{"ingress":null}}`: "/spec", `{"spec":{"ingress":null,"defaultDeny":{"log":true}}}`: "/spec/defaultDeny",
+		`{"spec":{"ingress":[]}}`: "/spec/ingress", `{"spec":{"ingress":null}}`: "/spec",
+		`{"spec":{"ingress":null,"defaultDeny":{"log":true}}}`: "/spec/defaultDeny",
 	} {
-		if w := f.must(422, "PATCH", "/v1/policies/web", patch); !strings.Contains(w.Body.String(), `"pointer":"`+pointer+`"`) || !strings.Contains(w.Body.String(), hint) {
+		if w := f.must(422, "PATCH", "/v1/policies/web", patch); !strings.Contains(w.Body.String(), `"pointer":"`+pointer+`"`) ||
+			!strings.Contains(w.Body.String(), hint) {
 			t.Errorf("PATCH %s: %s", patch, w.Body)
 		}
 	}
 	f.must(200, "PATCH", "/v1/policies/web", `{"spec":{"ingress":[],"defaultDeny":{"ingress":true}}}`) // what the hint says
 
-	old := &policy.Policy{Meta: policy.Meta{Name: "old"}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{{Labels: map[string]string{"app": "web"}}}}}
+	old := &policy.Policy{Meta: policy.Meta{Name: "old"},
+		Spec: policy.PolicySpec{AppliesTo: []policy.Selector{{Labels: map[string]string{"app": "web"}}}}}
 	if len(old.Validate()) == 0 {
 		t.Fatal("the control is valid")
 	}
@@ -214,17 +229,22 @@ func TestFault_F20_BrokenBodies(t *testing.T) {
 		status                 int
 	}{
 		{"chunk size that is no number", "PUT /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\nzz\r\n" + groupBody, "cannot be read", 400},
-		{"chunk longer than its size", "PUT /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\n3\r\n" + groupBody + "\r\n0\r\n\r\n", "cannot be read", 400},
-		{"chunks without an end", "PUT /v1/groups/lbs", fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(groupBody), groupBody), "cannot be read", 400},
+		{"chunk longer than its size", "PUT /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\n3\r\n" + groupBody + "\r\n0\r\n\r\n",
+			"cannot be read", 400},
+		{"chunks without an end", "PUT /v1/groups/lbs", fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(groupBody),
+			groupBody), "cannot be read", 400},
 		{"patch", "PATCH /v1/groups/lbs", "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}", "cannot be read", 400},
 		{"apply", "POST /v1/apply", "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}", "cannot be read", 400},
-		{"less than Content-Length says", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(groupBody)+7, groupBody), "cannot be read", 400},
+		{"less than Content-Length says", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(groupBody)+7, groupBody),
+			"cannot be read", 400},
 		{"compressed", "PUT /v1/groups/lbs", "Content-Encoding: gzip\r\n" + plain(gzipped.String()), "without Content-Encoding", 415},
-		{"compressed documents", "POST /v1/apply", "Content-Type: application/yaml\r\nContent-Encoding: br\r\n" + plain("kind: x"), "without Content-Encoding", 415},
+		{"compressed documents", "POST /v1/apply", "Content-Type: application/yaml\r\nContent-Encoding: br\r\n" + plain("kind: x"),
+			"without Content-Encoding", 415},
 		{"unknown content type", "PUT /v1/groups/lbs", "Content-Type: application/json5\r\n" + plain(groupBody), "application/json", 415},
 		{"content type that is none", "PUT /v1/groups/lbs", "Content-Type: ;;\r\n" + plain(groupBody), "application/json", 415},
 		{"deletion with a body", "DELETE /v1/groups/lbs", plain(`{"dryRun":true}`), "takes no body", 400},
-		{"control", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(groupBody), groupBody), `"lbs"`, 201},
+		{"control", "PUT /v1/groups/lbs", fmt.Sprintf("Content-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n",
+			len(groupBody), groupBody), `"lbs"`, 201},
 		{"control of a deletion", "DELETE /v1/groups/lbs?dryRun=true", "Content-Length: 0\r\n\r\n", `"deleted"`, 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -251,7 +271,8 @@ type deadlines struct {
 
 func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
 
-// A deadline for the body that goes on after the body has arrived would end, as net/http has it, the request: no wait could be longer than it.
+// A deadline for the body that goes on after the body has arrived would end, as net/http has it, the request: no wait could be longer
+// than it.
 func TestWaitOutlivesTheBody(t *testing.T) {
 	f := newFixture(t)
 	f.engine.installed = 1
@@ -270,7 +291,8 @@ func TestParametersAreStrict(t *testing.T) {
 			t.Errorf("PUT %s: %d %s", path, w.Code, w.Body)
 		}
 	}
-	for _, path := range []string{"/v1/groups?limit=", "/v1/groups?limit=1&limit=2", "/v1/groups?label=", "/v1/events?limit=", "/v1/events?until=&verdict=DROPPED", "/v1/flows?owner=", "/v1/hosts?limit=1",
+	for _, path := range []string{"/v1/groups?limit=", "/v1/groups?limit=1&limit=2", "/v1/groups?label=", "/v1/events?limit=",
+		"/v1/events?until=&verdict=DROPPED", "/v1/flows?owner=", "/v1/hosts?limit=1",
 		"/v1/status?limit=1", "/v1/groups/lbs?limit=1"} {
 		f.must(422, "GET", path, "")
 	}

@@ -42,7 +42,8 @@ func certificate(t *testing.T) (certFile, keyFile string) {
 	}
 	dir := t.TempDir()
 	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY",
+		Bytes: keyDER}} {
 		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -78,15 +79,19 @@ func TestListenBad(t *testing.T) {
 		{"bad empty", "", api.ListenOptions{}, `listen: "" is neither unix:PATH nor tcp:HOST:PORT`, nil},
 		{"bad live server", "unix:" + live, api.ListenOptions{}, "listen: another tapwall is listening on " + live, api.ErrInUse},
 		{"bad file", "unix:" + file, api.ListenOptions{}, "listen: " + file + " exists and is no socket", nil},
-		{"bad no directory", "unix:" + dir + "/none/x.sock", api.ListenOptions{}, "listen: the directory of " + dir + "/none/x.sock does not exist", os.ErrNotExist},
+		{"bad no directory", "unix:" + dir + "/none/x.sock", api.ListenOptions{}, "listen: the directory of " + dir +
+			"/none/x.sock does not exist", os.ErrNotExist},
 		{"bad long path", "unix:/" + long, api.ListenOptions{}, "listen: the path of a unix socket has at most 107 bytes", nil},
 		{"bad no token", "tcp:127.0.0.1:0", api.ListenOptions{}, "listen: tcp:127.0.0.1:0: a token is needed to listen on TCP", nil},
 		{"bad no TLS", "tcp:0.0.0.0:0", api.ListenOptions{Token: "x"}, "listen: tcp:0.0.0.0:0: TLS is needed beyond loopback", nil},
 		{"bad no TLS, all addresses", "tcp::0", api.ListenOptions{Token: "x"}, "listen: tcp::0: TLS is needed beyond loopback", nil},
-		{"bad certificate alone", "tcp:127.0.0.1:0", api.ListenOptions{Token: "x", CertFile: "c"}, "listen: tcp:127.0.0.1:0: certificate and key are given together", nil},
-		{"bad certificate file", "tcp:127.0.0.1:0", api.ListenOptions{Token: "x", CertFile: file, KeyFile: file}, "listen: tcp:127.0.0.1:0: certificate: ", nil},
+		{"bad certificate alone", "tcp:127.0.0.1:0", api.ListenOptions{Token: "x", CertFile: "c"},
+			"listen: tcp:127.0.0.1:0: certificate and key are given together", nil},
+		{"bad certificate file", "tcp:127.0.0.1:0", api.ListenOptions{Token: "x", CertFile: file, KeyFile: file},
+			"listen: tcp:127.0.0.1:0: certificate: ", nil},
 		{"bad port", "tcp:127.0.0.1", api.ListenOptions{Token: "x"}, "listen: tcp:127.0.0.1: address 127.0.0.1: missing port", nil},
-		{"bad port in use", "tcp:" + taken.Addr().String(), api.ListenOptions{Token: "x"}, "listen: another program is listening on tcp:" + taken.Addr().String(), api.ErrInUse},
+		{"bad port in use", "tcp:" + taken.Addr().String(), api.ListenOptions{Token: "x"}, "listen: another program is listening on tcp:" +
+			taken.Addr().String(), api.ErrInUse},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, err := api.Listen(tt.address, tt.o)
@@ -211,7 +216,8 @@ func TestToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.body) || tt.path == "/readyz" && tt.auth == "" && strings.Contains(string(body), "br0") {
+		if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.body) || tt.path == "/readyz" && tt.auth == "" &&
+			strings.Contains(string(body), "br0") {
 			t.Errorf("%s with %q: %d %s", tt.path, tt.auth, resp.StatusCode, body)
 		}
 		if tt.status == 401 && (resp.Header.Get("WWW-Authenticate") == "" || resp.Header.Get("Content-Type") != "application/problem+json") {

@@ -123,8 +123,8 @@ func (s *Server) observe(next http.Handler) http.Handler {
 	})
 }
 
-// bound ends requests that take too long, on both sides. Streams set deadlines of their own for each write. The deadline for reading is pushed out, since
-// net/http takes it for the end of the client also while the answer is being made.
+// bound ends requests that take too long, on both sides. Streams set deadlines of their own for each write. The deadline for reading is
+// pushed out, since net/http takes it for the end of the client also while the answer is being made.
 func bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Not every ResponseWriter has deadlines (tests' has none); the context bounds the handler anyway.
@@ -142,8 +142,8 @@ func bound(next http.Handler) http.Handler {
 	})
 }
 
-// strict refuses what huma would pass over, and reads the body of operations that take one before huma does, which answers 500 to a body that breaks off or is
-// badly framed.
+// strict refuses what huma would pass over, and reads the body of operations that take one before huma does, which answers 500 to a body
+// that breaks off or is badly framed.
 func strict(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
 	p := checkParameters(r, ctx.Operation())
@@ -157,8 +157,8 @@ func strict(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// checkParameters refuses parameters that are empty or come twice: dryRun= of a script whose variable is unset must not write, and an empty If-Match not
-// overwrite.
+// checkParameters refuses parameters that are empty or come twice: dryRun= of a script whose variable is unset must not write, and an
+// empty If-Match not overwrite.
 func checkParameters(r *http.Request, op *huma.Operation) *Problem {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

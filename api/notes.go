@@ -31,7 +31,8 @@ func schemaNotes() []note {
 	}
 	return append(notes, []note{
 		words("PolicySpec.tier", "Tiers decide in this order; default application", "emergency", "security", "application", "baseline"),
-		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0, policy.MaxPriority),
+		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0,
+			policy.MaxPriority),
 		words("PolicySpec.mode", "Default enforce; audit comes later", "enforce"),
 		text("PolicySpec.appliesTo", "The endpoints that the policy is about; selected by any entry"),
 		text("PolicySpec.ingress", "Rules for new connections to the endpoints; their order means nothing"),
@@ -66,7 +67,9 @@ func schemaNotes() []note {
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
 		shaped("EndpointSpec.mac", "Where external_ids:attached-mac is absent", macAddress),
 		shaped("EndpointSpec.macs", "Further MAC addresses behind the port: virtual routers, macvlans, nested machines", macAddress),
-		words("EndpointSpec.unknownMac", "What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge", "drop"),
+		words("EndpointSpec.unknownMac",
+			"What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge",
+			"drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
 		text("EndpointSpec.forwards", "It sends on what others sent to it, as a router or bridge with one port does"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
@@ -95,7 +98,8 @@ func schemaNotes() []note {
 		text("Warning.code", warnings),
 		text("Status.observedRevision", "The revision that is installed; behind revision = not yet"),
 		text("Status.warnings", "What is valid but suspicious, such as SHADOWED"),
-		words("Consequence.code", "DEFAULT_DENY: what no rule allows is denied from now on; NO_DEFAULT_DENY: no longer; OPEN_TO_EVERYBODY: strangers may what they could not",
+		words("Consequence.code", "DEFAULT_DENY: what no rule allows is denied from now on; NO_DEFAULT_DENY: no longer; OPEN_TO_EVERYBODY: "+
+			"strangers may what they could not",
 			policy.ConsequenceIsolated, policy.ConsequenceReleased, policy.ConsequenceOpened),
 		text("Consequence.endpoints", "The first of them, ordered; more counts the others"),
 		text("Consequence.by", "The first rules that open, with OPEN_TO_EVERYBODY; absent = nothing denies it any more"),
@@ -119,8 +123,10 @@ func exampleOf(kind policy.Kind) map[string]any {
 			"ingress": []any{map[string]any{"name": "from-lb", "action": "allow", "log": true, "from": []any{map[string]any{"group": "lbs"}},
 				"services": []any{map[string]any{"protocol": "tcp", "ports": []any{"80", "8000-8099"}}}}},
 		},
-		policy.KindGroup:    map[string]any{"members": []any{map[string]any{"labels": map[string]any{"role": "lb"}}, map[string]any{"cidr": "10.0.5.0/24"}}},
-		policy.KindEndpoint: map[string]any{"match": map[string]any{"port": "tap123"}, "labels": map[string]any{"app": "web"}, "addresses": []any{"10.0.0.5", "2001:db8::5"}},
+		policy.KindGroup: map[string]any{"members": []any{map[string]any{"labels": map[string]any{"role": "lb"}},
+			map[string]any{"cidr": "10.0.5.0/24"}}},
+		policy.KindEndpoint: map[string]any{"match": map[string]any{"port": "tap123"}, "labels": map[string]any{"app": "web"},
+			"addresses": []any{"10.0.0.5", "2001:db8::5"}},
 	}[kind]
 	return map[string]any{"kind": string(kind), "name": exampleName(kind), "spec": spec}
 }
@@ -156,7 +162,8 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 	return map[string]any{"spec": spec}
 }
 
-// What the words are that programs may compare; a test of the whole tree holds the lists to the constants. More may come, so they are no enumerations.
+// What the words are that programs may compare; a test of the whole tree holds the lists to the constants. More may come, so they are no
+// enumerations.
 const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +

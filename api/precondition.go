@@ -66,7 +66,8 @@ func (p precondition) check(kind policy.Kind, name string, r policy.Resource) er
 			return nil
 		}
 	}
-	return problem(http.StatusPreconditionFailed, "%s is at revision %d by now, not %d: it was changed by somebody else; get it again and repeat the change",
+	return problem(http.StatusPreconditionFailed,
+		"%s is at revision %d by now, not %d: it was changed by somebody else; get it again and repeat the change",
 		refName(kind, name), now, p.revisions[0])
 }
 

@@ -38,7 +38,8 @@ func (p *Problem) GetHeaders() http.Header { return p.headers }
 func (p *Problem) ContentType(string) string { return problemType }
 
 func problem(status int, format string, args ...any) *Problem {
-	return &Problem{Problem: wire.Problem[any]{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}}
+	return &Problem{Problem: wire.Problem[any]{Type: "about:blank", Title: http.StatusText(status), Status: status,
+		Detail: fmt.Sprintf(format, args...)}}
 }
 
 // invalid is the answer to a document with faults.
@@ -55,7 +56,8 @@ func invalid(faults policy.Faults) *Problem {
 	}
 	p := problem(status, "the input has %d %s", len(faults), noun)
 	for _, f := range faults {
-		p.Errors = append(p.Errors, InputError{Pointer: &f.Pointer, Detail: f.Detail, Value: f.Value, Code: f.Code, Document: f.Document, Line: f.Line})
+		p.Errors = append(p.Errors, InputError{Pointer: &f.Pointer, Detail: f.Detail, Value: f.Value, Code: f.Code, Document: f.Document,
+			Line: f.Line})
 	}
 	return p
 }

@@ -45,14 +45,16 @@ type healthOutput struct{ Body Health }
 func (s *Server) registerRead() {
 	d := s.describe()
 	huma.Register(s.api, huma.Operation{OperationID: "list-hosts", Method: http.MethodGet, Path: "/v1/hosts", Tags: []string{"hosts"},
-		Summary:     "List hosts",
-		Description: "Each Open vSwitch instance with its bridges, ports and mirrors as last read; bridges that tapwall leaves alone have mode \"\".",
-		Responses:   d.responses(schemaFor[List[Host]](d), nil)}, func(context.Context, *struct{}) (*hostsOutput, error) {
+		Summary: "List hosts",
+		Description: "Each Open vSwitch instance with its bridges, ports and mirrors as last read; bridges that tapwall leaves alone have " +
+			"mode \"\".",
+		Responses: d.responses(schemaFor[List[Host]](d), nil)}, func(context.Context, *struct{}) (*hostsOutput, error) {
 		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts()), Problems: s.o.Engine.Unknown()}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-workloads", Method: http.MethodGet, Path: "/v1/workloads", Tags: []string{"hosts"},
 		Summary: "List discovered endpoints",
-		Description: "What policies and mirrors select from: each port of a managed bridge that is an endpoint, with its labels and where each came from, and remote ones that only an " +
+		Description: "What policies and mirrors select from: each port of a managed bridge that is an endpoint, with its labels and where " +
+			"each came from, and remote ones that only an " +
 			"Endpoint resource describes. The Endpoint resources themselves are under /v1/endpoints.",
 		Responses: d.responses(schemaFor[List[Workload]](d), nil, 422)}, func(ctx context.Context, in *workloadsInput) (*workloadsOutput, error) {
 		match, err := parseLabels(in.Label)
@@ -73,9 +75,11 @@ func (s *Server) registerRead() {
 		return &workloadsOutput{Body: out}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-flows", Method: http.MethodGet, Path: "/v1/flows", Tags: []string{"flows"},
-		Summary:     "Read flows back from the switches",
-		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, missing (desired, not on the switch) or foreign (not tapwall's). Hosts that do not answer are named by problems; if none answers, that is an error.",
-		Responses:   d.responses(schemaFor[List[FlowEntry]](d), nil, 422, 503)}, func(ctx context.Context, in *flowsInput) (*flowsOutput, error) {
+		Summary: "Read flows back from the switches",
+		Description: "Desired and installed flows with the resource they were compiled from, as ovs-ofctl prints them. state is installed, " +
+			"missing (desired, not on the switch) or foreign (not tapwall's). Hosts that do not answer are named by problems; if none answers, " +
+			"that is an error.",
+		Responses: d.responses(schemaFor[List[FlowEntry]](d), nil, 422, 503)}, func(ctx context.Context, in *flowsInput) (*flowsOutput, error) {
 		q := backend.FlowQuery{Bridge: in.Bridge, Owner: in.Owner, Match: in.Match, Limit: in.Limit}
 		if in.Table >= 0 {
 			t := uint8(in.Table)
@@ -92,8 +96,9 @@ func (s *Server) registerRead() {
 		return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows)}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Tags: []string{"status"},
-		Summary: "Health of the whole process", Description: "Connections, desired and installed revisions, the store, and the figures of the record with every loss.",
-		Responses: d.responses(schemaFor[SystemStatus](d), nil)}, func(context.Context, *struct{}) (*systemOutput, error) {
+		Summary:     "Health of the whole process",
+		Description: "Connections, desired and installed revisions, the store, and the figures of the record with every loss.",
+		Responses:   d.responses(schemaFor[SystemStatus](d), nil)}, func(context.Context, *struct{}) (*systemOutput, error) {
 		return &systemOutput{Body: s.o.Engine.System()}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "healthz", Method: http.MethodGet, Path: "/healthz", Tags: []string{"status"},
@@ -102,8 +107,10 @@ func (s *Server) registerRead() {
 		return &healthOutput{Body: Health{Status: "ok"}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "readyz", Method: http.MethodGet, Path: "/readyz", Tags: []string{"status"},
-		Summary: "Everything desired is in force on every managed bridge", Description: "503 while it is not: a switch does not answer, flows are missing or refused, the fail mode is wrong, a bridge does not exist; and while the store cannot be read. " +
-			"What does not weaken the wall that stands, such as a full disk or a lost connection to the Open vSwitch database, is in /v1/status only. Needs no token; /v1/status has the reasons.",
+		Summary: "Everything desired is in force on every managed bridge", Description: "503 while it is not: a switch does not answer, " +
+			"flows are missing or refused, the fail mode is wrong, a bridge does not exist; and while the store cannot be read. " +
+			"What does not weaken the wall that stands, such as a full disk or a lost connection to the Open vSwitch database, is in /v1/status " +
+			"only. Needs no token; /v1/status has the reasons.",
 		Responses: d.responses(schemaFor[Health](d), nil, 503)}, func(ctx context.Context, _ *struct{}) (*healthOutput, error) {
 		if err := s.ready(ctx); err != nil {
 			if anonymous(ctx) {

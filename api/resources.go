@@ -18,7 +18,8 @@ func (s *Server) registerResources() {
 	registerKind[policy.MirrorSpec](s, policy.KindMirror, "A mirror copies the traffic of chosen ports to a port or tunnel.")
 	registerKind[policy.PolicySpec](s, policy.KindPolicy, "A policy is a set of firewall rules for the endpoints it applies to.")
 	registerKind[policy.GroupSpec](s, policy.KindGroup, "A group is a named set of peers.")
-	registerKind[policy.EndpointSpec](s, policy.KindEndpoint, "An endpoint resource adds labels and addresses to a port that OVSDB alone cannot tell. See /v1/workloads for what was discovered.")
+	registerKind[policy.EndpointSpec](s, policy.KindEndpoint,
+		"An endpoint resource adds labels and addresses to a port that OVSDB alone cannot tell. See /v1/workloads for what was discovered.")
 }
 
 type listInput struct {
@@ -105,9 +106,12 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 	putDone["201"] = d.ok("The resource is new", doc, nil)
 	huma.Register(s.api, huma.Operation{OperationID: "put-" + single, Method: http.MethodPut, Path: path + "/{name}", Tags: tags,
 		Summary: "Create or replace one " + single,
-		Description: "Labels and spec become exactly those of the body. uid, revision, createdAt and status may be in the body, so that what GET answered can be " +
-			"edited and sent back, but are ignored: use If-Match to change only the version you have seen. A body that asks for what is there already writes " +
-			"nothing and keeps the revision. status.warnings tells what is valid but suspicious, such as a rule that can never match (SHADOWED). With dryRun the answer is an ApplyResult.",
+		Description: "Labels and spec become exactly those of the body. uid, revision, createdAt and status may be in the body, so that what " +
+			"GET answered can be " +
+			"edited and sent back, but are ignored: use If-Match to change only the version you have seen. A body that asks for what is there " +
+			"already writes " +
+			"nothing and keeps the revision. status.warnings tells what is valid but suspicious, such as a rule that can never match " +
+			"(SHADOWED). With dryRun the answer is an ApplyResult.",
 		RequestBody: body, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
 		Responses: putDone}, func(ctx context.Context, in *putInput) (*documentOutput, error) {
 		out, err := s.put(ctx, kind, in)
@@ -117,10 +121,12 @@ func registerKind[S any](s *Server, kind policy.Kind, about string) {
 		return out, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "patch-" + single, Method: http.MethodPatch, Path: path + "/{name}", Tags: tags,
-		Summary:     "Change some fields of one " + single,
-		Description: "A JSON merge patch (RFC 7386) of labels and spec as they were written, without the defaults that GET shows. With dryRun the answer is an ApplyResult.",
+		Summary: "Change some fields of one " + single,
+		Description: "A JSON merge patch (RFC 7386) of labels and spec as they were written, without the defaults that GET shows. With " +
+			"dryRun the answer is an ApplyResult.",
 		RequestBody: patch, SkipValidateBody: true, MaxBodyBytes: maxBody + 1, BodyReadTimeout: requestLimit,
-		Responses: d.responses(either, exampleDocument(kind), 400, 404, 408, 412, 413, 415, 422, 409, 503, 504)}, func(ctx context.Context, in *patchInput) (*documentOutput, error) {
+		Responses: d.responses(either, exampleDocument(kind), 400, 404, 408, 412, 413, 415, 422, 409, 503, 504)}, func(ctx context.Context,
+		in *patchInput) (*documentOutput, error) {
 		out, err := s.patch(ctx, kind, in)
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
@@ -299,7 +305,8 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 			return nil, err
 		}
 		if !done {
-			p := problem(http.StatusGatewayTimeout, "the change of %s is stored, but not installed everywhere after %v; its status tells what is missing", refName(w.kind, w.name), w.wait)
+			p := problem(http.StatusGatewayTimeout,
+				"the change of %s is stored, but not installed everywhere after %v; its status tells what is missing", refName(w.kind, w.name), w.wait)
 			if res.resource != nil {
 				p.Resource = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
 			}

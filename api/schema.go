@@ -11,7 +11,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Patterns of the description. They are documentation: package policy, whose messages are better, checks the values, and a test holds the two together.
+// Patterns of the description. They are documentation: package policy, whose messages are better, checks the values, and a test holds
+// the two together.
 const (
 	dnsLabel   = `^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`
 	portRange  = `^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$`
@@ -37,16 +38,17 @@ func (d describer) named(name string, s *huma.Schema) *huma.Schema {
 // requestSchema is what PUT takes: the name comes from the path, and what only the server writes may be there but is ignored.
 func requestSchema[S any](d describer, kind policy.Kind) *huma.Schema {
 	ignored := "Ignored in requests"
-	return d.named(string(kind)+"Request", &huma.Schema{Type: huma.TypeObject, Required: []string{"spec"}, AdditionalProperties: false, Properties: map[string]*huma.Schema{
-		"kind":      {Type: huma.TypeString, Enum: []any{string(kind)}},
-		"name":      {Type: huma.TypeString, Description: "As in the path, or a 422; may be left out", Pattern: dnsLabel},
-		"labels":    {Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString}},
-		"spec":      schemaFor[S](d),
-		"uid":       {Type: huma.TypeString, Description: ignored},
-		"revision":  {Type: huma.TypeInteger, Format: "int64", Minimum: new(0.0), Description: ignored},
-		"createdAt": {Type: huma.TypeString, Format: "date-time", Description: ignored},
-		"status":    {Type: huma.TypeObject, AdditionalProperties: true, Description: ignored},
-	}})
+	return d.named(string(kind)+"Request", &huma.Schema{Type: huma.TypeObject, Required: []string{"spec"}, AdditionalProperties: false,
+		Properties: map[string]*huma.Schema{
+			"kind":      {Type: huma.TypeString, Enum: []any{string(kind)}},
+			"name":      {Type: huma.TypeString, Description: "As in the path, or a 422; may be left out", Pattern: dnsLabel},
+			"labels":    {Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Type: huma.TypeString}},
+			"spec":      schemaFor[S](d),
+			"uid":       {Type: huma.TypeString, Description: ignored},
+			"revision":  {Type: huma.TypeInteger, Format: "int64", Minimum: new(0.0), Description: ignored},
+			"createdAt": {Type: huma.TypeString, Format: "date-time", Description: ignored},
+			"status":    {Type: huma.TypeObject, AdditionalProperties: true, Description: ignored},
+		}})
 }
 
 // schemaBook is the schemas by name.
@@ -94,7 +96,8 @@ func (b schemaBook) reach(name string, seen map[string]bool) {
 	}
 }
 
-// patchOf makes, of the schema of a structure, that of a merge patch to it (RFC 7386): nothing is required, null removes, lists are replaced as a whole.
+// patchOf makes, of the schema of a structure, that of a merge patch to it (RFC 7386): nothing is required, null removes, lists are
+// replaced as a whole.
 func (b schemaBook) patchOf(name, patch string) {
 	if b[patch] != nil {
 		return

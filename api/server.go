@@ -100,7 +100,8 @@ func NewServer(o Options) (*Server, error) {
 	if err := s.finishSpec(); err != nil {
 		return nil, err
 	}
-	s.router.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn)}))
+	s.router.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(o.Registry,
+		promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn)}))
 	s.registerDocs()
 	return s, nil
 }
@@ -118,7 +119,8 @@ func config(version string) huma.Config {
 	c.Components = &huma.Components{
 		Schemas: huma.NewMapRegistry("#/components/schemas/", schemaName),
 		SecuritySchemes: map[string]*huma.SecurityScheme{
-			"token": {Type: "http", Scheme: "bearer", Description: "On TCP listeners. The unix socket needs none: who may open it is decided by its mode and group."},
+			"token": {Type: "http", Scheme: "bearer",
+				Description: "On TCP listeners. The unix socket needs none: who may open it is decided by its mode and group."},
 		},
 	}
 	c.Security = []map[string][]string{{"token": {}}, {}}

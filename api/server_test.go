@@ -37,7 +37,8 @@ type fixture struct {
 func newFixture(t *testing.T, change ...func(*api.Options)) *fixture {
 	t.Helper()
 	f := &fixture{t: t, store: newMemory(), record: newRecord()}
-	f.engine = &engine{installed: 1 << 40, hosts: []api.Host{{ID: "h1", Connected: true, Bridges: []api.HostBridge{{Name: "br0", Mode: "owned"}, {Name: "br-ex"}}}}}
+	f.engine = &engine{installed: 1 << 40, hosts: []api.Host{{ID: "h1", Connected: true, Bridges: []api.HostBridge{{Name: "br0",
+		Mode: "owned"}, {Name: "br-ex"}}}}}
 	o := api.Options{Store: f.store, Engine: f.engine, Events: f.record, Version: "v1.2.3", Heartbeat: time.Hour,
 		Logger: slog.New(slog.NewTextHandler(&f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	for _, c := range change {
@@ -76,7 +77,8 @@ func (f *fixture) must(status int, method, path, body string, headers ...string)
 
 const (
 	groupBody  = `{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}}]}}`
-	policyBody = `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"lb","action":"allow","from":[{"group":"lbs"}],"services":[{"protocol":"tcp","ports":["80"]}]}]}}`
+	policyBody = `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"lb","action":"allow","from":[{"group":"lbs"}],` +
+		`"services":[{"protocol":"tcp","ports":["80"]}]}]}}`
 )
 
 // indented makes JSON comparable and readable.
@@ -140,8 +142,10 @@ func TestLifecycle(t *testing.T) {
 		t.Errorf("written-out defaults got ETag %s after %s", again.Header().Get("ETag"), shown.Header().Get("ETag"))
 	}
 	// A patch is of what was written: the new direction isolates although the answer showed egress: false.
-	w = f.must(200, "PATCH", "/v1/policies/web", `{"labels":{"team":"a"},"spec":{"egress":[{"name":"dns","action":"allow"}]}}`, "Content-Type: application/merge-patch+json")
-	if !strings.Contains(w.Body.String(), `"defaultDeny":{"ingress":true,"egress":true}`) || !strings.Contains(w.Body.String(), `"labels":{"team":"a"}`) {
+	w = f.must(200, "PATCH", "/v1/policies/web", `{"labels":{"team":"a"},"spec":{"egress":[{"name":"dns","action":"allow"}]}}`,
+		"Content-Type: application/merge-patch+json")
+	if !strings.Contains(w.Body.String(), `"defaultDeny":{"ingress":true,"egress":true}`) || !strings.Contains(w.Body.String(),
+		`"labels":{"team":"a"}`) {
 		t.Errorf("patched: %s", w.Body)
 	}
 
@@ -245,8 +249,10 @@ func TestWait(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || p.Resource.Revision != 3 || p.Resource.Status.ObservedRevision != 2 {
 		t.Errorf("%v: %s", err, w.Body)
 	}
-	w = f.must(504, "POST", "/v1/apply?wait=installed&timeout=30ms", "kind: Group\nname: x\nspec: {members: [{vlan: 1}]}", "Content-Type: application/yaml")
-	if !strings.Contains(w.Body.String(), `"result":{"dryRun":false,"created":[{"kind":"Group","name":"x","revision":4,"status":{"phase":"Active","observedRevision":2}}]`) {
+	w = f.must(504, "POST", "/v1/apply?wait=installed&timeout=30ms", "kind: Group\nname: x\nspec: {members: [{vlan: 1}]}",
+		"Content-Type: application/yaml")
+	if !strings.Contains(w.Body.String(),
+		`"result":{"dryRun":false,"created":[{"kind":"Group","name":"x","revision":4,"status":{"phase":"Active","observedRevision":2}}]`) {
 		t.Errorf("%s", w.Body)
 	}
 	f.engine.installed = 100
@@ -286,11 +292,15 @@ func TestBad(t *testing.T) {
 		status                   int
 	}{
 		{"unknown-field", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingres":[]},"metadata":{}}`, nil, 422},
-		{"many-faults", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"a","action":"allow","from":[{"cidr":"10.0.0.5/24"}],"services":[{"protocol":"tcp","ports":["70000"]}]},{"name":"a","action":"pass","to":[{"cidr":"10.1.0.0/33"}]}]}}`, nil, 422},
-		{"not-supported-yet", "PUT", "/v1/mirrors/m", `{"spec":{"sources":[{"port":"a"}],"snaplen":128,"targets":[{"port":{"name":"b"}},{"pcap":{"file":"x"}}]}}`, nil, 422},
+		{"many-faults", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"a","action":"allow",` +
+			`"from":[{"cidr":"10.0.0.5/24"}],"services":[{"protocol":"tcp","ports":["70000"]}]},{"name":"a","action":"pass",` +
+			`"to":[{"cidr":"10.1.0.0/33"}]}]}}`, nil, 422},
+		{"not-supported-yet", "PUT", "/v1/mirrors/m",
+			`{"spec":{"sources":[{"port":"a"}],"snaplen":128,"targets":[{"port":{"name":"b"}},{"pcap":{"file":"x"}}]}}`, nil, 422},
 		{"wrong-type", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":"web","priority":"high"}}`, nil, 422},
 		{"unknown-group", "PUT", "/v1/policies/web", policyBody, nil, 422},
-		{"unknown-bridge", "PUT", "/v1/mirrors/m", `{"spec":{"sources":[{"bridge":"br-ex"},{"bridge":"br0"}],"targets":[{"port":{"name":"ids0"}}]}}`, nil, 422},
+		{"unknown-bridge", "PUT", "/v1/mirrors/m",
+			`{"spec":{"sources":[{"bridge":"br-ex"},{"bridge":"br0"}],"targets":[{"port":{"name":"ids0"}}]}}`, nil, 422},
 		{"other-name", "PUT", "/v1/groups/a", groupBody, nil, 422},
 		{"other-kind", "PUT", "/v1/mirrors/lbs", groupBody, nil, 422},
 		{"bad-name-in-path", "PUT", "/v1/groups/Web_1", `{"spec":{"members":[{"cidr":"10.0.0.0/8"}]}}`, nil, 422},
@@ -319,12 +329,18 @@ func TestBad(t *testing.T) {
 		{"no-such-method", "POST", "/v1/groups/a", "{}", nil, 405},
 		{"group-in-use", "DELETE", "/v1/groups/used", "", nil, 409},
 		{"group-not-for-subjects", "PUT", "/v1/groups/used", `{"spec":{"members":[{"cidr":"10.0.0.0/8"}]}}`, nil, 409},
-		{"apply-duplicate", "POST", "/v1/apply", "kind: Group\nname: a\nspec: {members: [{vlan: 1}]}\n---\nkind: Group\nname: a\nspec: {members: [{vlan: 2}]}\n", []string{"Content-Type: application/yaml"}, 422},
+		{"apply-duplicate", "POST", "/v1/apply",
+			"kind: Group\nname: a\nspec: {members: [{vlan: 1}]}\n---\nkind: Group\nname: a\nspec: {members: [{vlan: 2}]}\n",
+			[]string{"Content-Type: application/yaml"}, 422},
 		{"apply-yaml-syntax", "POST", "/v1/apply", "kind: Group\nname: [a\n", []string{"Content-Type: application/yaml"}, 400},
 		{"apply-json-syntax", "POST", "/v1/apply", "[{\"kind\":\"Group\"},\n {]", []string{"Content-Type: application/json"}, 400},
-		{"apply-unknown-kind", "POST", "/v1/apply", "kind: policy\nname: a\n---\nname: b\nspec: {}\n", []string{"Content-Type: application/yaml"}, 422},
-		{"apply-unknown-group", "POST", "/v1/apply", "kind: Group\nname: b\nspec: {members: [{vlan: 1}]}\n---\nkind: Policy\nname: a\nspec:\n  appliesTo: [{group: b}]\n  ingress:\n  - {name: x, action: allow, from: [{group: c}]}\n", []string{"Content-Type: application/yaml"}, 422},
-		{"apply-prune-without-label", "POST", "/v1/apply?prune=set=web", "kind: Group\nname: a\nspec: {members: [{vlan: 1}]}\n", []string{"Content-Type: application/yaml"}, 422},
+		{"apply-unknown-kind", "POST", "/v1/apply", "kind: policy\nname: a\n---\nname: b\nspec: {}\n",
+			[]string{"Content-Type: application/yaml"}, 422},
+		{"apply-unknown-group", "POST", "/v1/apply", "kind: Group\nname: b\nspec: {members: [{vlan: 1}]}\n---\nkind: Policy\nname: a\nspec:\n" +
+			"  appliesTo: [{group: b}]\n  ingress:\n  - {name: x, action: allow, from: [{group: c}]}\n",
+			[]string{"Content-Type: application/yaml"}, 422},
+		{"apply-prune-without-label", "POST", "/v1/apply?prune=set=web", "kind: Group\nname: a\nspec: {members: [{vlan: 1}]}\n",
+			[]string{"Content-Type: application/yaml"}, 422},
 		{"apply-nothing", "POST", "/v1/apply", "# nothing\n", []string{"Content-Type: application/yaml"}, 422},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -382,7 +398,8 @@ func TestUnavailable(t *testing.T) {
 	f.must(413, "PUT", "/v1/groups/a", groupBodyFor("a"))
 	f.store.err = io.ErrUnexpectedEOF
 	w = f.must(500, "GET", "/v1/groups/lbs", "")
-	if strings.Contains(w.Body.String(), "EOF") || !strings.Contains(f.log.String(), "unexpected EOF") || !strings.Contains(w.Body.String(), `"requestId":"test"`) {
+	if strings.Contains(w.Body.String(), "EOF") || !strings.Contains(f.log.String(), "unexpected EOF") || !strings.Contains(w.Body.String(),
+		`"requestId":"test"`) {
 		t.Errorf("the cause belongs into the log, not into the answer: %s", w.Body)
 	}
 	f.engine.panics = true
@@ -414,7 +431,8 @@ func TestMetricsAndDocs(t *testing.T) {
 		t.Errorf("CSP %q", w.Header().Get("Content-Security-Policy"))
 	}
 	for _, path := range []string{"/docs", "/docs/docs.js", "/docs/docs.css"} {
-		if body := f.must(200, "GET", path, "").Body.String(); strings.Contains(body, "http://") || strings.Contains(body, "https://") || strings.Contains(body, "innerHTML") {
+		if body := f.must(200, "GET", path, "").Body.String(); strings.Contains(body, "http://") || strings.Contains(body, "https://") ||
+			strings.Contains(body, "innerHTML") {
 			t.Errorf("%s refers to other places, or makes markup of text", path)
 		}
 	}

@@ -72,17 +72,22 @@ func (d describer) requestBody(schema *huma.Schema, example any, types ...string
 // finishSpec adds the notes to the schemas.
 func (s *Server) finishSpec() error {
 	api := s.api.OpenAPI()
-	api.Info.Description = "Taps, firewall and record for Open vSwitch. Resources are documents of kind, name, labels and spec; the server adds uid, revision, createdAt and the " +
-		"status it observed. Errors are problem details (RFC 9457) that list every fault. Reachable by unix socket, or by TCP with a bearer token."
+	api.Info.Description = "Taps, firewall and record for Open vSwitch. Resources are documents of kind, name, labels and spec; the " +
+		"server adds uid, revision, createdAt and the " +
+		"status it observed. Errors are problem details (RFC 9457) that list every fault. Reachable by unix socket, or by TCP with a bearer " +
+		"token."
 	api.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	api.Servers = []*huma.Server{
-		{URL: "/", Description: "Where this description comes from; by default a unix socket, /run/tapwall/tapwall.sock, whose clients need a host name but no token: http://localhost"},
-		{URL: "https://{host}:{port}", Description: "A TCP listener", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost"}, "port": {Default: "7443"}}},
+		{URL: "/", Description: "Where this description comes from; by default a unix socket, /run/tapwall/tapwall.sock, whose clients need " +
+			"a host name but no token: http://localhost"},
+		{URL: "https://{host}:{port}", Description: "A TCP listener", Variables: map[string]*huma.ServerVariable{"host": {Default: "localhost"},
+			"port": {Default: "7443"}}},
 	}
 	api.Tags = []*huma.Tag{
 		{Name: "mirrors", Description: "Taps"}, {Name: "policies", Description: "The wall"}, {Name: "groups", Description: "Named sets of peers"},
 		{Name: "endpoints", Description: "Labels and addresses for ports"}, {Name: "apply", Description: "Several documents at once"},
-		{Name: "events", Description: "The record"}, {Name: "flows", Description: "What is on the switches"}, {Name: "hosts", Description: "Switches and what is plugged in"},
+		{Name: "events", Description: "The record"}, {Name: "flows", Description: "What is on the switches"},
+		{Name: "hosts", Description: "Switches and what is plugged in"},
 		{Name: "status", Description: "Health"},
 	}
 	schemas := api.Components.Schemas.Map()

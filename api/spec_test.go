@@ -38,7 +38,8 @@ func TestSpecWhole(t *testing.T) {
 			t.Errorf("schema %s is used nowhere", name)
 		}
 	}
-	for _, want := range []string{"Mirror", "Policy", "Group", "Endpoint", "PolicyList", "PolicySpec", "Rule", "Event", "EventRule", "Problem", "ApplyResult", "Host", "Workload", "FlowEntry", "SystemStatus"} {
+	for _, want := range []string{"Mirror", "Policy", "Group", "Endpoint", "PolicyList", "PolicySpec", "Rule", "Event", "EventRule",
+		"Problem", "ApplyResult", "Host", "Workload", "FlowEntry", "SystemStatus"} {
 		if doc.Components.Schemas[want] == nil {
 			t.Errorf("there is no schema %s", want)
 		}
@@ -113,7 +114,8 @@ func TestSpecWhole(t *testing.T) {
 			}
 			body := string(op.RequestBody.Content["application/json"].Example)
 			name := map[string]string{"groups": "lbs", "policies": "web", "mirrors": "web-tap", "endpoints": "vm1"}[strings.Split(path, "/")[2]]
-			if w := f.call(strings.ToUpper(method), strings.Replace(path, "{name}", name, 1), body, "Content-Type: application/json"); w.Code/100 != 2 {
+			if w := f.call(strings.ToUpper(method), strings.Replace(path, "{name}", name, 1), body,
+				"Content-Type: application/json"); w.Code/100 != 2 {
 				t.Errorf("the example of %s %s: %d %s", method, path, w.Code, w.Body)
 			}
 		}
@@ -152,11 +154,15 @@ func TestPatterns(t *testing.T) {
 		schema, property, body string // %s is the value
 		good, bad              []string
 	}{
-		{"Rule", "name", `{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"%s","action":"allow"}]}}`, []string{"a", "a-1", "0", long}, []string{"", "A", "-a", "a-", "a.b", "a_b", long + "a"}},
-		{"Service", "ports", `{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"a","action":"allow","services":[{"protocol":"tcp","ports":["%s"]}]}]}}`,
+		{"Rule", "name", `{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"%s","action":"allow"}]}}`, []string{"a", "a-1", "0", long},
+			[]string{"", "A", "-a", "a-", "a.b", "a_b", long + "a"}},
+		{"Service", "ports",
+			`{"spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"a","action":"allow","services":[{"protocol":"tcp","ports":["%s"]}]}]}}`,
 			[]string{"1", "80", "65535", "8000-8099"}, []string{"", "0", "080", "80-", "-80", "a", "80 ", "1-2-3"}},
-		{"Selector", "mac", `{"spec":{"appliesTo":[{"mac":"%s"}],"ingress":[{"name":"a","action":"allow"}]}}`, []string{"52:54:00:ab:CD:ef"}, []string{"", "52-54-00-ab-cd-ef", "52:54:00:ab:cd", "5254.00ab.cdef"}},
-		{"PortTarget", "name", `{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"%s"}}]}}`, []string{"ids0", "a.b-c_D", "a23456789012345"}, []string{"", "-a", "a/b", "a b", "a234567890123456"}},
+		{"Selector", "mac", `{"spec":{"appliesTo":[{"mac":"%s"}],"ingress":[{"name":"a","action":"allow"}]}}`, []string{"52:54:00:ab:CD:ef"},
+			[]string{"", "52-54-00-ab-cd-ef", "52:54:00:ab:cd", "5254.00ab.cdef"}},
+		{"PortTarget", "name", `{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"%s"}}]}}`, []string{"ids0", "a.b-c_D",
+			"a23456789012345"}, []string{"", "-a", "a/b", "a b", "a234567890123456"}},
 	} {
 		p := doc.Components.Schemas[tt.schema].Properties[tt.property]
 		pattern, err := regexp.Compile(p.Pattern + p.Items.Pattern)

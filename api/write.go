@@ -47,7 +47,8 @@ func (s *Server) do(ctx context.Context, w write, want intent) (written, error) 
 			return out, err
 		}
 		if w.pre.strict() {
-			return out, problem(http.StatusPreconditionFailed, "%s was changed by somebody else at the same time; get it again and repeat the change",
+			return out, problem(http.StatusPreconditionFailed,
+				"%s was changed by somebody else at the same time; get it again and repeat the change",
 				refName(w.kind, w.name))
 		}
 		if try == maxTries {
@@ -105,7 +106,8 @@ type advice struct {
 	consequences []policy.Consequence
 }
 
-// advise asks the engine while the disk and the switch do their part. The function that it returns waits for the answer. before[i] is what changes[i] replaces.
+// advise asks the engine while the disk and the switch do their part. The function that it returns waits for the answer. before[i] is
+// what changes[i] replaces.
 func (s *Server) advise(ctx context.Context, changes []backend.Change, before []policy.Resource) func() advice {
 	out := make(chan advice, 1)
 	go func() {
@@ -149,7 +151,8 @@ func (s *Server) audit(ctx context.Context, c backend.Change, stored, before pol
 }
 
 // waitFor waits until revision (0 = the deletion) is installed. done is false if the time was up before that.
-func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.Kind, name string, revision int64) (st policy.Status, done bool, err error) {
+func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.Kind, name string, revision int64) (st policy.Status,
+	done bool, err error) {
 	wctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	st, err = s.o.Engine.Wait(wctx, kind, name, revision)
@@ -164,7 +167,8 @@ func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.K
 
 // checkRefs finds references of the changed resources that lead nowhere after the changes, and references of others that the changes would
 // break. The guards keep both findings true until the commit. faulty turns the faults of change i into an error.
-func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty func(i int, faults policy.Faults) error) ([]backend.Change, error) {
+func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty func(i int, faults policy.Faults) error) (
+	[]backend.Change, error) {
 	v := view{server: s, ctx: ctx, changed: map[string]policy.Resource{}, found: map[string]*policy.Group{}}
 	inSet := map[string]bool{}
 	for _, c := range changes {
@@ -241,7 +245,8 @@ func inUse(broken []brokenRef) *Problem {
 	if n := len(names) - show; n > 0 {
 		names, more = names[:show], fmt.Sprintf(" and %d more", n)
 	}
-	out := problem(http.StatusConflict, "still in use by %s%s: change or delete them first, or all in one apply", strings.Join(names, ", "), more)
+	out := problem(http.StatusConflict, "still in use by %s%s: change or delete them first, or all in one apply", strings.Join(names, ", "),
+		more)
 	out.Errors = errs
 	return out
 }
@@ -289,7 +294,8 @@ func (v *view) lookup() policy.Lookup {
 	return policy.Lookup{Group: v.group, Bridge: v.bridge}
 }
 
-// bridge reports whether a bridge of that name is managed, or might be. Few resources name one, and the answer takes more than all other checks.
+// bridge reports whether a bridge of that name is managed, or might be. Few resources name one, and the answer takes more than all other
+// checks.
 func (v *view) bridge(name string) bool {
 	if v.bridges == nil {
 		v.bridges = sync.OnceValues(v.server.managedBridges)

@@ -18,7 +18,8 @@ var noon = time.Date(2026, 11, 20, 12, 0, 0, 123456789, time.UTC)
 // A verdict is understood as documents spell it and as Compact prints it.
 func TestParseVerdict(t *testing.T) {
 	for in, want := range map[string]event.Verdict{
-		"FORWARDED": event.Forwarded, "allowed": event.Forwarded, "DENIED": event.Dropped, "Dropped": event.Dropped, "audited": event.Audit, "AUDIT": event.Audit,
+		"FORWARDED": event.Forwarded, "allowed": event.Forwarded, "DENIED": event.Dropped, "Dropped": event.Dropped, "audited": event.Audit,
+		"AUDIT":    event.Audit,
 		"rejected": event.Rejected, "error": event.Errored,
 	} {
 		q := url.Values{"verdict": {in}}

@@ -19,7 +19,8 @@ func TestCompact(t *testing.T) {
 			Network: &event.Network{Type: "ipv4", Transport: "tcp"}, Observer: &event.Observer{Name: "node1"},
 			Rule: &event.Rule{ID: "web/egress/to-db", Name: "to-db", Ruleset: "web"},
 			Tapwall: event.Tapwall{
-				Verdict: event.Forwarded, Direction: "egress", CT: &event.CT{State: []string{"new", "trk"}}, TCP: &event.TCP{Flags: []string{"SYN", "ACK"}},
+				Verdict: event.Forwarded, Direction: "egress", CT: &event.CT{State: []string{"new", "trk"}}, TCP: &event.TCP{Flags: []string{"SYN",
+					"ACK"}},
 				Source: &event.Endpoint{Name: "web1", PortName: "tap1"}, Destination: &event.Endpoint{PortName: "tap2"},
 				Decode: &event.Decode{Status: "ok"},
 			},
@@ -40,7 +41,8 @@ func TestCompact(t *testing.T) {
 		{"numeric, node, own time", verdict(nil), event.PrintOptions{Location: time.UTC, Numeric: true, Node: true, TimeFormat: time.Kitchen},
 			"12:00PM [node1]: 10.0.0.5:40108 -> 10.0.0.9:5432 policy-verdict:web/to-db EGRESS ALLOWED (TCP Flags: SYN, ACK)"},
 		{"color", verdict(func(e *event.Event) { e.Tapwall.Verdict = event.Dropped }), event.PrintOptions{Location: time.UTC, Color: true},
-			"Nov 20 12:00:00.123: web1(10.0.0.5):40108 -> tap2(10.0.0.9):5432 policy-verdict:web/to-db EGRESS \x1b[31mDENIED\x1b[0m (TCP Flags: SYN, ACK)"},
+			"Nov 20 12:00:00.123: web1(10.0.0.5):40108 -> tap2(10.0.0.9):5432 policy-verdict:web/to-db EGRESS \x1b[31mDENIED\x1b[0m (TCP Flags: " +
+				"SYN, ACK)"},
 		{"reply over IPv6, numeric", verdict(func(e *event.Event) {
 			e.Tapwall.CT.State = []string{"est", "rpl", "trk"}
 			e.Source.IP, e.Destination.IP = "2001:db8::5", "2001:db8::9"
@@ -115,7 +117,8 @@ func FuzzCompact(f *testing.F) {
 		}
 		loss := &event.Event{Timestamp: noon, Tapwall: event.Tapwall{Loss: &event.Loss{Stage: s, Reason: s, Count: 1}}}
 		for _, line := range []string{
-			event.Compact(e, event.PrintOptions{Node: true}), event.Compact(e, event.PrintOptions{Numeric: true}), event.Compact(loss, event.PrintOptions{}),
+			event.Compact(e, event.PrintOptions{Node: true}), event.Compact(e, event.PrintOptions{Numeric: true}), event.Compact(loss,
+				event.PrintOptions{}),
 		} {
 			if !utf8.ValidString(line) {
 				t.Fatalf("%q is not UTF-8", line)

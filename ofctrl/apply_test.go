@@ -50,11 +50,14 @@ func TestRefusedUpdates(t *testing.T) {
 		want   error
 		words  []string
 	}{
-		{"conflict with another owner", map[string][]flow.Flow{"c": {place(9, 0), place(1, 1)}}, ofctrl.ErrConflict, []string{"a wants", "c wants", "output:2"}},
-		{"conflict within the update", map[string][]flow.Flow{"c": {place(9, 0)}, "d": {place(9, 1)}}, ofctrl.ErrConflict, []string{"c wants", "d wants"}},
+		{"conflict with another owner", map[string][]flow.Flow{"c": {place(9, 0), place(1, 1)}}, ofctrl.ErrConflict, []string{"a wants",
+			"c wants", "output:2"}},
+		{"conflict within the update", map[string][]flow.Flow{"c": {place(9, 0)}, "d": {place(9, 1)}}, ofctrl.ErrConflict, []string{"c wants",
+			"d wants"}},
 		{"conflict with itself", map[string][]flow.Flow{"a": {place(9, 0), place(9, 1)}}, ofctrl.ErrConflict, []string{"a wants"}},
 		{"foreign cookie", map[string][]flow.Flow{"b": {{Table: 1, Cookie: 1}}}, ofctrl.ErrInvalid, []string{"of b", "cookie"}},
-		{"cannot be encoded", map[string][]flow.Flow{"a": nil, "b": {{Cookie: testCookie, Importance: 1}}}, ofctrl.ErrInvalid, []string{"of b", "importance"}},
+		{"cannot be encoded", map[string][]flow.Flow{"a": nil, "b": {{Cookie: testCookie, Importance: 1}}}, ofctrl.ErrInvalid,
+			[]string{"of b", "importance"}},
 	}
 	for _, tt := range tests {
 		_, err := s.Apply(t.Context(), ofctrl.Update{Revision: 2, Owners: tt.owners})
@@ -68,7 +71,8 @@ func TestRefusedUpdates(t *testing.T) {
 			}
 		}
 		st := s.State()
-		if diff := cmp.Diff(want, texts(f.Flows())); diff != "" || st.Missing != 0 || st.Desired != 3 || st.Installed != 1 || st.Stats.BundlesSent != 1 {
+		if diff := cmp.Diff(want, texts(f.Flows())); diff != "" || st.Missing != 0 || st.Desired != 3 || st.Installed != 1 ||
+			st.Stats.BundlesSent != 1 {
 			t.Errorf("%s: %+v (-want +got):\n%s", tt.name, st, diff)
 		}
 		if got := s.Owners(); len(got) != 2 || len(s.Desired("a")) != 2 || s.Desired("c") != nil {
@@ -85,7 +89,8 @@ func TestRefusedUpdates(t *testing.T) {
 	if res := s.apply(ofctrl.Update{Revision: 5, Owners: map[string][]flow.Flow{"a": nil}}); res != (ofctrl.Result{Installed: 5}) {
 		t.Errorf("one of two owners goes: %+v", res)
 	}
-	if res := s.apply(ofctrl.Update{Revision: 6, Owners: map[string][]flow.Flow{"d": nil}}); res != (ofctrl.Result{Deleted: 1, Bundles: 1, Installed: 6}) {
+	if res := s.apply(ofctrl.Update{Revision: 6, Owners: map[string][]flow.Flow{"d": nil}}); res != (ofctrl.Result{Deleted: 1, Bundles: 1,
+		Installed: 6}) {
 		t.Errorf("both are gone: %+v", res)
 	}
 }
@@ -129,7 +134,8 @@ func TestRandom(t *testing.T) {
 					}
 					model[name] = fs
 					_, err := s.Apply(t.Context(), ofctrl.Update{Revision: int64(step), Owners: map[string][]flow.Flow{name: fs}})
-					if err != nil && !errors.Is(err, ofctrl.ErrNotConnected) && !errors.Is(err, ofctrl.ErrUnknownOutcome) && !errors.Is(err, ofctrl.ErrForeignFlow) {
+					if err != nil && !errors.Is(err, ofctrl.ErrNotConnected) && !errors.Is(err, ofctrl.ErrUnknownOutcome) &&
+						!errors.Is(err, ofctrl.ErrForeignFlow) {
 						// The connection may break at any point; what stands in the end counts.
 						if errors.Is(err, ofctrl.ErrRejected) || errors.Is(err, ofctrl.ErrConflict) || errors.Is(err, ofctrl.ErrInvalid) {
 							t.Fatalf("step %d: %v", step, err)

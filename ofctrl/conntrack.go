@@ -24,10 +24,11 @@ var withPorts = []uint8{6, 17, 33, 132, 136}
 // echoes are the ICMP types that the connection tracker of Open vSwitch 3.1.0 takes in a tuple: echo, timestamp and information.
 var echoes = []uint8{0, 8, 13, 14, 15, 16}
 
-// FlushConnection makes the switch forget the connection of this zone and IP protocol whose original or reply direction is the tuple, and returns
-// when it has done so. That there is none is no error: Open vSwitch does not say. Zones are the datapath's: all its bridges share them. It works
-// on hosts that are reached by OpenFlow only, with Open vSwitch 3.1 and later (NXT_CT_FLUSH); an earlier one refuses ([ErrRejected]). Connections
-// are forgotten, not denied: what comes next is judged as any packet in the middle of an unknown connection.
+// FlushConnection makes the switch forget the connection of this zone and IP protocol whose original or reply direction is the tuple,
+// and returns when it has done so. That there is none is no error: Open vSwitch does not say. Zones are the datapath's: all its bridges
+// share them. It works on hosts that are reached by OpenFlow only, with Open vSwitch 3.1 and later (NXT_CT_FLUSH); an earlier one
+// refuses ([ErrRejected]). Connections are forgotten, not denied: what comes next is judged as any packet in the middle of an unknown
+// connection.
 //
 // Only whole tuples are sent, as Open vSwitch 3.1.0 removes a part at random of what others select: errors match [ErrInvalid] unless there
 // are two addresses of one family and, for protocols that have them, two ports other than 0. They match [ErrUnsafeFlush], and nothing is

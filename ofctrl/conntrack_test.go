@@ -56,7 +56,8 @@ func TestFlushConnection(t *testing.T) {
 		var out []string
 		for zone := 5; zone <= 6; zone++ {
 			text := o.Appctl("dpctl/dump-conntrack", fmt.Sprintf("zone=%d", zone))
-			for name, part := range map[string]string{"a": "udp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1025", "b": "sport=1026", "c": "icmp,", "d": "47,"} {
+			for name, part := range map[string]string{"a": "udp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1025", "b": "sport=1026", "c": "icmp,",
+				"d": "47,"} {
 				if strings.Contains(text, part) {
 					out = append(out, fmt.Sprint(name, zone))
 				}

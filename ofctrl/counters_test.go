@@ -11,8 +11,8 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
-// TestReplacingResetsCounters: a flow with another cookie in the place of an old one means something else and counts from 0; whoever keeps accounts is
-// told of it in the order in which the switch did things.
+// TestReplacingResetsCounters: a flow with another cookie in the place of an old one means something else and counts from 0; whoever
+// keeps accounts is told of it in the order in which the switch did things.
 func TestReplacingResetsCounters(t *testing.T) {
 	t.Parallel()
 	o := startOVS(t)
@@ -55,7 +55,8 @@ func TestReplacingResetsCounters(t *testing.T) {
 	read := func() (packets uint64) {
 		ends := 0
 		both := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(testCookie | 1), CookieMask: ^uint64(1)}, {Table: 7}}
-		if err := s.ReadFlows(t.Context(), both, func(f *ofp.FlowStats) { packets += f.Stats.Packets }, func() { ends++ }); err != nil || ends != 2 {
+		if err := s.ReadFlows(t.Context(), both, func(f *ofp.FlowStats) { packets += f.Stats.Packets }, func() { ends++ }); err != nil ||
+			ends != 2 {
 			t.Fatalf("%d readings ended (%v)", ends, err)
 		}
 		return packets
@@ -78,7 +79,8 @@ func TestReplacingResetsCounters(t *testing.T) {
 
 	mu.Lock()
 	defer mu.Unlock()
-	atF, gone := flow.Flow{Priority: f.Priority, Cookie: testCookie}, flow.Flow{Table: other.Table, Cookie: testCookie} // named by their places alone
+	// named by their places alone
+	atF, gone := flow.Flow{Priority: f.Priority, Cookie: testCookie}, flow.Flow{Table: other.Table, Cookie: testCookie}
 	want := []string{"read back", f.String(), other.String(), "commit", atF.String(), gone.String(), g.String(), "commit"}
 	for _, bundle := range [][2]int{{1, 3}, {4, 6}} { // their order says nothing
 		slices.Sort(told[bundle[0]:min(bundle[1], len(told))])

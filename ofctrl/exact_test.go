@@ -27,7 +27,9 @@ func exactTexts() []string {
 		"xreg4=0x500000006,actions=load:0x3->NXM_NX_REG13[4..5],set_field:0x10/0xf0->reg13",
 		"xxreg1=0x1/0xff,actions=set_field:0x1234567800000000/0xffffffff00000000->xxreg0",
 		"ct_state=-trk,ip,actions=ct(table=204,zone=NXM_NX_REG10[0..15])",
-		"ct_state=+trk+new-inv,ip,actions=ct(commit,table=211,zone=5,nat(src=10.0.0.1-10.0.0.9:100-200,random),exec(set_field:0x65/0xffffffff->ct_label,set_field:0x1/0x3->ct_mark,move:NXM_NX_REG12[]->NXM_NX_CT_LABEL[0..31],load:0x7->NXM_NX_CT_LABEL[32..63]))",
+		"ct_state=+trk+new-inv,ip,actions=ct(commit,table=211,zone=5,nat(src=10.0.0.1-10.0.0.9:100-200,random)," +
+			"exec(set_field:0x65/0xffffffff->ct_label,set_field:0x1/0x3->ct_mark,move:NXM_NX_REG12[]->NXM_NX_CT_LABEL[0..31]," +
+			"load:0x7->NXM_NX_CT_LABEL[32..63]))",
 		"ct_state=+trk+est,ct_mark=0x1/0x1,ct_label=0x6500000000/0xffffffff00000000,ipv6,actions=ct_clear,resubmit(,0)",
 		"ct_state=+trk-inv,ct_nw_src=10.0.0.0/24,ct_nw_proto=6,ct_tp_dst=0x1388/0xfffe,ip,actions=conjunction(101,2/3)",
 		"ct_state=+trk-inv,ct_ipv6_dst=2001:db8::/32,ipv6,actions=conjunction(101,1/3),conjunction(102,1/2)",
@@ -39,8 +41,10 @@ func exactTexts() []string {
 		"icmp,icmp_type=8,icmp_code=0,actions=CONTROLLER:128",
 		"icmp6,icmp_type=135,nd_target=fe80::1,nd_sll=00:01:02:03:04:05,actions=dec_ttl,NORMAL",
 		"ipv6,ipv6_src=2001:db8::/32,ipv6_label=0x12345,nw_ttl=64,nw_tos=32,nw_ecn=1,nw_frag=later,actions=NORMAL",
-		"arp,arp_op=1,arp_spa=10.0.0.1,arp_tpa=10.0.0.0/24,arp_sha=00:00:00:00:00:01,actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[],set_field:02:00:00:00:00:01->eth_src,set_field:2->arp_op,IN_PORT",
-		"ct_state=+new+trk,ip,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,dl_src=00:11:22:33:44:55,actions=push:NXM_NX_REG8[],push:NXM_NX_REG9[],pop:NXM_NX_REG8[],pop:NXM_NX_REG9[],resubmit(,205,ct)",
+		"arp,arp_op=1,arp_spa=10.0.0.1,arp_tpa=10.0.0.0/24,arp_sha=00:00:00:00:00:01,actions=move:NXM_OF_ETH_SRC[]->NXM_OF_ETH_DST[]," +
+			"set_field:02:00:00:00:00:01->eth_src,set_field:2->arp_op,IN_PORT",
+		"ct_state=+new+trk,ip,dl_dst=01:00:00:00:00:00/01:00:00:00:00:00,dl_src=00:11:22:33:44:55,actions=push:NXM_NX_REG8[]," +
+			"push:NXM_NX_REG9[],pop:NXM_NX_REG8[],pop:NXM_NX_REG9[],resubmit(,205,ct)",
 		"tun_id=0x1f/0xff,tun_src=192.0.2.1,tun_dst=192.0.2.2,actions=set_field:0x4d->tun_id,set_field:192.0.2.9->tun_dst,output:1",
 		"metadata=0x5/0xff,pkt_mark=0x1/0x1,actions=meter:150,set_field:0x1->pkt_mark,goto_table:230",
 		"reg15=1,actions=clone(set_field:0x1->reg0,resubmit(,1)),clear_actions,write_actions(output:1),write_metadata:0x1/0xf",
@@ -75,7 +79,8 @@ func TestExactReadBack(t *testing.T) {
 	o.Ofctl("add-group", "br0", "group_id=9,type=all,bucket=output:1")
 	u := ofctrl.Update{
 		Revision: 1, Owners: map[string][]flow.Flow{"all": parseAll(t, exactTexts())},
-		Meters: []flow.MeterDesc{{ID: 150, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: 5, Burst: 7}}}},
+		Meters: []flow.MeterDesc{{ID: 150, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop,
+			Rate: 5, Burst: 7}}}},
 	}
 	s := run(t, options(o.MgmtAddr("br0")))
 	s.ready()
@@ -103,7 +108,8 @@ func TestExactReadBack(t *testing.T) {
 			t.Errorf("not found: %s", f.String())
 		}
 	}
-	if res := s.apply(ofctrl.Update{Revision: 2, Owners: map[string][]flow.Flow{"all": nil}, Meters: []flow.MeterDesc{}}); res.Deleted != len(installed) || res.Meters != 1 {
+	if res := s.apply(ofctrl.Update{Revision: 2, Owners: map[string][]flow.Flow{"all": nil},
+		Meters: []flow.MeterDesc{}}); res.Deleted != len(installed) || res.Meters != 1 {
 		t.Errorf("removing all: %+v", res)
 	}
 	if n := count(o); n != 0 {
@@ -169,11 +175,14 @@ func TestMeters(t *testing.T) {
 		meters []string
 	}{
 		// What is left over of an earlier run goes; the flow needs its meter to be there before it.
-		{ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{meter(100, 5)}, Owners: map[string][]flow.Flow{"a": {metered}}}, ofctrl.Result{Added: 1, Meters: 2, Bundles: 1, Installed: 1}, []string{"meter=7", "meter=100", "rate=5"}},
+		{ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{meter(100, 5)}, Owners: map[string][]flow.Flow{"a": {metered}}},
+			ofctrl.Result{Added: 1, Meters: 2, Bundles: 1, Installed: 1}, []string{"meter=7", "meter=100", "rate=5"}},
 		{ofctrl.Update{Revision: 2}, ofctrl.Result{Installed: 2}, []string{"meter=7", "meter=100", "rate=5"}},
-		{ofctrl.Update{Revision: 3, Meters: []flow.MeterDesc{meter(100, 6), meter(101, 9)}}, ofctrl.Result{Meters: 2, Installed: 3}, []string{"meter=7", "meter=100", "rate=6", "meter=101", "rate=9"}},
+		{ofctrl.Update{Revision: 3, Meters: []flow.MeterDesc{meter(100, 6), meter(101, 9)}}, ofctrl.Result{Meters: 2, Installed: 3},
+			[]string{"meter=7", "meter=100", "rate=6", "meter=101", "rate=9"}},
 		// A meter that goes takes its flows with it, so the flow must have gone before.
-		{ofctrl.Update{Revision: 4, Meters: []flow.MeterDesc{}, Owners: map[string][]flow.Flow{"a": nil}}, ofctrl.Result{Deleted: 1, Meters: 2, Bundles: 1, Installed: 4}, []string{"meter=7"}},
+		{ofctrl.Update{Revision: 4, Meters: []flow.MeterDesc{}, Owners: map[string][]flow.Flow{"a": nil}}, ofctrl.Result{Deleted: 1, Meters: 2,
+			Bundles: 1, Installed: 4}, []string{"meter=7"}},
 	}
 	for i, step := range steps {
 		if diff := cmp.Diff(step.want, s.apply(step.update)); diff != "" {
@@ -274,7 +283,8 @@ func TestPackets(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("no packet-in")
 	}
-	if err := s.PacketOut(t.Context(), &ofp.PacketOut{InPort: flow.PortController, Actions: []flow.Action{flow.Output{Port: 2}}, Data: frame}); err != nil {
+	if err := s.PacketOut(t.Context(), &ofp.PacketOut{InPort: flow.PortController, Actions: []flow.Action{flow.Output{Port: 2}},
+		Data: frame}); err != nil {
 		t.Error(err)
 	}
 	if err := s.Barrier(t.Context()); err != nil {
@@ -288,7 +298,8 @@ func TestPackets(t *testing.T) {
 		t.Errorf("counters: %+v", st.Stats)
 	}
 	// A packet-out that the switch refuses is counted, and that is all.
-	if err := s.PacketOut(t.Context(), &ofp.PacketOut{InPort: flow.PortController, Actions: []flow.Action{flow.Group{ID: 4711}}, Data: frame}); err != nil {
+	if err := s.PacketOut(t.Context(), &ofp.PacketOut{InPort: flow.PortController, Actions: []flow.Action{flow.Group{ID: 4711}},
+		Data: frame}); err != nil {
 		t.Error(err)
 	}
 	s.until("refusal counted", func(st ofctrl.State) bool { return st.Stats.LateErrors == 1 })
@@ -348,7 +359,8 @@ func TestTCP(t *testing.T) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
-	o.Vsctl("--", "--id=@c", "create", "Controller", fmt.Sprintf(`target="ptcp:%d:127.0.0.1"`, port), "type=service", "--", "add", "Bridge", "br0", "controller", "@c")
+	o.Vsctl("--", "--id=@c", "create", "Controller", fmt.Sprintf(`target="ptcp:%d:127.0.0.1"`, port), "type=service", "--", "add", "Bridge",
+		"br0", "controller", "@c")
 	s := run(t, options(fmt.Sprintf("tcp:127.0.0.1:%d", port)))
 	s.ready()
 	if res := s.apply(ofctrl.Update{Revision: 1, Owners: map[string][]flow.Flow{"a": flows(100)}}); res.Added != 100 || res.Installed != 1 {

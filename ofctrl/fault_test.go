@@ -133,28 +133,35 @@ func TestFaults(t *testing.T) {
 				return oftest.Reaction{}
 			}), want: ofctrl.ErrRejected, epoch: 1,
 		},
-		{name: "refuses the bundle", react: once(oftest.BundleOpen, oftest.Reaction{Error: ofp.BundleExists}), want: ofp.BundleExists, recorded: true, epoch: 1},
-		{name: "refuses the commit", react: once(oftest.BundleCommit, oftest.Reaction{Error: ofp.BundleFailed}), want: ofp.BundleFailed, recorded: true, epoch: 1},
+		{name: "refuses the bundle", react: once(oftest.BundleOpen, oftest.Reaction{Error: ofp.BundleExists}), want: ofp.BundleExists,
+			recorded: true, epoch: 1},
+		{name: "refuses the commit", react: once(oftest.BundleCommit, oftest.Reaction{Error: ofp.BundleFailed}), want: ofp.BundleFailed,
+			recorded: true, epoch: 1},
 		{
 			name: "bundle expires while it is filled",
 			react: react(oftest.BundleAdd, func(k int, _ oftest.Request) oftest.Reaction {
 				return oftest.Reaction{ExpireBundles: k == n/2}
 			}), want: ofp.BundleTimeout, recorded: true, epoch: 1,
 		},
-		{name: "bundle expires before its commit", react: once(oftest.BundleCommit, oftest.Reaction{ExpireBundles: true}), want: ofp.BundleTimeout, recorded: true, epoch: 1},
+		{name: "bundle expires before its commit", react: once(oftest.BundleCommit, oftest.Reaction{ExpireBundles: true}),
+			want: ofp.BundleTimeout, recorded: true, epoch: 1},
 		{
 			name:  "closes in mid-bundle",
 			react: react(oftest.BundleAdd, func(k int, _ oftest.Request) oftest.Reaction { return oftest.Reaction{Close: k == n/2} }),
 			want:  ofctrl.ErrNotConnected, recorded: true, epoch: 2,
 		},
-		{name: "closes before the commit", react: once(oftest.BundleCommit, oftest.Reaction{Close: true, Ignore: true}), want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2},
+		{name: "closes before the commit", react: once(oftest.BundleCommit, oftest.Reaction{Close: true, Ignore: true}),
+			want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2},
 		{
 			// The reply is lost, the work is done.
 			name:  "closes after the commit",
-			react: once(oftest.BundleCommit, oftest.Reaction{Close: true, Before: []byte{4, 33, 0, 4}}), want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2,
+			react: once(oftest.BundleCommit, oftest.Reaction{Close: true, Before: []byte{4, 33, 0, 4}}), want: ofctrl.ErrUnknownOutcome,
+			recorded: true, epoch: 2,
 		},
-		{name: "hangs at the commit", react: once(oftest.BundleCommit, oftest.Reaction{Ignore: true}), want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2},
-		{name: "answers the commit late", react: once(oftest.BundleCommit, oftest.Reaction{Delay: 80 * time.Millisecond}), recorded: true, epoch: 1},
+		{name: "hangs at the commit", react: once(oftest.BundleCommit, oftest.Reaction{Ignore: true}), want: ofctrl.ErrUnknownOutcome,
+			recorded: true, epoch: 2},
+		{name: "answers the commit late", react: once(oftest.BundleCommit, oftest.Reaction{Delay: 80 * time.Millisecond}), recorded: true,
+			epoch: 1},
 		{
 			name: "hangs at the barrier",
 			react: react(oftest.Barrier, func(k int, _ oftest.Request) oftest.Reaction {
@@ -163,7 +170,8 @@ func TestFaults(t *testing.T) {
 		},
 		{
 			name:  "sends a malformed message",
-			react: once(oftest.BundleOpen, oftest.Reaction{Before: []byte{4, 10, 0, 12, 0, 0, 0, 0, 1, 2, 3, 4}}), recorded: true, epoch: 1, decode: 1,
+			react: once(oftest.BundleOpen, oftest.Reaction{Before: []byte{4, 10, 0, 12, 0, 0, 0, 0, 1, 2, 3, 4}}), recorded: true, epoch: 1,
+			decode: 1,
 		},
 		{
 			name: "sends a malformed commit reply",
@@ -171,13 +179,17 @@ func TestFaults(t *testing.T) {
 				if k > 0 {
 					return oftest.Reaction{}
 				}
-				bad := []byte{4, 4, 0, 18, byte(r.XID >> 24), byte(r.XID >> 16), byte(r.XID >> 8), byte(r.XID), 0x4f, 0x4e, 0x46, 0, 0, 0, 0x08, 0xfc, 0, 0}
+				bad := []byte{4, 4, 0, 18, byte(r.XID >> 24), byte(r.XID >> 16), byte(r.XID >> 8), byte(r.XID), 0x4f, 0x4e, 0x46, 0, 0, 0, 0x08, 0xfc,
+					0, 0}
 				return oftest.Reaction{Before: bad, Ignore: true}
 			}), want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2, decode: 1,
 		},
-		{name: "sends garbage", react: once(oftest.BundleOpen, oftest.Reaction{Before: garbage, Close: true}), want: ofctrl.ErrNotConnected, recorded: true, epoch: 2},
-		{name: "sends a length of 7", react: once(oftest.BundleCommit, oftest.Reaction{Before: []byte{4, 2, 0, 7, 0, 0, 0, 0}, Ignore: true}), want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2},
-		{name: "asks for an echo", react: once(oftest.BundleOpen, oftest.Reaction{Before: []byte{4, 2, 0, 9, 1, 2, 3, 4, 5}}), recorded: true, epoch: 1},
+		{name: "sends garbage", react: once(oftest.BundleOpen, oftest.Reaction{Before: garbage, Close: true}), want: ofctrl.ErrNotConnected,
+			recorded: true, epoch: 2},
+		{name: "sends a length of 7", react: once(oftest.BundleCommit, oftest.Reaction{Before: []byte{4, 2, 0, 7, 0, 0, 0, 0}, Ignore: true}),
+			want: ofctrl.ErrUnknownOutcome, recorded: true, epoch: 2},
+		{name: "asks for an echo", react: once(oftest.BundleOpen, oftest.Reaction{Before: []byte{4, 2, 0, 9, 1, 2, 3, 4, 5}}), recorded: true,
+			epoch: 1},
 		{name: "refuses a monitor", react: once(oftest.Monitor, oftest.Reaction{Error: ofp.IsSecondary}), recorded: true, epoch: 1},
 	}
 	for _, tt := range tests {

@@ -40,7 +40,8 @@ func TestForeignChanges(t *testing.T) {
 		{"delete one", []string{"--strict", "del-flows", "br0", "table=205,priority=1000,tcp,reg8=0,nw_src=10.0.0.3,tp_dst=80"}, 1, 1, false},
 		{"delete all", []string{"del-flows", "br0"}, 100, 100, false},
 		{"other actions", []string{"mod-flows", "br0", "table=205,tcp,nw_src=10.0.0.4,actions=drop"}, 1, 1, true},
-		{"other cookie bits", []string{"add-flow", "br0", "table=205,priority=1000,cookie=0x74617000000000ff,tcp,reg8=0,nw_src=10.0.0.5,tp_dst=80,actions=drop"}, 1, 2, false},
+		{"other cookie bits", []string{"add-flow", "br0",
+			"table=205,priority=1000,cookie=0x74617000000000ff,tcp,reg8=0,nw_src=10.0.0.5,tp_dst=80,actions=drop"}, 1, 2, false},
 		{"stray with our cookie", []string{"add-flow", "br0", "table=206,cookie=0x746170000000beef,actions=NORMAL"}, 1, 1, false},
 	}
 	for _, tt := range tests {
@@ -157,7 +158,8 @@ func TestVswitchdKilled(t *testing.T) {
 		t.Errorf("while vswitchd is dead: %+v", st)
 	}
 	t.Logf("while vswitchd is dead: %s", st.Err)
-	if _, err := s.Apply(t.Context(), ofctrl.Update{Revision: 4, Owners: map[string][]flow.Flow{"c": nil}}); !errors.Is(err, ofctrl.ErrNotConnected) {
+	if _, err := s.Apply(t.Context(), ofctrl.Update{Revision: 4, Owners: map[string][]flow.Flow{"c": nil}}); !errors.Is(err,
+		ofctrl.ErrNotConnected) {
 		t.Errorf("Apply: %v", err)
 	}
 	if err := s.PacketOut(t.Context(), &ofp.PacketOut{}); !errors.Is(err, ofctrl.ErrNotConnected) {

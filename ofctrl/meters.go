@@ -20,7 +20,8 @@ const meterRetry = 5 * time.Second
 // meterInterval is how often it is looked whether our meters are still as we made them.
 const meterInterval = time.Second
 
-// meterClock is how far the age that OVS gives of a meter may be off: it reads the clock once in each turn of its main loop, which may take long.
+// meterClock is how far the age that OVS gives of a meter may be off: it reads the clock once in each turn of its main loop, which may
+// take long.
 const meterClock = time.Second
 
 // meters holds the desired meters and those of our range that are installed. There are few.

@@ -14,7 +14,8 @@ import (
 )
 
 func dropMeter(id, rate uint32) flow.MeterDesc {
-	return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterStats | flow.MeterBurst, Bands: []flow.Band{{Type: flow.BandDrop, Rate: rate, Burst: rate}}}
+	return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterStats | flow.MeterBurst, Bands: []flow.Band{{Type: flow.BandDrop,
+		Rate: rate, Burst: rate}}}
 }
 
 // copying returns a flow that copies under each of the meters, and one that does not copy.
@@ -28,13 +29,14 @@ func copying(ids ...uint32) []flow.Flow {
 	return out
 }
 
-// Meters that others delete, change or make anew come back within seconds, with the flows that copy under them behind them: a flow finds its meter when it is
-// installed.
+// Meters that others delete, change or make anew come back within seconds, with the flows that copy under them behind them: a flow finds
+// its meter when it is installed.
 func TestMetersChangedByOthers(t *testing.T) {
 	t.Parallel()
 	o := startOVS(t)
 	w := own(t, o, nil)
-	w.apply(ofctrl.Update{Revision: 3, Meters: []flow.MeterDesc{dropMeter(100, 5), dropMeter(101, 9)}, Owners: map[string][]flow.Flow{"copy": copying(100, 101)}})
+	w.apply(ofctrl.Update{Revision: 3, Meters: []flow.MeterDesc{dropMeter(100, 5), dropMeter(101, 9)},
+		Owners: map[string][]flow.Flow{"copy": copying(100, 101)}})
 	want, meters := dump(o), o.Ofctl("dump-meters", "br0")
 	young := func(table string) bool { // all flows of the table are younger than 2.5 s
 		for _, line := range strings.Split(o.Ofctl("dump-flows", "br0", "table="+table), "\n") {
@@ -54,7 +56,8 @@ func TestMetersChangedByOthers(t *testing.T) {
 		{"deleted", [][]string{{"del-meter", "br0", "meter=100"}}},
 		{"changed", [][]string{{"mod-meter", "br0", "meter=101,pktps,burst,stats,band=type=drop,rate=10000,burst_size=10000"}}},
 		{"all deleted", [][]string{{"del-meters", "br0"}}},
-		{"made anew", [][]string{{"del-meter", "br0", "meter=100"}, {"add-meter", "br0", "meter=100,pktps,burst,stats,band=type=drop,rate=5,burst_size=5"}}},
+		{"made anew", [][]string{{"del-meter", "br0", "meter=100"}, {"add-meter", "br0",
+			"meter=100,pktps,burst,stats,band=type=drop,rate=5,burst_size=5"}}},
 	} {
 		time.Sleep(2600 * time.Millisecond) // so that what is installed anew can be told by its age
 		w.mu.Lock()
@@ -89,9 +92,10 @@ func TestMetersChangedByOthers(t *testing.T) {
 	<-w.done
 	s := run(t, options(o.MgmtAddr("br0")))
 	s.ready()
-	res := s.apply(ofctrl.Update{Revision: 5, Meters: []flow.MeterDesc{dropMeter(100, 5), dropMeter(101, 9)}, Owners: map[string][]flow.Flow{"a": flows(10), "copy": copying(100, 101), "entry": {{
-		Priority: 1, Cookie: testCookie, Actions: []flow.Action{flow.Resubmit{Port: flow.PortInPort, Table: 205}},
-	}}}})
+	res := s.apply(ofctrl.Update{Revision: 5, Meters: []flow.MeterDesc{dropMeter(100, 5), dropMeter(101, 9)},
+		Owners: map[string][]flow.Flow{"a": flows(10), "copy": copying(100, 101), "entry": {{
+			Priority: 1, Cookie: testCookie, Actions: []flow.Action{flow.Resubmit{Port: flow.PortInPort, Table: 205}},
+		}}}})
 	if res != (ofctrl.Result{Installed: 5}) {
 		t.Errorf("the next process changed %+v", res)
 	}
@@ -102,7 +106,8 @@ func TestMeterMadeAnewBehindFlow(t *testing.T) {
 	t.Parallel()
 	o := startOVS(t)
 	update := ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{dropMeter(100, 5)}, Owners: map[string][]flow.Flow{"copy": copying(100)}}
-	for i, want := range []ofctrl.Result{{Added: 2, Meters: 1, Bundles: 1, Installed: 1}, {Added: 1, Deleted: 1, Meters: 1, Bundles: 1, Installed: 1}, {Installed: 1}} {
+	for i, want := range []ofctrl.Result{{Added: 2, Meters: 1, Bundles: 1, Installed: 1}, {Added: 1, Deleted: 1, Meters: 1, Bundles: 1,
+		Installed: 1}, {Installed: 1}} {
 		s := run(t, options(o.MgmtAddr("br0")))
 		s.ready()
 		if res := s.apply(update); res != want {
@@ -134,7 +139,8 @@ func TestMetersRefused(t *testing.T) {
 			}})
 			s := run(t, options(f.Listen(t)))
 			s.ready()
-			res := s.apply(ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{dropMeter(100, 5)}, Owners: map[string][]flow.Flow{"copy": copying(100)}})
+			res := s.apply(ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{dropMeter(100, 5)},
+				Owners: map[string][]flow.Flow{"copy": copying(100)}})
 			if res.Added != 2 || res.Installed != 1 {
 				t.Errorf("installed %+v", res)
 			}
@@ -155,7 +161,8 @@ func TestMetersRefused(t *testing.T) {
 				return n
 			}
 			st := s.State()
-			if n := copied(); n != 1 || !strings.Contains(st.MeterErr, "meter=100") && !strings.Contains(st.MeterErr, "meter 100") || !strings.Contains(st.MeterErr, code.String()) || st.Missing != 0 {
+			if n := copied(); n != 1 || !strings.Contains(st.MeterErr, "meter=100") && !strings.Contains(st.MeterErr, "meter 100") ||
+				!strings.Contains(st.MeterErr, code.String()) || st.Missing != 0 {
 				t.Errorf("refused: flows %d, %+v", n, st)
 			}
 			if res := s.apply(ofctrl.Update{Revision: 2}); res != (ofctrl.Result{Installed: 2}) {

@@ -157,7 +157,8 @@ func TestInstallRestart(t *testing.T) {
 	if st := s.State(); st.Stats.FlowModsSent != 0 || st.Stats.BundlesSent != 0 || st.Missing != 0 {
 		t.Errorf("after a restart with nothing changed: %+v", st)
 	}
-	if res := s.apply(ofctrl.Update{Revision: 9, Owners: map[string][]flow.Flow{"a": nil, "b": nil}}); res.Deleted != 10001 || res.Installed != 9 {
+	if res := s.apply(ofctrl.Update{Revision: 9, Owners: map[string][]flow.Flow{"a": nil, "b": nil}}); res.Deleted != 10001 ||
+		res.Installed != 9 {
 		t.Errorf("deleting everything: %+v", res)
 	}
 	if got := o.Ofctl("--no-stats", "dump-flows", "br0"); got != foreign {

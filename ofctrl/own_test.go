@@ -67,7 +67,8 @@ func (w *owner) repaired(what string, want string) {
 func TestOwnTables(t *testing.T) {
 	t.Parallel()
 	o := startOVS(t)
-	for _, f := range []string{"cookie=0x99,table=203,actions=NORMAL", "cookie=0x99,table=0,priority=1,actions=NORMAL", "cookie=0x99,table=199,actions=NORMAL"} {
+	for _, f := range []string{"cookie=0x99,table=203,actions=NORMAL", "cookie=0x99,table=0,priority=1,actions=NORMAL",
+		"cookie=0x99,table=199,actions=NORMAL"} {
 		o.Ofctl("add-flow", "br0", f)
 	}
 	w := own(t, o, nil)
@@ -90,8 +91,10 @@ func TestOwnTables(t *testing.T) {
 		{"in our place", []string{"add-flow", "br0", "cookie=0x99," + place + ",actions=NORMAL"}, 1, ofctrl.ForeignFlows},
 		{"the entry", []string{"add-flow", "br0", "priority=1,actions=NORMAL"}, 1, ofctrl.ForeignFlows},
 		{"the entry modified", []string{"--strict", "mod-flows", "br0", "priority=1,actions=NORMAL"}, 1, ofctrl.ChangedFlows},
-		{"a field that is not known", []string{"add-flow", "br0", "cookie=0x99,table=206,dl_type=0x894f,nsh_ttl=3,actions=NORMAL"}, 1, ofctrl.ForeignFlows},
-		{"and our cookie", []string{"add-flow", "br0", fmt.Sprintf("cookie=%#x,table=205,dl_type=0x894f,nsh_ttl=3,actions=NORMAL", uint64(testCookie|3))}, 1, ofctrl.ForeignFlows},
+		{"a field that is not known", []string{"add-flow", "br0", "cookie=0x99,table=206,dl_type=0x894f,nsh_ttl=3,actions=NORMAL"}, 1,
+			ofctrl.ForeignFlows},
+		{"and our cookie", []string{"add-flow", "br0", fmt.Sprintf("cookie=%#x,table=205,dl_type=0x894f,nsh_ttl=3,actions=NORMAL",
+			uint64(testCookie|3))}, 1, ofctrl.ForeignFlows},
 		{"wiped", []string{"del-flows", "br0", "table=205"}, 10, ofctrl.ChangedFlows},
 	} {
 		w.mu.Lock()

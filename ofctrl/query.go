@@ -46,7 +46,8 @@ func (s *Switch) ReadFlows(ctx context.Context, filters []ofp.FlowFilter, visit 
 
 // AskFlows is ReadFlows that returns once the requests are on their way: what is sent later, a bundle for one, comes behind them at the
 // switch. wait must be called; it returns what ReadFlows does.
-func (s *Switch) AskFlows(ctx context.Context, filters []ofp.FlowFilter, visit func(*ofp.FlowStats), end func()) (wait func() error, err error) {
+func (s *Switch) AskFlows(ctx context.Context, filters []ofp.FlowFilter, visit func(*ofp.FlowStats), end func()) (wait func() error,
+	err error) {
 	conn, err := s.connection()
 	if err != nil {
 		return nil, err

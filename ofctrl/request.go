@@ -136,7 +136,8 @@ func (c *Conn) Send(ctx context.Context, encode func(dst []byte, xid uint32) ([]
 
 // Multipart sends a multipart request and calls on, on the reader, for each part of the reply in order; on must not block
 // and is not called any more once Multipart has returned. It returns after the last part. Refusals are a *RequestError.
-func (c *Conn) Multipart(ctx context.Context, what string, encode func(dst []byte, xid uint32) ([]byte, error), on func(ofp.Multipart)) error {
+func (c *Conn) Multipart(ctx context.Context, what string, encode func(dst []byte, xid uint32) ([]byte, error),
+	on func(ofp.Multipart)) error {
 	answer, err := c.ask(ctx, what, 1, func(dst []byte, xid uint32, _ int) ([]byte, error) { return encode(dst, xid) }, on)
 	if err != nil {
 		return err
@@ -144,8 +145,8 @@ func (c *Conn) Multipart(ctx context.Context, what string, encode func(dst []byt
 	return answer()
 }
 
-// ask is Multipart for n requests, n > 0, which are on their way together when it returns. Their replies come one after the other, and answer,
-// which must be called, returns after the last. The first refusal ends all.
+// ask is Multipart for n requests, n > 0, which are on their way together when it returns. Their replies come one after the other, and
+// answer, which must be called, returns after the last. The first refusal ends all.
 func (c *Conn) ask(
 	ctx context.Context, what string, n int, encode func(dst []byte, xid uint32, i int) ([]byte, error), on func(ofp.Multipart),
 ) (answer func() error, err error) {

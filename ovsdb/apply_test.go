@@ -22,7 +22,8 @@ func newSwitch(t *testing.T) *ovsdbtest.OVS {
 	t.Helper()
 	o := ovsdbtest.New(t)
 	// Statistics would change rows on their own.
-	args := []string{"set", "Open_vSwitch", ".", "other_config:stats-update-interval=600000", "--", "add-br", "br0", "--", "add-port", "br0", "ids"}
+	args := []string{"set", "Open_vSwitch", ".", "other_config:stats-update-interval=600000", "--", "add-br", "br0", "--", "add-port", "br0",
+		"ids"}
 	for i := 1; i <= 3; i++ {
 		args = append(args, addVM(i)...)
 	}
@@ -188,7 +189,8 @@ func TestApplyLifecycle(t *testing.T) {
 	if diff := cmp.Diff([]string{"mirror br0/tw.web", "port br0/tw-web"}, r.Removed); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
 	}
-	if o.Select("Port", "tw-web") != `[{"rows":[]}]` || o.Select("Interface", "tw-web") != `[{"rows":[]}]` || o.Select("Mirror", "tw.web") != `[{"rows":[]}]` {
+	if o.Select("Port", "tw-web") != `[{"rows":[]}]` || o.Select("Interface", "tw-web") != `[{"rows":[]}]` || o.Select("Mirror",
+		"tw.web") != `[{"rows":[]}]` {
 		t.Errorf("rows are left:\n%s", o.Dump("Mirror"))
 	}
 	apply(t, c, 0, ovsdb.Desired{})
@@ -202,7 +204,8 @@ func TestApplyLifecycle(t *testing.T) {
 func TestRestartWritesNothing(t *testing.T) {
 	o := newSwitch(t)
 	vxlan := mirrorSpec("tun", "vm2")
-	vxlan.Output = vswitch.OutputSpec{Port: "tw-vx", Create: true, Type: "vxlan", Options: map[string]string{"remote_ip": "192.0.2.9", "key": "7"}}
+	vxlan.Output = vswitch.OutputSpec{Port: "tw-vx", Create: true, Type: "vxlan", Options: map[string]string{"remote_ip": "192.0.2.9",
+		"key": "7"}}
 	d := desired(mirrorSpec("web", "vm2", "vm1", "vm1"), vxlan)
 	d.FailModes = map[string]string{"br0": "secure"}
 	first := connected(t, o)
@@ -233,13 +236,15 @@ func TestOrphansAreRemoved(t *testing.T) {
 	apply(t, first, 1, desired(mirrorSpec("a", "vm1"), mirrorSpec("b", "vm2"), other))
 	// Two rows with the marks of one mirror, as a crash of somebody's making might leave them.
 	a := mirrorRow(first.Topology(), "br0", "tw.a")
-	o.Vsctl("--id=@m", "create", "Mirror", "name=tw.a", fmt.Sprintf("external_ids={%s=%s,%s=a}", vswitch.MarkOwner, vswitch.OwnerValue, vswitch.MarkMirror),
+	o.Vsctl("--id=@m", "create", "Mirror", "name=tw.a", fmt.Sprintf("external_ids={%s=%s,%s=a}", vswitch.MarkOwner, vswitch.OwnerValue,
+		vswitch.MarkMirror),
 		"--", "add", "Bridge", "br0", "mirrors", "@m")
 	eventually(t, first, "the copy", func(s *vswitch.Topology) bool { return len(s.Bridges["br0"].Mirrors) == 4 })
 
 	second := connected(t, o)
 	r := apply(t, second, 1, desired(mirrorSpec("a", "vm1")))
-	if diff := cmp.Diff([]string{"mirror br0/tw.a", "mirror br0/tw.b", "mirror br1/tw.c", "port br0/tw-b", "port br1/tw-c"}, slices.Sorted(slices.Values(r.Removed))); diff != "" {
+	if diff := cmp.Diff([]string{"mirror br0/tw.a", "mirror br0/tw.b", "mirror br1/tw.c", "port br0/tw-b", "port br1/tw-c"},
+		slices.Sorted(slices.Values(r.Removed))); diff != "" {
 		t.Errorf("removed (-want +got):\n%s", diff)
 	}
 	s := second.Topology()
@@ -344,7 +349,8 @@ func TestMirrorLimit(t *testing.T) {
 	o := newSwitch(t) // one foreign mirror
 	args := []string{"add-br", "br1"}
 	for i := range 28 {
-		args = append(args, "--", fmt.Sprintf("--id=@m%d", i), "create", "Mirror", fmt.Sprintf("name=f%d", i), "--", "add", "Bridge", "br0", "mirrors", fmt.Sprintf("@m%d", i))
+		args = append(args, "--", fmt.Sprintf("--id=@m%d", i), "create", "Mirror", fmt.Sprintf("name=f%d", i), "--", "add", "Bridge", "br0",
+			"mirrors", fmt.Sprintf("@m%d", i))
 	}
 	o.Vsctl(args...)
 	c := connected(t, o)

@@ -55,10 +55,12 @@ func TestTopology(t *testing.T) {
 		"add-br", "br0", "--", "set", "Bridge", "br0", "fail_mode=secure", "protocols=OpenFlow13,OpenFlow10",
 		"external_ids:a=b", "other_config:hwaddr=02:00:00:00:00:01", "--",
 		"set-controller", "br0", "ptcp:0:127.0.0.1", "--",
-		"add-port", "br0", "p1", "tag=10", "--", "set", "Interface", "p1", "external_ids:iface-id=id1", "external_ids:attached-mac=02:aa:00:00:00:01", "--",
+		"add-port", "br0", "p1", "tag=10", "--", "set", "Interface", "p1", "external_ids:iface-id=id1",
+		"external_ids:attached-mac=02:aa:00:00:00:01", "--",
 		"add-bond", "br0", "bond0", "p2", "p3", "trunks=5,3", "vlan_mode=trunk", "--",
 		"--id=@p1", "get", "Port", "p1", "--", "--id=@b", "get", "Port", "bond0", "--",
-		"--id=@m", "create", "Mirror", "name=m0", "select_src_port=@p1", "select_dst_port=@p1", "output_port=@b", "select_vlan=7,4", "snaplen=100", "--",
+		"--id=@m", "create", "Mirror", "name=m0", "select_src_port=@p1", "select_dst_port=@p1", "output_port=@b", "select_vlan=7,4",
+		"snaplen=100", "--",
 		"set", "Bridge", "br0", "mirrors=@m")
 	c := connected(t, o)
 	got := eventually(t, c, "ports with numbers", func(s *vswitch.Topology) bool {
@@ -91,7 +93,8 @@ func TestTopology(t *testing.T) {
 			"bond0": {Name: "bond0", Trunks: []int{3, 5}, VLANMode: "trunk", Interfaces: []*vswitch.Interface{iface("p2"), iface("p3")}},
 		},
 		Mirrors: []*vswitch.Mirror{{
-			Name: "m0", SelectSrcPort: []string{"p1"}, SelectDstPort: []string{"p1"}, SelectVLAN: []int{4, 7}, OutputPort: "bond0", Snaplen: &snaplen,
+			Name: "m0", SelectSrcPort: []string{"p1"}, SelectDstPort: []string{"p1"}, SelectVLAN: []int{4, 7}, OutputPort: "bond0",
+			Snaplen: &snaplen,
 		}},
 	}
 	volatile := cmp.Options{
@@ -126,7 +129,8 @@ func TestInterfaceErrorIsSeen(t *testing.T) {
 	o := ovsdbtest.New(t)
 	c := connected(t, o)
 	// ovs-vsctl fails when it waits for the bad port.
-	o.Vsctl("--no-wait", "add-br", "br0", "--", "add-port", "br0", "bad0", "--", "set", "Interface", "bad0", "type=nosuch", "--", "add-port", "br0", "good0")
+	o.Vsctl("--no-wait", "add-br", "br0", "--", "add-port", "br0", "bad0", "--", "set", "Interface", "bad0", "type=nosuch", "--", "add-port",
+		"br0", "good0")
 	eventually(t, c, "refused port", func(s *vswitch.Topology) bool {
 		b := s.Bridges["br0"]
 		if b == nil || b.Ports["bad0"] == nil || b.Ports["good0"].Interfaces[0].OFPort <= 0 {
@@ -142,8 +146,12 @@ func TestStructureIgnoresCounters(t *testing.T) {
 	o := ovsdbtest.Prepare(t, nil)
 	o.StartDB() // no ovs-vswitchd: nobody else changes anything
 	c := connected(t, o)
-	o.Vsctl("--no-wait", "add-br", "br0", "--", "add-port", "br0", "p1", "--", "--id=@m", "create", "Mirror", "name=m0", "--", "set", "Bridge", "br0", "mirrors=@m")
-	before := eventually(t, c, "mirror", func(s *vswitch.Topology) bool { return s.Bridges["br0"] != nil && len(s.Bridges["br0"].Mirrors) == 1 })
+	o.Vsctl("--no-wait", "add-br", "br0", "--", "add-port", "br0", "p1", "--", "--id=@m", "create", "Mirror", "name=m0", "--", "set",
+		"Bridge", "br0", "mirrors=@m")
+	before := eventually(t, c, "mirror", func(s *vswitch.Topology) bool {
+		return s.Bridges["br0"] != nil &&
+			len(s.Bridges["br0"].Mirrors) == 1
+	})
 
 	o.Vsctl("--no-wait", "set", "Mirror", "m0", "statistics:tx_packets=5", "statistics:tx_bytes=320")
 	after := eventually(t, c, "counters", func(s *vswitch.Topology) bool { return s.Generation > before.Generation })
@@ -175,7 +183,8 @@ func TestMissingSocketThenAppears(t *testing.T) {
 	o := ovsdbtest.Prepare(t, nil)
 	c := run(t, o)
 	for range 2 {
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError, "no socket at "+o.Socket()); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError, "no socket at "+
+			o.Socket()); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("status %+v", c.Status())
 			}
@@ -202,7 +211,8 @@ func TestRefusedConnection(t *testing.T) {
 	o.StartDB()
 	o.KillDB() // leaves the socket file
 	c := run(t, o)
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError, "nothing listens on"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError,
+		"nothing listens on"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", c.Status())
 		}
@@ -260,7 +270,8 @@ func TestUninitialisedDatabase(t *testing.T) {
 	o.StartDB()
 	o.Delete("Open_vSwitch")
 	c := run(t, o)
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError, "no Open_vSwitch row"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(c.Status().LastError,
+		"no Open_vSwitch row"); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("status %+v", c.Status())
 		}
@@ -326,7 +337,8 @@ func watchFor(t *testing.T, c *ovsdb.Client, check func(*vswitch.Topology) error
 
 func TestServerRestarts(t *testing.T) {
 	o := ovsdbtest.New(t)
-	args := []string{"add-br", "br0", "--", "--id=@m", "create", "Mirror", "name=m0", "select_all=true", "--", "set", "Bridge", "br0", "mirrors=@m", "--", "set-controller", "br0", "ptcp:0:127.0.0.1"}
+	args := []string{"add-br", "br0", "--", "--id=@m", "create", "Mirror", "name=m0", "select_all=true", "--", "set", "Bridge", "br0",
+		"mirrors=@m", "--", "set-controller", "br0", "ptcp:0:127.0.0.1"}
 	for i := range 20 {
 		args = append(args, "--", "add-port", "br0", fmt.Sprintf("p%d", i))
 	}
@@ -371,7 +383,10 @@ func TestServerRestarts(t *testing.T) {
 		}
 		if i%7 == 0 {
 			o.Vsctl("--no-wait", "add-port", "br0", fmt.Sprintf("late%d", i))
-			eventually(t, c, "changes after the reconnect", func(s *vswitch.Topology) bool { return s.Bridges["br0"].Ports[fmt.Sprintf("late%d", i)] != nil })
+			eventually(t, c, "changes after the reconnect", func(s *vswitch.Topology) bool {
+				return s.Bridges["br0"].Ports[fmt.Sprintf("late%d",
+					i)] != nil
+			})
 		}
 	}
 	if seen.Load() < 22 {

@@ -36,8 +36,9 @@ type Desired struct {
 	// FailModes maps bridge names to "secure", "standalone" or "" (the column empty). Bridges that are not named keep theirs; it says
 	// nothing about those in Bridges.
 	FailModes map[string]string
-	// TableNames maps bridge names to names of OpenFlow tables by their number, at most 31 bytes each. A table that has a foreign Flow_Table row keeps it, with its name. A
-	// bridge that maps to nil keeps what it has; from one that is not in the map, our rows are removed.
+	// TableNames maps bridge names to names of OpenFlow tables by their number, at most 31 bytes each. A table that has a foreign
+	// Flow_Table row keeps it, with its name. A bridge that maps to nil keeps what it has; from one that is not in the map, our rows are
+	// removed.
 	TableNames map[string]map[int]string
 	// Controllers are identified by Bridge and Target. Those of others stay as they are.
 	Controllers []vswitch.ControllerSpec

@@ -12,7 +12,8 @@ import (
 
 func TestTableNames(t *testing.T) {
 	o := newSwitch(t)
-	o.Vsctl("add-br", "br1", "--", "--id=@t", "create", "Flow_Table", "name=theirs", "flow_limit=7", "overflow_policy=refuse", "external_ids:by=them", "--",
+	o.Vsctl("add-br", "br1", "--", "--id=@t", "create", "Flow_Table", "name=theirs", "flow_limit=7", "overflow_policy=refuse",
+		"external_ids:by=them", "--",
 		"set", "Bridge", "br0", "flow_tables:201=@t")
 	for _, table := range []string{"200", "201", "202"} {
 		o.Ofctl("add-flow", "br0", "table="+table+",cookie=0x7,priority=1,actions=drop")
@@ -71,7 +72,8 @@ func TestTableNames(t *testing.T) {
 	o.Vsctl("clear", "Bridge", "br0", "flow_tables")
 	eventually(t, c, "the rows are gone", func(s *vswitch.Topology) bool { return len(s.Bridges["br0"].FlowTables) == 0 })
 	apply(t, c, 1, d(map[int]string{200: "A", 202: "C"}))
-	if out := o.Ofctl("dump-flows", "br0", "--names", "cookie=0x7/-1"); !strings.Contains(out, "table=A,") || !strings.Contains(out, "table=C,") || !strings.Contains(out, "table=201,") {
+	if out := o.Ofctl("dump-flows", "br0", "--names", "cookie=0x7/-1"); !strings.Contains(out, "table=A,") || !strings.Contains(out,
+		"table=C,") || !strings.Contains(out, "table=201,") {
 		t.Errorf("ovs-ofctl prints\n%s", out)
 	}
 }

@@ -24,7 +24,8 @@ func TestHostID(t *testing.T) {
 		ids           map[string]string
 		want, doubt   string
 	}{
-		{"OK an id", local, ids("system-id", "5f0c8a9e-0000-4000-8000-000000000001", "hostname", "h"), "5f0c8a9e-0000-4000-8000-000000000001", ""},
+		{"OK an id", local, ids("system-id", "5f0c8a9e-0000-4000-8000-000000000001", "hostname", "h"), "5f0c8a9e-0000-4000-8000-000000000001",
+			""},
 		{"OK of any characters that a key may have", local, ids("system-id", "Rack:7_a.b@c"), "Rack:7_a.b@c", ""},
 		{"OK the longest", local, ids("system-id", strings.Repeat("x", 253)), strings.Repeat("x", 253), ""},
 		{"bad none: this host's name", local, ids("hostname", "h"), here, "is not set"},

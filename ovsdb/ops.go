@@ -70,7 +70,8 @@ func markOp(table, uuid, hash string) ovsdb.Operation {
 	return mutateOp(table, uuid,
 		// RFC 7047 §5.1: inserting into a map does not replace a key that exists.
 		ovsdb.Mutation{Column: "external_ids", Mutator: ovsdb.MutateOperationDelete, Value: set([]string{vswitch.MarkSpecHash})},
-		ovsdb.Mutation{Column: "external_ids", Mutator: ovsdb.MutateOperationInsert, Value: stringMap(map[string]string{vswitch.MarkSpecHash: hash})})
+		ovsdb.Mutation{Column: "external_ids", Mutator: ovsdb.MutateOperationInsert,
+			Value: stringMap(map[string]string{vswitch.MarkSpecHash: hash})})
 }
 
 // waitOp makes the transaction fail unless the column still holds value.

@@ -43,14 +43,16 @@ func TestRefusedSpecs(t *testing.T) {
 		{"bad key twice", func(m *vswitch.MirrorSpec) { m.Owner, m.Name = "good", "tw.good" }, "INVALID", "another mirror"},
 		{"bad bridge", func(m *vswitch.MirrorSpec) { m.Bridge = "br9" }, "BRIDGE_MISSING", "br9"},
 		{"bad port to create exists", func(m *vswitch.MirrorSpec) { m.Output = created("near") }, "OUTPUT_PORT_TAKEN", "not made by tapwall"},
-		{"bad port to create is on another bridge", func(m *vswitch.MirrorSpec) { m.Output = created("far") }, "OUTPUT_PORT_TAKEN", "on bridge br1"},
+		{"bad port to create is on another bridge", func(m *vswitch.MirrorSpec) { m.Output = created("far") }, "OUTPUT_PORT_TAKEN",
+			"on bridge br1"},
 		{"bad other bridge's port", func(m *vswitch.MirrorSpec) { m.Output = existing("far") }, "OUTPUT_MISSING", "on bridge br1"},
 		{"bad no such port", func(m *vswitch.MirrorSpec) { m.Output = existing("none") }, "OUTPUT_MISSING", "no port none"},
 		{"bad foreign mirror's output", func(m *vswitch.MirrorSpec) { m.Output = existing("ids") }, "OUTPUT_PORT_TAKEN", "mirror foreign"},
 		{"bad LOCAL", func(m *vswitch.MirrorSpec) { m.Output = existing("br0") }, "OUTPUT_PORT_TAKEN", "LOCAL"},
 		{"bad VM by iface-id", func(m *vswitch.MirrorSpec) { m.Output = existing("vm2") }, "OUTPUT_PORT_TAKEN", "iface-id=id-vm2"},
 		{"bad VM by MAC", func(m *vswitch.MirrorSpec) { m.Output = existing("mac") }, "OUTPUT_PORT_TAKEN", "attached-mac"},
-		{"bad other kind of the same port", func(m *vswitch.MirrorSpec) { m.Output = created("tw-good"); m.Output.Type = "vxlan" }, "OUTPUT_PORT_TAKEN", "mirror good wants another kind"},
+		{"bad other kind of the same port", func(m *vswitch.MirrorSpec) { m.Output = created("tw-good"); m.Output.Type = "vxlan" },
+			"OUTPUT_PORT_TAKEN", "mirror good wants another kind"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -108,11 +110,13 @@ func TestOutputChangesType(t *testing.T) {
 	uuid := apply(t, c, 1, desired(spec)).Mirrors[0].UUID
 	spec.Output.Type, spec.Output.Options = "vxlan", map[string]string{"remote_ip": "192.0.2.1"}
 	r := apply(t, c, 1, desired(spec))
-	if !r.Pending || r.Mirrors[0].Code != ovsdb.CodePending || r.Mirrors[0].OutputUUID != "" || c.Topology().Bridges["br0"].Ports["tw-web"] != nil {
+	if !r.Pending || r.Mirrors[0].Code != ovsdb.CodePending || r.Mirrors[0].OutputUUID != "" ||
+		c.Topology().Bridges["br0"].Ports["tw-web"] != nil {
 		t.Fatalf("result %+v", r)
 	}
 	r = apply(t, c, 1, desired(spec))
-	if r.Pending || r.Mirrors[0].Code != ovsdb.CodeOK || r.Mirrors[0].UUID != uuid || c.Topology().Bridges["br0"].Ports["tw-web"].Interfaces[0].Type != "vxlan" {
+	if r.Pending || r.Mirrors[0].Code != ovsdb.CodeOK || r.Mirrors[0].UUID != uuid ||
+		c.Topology().Bridges["br0"].Ports["tw-web"].Interfaces[0].Type != "vxlan" {
 		t.Fatalf("result %+v", r)
 	}
 	apply(t, c, 0, desired(spec))
@@ -135,7 +139,8 @@ func TestTunnelRefused(t *testing.T) {
 	o.RealTunnels = true
 	o.StartDB()
 	o.StartSwitch()
-	o.Vsctl("add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=dummy", "--", "add-port", "br0", "vm1", "--", "set", "Interface", "vm1", "type=dummy")
+	o.Vsctl("add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=dummy", "--", "add-port", "br0", "vm1", "--", "set", "Interface",
+		"vm1", "type=dummy")
 	c := connected(t, o)
 	eventually(t, c, "br0", func(s *vswitch.Topology) bool { return s.Bridges["br0"] != nil })
 	tunnel := func(owner string) vswitch.MirrorSpec {
@@ -151,7 +156,8 @@ func TestTunnelRefused(t *testing.T) {
 	if diff := cmp.Diff([]string{"OK", "OUTPUT_ERROR"}, codes(r)); diff != "" {
 		t.Errorf("codes (-want +got):\n%s", diff)
 	}
-	if m := r.Mirrors[1]; m.OutputOFPort != -1 || !strings.Contains(m.OutputError, "File exists") || !strings.Contains(m.Message, "tw-b") || m.UUID == "" {
+	if m := r.Mirrors[1]; m.OutputOFPort != -1 || !strings.Contains(m.OutputError, "File exists") || !strings.Contains(m.Message, "tw-b") ||
+		m.UUID == "" {
 		t.Errorf("result %+v", m)
 	}
 }

@@ -321,8 +321,8 @@ func (p *planner) setFailModes(modes map[string]string) {
 	}
 }
 
-// nameTables makes, renames and removes Flow_Table rows. A name changes nothing of what a table does: all other columns stay empty, for which Open vSwitch has the same
-// defaults as for a table without a row (bridge_configure_tables in vswitchd/bridge.c).
+// nameTables makes, renames and removes Flow_Table rows. A name changes nothing of what a table does: all other columns stay empty, for
+// which Open vSwitch has the same defaults as for a table without a row (bridge_configure_tables in vswitchd/bridge.c).
 func (p *planner) nameTables(names map[string]map[int]string) {
 	for _, bridgeName := range slices.Sorted(maps.Keys(p.topo.Bridges)) {
 		bridge := p.topo.Bridges[bridgeName]
@@ -387,8 +387,8 @@ func (p *planner) finish() {
 		mutate("mirrors", ovsdb.MutateOperationInsert, e.addMirrors)
 		mutate("controller", ovsdb.MutateOperationDelete, e.delControllers)
 		mutate("controller", ovsdb.MutateOperationInsert, e.addControllers)
-		// Neither touches the row of somebody who was faster: pairs are deleted only if key and value are those, and inserted only if the key is not there (RFC 7047 §5.1).
-		// A row that nothing refers to is not kept.
+		// Neither touches the row of somebody who was faster: pairs are deleted only if key and value are those, and inserted only if the key
+		// is not there (RFC 7047 §5.1). A row that nothing refers to is not kept.
 		mutations = mutateMap(mutations, "flow_tables", ovsdb.MutateOperationDelete, e.delTables)
 		mutations = mutateMap(mutations, "flow_tables", ovsdb.MutateOperationInsert, e.addTables)
 		sets = append(sets, mutateOp(tableBridge, bridge.UUID, mutations...))

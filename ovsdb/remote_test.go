@@ -56,7 +56,8 @@ func certificate(t *testing.T, dir, name string) (certFile, keyFile string, pair
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth,
+			x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
@@ -87,7 +88,8 @@ func TestTLS(t *testing.T) {
 	port := freePort(t)
 	serverCert, serverKey, _ := certificate(t, o.Dir, "server")
 	clientCert, _, client := certificate(t, o.Dir, "client")
-	o.DBArgs = []string{fmt.Sprintf("--remote=pssl:%d:127.0.0.1", port), "--private-key=" + serverKey, "--certificate=" + serverCert, "--ca-cert=" + clientCert}
+	o.DBArgs = []string{fmt.Sprintf("--remote=pssl:%d:127.0.0.1", port), "--private-key=" + serverKey, "--certificate=" + serverCert,
+		"--ca-cert=" + clientCert}
 	o.StartDB()
 	o.Vsctl("--no-wait", "add-br", "br0")
 	text, err := os.ReadFile(serverCert)
@@ -139,7 +141,8 @@ func BenchmarkTopology10000(b *testing.B) {
 	c := connected(b, o, func(opts *ovsdb.Options) { opts.Logger = nil })
 	b.Logf("first snapshot with %d ports after %v", len(c.Topology().Bridges["br0"].Ports), time.Since(start))
 	// Without ovs-vswitchd nothing is confirmed; the time from the call to the snapshot with the row is what counts.
-	spec := vswitch.MirrorSpec{Owner: "m", Name: "m", Bridge: "br0", SelectSrcPort: []string{"p00001"}, Output: vswitch.OutputSpec{Port: "p00002"}}
+	spec := vswitch.MirrorSpec{Owner: "m", Name: "m", Bridge: "br0", SelectSrcPort: []string{"p00001"},
+		Output: vswitch.OutputSpec{Port: "p00002"}}
 	wake, cancel := c.Subscribe()
 	defer cancel()
 	i := 0

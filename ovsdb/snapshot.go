@@ -145,7 +145,8 @@ func (b *builder) build(t tables) (*snapshot, error) {
 	b.forget(t)
 
 	old := b.last
-	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.HostDoubt != topo.HostDoubt || old.topo.OVSVersion != topo.OVSVersion ||
+	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.HostDoubt != topo.HostDoubt ||
+		old.topo.OVSVersion != topo.OVSVersion ||
 		old.topo.DBVersion != topo.DBVersion || len(old.topo.Bridges) != len(topo.Bridges) ||
 		!reflect.DeepEqual(old.topo.Datapaths, topo.Datapaths) {
 		structure = true

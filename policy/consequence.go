@@ -35,8 +35,9 @@ const (
 //     Everybody are strangers at most of the addresses of the family, see strangers; who is allowed by what it is, or from a part of
 //     the addresses, is not meant. An endpoint that ConsequenceReleased names is not named again.
 //
-// Endpoints that are in one set only are compared with one that no policy selects. The sets hold the workloads that policies are enforced on. The cost grows
-// with the policies that differ (resources are immutable: the same pointer is the same policy) and with whom they select.
+// Endpoints that are in one set only are compared with one that no policy selects. The sets hold the workloads that policies are
+// enforced on. The cost grows with the policies that differ (resources are immutable: the same pointer is the same policy) and with whom
+// they select.
 func Consequences(before, after *Set) []Consequence {
 	c := comparison{before: newStances(before), after: newStances(after)}
 	if maps.Equal(before.Groups, after.Groups) {
@@ -164,7 +165,8 @@ type stance struct {
 }
 
 func newStances(set *Set) *stances {
-	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload, len(set.Workloads)),
+	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload,
+		len(set.Workloads)),
 		known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
 	for _, w := range set.Workloads {
 		if !w.Remote {
@@ -182,8 +184,8 @@ func (s *stances) policy(i int) *coverPolicy {
 	return s.policies[i]
 }
 
-// touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a policy selects that differs
-// or refers to a group that does.
+// touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a
+// policy selects that differs or refers to a group that does.
 func (c *comparison) touched() []string {
 	keys := make(map[string]bool)
 	ahead, behind := alike(c.before.set.Policies, c.after.set.Policies)
@@ -228,8 +230,8 @@ func (c *comparison) touched() []string {
 	return sortedKeys(keys)
 }
 
-// alike returns how many elements at the beginning and at the end are the same in both. Sets that differ by a change of few mostly are the same but for those,
-// in the same order.
+// alike returns how many elements at the beginning and at the end are the same in both. Sets that differ by a change of few mostly are
+// the same but for those, in the same order.
 func alike[T comparable](a, b []T) (ahead, behind int) {
 	for n := min(len(a), len(b)); ahead < n && a[ahead] == b[ahead]; ahead++ {
 	}
@@ -253,7 +255,8 @@ func (s *stances) same(p *coverPolicy, other *stances, o *coverPolicy) bool {
 
 // same reports whether the same selectors select both.
 func (w *Workload) same(o *Workload) bool {
-	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint && slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
+	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint &&
+		slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
 }
 
 func (p *Policy) refersTo(groups map[string]bool) bool {

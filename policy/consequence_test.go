@@ -49,10 +49,12 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 		all     = "appliesTo: [{bridge: br0}]"
 		web     = "appliesTo: [{labels: {app: web}}]"
 		isolate = "{kind: Policy, name: base, spec: {" + all + ", defaultDeny: {ingress: true}}}\n---\n"
-		ssh     = "{kind: Policy, name: ssh, spec: {" + web + ", ingress: [{name: ssh, action: allow, services: [{protocol: tcp, ports: ['22']}]}]}}\n---\n"
+		ssh     = "{kind: Policy, name: ssh, spec: {" + web +
+			", ingress: [{name: ssh, action: allow, services: [{protocol: tcp, ports: ['22']}]}]}}\n---\n"
 	)
 	watch := func(from string) string {
-		return "{kind: Policy, name: watch, spec: {" + web + ", ingress: [{name: see, action: allow, log: true" + from + "}], defaultDeny: {ingress: false}}}\n---\n"
+		return "{kind: Policy, name: watch, spec: {" + web + ", ingress: [{name: see, action: allow, log: true" + from +
+			"}], defaultDeny: {ingress: false}}}\n---\n"
 	}
 	for _, tt := range []struct {
 		name          string
@@ -65,17 +67,24 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 		{"and back", 5, ssh, "", []string{"3 endpoints are no longer default-deny for ingress: vm1, vm3, vm5"}},
 		{"others isolate it still", 5, isolate + ssh, isolate, nil},
 		{"some are isolated already", 5, ssh, ssh + isolate, []string{"2 endpoints become default-deny for ingress: vm2, vm4"}},
-		{"many", 214, "", ssh, []string{"107 endpoints become default-deny for ingress: vm1, vm101, vm103, vm105, vm107, vm109, vm11, vm111, vm113, vm115 and 97 more"}},
+		{"many", 214, "", ssh, []string{
+			"107 endpoints become default-deny for ingress: vm1, vm101, vm103, vm105, vm107, vm109, vm11, vm111, vm113, vm115 and 97 more"}},
 		{"both directions", 1, "", "{kind: Policy, name: p, spec: {" + all + ", defaultDeny: {ingress: true, egress: true}}}",
 			[]string{"1 endpoint becomes default-deny for ingress: vm1", "1 endpoint becomes default-deny for egress: vm1"}},
 
 		{"a record opens", 3, isolate, isolate + watch(""), []string{"ingress of 2 endpoints opens to everybody: vm1, vm3 (by watch/see)"}},
-		{"from any", 1, isolate, isolate + watch(", from: [{entity: any}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
-		{"from the world", 1, isolate, isolate + watch(", from: [{entity: world}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
-		{"from everywhere", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/0}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
-		{"from everywhere in halves", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/1}, {cidr: 128.0.0.0/1}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
-		{"from everywhere but here", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
-		{"from everywhere, IPv6", 1, isolate, isolate + watch(", from: [{cidr: '2000::/3'}]"), []string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from any", 1, isolate, isolate + watch(", from: [{entity: any}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from the world", 1, isolate, isolate + watch(", from: [{entity: world}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from everywhere", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/0}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from everywhere in halves", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/1}, {cidr: 128.0.0.0/1}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from everywhere but here", 1, isolate, isolate + watch(", from: [{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
+		{"from everywhere, IPv6", 1, isolate, isolate + watch(", from: [{cidr: '2000::/3'}]"),
+			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
 		{"from a group of everywhere", 1, isolate + "{kind: Group, name: g, spec: {members: []}}\n---\n" + watch(", from: [{group: g}]"),
 			isolate + "{kind: Group, name: g, spec: {members: [{cidr: 0.0.0.0/0}]}}\n---\n" + watch(", from: [{group: g}]"),
 			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by watch/see)"}},
@@ -83,18 +92,23 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 		{"from endpoints", 1, isolate, isolate + watch(", from: [{bridge: br0}]"), nil},
 		{"what is open already", 1, isolate + watch(""), isolate + watch("") + ssh, nil},
 		{"what is not isolated", 1, "", watch(""), nil},
-		{"a second port", 1, ssh, "{kind: Policy, name: ssh, spec: {" + web + ", ingress: [{name: ssh, action: allow, services: [{protocol: tcp, ports: ['22', '23']}]}]}}",
+		{"a second port", 1, ssh, "{kind: Policy, name: ssh, spec: {" + web +
+			", ingress: [{name: ssh, action: allow, services: [{protocol: tcp, ports: ['22', '23']}]}]}}",
 			[]string{"ingress of 1 endpoint opens to everybody: vm1 (by ssh/ssh)"}},
-		{"covered by a deny", 1, isolate + "{kind: Policy, name: no, spec: {tier: security, " + all + ", ingress: [{name: no, action: deny}]}}\n---\n",
+		{"covered by a deny", 1, isolate + "{kind: Policy, name: no, spec: {tier: security, " + all +
+			", ingress: [{name: no, action: deny}]}}\n---\n",
 			isolate + "{kind: Policy, name: no, spec: {tier: security, " + all + ", ingress: [{name: no, action: deny}]}}\n---\n" + watch(""), nil},
-		{"the deny goes", 1, "{kind: Policy, name: no, spec: {" + all + ", ingress: [{name: no, action: deny, services: [{protocol: udp}]}], defaultDeny: {ingress: false}}}", "",
+		{"the deny goes", 1, "{kind: Policy, name: no, spec: {" + all +
+			", ingress: [{name: no, action: deny, services: [{protocol: udp}]}], defaultDeny: {ingress: false}}}", "",
 			[]string{"ingress of 1 endpoint opens to everybody: vm1 (nothing denies it any more)"}},
 		{"outwards", 1, "{kind: Policy, name: p, spec: {" + all + ", defaultDeny: {egress: true}}}",
 			"{kind: Policy, name: p, spec: {" + all + ", egress: [{name: dns, action: allow, services: [{protocol: udp, ports: ['53']}]}]}}",
 			[]string{"egress of 1 endpoint opens to everybody: vm1 (by p/dns)"}},
 
-		{"a label isolates", 2, ssh, ssh + "{kind: Endpoint, name: db, spec: {match: {port: vm2}, labels: {app: web}}}", []string{"1 endpoint becomes default-deny for ingress: db"}},
-		{"a label opens", 2, isolate + watch(""), isolate + watch("") + "{kind: Endpoint, name: db, spec: {match: {port: vm2}, labels: {app: web}}}",
+		{"a label isolates", 2, ssh, ssh + "{kind: Endpoint, name: db, spec: {match: {port: vm2}, labels: {app: web}}}",
+			[]string{"1 endpoint becomes default-deny for ingress: db"}},
+		{"a label opens", 2, isolate + watch(""), isolate + watch("") +
+			"{kind: Endpoint, name: db, spec: {match: {port: vm2}, labels: {app: web}}}",
 			[]string{"ingress of 1 endpoint opens to everybody: db (by watch/see)"}},
 		{"nothing changes", 3, isolate + ssh + watch(""), isolate + ssh + watch(""), nil},
 	} {
@@ -111,7 +125,8 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 }
 
 // consequencesByEvaluate is Consequences by its definition: packet by packet, from every stranger, to every port that the universe knows.
-func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *policy.Workload, dir policy.Direction) (isolated, released, opened bool) {
+func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *policy.Workload, dir policy.Direction) (isolated, released,
+	opened bool) {
 	v4, v6, strangers := policy.Strangers()
 	isolates := func(s *policy.Set) bool {
 		on := w(s)
@@ -159,7 +174,8 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 	seen := map[policy.Code]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		before := drawSet(t)
-		after := &policy.Set{Policies: slices.Clone(before.Policies), Groups: map[string]*policy.Group{}, Workloads: slices.Clone(before.Workloads)}
+		after := &policy.Set{Policies: slices.Clone(before.Policies), Groups: map[string]*policy.Group{},
+			Workloads: slices.Clone(before.Workloads)}
 		for name, g := range before.Groups {
 			after.Groups[name] = g
 		}
@@ -209,7 +225,8 @@ func TestFault_F22_EffectsAreTheEvaluators(t *testing.T) {
 			at := func(s *policy.Set) *policy.Workload { return s.Workloads[i] }
 			for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
 				isolated, released, opened := consequencesByEvaluate(before, after, at, dir)
-				for code, want := range map[policy.Code]bool{policy.ConsequenceIsolated: isolated, policy.ConsequenceReleased: released, policy.ConsequenceOpened: opened && !released} {
+				for code, want := range map[policy.Code]bool{policy.ConsequenceIsolated: isolated, policy.ConsequenceReleased: released,
+					policy.ConsequenceOpened: opened && !released} {
 					if got := named[string(code)+" "+string(dir)+" "+w.Key]; got != want {
 						t.Fatalf("%s %s of %s: the words say %v, the evaluator %v", code, dir, w.Key, got, want)
 					}

@@ -27,7 +27,8 @@ type Document struct {
 //
 // Anchors and aliases work; merge keys, tags but !!str, and keys that are not texts are refused. uid, revision, createdAt and status, which
 // the server writes, are accepted so that its answers can be given back to it; status is dropped. A field that is null counts as left
-// out where the specification has an optional value, and is a fault elsewhere: a list that became empty by accident must not mean everybody.
+// out where the specification has an optional value, and is a fault elsewhere: a list that became empty by accident must not mean
+// everybody.
 func DecodeYAML(r io.Reader) ([]Document, error) { return decode(r, parseYAML) }
 
 // DecodeJSON reads one JSON document or several after each other as DecodeYAML does.
@@ -64,7 +65,8 @@ func Load(r io.Reader) ([]Document, error) {
 		}
 		key := id{d.Resource.Kind(), d.Resource.GetMeta().Name}
 		if first, dup := seen[key]; dup {
-			l.add(d.place(Fault{Pointer: "/name", Value: key.name, Detail: fmt.Sprintf("%s %s is already document %d", key.kind, quote(key.name), first)}))
+			l.add(d.place(Fault{Pointer: "/name", Value: key.name, Detail: fmt.Sprintf("%s %s is already document %d", key.kind, quote(key.name),
+				first)}))
 			continue
 		}
 		seen[key] = d.Index

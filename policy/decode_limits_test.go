@@ -9,7 +9,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Small texts that ask for much. The time is not asserted; a bound that does not hold shows as a test that does not end or a stack overflow.
+// Small texts that ask for much. The time is not asserted; a bound that does not hold shows as a test that does not end or a stack
+// overflow.
 func TestDecodeBombs(t *testing.T) {
 	const many = 20_000
 	rep := strings.Repeat
@@ -89,7 +90,8 @@ func TestDecodeBombs(t *testing.T) {
 		for range 1000 {
 			b.WriteString("---\nkind: Policy\nname: p\nspec:\n  appliesTo: [{labels: {app: web}}]\n  ingress:\n")
 			for j := range 10 {
-				fmt.Fprintf(&b, "  - {name: r%d, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: [{protocol: tcp, ports: [\"80\", \"8000-8099\"]}], log: true}\n", j)
+				fmt.Fprintf(&b, "  - {name: r%d, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: "+
+					"[{protocol: tcp, ports: [\"80\", \"8000-8099\"]}], log: true}\n", j)
 			}
 		}
 		docs, err := policy.DecodeYAML(strings.NewReader(b.String()))

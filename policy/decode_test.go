@@ -35,7 +35,8 @@ spec:
   priority: 100
   appliesTo: [{labels: {app: web}}]
   ingress:
-  - {name: from-lb, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: [{protocol: tcp, ports: ["80", "8000-8099"]}], log: true}
+  - {name: from-lb, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}], services: [{protocol: tcp, ports: ` +
+	`["80", "8000-8099"]}], log: true}
   defaultDeny: {ingress: true, egress: false}
   notBefore: null
 ---
@@ -82,7 +83,8 @@ func everythingAsValues() []policy.Resource {
 		},
 		&policy.Endpoint{
 			Meta: policy.Meta{Name: "vm1", UID: "8d0c", Revision: 12, CreatedAt: time.Date(2026, 1, 31, 11, 0, 0, 0, time.UTC)},
-			Spec: policy.EndpointSpec{Match: policy.Selector{Port: "tap123"}, Labels: map[string]string{"app": "web"}, Addresses: []string{"10.0.0.5", "2001:db8::5"}},
+			Spec: policy.EndpointSpec{Match: policy.Selector{Port: "tap123"}, Labels: map[string]string{"app": "web"},
+				Addresses: []string{"10.0.0.5", "2001:db8::5"}},
 		},
 	}
 }
@@ -209,7 +211,8 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(`{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}},{"cidr":"10.0.5.0/24"}]}}`, string(one)); diff != "" {
+	if diff := cmp.Diff(`{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}},{"cidr":"10.0.5.0/24"}]}}`,
+		string(one)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -230,10 +233,13 @@ func TestDecodeFaults(t *testing.T) {
 			`1:3 /metadata: unknown field "metadata": kind, name, labels and spec stand at the top of a document`,
 			`1:5 /spec/member: unknown field "member": did you mean members?`,
 			`1:7 /spec/zzz: unknown field "zzz": known are members`}},
-		{"bad case of a field", "kind: Group\nname: g\nSpec: {members: []}", []string{"1:1 /spec: is required", `1:3 /Spec: unknown field "Spec": did you mean spec?`}},
-		{"bad misspelled selector is one fault", "kind: Group\nname: g\nspec:\n  members:\n  - {prot: a}", []string{`1:5 /spec/members/0/prot: unknown field "prot": did you mean port?`}},
+		{"bad case of a field", "kind: Group\nname: g\nSpec: {members: []}", []string{"1:1 /spec: is required",
+			`1:3 /Spec: unknown field "Spec": did you mean spec?`}},
+		{"bad misspelled selector is one fault", "kind: Group\nname: g\nspec:\n  members:\n  - {prot: a}",
+			[]string{`1:5 /spec/members/0/prot: unknown field "prot": did you mean port?`}},
 		{"bad repeated keys", "kind: Group\nname: g\nname: h\nspec:\n  members:\n  - labels: {a: x, a: y}\n  members: []", []string{
-			"1:3 /name: is given more than once", "1:6 /spec/members/0/labels/a: is given more than once", "1:7 /spec/members: is given more than once"}},
+			"1:3 /name: is given more than once", "1:6 /spec/members/0/labels/a: is given more than once",
+			"1:7 /spec/members: is given more than once"}},
 		{"bad repeated kind", "kind: Group\nkind: Group\nname: g\nspec: {members: []}", []string{"1:2 /kind: is given more than once"}},
 		{"bad types", `kind: Policy
 name: 7
@@ -261,7 +267,8 @@ spec:
 			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a"`,
 			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80"`,
 			"1:15 /spec/defaultDeny: must be a map, not true"}},
-		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, {vlan: .inf}, {vlan: 1_0}]\n  defaultDeny: {ingress: true}", []string{
+		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, " +
+			"{vlan: .inf}, {vlan: 1_0}]\n  defaultDeny: {ingress: true}", []string{
 			"1:4 /spec/appliesTo/0/vlan: must be a whole number in decimal digits, not 1.5",
 			"1:4 /spec/appliesTo/1/vlan: must be a whole number in decimal digits, not 0x10",
 			"1:4 /spec/appliesTo/2/vlan: must be a whole number in decimal digits, not 010",
@@ -271,27 +278,40 @@ spec:
 		{"bad label values", "kind: Group\nname: g\nlabels: {a: 1, b: true, c: null, d: [x]}\nspec: {members: []}", []string{
 			"1:3 /labels/a: must be a text, not the number 1", "1:3 /labels/b: must be a text, not true", "1:3 /labels/c: must be a text, not null",
 			"1:3 /labels/d: must be a text, not a list"}},
-		{"bad empty texts", "kind: Policy\nname: p\nspec: {tier: \"\", appliesTo: [{vm: \"\"}]}", []string{"1:3 /spec/tier: is empty", "1:3 /spec/appliesTo/0/vm: is empty"}},
+		{"bad empty texts", "kind: Policy\nname: p\nspec: {tier: \"\", appliesTo: [{vm: \"\"}]}", []string{"1:3 /spec/tier: is empty",
+			"1:3 /spec/appliesTo/0/vm: is empty"}},
 		{"bad time", "kind: Group\nname: g\ncreatedAt: yesterday\nspec: {members: []}", []string{"1:3 /createdAt: must be a time like"}},
-		{"bad faults in every document", "kind: Group\nname: g\nspec: {x: 1, members: [{}]}\n---\nkind: Group\nname: G\nspec: {members: []}\n---\nkind: X\n", []string{
-			`1:3 /spec/x: unknown field`, "1:3 /spec/members/0: selects by nothing", "2:6 /name: must be a DNS label", "3:9 /kind: unknown kind"}},
-		{"bad same name", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Endpoint\nname: g\nspec: {match: {port: a}}\n---\nkind: Group\nname: g\nspec: {members: []}",
+		{"bad faults in every document",
+			"kind: Group\nname: g\nspec: {x: 1, members: [{}]}\n---\nkind: Group\nname: G\nspec: {members: []}\n---\nkind: X\n", []string{
+				`1:3 /spec/x: unknown field`, "1:3 /spec/members/0: selects by nothing", "2:6 /name: must be a DNS label", "3:9 /kind: unknown kind"}},
+		{"bad same name", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Endpoint\nname: g\nspec: {match: {port: a}}\n---\nkind: " +
+			"Group\nname: g\nspec: {members: []}",
 			[]string{`3:10 /name: Group "g" is already document 1`}},
-		{"bad list", "kind: Policies\nitems: {a: b}\nextra: 1", []string{"1:1 /kind: a document with items has kind List or none", "1:2 /items: must be a list, not a map", "1:3 /extra: unknown field of a list"}},
-		{"bad item of a list", "{\"items\": [\n{\"kind\": \"Group\", \"name\": \"g\",\n \"spec\": {\"members\": [{\"prt\": \"a\"}]}}]}", []string{`1:3 /spec/members/0/prt: unknown field "prt": did you mean port?`}},
+		{"bad list", "kind: Policies\nitems: {a: b}\nextra: 1", []string{"1:1 /kind: a document with items has kind List or none",
+			"1:2 /items: must be a list, not a map", "1:3 /extra: unknown field of a list"}},
+		{"bad item of a list", "{\"items\": [\n{\"kind\": \"Group\", \"name\": \"g\",\n \"spec\": {\"members\": [{\"prt\": \"a\"}]}}]}",
+			[]string{`1:3 /spec/members/0/prt: unknown field "prt": did you mean port?`}},
 
-		{"bad documents after and in lists", "items:\n- {kind: A}\n- {kind: B}\n---\nkind: C\n---\nitems: []\n---\nitems:\n- {kind: D}\n---\nkind: E", []string{
-			"1:2 /kind: unknown kind", "2:3 /kind: unknown kind", "3:5 /kind: unknown kind", "4:10 /kind: unknown kind", "5:12 /kind: unknown kind"}},
+		{"bad documents after and in lists",
+			"items:\n- {kind: A}\n- {kind: B}\n---\nkind: C\n---\nitems: []\n---\nitems:\n- {kind: D}\n---\nkind: E", []string{
+				"1:2 /kind: unknown kind", "2:3 /kind: unknown kind", "3:5 /kind: unknown kind", "4:10 /kind: unknown kind",
+				"5:12 /kind: unknown kind"}},
 		{"bad YAML", "kind: Group\nname: g\nspec: {members: [}", []string{"1:3 : not YAML: "}},
-		{"bad YAML does not hide other documents", "kind: [\n---\nkind: Group\nname: G\nspec: {members: []}", []string{"1:1 : not YAML: ", "2:4 /name: must be a DNS label"}},
-		{"bad address that begins with a colon", "kind: Group\nname: g\nspec:\n  members:\n  - {cidr: 2001:db8::/32}\n  - {cidr: ::/0}\n  - {port: a}", []string{
-			`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::/0"`}},
-		{"bad address in a list of lines", "kind: Group\nname: g\nspec:\n  members: [{cidr: 2001:db8::/32, except: [\n    2001:db8::/64,\n    ::1\n  ]}]", []string{
-			`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::1"`}},
-		{"bad line of a closing bracket", "kind: Group\nname: g\nspec:\n  members:\n  - {port: a]\n  - {port: b}\n", []string{"1:5 : not YAML: "}},
-		{"bad line of an indentation", "kind: Group\nname: g\nspec:\n  members:\n  - port: a\n   vm: b\nlabels: {}\n", []string{"1:6 : not YAML: "}},
+		{"bad YAML does not hide other documents", "kind: [\n---\nkind: Group\nname: G\nspec: {members: []}", []string{"1:1 : not YAML: ",
+			"2:4 /name: must be a DNS label"}},
+		{"bad address that begins with a colon",
+			"kind: Group\nname: g\nspec:\n  members:\n  - {cidr: 2001:db8::/32}\n  - {cidr: ::/0}\n  - {port: a}", []string{
+				`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::/0"`}},
+		{"bad address in a list of lines",
+			"kind: Group\nname: g\nspec:\n  members: [{cidr: 2001:db8::/32, except: [\n    2001:db8::/64,\n    ::1\n  ]}]", []string{
+				`1:6 : not YAML: a text that begins with a colon must be in quotes here: "::1"`}},
+		{"bad line of a closing bracket", "kind: Group\nname: g\nspec:\n  members:\n  - {port: a]\n  - {port: b}\n",
+			[]string{"1:5 : not YAML: "}},
+		{"bad line of an indentation", "kind: Group\nname: g\nspec:\n  members:\n  - port: a\n   vm: b\nlabels: {}\n",
+			[]string{"1:6 : not YAML: "}},
 		{"bad line of a quote", "kind: Group\nname: 'it's'\nspec:\n  members: []", []string{"1:2 : not YAML: "}},
-		{"bad line of an alias in a later document", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Group\nname: h\nspec: *none\n", []string{"2:7 : alias *none stands for nothing"}},
+		{"bad line of an alias in a later document", "kind: Group\nname: g\nspec: {members: []}\n---\nkind: Group\nname: h\nspec: *none\n",
+			[]string{"2:7 : alias *none stands for nothing"}},
 		{"bad second value", "{kind: Group, name: g, spec: {members: []}}\nkind: Group\n", []string{"1:2 : not YAML: "}},
 		{"bad tab", "kind: Group\nspec:\n\tmembers: []", []string{"1:3 : not YAML: "}},
 		{"bad JSON that is no YAML", "{\"kind\": \"Group\",\n \"name\": \"g\" \"spec\": {}}", []string{"1:2 : not YAML: "}},
@@ -299,8 +319,10 @@ spec:
 		{"bad alias", "kind: Group\nname: g\nspec: *nowhere", []string{"1:3 : alias *nowhere stands for nothing"}},
 		{"bad alias of itself", "kind: Group\nname: g\nspec: &a {members: [*a]}", []string{"1:3 : alias *a stands for nothing"}},
 		{"bad text tag", "kind: Group\nname: !!str ~\nspec: {members: []}", []string{"1:2 : the YAML tag !!str goes with a text, not with null"}},
-		{"bad time type", "kind: Group\nname: g\ncreatedAt: 2026\nspec: {members: []}", []string{"1:3 /createdAt: must be a time, not the number 2026"}},
-		{"bad later field", "kind: Mirror\nname: m\nspec: {balance: symmetric, sources: [{port: a}], targets: [{port: {name: b}}]}", []string{"1:3 /spec/balance: comes later"}},
+		{"bad time type", "kind: Group\nname: g\ncreatedAt: 2026\nspec: {members: []}",
+			[]string{"1:3 /createdAt: must be a time, not the number 2026"}},
+		{"bad later field", "kind: Mirror\nname: m\nspec: {balance: symmetric, sources: [{port: a}], targets: [{port: {name: b}}]}",
+			[]string{"1:3 /spec/balance: comes later"}},
 		{"bad field of what has none", "kind: Mirror\nname: m\nspec: {sources: [{port: a}], targets: [{events: {x: 1}}]}", []string{
 			`1:3 /spec/targets/0/events/x: unknown field "x": nothing can be set here`}},
 		{"bad tag", "kind: Group\nname: !!binary Zw==\nspec: {members: []}", []string{"1:2 : the YAML tag !!binary is not supported"}},
@@ -344,16 +366,25 @@ func TestDecodeAccepts(t *testing.T) {
 	}{
 		{"OK nothing", "", nil},
 		{"OK only comments and markers", "# nothing\n---\n---\n...\n# more\n", nil},
-		{"OK end marker", "kind: Group\nname: a\nspec: {members: []}\n...\n---\nkind: Group\nname: b\nspec: {members: []}\n", []policy.Resource{group("a"), group("b")}},
+		{"OK end marker", "kind: Group\nname: a\nspec: {members: []}\n...\n---\nkind: Group\nname: b\nspec: {members: []}\n",
+			[]policy.Resource{group("a"), group("b")}},
 		{"OK byte order mark and CRLF", "\ufeffkind: Group\r\nname: a\r\nspec:\r\n  members: []\r\n", []policy.Resource{group("a")}},
-		{"OK anchor and alias", "kind: Group\nname: a\nspec: {members: [{vm: &v web}, {port: *v}]}", []policy.Resource{group("a", policy.Selector{VM: "web"}, policy.Selector{Port: "web"})}},
-		{"OK number as text by tag", "kind: Group\nname: a\nspec: {members: [{vm: !!str 42}, {vm: !!str True}]}", []policy.Resource{group("a", policy.Selector{VM: "42"}, policy.Selector{VM: "True"})}},
-		{"OK block text", "kind: Group\nname: a\nspec:\n  members:\n  - vm: |-\n      web\n", []policy.Resource{group("a", policy.Selector{VM: "web"})}},
-		{"OK unquoted MAC, address and words of old YAML", "kind: Group\nname: yes\nspec:\n  members: [{mac: 52:54:00:12:34:56}, {cidr: 2001:db8::/32}, {vm: no}]",
-			[]policy.Resource{group("yes", policy.Selector{MAC: "52:54:00:12:34:56"}, policy.Selector{CIDR: "2001:db8::/32"}, policy.Selector{VM: "no"})}},
-		{"OK unquoted IPv6 in lists and maps in brackets", "kind: Group\nname: a\nspec: {members: [{cidr: 2001:db8::/32, except: [2001:db8:1::/48, 2001:db8:2::/48]}, {cidr: fe80::/10}]}",
-			[]policy.Resource{group("a", policy.Selector{CIDR: "2001:db8::/32", Except: []string{"2001:db8:1::/48", "2001:db8:2::/48"}}, policy.Selector{CIDR: "fe80::/10"})}},
-		{"OK address that begins with a colon, on a line of its own", "kind: Group\nname: a\nspec:\n  members:\n  - cidr: ::/0\n    except:\n    - ::1/128\n",
+		{"OK anchor and alias", "kind: Group\nname: a\nspec: {members: [{vm: &v web}, {port: *v}]}",
+			[]policy.Resource{group("a", policy.Selector{VM: "web"}, policy.Selector{Port: "web"})}},
+		{"OK number as text by tag", "kind: Group\nname: a\nspec: {members: [{vm: !!str 42}, {vm: !!str True}]}",
+			[]policy.Resource{group("a", policy.Selector{VM: "42"}, policy.Selector{VM: "True"})}},
+		{"OK block text", "kind: Group\nname: a\nspec:\n  members:\n  - vm: |-\n      web\n",
+			[]policy.Resource{group("a", policy.Selector{VM: "web"})}},
+		{"OK unquoted MAC, address and words of old YAML",
+			"kind: Group\nname: yes\nspec:\n  members: [{mac: 52:54:00:12:34:56}, {cidr: 2001:db8::/32}, {vm: no}]",
+			[]policy.Resource{group("yes", policy.Selector{MAC: "52:54:00:12:34:56"}, policy.Selector{CIDR: "2001:db8::/32"},
+				policy.Selector{VM: "no"})}},
+		{"OK unquoted IPv6 in lists and maps in brackets",
+			"kind: Group\nname: a\nspec: {members: [{cidr: 2001:db8::/32, except: [2001:db8:1::/48, 2001:db8:2::/48]}, {cidr: fe80::/10}]}",
+			[]policy.Resource{group("a", policy.Selector{CIDR: "2001:db8::/32", Except: []string{"2001:db8:1::/48", "2001:db8:2::/48"}},
+				policy.Selector{CIDR: "fe80::/10"})}},
+		{"OK address that begins with a colon, on a line of its own",
+			"kind: Group\nname: a\nspec:\n  members:\n  - cidr: ::/0\n    except:\n    - ::1/128\n",
 			[]policy.Resource{group("a", policy.Selector{CIDR: "::/0", Except: []string{"::1/128"}})}},
 		{"OK empty list", `{"items": []}`, nil},
 	}
@@ -372,7 +403,8 @@ func TestDecodeAccepts(t *testing.T) {
 
 func TestDecodeReaderError(t *testing.T) {
 	want := errors.New("broken pipe")
-	for name, decode := range map[string]func(io.Reader) ([]policy.Document, error){"YAML": policy.DecodeYAML, "JSON": policy.DecodeJSON, "Load": policy.Load} {
+	for name, decode := range map[string]func(io.Reader) ([]policy.Document, error){"YAML": policy.DecodeYAML, "JSON": policy.DecodeJSON,
+		"Load": policy.Load} {
 		if _, err := decode(iotest.ErrReader(want)); !errors.Is(err, want) {
 			t.Errorf("%s: error %v, want %v", name, err, want)
 		}
@@ -411,7 +443,8 @@ func TestCheckJSON(t *testing.T) {
 		{"OK without kind", `{"name": "g", "spec": {"members": []}}`, nil},
 		{"OK with kind", `{"kind": "Group", "name": "g", "spec": {"members": []}}`, nil},
 		{"bad other kind", `{"kind": "Policy", "name": "g", "spec": {"members": []}}`, []string{"/kind: must be Group here"}},
-		{"bad both sorts of faults", "{\"name\": \"G\",\n\"spec\": {\"members\": [], \"x\": 1}}", []string{"/name: must be a DNS label", `/spec/x: unknown field "x"`}},
+		{"bad both sorts of faults", "{\"name\": \"G\",\n\"spec\": {\"members\": [], \"x\": 1}}", []string{"/name: must be a DNS label",
+			`/spec/x: unknown field "x"`}},
 		{"bad two documents", `{"name": "g"} {}`, []string{": must be one JSON document, not 2"}},
 		{"bad no document", ` `, []string{": must be one JSON document, not 0"}},
 		{"bad end", `{"name": "g"`, []string{": not JSON: the text ends in the middle"}},
@@ -438,8 +471,10 @@ func TestCheckValue(t *testing.T) {
 		{"OK int64", policy.KindEndpoint, map[string]any{"name": "e", "revision": int64(5), "spec": spec}, nil},
 		{"OK uint64", policy.KindEndpoint, map[string]any{"name": "e", "revision": uint64(5), "spec": spec}, nil},
 		{"OK json.Number", policy.KindEndpoint, map[string]any{"name": "e", "revision": json.Number("5"), "spec": spec}, nil},
-		{"bad fraction", policy.KindEndpoint, map[string]any{"name": "e", "revision": 5.5, "spec": spec}, []string{"/revision: must be a whole number in decimal digits, not 5.5"}},
-		{"bad Go type", policy.KindEndpoint, map[string]any{"name": "e", "spec": []any{struct{}{}}}, []string{": value of type struct {} in a tree"}},
+		{"bad fraction", policy.KindEndpoint, map[string]any{"name": "e", "revision": 5.5, "spec": spec},
+			[]string{"/revision: must be a whole number in decimal digits, not 5.5"}},
+		{"bad Go type", policy.KindEndpoint, map[string]any{"name": "e", "spec": []any{struct{}{}}},
+			[]string{": value of type struct {} in a tree"}},
 		{"bad kind", "Thing", map[string]any{}, []string{"/kind: unknown kind: must be"}},
 	}
 	for _, tt := range tests {

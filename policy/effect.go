@@ -1,7 +1,7 @@
 package policy
 
-// Effect is what becomes of a new connection, by one rule, on one side or altogether: the action of a rule in documents, and what Evaluate and
-// compiled rules decide. Its words are those of documents.
+// Effect is what becomes of a new connection, by one rule, on one side or altogether: the action of a rule in documents, and what
+// Evaluate and compiled rules decide. Its words are those of documents.
 type Effect string
 
 // The effects. Validate refuses all actions but Allow and Deny: the others come later, and Audit is what a policy in mode audit makes of a

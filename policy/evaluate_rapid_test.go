@@ -51,7 +51,8 @@ func drawEndpointSelector(t *rapid.T) policy.Selector {
 func drawPeer(t *rapid.T, groups bool) policy.Selector {
 	switch rapid.IntRange(0, 6).Draw(t, "peer") {
 	case 6:
-		s := policy.Selector{CIDR: rapid.SampledFrom([]string{"0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "64.0.0.0/2", "2000::/3"}).Draw(t, "wide")}
+		s := policy.Selector{CIDR: rapid.SampledFrom([]string{"0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "64.0.0.0/2",
+			"2000::/3"}).Draw(t, "wide")}
 		if s.CIDR == "0.0.0.0/0" && rapid.Bool().Draw(t, "with except") {
 			s.Except = []string{rapid.SampledFrom([]string{"10.0.0.0/8", "0.0.0.0/1", "32.0.0.0/3"}).Draw(t, "except")}
 		}
@@ -76,7 +77,8 @@ func drawPeer(t *rapid.T, groups bool) policy.Selector {
 func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	var rules []policy.Rule
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
-		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "action"), Log: rapid.Bool().Draw(t, "log")}
+		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "action"),
+			Log: rapid.Bool().Draw(t, "log")}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
 			peers = append(peers, drawPeer(t, true))

@@ -118,7 +118,8 @@ func TestEvaluate(t *testing.T) {
 		{"selection denies what no rule allows, in that direction only", `
 kind: Policy
 name: p
-spec: {appliesTo: [{labels: {app: web}}], ingress: [{name: http, action: allow, services: [{protocol: tcp, ports: ["80"]}], log: true}], defaultDeny: {log: true}}`, []row{
+spec: {appliesTo: [{labels: {app: web}}], ingress: [{name: http, action: allow, services: [{protocol: tcp, ports: ["80"]}], log: ` +
+			`true}], defaultDeny: {log: true}}`, []row{
 			{"192.0.2.1 > web1 tcp 80", "allow i=p/http+log"},
 			{"192.0.2.1 > web1 tcp 81", "deny i=p/(default-deny)+log"},
 			{"192.0.2.1 > web1 udp 80", "deny i=p/(default-deny)+log"},
@@ -130,7 +131,8 @@ spec: {appliesTo: [{labels: {app: web}}], ingress: [{name: http, action: allow, 
 		{"defaultDeny says otherwise", `
 kind: Policy
 name: open
-spec: {appliesTo: [{port: tap1}], ingress: [{name: ssh, action: deny, services: [{protocol: tcp, ports: ["22"]}]}], defaultDeny: {ingress: false}}
+spec: {appliesTo: [{port: tap1}], ingress: [{name: ssh, action: deny, services: [{protocol: tcp, ports: ["22"]}]}], defaultDeny: ` +
+			`{ingress: false}}
 ---
 kind: Policy
 name: closed
@@ -151,7 +153,8 @@ spec: {appliesTo: [{bridge: br0}], defaultDeny: {ingress: true}}
 ---
 kind: Policy
 name: a
-spec: {appliesTo: [{bridge: br0}], ingress: [{name: dns, action: allow, services: [{protocol: udp, ports: ["53"]}]}], defaultDeny: {ingress: false}}`, []row{
+spec: {appliesTo: [{bridge: br0}], ingress: [{name: dns, action: allow, services: [{protocol: udp, ports: ["53"]}]}], defaultDeny: ` +
+			`{ingress: false}}`, []row{
 			{"192.0.2.1 > db udp 53", "allow i=a/dns"},
 			{"192.0.2.1 > db udp 54", "deny i=b/(default-deny)+log"},
 		}},
@@ -162,7 +165,8 @@ spec: {appliesTo: [{port: tap1}], egress: [{name: db, action: allow, to: [{label
 ---
 kind: Policy
 name: in
-spec: {appliesTo: [{port: tap3}], ingress: [{name: web, action: allow, from: [{labels: {app: web}}], services: [{protocol: tcp, ports: ["5432"]}]}]}`, []row{
+spec: {appliesTo: [{port: tap3}], ingress: [{name: web, action: allow, from: [{labels: {app: web}}], services: [{protocol: tcp, ports: ` +
+			`["5432"]}]}]}`, []row{
 			{"web1 > db tcp 5432", "allow e=out/db i=in/web"},
 			{"web1 > db tcp 22", "deny e=out/db i=in/(default-deny)"},
 			{"web1 > 192.0.2.1 tcp 5432", "deny e=out/(default-deny)"},
@@ -205,11 +209,13 @@ spec: {appliesTo: [{port: tap1}], ingress: [{name: a, action: deny, services: [{
 ---
 kind: Policy
 name: sec
-spec: {tier: security, priority: 65535, appliesTo: [{port: tap1}], ingress: [{name: a, action: deny, services: [{protocol: tcp, ports: ["90"]}]}]}
+spec: {tier: security, priority: 65535, appliesTo: [{port: tap1}], ingress: [{name: a, action: deny, services: [{protocol: tcp, ports: ` +
+			`["90"]}]}]}
 ---
 kind: Policy
 name: sos
-spec: {tier: emergency, priority: 65535, appliesTo: [{port: tap1}], ingress: [{name: a, action: allow, services: [{protocol: tcp, ports: ["90"]}], from: [{cidr: 192.0.2.7/32}]}]}`, []row{
+spec: {tier: emergency, priority: 65535, appliesTo: [{port: tap1}], ingress: [{name: a, action: allow, services: [{protocol: tcp, ` +
+			`ports: ["90"]}], from: [{cidr: 192.0.2.7/32}]}]}`, []row{
 			{"192.0.2.1 > web1 tcp 85", "allow i=early/a"},
 			{"192.0.2.1 > web1 tcp 90", "deny i=sec/a"},
 			{"192.0.2.7 > web1 tcp 90", "allow i=sos/a"},
@@ -230,7 +236,8 @@ spec: {appliesTo: [{port: tap1}], ingress: [{name: c, action: allow}, {name: b, 
 		{"peers: addresses, exceptions, families", `
 kind: Policy
 name: p
-spec: {appliesTo: [{port: tap1}], ingress: [{name: net, action: allow, from: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}, {cidr: "2001:db8::/64"}]}]}`, []row{
+spec: {appliesTo: [{port: tap1}], ingress: [{name: net, action: allow, from: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}, {cidr: ` +
+			`"2001:db8::/64"}]}]}`, []row{
 			{"192.0.2.127 > web1 tcp 1", "allow i=p/net"},
 			{"192.0.2.128 > web1 tcp 1", "deny i=p/(default-deny)"},
 			{"2001:db8::77 > web1@2001:db8::1 tcp 1", "allow i=p/net"},
@@ -240,7 +247,8 @@ spec: {appliesTo: [{port: tap1}], ingress: [{name: net, action: allow, from: [{c
 		{"peers: entities", `
 kind: Policy
 name: p
-spec: {appliesTo: [{port: tap1}], ingress: [{name: w, action: deny, from: [{entity: world}], services: [{protocol: tcp, ports: ["22"]}]}, {name: any, action: allow, from: [{entity: any}]}]}`, []row{
+spec: {appliesTo: [{port: tap1}], ingress: [{name: w, action: deny, from: [{entity: world}], services: [{protocol: tcp, ports: ` +
+			`["22"]}]}, {name: any, action: allow, from: [{entity: any}]}]}`, []row{
 			{"192.0.2.1 > web1 tcp 22", "deny i=p/w"},
 			{"db > web1 tcp 22", "allow e=/(default-allow) i=p/any"},
 			{"10.0.1.4 > web1 tcp 22", "deny i=p/w"},

@@ -27,7 +27,8 @@ spec: {members: [{cidr: 0.0.0.0/0}, {cidr: "::/0"}]}
 		name, rule string
 		want       string // part of the message, "" = no warning
 	}{
-		{"deny IPv4", `action: deny, from: [{cidr: 0.0.0.0/0}]`, `nothing of IPv6, which other rules and the default decide about: add {cidr: "::/0"}`},
+		{"deny IPv4", `action: deny, from: [{cidr: 0.0.0.0/0}]`,
+			`nothing of IPv6, which other rules and the default decide about: add {cidr: "::/0"}`},
 		{"deny IPv6", `action: deny, from: [{cidr: "::/0"}]`, `add {cidr: "0.0.0.0/0"}`},
 		{"deny IPv4 but for some", `action: deny, from: [{cidr: 0.0.0.0/0, except: [10.0.0.0/8]}]`, "nothing of IPv6"},
 		{"deny IPv4 in halves by a group", `action: deny, from: [{group: all4}]`, "nothing of IPv6"},
@@ -44,20 +45,25 @@ spec: {members: [{cidr: 0.0.0.0/0}, {cidr: "::/0"}]}
 		{"deny most of IPv4", `action: deny, from: [{group: most4}]`, ""},
 		{"deny by an unknown group", `action: deny, from: [{group: none}]`, ""},
 		{"allow IPv4", `action: allow, from: [{cidr: 0.0.0.0/0}]`, ""},
-		{"allow all but some IPv4", `action: allow, from: [{cidr: 0.0.0.0/0, except: [10.0.0.9/32]}, {cidr: "::/0"}]`, "excepts 10.0.0.9/32 of IPv4 and nothing of IPv6"},
-		{"allow all but some IPv6", `action: allow, from: [{cidr: 0.0.0.0/0}, {cidr: "::/0", except: ["2001:db8::/32"]}]`, "excepts 2001:db8::/32 of IPv6 and nothing of IPv4"},
-		{"allow all but some of each", `action: allow, from: [{cidr: 0.0.0.0/0, except: [10.0.0.9/32]}, {cidr: "::/0", except: ["fd00::9/128"]}]`, ""},
+		{"allow all but some IPv4", `action: allow, from: [{cidr: 0.0.0.0/0, except: [10.0.0.9/32]}, {cidr: "::/0"}]`,
+			"excepts 10.0.0.9/32 of IPv4 and nothing of IPv6"},
+		{"allow all but some IPv6", `action: allow, from: [{cidr: 0.0.0.0/0}, {cidr: "::/0", except: ["2001:db8::/32"]}]`,
+			"excepts 2001:db8::/32 of IPv6 and nothing of IPv4"},
+		{"allow all but some of each",
+			`action: allow, from: [{cidr: 0.0.0.0/0, except: [10.0.0.9/32]}, {cidr: "::/0", except: ["fd00::9/128"]}]`, ""},
 		{"allow IPv4 but for some", `action: allow, from: [{cidr: 0.0.0.0/0, except: [10.0.0.9/32]}]`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for dir, peers := range map[string]string{"ingress": "from", "egress": "to"} {
-				text := "kind: Policy\nname: p\nspec:\n  appliesTo: [{labels: {a: b}}]\n  " + dir + ":\n  - {name: r, " + strings.Replace(tt.rule, "from:", peers+":", 1) + "}\n"
+				text := "kind: Policy\nname: p\nspec:\n  appliesTo: [{labels: {a: b}}]\n  " + dir + ":\n  - {name: r, " + strings.Replace(tt.rule,
+					"from:", peers+":", 1) + "}\n"
 				s := scene(t, text+groups)
 				got := policy.OneFamily(find(t, s, "p"), s.Groups)
 				if tt.want == "" && len(got) == 0 {
 					continue
 				}
-				if tt.want == "" || len(got) != 1 || got[0].Code != policy.WarnOneFamily || got[0].Policy != "p" || got[0].Rule != dir+"/r" || !strings.Contains(got[0].Message, tt.want) {
+				if tt.want == "" || len(got) != 1 || got[0].Code != policy.WarnOneFamily || got[0].Policy != "p" || got[0].Rule != dir+"/r" ||
+					!strings.Contains(got[0].Message, tt.want) {
 					t.Errorf("%s: got %+v, want %q", dir, got, tt.want)
 				}
 			}

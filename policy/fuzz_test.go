@@ -20,8 +20,10 @@ func FuzzDecode(f *testing.F) {
 		f.Add(text)
 	}
 	for _, s := range []string{
-		"kind: Group\nname: a\nlabels: {\"x\": \"\\u2028 \\x7f\", 'y': |\n  }\nspec: {members: [&a {vm: !!str 1}, *a, {vm: 0x1}, {vm: 1e3}, {vm: -}]}",
-		"{\"items\": [{\"kind\": \"Endpoint\", \"name\": \"e\", \"createdAt\": \"0000-01-01T00:00:00+23:59\", \"spec\": {\"match\": {\"vm\": \"~\"}}}]}",
+		"kind: Group\nname: a\nlabels: {\"x\": \"\\u2028 \\x7f\", 'y': |\n  }\nspec: {members: [&a {vm: !!str 1}, *a, {vm: 0x1}, {vm: 1e3}, " +
+			"{vm: -}]}",
+		"{\"items\": [{\"kind\": \"Endpoint\", \"name\": \"e\", \"createdAt\": \"0000-01-01T00:00:00+23:59\", \"spec\": {\"match\": {\"vm\": " +
+			"\"~\"}}}]}",
 		"? kind\n: Group\n? name\n: >-\n  a\n...\n--- {kind: Group}\n",
 		"kind: Policy\nname: p\nuid: \"a: b # c\"\nspec: {appliesTo: [{labels: {\"true\": \"null\", \"a.b/c\": \" x \", \"1\": \"é\"}}]}",
 	} {

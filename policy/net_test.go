@@ -96,7 +96,8 @@ func TestCIDRMinusIsExactAndMinimal(t *testing.T) {
 			if a.Addr().Compare(b.Addr()) >= 0 {
 				t.Fatalf("%v is not in order", got)
 			}
-			if a.Bits() == b.Bits() && a.Bits() > 0 && netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked() == netip.PrefixFrom(b.Addr(), b.Bits()-1).Masked() {
+			if a.Bits() == b.Bits() && a.Bits() > 0 && netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked() == netip.PrefixFrom(b.Addr(),
+				b.Bits()-1).Masked() {
 				t.Fatalf("%v and %v could be one", a, b)
 			}
 		}
@@ -112,7 +113,8 @@ func TestParseService(t *testing.T) {
 		err     string
 	}{
 		{"OK all ports", policy.Service{Protocol: "tcp"}, 6, nil, ""},
-		{"OK sorted and joined", policy.Service{Protocol: "udp", Ports: []string{"90-95", "80", "81-89", "7", "92"}}, 17, []string{"7", "80-95"}, ""},
+		{"OK sorted and joined", policy.Service{Protocol: "udp", Ports: []string{"90-95", "80", "81-89", "7", "92"}}, 17,
+			[]string{"7", "80-95"}, ""},
 		{"OK whole range", policy.Service{Protocol: "tcp", Ports: []string{"1-65535", "65535"}}, 6, []string{"1-65535"}, ""},
 		{"OK icmp", policy.Service{Protocol: "icmp"}, 1, nil, ""},
 		{"OK icmpv6", policy.Service{Protocol: "icmpv6"}, 58, nil, ""},

@@ -5,9 +5,10 @@ import (
 	"reflect"
 )
 
-// DecodePatch reads a JSON merge patch (RFC 7386) of a resource into maps, slices, texts, truth values, nil and numbers as json.Number. It takes the texts that
-// CheckJSON takes: one value of bounded depth without repeated keys, which encoding/json would drop. A field that it removes must be one that there is, or a
-// misspelled one would go on being in force. What else is in it shows in the patched resource.
+// DecodePatch reads a JSON merge patch (RFC 7386) of a resource into maps, slices, texts, truth values, nil and numbers as json.Number.
+// It takes the texts that CheckJSON takes: one value of bounded depth without repeated keys, which encoding/json would drop. A field
+// that it removes must be one that there is, or a misspelled one would go on being in force. What else is in it shows in the patched
+// resource.
 func DecodePatch(kind Kind, text []byte) (map[string]any, Faults) {
 	t, faults := oneJSON(text)
 	if faults != nil {

@@ -37,11 +37,13 @@ func ValidateRefs(r Resource, l Lookup) Faults {
 			g, ok := l.Group(s.Group)
 			switch {
 			case !ok:
-				c.add(Fault{Pointer: at.field("group").String(), Value: s.Group, Code: CodeUnknownRef, Detail: fmt.Sprintf("there is no group %s", quote(s.Group))})
+				c.add(Fault{Pointer: at.field("group").String(), Value: s.Group, Code: CodeUnknownRef, Detail: fmt.Sprintf("there is no group %s",
+					quote(s.Group))})
 			case as == asSubject || as == asSource:
 				for i := range g.Spec.Members {
 					if m := &g.Spec.Members[i]; m.CIDR != "" {
-						c.addf(at.field("group"), s.Group, "group %s has the address range %s, but only endpoints can be selected here", quote(s.Group), m.CIDR)
+						c.addf(at.field("group"), s.Group, "group %s has the address range %s, but only endpoints can be selected here", quote(s.Group),
+							m.CIDR)
 						break
 					}
 				}

@@ -49,11 +49,15 @@ func TestWithDefaults(t *testing.T) {
 		want policy.PolicySpec
 	}{
 		{"nothing given", policy.PolicySpec{},
-			policy.PolicySpec{Tier: "application", Priority: new(100), Mode: "enforce", DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(false)}}},
+			policy.PolicySpec{Tier: "application", Priority: new(100), Mode: "enforce", DefaultDeny: &policy.DefaultDeny{Ingress: new(false),
+				Egress: new(false)}}},
 		{"each direction with a rule is denied", policy.PolicySpec{Egress: rules, Tier: "security", Priority: new(0)},
-			policy.PolicySpec{Egress: rules, Tier: "security", Priority: new(0), Mode: "enforce", DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true)}}},
-		{"what is given stays", policy.PolicySpec{Ingress: rules, DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true), Log: true}},
-			policy.PolicySpec{Ingress: rules, Tier: "application", Priority: new(100), Mode: "enforce", DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true), Log: true}}},
+			policy.PolicySpec{Egress: rules, Tier: "security", Priority: new(0), Mode: "enforce",
+				DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true)}}},
+		{"what is given stays", policy.PolicySpec{Ingress: rules, DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true),
+			Log: true}},
+			policy.PolicySpec{Ingress: rules, Tier: "application", Priority: new(100), Mode: "enforce",
+				DefaultDeny: &policy.DefaultDeny{Ingress: new(false), Egress: new(true), Log: true}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -89,7 +89,8 @@ func (s Prefixes) inside(p netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// ServiceSet is the set of protocols and destination ports of a rule in canonical form: any, or those listed, at most one entry per protocol.
+// ServiceSet is the set of protocols and destination ports of a rule in canonical form: any, or those listed, at most one entry per
+// protocol.
 type ServiceSet struct {
 	Any    bool
 	Protos []ProtoPorts // by protocol number

@@ -81,14 +81,16 @@ func (c cover) warning(p *coverPolicy, r *Rule) Warning {
 	}
 	advice := " Remove it, or give it a smaller priority."
 	if c.rule.Action == Deny && r.Action == Allow {
-		advice = fmt.Sprintf(" To deny what no rule allows, write defaultDeny: {%s: true} instead of rule %q, or %s.", c.dir, c.rule.Name, c.outrank(p))
+		advice = fmt.Sprintf(" To deny what no rule allows, write defaultDeny: {%s: true} instead of rule %q, or %s.", c.dir, c.rule.Name,
+			c.outrank(p))
 	}
 	return Warning{
 		Code:   WarnShadowed,
 		Policy: p.Name,
 		Rule:   string(c.dir) + "/" + r.Name,
 		By:     &RuleRef{c.policy.Name, c.dir, c.rule.Name},
-		Message: fmt.Sprintf("rule %q (%s, %s) of policy %q can never match: rule %q (%s) %s at tier %s, priority %d decides first for %s.%s", r.Name, c.dir,
+		Message: fmt.Sprintf("rule %q (%s, %s) of policy %q can never match: rule %q (%s) %s at tier %s, priority %d decides first for %s.%s",
+			r.Name, c.dir,
 			r.Action, p.Name, c.rule.Name, c.rule.Action, where, c.policy.EffectiveTier(), c.policy.EffectivePriority(), scope, advice),
 	}
 }
@@ -136,7 +138,8 @@ type coverRule struct {
 	parsed   bool
 }
 
-// decidesBefore reports whether a rule of high may rank before one of low: the policy does or, at equal tier and priority, denies what low allows.
+// decidesBefore reports whether a rule of high may rank before one of low: the policy does or, at equal tier and priority, denies what
+// low allows.
 func decidesBefore(high, low *Policy) bool {
 	c := cmp.Or(cmp.Compare(high.Spec.Tier.Rank(), low.Spec.Tier.Rank()), cmp.Compare(high.EffectivePriority(), low.EffectivePriority()))
 	return c < 0 || c == 0 && low.hasRule(true) && high.hasRule(false)
@@ -178,7 +181,8 @@ func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relatio
 			if high.Compare(low) >= 0 {
 				continue
 			}
-			if best.rule != nil && cmp.Or(bestRank.Compare(high), cmp.Compare(best.policy.Name, q.policy.Name), cmp.Compare(best.rule.Name, rules[j].Name)) <= 0 {
+			if best.rule != nil && cmp.Or(bestRank.Compare(high), cmp.Compare(best.policy.Name, q.policy.Name), cmp.Compare(best.rule.Name,
+				rules[j].Name)) <= 0 {
 				continue
 			}
 			if p.services(d, i).Within(q.policy.services(d, j)) && x.peersCover(q.policy, d, j, p, i) {

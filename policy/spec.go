@@ -48,8 +48,8 @@ type Endpoint struct {
 	Spec EndpointSpec `json:"spec"`
 }
 
-// Selector chooses endpoints (or, as a peer, address ranges). Exactly one field is set, save that Except goes with CIDR and that Host narrows the fields
-// that say what an endpoint is, up to Bridge, to those of one host.
+// Selector chooses endpoints (or, as a peer, address ranges). Exactly one field is set, save that Except goes with CIDR and that Host
+// narrows the fields that say what an endpoint is, up to Bridge, to those of one host.
 type Selector struct {
 	Host        string            `json:"host,omitempty"` // its external_ids:system-id
 	Port        string            `json:"port,omitempty"`

@@ -7,9 +7,10 @@ import (
 	"slices"
 )
 
-// A stranger is a peer of whom nothing is known but an address: no endpoint of any host. The strangers of a family stand for everybody: one in each sixteenth
-// of the IPv4 addresses that are not multicast or reserved (RFC 1112 §4), and of the global unicast addresses of IPv6 (RFC 4291 §2.4), none private. A rule
-// with a prefix of /8 or longer matches one of them at most; entity any or world, 0.0.0.0/0 with or without exceptions, and 2000::/3 match most.
+// A stranger is a peer of whom nothing is known but an address: no endpoint of any host. The strangers of a family stand for everybody:
+// one in each sixteenth of the IPv4 addresses that are not multicast or reserved (RFC 1112 §4), and of the global unicast addresses of
+// IPv6 (RFC 4291 §2.4), none private. A rule with a prefix of /8 or longer matches one of them at most; entity any or world, 0.0.0.0/0
+// with or without exceptions, and 2000::/3 match most.
 const (
 	strangers4 = 14
 	strangers6 = 16
@@ -185,8 +186,8 @@ func (c *comparison) opens(was, is *stance) ([]RuleRef, bool) {
 	return o.by, o.any
 }
 
-// cases lists services such that each service is judged like one of them by both stances, leaving out those that the rules which differ do not match where
-// the stances differ in rules only.
+// cases lists services such that each service is judged like one of them by both stances, leaving out those that the rules which differ
+// do not match where the stances differ in rules only.
 func cases(was, is *stance) []service {
 	ports := []uint16{1}
 	for _, s := range [...]*stance{was, is} {

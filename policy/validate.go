@@ -276,11 +276,13 @@ func (c *checker) selector(at pointer, s *Selector, r role) {
 	case n == 0 && len(s.Except) > 0:
 		c.addf(at.field("except"), nil, "except goes with cidr")
 	case n == 0 && s.Host != "":
-		c.addf(at, nil, "host narrows what else the selector says: add one of %s; for everybody on a host write {labels: {host: %s}}", orList(strs(endpointKinds)), s.Host)
+		c.addf(at, nil, "host narrows what else the selector says: add one of %s; for everybody on a host write {labels: {host: %s}}",
+			orList(strs(endpointKinds)), s.Host)
 	case n == 0:
 		c.addf(at, nil, "selects by nothing: give one of %s", orList(strs(r.kinds())))
 	case n > 1:
-		c.addf(at, nil, "must select by exactly one thing, not %d; list them separately for any of them, or use several labels for all of them", n)
+		c.addf(at, nil, "must select by exactly one thing, not %d; list them separately for any of them, or use several labels for all of them",
+			n)
 	case kind == SelectFQDN:
 		c.later(at.field("fqdn"), s.FQDN, "names", "write cidr")
 	case !slices.Contains(r.kinds(), kind):

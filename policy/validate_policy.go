@@ -48,7 +48,8 @@ func (c *checker) isolation(spec *pointer, p *Policy) {
 		asked     *bool
 	}{{Ingress, dd.Ingress}, {Egress, dd.Egress}} {
 		if rules := p.Rules(side.direction); rules != nil && len(rules) == 0 && side.asked == nil {
-			c.addf(spec.field(string(side.direction)), nil, "an empty list isolates nobody: to deny all %[1]s write defaultDeny: {%[1]s: true}, else leave it out", side.direction)
+			c.addf(spec.field(string(side.direction)), nil,
+				"an empty list isolates nobody: to deny all %[1]s write defaultDeny: {%[1]s: true}, else leave it out", side.direction)
 		}
 	}
 	if n < len(c.faults) || p.Isolates(Ingress) || p.Isolates(Egress) {
@@ -60,9 +61,11 @@ func (c *checker) isolation(spec *pointer, p *Policy) {
 	}
 	switch {
 	case rules == 0:
-		c.addf(at, nil, "there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write defaultDeny: {ingress: true}")
+		c.addf(at, nil, "there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write "+
+			"defaultDeny: {ingress: true}")
 	case dd.Log:
-		c.addf(at.field("log"), true, "nothing is denied by default, so there would be nothing to record: leave it out, or write {ingress: true} beside it")
+		c.addf(at.field("log"), true,
+			"nothing is denied by default, so there would be nothing to record: leave it out, or write {ingress: true} beside it")
 	}
 }
 

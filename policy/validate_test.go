@@ -84,10 +84,12 @@ tier: security
 priority: 0
 mode: enforce
 ingress:
-- {name: r, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}, {entity: world}], services: [{protocol: tcp, ports: ["80", "8000-8099"]}], log: true}
+- {name: r, action: allow, from: [{group: lbs}, {cidr: 10.0.0.0/24, except: [10.0.0.9/32]}, {entity: world}], services: [{protocol: ` +
+			`tcp, ports: ["80", "8000-8099"]}], log: true}
 - {name: s, action: deny, services: [{protocol: icmp}, {protocol: icmpv6}, {protocol: udp}]}
 egress:
-- {name: r, action: allow, to: [{entity: any}, {port: tap1}, {vm: web 1}, {neutronPort: 5a1c}, {mac: "52:54:00:AB:cd:ef"}, {vlan: 4094}, {bridge: br0}]}
+- {name: r, action: allow, to: [{entity: any}, {port: tap1}, {vm: web 1}, {neutronPort: 5a1c}, {mac: "52:54:00:AB:cd:ef"}, {vlan: ` +
+			`4094}, {bridge: br0}]}
 defaultDeny: {ingress: true, egress: false, log: true}
 notBefore: null
 expiresAt: null`, nil},
@@ -103,25 +105,34 @@ expiresAt: null`, nil},
 
 		{"bad appliesTo missing", "priority: 1" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},
 		{"bad appliesTo empty", "appliesTo: []" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},
-		{"bad appliesTo cidr", "appliesTo: [{cidr: 10.0.0.0/8}]" + deny, []string{"/spec/appliesTo/0/cidr: a policy applies to endpoints, not to addresses"}},
-		{"bad appliesTo entity", "appliesTo: [{port: a}, {entity: any}]" + deny, []string{"/spec/appliesTo/1/entity: a policy applies to endpoints, not to entities"}},
+		{"bad appliesTo cidr", "appliesTo: [{cidr: 10.0.0.0/8}]" + deny,
+			[]string{"/spec/appliesTo/0/cidr: a policy applies to endpoints, not to addresses"}},
+		{"bad appliesTo entity", "appliesTo: [{port: a}, {entity: any}]" + deny,
+			[]string{"/spec/appliesTo/1/entity: a policy applies to endpoints, not to entities"}},
 		{"bad appliesTo fqdn", "appliesTo: [{fqdn: a.example}]" + deny, []string{"/spec/appliesTo/0/fqdn: comes later"}},
 		{"bad selector of nothing", "appliesTo: [{}]" + deny, []string{"/spec/appliesTo/0: selects by nothing: give one of port, labels, vm"}},
-		{"bad selector of two things", "appliesTo: [{port: a, vm: b}]" + deny, []string{"/spec/appliesTo/0: must select by exactly one thing, not 2"}},
+		{"bad selector of two things", "appliesTo: [{port: a, vm: b}]" + deny,
+			[]string{"/spec/appliesTo/0: must select by exactly one thing, not 2"}},
 		{"bad empty labels", "appliesTo: [{labels: {}}]" + deny, []string{"/spec/appliesTo/0/labels: empty labels select nobody"}},
-		{"bad label key", "appliesTo: [{labels: {a/b c: x}}]" + deny, []string{"/spec/appliesTo/0/labels/a~1b c: a label key must not contain spaces"}},
-		{"bad label value", "appliesTo: [{labels: {a: \"x\\ny\"}}]" + deny, []string{"/spec/appliesTo/0/labels/a: a label value must be printable"}},
-		{"bad vlan", "appliesTo: [{vlan: 0}, {vlan: 4095}]" + deny, []string{"/spec/appliesTo/0/vlan: VLAN 0 is outside the range 1-4094", "/spec/appliesTo/1/vlan: VLAN 4095"}},
+		{"bad label key", "appliesTo: [{labels: {a/b c: x}}]" + deny,
+			[]string{"/spec/appliesTo/0/labels/a~1b c: a label key must not contain spaces"}},
+		{"bad label value", "appliesTo: [{labels: {a: \"x\\ny\"}}]" + deny,
+			[]string{"/spec/appliesTo/0/labels/a: a label value must be printable"}},
+		{"bad vlan", "appliesTo: [{vlan: 0}, {vlan: 4095}]" + deny, []string{"/spec/appliesTo/0/vlan: VLAN 0 is outside the range 1-4094",
+			"/spec/appliesTo/1/vlan: VLAN 4095"}},
 		{"bad mac", "appliesTo: [{mac: 52-54-00-12-34-56}, {mac: \"01:00:5e:00:00:01\"}, {mac: \"00:00:00:00:00:00\"}]" + deny,
 			[]string{"/spec/appliesTo/0/mac: must be a MAC", "/spec/appliesTo/1/mac: is a multicast", "/spec/appliesTo/2/mac: is all zeros"}},
 		{"bad group name", "appliesTo: [{group: Web_Servers}]" + deny, []string{"/spec/appliesTo/0/group: must be a DNS label"}},
-		{"bad long word", "appliesTo: [{vm: " + strings.Repeat("v", 254) + "}]" + deny, []string{"/spec/appliesTo/0/vm: is longer than 253 bytes"}},
+		{"bad long word", "appliesTo: [{vm: " + strings.Repeat("v", 254) + "}]" + deny,
+			[]string{"/spec/appliesTo/0/vm: is longer than 253 bytes"}},
 		{"bad control character", "appliesTo: [{bridge: \"a\\tb\"}]" + deny, []string{"/spec/appliesTo/0/bridge: must be printable text"}},
 		{"bad spaces around", "appliesTo: [{vm: \" a\"}]" + deny, []string{"/spec/appliesTo/0/vm: must not begin or end with a space"}},
 
-		{"bad rule without name and action", to + "ingress: [{}]", []string{"/spec/ingress/0/name: is required", "/spec/ingress/0/action: is required: allow or deny"}},
+		{"bad rule without name and action", to + "ingress: [{}]", []string{"/spec/ingress/0/name: is required",
+			"/spec/ingress/0/action: is required: allow or deny"}},
 		{"bad rule name", to + "ingress: [{name: A b, action: allow}]", []string{"/spec/ingress/0/name: must be a DNS label: 1-63"}},
-		{"bad long rule name", to + "ingress: [{name: " + strings.Repeat("a", 64) + ", action: allow}]", []string{"/spec/ingress/0/name: must be a DNS label"}},
+		{"bad long rule name", to + "ingress: [{name: " + strings.Repeat("a", 64) + ", action: allow}]",
+			[]string{"/spec/ingress/0/name: must be a DNS label"}},
 		{"OK longest rule name", to + "ingress: [{name: " + strings.Repeat("a", 63) + ", action: allow}]", nil},
 		{"OK one name in both directions", to + "ingress: [{name: a, action: allow}]\negress: [{name: a, action: allow}]", nil},
 		{"bad repeated rule names", to + "ingress: [{name: a, action: allow}, {name: b, action: deny}, {name: a, action: deny}]",
@@ -131,43 +142,61 @@ expiresAt: null`, nil},
 			"/spec/ingress/1/action: comes later: this version does not support action reject yet"}},
 		{"bad action audit", to + "ingress: [{name: a, action: audit}]", []string{
 			"/spec/ingress/0/action: audit is the mode of a policy, no action: must be allow or deny"}},
-		{"bad action", to + "ingress: [{name: a, action: drop}]", []string{`/spec/ingress/0/action: unknown action "drop": must be allow or deny`}},
+		{"bad action", to + "ingress: [{name: a, action: drop}]",
+			[]string{`/spec/ingress/0/action: unknown action "drop": must be allow or deny`}},
 		{"bad from in egress", egress("from: [{entity: any}]"), []string{"/spec/egress/0/from: an egress rule has to, not from"}},
 		{"bad to in ingress", rule("to: [{entity: any}]"), []string{"/spec/ingress/0/to: an ingress rule has from, not to"}},
 		{"bad empty from", rule("from: []"), []string{"/spec/ingress/0/from: an empty list selects nobody; leave it out for everybody"}},
 		{"bad null from", rule("from: null"), []string{"/spec/ingress/0/from: is null: give a list or leave the field out"}},
 		{"bad empty to", egress("to: []"), []string{"/spec/egress/0/to: an empty list selects nobody"}},
-		{"bad entity", rule("from: [{entity: host}]"), []string{"/spec/ingress/0/from/0/entity: comes later: this version does not support entities other than"}},
-		{"bad peer fqdn", egress("to: [{fqdn: \"*.example.com\"}]"), []string{"/spec/egress/0/to/0/fqdn: comes later: this version does not support names yet; write cidr"}},
+		{"bad entity", rule("from: [{entity: host}]"),
+			[]string{"/spec/ingress/0/from/0/entity: comes later: this version does not support entities other than"}},
+		{"bad peer fqdn", egress("to: [{fqdn: \"*.example.com\"}]"),
+			[]string{"/spec/egress/0/to/0/fqdn: comes later: this version does not support names yet; write cidr"}},
 
-		{"bad cidr length", rule("from: [{cidr: 10.1.0.0/33}]"), []string{"/spec/ingress/0/from/0/cidr: the length /33 is outside the range 0-32"}},
-		{"bad cidr v6 length", rule("from: [{cidr: \"2001:db8::/129\"}]"), []string{"/spec/ingress/0/from/0/cidr: the length /129 is outside the range 0-128"}},
+		{"bad cidr length", rule("from: [{cidr: 10.1.0.0/33}]"),
+			[]string{"/spec/ingress/0/from/0/cidr: the length /33 is outside the range 0-32"}},
+		{"bad cidr v6 length", rule("from: [{cidr: \"2001:db8::/129\"}]"),
+			[]string{"/spec/ingress/0/from/0/cidr: the length /129 is outside the range 0-128"}},
 		{"bad cidr host bits", rule("from: [{cidr: 10.0.0.5/24}]"),
 			[]string{`/spec/ingress/0/from/0/cidr: has bits set beyond /24: write "10.0.0.0/24" for the range or "10.0.0.5/32" for the address`}},
-		{"bad cidr without length", rule("from: [{cidr: 10.0.0.5}]"), []string{`/spec/ingress/0/from/0/cidr: a single address is written with its length: "10.0.0.5/32"`}},
-		{"bad cidr mapped", rule("from: [{cidr: \"::ffff:10.0.0.0/104\"}]"), []string{"/spec/ingress/0/from/0/cidr: IPv4 inside IPv6 is not accepted"}},
+		{"bad cidr without length", rule("from: [{cidr: 10.0.0.5}]"),
+			[]string{`/spec/ingress/0/from/0/cidr: a single address is written with its length: "10.0.0.5/32"`}},
+		{"bad cidr mapped", rule("from: [{cidr: \"::ffff:10.0.0.0/104\"}]"),
+			[]string{"/spec/ingress/0/from/0/cidr: IPv4 inside IPv6 is not accepted"}},
 		{"bad cidr text", rule("from: [{cidr: lan}]"), []string{"/spec/ingress/0/from/0/cidr: must be an address range"}},
-		{"bad except outside", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.1.0/25]}]"), []string{"/spec/ingress/0/from/0/except/0: is not inside cidr 10.0.0.0/24"}},
-		{"bad except wider", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.0/8]}]"), []string{"/spec/ingress/0/from/0/except/0: is not inside"}},
-		{"bad except everything", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.0/24]}]"), []string{"/spec/ingress/0/from/0/except/0: excepts all of"}},
-		{"bad except family", rule("from: [{cidr: 0.0.0.0/0, except: [\"::/1\"]}]"), []string{"/spec/ingress/0/from/0/except/0: is of another address family"}},
-		{"bad except text", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.9]}]"), []string{"/spec/ingress/0/from/0/except/0: a single address is written"}},
-		{"bad except empty", rule("from: [{cidr: 10.0.0.0/24, except: []}]"), []string{"/spec/ingress/0/from/0/except: an empty list excepts nothing"}},
+		{"bad except outside", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.1.0/25]}]"),
+			[]string{"/spec/ingress/0/from/0/except/0: is not inside cidr 10.0.0.0/24"}},
+		{"bad except wider", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.0/8]}]"),
+			[]string{"/spec/ingress/0/from/0/except/0: is not inside"}},
+		{"bad except everything", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.0/24]}]"),
+			[]string{"/spec/ingress/0/from/0/except/0: excepts all of"}},
+		{"bad except family", rule("from: [{cidr: 0.0.0.0/0, except: [\"::/1\"]}]"),
+			[]string{"/spec/ingress/0/from/0/except/0: is of another address family"}},
+		{"bad except text", rule("from: [{cidr: 10.0.0.0/24, except: [10.0.0.9]}]"),
+			[]string{"/spec/ingress/0/from/0/except/0: a single address is written"}},
+		{"bad except empty", rule("from: [{cidr: 10.0.0.0/24, except: []}]"),
+			[]string{"/spec/ingress/0/from/0/except: an empty list excepts nothing"}},
 		{"bad except alone", rule("from: [{except: [10.0.0.0/24]}]"), []string{"/spec/ingress/0/from/0/except: except goes with cidr"}},
-		{"bad except with port", rule("from: [{port: a, except: [10.0.0.0/24]}]"), []string{"/spec/ingress/0/from/0/except: except goes with cidr, not with port"}},
+		{"bad except with port", rule("from: [{port: a, except: [10.0.0.0/24]}]"),
+			[]string{"/spec/ingress/0/from/0/except: except goes with cidr, not with port"}},
 
 		{"bad services empty", rule("services: []"), []string{"/spec/ingress/0/services: an empty list matches nothing"}},
 		{"bad protocol", rule("services: [{protocol: sctp}, {ports: [\"80\"]}]"),
-			[]string{`/spec/ingress/0/services/0/protocol: unknown protocol "sctp": must be tcp, udp, icmp or icmpv6`, "/spec/ingress/0/services/1/protocol: is required"}},
+			[]string{`/spec/ingress/0/services/0/protocol: unknown protocol "sctp": must be tcp, udp, icmp or icmpv6`,
+				"/spec/ingress/0/services/1/protocol: is required"}},
 		{"bad ports on icmp", rule("services: [{protocol: icmp, ports: [\"8\"]}, {protocol: icmpv6, ports: []}]"),
 			[]string{"/spec/ingress/0/services/0/ports: icmp has no ports", "/spec/ingress/0/services/1/ports: icmpv6 has no ports"}},
-		{"bad ports empty", rule("services: [{protocol: tcp, ports: []}]"), []string{"/spec/ingress/0/services/0/ports: an empty list matches nothing"}},
-		{"bad port number", rule("services: [{protocol: tcp, ports: [\"1\", \"70000\", \"0\", \"65536-65537\", \"99999999999999999999999\"]}]"), []string{
-			"/spec/ingress/0/services/0/ports/1: port 70000 is outside the range 1-65535",
-			"/spec/ingress/0/services/0/ports/2: port 0 is outside the range 1-65535",
-			"/spec/ingress/0/services/0/ports/3: port 65536 is outside the range 1-65535",
-			"/spec/ingress/0/services/0/ports/4: port 99999999999999999999999 is outside the range 1-65535"}},
-		{"bad port reversed", rule("services: [{protocol: tcp, ports: [\"90-80\"]}]"), []string{`/spec/ingress/0/services/0/ports/0: the range is reversed: write "80-90"`}},
+		{"bad ports empty", rule("services: [{protocol: tcp, ports: []}]"),
+			[]string{"/spec/ingress/0/services/0/ports: an empty list matches nothing"}},
+		{"bad port number", rule("services: [{protocol: tcp, ports: [\"1\", \"70000\", \"0\", \"65536-65537\", \"99999999999999999999999\"]}]"),
+			[]string{
+				"/spec/ingress/0/services/0/ports/1: port 70000 is outside the range 1-65535",
+				"/spec/ingress/0/services/0/ports/2: port 0 is outside the range 1-65535",
+				"/spec/ingress/0/services/0/ports/3: port 65536 is outside the range 1-65535",
+				"/spec/ingress/0/services/0/ports/4: port 99999999999999999999999 is outside the range 1-65535"}},
+		{"bad port reversed", rule("services: [{protocol: tcp, ports: [\"90-80\"]}]"),
+			[]string{`/spec/ingress/0/services/0/ports/0: the range is reversed: write "80-90"`}},
 		{"bad port text", rule("services: [{protocol: tcp, ports: [http, \"80-\", \"-80\", \" 80\", \"080\"]}]"), []string{
 			"/spec/ingress/0/services/0/ports/0: must be a port like", "/spec/ingress/0/services/0/ports/1: must be a port like",
 			"/spec/ingress/0/services/0/ports/2: must be a port like", "/spec/ingress/0/services/0/ports/3: must be a port like",
@@ -192,72 +221,94 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 
 		{"bad no sources and targets", "enabled: true", []string{"/spec/sources: is required", "/spec/targets: is required"}},
 		{"bad source cidr", "sources: [{cidr: 10.0.0.0/8}]\ntargets: [{port: {name: a}}]", []string{"/spec/sources/0/cidr: comes later"}},
-		{"bad source entity", "sources: [{entity: any}]\ntargets: [{port: {name: a}}]", []string{"/spec/sources/0/entity: a mirror takes from endpoints"}},
-		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/0/cidr: comes later", "/spec/exclude/1: selects by nothing"}},
+		{"bad source entity", "sources: [{entity: any}]\ntargets: [{port: {name: a}}]",
+			[]string{"/spec/sources/0/entity: a mirror takes from endpoints"}},
+		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/0/cidr: comes later",
+			"/spec/exclude/1: selects by nothing"}},
 		{"bad direction", ok + "direction: ingress", []string{`/spec/direction: unknown value "ingress": must be both, fromSource or toSource`}},
 		{"bad later", ok + "filter: {default: reject}\nsnaplen: 128\nsample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{
 			"/spec/filter: comes later: this version does not support filters of mirrors yet; leave it out", "/spec/snaplen: comes later",
 			"/spec/sample: comes later", "/spec/stopAfter: comes later"}},
 		{"bad empty filter", ok + "filter: {}", []string{"/spec/filter: comes later"}},
-		{"bad several targets", target("{port: {name: a}}, {port: {name: b}}"), []string{"/spec/targets: comes later: this version does not support several targets of one mirror yet; make one"}},
+		{"bad several targets", target("{port: {name: a}}, {port: {name: b}}"),
+			[]string{"/spec/targets: comes later: this version does not support several targets of one mirror yet; make one"}},
 		{"bad target of nothing", target("{}"), []string{"/spec/targets/0: leads nowhere"}},
-		{"bad target of two things", target("{port: {name: a}, vxlan: {remote: 192.0.2.1}}"), []string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
+		{"bad target of two things", target("{port: {name: a}, vxlan: {remote: 192.0.2.1}}"),
+			[]string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
 		{"bad pcap", target("{pcap: {file: web}}"), []string{"/spec/targets/0/pcap: comes later"}},
 		{"bad events", target("{events: {}}"), []string{"/spec/targets/0/events: comes later"}},
-		{"bad geneve", target("{geneve: {remote: 192.0.2.1}}"), []string{"/spec/targets/0/geneve: comes later: this version does not support geneve here yet"}},
+		{"bad geneve", target("{geneve: {remote: 192.0.2.1}}"),
+			[]string{"/spec/targets/0/geneve: comes later: this version does not support geneve here yet"}},
 		{"bad unnamed port", target("{port: {}}"), []string{"/spec/targets/0/port/name: is required"}},
 		{"bad long port", target("{port: {name: a234567890123456}}"), []string{"/spec/targets/0/port/name: is longer than 15 bytes"}},
 		{"OK longest port", target("{port: {name: a23456789012345}}"), nil},
 		{"bad port name", target("{port: {name: a/b}}"), []string{"/spec/targets/0/port/name: must be a device name"}},
 		{"bad port name dots", target("{port: {name: ..}}"), []string{"/spec/targets/0/port/name: must be a device name"}},
-		{"bad source is target", "sources: [{port: a}, {port: b}]\ntargets: [{port: {name: b}}]", []string{"/spec/sources/1/port: is also the target"}},
+		{"bad source is target", "sources: [{port: a}, {port: b}]\ntargets: [{port: {name: b}}]",
+			[]string{"/spec/sources/1/port: is also the target"}},
 		{"bad remote missing", target("{vxlan: {}}"), []string{"/spec/targets/0/vxlan/remote: is required"}},
 		{"bad remotes", target("{vxlan: {remote: 224.0.0.1}}"), []string{"/spec/targets/0/vxlan/remote: must be the address of one host"}},
-		{"bad remote unspecified", target("{vxlan: {remote: \"::\"}}"), []string{"/spec/targets/0/vxlan/remote: must be the address of one host"}},
-		{"bad remote broadcast", target("{vxlan: {remote: 255.255.255.255}}"), []string{"/spec/targets/0/vxlan/remote: must be the address of one host"}},
+		{"bad remote unspecified", target("{vxlan: {remote: \"::\"}}"),
+			[]string{"/spec/targets/0/vxlan/remote: must be the address of one host"}},
+		{"bad remote broadcast", target("{vxlan: {remote: 255.255.255.255}}"),
+			[]string{"/spec/targets/0/vxlan/remote: must be the address of one host"}},
 		{"bad remote name", target("{vxlan: {remote: ids.example}}"), []string{"/spec/targets/0/vxlan/remote: must be an IPv4 or IPv6 address"}},
-		{"bad remote length", target("{vxlan: {remote: 192.0.2.1/24}}"), []string{`/spec/targets/0/vxlan/remote: must be an address without a length: "192.0.2.1"`}},
+		{"bad remote length", target("{vxlan: {remote: 192.0.2.1/24}}"),
+			[]string{`/spec/targets/0/vxlan/remote: must be an address without a length: "192.0.2.1"`}},
 		{"bad remote zone", target("{vxlan: {remote: \"fe80::1%eth0\"}}"), []string{"/spec/targets/0/vxlan/remote: must not have a zone"}},
-		{"bad remote mapped", target("{vxlan: {remote: \"::ffff:192.0.2.1\"}}"), []string{`/spec/targets/0/vxlan/remote: IPv4 inside IPv6 is not accepted: write "192.0.2.1"`}},
-		{"bad local family", target("{vxlan: {remote: 192.0.2.1, local: \"2001:db8::1\"}}"), []string{"/spec/targets/0/vxlan/local: is of another address family"}},
-		{"bad local same", target("{vxlan: {remote: 192.0.2.1, local: 192.0.2.1}}"), []string{"/spec/targets/0/vxlan/local: is the same as remote"}},
-		{"bad vni", target("{vxlan: {remote: 192.0.2.1, vni: 16777216}}"), []string{"/spec/targets/0/vxlan/vni: VNI 16777216 is outside the range 0-16777215"}},
+		{"bad remote mapped", target("{vxlan: {remote: \"::ffff:192.0.2.1\"}}"),
+			[]string{`/spec/targets/0/vxlan/remote: IPv4 inside IPv6 is not accepted: write "192.0.2.1"`}},
+		{"bad local family", target("{vxlan: {remote: 192.0.2.1, local: \"2001:db8::1\"}}"),
+			[]string{"/spec/targets/0/vxlan/local: is of another address family"}},
+		{"bad local same", target("{vxlan: {remote: 192.0.2.1, local: 192.0.2.1}}"),
+			[]string{"/spec/targets/0/vxlan/local: is the same as remote"}},
+		{"bad vni", target("{vxlan: {remote: 192.0.2.1, vni: 16777216}}"),
+			[]string{"/spec/targets/0/vxlan/vni: VNI 16777216 is outside the range 0-16777215"}},
 		{"bad negative vni", target("{vxlan: {remote: 192.0.2.1, vni: -1}}"), []string{"/spec/targets/0/vxlan/vni: VNI -1"}},
-		{"bad dstPort", target("{vxlan: {remote: 192.0.2.1, dstPort: 65536}}"), []string{"/spec/targets/0/vxlan/dstPort: port 65536 is outside the range 1-65535"}},
+		{"bad dstPort", target("{vxlan: {remote: 192.0.2.1, dstPort: 65536}}"),
+			[]string{"/spec/targets/0/vxlan/dstPort: port 65536 is outside the range 1-65535"}},
 		{"bad dstPort 0", target("{vxlan: {remote: 192.0.2.1, dstPort: 0}}"), []string{"/spec/targets/0/vxlan/dstPort: must be at least 1"}},
 	})
 }
 
 func TestGroupFaults(t *testing.T) {
 	runSpecs(t, policy.KindGroup, []specTest{
-		{"OK members", "members: [{labels: {a: b}}, {port: p}, {vm: v}, {neutronPort: n}, {mac: \"52:54:00:00:00:01\"}, {vlan: 1}, {bridge: b}, {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]", nil},
+		{"OK members", "members: [{labels: {a: b}}, {port: p}, {vm: v}, {neutronPort: n}, {mac: \"52:54:00:00:00:01\"}, {vlan: 1}, {bridge: " +
+			"b}, {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]", nil},
 		{"OK nobody", "members: []", nil},
 		{"bad missing", "{}", []string{"/spec/members: is required"}},
 		{"bad null", "members: null", []string{"/spec/members: is null"}},
 		{"bad member kinds", "members: [{group: g}, {entity: any}, {fqdn: a}]",
-			[]string{"/spec/members/0/group: a group cannot contain groups", "/spec/members/1/entity: a group cannot contain entities", "/spec/members/2/fqdn: comes later"}},
+			[]string{"/spec/members/0/group: a group cannot contain groups", "/spec/members/1/entity: a group cannot contain entities",
+				"/spec/members/2/fqdn: comes later"}},
 	})
 }
 
 func TestEndpointFaults(t *testing.T) {
 	runSpecs(t, policy.KindEndpoint, []specTest{
-		{"OK all of it", "match: {port: tap1}\nlabels: {app: web, \"neutron:id\": \"\"}\nmac: \"52:54:00:00:00:01\"\naddresses: [10.0.0.5, \"2001:db8::5\", \"fe80::1\"]", nil},
+		{"OK all of it", "match: {port: tap1}\nlabels: {app: web, \"neutron:id\": \"\"}\nmac: \"52:54:00:00:00:01\"\naddresses: [10.0.0.5, " +
+			"\"2001:db8::5\", \"fe80::1\"]", nil},
 		{"OK match by machine", "match: {vm: v}", nil},
 		{"OK match by Neutron port", "match: {neutronPort: n}", nil},
 		{"OK match by MAC", "match: {mac: \"52:54:00:00:00:01\"}", nil},
 		{"bad no match", "labels: {a: b}", []string{"/spec/match: selects by nothing: give one of port, neutronPort, vm or mac"}},
-		{"bad match kinds", "match: {labels: {a: b}}", []string{"/spec/match/labels: labels cannot be used here: only port, neutronPort, vm or mac"}},
+		{"bad match kinds", "match: {labels: {a: b}}",
+			[]string{"/spec/match/labels: labels cannot be used here: only port, neutronPort, vm or mac"}},
 		{"bad two matches", "match: {port: a, vm: b}", []string{"/spec/match: must select by exactly one thing"}},
 		{"bad mac", "match: {port: a}\nmac: \"ff:ff:ff:ff:ff:ff\"", []string{"/spec/mac: is a multicast or broadcast address"}},
 		{"bad mac of 8 bytes", "match: {port: a}\nmac: \"02:00:00:00:00:00:00:01\"", []string{"/spec/mac: must be a MAC address"}},
 		{"OK further MACs", "match: {port: a}\nmacs: [\"00:00:5e:00:01:01\", \"00:00:5E:00:01:02\"]\nunknownMac: judge\ndhcpServer: true", nil},
-		{"bad further MACs", "match: {port: a}\nmac: \"52:54:00:00:00:01\"\nmacs: [\"00:00:5e:00:01:01\", \"00:00:5E:00:01:01\", \"52:54:00:00:00:01\", \"01:00:5e:00:00:01\", x]\nunknownMac: pass",
-			[]string{"/spec/macs/1: repeats address 0 of the list", "/spec/macs/2: is the address in mac already", "/spec/macs/3: is a multicast or broadcast address",
+		{"bad further MACs", "match: {port: a}\nmac: \"52:54:00:00:00:01\"\nmacs: [\"00:00:5e:00:01:01\", \"00:00:5E:00:01:01\", " +
+			"\"52:54:00:00:00:01\", \"01:00:5e:00:00:01\", x]\nunknownMac: pass",
+			[]string{"/spec/macs/1: repeats address 0 of the list", "/spec/macs/2: is the address in mac already",
+				"/spec/macs/3: is a multicast or broadcast address",
 				"/spec/macs/4: must be a MAC address", `/spec/unknownMac: unknown value "pass": must be judge or drop`}},
 		{"bad no further MACs", "match: {port: a}\nmacs: []", []string{"/spec/macs: an empty list declares nothing"}},
-		{"bad addresses", "match: {port: a}\naddresses: [10.0.0.5/24, x, 0.0.0.0, \"ff02::1\", 10.0.0.1, \"2001:db8::1\", \"2001:DB8:0::1\"]", []string{
-			`/spec/addresses/0: must be an address without a length: "10.0.0.5"`, "/spec/addresses/1: must be an IPv4 or IPv6 address",
-			"/spec/addresses/2: must be the address of one host", "/spec/addresses/3: must be the address of one host", "/spec/addresses/6: repeats address 5 of the list"}},
+		{"bad addresses", "match: {port: a}\naddresses: [10.0.0.5/24, x, 0.0.0.0, \"ff02::1\", 10.0.0.1, \"2001:db8::1\", \"2001:DB8:0::1\"]",
+			[]string{
+				`/spec/addresses/0: must be an address without a length: "10.0.0.5"`, "/spec/addresses/1: must be an IPv4 or IPv6 address",
+				"/spec/addresses/2: must be the address of one host", "/spec/addresses/3: must be the address of one host",
+				"/spec/addresses/6: repeats address 5 of the list"}},
 	})
 }
 
@@ -275,8 +326,10 @@ func TestMetaFaults(t *testing.T) {
 		{"bad empty key", policy.Meta{Name: "a", Labels: map[string]string{"": "x"}}, []string{"/labels/: a label key must not be empty"}},
 		{"bad key", policy.Meta{Name: "a", Labels: map[string]string{"a=b": "x"}}, []string{"/labels/a=b: a label key must not contain"}},
 		{"bad long key", policy.Meta{Name: "a", Labels: map[string]string{strings.Repeat("k", 254): "x"}}, []string{"/labels/kkk"}},
-		{"bad long value", policy.Meta{Name: "a", Labels: map[string]string{"k": strings.Repeat("v", 254)}}, []string{"/labels/k: the label value is longer than 253 bytes"}},
-		{"bad encoding", policy.Meta{Name: "a", Labels: map[string]string{"k": "\xff"}}, []string{"/labels/k: a label value must be printable text"}},
+		{"bad long value", policy.Meta{Name: "a", Labels: map[string]string{"k": strings.Repeat("v", 254)}},
+			[]string{"/labels/k: the label value is longer than 253 bytes"}},
+		{"bad encoding", policy.Meta{Name: "a", Labels: map[string]string{"k": "\xff"}},
+			[]string{"/labels/k: a label value must be printable text"}},
 		{"bad revision", policy.Meta{Name: "a", Revision: -1}, []string{"/revision: must not be negative"}},
 	}
 	for _, tt := range tests {
@@ -310,7 +363,8 @@ spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], s
 // TestFault_F19_NothingThatOnlyLooksLikeIsolation refuses policies that look as if they denied something and deny nothing.
 func TestFault_F19_NothingThatOnlyLooksLikeIsolation(t *testing.T) {
 	const to = "appliesTo: [{labels: {app: web}}]\n"
-	const nothing = ": there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write defaultDeny: {ingress: true}"
+	const nothing = ": there is no rule, and nothing is denied by default, so the policy would do nothing: to deny all ingress write " +
+		"defaultDeny: {ingress: true}"
 	const inbound = "/spec/ingress: an empty list isolates nobody: to deny all ingress write defaultDeny: {ingress: true}, else leave it out"
 	const outbound = "/spec/egress: an empty list isolates nobody: to deny all egress write defaultDeny: {egress: true}"
 	runSpecs(t, policy.KindPolicy, []specTest{
@@ -326,7 +380,8 @@ func TestFault_F19_NothingThatOnlyLooksLikeIsolation(t *testing.T) {
 		{"bad record of what is not denied", to + "ingress: [{name: a, action: deny}]\ndefaultDeny: {ingress: false, log: true}",
 			[]string{"/spec/defaultDeny/log: nothing is denied by default, so there would be nothing to record"}},
 		{"bad empty peers", to + "ingress: [{name: a, action: allow, from: []}]\negress: [{name: a, action: allow, to: [], services: []}]",
-			[]string{"/spec/ingress/0/from: an empty list selects nobody", "/spec/egress/0/to: an empty list selects nobody", "/spec/egress/0/services: an empty list matches nothing"}},
+			[]string{"/spec/ingress/0/from: an empty list selects nobody", "/spec/egress/0/to: an empty list selects nobody",
+				"/spec/egress/0/services: an empty list matches nothing"}},
 
 		{"OK deny all ingress", to + "defaultDeny: {ingress: true}", nil},
 		{"OK deny all egress and record it", to + "defaultDeny: {egress: true, log: true}", nil},
@@ -336,7 +391,8 @@ func TestFault_F19_NothingThatOnlyLooksLikeIsolation(t *testing.T) {
 	})
 	runSpecs(t, policy.KindGroup, []specTest{{"OK nobody", "members: []", nil}})
 	runSpecs(t, policy.KindMirror, []specTest{
-		{"bad empty", "sources: []\ntargets: []", []string{"/spec/sources: is required and must not be empty", "/spec/targets: is required: one target"}},
+		{"bad empty", "sources: []\ntargets: []", []string{"/spec/sources: is required and must not be empty",
+			"/spec/targets: is required: one target"}},
 		{"bad missing", "enabled: true", []string{"/spec/sources: is required and must not be empty", "/spec/targets: is required: one target"}},
 		{"OK excludes nobody", "sources: [{port: a}]\nexclude: []\ntargets: [{port: {name: b}}]", nil},
 	})
@@ -356,14 +412,20 @@ func TestValidateRefs(t *testing.T) {
 		doc  string
 		want []string
 	}{
-		{"OK known", "{kind: Policy, name: p, spec: {appliesTo: [{group: web}, {bridge: br0}], ingress: [{name: r, action: allow, from: [{group: nets}]}]}}", nil},
-		{"bad unknown group", "{kind: Policy, name: p, spec: {appliesTo: [{group: wbe}], ingress: [{name: r, action: allow, from: [{port: a}, {group: x}]}], egress: [{name: r, action: allow, to: [{group: y}]}]}}",
-			[]string{`/spec/appliesTo/0/group: there is no group "wbe"`, `/spec/ingress/0/from/1/group: there is no group "x"`, `/spec/egress/0/to/0/group: there is no group "y"`}},
+		{"OK known", "{kind: Policy, name: p, spec: {appliesTo: [{group: web}, {bridge: br0}], ingress: [{name: r, action: allow, from: " +
+			"[{group: nets}]}]}}", nil},
+		{"bad unknown group", "{kind: Policy, name: p, spec: {appliesTo: [{group: wbe}], ingress: [{name: r, action: allow, from: [{port: a}," +
+			" {group: x}]}], egress: [{name: r, action: allow, to: [{group: y}]}]}}",
+			[]string{`/spec/appliesTo/0/group: there is no group "wbe"`, `/spec/ingress/0/from/1/group: there is no group "x"`,
+				`/spec/egress/0/to/0/group: there is no group "y"`}},
 		{"bad subjects with addresses", "{kind: Policy, name: p, spec: {appliesTo: [{group: nets}], defaultDeny: {ingress: true}}}",
 			[]string{`/spec/appliesTo/0/group: group "nets" has the address range 10.0.0.0/8, but only endpoints can be selected here`}},
-		{"bad mirror", "{kind: Mirror, name: m, spec: {sources: [{group: nets}, {bridge: br9}], exclude: [{group: z}], targets: [{port: {name: t}}]}}",
-			[]string{`/spec/sources/0/group: group "nets" has`, `/spec/sources/1/bridge: bridge "br9" is not managed on any host`, `/spec/exclude/0/group: there is no group "z"`}},
-		{"bad group member", "{kind: Group, name: g, spec: {members: [{bridge: br7}]}}", []string{`/spec/members/0/bridge: bridge "br7" is not managed`}},
+		{"bad mirror",
+			"{kind: Mirror, name: m, spec: {sources: [{group: nets}, {bridge: br9}], exclude: [{group: z}], targets: [{port: {name: t}}]}}",
+			[]string{`/spec/sources/0/group: group "nets" has`, `/spec/sources/1/bridge: bridge "br9" is not managed on any host`,
+				`/spec/exclude/0/group: there is no group "z"`}},
+		{"bad group member", "{kind: Group, name: g, spec: {members: [{bridge: br7}]}}",
+			[]string{`/spec/members/0/bridge: bridge "br7" is not managed`}},
 		{"OK endpoint", "{kind: Endpoint, name: e, spec: {match: {port: a}}}", nil},
 	}
 	for _, tt := range tests {

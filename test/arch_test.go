@@ -116,7 +116,8 @@ func packages(t *testing.T) []goPackage {
 	return pkgs
 }
 
-// free are the packages that may import whatever they like, each with its reason. A package that is neither here nor in forbidden has not been thought about.
+// free are the packages that may import whatever they like, each with its reason. A package that is neither here nor in forbidden has
+// not been thought about.
 var free = map[string]string{
 	"cmd/tapwall":                   "the program",
 	"internal/app":                  "puts the program together",
@@ -132,7 +133,8 @@ var free = map[string]string{
 	"test/lab":                      "for tests",
 }
 
-// Edges between packages of the module are forbidden by whatever way they come about. Of others only imports are looked at: nearly everything links os.
+// Edges between packages of the module are forbidden by whatever way they come about. Of others only imports are looked at: nearly
+// everything links os.
 func TestImportTable(t *testing.T) {
 	known := map[string]bool{}
 	bound := map[string]bool{}

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestWords lists the constants of type policy.Reason and policy.Code. Each has a comment, is spelled like the others of its type and stands in the documentation and
-// in the OpenAPI description; no other file of the program spells it out.
+// TestWords lists the constants of type policy.Reason and policy.Code. Each has a comment, is spelled like the others of its type and
+// stands in the documentation and in the OpenAPI description; no other file of the program spells it out.
 func TestWords(t *testing.T) {
 	shapes := map[string]*regexp.Regexp{
 		"Reason": regexp.MustCompile(`^([A-Z][a-z]+|MAC)+$`),

@@ -94,12 +94,14 @@ func pages[T any](ctx context.Context, c *Client, path string, q url.Values) ([]
 
 // Put writes a resource, given as JSON document. When the wait was too long, the resource is returned with the error.
 func (c *Client) Put(ctx context.Context, kind policy.Kind, name string, document []byte, o WriteOptions) (*Document, error) {
-	return c.write(ctx, request{method: "PUT", path: path(kind, name), query: o.query(), header: o.header(), body: document, contentType: "application/json"})
+	return c.write(ctx, request{method: "PUT", path: path(kind, name), query: o.query(), header: o.header(), body: document,
+		contentType: "application/json"})
 }
 
 // Patch changes a resource by a merge patch (RFC 7386). When the wait was too long, the resource is returned with the error.
 func (c *Client) Patch(ctx context.Context, kind policy.Kind, name string, patch []byte, o WriteOptions) (*Document, error) {
-	return c.write(ctx, request{method: "PATCH", path: path(kind, name), query: o.query(), header: o.header(), body: patch, contentType: "application/merge-patch+json"})
+	return c.write(ctx, request{method: "PATCH", path: path(kind, name), query: o.query(), header: o.header(), body: patch,
+		contentType: "application/merge-patch+json"})
 }
 
 func (c *Client) write(ctx context.Context, r request) (*Document, error) {
@@ -199,8 +201,9 @@ func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []jso
 // errEnded says that the server closed a stream.
 var errEnded = errors.New("the server ended the stream")
 
-// Follow calls visit with every new event that matches f, after the event with id after ("" = from now), until ctx ends (then nil) or visit returns an
-// error. raw is the document as the server wrote it. A stream that breaks is taken up again where it broke, for as long as a server answers.
+// Follow calls visit with every new event that matches f, after the event with id after ("" = from now), until ctx ends (then nil) or
+// visit returns an error. raw is the document as the server wrote it. A stream that breaks is taken up again where it broke, for as long
+// as a server answers.
 func (c *Client) Follow(ctx context.Context, f event.Filter, after string, visit func(e *event.Event, raw []byte) error) error {
 	q := f.Values()
 	for _, of := range []string{"limit", "first", "until", "since"} {
@@ -218,7 +221,8 @@ func (c *Client) Follow(ctx context.Context, f event.Filter, after string, visit
 }
 
 // followOnce reads one stream and moves after along. got tells whether it gave anything.
-func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, visit func(*event.Event, []byte) error) (got bool, err error) {
+func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, visit func(*event.Event, []byte) error) (got bool,
+	err error) {
 	h := http.Header{"Accept": {"application/x-ndjson"}}
 	if *after != "" {
 		h.Set("Last-Event-ID", *after)

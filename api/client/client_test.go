@@ -53,10 +53,12 @@ func (engine) Plan(context.Context, []backend.Change) (api.Plan, error) {
 	return api.Plan{Bridges: []api.BridgePlan{{Host: "h1", Bridge: "br0", AddFlows: []string{"table=206"}}}}, nil
 }
 func (engine) Hosts() []api.Host {
-	return []api.Host{{ID: "h1", Connected: true, Bridges: []api.HostBridge{{Name: "br0", Mode: "owned", Ports: []api.HostPort{{Name: "tap1"}}}}}}
+	return []api.Host{{ID: "h1", Connected: true, Bridges: []api.HostBridge{{Name: "br0", Mode: "owned",
+		Ports: []api.HostPort{{Name: "tap1"}}}}}}
 }
 func (engine) Workloads() []*policy.Workload {
-	return []*policy.Workload{{Key: "br0/tap1", Bridge: "br0", Labels: map[string]string{"app": "web"}, LabelFrom: map[string]string{"app": "ovsdb"}}}
+	return []*policy.Workload{{Key: "br0/tap1", Bridge: "br0", Labels: map[string]string{"app": "web"},
+		LabelFrom: map[string]string{"app": "ovsdb"}}}
 }
 func (engine) Unknown() []string { return []string{"host west: it has not been reached yet"} }
 func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
@@ -124,13 +126,16 @@ func TestCalls(t *testing.T) {
 	c := start(t, engine{told: func(what string) { problems = append(problems, what) }})
 	ctx := t.Context()
 	d, err := c.Put(ctx, policy.KindGroup, "g", []byte(group), client.WriteOptions{Wait: time.Second})
-	if err != nil || d.Name != "g" || d.Revision == 0 || d.Status.Phase != policy.PhaseActive || !strings.Contains(string(d.Spec), "10.0.0.0/8") {
+	if err != nil || d.Name != "g" || d.Revision == 0 || d.Status.Phase != policy.PhaseActive || !strings.Contains(string(d.Spec),
+		"10.0.0.0/8") {
 		t.Fatalf("put: %+v, %v", d, err)
 	}
-	if _, err := c.Put(ctx, policy.KindGroup, "g", []byte(group), client.WriteOptions{Revision: d.Revision + 1}); !errors.Is(err, client.ErrConflict) {
+	if _, err := c.Put(ctx, policy.KindGroup, "g", []byte(group), client.WriteOptions{Revision: d.Revision + 1}); !errors.Is(err,
+		client.ErrConflict) {
 		t.Errorf("stale: %v", err)
 	}
-	if d, err = c.Patch(ctx, policy.KindGroup, "g", []byte(`{"labels":{"a":"b"}}`), client.WriteOptions{Revision: d.Revision}); err != nil || d.Labels["a"] != "b" {
+	if d, err = c.Patch(ctx, policy.KindGroup, "g", []byte(`{"labels":{"a":"b"}}`), client.WriteOptions{Revision: d.Revision}); err != nil ||
+		d.Labels["a"] != "b" {
 		t.Errorf("patch: %+v, %v", d, err)
 	}
 	var p *client.Problem
@@ -138,7 +143,8 @@ func TestCalls(t *testing.T) {
 	if !errors.As(err, &p) || !errors.Is(err, client.ErrInvalid) || len(p.Errors) != 2 || strings.Count(err.Error(), "\n") != 2 {
 		t.Errorf("invalid: %v", err)
 	}
-	r, err := c.Apply(ctx, []byte("kind: Group\nname: h\nlabels: {a: b}\nspec: {members: [{vlan: 5}]}\n"), client.WriteOptions{DryRun: true, Prune: "a=b"})
+	r, err := c.Apply(ctx, []byte("kind: Group\nname: h\nlabels: {a: b}\nspec: {members: [{vlan: 5}]}\n"), client.WriteOptions{DryRun: true,
+		Prune: "a=b"})
 	if err != nil || len(r.Created) != 1 || len(r.Deleted) != 1 || r.Plan == nil {
 		t.Errorf("apply: %+v, %v", r, err)
 	}
@@ -257,9 +263,11 @@ func BenchmarkPut(b *testing.B) {
 	if _, err := c.Apply(b.Context(), []byte(docs.String()), client.WriteOptions{}); err != nil {
 		b.Fatal(err)
 	}
-	body := `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"a","action":"allow","services":[{"protocol":"tcp","ports":["PORT"]}]}]}}`
+	body := `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"a","action":"allow","services":[{"protocol":"tcp",` +
+		`"ports":["PORT"]}]}]}}`
 	for i := 0; b.Loop(); i++ {
-		if _, err := c.Put(b.Context(), policy.KindPolicy, "p5", []byte(strings.Replace(body, "PORT", strconv.Itoa(1+i%60000), 1)), client.WriteOptions{}); err != nil {
+		if _, err := c.Put(b.Context(), policy.KindPolicy, "p5", []byte(strings.Replace(body, "PORT", strconv.Itoa(1+i%60000), 1)),
+			client.WriteOptions{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Problem is the body of every answer that is no success (RFC 9457). R is the written resource: whatever the server answers, what a client makes of it.
+// Problem is the body of every answer that is no success (RFC 9457). R is the written resource: whatever the server answers, what a
+// client makes of it.
 type Problem[R any] struct {
 	// Type is a URI that names the sort of problem; about:blank where the status says it all.
 	Type   string `json:"type,omitempty" format:"uri-reference" doc:"Sort of problem; about:blank where the status says it all" example:"about:blank"`

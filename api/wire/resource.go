@@ -1,4 +1,5 @@
-// Package wire holds the documents that the REST API and its clients exchange, as values. Resources themselves are package policy's, events package event's.
+// Package wire holds the documents that the REST API and its clients exchange, as values. Resources themselves are package policy's,
+// events package event's.
 package wire
 
 import "github.com/tapwall/tapwall/policy"
@@ -16,6 +17,7 @@ type List[T any] struct {
 	Items []T `json:"items"`
 	// Next is given as ?next= to get the following page; "" = this is the last one.
 	Next string `json:"next,omitempty"`
-	// Problems name the hosts that the page lacks, and why; of flows those that do not answer, else those that have not been reached since tapwall started.
+	// Problems name the hosts that the page lacks, and why; of flows those that do not answer, else those that have not been reached since
+	// tapwall started.
 	Problems []string `json:"problems,omitempty"`
 }

@@ -11,8 +11,8 @@ type Host struct {
 	OVSVersion string `json:"ovsVersion"`
 	Connected  bool   `json:"connected"`
 	Message    string `json:"message,omitempty"`
-	// Capabilities are what can be done there beyond flows and rows: controlSocket (what ovs-vswitchd tells on its control socket, such as connections) and
-	// localDevices (ports that are made there are brought up). A host that is managed over the network has none of them.
+	// Capabilities are what can be done there beyond flows and rows: controlSocket (what ovs-vswitchd tells on its control socket, such as
+	// connections) and localDevices (ports that are made there are brought up). A host that is managed over the network has none of them.
 	Capabilities []string     `json:"capabilities"`
 	Bridges      []HostBridge `json:"bridges"`
 	// Warnings are about the host, its ports and endpoints: what works and is probably not meant.
@@ -103,8 +103,8 @@ type BridgeHealth struct {
 	FlowMods       uint64 `json:"flowMods"` // sent since start
 	Resyncs        uint64 `json:"resyncs"`
 	Pickup         bool   `json:"pickup"` // the window for connections from before a restart is open
-	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows one
-	// of the two orientations.
+	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows
+	// one of the two orientations.
 	NotTakenUp uint64 `json:"notTakenUp"`
 	Message    string `json:"message,omitempty"`
 }

@@ -26,9 +26,10 @@ func (d *documentFlags) flags(c *cobra.Command, g *global) {
 	completeFlag(c, "prune", g.completeLabels)
 }
 
-// apply sends the documents and prints the result, as text by the given function. The result is nil unless the server took the documents, which it may have done
-// although err matches client.ErrNotInstalled.
-func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOptions, text func(io.Writer, *client.ApplyResult)) (*client.ApplyResult, error) {
+// apply sends the documents and prints the result, as text by the given function. The result is nil unless the server took the
+// documents, which it may have done although err matches client.ErrNotInstalled.
+func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOptions, text func(io.Writer,
+	*client.ApplyResult)) (*client.ApplyResult, error) {
 	if err := d.allow("text", "json", "yaml"); err != nil {
 		return nil, err
 	}

@@ -25,7 +25,8 @@ func newDelete(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "delete KIND NAME... | KIND/NAME... | KIND -l LABEL | -f FILE|DIR|-",
 		Short: "Delete resources; the connections that only they allowed end",
-		Long: `Delete resources by name, by label, or those that files describe. One that cannot be deleted is named, and the others are deleted all the same.
+		Long: `Delete resources by name, by label, or those that files describe. One that cannot be deleted is named, and the others are ` +
+			`deleted all the same.
 What refers to others goes before them, so that the files of an apply can be deleted as they are.`,
 		Example: `  tapwall delete policy web --wait
   tapwall delete policy/web group/lbs

@@ -101,7 +101,8 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		if len(h.Rules) > 0 {
 			rows := [][]string{}
 			for _, r := range h.Rules {
-				rows = append(rows, []string{string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
+				rows = append(rows, []string{string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets),
+					fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
 			}
 			if err := indentedTable(w, "    ", "RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
 				return err

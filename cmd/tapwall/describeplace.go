@@ -93,7 +93,8 @@ func printApplying(ctx context.Context, w io.Writer, cl *client.Client, counts f
 		}
 		for _, d := range docs {
 			if i := slices.IndexFunc(d.Status.Hosts, counts); i >= 0 {
-				rows = append(rows, []string{strings.ToLower(string(k)) + "/" + d.Name, string(d.Status.Hosts[i].Phase), dash(d.Status.Hosts[i].Message)})
+				rows = append(rows, []string{strings.ToLower(string(k)) + "/" + d.Name, string(d.Status.Hosts[i].Phase),
+					dash(d.Status.Hosts[i].Message)})
 			}
 		}
 	}

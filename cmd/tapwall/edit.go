@@ -22,7 +22,8 @@ func newEdit(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "edit KIND NAME | KIND/NAME",
 		Short: "Change a resource in an editor (VISUAL or EDITOR, else vi)",
-		Long: `Open a resource in the editor that VISUAL or EDITOR names, and write what was saved. Faults come back into the editor, as comments. Nothing is written
+		Long: `Open a resource in the editor that VISUAL or EDITOR names, and write what was saved. Faults come back into the editor, as ` +
+			`comments. Nothing is written
 if nothing was changed, or if somebody else changed the resource meanwhile.`,
 		Example:           "  EDITOR=nano tapwall edit policy web --wait",
 		Args:              between(1, 2, "a kind and a name, like: policy web"),
@@ -60,7 +61,8 @@ if nothing was changed, or if somebody else changed the resource meanwhile.`,
 	return c
 }
 
-// edit lets the user change a document until the server takes it. The result is nil if nothing was written; what was typed is kept in a file then.
+// edit lets the user change a document until the server takes it. The result is nil if nothing was written; what was typed is kept in a
+// file then.
 func edit(c *cobra.Command, cl *client.Client, k *kind, old *client.Document, o client.WriteOptions) (*client.Document, error) {
 	text, err := json.Marshal(struct {
 		Kind   policy.Kind       `json:"kind"`

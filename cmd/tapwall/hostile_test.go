@@ -26,14 +26,15 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// hostileText has something of all that a name must not do to a terminal: start a control sequence, break the line, turn its direction, hide. badUTF8 stands for
-// bytes that are no UTF-8, which encoding/json would not write.
+// hostileText has something of all that a name must not do to a terminal: start a control sequence, break the line, turn its direction,
+// hide. badUTF8 stands for bytes that are no UTF-8, which encoding/json would not write.
 const (
 	badUTF8     = "NOT-UTF-8"
 	hostileText = "a\x1b]0;owned\x07\x1b[31mb\nc\rd\te\x00f\x7fg\u009bh\u202ei\u2066j\u200bk\ufeffl\u2028m\U000e0041n" + badUTF8
 )
 
-// invocations are the arguments that each command is tried with. {dir} is a directory with a valid document, {bad} a file with hostile faults.
+// invocations are the arguments that each command is tried with. {dir} is a directory with a valid document, {bad} a file with hostile
+// faults.
 var invocations = map[string][]string{
 	"apply":    {"-f {dir}", "-f {dir} -o json", "-f {dir} -o yaml", "-f {dir} --dry-run", "-f {dir} --wait", "-f {bad}"},
 	"delete":   {"policy x", "policy x y --wait", "all -l x", "-f {dir}", "-f {bad}"},
@@ -42,8 +43,10 @@ var invocations = map[string][]string{
 	"explain":  {"policy", "policy.spec.ingress", "policy --recursive", "policy.{hostile}"},
 	"diff":     {"-f {dir}", "-f {dir} -o json", "-f {bad}"},
 	"flows":    {"", "-o wide", "-o json", "-o yaml"},
-	"get": {"all", "policies,groups -o name", "workloads -o jsonpath={..key}", "hosts -o jsonpath={..bridges[*].name}", "policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
-		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json", "workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
+	"get": {"all", "policies,groups -o name", "workloads -o jsonpath={..key}", "hosts -o jsonpath={..bridges[*].name}",
+		"policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
+		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json",
+		"workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
 	"mirror":       {""},
 	"mirror start": {"x", "x --wait"},
 	"mirror stop":  {"x", "x --wait"},
@@ -85,7 +88,8 @@ func TestFault_F21_TerminalInjection(t *testing.T) {
 	try := func(server, kind string, args ...string) (code int, out string) {
 		args = slices.Clone(args)
 		for i, a := range args {
-			args[i] = strings.NewReplacer("{hostile}", map[bool]string{true: strings.ReplaceAll(hostileText, badUTF8, "\uFFFD\uFFFD\uFFFD"), false: "x"}[kind == "hostile"], "{dir}", filepath.Join(dir, "docs"), "{bad}", filepath.Join(dir, kind+".yaml")).Replace(a)
+			args[i] = strings.NewReplacer("{hostile}", map[bool]string{true: strings.ReplaceAll(hostileText, badUTF8, "\uFFFD\uFFFD\uFFFD"),
+				false: "x"}[kind == "hostile"], "{dir}", filepath.Join(dir, "docs"), "{bad}", filepath.Join(dir, kind+".yaml")).Replace(a)
 		}
 		var b bytes.Buffer
 		code = run(t.Context(), slices.Concat([]string{"--server", sockets[server+"/"+kind]}, args), strings.NewReader(""), &b, &b)
@@ -202,7 +206,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = e
 	case path == "/openapi.json":
 		field := map[string]any{"description": k.text, "type": k.text, "enum": []string{k.text}}
-		object := map[string]any{"description": k.text, "properties": map[string]any{k.text: field, "spec": map[string]any{"properties": map[string]any{"ingress": field}}}}
+		object := map[string]any{"description": k.text, "properties": map[string]any{k.text: field,
+			"spec": map[string]any{"properties": map[string]any{"ingress": field}}}}
 		body = map[string]any{"components": map[string]any{"schemas": map[string]any{"Policy": object}}}
 	case path == "/v1/status":
 		body = filled[wire.SystemStatus](k.text)
@@ -313,7 +318,8 @@ func serveUnix(t *testing.T, h http.Handler) string {
 
 // Escapes that parsers read back: what is printed as JSON and YAML is still what it was.
 func TestSafeDocuments(t *testing.T) {
-	want := map[string]any{"plain": "x", "text": strings.TrimSuffix(hostileText, badUTF8), hostileText: []any{map[string]any{hostileText: hostileText}}}
+	want := map[string]any{"plain": "x", "text": strings.TrimSuffix(hostileText, badUTF8),
+		hostileText: []any{map[string]any{hostileText: hostileText}}}
 	for name, print := range map[string]func(*bytes.Buffer) error{
 		"JSON": func(b *bytes.Buffer) error { return printJSON(b, want) },
 		"YAML": func(b *bytes.Buffer) error { return printYAML(b, want) },
@@ -350,7 +356,8 @@ func TestPrintingGoesThroughTheScreen(t *testing.T) {
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
 			if s, ok := n.(*ast.SelectorExpr); ok {
-				if x, ok := s.X.(*ast.Ident); ok && x.Name == "fmt" && (strings.HasPrefix(s.Sel.Name, "Fprint") || strings.HasPrefix(s.Sel.Name, "Print")) {
+				if x, ok := s.X.(*ast.Ident); ok && x.Name == "fmt" && (strings.HasPrefix(s.Sel.Name, "Fprint") || strings.HasPrefix(s.Sel.Name,
+					"Print")) {
 					t.Errorf("%s: fmt.%s does not escape what comes from outside: use printf", set.Position(n.Pos()), s.Sel.Name)
 				}
 			}

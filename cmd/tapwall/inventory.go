@@ -55,7 +55,8 @@ func workloadKind() *kind {
 				ls = append(ls, key+"="+l.Value)
 			}
 			slices.Sort(ls)
-			items[i] = item{kind: k, name: w.Key, doc: w, rows: [][]string{{w.Key, place(w), dash(w.MAC), some(w.Addresses), some(ls)}}, wide: []string{dash(strings.Join(ls, ","))}}
+			items[i] = item{kind: k, name: w.Key, doc: w, rows: [][]string{{w.Key, place(w), dash(w.MAC), some(w.Addresses), some(ls)}},
+				wide: []string{dash(strings.Join(ls, ","))}}
 		}
 		return items, nil
 	}
@@ -89,5 +90,6 @@ func goesBy(w *client.Workload, name string) bool {
 		labels[k] = l.Value
 	}
 	known := &policy.Workload{Port: w.Port, MAC: w.MAC, Endpoint: w.Endpoint, Labels: labels}
-	return slices.ContainsFunc([]policy.Selector{{Port: name}, {VM: name}, {NeutronPort: name}, {MAC: name}}, func(s policy.Selector) bool { return s.MatchesWorkload(known) })
+	return slices.ContainsFunc([]policy.Selector{{Port: name}, {VM: name}, {NeutronPort: name}, {MAC: name}},
+		func(s policy.Selector) bool { return s.MatchesWorkload(known) })
 }

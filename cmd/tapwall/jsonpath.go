@@ -8,8 +8,8 @@ import (
 	"github.com/theory/jsonpath"
 )
 
-// template is the text of -o jsonpath as kubectl's users write it: text with {.path} expressions, {"quoted text"}, and {range .path}…{end}. Paths are those of RFC 9535, whose
-// leading $ may be left out; names in them may hold hyphens, and dots behind a backslash.
+// template is the text of -o jsonpath as kubectl's users write it: text with {.path} expressions, {"quoted text"}, and {range
+// .path}…{end}. Paths are those of RFC 9535, whose leading $ may be left out; names in them may hold hyphens, and dots behind a backslash.
 type template struct{ parts []part }
 
 type part struct {

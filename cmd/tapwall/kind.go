@@ -54,7 +54,8 @@ func kinds() []*kind {
 }
 
 func resourceKind(k policy.Kind, short, header string) *kind {
-	out := &kind{singular: strings.ToLower(string(k)), plural: k.Plural(), short: short, resource: k, header: header, wide: "REVISION OBSERVED MESSAGE", none: "no " + k.Plural()}
+	out := &kind{singular: strings.ToLower(string(k)), plural: k.Plural(), short: short, resource: k, header: header,
+		wide: "REVISION OBSERVED MESSAGE", none: "no " + k.Plural()}
 	out.list = func(ctx context.Context, cl *client.Client, labels []string) ([]item, error) {
 		docs, err := cl.List(ctx, k, labels)
 		if err != nil {

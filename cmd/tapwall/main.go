@@ -101,7 +101,8 @@ type global struct {
 	useEnvironment        func() // fills in what no flag has set
 }
 
-// client makes the client of a command. Each host that a list lacks is named once on standard error, also when the list is asked for again and again.
+// client makes the client of a command. Each host that a list lacks is named once on standard error, also when the list is asked for
+// again and again.
 func (g *global) client() (*client.Client, error) {
 	var told sync.Map
 	return g.clientThat(func(what string) {
@@ -113,7 +114,8 @@ func (g *global) client() (*client.Client, error) {
 
 func (g *global) clientThat(onProblem func(string)) (*client.Client, error) {
 	g.useEnvironment()
-	c, err := client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version(), OnProblem: onProblem})
+	c, err := client.New(g.server, client.Options{Token: g.token, CAFile: g.caFile, UserAgent: "tapwall/" + build.Version(),
+		OnProblem: onProblem})
 	if err != nil {
 		return nil, usage("%w", err)
 	}
@@ -141,7 +143,8 @@ environment variable TAPWALL_SERVER says otherwise.`,
 		return usage("%w (see %s --help)", err, c.CommandPath())
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&g.server, "server", defaultServer, "where tapwall serve listens: unix:PATH, http://HOST:PORT or https://HOST:PORT (or TAPWALL_SERVER)")
+	f.StringVar(&g.server, "server", defaultServer,
+		"where tapwall serve listens: unix:PATH, http://HOST:PORT or https://HOST:PORT (or TAPWALL_SERVER)")
 	f.StringVar(&g.token, "token", "", "bearer token for a TCP server (better: TAPWALL_TOKEN, which does not show in process lists)")
 	f.StringVar(&g.caFile, "ca-file", "", "certificates that an https server's is verified with, instead of the system's")
 	free(root, "server", "token")
@@ -172,7 +175,8 @@ environment variable TAPWALL_SERVER says otherwise.`,
 130  interrupted`,
 	}
 	hideClientFlags(exitCodes)
-	root.AddCommand(serve, newApply(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newMirror(g), newObserve(g), newFlows(g),
+	root.AddCommand(serve, newApply(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newMirror(g),
+		newObserve(g), newFlows(g),
 		newStatus(g), newVersion(g), exitCodes)
 	strict(root)
 	return root

@@ -10,9 +10,12 @@ import (
 )
 
 func TestWorkloadGoesByAnyName(t *testing.T) {
-	w := &client.Workload{Key: "9f1c", Bridge: "br0", Port: "tap1", MAC: "fa:16:3e:00:00:01", Endpoint: "db", Addresses: []string{"10.0.0.5", "2001:db8::5"},
-		Labels: map[string]wire.WorkloadLabel{"vm-uuid": {Value: "u-u"}, "vm-name": {Value: "vm one"}, "iface-id": {Value: "9f1c"}, "app": {Value: "web"}}}
-	for _, name := range []string{"9f1c", "tap1", "br0/tap1", "FA:16:3E:00:00:01", "db", "10.0.0.5", "2001:DB8:0::5", "::ffff:10.0.0.5", "u-u", "vm one"} {
+	w := &client.Workload{Key: "9f1c", Bridge: "br0", Port: "tap1", MAC: "fa:16:3e:00:00:01", Endpoint: "db", Addresses: []string{"10.0.0.5",
+		"2001:db8::5"},
+		Labels: map[string]wire.WorkloadLabel{"vm-uuid": {Value: "u-u"}, "vm-name": {Value: "vm one"}, "iface-id": {Value: "9f1c"},
+			"app": {Value: "web"}}}
+	for _, name := range []string{"9f1c", "tap1", "br0/tap1", "FA:16:3E:00:00:01", "db", "10.0.0.5", "2001:DB8:0::5", "::ffff:10.0.0.5",
+		"u-u", "vm one"} {
 		if !goesBy(w, name) {
 			t.Errorf("it does not go by %q", name)
 		}
@@ -29,7 +32,8 @@ func TestWorkloadGoesByAnyName(t *testing.T) {
 
 // Every flag with a value offers values, names files, or says that there is nothing to offer.
 func TestEveryFlagCompletes(t *testing.T) {
-	files := map[string]bool{"ca-file": true, "token-file": true, "tls-cert": true, "tls-key": true, "config": true, "data-dir": true, "filename": true}
+	files := map[string]bool{"ca-file": true, "token-file": true, "tls-cert": true, "tls-key": true, "config": true, "data-dir": true,
+		"filename": true}
 	numbers := map[string]bool{"timeout": true, "interval": true}
 	for _, c := range commands(newRoot()) {
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {

@@ -38,7 +38,8 @@ func newObserve(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "observe",
 		Short: "Print the record: which rule let what pass, and what was dropped",
-		Long: `Print events of the record, the newest 20 unless told otherwise, and follow it with -f. Several values of one flag are alternatives; different
+		Long: `Print events of the record, the newest 20 unless told otherwise, and follow it with -f. Several values of one flag are ` +
+			`alternatives; different
 flags must all hold.`,
 		Example: `  tapwall observe -f --verdict DROPPED
   tapwall observe --since 5m --to vm2 --to-port 443
@@ -68,7 +69,8 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.BoolVarP(&x.follow, "follow", "f", false, "go on with new events")
 	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&x.until, "until", "", "older than this: 5m, or a time")
-	fl.StringSliceVar(&f.Verdict, "verdict", nil, "FORWARDED, DROPPED, … or as printed, ALLOWED, DENIED, …; repeatable or separated by commas, as all filters")
+	fl.StringSliceVar(&f.Verdict, "verdict", nil,
+		"FORWARDED, DROPPED, … or as printed, ALLOWED, DENIED, …; repeatable or separated by commas, as all filters")
 	fl.StringSliceVar(&f.Action, "action", nil, strings.Join(event.Actions(), ", "))
 	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
@@ -86,7 +88,8 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.BoolVar(&x.numeric, "numeric", false, "addresses without names")
 	fl.BoolVar(&x.node, "print-node", false, "print the host")
 	fl.StringVar(&x.color, "color", "auto", "auto, always or never")
-	fl.BoolVar(&x.failOnLoss, "fail-on-loss", false, "exit with code 3 if events of the time that is printed are missing from the record, whatever the filter")
+	fl.BoolVar(&x.failOnLoss, "fail-on-loss", false,
+		"exit with code 3 if events of the time that is printed are missing from the record, whatever the filter")
 	x.flag(c, "compact", "json")
 	completeFlag(c, "verdict", fixed(event.VerdictWords()...))
 	completeFlag(c, "action", fixed(event.Actions()...))
@@ -218,8 +221,8 @@ func (x *observer) note(e *event.Event) {
 	}
 }
 
-// countLosses asks for the losses of the time that was printed: a filter for verdicts, names or addresses selects none, since nobody knows whether what was lost would
-// have been selected.
+// countLosses asks for the losses of the time that was printed: a filter for verdicts, names or addresses selects none, since nobody
+// knows whether what was lost would have been selected.
 func (x *observer) countLosses(ctx context.Context, cl *client.Client) error {
 	f := event.Filter{Action: []string{event.ActionLost}, Since: x.filter.Since, Until: x.filter.Until, Limit: event.MaxLimit, First: true}
 	if f.Since.IsZero() && !x.everything {

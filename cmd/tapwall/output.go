@@ -65,7 +65,8 @@ func (x *getter) flags(c *cobra.Command) {
 	c.RegisterFlagCompletionFunc("output", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return []string{"table", "wide", "json", "yaml", "name", jsonPath}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 	})
-	completeFlag(c, "sort-by", fixed("name", "revision", "createdAt", "status.phase", "spec.priority", "spec.tier", "port", "bridge", "key", "mac"))
+	completeFlag(c, "sort-by", fixed("name", "revision", "createdAt", "status.phase", "spec.priority", "spec.tier", "port", "bridge", "key",
+		"mac"))
 }
 
 // check reads the flags of get.

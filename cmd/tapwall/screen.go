@@ -17,12 +17,14 @@ import (
 	"github.com/tapwall/tapwall/event"
 )
 
-// What this program prints comes from packets, from port names and external_ids that whoever runs a VM may set, and from files that somebody else wrote. None of it may steer a
-// terminal, turn the direction of text, or look like a line of ours. So everything is printed by the functions of this file: printf and table escape what they are
-// given, printJSON and printYAML write escapes that parsers read back, and the screen below them lets nothing through that an unmindful caller forgot. A test
-// (TestFault_F21) feeds hostile names to every command.
+// What this program prints comes from packets, from port names and external_ids that whoever runs a VM may set, and from files that
+// somebody else wrote. None of it may steer a terminal, turn the direction of text, or look like a line of ours. So everything is
+// printed by the functions of this file: printf and table escape what they are given, printJSON and printYAML write escapes that parsers
+// read back, and the screen below them lets nothing through that an unmindful caller forgot. A test (TestFault_F21) feeds hostile names
+// to every command.
 
-// screen is standard output or standard error: all bytes but line ends and tabs are as event.Escape leaves them. Each Write is whole characters.
+// screen is standard output or standard error: all bytes but line ends and tabs are as event.Escape leaves them. Each Write is whole
+// characters.
 type screen struct{ w io.Writer }
 
 // Write implements io.Writer.
@@ -95,8 +97,8 @@ func printJSON(w io.Writer, v any) error {
 	return err
 }
 
-// safeJSON writes as \u escapes, within the texts of a JSON document, what event.Escape would have to change. What is not UTF-8 is no JSON and becomes U+FFFD
-// (RFC 8259 §8.1).
+// safeJSON writes as \u escapes, within the texts of a JSON document, what event.Escape would have to change. What is not UTF-8 is no
+// JSON and becomes U+FFFD (RFC 8259 §8.1).
 func safeJSON(j []byte) []byte {
 	if !unsafeText(strings.NewReplacer("\n", "", "\t", "").Replace(string(j))) {
 		return j
@@ -146,7 +148,8 @@ func asYAML(j []byte) (string, error) {
 	return n.String() + "\n", nil
 }
 
-// quoteUnsafe makes the printer of YAML quote texts that need escapes: it does so as Go does, and \x, \u and \U mean the same to YAML (YAML 1.2 §5.7).
+// quoteUnsafe makes the printer of YAML quote texts that need escapes: it does so as Go does, and \x, \u and \U mean the same to YAML
+// (YAML 1.2 §5.7).
 type quoteUnsafe struct{}
 
 // Visit implements ast.Visitor.

@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"tapwall": main}) }
 
-// The command line as users see it: scripts run the program itself, with no server, with a server of its own that has no Open vSwitch, or with
-// canned answers. Scripts have three commands more than usual:
+// The command line as users see it: scripts run the program itself, with no server, with a server of its own that has no Open vSwitch,
+// or with canned answers. Scripts have three commands more than usual:
 //
 //	exits CODE COMMAND…   runs a command that has to end with that code
 //	await SOCKET          waits until somebody listens there
@@ -88,7 +88,8 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// answers serves the file METHOD_path_of_the_request.STATUS of a directory, or METHOD_path.after=ID.STATUS for a request that continues a list.
+// answers serves the file METHOD_path_of_the_request.STATUS of a directory, or METHOD_path.after=ID.STATUS for a request that continues
+// a list.
 type answers string
 
 // ServeHTTP implements http.Handler.

@@ -18,10 +18,12 @@ func newServe() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run tapwall beside Open vSwitch",
-		Long: `Run tapwall for the Open vSwitch of this host until it is told to stop. Flows and mirrors stay in force when it stops; a restart that finds
+		Long: `Run tapwall for the Open vSwitch of this host until it is told to stop. Flows and mirrors stay in force when it stops; a ` +
+			`restart that finds
 nothing changed writes nothing.
 
-A bridge that is not named is left alone. An owned bridge's flows and fail mode belong to tapwall; on a guest bridge it makes mirrors only.`,
+A bridge that is not named is left alone. An owned bridge's flows and fail mode belong to tapwall; on a guest bridge it makes mirrors ` +
+			`only.`,
 		Example: `  tapwall serve --bridge br0=owned
   tapwall serve --config /etc/tapwall/tapwall.yaml --log-level debug`,
 		Args: noArgs(""),
@@ -65,14 +67,17 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 	f.StringSliceVar(&flags.Store, "store", nil, "endpoints of an external etcd, https://HOST:2379,… (default: embedded)")
 	f.StringVar(&flags.OVSDB, "ovsdb", app.DefaultOVSDB, "the Open vSwitch database: unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT")
 	f.StringArrayVar(&bridges, "bridge", nil, "a bridge to manage, NAME=owned or NAME=guest (repeatable)")
-	f.StringArrayVar(&flags.Listen, "listen", nil, "where to serve the API, unix:PATH or tcp:HOST:PORT (repeatable; default "+app.DefaultListen+")")
+	f.StringArrayVar(&flags.Listen, "listen", nil, "where to serve the API, unix:PATH or tcp:HOST:PORT (repeatable; default "+
+		app.DefaultListen+")")
 	f.StringVar(&flags.TokenFile, "token-file", "", "file with the bearer token that TCP clients must send")
 	f.StringVar(&flags.TLSCert, "tls-cert", "", "certificate of TCP listeners (needed beyond loopback)")
 	f.StringVar(&flags.TLSKey, "tls-key", "", "its key")
 	f.StringVar(&flags.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&flags.LogFormat, "log-format", "text", "text or json")
-	f.Uint32Var(&flags.EventsPerSecond, "events-per-second", 5000, "most packets per second that a bridge copies to the record; the rest is counted as lost")
-	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow, "for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
+	f.Uint32Var(&flags.EventsPerSecond, "events-per-second", 5000,
+		"most packets per second that a bridge copies to the record; the rest is counted as lost")
+	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow,
+		"for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
 	for flag, of := range map[string]values{
 		"log-level": fixed("debug", "info", "warn", "error"), "log-format": fixed("text", "json"),
 		"ovsdb": fixed(app.DefaultOVSDB, "tcp:", "ssl:"), "listen": fixed(app.DefaultListen, "tcp:127.0.0.1:"),

@@ -78,7 +78,8 @@ func printStatus(w io.Writer, s *client.System) error {
 			if b.NotTakenUp > 0 {
 				pickup += fmt.Sprintf(", %d packets of older connections not taken up", b.NotTakenUp)
 			}
-			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow, b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
+			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow,
+				b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
 		}
 		printWarnings(w, h.Warnings)
 	}
@@ -93,7 +94,8 @@ func printStatus(w io.Writer, s *client.System) error {
 	if lost == nil {
 		lost = []string{"none"}
 	}
-	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity, strings.Join(lost, ", "))
+	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity,
+		strings.Join(lost, ", "))
 	for _, sink := range e.Sinks {
 		trouble := ""
 		if sink.Error != "" {

@@ -26,7 +26,8 @@ const (
 )
 
 func (w *waitFlags) flags(c *cobra.Command) {
-	c.Flags().StringVar(&w.until, "wait", "", "return when the change is installed: in force on the switch, as read back; exit code 4 if it is not (or --wait=accepted: when it is stored)")
+	c.Flags().StringVar(&w.until, "wait", "", "return when the change is installed: in force on the switch, as read back; exit code 4 if "+
+		"it is not (or --wait=accepted: when it is stored)")
 	c.Flags().Lookup("wait").NoOptDefVal = waitInstalled
 	c.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long --wait waits, at most "+maxWait.String())
 	completeFlag(c, "wait", fixed(waitInstalled, waitAccepted))
@@ -72,7 +73,8 @@ type waited struct {
 	status *policy.Status
 }
 
-// outcome is the error of a write that was waited for: err, that of the request, or what is not in force of the resources that were written, with exit code 4.
+// outcome is the error of a write that was waited for: err, that of the request, or what is not in force of the resources that were
+// written, with exit code 4.
 func (w *waitFlags) outcome(err error, written ...waited) error {
 	if err != nil && !errors.Is(err, client.ErrNotInstalled) {
 		return err
@@ -100,7 +102,8 @@ func (w *waitFlags) outcome(err error, written ...waited) error {
 	return &exitError{exitNotInstalled, err}
 }
 
-// lacks says in words what is missing until a resource is in force; "" = nothing. A host on which it selects nobody is no failure while it is in force on another.
+// lacks says in words what is missing until a resource is in force; "" = nothing. A host on which it selects nobody is no failure while
+// it is in force on another.
 func lacks(s policy.Status) string {
 	if inForce(s.Phase) {
 		return ""

@@ -9,7 +9,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// TestFault_F16_WaitTellsWhatIsMissing is the exit code and the words of a wait by what was observed; the scripts and test/e2e have it with a server.
+// TestFault_F16_WaitTellsWhatIsMissing is the exit code and the words of a wait by what was observed; the scripts and test/e2e have it
+// with a server.
 func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
 	host := func(name string, phase policy.Phase, reason policy.Reason, message string) policy.HostStatus {
 		return policy.HostStatus{Host: name, Phase: phase, Reason: reason, Message: message}
@@ -24,20 +25,24 @@ func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
 		status policy.Status
 		want   string // "" = in force
 	}{
-		"active":                          {status(active), ""},
-		"stopped, as asked":               {policy.Status{Phase: policy.PhaseStopped}, ""},
-		"selects nobody":                  {status(nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
-		"selects nobody on any host":      {status(nobody, nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
-		"selects nobody on one of two":    {status(nobody, active), ""},
-		"degraded":                        {status(behind), "policy/p is Degraded: Disconnected, bridge br0: connecting"},
-		"degraded on one of three":        {status(behind, active, nobody), "policy/p is Degraded: host h3 Degraded: Disconnected, bridge br0: connecting"},
-		"not seen":                        {policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: "not seen yet"}, "policy/p is Pending: NotSeen, not seen yet"},
-		"a message that breaks the line":  {policy.Status{Phase: policy.PhaseFailed, Reason: policy.ReasonRejected, Message: "a\nb"}, `policy/p is Failed: Rejected, a\nb`},
+		"active":                       {status(active), ""},
+		"stopped, as asked":            {policy.Status{Phase: policy.PhaseStopped}, ""},
+		"selects nobody":               {status(nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
+		"selects nobody on any host":   {status(nobody, nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
+		"selects nobody on one of two": {status(nobody, active), ""},
+		"degraded":                     {status(behind), "policy/p is Degraded: Disconnected, bridge br0: connecting"},
+		"degraded on one of three": {status(behind, active, nobody),
+			"policy/p is Degraded: host h3 Degraded: Disconnected, bridge br0: connecting"},
+		"not seen": {policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: "not seen yet"},
+			"policy/p is Pending: NotSeen, not seen yet"},
+		"a message that breaks the line": {policy.Status{Phase: policy.PhaseFailed, Reason: policy.ReasonRejected, Message: "a\nb"},
+			`policy/p is Failed: Rejected, a\nb`},
 		"a phase that this program lacks": {policy.Status{Phase: "Confused"}, "policy/p is Confused"},
 	} {
 		for _, until := range []string{"", waitAccepted, waitInstalled} {
 			w := waitFlags{until: until}
-			err := w.outcome(nil, waited{"policy/p", &tc.status}, waited{"group/g", &policy.Status{Phase: policy.PhaseActive}}, waited{"group/unasked", nil})
+			err := w.outcome(nil, waited{"policy/p", &tc.status}, waited{"group/g", &policy.Status{Phase: policy.PhaseActive}},
+				waited{"group/unasked", nil})
 			switch {
 			case until != waitInstalled || tc.want == "":
 				if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/tapwall/tapwall/api/client"
 )
 
-// follow prints what there is, and from then on each item that changes, until it is interrupted. The API has no watch; it is asked again and again, and what
-// differs in more than its counters has changed. A server that goes away is waited for.
+// follow prints what there is, and from then on each item that changes, until it is interrupted. The API has no watch; it is asked again
+// and again, and what differs in more than its counters has changed. A server that goes away is waited for.
 func (x *getter) follow(c *cobra.Command, cl *client.Client) error {
 	known := map[string]string{}
 	first, away := true, false

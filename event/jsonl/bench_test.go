@@ -31,7 +31,8 @@ func BenchmarkPacketIn(b *testing.B) {
 	pi := record.PacketIn{
 		DatapathID: 1, Data: data, TotalLen: 128, Table: 209, Cookie: 0x7a00000000000003, InPort: 7, CtState: 0x21, CtZone: 11, CtNwProto: 6,
 		CtSrc: netip.MustParseAddr("10.0.0.5"), CtDst: netip.MustParseAddr("10.0.0.9"), CtTpSrc: 40108, CtTpDst: 5432,
-		SrcEndpoint: 1, DstEndpoint: 2, Directory: new(record.Directory), Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 3, Drop: true}},
+		SrcEndpoint: 1, DstEndpoint: 2, Directory: new(record.Directory), Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 3,
+			Drop: true}},
 	}
 	rule := &event.Rule{ID: "db/ingress/deny-all", Name: "deny-all", Ruleset: "db", Version: "7"}
 	names := (*record.Names)(nil).WithRules(map[uint32]*event.Rule{3: rule})

@@ -350,7 +350,8 @@ func TestWithRecorder(t *testing.T) {
 		}
 		return st.LostIO > 0
 	})
-	for end := time.Now().Add(10 * time.Second); len(r.Query(event.Filter{Action: []string{event.ActionLost}}).Items) == 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); len(r.Query(event.Filter{Action: []string{event.ActionLost}}).Items) == 0; time.Sleep(
+		time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no loss was told")
 		}
@@ -367,7 +368,8 @@ func TestWithRecorder(t *testing.T) {
 	if c.Accepted != st.Appended || c.Lost["file_io"] != st.LostIO || c.Lost["file_queue"] != st.LostQueue || st.LostIO == 0 {
 		t.Errorf("recorder %+v\nsink %+v", c, st)
 	}
-	if got := sequences(t, filepath.Join(dir, "events.jsonl")); int64(len(got)) != st.Written || st.Written+st.LostIO+st.LostQueue != c.Accepted {
+	if got := sequences(t, filepath.Join(dir, "events.jsonl")); int64(len(got)) != st.Written || st.Written+st.LostIO+
+		st.LostQueue != c.Accepted {
 		t.Errorf("%d lines\nrecorder %+v\nsink %+v", len(got), c, st)
 	}
 }

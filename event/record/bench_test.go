@@ -30,10 +30,11 @@ func BenchmarkQuery(b *testing.B) {
 	runtime.ReadMemStats(&after)
 	perEvent := float64(after.HeapAlloc-before.HeapAlloc) / 1e6
 	for name, f := range map[string]event.Filter{
-		"address":      {IP: []string{"192.0.2.1"}},
-		"policy":       {Policy: []string{"nobody"}},
-		"verdict":      {Verdict: []string{"REJECTED"}},
-		"everything":   {Verdict: []string{"DROPPED"}, Policy: []string{"db"}, FromName: []string{"web1"}, ToIP: []string{"192.0.2.0/24"}, ToPort: []int{5432}},
+		"address": {IP: []string{"192.0.2.1"}},
+		"policy":  {Policy: []string{"nobody"}},
+		"verdict": {Verdict: []string{"REJECTED"}},
+		"everything": {Verdict: []string{"DROPPED"}, Policy: []string{"db"}, FromName: []string{"web1"}, ToIP: []string{"192.0.2.0/24"},
+			ToPort: []int{5432}},
 		"newest 20":    {Verdict: []string{"DROPPED"}},
 		"newest 10000": {Verdict: []string{"DROPPED"}, Limit: event.MaxLimit},
 	} {

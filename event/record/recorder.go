@@ -247,7 +247,8 @@ func (r *Recorder) AddLoss(stage event.Stage, class event.Class, reason string, 
 	r.AddHostLoss("", stage, class, reason, n)
 }
 
-// AddHostLoss is AddLoss for what was lost of one host: the loss event names it as its observer, and metrics tell it apart if there are several.
+// AddHostLoss is AddLoss for what was lost of one host: the loss event names it as its observer, and metrics tell it apart if there are
+// several.
 func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class, reason string, n int64) {
 	if n <= 0 {
 		return

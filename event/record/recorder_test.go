@@ -105,7 +105,8 @@ func TestEvents(t *testing.T) {
 		pi.TotalLen = 0
 		return pi
 	}
-	icmpError := "020000000005 0200000000fe 0800 4500003800010000400100000a0000fe0a000005 0301000000000000 45000028000100004006 0000 0a000005 0a000009 9cac1538"
+	icmpError := "020000000005 0200000000fe 0800 4500003800010000400100000a0000fe0a000005 0301000000000000 45000028000100004006 0000 " +
+		"0a000005 0a000009 9cac1538"
 	for _, tc := range []struct {
 		name string
 		pi   record.PacketIn
@@ -129,7 +130,8 @@ func TestEvents(t *testing.T) {
 			ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"}),
 		}},
 		{"reply: the initiator stays the source", func() record.PacketIn {
-			pi := with(newSYN(ingressDrop), "020000000005 020000000009 0800 45000028000100004006 0000 0a000009 0a000005 1538 9cac 00000001 00000002 5012 ffff 0000 0000")
+			pi := with(newSYN(ingressDrop),
+				"020000000005 020000000009 0800 45000028000100004006 0000 0a000009 0a000005 1538 9cac 00000001 00000002 5012 ffff 0000 0000")
 			pi.CtState = 0x2a
 			return pi
 		}(), []brief{ends(brief{Rule: "db/ingress/deny-all", Direction: "ingress", Verdict: "DROPPED", Reason: "POLICY_DENIED"})}},
@@ -510,7 +512,8 @@ func TestRecord(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	e := items[2]
-	if !e.Timestamp.Equal(noon) || e.Timestamp.Location() != time.UTC || e.Event.Kind != "state" || e.Observer.Name != "node1" || e.Event.Created != later {
+	if !e.Timestamp.Equal(noon) || e.Timestamp.Location() != time.UTC || e.Event.Kind != "state" || e.Observer.Name != "node1" ||
+		e.Event.Created != later {
 		t.Errorf("the audit event is %+v, seen by %+v", e, e.Observer)
 	}
 	if notice.Event.ID != "" || audit.Observer != nil {
@@ -523,7 +526,8 @@ func TestRecord(t *testing.T) {
 	}
 	other := &countingSink{refuseEvery: 1}
 	both, _ := start(t, record.Options{Sinks: []record.Sink{sink, other}})
-	if c := both.Counters(); len(c.Sinks) != 2 || c.Sinks[0].Name != "counting" || c.Sinks[0].Written != 3 || c.Sinks[1].Written != 0 || c.File != "memory" {
+	if c := both.Counters(); len(c.Sinks) != 2 || c.Sinks[0].Name != "counting" || c.Sinks[0].Written != 3 || c.Sinks[1].Written != 0 ||
+		c.File != "memory" {
 		t.Errorf("the sinks are %+v", c)
 	}
 	stop()

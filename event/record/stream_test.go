@@ -175,8 +175,8 @@ func TestReplayThenFollow(t *testing.T) {
 }
 
 // TestSlowReader checks that what a reader got and what it was told it lost are all events, that resuming by the id of a gap repeats
-// nothing, and that another reader loses nothing. The sender waits for the fast reader, so that it is fast on any machine; the slow reader stops
-// until it has lost something.
+// nothing, and that another reader loses nothing. The sender waits for the fast reader, so that it is fast on any machine; the slow
+// reader stops until it has lost something.
 func TestSlowReader(t *testing.T) {
 	const queue, total = 100, 20_000
 	r, _ := start(t, record.Options{StreamLen: queue, LossEvery: 20 * time.Millisecond})

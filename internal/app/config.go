@@ -14,7 +14,8 @@ import (
 	"github.com/tapwall/tapwall/internal/host"
 )
 
-// file is the configuration file as written. Its keys are the names of serve's flags, plural where a flag is repeatable, and what has no flag.
+// file is the configuration file as written. Its keys are the names of serve's flags, plural where a flag is repeatable, and what has no
+// flag.
 type file struct {
 	DataDir   string       `yaml:"data-dir"`
 	Store     []string     `yaml:"store"`

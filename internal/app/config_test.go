@@ -31,9 +31,11 @@ func TestReferenceConfiguration(t *testing.T) {
 		},
 		Hosts: []app.HostOptions{{
 			Name: "rack1", OVSDB: "ssl:192.0.2.11:6640",
-			TLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem", ServerName: "rack1"},
+			TLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem",
+				ServerName: "rack1"},
 			Bridges: []host.BridgeConfig{
-				{Name: "br0", Mode: host.Owned, FailMode: "secure", Listen: &vswitch.ControllerSpec{Port: 6653, TLS: true, Addr: netip.MustParseAddr("192.0.2.11")}},
+				{Name: "br0", Mode: host.Owned, FailMode: "secure", Listen: &vswitch.ControllerSpec{Port: 6653, TLS: true,
+					Addr: netip.MustParseAddr("192.0.2.11")}},
 				{Name: "br-int", Mode: host.Guest, OpenFlow: "ssl:192.0.2.11:6699"},
 			},
 		}},
@@ -85,7 +87,8 @@ func TestBadConfiguration(t *testing.T) {
 		{"wrong type", "limits: {ring: many}", "ring"},
 		{"no YAML", "a: [", ""},
 		{"bridge without a name", "bridges: [{mode: owned}]", "bridges[0]: name is missing"},
-		{"host: bridge without a name", "hosts: [{name: a, ovsdb: 'tcp:192.0.2.1:6640', bridges: [{mode: owned}]}]", "hosts[0]: bridges[0]: name is missing"},
+		{"host: bridge without a name", "hosts: [{name: a, ovsdb: 'tcp:192.0.2.1:6640', bridges: [{mode: owned}]}]",
+			"hosts[0]: bridges[0]: name is missing"},
 		{"host: no place to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'tcp:1'}]}]", `hosts[0]: bridges[0]: listen: "tcp:1"`},
 		{"host: no address to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'ptcp:1:h'}]}]", `"h" is no address`},
 		{"listen without a host", "bridges: [{name: b, mode: owned, listen: 'ptcp:1'}]", "bridges[0]: listen is for bridges of hosts"},

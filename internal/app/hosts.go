@@ -17,8 +17,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
-// firstPort is the port that the first bridge of a remote host listens on unless the configuration says otherwise; the next one takes the next. It is
-// the one that IANA has assigned to OpenFlow.
+// firstPort is the port that the first bridge of a remote host listens on unless the configuration says otherwise; the next one takes
+// the next. It is the one that IANA has assigned to OpenFlow.
 const firstPort = 6653
 
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
@@ -58,7 +58,8 @@ func (o *Options) completeHosts() error {
 	return nil
 }
 
-// reach works out, for a bridge of a remote host, where it has to listen and is dialled, unless the configuration says that it listens already.
+// reach works out, for a bridge of a remote host, where it has to listen and is dialled, unless the configuration says that it listens
+// already.
 func (h *HostOptions) reach(i int) error {
 	b := &h.Bridges[i]
 	if b.OpenFlow != "" {

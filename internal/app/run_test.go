@@ -40,7 +40,8 @@ func options(t *testing.T) app.Options {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return app.Options{
-		DataDir: filepath.Join(dir, "data"), OVSDB: "unix:" + filepath.Join(dir, "db.sock"), Listen: []string{"unix:" + filepath.Join(dir, "api.sock")},
+		DataDir: filepath.Join(dir, "data"), OVSDB: "unix:" + filepath.Join(dir, "db.sock"), Listen: []string{"unix:" + filepath.Join(dir,
+			"api.sock")},
 		Stderr: io.Discard, Version: "v0",
 	}
 }
@@ -65,15 +66,19 @@ func TestRunRefuses(t *testing.T) {
 		{"log format", func(_ *testing.T, o *app.Options) { o.LogFormat = "xml" }, `log-format: "xml"`},
 		{"certificate without key", func(_ *testing.T, o *app.Options) { o.TLSCert = "cert.pem" }, "--tls-cert and --tls-key go together"},
 		{"key without certificate", func(_ *testing.T, o *app.Options) { o.TLSKey = "key.pem" }, "--tls-cert and --tls-key go together"},
-		{"half of the switch's TLS", func(_ *testing.T, o *app.Options) { o.OVSTLS.Cert = "cert.pem" }, "ovs-tls: cert, key and ca are all needed"},
-		{"missing TLS files", func(_ *testing.T, o *app.Options) { o.OVSTLS = app.TLSFiles{Cert: "/none", Key: "/none", CA: "/none"} }, "ovs-tls: "},
+		{"half of the switch's TLS", func(_ *testing.T, o *app.Options) { o.OVSTLS.Cert = "cert.pem" },
+			"ovs-tls: cert, key and ca are all needed"},
+		{"missing TLS files", func(_ *testing.T, o *app.Options) { o.OVSTLS = app.TLSFiles{Cert: "/none", Key: "/none", CA: "/none"} },
+			"ovs-tls: "},
 		{"remote database without OpenFlow endpoints", func(_ *testing.T, o *app.Options) {
 			o.OVSDB, o.Bridges = "tcp:192.0.2.1:6640", []host.BridgeConfig{{Name: "br0", Mode: host.Owned}}
 		}, "bridge br0: the database is not on this host (tcp:192.0.2.1:6640)"},
 		{"database endpoint", func(_ *testing.T, o *app.Options) { o.OVSDB = "unix:relative" }, "unix socket needs an absolute path"},
-		{"database over TLS without files", func(_ *testing.T, o *app.Options) { o.OVSDB = "ssl:192.0.2.1:6640" }, "ssl needs a TLS configuration"},
+		{"database over TLS without files", func(_ *testing.T, o *app.Options) { o.OVSDB = "ssl:192.0.2.1:6640" },
+			"ssl needs a TLS configuration"},
 		{"missing token file", func(_ *testing.T, o *app.Options) { o.TokenFile = "/none" }, "--token-file: "},
-		{"short token", func(t *testing.T, o *app.Options) { o.TokenFile = write(t, "  secret\n") }, "holds a token of 6 characters; at least 16"},
+		{"short token", func(t *testing.T, o *app.Options) { o.TokenFile = write(t, "  secret\n") },
+			"holds a token of 6 characters; at least 16"},
 		{"TCP without a token", func(_ *testing.T, o *app.Options) { o.Listen = []string{"tcp:127.0.0.1:0"} }, "a token is needed"},
 		{"TCP beyond loopback without TLS", func(t *testing.T, o *app.Options) {
 			o.Listen, o.TokenFile = []string{"tcp:0.0.0.0:0"}, write(t, strings.Repeat("x", 32))
@@ -81,7 +86,8 @@ func TestRunRefuses(t *testing.T) {
 		{"listen address", func(_ *testing.T, o *app.Options) { o.Listen = append(o.Listen, "udp:1") }, `"udp:1" is neither`},
 		{"data directory that is a file", func(t *testing.T, o *app.Options) { o.DataDir = write(t, "") }, "--data-dir: "},
 		{"event directory that is a file", func(t *testing.T, o *app.Options) { o.EventDir = write(t, "") }, "event file: "},
-		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: "borrowed"}} }, `mode "borrowed"`},
+		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: "borrowed"}} },
+			`mode "borrowed"`},
 		{"host without a proper name", func(_ *testing.T, o *app.Options) {
 			o.Hosts = []app.HostOptions{{Name: "Rack 1", OVSDB: "tcp:192.0.2.1:6640"}}
 		},
@@ -142,7 +148,8 @@ func TestRunRefusesWhatIsInUse(t *testing.T) {
 	t.Run("switch", func(t *testing.T) {
 		o := options(t)
 		o.OVSDB = first.OVSDB
-		if err := app.Run(t.Context(), o); !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), "another tapwall manages this Open vSwitch: ") ||
+		if err := app.Run(t.Context(), o); !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(),
+			"another tapwall manages this Open vSwitch: ") ||
 			!strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
 			t.Errorf("%v", err)
 		}

@@ -99,7 +99,8 @@ func (f *Fleet) Hosts() []wire.Host {
 	return out
 }
 
-// Workloads implements api.Engine. A peer that several hosts know by its addresses is listed once, and not at all where it is on one of them.
+// Workloads implements api.Engine. A peer that several hosts know by its addresses is listed once, and not at all where it is on one of
+// them.
 func (f *Fleet) Workloads() []*policy.Workload {
 	if len(f.hosts) == 1 {
 		return f.hosts[0].Workloads()
@@ -126,8 +127,8 @@ func (f *Fleet) Workloads() []*policy.Workload {
 	return out
 }
 
-// Flows implements api.Engine. Of several hosts those that do not answer are named by a *backend.PartialError beside what the others answered, or by an error
-// alone if none did.
+// Flows implements api.Engine. Of several hosts those that do not answer are named by a *backend.PartialError beside what the others
+// answered, or by an error alone if none did.
 func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
 	if len(f.hosts) == 1 {
 		return f.hosts[0].Flows(ctx, q)
@@ -228,7 +229,8 @@ func (f *Fleet) Status(kind policy.Kind, name string) policy.Status {
 	return f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) }))
 }
 
-// merge makes one status of those of all hosts: the worst of them, but for hosts that have nothing to do with the resource while others have.
+// merge makes one status of those of all hosts: the worst of them, but for hosts that have nothing to do with the resource while others
+// have.
 func (f *Fleet) merge(parts []policy.Status) policy.Status {
 	if len(parts) == 1 {
 		return parts[0]
@@ -238,7 +240,8 @@ func (f *Fleet) merge(parts []policy.Status) policy.Status {
 	var warnings [][]policy.Warning
 	for i, s := range parts {
 		if len(s.Hosts) == 0 {
-			s.Hosts = []policy.HostStatus{{Host: f.hosts[i].Name(), Phase: s.Phase, Reason: s.Reason, Message: s.Message, Observed: s.ObservedRevision}}
+			s.Hosts = []policy.HostStatus{{Host: f.hosts[i].Name(), Phase: s.Phase, Reason: s.Reason, Message: s.Message,
+				Observed: s.ObservedRevision}}
 		}
 		out.Hosts = append(out.Hosts, s.Hosts...)
 		warnings = append(warnings, s.Warnings)
@@ -272,7 +275,8 @@ func badness(s policy.Status) int {
 	if indifferent(s) {
 		return 0
 	}
-	return 1 + slices.Index([]policy.Phase{policy.PhaseActive, policy.PhaseStopped, policy.PhasePending, policy.PhaseDegraded, policy.PhaseFailed}, s.Phase)
+	return 1 + slices.Index([]policy.Phase{policy.PhaseActive, policy.PhaseStopped, policy.PhasePending, policy.PhaseDegraded,
+		policy.PhaseFailed}, s.Phase)
 }
 
 // outOfReach is how often it is looked whether a host is still there to wait for.

@@ -1,4 +1,5 @@
-// Package fleet manages many hosts in one process: it hands the stored resources to the engine of each, and answers for all of them together.
+// Package fleet manages many hosts in one process: it hands the stored resources to the engine of each, and answers for all of them
+// together.
 //
 // The engines know nothing of each other. A host that hangs, or is away, delays no other: not its changes, not its events, not an answer.
 package fleet
@@ -143,7 +144,8 @@ func called(name string) string {
 	return name
 }
 
-// feed gives one engine the resources at its own pace: what it has not taken yet is merged, so that it costs at most one entry per resource.
+// feed gives one engine the resources at its own pace: what it has not taken yet is merged, so that it costs at most one entry per
+// resource.
 type feed struct {
 	Store
 	ready chan struct{} // there is something to take
@@ -233,8 +235,8 @@ func each[T any](f *Fleet, ask func(*host.Engine) T) []T {
 	return out
 }
 
-// together makes one list of the warnings of all hosts, each of them once. That a rule never matches has to be so on every host: a policy of one host may
-// decide first there, or the other one may have nobody to decide about elsewhere.
+// together makes one list of the warnings of all hosts, each of them once. That a rule never matches has to be so on every host: a
+// policy of one host may decide first there, or the other one may have nobody to decide about elsewhere.
 func together(lists [][]policy.Warning) (out []policy.Warning) {
 	has := func(list []policy.Warning, w policy.Warning) bool {
 		return slices.ContainsFunc(list, func(x policy.Warning) bool { return reflect.DeepEqual(x, w) })

@@ -80,7 +80,8 @@ func TestMerge(t *testing.T) {
 		{"both", part("h2", policy.PhaseActive, "", 5), policy.PhaseActive, "m", 5},
 		{"nothing there", part("h2", policy.PhasePending, policy.ReasonNoEndpoints, 7), policy.PhaseActive, "m", 7},
 		{"no source there", part("h2", policy.PhaseDegraded, policy.ReasonSourceMissing, 7), policy.PhaseActive, "m", 7},
-		{"one source missing there", part("h2", policy.PhaseDegraded, policy.ReasonSourceMissing, 7, "br0/vm2"), policy.PhaseDegraded, "host h2: m", 7},
+		{"one source missing there", part("h2", policy.PhaseDegraded, policy.ReasonSourceMissing, 7, "br0/vm2"), policy.PhaseDegraded,
+			"host h2: m", 7},
 		{"under way there", part("h2", policy.PhasePending, policy.ReasonNotInstalled, 0), policy.PhasePending, "host h2: m", 0},
 		{"failed there", part("h2", policy.PhaseFailed, policy.ReasonRejected, 7), policy.PhaseFailed, "host h2: m", 7},
 	} {
@@ -96,7 +97,8 @@ func TestMerge(t *testing.T) {
 		}
 	}
 	nobody := part("h2", policy.PhasePending, policy.ReasonNoEndpoints, 7)
-	if s := f.merge([]policy.Status{nobody, nobody}); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints || s.Message != "m" {
+	if s := f.merge([]policy.Status{nobody, nobody}); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints ||
+		s.Message != "m" {
 		t.Errorf("nobody anywhere: %+v", s)
 	}
 }

@@ -122,7 +122,8 @@ func start(t *testing.T, st *store.Store, sites ...*site) *process {
 			t.Fatal(err)
 		}
 		tasks = append(tasks, options.Lock.Run, db.Run)
-		o.Hosts = append(o.Hosts, host.Options{Name: s.name, DB: db, Lock: options.Lock, Bridges: []host.BridgeConfig{s.bridge}, RunDir: s.RunDir, OpenFlowTLS: s.tls, Logger: log})
+		o.Hosts = append(o.Hosts, host.Options{Name: s.name, DB: db, Lock: options.Lock, Bridges: []host.BridgeConfig{s.bridge},
+			RunDir: s.RunDir, OpenFlowTLS: s.tls, Logger: log})
 	}
 	if p.Fleet, err = fleet.New(o); err != nil {
 		t.Fatal(err)
@@ -209,18 +210,21 @@ func on(s policy.Status, id string) policy.HostStatus {
 }
 
 func allow(name, who, port string) string {
-	return fmt.Sprintf("kind: Policy\nname: %s\nspec:\n  appliesTo: [%s]\n  ingress: [{name: r, action: allow, services: [{protocol: tcp, ports: [%q]}], log: true}]\n",
+	return fmt.Sprintf("kind: Policy\nname: %s\nspec:\n  appliesTo: [%s]\n  ingress: [{name: r, action: allow, services: [{protocol: tcp, "+
+		"ports: [%q]}], log: true}]\n",
 		name, who, port)
 }
 
-// Two hosts whose bridges and ports have the same names: policies, mirrors, statuses, plans, metrics and flows of the one are not the other's.
+// Two hosts whose bridges and ports have the same names: policies, mirrors, statuses, plans, metrics and flows of the one are not the
+// other's.
 func TestHostsWithEqualBridges(t *testing.T) {
 	t.Parallel()
 	east, west := newSite(t, "east", "id-east", 1), newSite(t, "west", "id-west", 2)
 	p := start(t, newStore(t), east, west).ready()
 
 	s := p.apply(allow("one", "{port: vm1, host: id-east}", "80"))
-	if s.Phase != policy.PhaseActive || !slices.Equal(on(s, "id-east").Endpoints, []string{"br0/vm1"}) || len(on(s, "id-west").Endpoints) != 0 ||
+	if s.Phase != policy.PhaseActive || !slices.Equal(on(s, "id-east").Endpoints, []string{"br0/vm1"}) ||
+		len(on(s, "id-west").Endpoints) != 0 ||
 		on(s, "id-west").Reason != policy.ReasonNoEndpoints {
 		t.Errorf("a policy of one host: %+v", s)
 	}
@@ -254,7 +258,8 @@ func TestHostsWithEqualBridges(t *testing.T) {
 		t.Errorf("plan: %+v %v", plan, err)
 	}
 	metrics := gather(t, p.reg)
-	for _, want := range []string{`tapwall_openflow_connected{bridge="br0",host="id-east"} 1`, `tapwall_openflow_connected{bridge="br0",host="id-west"} 1`,
+	for _, want := range []string{`tapwall_openflow_connected{bridge="br0",host="id-east"} 1`,
+		`tapwall_openflow_connected{bridge="br0",host="id-west"} 1`,
 		`tapwall_rule_packets_total{direction="ingress",host="id-east",policy="one",rule="r"} 0`, `tapwall_resources{kind="Policy"} 2`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("no %s in\n%s", want, metrics)
@@ -290,7 +295,8 @@ func TestHostsFrozen(t *testing.T) {
 	west.SignalVswitchd(syscall.SIGSTOP)
 	defer west.SignalVswitchd(syscall.SIGCONT)
 	gone := p.apply(allow("q", "{port: vm1}", "7")) // the first one finds out
-	if on(gone, "id-east").Phase != policy.PhaseActive || gone.Phase != policy.PhasePending || !strings.Contains(gone.Message, "host id-west: ") {
+	if on(gone, "id-east").Phase != policy.PhaseActive || gone.Phase != policy.PhasePending || !strings.Contains(gone.Message,
+		"host id-west: ") {
 		t.Errorf("while one hangs: %+v", gone)
 	}
 	if during := median("one hangs"); during > 3*before+20*time.Millisecond {
@@ -313,7 +319,8 @@ func TestHostsFrozen(t *testing.T) {
 	from := time.Now()
 	flows, err := p.Flows(t.Context(), backend.FlowQuery{})
 	var partial *backend.PartialError
-	if !errors.As(err, &partial) || len(partial.Problems) != 1 || !strings.Contains(partial.Problems[0], "host id-west: ") || time.Since(from) > time.Second ||
+	if !errors.As(err, &partial) || len(partial.Problems) != 1 || !strings.Contains(partial.Problems[0], "host id-west: ") ||
+		time.Since(from) > time.Second ||
 		len(flows) == 0 || slices.ContainsFunc(flows, func(f wire.FlowEntry) bool { return f.Host != "id-east" }) {
 		t.Errorf("%d flows after %v: %v", len(flows), time.Since(from), err)
 	}
@@ -380,7 +387,8 @@ func TestHostsWithOneID(t *testing.T) {
 	var second *site
 	p.eventually("told", func() error {
 		err := p.Ready()
-		if err == nil || !strings.Contains(err.Error(), `both have the system-id "same"`) || !strings.Contains(err.Error(), "east") || !strings.Contains(err.Error(), "west") {
+		if err == nil || !strings.Contains(err.Error(), `both have the system-id "same"`) || !strings.Contains(err.Error(), "east") ||
+			!strings.Contains(err.Error(), "west") {
 			return fmt.Errorf("ready: %v", err)
 		}
 		return nil
@@ -423,8 +431,8 @@ func TestHostsWithOneID(t *testing.T) {
 	}
 }
 
-// A host that is managed over the network: its bridge listens by a row that tapwall adds and, when the bridge is no longer managed, removes. Rows of
-// others, and all flows, stay.
+// A host that is managed over the network: its bridge listens by a row that tapwall adds and, when the bridge is no longer managed,
+// removes. Rows of others, and all flows, stay.
 func TestHostsPassiveController(t *testing.T) {
 	t.Parallel()
 	far := newSite(t, "far", "id-far", 1)
@@ -442,7 +450,8 @@ func TestHostsPassiveController(t *testing.T) {
 		fmt.Sprintf(`"""ptcp:%d:127.0.0.1""",service,`, port)) || !strings.Contains(rows, "tapwall") {
 		t.Errorf("rows: %s", rows)
 	}
-	if s := p.apply("kind: Mirror\nname: m\nspec:\n  sources: [{port: vm1}]\n  targets: [{port: {name: ids0, create: true}}]\n"); s.Phase != policy.PhaseFailed ||
+	made := "kind: Mirror\nname: m\nspec:\n  sources: [{port: vm1}]\n  targets: [{port: {name: ids0, create: true}}]\n"
+	if s := p.apply(made); s.Phase != policy.PhaseFailed ||
 		s.Reason != policy.ReasonNoLocalDevices || !strings.Contains(s.Message, "localDevices") || len(p.Hosts()[0].Capabilities) != 0 {
 		t.Errorf("a port to be made far away: %+v", s)
 	}
@@ -476,7 +485,8 @@ func TestHostsPassiveController(t *testing.T) {
 func (s *site) network(t *testing.T) {
 	t.Helper()
 	db := freePort(t)
-	if out, err := s.Tool("ovs-appctl", "--target="+s.RunDir+"/ovsdb.ctl", "ovsdb-server/add-remote", fmt.Sprintf("ptcp:%d:127.0.0.1", db)); err != nil {
+	if out, err := s.Tool("ovs-appctl", "--target="+s.RunDir+"/ovsdb.ctl", "ovsdb-server/add-remote", fmt.Sprintf("ptcp:%d:127.0.0.1",
+		db)); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.address = fmt.Sprintf("tcp:127.0.0.1:%d", db)
@@ -537,7 +547,8 @@ func TestHostsLock(t *testing.T) {
 	far.network(t)
 	second := start(t, newStore(t), far)
 	second.eventually("told who has the host", func() error {
-		if err := second.Ready(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another tapwall manages this Open vSwitch: pid %d on ", os.Getpid())) {
+		if err := second.Ready(); err == nil || !strings.Contains(err.Error(),
+			fmt.Sprintf("another tapwall manages this Open vSwitch: pid %d on ", os.Getpid())) {
 			return fmt.Errorf("ready: %v", err)
 		}
 		return nil

@@ -44,13 +44,13 @@ func (s *scope) add(c flow.Cookie) {
 	s.cookies[c] = struct{}{}
 }
 
-// account turns readings of flow counters into totals that never go back: of rules, of the default deny of a policy in one direction, and (without a
-// policy) of reasons to drop.
+// account turns readings of flow counters into totals that never go back: of rules, of the default deny of a policy in one direction,
+// and (without a policy) of reasons to drop.
 //
-// Open vSwitch counts what its datapath passes along a cached flow up to half a second late, and when the flow tables have changed meanwhile, it counts
-// those packets for the flows that would decide about them now: 400 packets that were delivered become 400 that a new deny counts
-// (revalidate_ukey in ofproto-dpif-upcall.c). So what the flows that a change touches count until the caches have followed it is nobody's: it is added
-// up under the name unattributed.
+// Open vSwitch counts what its datapath passes along a cached flow up to half a second late, and when the flow tables have changed
+// meanwhile, it counts those packets for the flows that would decide about them now: 400 packets that were delivered become 400 that a
+// new deny counts (revalidate_ukey in ofproto-dpif-upcall.c). So what the flows that a change touches count until the caches have
+// followed it is nobody's: it is added up under the name unattributed.
 //
 // Its methods are for one goroutine at a time, and must come in the order in which the switch did things.
 type account struct {
@@ -97,8 +97,8 @@ func (a *account) credit(c flow.Cookie, n counter) {
 	}
 }
 
-// unattributedOf is the name beside a subject under which its doubtful packets stand: in parentheses, like those of defaults, where a rule might
-// bear the plain one.
+// unattributedOf is the name beside a subject under which its doubtful packets stand: in parentheses, like those of defaults, where a
+// rule might bear the plain one.
 func unattributedOf(ref policy.RuleRef) string {
 	if ref.Policy == "" {
 		return unattributed

@@ -12,7 +12,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// fakeCounters is a switch as far as counters go: rules have flows, and cached flows whose packets it counts late, for the flows of that time.
+// fakeCounters is a switch as far as counters go: rules have flows, and cached flows whose packets it counts late, for the flows of that
+// time.
 type fakeCounters struct {
 	flows  map[flow.Key]*reading
 	cached map[flow.Cookie]uint64 // passed for a rule, not counted yet
@@ -47,8 +48,8 @@ func (s *fakeCounters) readings() []reading {
 	return out
 }
 
-// Whatever happens to the flows: no total goes back, no rule is credited with more than its own packets, and what is credited and unattributed together is
-// no more than what passed; nothing is missing where no flow was deleted unread.
+// Whatever happens to the flows: no total goes back, no rule is credited with more than its own packets, and what is credited and
+// unattributed together is no more than what passed; nothing is missing where no flow was deleted unread.
 func TestAccountProperties(t *testing.T) {
 	ref := func(c flow.Cookie) policy.RuleRef {
 		return policy.RuleRef{Policy: "p", Direction: policy.Ingress, Rule: fmt.Sprint(c % 4)}
@@ -213,8 +214,9 @@ func TestAccount(t *testing.T) {
 			a.read([]reading{at("x", 3, 1), at("y", 4, 2)}, true)
 			a.follow(1)
 			a.read([]reading{at("x", 3, 11), at("y", 4, 22)}, true)
-		}, map[policy.RuleRef]uint64{rule("a"): 10, rule("(unattributed)"): 1, {Policy: "q", Rule: "x"}: 10, {Policy: "q", Rule: "(unattributed)"}: 1,
-			{Rule: "invalid"}: 20, {Rule: "unattributed"}: 2}},
+		}, map[policy.RuleRef]uint64{rule("a"): 10, rule("(unattributed)"): 1, {Policy: "q", Rule: "x"}: 10,
+			{Policy: "q", Rule: "(unattributed)"}: 1,
+			{Rule: "invalid"}:                     20, {Rule: "unattributed"}: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAccount(func(c flow.Cookie) []policy.RuleRef { return names[c] })

@@ -8,7 +8,8 @@ import (
 )
 
 // shadows holds the warnings about the rules of each policy: those that can never match, and those that forget one version of IP. They are
-// advice, and looking for them costs more than installing the change that they are about, so they are worked out behind it. They are immutable.
+// advice, and looking for them costs more than installing the change that they are about, so they are worked out behind it. They are
+// immutable.
 type shadows struct {
 	// byPolicy is what was found for a revision of the policy.
 	byPolicy map[string]found
@@ -96,9 +97,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// differ lists the policies that have to be looked at again since before: those that changed and, where one went or a group or the workloads changed, all.
-// A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes all of them stale, too, unless there are
-// many: then those that it covers are told when they are written next.
+// differ lists the policies that have to be looked at again since before: those that changed and, where one went or a group or the
+// workloads changed, all. A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes
+// all of them stale, too, unless there are many: then those that it covers are told when they are written next.
 func (v *view) differ(before *view) []*policy.Policy {
 	const few = 20
 	same := func(kind policy.Kind) bool { return v.resources[kind] == before.resources[kind] }

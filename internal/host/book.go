@@ -22,7 +22,8 @@ const (
 	// statsAge is how old counters may be that a status shows. OVS itself brings them up to date about twice a second.
 	statsAge = 500 * time.Millisecond
 	// A reading ahead of a bundle is of up to so many rules, because the switch takes 50 messages in a round of its main
-	// loop, and the bundle is to be among them. If the change touches everything, which ports do, it is of up to so many flows: some milliseconds.
+	// loop, and the bundle is to be among them. If the change touches everything, which ports do, it is of up to so many flows: some
+	// milliseconds.
 	maxRulesAhead, maxFlowsAhead = 20, 1000
 )
 
@@ -145,9 +146,9 @@ func (w *firewall) name() {
 	})
 }
 
-// takeStock looks at what the change to come touches: the flows that it deletes take with them what they have counted since they were last read.
-// The switch gets the requests ahead of the bundle; nothing waits for the answers. A reading that would hold the bundle up is cut short: what of it
-// stays has more that is unattributed, and what goes has counted for nobody since the last reading.
+// takeStock looks at what the change to come touches: the flows that it deletes take with them what they have counted since they were
+// last read. The switch gets the requests ahead of the bundle; nothing waits for the answers. A reading that would hold the bundle up is
+// cut short: what of it stays has more that is unattributed, and what goes has counted for nobody since the last reading.
 func (w *firewall) takeStock(ctx context.Context) {
 	st := w.sw.State()
 	if w.installedAt == 0 {
@@ -179,9 +180,11 @@ func (w *firewall) takeStock(ctx context.Context) {
 }
 
 // judged are the reasons to drop that depend on policies; the others depend on ports, addresses and conntrack alone.
-var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pipeline.DropUndecided, pipeline.DropStaleRelated, pipeline.DropWrongEnd, pipeline.DropNotTakenUp}
+var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pipeline.DropUndecided, pipeline.DropStaleRelated,
+	pipeline.DropWrongEnd, pipeline.DropNotTakenUp}
 
-// touched is what the change to come touches, and which rules go with them, up to maxRulesAhead. A change of how packets are classified touches everything.
+// touched is what the change to come touches, and which rules go with them, up to maxRulesAhead. A change of how packets are classified
+// touches everything.
 func (w *firewall) touched() (t scope, going []flow.Cookie) {
 	var changed scope
 	for _, r := range judged {
@@ -273,7 +276,8 @@ func (l *link) readCounters(ctx context.Context, t scope) error {
 	return wait()
 }
 
-// changedBy ends what firewall.takeStock began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes into force.
+// changedBy ends what firewall.takeStock began: other bundles touch nothing. Of one with an unknown outcome nobody knows when it comes
+// into force.
 func (k *book) changedBy(err error) {
 	if errors.Is(err, ofctrl.ErrUnknownOutcome) {
 		k.mu.Lock()

@@ -15,8 +15,8 @@ import (
 	"github.com/tapwall/tapwall/policy/inventory"
 )
 
-// link is what any goroutine may use of a managed bridge: the connection to its switch, and what the connection's handlers have to know, which
-// the loop publishes, and what they and the watchers of the bridge found out.
+// link is what any goroutine may use of a managed bridge: the connection to its switch, and what the connection's handlers have to know,
+// which the loop publishes, and what they and the watchers of the bridge found out.
 type link struct {
 	cfg  BridgeConfig
 	host atomic.Pointer[string] // id of the host
@@ -47,7 +47,8 @@ type bridge struct {
 	cancel context.CancelFunc
 
 	parts []part // what contributes to its flows; none on a guest bridge
-	// owners are the flows that are desired and not installed yet, by owner; nil flows = the owner is gone. meters are all that the bridge should have.
+	// owners are the flows that are desired and not installed yet, by owner; nil flows = the owner is gone. meters are all that the bridge
+	// should have.
 	owners map[string][]flow.Flow
 	meters []flow.MeterDesc
 
@@ -59,7 +60,8 @@ type bridge struct {
 
 // part contributes to the flows of a bridge. Its methods are called by the loop.
 type part interface {
-	// contribute brings what is desired of the bridge up to date, given the state of its switch. It returns false as long as nothing may be changed there.
+	// contribute brings what is desired of the bridge up to date, given the state of its switch. It returns false as long as nothing may be
+	// changed there.
 	contribute(ctx context.Context, st ofctrl.State, now time.Time) bool
 	// before is called ahead of each change of the switch, and after behind it.
 	before(ctx context.Context)
@@ -141,7 +143,8 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	return b, nil
 }
 
-// lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is matched by nothing.
+// lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is
+// matched by nothing.
 const lastPort = 0xfeff
 
 // install installs whatever changed. It returns whether everything desired is on the switch.
@@ -174,7 +177,8 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		}
 		b.owners = nil
 		if n := result.Added + result.Modified + result.Deleted; n > 0 {
-			e.log.Debug("installed", "bridge", b.cfg.Name, "revision", e.revision, "added", result.Added, "modified", result.Modified, "deleted", result.Deleted)
+			e.log.Debug("installed", "bridge", b.cfg.Name, "revision", e.revision, "added", result.Added, "modified", result.Modified, "deleted",
+				result.Deleted)
 		}
 	}
 	if len(b.aside) == 0 {

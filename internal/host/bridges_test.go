@@ -54,7 +54,8 @@ func TestBridgeGoesAndComesBack(t *testing.T) {
 		return nil
 	})
 
-	h.ovs.Vsctl(append([]string{"add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev", "--"}, plugs("br0", vms("vm1", "vm2")...)...)...)
+	h.ovs.Vsctl(append([]string{"add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev", "--"},
+		plugs("br0", vms("vm1", "vm2")...)...)...)
 	r.eventually("active again", func() error {
 		for kind, name := range map[policy.Kind]string{policy.KindPolicy: "p", policy.KindMirror: "tap"} {
 			if s := r.Status(kind, name); s.Phase != policy.PhaseActive {

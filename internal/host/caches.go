@@ -7,8 +7,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 )
 
-// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most 500 ms
-// (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
+// cachesFollow is how long the caches of a switch that cannot be asked are given to follow a change: several of OVS's rounds of at most
+// 500 ms (other_config:max-revalidator in ovs-vswitchd.conf.db(5)).
 const cachesFollow = 3 * time.Second
 
 // followCaches ends the doubt behind each change, once the caches of the switch have followed it.
@@ -70,7 +70,8 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 // canAskCaches reports whether the switch of the bridge is that behind the control socket of this host.
 func (e *Engine) canAskCaches(l *link) bool { return l.cfg.OpenFlow == "" && e.local() }
 
-// What is asked of the switch when its caches are waited for is in the way of further changes, so a burst of them is waited for, but not for ever.
+// What is asked of the switch when its caches are waited for is in the way of further changes, so a burst of them is waited for, but not
+// for ever.
 const (
 	changesQuiet   = 20 * time.Millisecond
 	changesAtLeast = 300 * time.Millisecond
@@ -95,8 +96,8 @@ func (k *book) quiet(ctx context.Context) bool {
 	}
 }
 
-// awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the time that it
-// needs. It returns false when ctx ends.
+// awaitCaches returns when the switch has looked at all of its cached flows since it was called, or, where it cannot be asked, after the
+// time that it needs. It returns false when ctx ends.
 func (e *Engine) awaitCaches(ctx context.Context, l *link) bool {
 	if !e.canAskCaches(l) {
 		return pause(ctx, cachesFollow)

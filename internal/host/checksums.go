@@ -17,16 +17,17 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// A sender whose network device computes checksums leaves them unfinished. Over a veth or tap no device ever finishes them, and conntrack of the userspace
-// datapath, which checks them, takes every TCP and UDP packet for invalid: the user sees time-outs. The setting is at the sender's end, in a guest or
-// another namespace, and cannot be read from here. But the kernel says of each frame that a packet socket receives whether its checksum is unfinished
-// (TP_STATUS_CSUMNOTREADY in packet(7)), so while the bridge drops packets as invalid, a few frames of each of its devices are looked at.
+// A sender whose network device computes checksums leaves them unfinished. Over a veth or tap no device ever finishes them, and
+// conntrack of the userspace datapath, which checks them, takes every TCP and UDP packet for invalid: the user sees time-outs. The
+// setting is at the sender's end, in a guest or another namespace, and cannot be read from here. But the kernel says of each frame that
+// a packet socket receives whether its checksum is unfinished (TP_STATUS_CSUMNOTREADY in packet(7)), so while the bridge drops packets
+// as invalid, a few frames of each of its devices are looked at.
 
 // WarnChecksums is the code of the warning about a port whose sender leaves checksums unfinished.
 const WarnChecksums policy.Code = "CHECKSUM_OFFLOAD"
 
-// What looking may cost: every checksumsEvery one request for one counter; only when that grew, or to see whether a known port has been put right, packet
-// sockets on so many devices, in turn, for so long and so many frames of each.
+// What looking may cost: every checksumsEvery one request for one counter; only when that grew, or to see whether a known port has been
+// put right, packet sockets on so many devices, in turn, for so long and so many frames of each.
 const (
 	checksumsEvery   = 3 * time.Second
 	checksumsTime    = 2 * time.Second
@@ -128,9 +129,12 @@ func (w *firewall) checksumWarnings() []policy.Warning {
 	}
 	var out []policy.Warning
 	for _, port := range *ports {
-		x := policy.Warning{Code: WarnChecksums, Message: fmt.Sprintf("the sender behind port %s of bridge %s leaves the checksums of its TCP and UDP packets to "+
-			"its network device, which never finishes them, so conntrack drops them as invalid; in the guest or namespace at the other end of %s run: "+
-			"ethtool -K DEVICE tx off (DEVICE is that end, such as eth0; ethtool -K %s tx off on this one does not help)", port, w.cfg.Name, port, port)}
+		x := policy.Warning{Code: WarnChecksums,
+			Message: fmt.Sprintf("the sender behind port %s of bridge %s leaves the checksums of its TCP and UDP packets to "+
+				"its network device, which never finishes them, so conntrack drops them as invalid; in the guest or namespace at the other end of "+
+				"%s run: "+
+				"ethtool -K DEVICE tx off (DEVICE is that end, such as eth0; ethtool -K %s tx off on this one does not help)", port, w.cfg.Name, port,
+				port)}
 		for _, ep := range w.e.workloads {
 			if ep.Bridge == w.cfg.Name && ep.Port == port {
 				x.Endpoint = ep.Key
@@ -144,7 +148,8 @@ func (w *firewall) checksumWarnings() []policy.Warning {
 // checksums is what was seen of a device.
 type checksums struct{ finished, unfinished bool }
 
-// lookAtChecksums watches what devices of this network namespace receive, for a bounded time and number of frames. Devices that are not here are left out.
+// lookAtChecksums watches what devices of this network namespace receive, for a bounded time and number of frames. Devices that are not
+// here are left out.
 func lookAtChecksums(ctx context.Context, devices []string) (map[string]checksums, error) {
 	seen := map[string]checksums{}
 	var sockets []unix.PollFd

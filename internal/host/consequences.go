@@ -7,8 +7,9 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// Judged returns the world as far as policies are enforced on this host, before changes and after them; before[i] is what changes[i] replaces. The changes
-// may be in force already when the world is read, so both of its states are made. They are nil where the host is not known yet.
+// Judged returns the world as far as policies are enforced on this host, before changes and after them; before[i] is what changes[i]
+// replaces. The changes may be in force already when the world is read, so both of its states are made. They are nil where the host is
+// not known yet.
 func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was, now *policy.Set) {
 	v := e.view.Load()
 	if v.topo == nil {

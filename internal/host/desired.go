@@ -14,8 +14,9 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/tap"
 )
 
-// What a host should be like comes from two compilers: the walls contribute flows, meters and rows of the owned bridges, the taps rows of mirrors, ports and
-// bridges of our own, and the flows and meters of those. It comes into force in this order, and each turn of the loop goes as far as it can:
+// What a host should be like comes from two compilers: the walls contribute flows, meters and rows of the owned bridges, the taps rows
+// of mirrors, ports and bridges of our own, and the flows and meters of those. It comes into force in this order, and each turn of the
+// loop goes as far as it can:
 //
 //  1. rows: bridges, ports, controllers and whatever else need not wait;
 //  2. the bridges are managed when ovs-vswitchd runs them, and their ports have numbers;
@@ -50,7 +51,8 @@ func (e *Engine) found() []string {
 // desire puts the rows together. It returns whether there is a mirror that has to wait for flows.
 func (e *Engine) desire() (waits bool) {
 	plan := &e.mirrors.plan
-	d := ovsdb.Desired{Bridges: plan.Bridges, Ports: plan.Ports, Mirrors: slices.Clone(plan.Specs), FailModes: map[string]string{}, TableNames: map[string]map[int]string{}}
+	d := ovsdb.Desired{Bridges: plan.Bridges, Ports: plan.Ports, Mirrors: slices.Clone(plan.Specs), FailModes: map[string]string{},
+		TableNames: map[string]map[int]string{}}
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
 		m.Hold = slices.ContainsFunc(plan.Info[m.Owner].Behind, func(bridge string) bool { return !e.inForce(bridge) })
@@ -76,7 +78,8 @@ func (e *Engine) desire() (waits bool) {
 // inForce reports whether the flows that the taps want of a bridge are known, which takes the numbers of its ports, and installed.
 func (e *Engine) inForce(bridge string) bool {
 	b := e.bridges[bridge]
-	return b != nil && len(e.mirrors.plan.Flows[bridge].Owners) > 0 && b.err == nil && b.installedAt > 0 && len(b.owners) == 0 && len(b.aside) == 0
+	return b != nil && len(e.mirrors.plan.Flows[bridge].Owners) > 0 && b.err == nil && b.installedAt > 0 && len(b.owners) == 0 &&
+		len(b.aside) == 0
 }
 
 // madeBridges are the bridges of our own that are desired and there.

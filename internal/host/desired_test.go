@@ -27,8 +27,9 @@ func stagedTap(action *atomic.Pointer[string]) func(tap.Input) tap.Plan {
 			}
 			plan.Ports = []vswitch.PortSpec{patch("br0", "tw-out", "tw-in"), patch("tw-tap", "tw-in", "tw-out"),
 				{Owner: m.Name, Bridge: "tw-tap", Name: "ids0", Type: "dummy"}}
-			plan.Specs = []vswitch.MirrorSpec{{Owner: m.Name, Bridge: "br0", Name: "tapwall-staged", SelectSrcPort: []string{"vm1"}, SelectDstPort: []string{"vm1"},
-				Output: vswitch.OutputSpec{Port: "tw-out"}}}
+			plan.Specs = []vswitch.MirrorSpec{{Owner: m.Name, Bridge: "br0", Name: "tapwall-staged", SelectSrcPort: []string{"vm1"},
+				SelectDstPort: []string{"vm1"},
+				Output:        vswitch.OutputSpec{Port: "tw-out"}}}
 			br := in.Topology.Bridges["tw-tap"]
 			if br == nil || br.Ports["ids0"] == nil || br.Ports["ids0"].Interfaces[0].OFPort <= 0 {
 				continue // the ports have no numbers yet
@@ -46,8 +47,8 @@ func stagedTap(action *atomic.Pointer[string]) func(tap.Input) tap.Plan {
 	}
 }
 
-// A desired state with a bridge of our own comes into force in steps: the bridge and its ports, its meters and flows, and only then the mirror that leads there.
-// It is put right when others change it, survives the switch's restart, and leaves nothing.
+// A desired state with a bridge of our own comes into force in steps: the bridge and its ports, its meters and flows, and only then the
+// mirror that leads there. It is put right when others change it, survives the switch's restart, and leaves nothing.
 func TestDesiredBridgeOfOurOwn(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")
@@ -106,7 +107,8 @@ func TestDesiredBridgeOfOurOwn(t *testing.T) {
 
 	r.remove(policy.KindMirror, "staged")
 	r.eventually("cleared away", func() error {
-		if br, ports := h.ovs.Vsctl("list-br"), h.ovs.Vsctl("list-ports", "br0"); strings.TrimSpace(br) != "br0" || strings.Contains(ports, "tw-") {
+		if br, ports := h.ovs.Vsctl("list-br"), h.ovs.Vsctl("list-ports", "br0"); strings.TrimSpace(br) != "br0" || strings.Contains(ports,
+			"tw-") {
 			return fmt.Errorf("bridges %s, ports %s", br, ports)
 		}
 		return nil

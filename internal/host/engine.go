@@ -1,9 +1,9 @@
-// Package host turns stored resources into what runs on the switches of one host, which is one Open vSwitch: it follows the resources and the
-// topology, compiles what changed, installs it and reports what was read back.
+// Package host turns stored resources into what runs on the switches of one host, which is one Open vSwitch: it follows the resources
+// and the topology, compiles what changed, installs it and reports what was read back.
 //
-// One goroutine owns all mutable state (see [Engine.Run]) and publishes, at every turn, an immutable view of it; everything else reads that. So no
-// reader, however slow, can delay a change. The engine reconciles and never commands: whatever was lost, by whomever, is found by comparing the
-// desired state with what was read back.
+// One goroutine owns all mutable state (see [Engine.Run]) and publishes, at every turn, an immutable view of it; everything else reads
+// that. So no reader, however slow, can delay a change. The engine reconciles and never commands: whatever was lost, by whomever, is
+// found by comparing the desired state with what was read back.
 package host
 
 import (
@@ -43,7 +43,8 @@ type BridgeConfig struct {
 	Mode Mode
 	// OpenFlow is the endpoint of the bridge's OpenFlow connection; "" = its management socket in RunDir.
 	OpenFlow string
-	// Listen makes the bridge listen there for that connection, as long as it is managed; its Bridge is Name. nil = it does so already, or need not.
+	// Listen makes the bridge listen there for that connection, as long as it is managed; its Bridge is Name. nil = it does so already, or
+	// need not.
 	Listen *vswitch.ControllerSpec
 	// FailMode of an owned bridge: "secure" ("" too) or "standalone".
 	FailMode string
@@ -54,7 +55,8 @@ type Options struct {
 	// Name is the host's in the configuration; "" = it is the one that the process runs on.
 	Name  string
 	Store Store
-	// Claim asks whether nobody else goes by an id; its error says who does. It is asked again and again, also for the id that is held. nil = nobody does.
+	// Claim asks whether nobody else goes by an id; its error says who does. It is asked again and again, also for the id that is held. nil
+	// = nobody does.
 	Claim    func(id string) error
 	DB       *ovsdb.Client
 	Recorder *record.Recorder

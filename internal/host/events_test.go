@@ -37,8 +37,9 @@ func TestVerdicts(t *testing.T) {
 			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i}}},
 		{name: "ingress drops", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictDrop, egressLog: true, ingressLog: true,
 			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
-		{name: "egress drops and ingress never decided", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "egress drops and ingress never decided", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictAllow, egressLog: true,
+			ingressLog: true,
+			want:       []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 		{name: "egress drops unlogged", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictDrop, ingressLog: true},
 		{name: "nobody decided", egressLog: true, ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 	} {
@@ -124,18 +125,24 @@ func TestReadMetadata(t *testing.T) {
 		want record.PacketIn
 	}{
 		{name: "nothing"},
-		{"registers and port", m(flow.InPort, flow.U64(7), flow.Reg8, flow.U64(1), flow.Reg15, flow.U64(0xffffffff), flow.CtState, flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3)),
+		{"registers and port", m(flow.InPort, flow.U64(7), flow.Reg8, flow.U64(1), flow.Reg15, flow.U64(0xffffffff), flow.CtState,
+			flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3)),
 			record.PacketIn{InPort: 7, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
-		{"an IPv4 tuple", m(flow.CtNwProto, flow.U64(6), flow.CtNwSrc, flow.U64(0x0a000001), flow.CtNwDst, flow.U64(0xc0000201), flow.CtTpSrc, flow.U64(40000), flow.CtTpDst, flow.U64(80)),
-			record.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000, CtTpDst: 80}},
-		{"an IPv6 tuple", m(flow.CtNwProto, flow.U64(17), flow.CtIPv6Src, v6(0x20010db8_00000000, 1), flow.CtIPv6Dst, v6(0xfe80_0000_0000_0000, 2)),
+		{"an IPv4 tuple", m(flow.CtNwProto, flow.U64(6), flow.CtNwSrc, flow.U64(0x0a000001), flow.CtNwDst, flow.U64(0xc0000201), flow.CtTpSrc,
+			flow.U64(40000), flow.CtTpDst, flow.U64(80)),
+			record.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000,
+				CtTpDst: 80}},
+		{"an IPv6 tuple", m(flow.CtNwProto, flow.U64(17), flow.CtIPv6Src, v6(0x20010db8_00000000, 1), flow.CtIPv6Dst, v6(0xfe80_0000_0000_0000,
+			2)),
 			record.PacketIn{CtNwProto: 17, CtSrc: netip.MustParseAddr("2001:db8::1"), CtDst: netip.MustParseAddr("fe80::2")}},
 		{"registers of others", m(flow.Reg0, flow.U64(5), flow.Reg0+7, flow.U64(6)), record.PacketIn{}},
 	} {
 		var got record.PacketIn
 		host.ReadMetadata(&got, tc.in)
-		if got.InPort != tc.want.InPort || got.Registers != tc.want.Registers || got.CtState != tc.want.CtState || got.CtZone != tc.want.CtZone || got.CtMark != tc.want.CtMark ||
-			got.CtNwProto != tc.want.CtNwProto || got.CtSrc != tc.want.CtSrc || got.CtDst != tc.want.CtDst || got.CtTpSrc != tc.want.CtTpSrc || got.CtTpDst != tc.want.CtTpDst {
+		if got.InPort != tc.want.InPort || got.Registers != tc.want.Registers || got.CtState != tc.want.CtState ||
+			got.CtZone != tc.want.CtZone || got.CtMark != tc.want.CtMark ||
+			got.CtNwProto != tc.want.CtNwProto || got.CtSrc != tc.want.CtSrc || got.CtDst != tc.want.CtDst || got.CtTpSrc != tc.want.CtTpSrc ||
+			got.CtTpDst != tc.want.CtTpDst {
 			t.Errorf("%s: %+v, want %+v", tc.name, got, tc.want)
 		}
 	}
@@ -166,13 +173,16 @@ spec:
 		t.Fatal("no event")
 	}
 	id := r.ids("p")["ingress/no-telnet"]
-	if e.Rule == nil || e.Rule.Name != "p/ingress/no-telnet" && e.Rule.Name != "no-telnet" || e.Tapwall.RuleID == nil || *e.Tapwall.RuleID != id {
+	if e.Rule == nil || e.Rule.Name != "p/ingress/no-telnet" && e.Rule.Name != "no-telnet" || e.Tapwall.RuleID == nil ||
+		*e.Tapwall.RuleID != id {
 		t.Errorf("rule %+v, id %v, want %d", e.Rule, e.Tapwall.RuleID, id)
 	}
-	if e.Tapwall.Verdict != event.Dropped || e.Tapwall.Direction != "ingress" || e.Tapwall.Bridge != "br0" || e.Observer.Ingress == nil || e.Observer.Ingress.Interface.Name != "vm2" {
+	if e.Tapwall.Verdict != event.Dropped || e.Tapwall.Direction != "ingress" || e.Tapwall.Bridge != "br0" || e.Observer.Ingress == nil ||
+		e.Observer.Ingress.Interface.Name != "vm2" {
 		t.Errorf("verdict %+v, observer %+v", e.Tapwall, e.Observer)
 	}
-	if s, d := e.Tapwall.Source, e.Tapwall.Destination; s == nil || d == nil || s.Name != "vm2" || d.Name != "vm1" || e.Source.IP != "10.0.0.2" || e.Destination.Port != 23 {
+	if s, d := e.Tapwall.Source, e.Tapwall.Destination; s == nil || d == nil || s.Name != "vm2" || d.Name != "vm1" ||
+		e.Source.IP != "10.0.0.2" || e.Destination.Port != 23 {
 		t.Errorf("from %+v (%+v) to %+v (%+v)", s, e.Source, d, e.Destination)
 	}
 }

@@ -30,7 +30,8 @@ func (h *machine) relabel(port, role string) {
 func (r *run) gated(what string, there []uint32, gone ...uint32) {
 	r.t.Helper()
 	r.eventually(what, func() error {
-		text := strings.Join(append(r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveEgress)}), r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveIngress)})...), "\n")
+		text := strings.Join(append(r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveEgress)}),
+			r.flows(backend.FlowQuery{Table: table(pipeline.TableLiveIngress)})...), "\n")
 		has := func(id uint32) bool { return strings.Contains(text, fmt.Sprintf("cookie=0x7a9a1103%08x", id)) }
 		if slices.ContainsFunc(gone, has) || slices.ContainsFunc(there, func(id uint32) bool { return !has(id) }) {
 			return fmt.Errorf("want gates of %#x and none of %#x in:\n%s", there, gone, text)
@@ -41,8 +42,8 @@ func (r *run) gated(what string, there []uint32, gone ...uint32) {
 
 func (r *run) id(policy string) uint32 { r.t.Helper(); return r.ids(policy)["ingress/in"] }
 
-// Nothing waits for the store to take ids: not a new rule, not a revocation by a label, not the end of a port; with a store that refuses and with one that
-// hangs. The status says what is not saved. When the store is back, it is, and a restart finds nothing to do.
+// Nothing waits for the store to take ids: not a new rule, not a revocation by a label, not the end of a port; with a store that refuses
+// and with one that hangs. The status says what is not saved. When the store is back, it is, and a restart finds nothing to do.
 func TestFault_F07_NothingWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(s *flakyStore, on bool){
@@ -109,8 +110,8 @@ func TestFault_F07_NothingWaitsForTheStore(t *testing.T) {
 	}
 }
 
-// An entry that the store still has after it stopped being true brings no id back to life, although the rule reads as it did then: in between the
-// id stood for more (vm3, too), and what it had let in then has been revoked. What did not change keeps its ids.
+// An entry that the store still has after it stopped being true brings no id back to life, although the rule reads as it did then: in
+// between the id stood for more (vm3, too), and what it had let in then has been revoked. What did not change keeps its ids.
 func TestFault_F07_StaleEntries(t *testing.T) {
 	t.Parallel()
 	for name, crashed := range map[string]bool{"revoked before the restart": false, "revoked while nobody looked": true} {
@@ -156,8 +157,8 @@ func TestFault_F07_StaleEntries(t *testing.T) {
 	}
 }
 
-// When even the reserved numbers are used up, what takes access away happens all the same; only what carries a new number waits, and the status
-// says what.
+// When even the reserved numbers are used up, what takes access away happens all the same; only what carries a new number waits, and the
+// status says what.
 func TestFault_F07_NumbersUsedUp(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")
@@ -179,7 +180,8 @@ func TestFault_F07_NumbersUsedUp(t *testing.T) {
 	said := func() error {
 		s := r.Status(policy.KindPolicy, "big")
 		text := strings.Join(r.System().Problems, "; ")
-		if s.Phase == policy.PhaseActive || !strings.Contains(text, "used up") || !strings.Contains(text, "policy/big") || !strings.Contains(text, errTest.Error()) {
+		if s.Phase == policy.PhaseActive || !strings.Contains(text, "used up") || !strings.Contains(text, "policy/big") ||
+			!strings.Contains(text, errTest.Error()) {
 			return fmt.Errorf("%s: %s; problems: %.500s", s.Phase, s.Reason, text)
 		}
 		return nil
@@ -226,7 +228,8 @@ func TestFault_F07_BridgeMadeAgain(t *testing.T) {
 		}
 		return nil
 	})
-	h.ovs.Vsctl(append([]string{"add-br", "br1", "--", "set", "Bridge", "br1", "datapath_type=netdev", "--"}, plugs("br1", vms("vm1", "vm2")...)...)...)
+	h.ovs.Vsctl(append([]string{"add-br", "br1", "--", "set", "Bridge", "br1", "datapath_type=netdev", "--"},
+		plugs("br1", vms("vm1", "vm2")...)...)...)
 	r.eventually("ready", r.Ready)
 	r.gated("walled", []uint32{id})
 	if now := r.zone("br1"); now != zone || zone == "" {

@@ -36,7 +36,8 @@ type firewall struct {
 	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
 	unstampedUntil time.Time
 	taken          bool // the bridge may be changed: what was there before has been looked at
-	// wipe is the configuration number with which the fail mode was set, which ovs-vswitchd has to confirm; 0 = there was nothing to set, notYet = it is not set.
+	// wipe is the configuration number with which the fail mode was set, which ovs-vswitchd has to confirm; 0 = there was nothing to set,
+	// notYet = it is not set.
 	wipe       int64
 	copiesThen uint64 // packet-ins received when the last change began
 	strays     strays
@@ -90,7 +91,8 @@ func (w *firewall) begin() error {
 
 // view is the wall as it is now, on the bridge as it is now.
 func (w *firewall) view(b bridgeView) wallView {
-	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(), logRate: w.e.opt.EventRate}
+	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
+		logRate: w.e.opt.EventRate}
 }
 
 // feed tells the firewall what changed.
@@ -141,9 +143,9 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 	return w.takeOver(st, now) && w.failMode()
 }
 
-// failMode reports whether ovs-vswitchd has the fail mode that is desired. Changing it wipes the flow tables (ovs-vswitchd.conf.db(5)) and the meters, so it
-// goes first. That it is in the database does not mean that ovs-vswitchd has done so: meters and flows that come in between may be lost. The topology's
-// wake-up brings us back.
+// failMode reports whether ovs-vswitchd has the fail mode that is desired. Changing it wipes the flow tables (ovs-vswitchd.conf.db(5))
+// and the meters, so it goes first. That it is in the database does not mean that ovs-vswitchd has done so: meters and flows that come
+// in between may be lost. The topology's wake-up brings us back.
 func (w *firewall) failMode() bool {
 	topo := w.e.topo
 	if topo.Bridges[w.cfg.Name].FailMode != w.cfg.FailMode {
@@ -172,8 +174,8 @@ func (w *firewall) compile(now time.Time) {
 	}
 }
 
-// canWait reports whether nothing but the removal of marks is to be done. That goes along with the next change, or comes after marksFor: a mark too many
-// costs nothing, and a bundle of its own would be in the way of the next change.
+// canWait reports whether nothing but the removal of marks is to be done. That goes along with the next change, or comes after marksFor:
+// a mark too many costs nothing, and a bundle of its own would be in the way of the next change.
 func (w *firewall) canWait(marks []uint64, now time.Time) bool {
 	more := slices.ContainsFunc(marks, func(m uint64) bool { _, there := slices.BinarySearch(w.marks, m); return !there })
 	if more || len(w.owners) > 0 || !w.marksUntil.IsZero() && now.After(w.marksUntil) {
@@ -235,7 +237,8 @@ func (w *firewall) settle() error {
 	}
 	w.compiled = nil
 	if len(w.held) > 0 {
-		return fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force", some(w.held))
+		return fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force",
+			some(w.held))
 	}
 	return nil
 }
@@ -273,9 +276,9 @@ func (w *firewall) due(now time.Time) bool {
 // unstampedFor is for how long after an upgrade connections may be found whose ends an earlier version did not write down.
 const unstampedFor = 10 * time.Minute
 
-// windows opens the pickup window, in which connections that are older than the installed flows are judged instead of dropped, when a connection finds the
-// switch without our pipeline (first start, restart of the switch, wiped flows), and closes it when the time is up. It does the same for connections that an
-// earlier version committed, when it finds that version's pipeline.
+// windows opens the pickup window, in which connections that are older than the installed flows are judged instead of dropped, when a
+// connection finds the switch without our pipeline (first start, restart of the switch, wiped flows), and closes it when the time is up.
+// It does the same for connections that an earlier version committed, when it finds that version's pipeline.
 func (w *firewall) windows(st ofctrl.State, now time.Time) {
 	if st.Ready && (st.Epoch != w.epoch || st.Lost > 0) {
 		switch there := w.sw.Has(entryKey()); {

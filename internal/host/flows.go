@@ -107,7 +107,8 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
 				return
 			}
-			out = append(out, wire.FlowEntry{Host: v.host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table), TableName: names[f.Table], State: state,
+			out = append(out, wire.FlowEntry{Host: v.host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table),
+				TableName: names[f.Table], State: state,
 				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
 		}
 		for i := range installed {

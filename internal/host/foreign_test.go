@@ -46,12 +46,14 @@ func TestFault_F08_TakeOverTellsFirst(t *testing.T) {
 				return nil
 			})
 			told := r.notices(event.ActionTakeOver)
-			if !strings.HasPrefix(told, "br0 ") || !strings.Contains(told, "table=203") || !strings.Contains(told, "priority=1 actions") || strings.Contains(told, "priority=3,tcp") != (already == "standalone") {
+			if !strings.HasPrefix(told, "br0 ") || !strings.Contains(told, "table=203") || !strings.Contains(told, "priority=1 actions") ||
+				strings.Contains(told, "priority=3,tcp") != (already == "standalone") {
 				t.Errorf("told at the take-over: %s", told)
 			}
 			r.eventually("told, and then installed", func() error { // it is logged behind the answer of the switch
 				log := r.logs.text()
-				if first, then := strings.Index(log, "tapwall takes the bridge over"), strings.Index(log, "msg=installed"); first < 0 || then < 0 || first > then {
+				if first, then := strings.Index(log, "tapwall takes the bridge over"), strings.Index(log, "msg=installed"); first < 0 || then < 0 ||
+					first > then {
 					return fmt.Errorf("told at %d, installed at %d:\n%s", first, then, log)
 				}
 				return nil
@@ -70,7 +72,8 @@ func TestFault_F08_TakeOverTellsFirst(t *testing.T) {
 	}
 }
 
-// A flow that bears tapwall's magic and can be no tapwall's is a reason to keep off a bridge that is not known, and is removed from one that is.
+// A flow that bears tapwall's magic and can be no tapwall's is a reason to keep off a bridge that is not known, and is removed from one
+// that is.
 func TestFault_F08_StrangeMagicIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0", "br1")
@@ -85,7 +88,8 @@ func TestFault_F08_StrangeMagicIsRefused(t *testing.T) {
 	refused := func(r *run) {
 		t.Helper()
 		r.eventually("refused", func() error {
-			if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "br0") || !strings.Contains(err.Error(), "table=205, ip") && !strings.Contains(err.Error(), "0x7a9a11ff00000001") {
+			if err := r.Ready(); err == nil || !strings.Contains(err.Error(), "br0") || !strings.Contains(err.Error(), "table=205, ip") &&
+				!strings.Contains(err.Error(), "0x7a9a11ff00000001") {
 				return fmt.Errorf("Ready: %v", err)
 			}
 			if s := r.System(); s.Healthy || !strings.Contains(strings.Join(s.Problems, "; "), "not taken over") {
@@ -160,7 +164,8 @@ func TestFault_F08_GuestUntouched(t *testing.T) {
 	}
 }
 
-// A switch that takes no meter gets the wall all the same, without the copies for the record, and status says so. When it takes the meter, the copies come.
+// A switch that takes no meter gets the wall all the same, without the copies for the record, and status says so. When it takes the
+// meter, the copies come.
 func TestFault_F09_RefusedMeter(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")

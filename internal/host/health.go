@@ -23,8 +23,8 @@ func linkTrouble(st ofctrl.State) string {
 	return ""
 }
 
-// troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install found is in
-// view.problems.
+// troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install
+// found is in view.problems.
 func (v *view) troubles(b bridgeView) []string {
 	st := b.sw.State()
 	if why := linkTrouble(st); why != "" {
@@ -91,7 +91,8 @@ func (e *Engine) Reachable() bool {
 	return true
 }
 
-// Health is what is known of the connections to the host, all that keeps it from being in force now as desired, and what else somebody should look at.
+// Health is what is known of the connections to the host, all that keeps it from being in force now as desired, and what else somebody
+// should look at.
 type Health struct {
 	wire.HostHealth
 	// Unready lists what is not in force as desired; empty, once everything has been in force, it is.
@@ -117,8 +118,9 @@ func (e *Engine) Health() Health {
 			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
 		}
 		if why := b.sw.State().MeterErr; why != "" {
-			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, "+
-				"as the switch refuses a meter: %s", b.cfg.Name, why))
+			h.Concerns = append(h.Concerns,
+				fmt.Sprintf("bridge %s: the wall stands, but the record is degraded: packets are judged and not copied, "+
+					"as the switch refuses a meter: %s", b.cfg.Name, why))
 		}
 		if b.cfg.Mode == Owned {
 			h.Installed = min(h.Installed, b.installedAt)
@@ -132,7 +134,8 @@ func (e *Engine) Health() Health {
 
 func (b bridgeView) health() wire.BridgeHealth {
 	st := b.sw.State()
-	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"), DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
+	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"),
+		DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(),
 		NotTakenUp: b.notTakenUp.Load()}
 	for _, r := range b.refused {

@@ -14,8 +14,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// The system-id comes, changes and goes, while the engine runs and while it does not. What the flows and connections carry stays what it was, and whatever
-// was kept under an id that the host takes over is not mixed into it.
+// The system-id comes, changes and goes, while the engine runs and while it does not. What the flows and connections carry stays what it
+// was, and whatever was kept under an id that the host takes over is not mixed into it.
 func TestFault_F18_HostIDChanges(t *testing.T) {
 	t.Parallel()
 	here, err := os.Hostname()
@@ -119,7 +119,8 @@ func TestFault_F18_HostIDCannotMove(t *testing.T) {
 	st.failList(errors.New("the store is away"))
 	h.ovs.Vsctl("set", "Open_vSwitch", ".", "external_ids:system-id=id1")
 	r.eventually("told", func() error {
-		if s := r.System().Hosts[0]; len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0].Message, `id1 now, but what is kept of it is under "test": the store is away`) {
+		if s := r.System().Hosts[0]; len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0].Message,
+			`id1 now, but what is kept of it is under "test": the store is away`) {
 			return fmt.Errorf("%+v", s.Warnings)
 		}
 		return nil

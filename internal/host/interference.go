@@ -14,8 +14,8 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
-// What others do to a bridge is put right each time, at once. It is told at once, too, and if it goes on, as a sum every tellEvery. What happened once is over; what
-// happens again within interferenceAge is called a problem by the status until it has been over for that long.
+// What others do to a bridge is put right each time, at once. It is told at once, too, and if it goes on, as a sum every tellEvery. What
+// happened once is over; what happens again within interferenceAge is called a problem by the status until it has been over for that long.
 const (
 	tellEvery       = 10 * time.Second
 	interferenceAge = 30 * time.Second
@@ -23,9 +23,12 @@ const (
 
 // interferenceKinds say what to call what others did, by kind.
 var interferenceKinds = [...]struct{ action, one, many string }{
-	ofctrl.ForeignFlows:  {event.ActionForeignFlows, "foreign flow was removed from tapwall's tables", "foreign flows were removed from tapwall's tables"},
-	ofctrl.ChangedFlows:  {event.ActionChangedFlows, "flow of tapwall, changed by somebody else, was put right", "flows of tapwall, changed by somebody else, were put right"},
-	ofctrl.ChangedMeters: {event.ActionChangedMeters, "meter of tapwall, changed by somebody else, was put right", "meters of tapwall, changed by somebody else, were put right"},
+	ofctrl.ForeignFlows: {event.ActionForeignFlows, "foreign flow was removed from tapwall's tables",
+		"foreign flows were removed from tapwall's tables"},
+	ofctrl.ChangedFlows: {event.ActionChangedFlows, "flow of tapwall, changed by somebody else, was put right",
+		"flows of tapwall, changed by somebody else, were put right"},
+	ofctrl.ChangedMeters: {event.ActionChangedMeters, "meter of tapwall, changed by somebody else, was put right",
+		"meters of tapwall, changed by somebody else, were put right"},
 }
 
 // interferences is what others did to one bridge. It is safe for concurrent use.
@@ -100,7 +103,8 @@ func (o *interferences) problems(now time.Time) (out []string) {
 	defer o.mu.Unlock()
 	for what := range o.kinds {
 		if k, words := &o.kinds[what], interferenceKinds[what]; now.Sub(k.last) <= interferenceAge && k.last.Sub(k.since) > time.Second {
-			out = append(out, fmt.Sprintf("%s since %s; the last: %s", counted(k.count, words.one, words.many), k.since.Format(time.TimeOnly), k.object))
+			out = append(out, fmt.Sprintf("%s since %s; the last: %s", counted(k.count, words.one, words.many), k.since.Format(time.TimeOnly),
+				k.object))
 		}
 	}
 	return out
@@ -131,8 +135,8 @@ var entryPriority = func() uint16 { f := entryKey(); return f.Priority }()
 // errNotOurs says that a bridge is not taken over.
 var errNotOurs = errors.New("the bridge is not taken over, nothing on it is changed")
 
-// takeOver looks at what is on the bridge before this process changes anything there, and tells of what will go. It returns whether the bridge may be changed.
-// A flow that bears our magic and can be no tapwall's is a reason not to, unless the bridge is known from before.
+// takeOver looks at what is on the bridge before this process changes anything there, and tells of what will go. It returns whether the
+// bridge may be changed. A flow that bears our magic and can be no tapwall's is a reason not to, unless the bridge is known from before.
 func (w *firewall) takeOver(st ofctrl.State, now time.Time) bool {
 	if w.taken {
 		return true
@@ -176,8 +180,9 @@ func (w *firewall) strange() error {
 		counted(n, "flow has one of the", "flows have"), strings.Join(texts, "; "), errNotOurs)
 }
 
-// tellTakeOver lists the foreign flows that are about to go: those in our tables and in the place of our entry and, where the fail mode has to be set, which
-// makes ovs-vswitchd wipe all tables, all those in table 0. The flow that a bridge without fail mode begins with is not worth a word.
+// tellTakeOver lists the foreign flows that are about to go: those in our tables and in the place of our entry and, where the fail mode
+// has to be set, which makes ovs-vswitchd wipe all tables, all those in table 0. The flow that a bridge without fail mode begins with is
+// not worth a word.
 func (w *firewall) tellTakeOver() {
 	wiped := w.e.topo.Bridges[w.cfg.Name].FailMode != w.cfg.FailMode
 	var n event.Notice
@@ -193,6 +198,7 @@ func (w *firewall) tellTakeOver() {
 	if n.Count == 0 {
 		return
 	}
-	n.Message = counted(int(n.Count), "foreign flow is", "foreign flows are") + " in the way and will be removed: tapwall takes the bridge over"
+	n.Message = counted(int(n.Count), "foreign flow is", "foreign flows are") +
+		" in the way and will be removed: tapwall takes the bridge over"
 	w.e.tell(w.link, event.ActionTakeOver, n)
 }

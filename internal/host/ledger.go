@@ -18,13 +18,14 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// Two things about numbers must survive a restart. That a number was given: for that, blocks of them are reserved in the store ahead of their use
-// (wall.Firewall.Reserve). And what it stands for, so that its connections go on: for that, each policy and endpoint has an entry in the store. Entries
-// are written behind the installation of the flows, which waits for no disk: a revocation has to happen with the disk full, too. Until an entry is written, a
-// flow that nothing matches, a mark that names the entry and the value that the store has of it, stands on the switch: it comes in the bundle that makes
-// the value stale, and goes in the first one after the value has been replaced. A later process takes no marked value for true; what it finds nothing
-// of gets new numbers, and its connections are judged again. Nothing else would do: an entry that says that id 5 lets in vm1 may be older than
-// an hour in which id 5 let in vm2 as well, and the disk is full.
+// Two things about numbers must survive a restart. That a number was given: for that, blocks of them are reserved in the store ahead of
+// their use (wall.Firewall.Reserve). And what it stands for, so that its connections go on: for that, each policy and endpoint has an
+// entry in the store. Entries are written behind the installation of the flows, which waits for no disk: a revocation has to happen with
+// the disk full, too. Until an entry is written, a flow that nothing matches, a mark that names the entry and the value that the store
+// has of it, stands on the switch: it comes in the bundle that makes the value stale, and goes in the first one after the value has been
+// replaced. A later process takes no marked value for true; what it finds nothing of gets new numbers, and its connections are judged
+// again. Nothing else would do: an entry that says that id 5 lets in vm1 may be older than an hour in which id 5 let in vm2 as well, and
+// the disk is full.
 
 // Keys of the host's state in the store, below bridge/NAME/.
 const (
@@ -38,11 +39,12 @@ const (
 
 const stateRoot = "bridge/"
 
-// numberBlock is how many numbers are reserved at a time: changes for hours on most hosts. A process that is killed wastes up to so many, of half a billion.
+// numberBlock is how many numbers are reserved at a time: changes for hours on most hosts. A process that is killed wastes up to so
+// many, of half a billion.
 const numberBlock = 4096
 
-// An entry is saved when it has been unsaved for saveAfter, or with maxUnsaved others: in a burst of changes every one of them would else compete with a data
-// sync for the one before. Until then marks stand for it.
+// An entry is saved when it has been unsaved for saveAfter, or with maxUnsaved others: in a burst of changes every one of them would
+// else compete with a data sync for the one before. Until then marks stand for it.
 const (
 	saveAfter  = 200 * time.Millisecond
 	maxUnsaved = 64
@@ -51,19 +53,21 @@ const (
 // holdFor is how long an installation that needs numbers beyond the block waits for the next one before it goes ahead without them.
 const holdFor = 500 * time.Millisecond
 
-// ledger is what a bridge's numbers stand for, and what the store has of that. It outlives the bridge, which may be deleted and made again while the store is
-// away. The loop owns it.
+// ledger is what a bridge's numbers stand for, and what the store has of that. It outlives the bridge, which may be deleted and made
+// again while the store is away. The loop owns it.
 type ledger struct {
 	bridge string
 	index  int // of the bridge's conntrack zones; -1 = not known
 	bound  uint32
 	given  wall.Assignments // while there is no bridge
-	// unproven: as read, and the switch has not been asked yet what of it is stale. untaken: no tapwall of this store has taken the bridge over yet.
+	// unproven: as read, and the switch has not been asked yet what of it is stale. untaken: no tapwall of this store has taken the bridge
+	// over yet.
 	unproven, untaken bool
 
 	stored  map[string][]byte // as the store has it, as far as is known
 	unsaved map[string][]byte // what it is to have instead; nil = nothing
-	// write is under way, or failed and may be in the store all the same. It is tried until it succeeds, so that at most two values of an entry are in doubt.
+	// write is under way, or failed and may be in the store all the same. It is tried until it succeeds, so that at most two values of an
+	// entry are in doubt.
 	write   *write
 	writing bool
 	err     error // of the last try
@@ -174,8 +178,8 @@ func (e *Engine) ledgerOf(ctx context.Context, name string, now time.Time) (*led
 			return nil, errTooManyBridges
 		}
 		l.index = index
-		// The bridge may have had another life, whose record is lost while its connections live on. The numbers that they carry must not be given again, so
-		// it begins anywhere.
+		// The bridge may have had another life, whose record is lost while its connections live on. The numbers that they carry must not be
+		// given again, so it begins anywhere.
 		l.given.Next = 1 + rand.Uint32N(pipeline.MaxNumber)
 		l.note(stateIndex, index)
 		l.untaken = true
@@ -272,8 +276,8 @@ func (e *Engine) save(ctx context.Context, l *ledger, now time.Time) {
 	})
 }
 
-// await starts the write that reserves more numbers, and reports whether it is worth while to wait for it: with a store that answers, a change comes into
-// force whole.
+// await starts the write that reserves more numbers, and reports whether it is worth while to wait for it: with a store that answers, a
+// change comes into force whole.
 func (e *Engine) await(ctx context.Context, l *ledger, now time.Time) bool {
 	e.save(ctx, l, now)
 	if !l.writing || l.err != nil {
@@ -356,10 +360,12 @@ func (l *ledger) trouble() string {
 	if len(l.unsaved) == 0 {
 		return fmt.Sprintf("bridge %s: no further ids are reserved: %v", l.bridge, l.err)
 	}
-	return fmt.Sprintf("bridge %s: %d id assignments are not saved: %v; after a restart these connections would be judged again", l.bridge, len(l.unsaved), l.err)
+	return fmt.Sprintf("bridge %s: %d id assignments are not saved: %v; after a restart these connections would be judged again", l.bridge,
+		len(l.unsaved), l.err)
 }
 
-// closeLedgers saves what an orderly end should leave behind: all entries, and no number reserved that was not given. It waits for a store that answers.
+// closeLedgers saves what an orderly end should leave behind: all entries, and no number reserved that was not given. It waits for a
+// store that answers.
 func (e *Engine) closeLedgers(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
@@ -383,11 +389,13 @@ func (e *Engine) closeLedgers(ctx context.Context) {
 			continue
 		}
 		if err := e.opt.Store.PutStates(ctx, e.host, values); err != nil {
-			e.log.Warn("id assignments are not saved; these connections will be judged again", "bridge", l.bridge, "assignments", len(l.unsaved), "err", err)
+			e.log.Warn("id assignments are not saved; these connections will be judged again", "bridge", l.bridge, "assignments", len(l.unsaved),
+				"err", err)
 			continue
 		}
 		if fw != nil && len(fw.marks) > 0 && len(fw.owners) == 0 {
-			_, _ = fw.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: map[string][]flow.Flow{ownerMarks: nil}}) // else the next process does it
+			// else the next process does it
+			_, _ = fw.sw.Apply(ctx, ofctrl.Update{Revision: e.revision, Owners: map[string][]flow.Flow{ownerMarks: nil}})
 		}
 	}
 }

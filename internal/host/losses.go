@@ -11,8 +11,9 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
-// watchLosses reports the copies of packets that never became packet-ins: what the log meter withheld, and what the switch's queue towards us could not
-// hold. No message tells of either; the switch's counters do. It looks once a second while copies are coming, and every ten seconds otherwise.
+// watchLosses reports the copies of packets that never became packet-ins: what the log meter withheld, and what the switch's queue
+// towards us could not hold. No message tells of either; the switch's counters do. It looks once a second while copies are coming, and
+// every ten seconds otherwise.
 func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var account lossAccount
 	var epoch, seen uint64
@@ -63,7 +64,8 @@ type copyCounters struct{ copied, metered, received uint64 }
 func (l *link) readLosses(ctx context.Context) (c copyCounters, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
+	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic),
+		CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
 		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Controller); return ok }) {
 			c.copied += f.Stats.Packets
 		}
@@ -107,8 +109,8 @@ type lossAccount struct {
 	started    bool
 	base, last copyCounters // base: what is not ours to report, an earlier process's
 	reported   int64        // lost in the queue, as told
-	// open holds the last deficits. A packet is counted by its flow up to half a second late and may be on its way to us, so a single deficit says
-	// little; the least of several in a row is lost for good.
+	// open holds the last deficits. A packet is counted by its flow up to half a second late and may be on its way to us, so a single
+	// deficit says little; the least of several in a row is lost for good.
 	open [3]int64
 
 	// Behind a change, flows count copies that were never made: packets that cached flows passed before it, see account. Until the caches have
@@ -120,8 +122,8 @@ type lossAccount struct {
 // knows reports whether everything that flows counted behind changes has been set aside.
 func (a *lossAccount) knows(p progress) bool { return !p.doubt && a.turn == p.turn }
 
-// add takes a reading and returns what was lost since the last one, and how much more may or may not have been. made says that this process has made
-// the meter, and so the pipeline, since then; received is what it had received before.
+// add takes a reading and returns what was lost since the last one, and how much more may or may not have been. made says that this
+// process has made the meter, and so the pipeline, since then; received is what it had received before.
 func (a *lossAccount) add(c copyCounters, made bool, received uint64, at progress) (meter, queue, unknown int64) {
 	switch {
 	case made:

@@ -181,8 +181,9 @@ func (h *machine) start(s settings) *run {
 	if r.rec, err = record.NewRecorder(record.Options{Host: "test", RingLen: 1024}); err != nil {
 		h.t.Fatal(err)
 	}
-	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg, Hosts: []host.Options{{
-		DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
+	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg,
+		Hosts: []host.Options{{
+			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -228,7 +229,8 @@ func (r *run) settled() {
 	r.eventually("settled", func() error {
 		for _, h := range r.System().Hosts {
 			for _, b := range h.Bridges {
-				if b.Pickup || b.Message != "" || b.OpenFlow != "connected" || b.Mode == "owned" && (b.DesiredFlows == 0 || b.InstalledFlows != b.DesiredFlows) {
+				if b.Pickup || b.Message != "" || b.OpenFlow != "connected" || b.Mode == "owned" && (b.DesiredFlows == 0 ||
+					b.InstalledFlows != b.DesiredFlows) {
 					return fmt.Errorf("%+v", b)
 				}
 			}
@@ -402,7 +404,8 @@ func (r *run) kept(bridge string) kept {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	k := kept{Assignments: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{}, Retired: map[uint32]wall.Station{}}}
+	k := kept{Assignments: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{},
+		Retired: map[uint32]wall.Station{}}}
 	for key, value := range all {
 		key = strings.TrimPrefix(key, "bridge/"+bridge+"/")
 		var err error

@@ -51,8 +51,8 @@ func markFlow(mark uint64) flow.Flow {
 		Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort)).With(flow.Metadata, flow.U64(mark))}
 }
 
-// doubt forgets the entries that the switch says are stale, save for where their endpoints were. Where the pipeline is gone from the switch, and the marks
-// with it, all that let anything pass are forgotten; endpoints keep their ids. It reports whether there were any.
+// doubt forgets the entries that the switch says are stale, save for where their endpoints were. Where the pipeline is gone from the
+// switch, and the marks with it, all that let anything pass are forgotten; endpoints keep their ids. It reports whether there were any.
 func (l *ledger) doubt(has func(flow.Flow) bool) (stale bool) {
 	l.unproven = false
 	wiped := !has(entryKey())

@@ -90,7 +90,8 @@ func (s *snapshot) check() error {
 		return fmt.Errorf("%d connections, more than %d", len(s.Connections), maxRemembered)
 	}
 	for i, c := range s.Connections {
-		if !c.Src.IsValid() || !c.Dst.IsValid() || c.Src.Addr().Is4() != c.Dst.Addr().Is4() || c.Src.Addr().Zone() != "" || c.Dst.Addr().Zone() != "" {
+		if !c.Src.IsValid() || !c.Dst.IsValid() || c.Src.Addr().Is4() != c.Dst.Addr().Is4() || c.Src.Addr().Zone() != "" ||
+			c.Dst.Addr().Zone() != "" {
 			return fmt.Errorf("connection %d has no two addresses of one family", i)
 		}
 	}
@@ -235,8 +236,8 @@ func (l *link) readConnections(ctx context.Context, daemon unixctl.Daemon, datap
 	return errors.Join(err, l.memory.keep(s))
 }
 
-// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the others, as whose
-// end a peer can feign while it goes on. With an error, these are not all.
+// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the
+// others, as whose end a peer can feign while it goes on. With an error, these are not all.
 func (l *link) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
 	var ended []pipeline.Connection
 	for x, err := range unixctl.Entries(text) {

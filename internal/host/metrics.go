@@ -15,7 +15,8 @@ type Metrics struct {
 	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved *prometheus.Desc
 }
 
-// NewMetrics returns the descriptions; with host, all of them have a label of that name. A process that manages no host but its own needs none.
+// NewMetrics returns the descriptions; with host, all of them have a label of that name. A process that manages no host but its own
+// needs none.
 func NewMetrics(host bool) *Metrics {
 	m := &Metrics{host: host}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
@@ -27,7 +28,8 @@ func NewMetrics(host bool) *Metrics {
 		return d
 	}
 	m.rulePackets = desc("rule_packets_total",
-		"Packets that a rule judged or passed, as the switch counts them; (unattributed): that flows of the policy counted while nobody knows for whom.", "policy", "direction", "rule")
+		"Packets that a rule judged or passed, as the switch counts them; (unattributed): that flows of the policy counted while nobody "+
+			"knows for whom.", "policy", "direction", "rule")
 	m.ruleBytes = desc("rule_bytes_total", "Their bytes.", "policy", "direction", "rule")
 	m.mirrorPkts = desc("mirror_packets_total", "Packets that a mirror selected.", "mirror")
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")

@@ -89,15 +89,16 @@ func TestMetricsDuringChange(t *testing.T) {
 	}
 }
 
-// A rule's counter is what its flows count, and does not go back when the switch begins anew or the rule's flows change. What comes so soon after
-// a change that it could be an older packet that is counted late has its own name.
+// A rule's counter is what its flows count, and does not go back when the switch begins anew or the rule's flows change. What comes so
+// soon after a change that it could be an older packet that is counted late has its own name.
 func TestRuleCounters(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")
 	h.plug("br0", vms("vm1", "vm2")...)
 	r := h.ready(settings{})
 	deny := func(action string) string {
-		return fmt.Sprintf("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: in, action: %s, from: [{port: vm2}], services: [{protocol: tcp, ports: ['80']}]}]\n", action)
+		return fmt.Sprintf("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: in, action: %s, from: [{port: vm2}],"+
+			" services: [{protocol: tcp, ports: ['80']}]}]\n", action)
 	}
 	r.apply(deny("deny"))
 	next := uint16(40000)

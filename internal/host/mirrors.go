@@ -66,7 +66,8 @@ type rowWorker struct {
 	kick    chan struct{}
 }
 
-// tendRows hands the desired rows to the worker, if they are to be looked at, and takes its results. It returns whether the newest desired rows are in force.
+// tendRows hands the desired rows to the worker, if they are to be looked at, and takes its results. It returns whether the newest
+// desired rows are in force.
 func (e *Engine) tendRows(ctx context.Context, look bool) bool {
 	w := &e.mirrors.rows
 	if w.kick == nil {

@@ -83,8 +83,9 @@ func (e *Engine) notice(before []policy.Warning) notices {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
 	}
 	if e.hostErr != nil {
-		all = append([]policy.Warning{{Code: WarnSystemID, Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
-			e.topo.Host, e.host, e.hostErr)}}, all...)
+		all = append([]policy.Warning{{Code: WarnSystemID,
+			Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
+				e.topo.Host, e.host, e.hostErr)}}, all...)
 	}
 	if !slices.Equal(all, before) {
 		known := make(map[policy.Warning]bool, len(before))

@@ -16,7 +16,8 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones silently.
+// Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones
+// silently.
 func (e *Engine) Admit(changes []backend.Change) error {
 	ours := map[string]bool{}
 	for _, c := range changes {
@@ -45,7 +46,8 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	}
 	for _, s := range plan.Specs {
 		if ours[s.Owner] && rows[s.Bridge] > ovsdb.MaxMirrors {
-			return fmt.Errorf("%v: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w", ovsdb.CodeMirrorLimit, s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
+			return fmt.Errorf("%v: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w",
+				ovsdb.CodeMirrorLimit, s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
 		}
 	}
 	return nil
@@ -60,9 +62,9 @@ func (e *Engine) mirrorsOf(v *view) tap.Plan {
 	})
 }
 
-// Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it answers for
-// every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing else came
-// first.
+// Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it
+// answers for every owner without touching what runs. Ids that would be given anew are those that the real change would give if nothing
+// else came first.
 func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
 	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
 	now := e.view.Load()
@@ -101,7 +103,8 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 
 // plan has a firewall of its own go from now to then as the real one would: which ids are kept depends on where a rule comes from.
 func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
-	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(), LogPerSecond: b.logRate})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(),
+		LogPerSecond: b.logRate})
 	if err != nil {
 		return err
 	}

@@ -19,19 +19,22 @@ import (
 // change draws one document or deletion over a small world of names, so that changes meet.
 func drawChange(t *rapid.T) (yaml string, kind policy.Kind, name string) {
 	port := rapid.SampledFrom([]string{"vm1", "vm2", "vm3"})
-	peer := rapid.SampledFrom([]string{"{port: vm1}", "{port: vm2}", "{group: g1}", "{group: g2}", "{cidr: 10.0.0.0/8}", "{cidr: 10.1.0.0/16}", "{labels: {app: web}}", "{entity: any}"})
+	peer := rapid.SampledFrom([]string{"{port: vm1}", "{port: vm2}", "{group: g1}", "{group: g2}", "{cidr: 10.0.0.0/8}",
+		"{cidr: 10.1.0.0/16}", "{labels: {app: web}}", "{entity: any}"})
 	index := rapid.IntRange(1, 3)
 	switch rapid.IntRange(0, 9).Draw(t, "kind") {
 	case 0, 1, 2, 3, 4:
 		name = fmt.Sprintf("p%d", index.Draw(t, "policy"))
 		var b strings.Builder
-		fmt.Fprintf(&b, "kind: Policy\nname: %s\nspec:\n  priority: %d\n  appliesTo: [{port: %s}]\n", name, rapid.IntRange(99, 101).Draw(t, "priority"), port.Draw(t, "subject"))
+		fmt.Fprintf(&b, "kind: Policy\nname: %s\nspec:\n  priority: %d\n  appliesTo: [{port: %s}]\n", name, rapid.IntRange(99, 101).Draw(t,
+			"priority"), port.Draw(t, "subject"))
 		for _, side := range []struct{ direction, peers string }{{"ingress", "from"}, {"egress", "to"}} {
 			if n := rapid.IntRange(0, 2).Draw(t, side.direction); n > 0 {
 				fmt.Fprintf(&b, "  %s:\n", side.direction)
 				for i := range n {
 					fmt.Fprintf(&b, "  - {name: r%d, action: %s, %s: [%s], services: [{protocol: tcp, ports: ['%d']}], log: %v}\n", i,
-						rapid.SampledFrom([]string{"allow", "deny"}).Draw(t, "action"), side.peers, peer.Draw(t, "peer"), rapid.IntRange(80, 82).Draw(t, "port"), rapid.Bool().Draw(t, "log"))
+						rapid.SampledFrom([]string{"allow", "deny"}).Draw(t, "action"), side.peers, peer.Draw(t, "peer"), rapid.IntRange(80, 82).Draw(t,
+							"port"), rapid.Bool().Draw(t, "log"))
 				}
 			}
 		}
@@ -43,14 +46,17 @@ func drawChange(t *rapid.T) (yaml string, kind policy.Kind, name string) {
 		return "", policy.KindPolicy, fmt.Sprintf("p%d", index.Draw(t, "gone"))
 	case 6:
 		name = fmt.Sprintf("g%d", rapid.IntRange(1, 2).Draw(t, "group"))
-		return fmt.Sprintf("kind: Group\nname: %s\nspec: {members: [{port: %s}, {cidr: 192.0.2.%d/32}]}\n", name, port.Draw(t, "member"), index.Draw(t, "address")), policy.KindGroup, name
+		return fmt.Sprintf("kind: Group\nname: %s\nspec: {members: [{port: %s}, {cidr: 192.0.2.%d/32}]}\n", name, port.Draw(t, "member"),
+			index.Draw(t, "address")), policy.KindGroup, name
 	case 7:
 		name = fmt.Sprintf("e%d", index.Draw(t, "endpoint"))
 		return fmt.Sprintf("kind: Endpoint\nname: %s\nspec: {match: {port: vm%s}, labels: {app: %s}, addresses: [10.7.0.%s]}\n", name, name[1:],
 			rapid.SampledFrom([]string{"web", "db"}).Draw(t, "app"), name[1:]), policy.KindEndpoint, name
 	case 8:
 		name = fmt.Sprintf("m%d", rapid.IntRange(1, 2).Draw(t, "mirror"))
-		return fmt.Sprintf("kind: Mirror\nname: %s\nspec: {enabled: %v, sources: [{port: %s}], targets: [{port: {name: out%s, create: true}}]}\n", name, rapid.Bool().Draw(t, "enabled"),
+		return fmt.Sprintf(
+			"kind: Mirror\nname: %s\nspec: {enabled: %v, sources: [{port: %s}], targets: [{port: {name: out%s, create: true}}]}\n", name,
+			rapid.Bool().Draw(t, "enabled"),
 			port.Draw(t, "source"), name[1:]), policy.KindMirror, name
 	}
 	return "", policy.KindMirror, fmt.Sprintf("m%d", rapid.IntRange(1, 2).Draw(t, "gone"))
@@ -281,7 +287,8 @@ func TestFault_F22_EffectsOfRealEndpoints(t *testing.T) {
 	if got := words(changes, changes[0].Resource); got != "" {
 		t.Errorf("no change: %s", got)
 	}
-	if got := words([]backend.Change{{Kind: policy.KindPolicy, Name: "p"}}, changes[0].Resource); got != "2 endpoints are no longer default-deny for ingress: vm1, vm2" {
+	if got := words([]backend.Change{{Kind: policy.KindPolicy, Name: "p"}},
+		changes[0].Resource); got != "2 endpoints are no longer default-deny for ingress: vm1, vm2" {
 		t.Errorf("deletion: %s", got)
 	}
 	// An Endpoint resource renames what it matches, and its labels select.

@@ -66,7 +66,8 @@ func (b bridgeView) refusedOther() error {
 
 // fromHost makes the status of a resource that lives on one host.
 func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
-	return policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message, ObservedRevision: h.Observed, Hosts: []policy.HostStatus{h}, Warnings: warnings}
+	return policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message, ObservedRevision: h.Observed, Hosts: []policy.HostStatus{h},
+		Warnings: warnings}
 }
 
 // Status is that of one resource on this host, as observed.
@@ -146,7 +147,8 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		case bypass != nil:
 			worse(policy.PhaseDegraded, policy.ReasonBypassed, fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
 		case st.Missing > 0 || st.Blocked > 0:
-			worse(policy.PhaseDegraded, policy.ReasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones", b.cfg.Name, st.Missing, st.Blocked))
+			worse(policy.PhaseDegraded, policy.ReasonFlowsMissing, fmt.Sprintf("bridge %s: %d flows are missing, %d are blocked by foreign ones",
+				b.cfg.Name, st.Missing, st.Blocked))
 		}
 		for _, w := range ps.Warnings {
 			if w.Code == wall.WarnNoEndpoints {
@@ -189,15 +191,18 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 		} else {
 			h.Endpoints = append(h.Endpoints, w.Bridge+"/"+w.Port)
 			if p := v.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
-				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonNoDevice, fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge, p.Fault())
+				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonNoDevice, fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge,
+					p.Fault())
 			}
 		}
 	}
 	if ep, ok := res.(*policy.Endpoint); ok && len(h.Endpoints) == 0 {
 		if len(ep.Spec.Addresses) > 0 {
-			h.Reason, h.Message = policy.ReasonElsewhere, "no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
+			h.Reason, h.Message = policy.ReasonElsewhere,
+				"no port of a managed bridge on this host matches; it counts as a peer elsewhere, by its addresses"
 		} else {
-			h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNoPort, "no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
+			h.Phase, h.Reason, h.Message = policy.PhasePending, policy.ReasonNoPort,
+				"no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
 		}
 	}
 	about := v.notices.about(res, nil, v.workloads)
@@ -265,7 +270,8 @@ func (e *Engine) Hosts() []wire.Host {
 	if topo == nil {
 		return []wire.Host{}
 	}
-	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError, Capabilities: e.capabilities(), Bridges: []wire.HostBridge{}}
+	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError,
+		Capabilities: e.capabilities(), Bridges: []wire.HostBridge{}}
 	if db.Connected {
 		h.Message = ""
 	}

@@ -66,7 +66,10 @@ func TestPolicyStatus(t *testing.T) {
 	r.becomes(policy.KindPolicy, "nobody", policy.PhasePending, policy.ReasonNoEndpoints)
 
 	s = r.apply(allow("ghosts", "vm1", "{group: none}", "90"))
-	if s.Phase != policy.PhaseActive || !slices.ContainsFunc(s.Warnings, func(w policy.Warning) bool { return strings.Contains(w.Message, "none") }) {
+	if s.Phase != policy.PhaseActive || !slices.ContainsFunc(s.Warnings, func(w policy.Warning) bool {
+		return strings.Contains(w.Message,
+			"none")
+	}) {
 		t.Errorf("an unknown group: %+v", s)
 	}
 	r.settled()
@@ -122,7 +125,8 @@ func TestShadowedStatus(t *testing.T) {
 		}
 	}
 	r.eventually("warned", is(1))
-	if ws := r.Warnings(h.changes(allow("q", "vm1", "{port: vm2}", "81"))); len(ws) != 1 || ws[0].Code != policy.WarnShadowed || ws[0].Policy != "q" {
+	if ws := r.Warnings(h.changes(allow("q", "vm1", "{port: vm2}", "81"))); len(ws) != 1 || ws[0].Code != policy.WarnShadowed ||
+		ws[0].Policy != "q" {
 		t.Errorf("what a write is told: %+v", ws)
 	}
 	r.remove(policy.KindPolicy, "above")
@@ -188,7 +192,8 @@ func TestMirrorLimit(t *testing.T) {
 	h.ovs.Vsctl("--", "--id=@m", "create", "Mirror", "name=foreign", "--", "set", "Bridge", "br0", "mirrors=@m")
 	var docs []string
 	for i := range ovsdb.MaxMirrors - 1 {
-		docs = append(docs, fmt.Sprintf("kind: Mirror\nname: m%d\nspec: {sources: [{port: vm1}], targets: [{vxlan: {remote: 192.0.2.1, vni: %d}}]}\n", i, i+1))
+		docs = append(docs, fmt.Sprintf(
+			"kind: Mirror\nname: m%d\nspec: {sources: [{port: vm1}], targets: [{vxlan: {remote: 192.0.2.1, vni: %d}}]}\n", i, i+1))
 	}
 	r := h.ready(settings{})
 	if err := r.Admit(h.changes(strings.Join(docs, "---\n"))); err != nil {
@@ -345,7 +350,8 @@ func TestFlows(t *testing.T) {
 	var all map[string]int
 	r.eventually("all listed, and the marks of what is not saved gone", func() error {
 		all = entries(backend.FlowQuery{})
-		if all["foreign "] != 1 || all["installed policy/p"] == 0 || all["installed system"] == 0 || all["installed endpoint/vm1"] == 0 || len(all) != 5 {
+		if all["foreign "] != 1 || all["installed policy/p"] == 0 || all["installed system"] == 0 || all["installed endpoint/vm1"] == 0 ||
+			len(all) != 5 {
 			return fmt.Errorf("%v", all)
 		}
 		return nil
@@ -369,7 +375,8 @@ func TestFlows(t *testing.T) {
 	// Somebody else's flow comes before ours. That is told, and holds up nobody.
 	h.ovs.Ofctl("add-flow", "br0", "cookie=0x99,priority=2,udp,actions=drop")
 	r.becomes(policy.KindPolicy, "p", policy.PhaseDegraded, policy.ReasonBypassed)
-	if s := r.apply(allow("p", "vm1", "{port: vm2}", "81")); s.Phase != policy.PhaseDegraded || !strings.Contains(s.Message, "priority=2,udp") {
+	if s := r.apply(allow("p", "vm1", "{port: vm2}", "81")); s.Phase != policy.PhaseDegraded || !strings.Contains(s.Message,
+		"priority=2,udp") {
 		t.Errorf("behind a foreign flow: %+v", s)
 	}
 	if got := entries(backend.FlowQuery{Match: "ct_tp_dst=81"}); got["installed policy/p"] != 2 {

@@ -67,7 +67,8 @@ func (s *strays) behind(bridge string, ws []*policy.Workload) {
 	}
 }
 
-// sightings are what was seen since the loop last looked: true = to be used still, by the counter of its flow. It is safe for concurrent use.
+// sightings are what was seen since the loop last looked: true = to be used still, by the counter of its flow. It is safe for concurrent
+// use.
 type sightings struct {
 	mu       sync.Mutex
 	reported map[sighting]bool
@@ -168,8 +169,8 @@ func (s *strays) forget(now time.Time, keep func(key string, a address) bool) {
 // contested reports whether several ports use the address in turn.
 func (h *holder) contested() bool { return h != nil && h.moves > maxStrayMoves }
 
-// flows returns what the firewall has to know. An address that another station used since is left out: when the endpoint uses it again, that
-// is seen.
+// flows returns what the firewall has to know. An address that another station used since is left out: when the endpoint uses it again,
+// that is seen.
 func (s *strays) flows(drops func(key string) bool, claims map[address]string) map[string][]wall.Stray {
 	out := map[string][]wall.Stray{}
 	for key, addresses := range s.seen {
@@ -309,8 +310,12 @@ func (w *firewall) strayWarnings() []policy.Warning {
 		if x == nil {
 			continue
 		}
-		for _, a := range slices.SortedFunc(maps.Keys(addresses), func(a, b address) int { return cmp.Or(cmp.Compare(a.vlan, b.vlan), cmp.Compare(a.mac, b.mac)) }) {
-			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", x.Port, x.Bridge, a.mac, a.vlan)
+		for _, a := range slices.SortedFunc(maps.Keys(addresses), func(a, b address) int {
+			return cmp.Or(cmp.Compare(a.vlan, b.vlan),
+				cmp.Compare(a.mac, b.mac))
+		}) {
+			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", x.Port,
+				x.Bridge, a.mac, a.vlan)
 			declared, h := claimed(w.claims, a), w.strays.holders[a]
 			switch {
 			case x.DropUnknownMAC:
@@ -328,7 +333,8 @@ func (w *firewall) strayWarnings() []policy.Warning {
 		}
 		if len(addresses) >= wall.MaxStrays {
 			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: x.Key, Message: fmt.Sprintf(
-				"port %s of bridge %s sends under %d MAC addresses that are not those of its endpoint, and perhaps more: further ones are not looked at",
+				"port %s of bridge %s sends under %d MAC addresses that are not those of its endpoint, and perhaps more: further ones are not "+
+					"looked at",
 				x.Port, x.Bridge, len(addresses))})
 		}
 	}

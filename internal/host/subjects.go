@@ -54,7 +54,8 @@ func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 		delete(s.policies, name)
 		return
 	}
-	now := subject{endpoints: ps.Endpoints, isolates: map[policy.Direction]bool{policy.Ingress: p.Isolates(policy.Ingress), policy.Egress: p.Isolates(policy.Egress)}}
+	now := subject{endpoints: ps.Endpoints, isolates: map[policy.Direction]bool{policy.Ingress: p.Isolates(policy.Ingress),
+		policy.Egress: p.Isolates(policy.Egress)}}
 	for _, r := range ps.Rules {
 		if r.ID == 0 {
 			continue
@@ -113,7 +114,8 @@ func (s *subjects) of(c flow.Cookie) []policy.RuleRef {
 // counts reports whether a flow with the cookie counts for anybody, whoever that is.
 func counts(c flow.Cookie) bool {
 	kind, id, ours := pipeline.ParseCookie(c)
-	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieRule || kind == pipeline.CookieDefault && id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
+	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieRule || kind == pipeline.CookieDefault &&
+		id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
 }
 
 const (
@@ -123,9 +125,9 @@ const (
 	maxAllows = 20
 )
 
-// touching says what changed policies and endpoints touch, in what is installed: the rules of the policies that apply to the same endpoints, and the
-// default denies there. Where that is a great many, rules that allow and have not changed themselves are left out: they may be credited with some of
-// each other's packets. changed are the drops and rules that did.
+// touching says what changed policies and endpoints touch, in what is installed: the rules of the policies that apply to the same
+// endpoints, and the default denies there. Where that is a great many, rules that allow and have not changed themselves are left out:
+// they may be credited with some of each other's packets. changed are the drops and rules that did.
 func (s *subjects) touching(changed scope, endpoints map[string]uint32) scope {
 	t := scope{all: changed.all, cookies: maps.Clone(changed.cookies)}
 	names := map[string]struct{}{}

@@ -72,8 +72,8 @@ func (e *Engine) sync(ctx context.Context) {
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
 }
 
-// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it goes on: a
-// revocation waits for no database.
+// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it
+// goes on: a revocation waits for no database.
 func (e *Engine) excluded() error {
 	if e.opt.Lock == nil {
 		return nil
@@ -184,7 +184,8 @@ func (e *Engine) openBridge(ctx context.Context, cfg BridgeConfig, now time.Time
 }
 
 // errTooManyBridges says that a bridge has to do without tapwall for as long as the configuration is what it is.
-var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be managed, those of earlier configurations included", pipeline.MaxBridges)
+var errTooManyBridges = fmt.Errorf("at most %d bridges of one host can be managed, those of earlier configurations included",
+	pipeline.MaxBridges)
 
 // errLedgerUnderWay says that a new bridge's place among the bridges is being saved.
 var errLedgerUnderWay = errors.New("the first of its numbers are being saved")

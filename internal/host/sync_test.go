@@ -118,7 +118,8 @@ func TestIDsAcrossRestarts(t *testing.T) {
 	}
 	r.stop()
 	h.put(allow("changed", "vm1", "{port: vm2}", "81"))
-	h.put("kind: Policy\nname: same\nlabels: {a: b}\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: in, action: allow, from: [{port: vm2}], services: [{protocol: tcp, ports: ['80']}]}]\n")
+	h.put("kind: Policy\nname: same\nlabels: {a: b}\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: in, action: allow, from: " +
+		"[{port: vm2}], services: [{protocol: tcp, ports: ['80']}]}]\n")
 	h.drop(policy.KindPolicy, "deleted")
 	h.drop(policy.KindPolicy, "again")
 

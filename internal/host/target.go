@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readyTarget makes the device of an internal port that a mirror delivers to fit for its job: up, because a port that is down drops every copy,
-// and silent, because ovs-vswitchd logs a warning for each frame that such a port sends (neighbour discovery starts by itself). Repeating it is harmless. A device that
-// does not exist in this network namespace, as on a test datapath, is no error.
+// readyTarget makes the device of an internal port that a mirror delivers to fit for its job: up, because a port that is down drops
+// every copy, and silent, because ovs-vswitchd logs a warning for each frame that such a port sends (neighbour discovery starts by
+// itself). Repeating it is harmless. A device that does not exist in this network namespace, as on a test datapath, is no error.
 func readyTarget(name string) error {
 	err := os.WriteFile(filepath.Join("/proc/sys/net/ipv6/conf", name, "disable_ipv6"), []byte("1"), 0o644)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

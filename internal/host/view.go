@@ -14,9 +14,9 @@ import (
 	"github.com/tapwall/tapwall/policy/inventory"
 )
 
-// view is what readers see: the state of the loop as it left it. The loop replaces it and never changes it, so that whoever reads it (a status, a plan, a
-// scrape whose client takes a byte a second) holds up nobody, and sees things that belong together. Only what the switches tell between two turns of
-// the loop is read where it is kept, through the links: whether they answer, and what they have counted.
+// view is what readers see: the state of the loop as it left it. The loop replaces it and never changes it, so that whoever reads it (a
+// status, a plan, a scrape whose client takes a byte a second) holds up nobody, and sees things that belong together. Only what the
+// switches tell between two turns of the loop is read where it is kept, through the links: whether they answer, and what they have counted.
 type view struct {
 	revision  int64 // of the store, as far as it was taken
 	resources catalog
@@ -71,7 +71,8 @@ type numbers struct {
 }
 
 func newNumbers(a *wall.Assignments) numbers {
-	n := numbers{next: a.Next, policies: newShelf[wall.PolicyAssignment](), endpoints: newShelf[wall.EndpointAssignment](), retired: maps.Clone(a.Retired)}
+	n := numbers{next: a.Next, policies: newShelf[wall.PolicyAssignment](), endpoints: newShelf[wall.EndpointAssignment](),
+		retired: maps.Clone(a.Retired)}
 	for name, p := range a.Policies {
 		n.policies = n.policies.Set(name, p)
 	}
@@ -116,7 +117,8 @@ func (n numbers) with(c wall.AssignmentChanges) numbers {
 
 // assignments returns them as the compiler takes them.
 func (n numbers) assignments() *wall.Assignments {
-	return &wall.Assignments{Next: n.next, Policies: maps.Collect(each(n.policies)), Endpoints: maps.Collect(each(n.endpoints)), Retired: maps.Clone(n.retired)}
+	return &wall.Assignments{Next: n.next, Policies: maps.Collect(each(n.policies)), Endpoints: maps.Collect(each(n.endpoints)),
+		Retired: maps.Clone(n.retired)}
 }
 
 // publishTaken lets readers see what the store has; what becomes of it follows with the next publish.

@@ -47,7 +47,8 @@ func TestSlowReaderDelaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := r.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: no, action: deny, from: [{entity: any}], log: true}]\n"); s.Phase != policy.PhaseActive {
+	if s := r.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}]\n  ingress: [{name: no, action: deny, from: [{entity: any}]," +
+		" log: true}]\n"); s.Phase != policy.PhaseActive {
 		t.Errorf("revoked while somebody scrapes: %+v", s)
 	}
 	h.ovs.InjectPacket("vm2", syn(t, macOf("vm2"), macOf("vm1"), "10.0.0.2", "10.0.0.1", 40000, 80))

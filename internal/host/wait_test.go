@@ -26,11 +26,13 @@ func TestWait(t *testing.T) {
 		return strings.Contains(h.ovs.Ofctl("dump-flows", "--no-stats", "br0"), text) && len(r.flows(backend.FlowQuery{Owner: owner})) > 0
 	}
 	rev := h.put(allow("p", "vm1", "{port: vm2}", "80"))
-	if s := r.wait(policy.KindPolicy, "p", rev); s.Phase != policy.PhaseActive || s.ObservedRevision != rev || !in("policy/p", "ct_tp_dst=80") {
+	if s := r.wait(policy.KindPolicy, "p", rev); s.Phase != policy.PhaseActive || s.ObservedRevision != rev ||
+		!in("policy/p", "ct_tp_dst=80") {
 		t.Errorf("created: %+v", s)
 	}
 	rev2 := h.put(allow("p", "vm1", "{port: vm2}", "81"))
-	if s := r.wait(policy.KindPolicy, "p", rev2); s.ObservedRevision != rev2 || !in("policy/p", "ct_tp_dst=81") || in("policy/p", "ct_tp_dst=80") {
+	if s := r.wait(policy.KindPolicy, "p", rev2); s.ObservedRevision != rev2 || !in("policy/p", "ct_tp_dst=81") ||
+		in("policy/p", "ct_tp_dst=80") {
 		t.Errorf("updated: %+v", s)
 	}
 	if s := r.wait(policy.KindPolicy, "p", rev); s.ObservedRevision != rev2 {
@@ -44,16 +46,19 @@ func TestWait(t *testing.T) {
 		t.Errorf("waiting for the deletion of what never was: %+v", s)
 	}
 
-	if s := r.apply(allow("nobody", "vm9", "{port: vm2}", "80")); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints || s.ObservedRevision == 0 {
+	if s := r.apply(allow("nobody", "vm9", "{port: vm2}", "80")); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoEndpoints ||
+		s.ObservedRevision == 0 {
 		t.Errorf("a policy that selects nobody: %+v", s)
 	}
 	if s := r.apply("kind: Group\nname: g\nspec: {members: [{port: vm1}]}\n"); s.Phase != policy.PhaseActive {
 		t.Errorf("a group: %+v", s)
 	}
-	if s := r.apply("kind: Endpoint\nname: far\nspec: {match: {port: vm9}, addresses: [10.9.9.9]}\n"); s.Phase != policy.PhaseActive || s.Reason != policy.ReasonElsewhere {
+	if s := r.apply("kind: Endpoint\nname: far\nspec: {match: {port: vm9}, addresses: [10.9.9.9]}\n"); s.Phase != policy.PhaseActive ||
+		s.Reason != policy.ReasonElsewhere {
 		t.Errorf("an endpoint elsewhere: %+v", s)
 	}
-	if s := r.apply("kind: Endpoint\nname: nowhere\nspec: {match: {port: vm9}, labels: {app: x}}\n"); s.Phase != policy.PhasePending || s.Reason != policy.ReasonNoPort {
+	if s := r.apply("kind: Endpoint\nname: nowhere\nspec: {match: {port: vm9}, labels: {app: x}}\n"); s.Phase != policy.PhasePending ||
+		s.Reason != policy.ReasonNoPort {
 		t.Errorf("an endpoint without a port and without addresses: %+v", s)
 	}
 	if s := r.apply(localTap); s.Phase != policy.PhaseActive || !strings.Contains(h.ovs.Vsctl("list", "Mirror"), "tapwall-tap") {
@@ -135,7 +140,8 @@ func TestWaitForSwitch(t *testing.T) {
 				t.Errorf("the wait for the deletion ended without the switch: %+v", o)
 			case <-time.After(300 * time.Millisecond):
 			}
-			if s := r.Status(policy.KindPolicy, "new"); s.Phase != policy.PhasePending || away.reason != "" && !strings.Contains(s.Message, "bridge br0") {
+			if s := r.Status(policy.KindPolicy, "new"); s.Phase != policy.PhasePending || away.reason != "" && !strings.Contains(s.Message,
+				"bridge br0") {
 				t.Errorf("while it is away: %+v", s)
 			}
 			away.back(h)
@@ -145,7 +151,8 @@ func TestWaitForSwitch(t *testing.T) {
 			if o := <-gone; o.err != nil {
 				t.Errorf("deletion, after it came back: %+v", o)
 			}
-			if text := strings.Join(r.flows(backend.FlowQuery{}), "\n"); !strings.Contains(text, "ct_tp_dst=81") || strings.Contains(text, "ct_tp_dst=88") {
+			if text := strings.Join(r.flows(backend.FlowQuery{}), "\n"); !strings.Contains(text, "ct_tp_dst=81") || strings.Contains(text,
+				"ct_tp_dst=88") {
 				t.Error("the flows are not those of the last documents")
 			}
 		})
@@ -210,7 +217,8 @@ func TestConcurrentWriters(t *testing.T) {
 	r.matchesScratch("br0")
 }
 
-// matchesScratch compares what is installed on a bridge with what compile makes of the store's documents with the numbers that the store keeps.
+// matchesScratch compares what is installed on a bridge with what compile makes of the store's documents with the numbers that the store
+// keeps.
 func (r *run) matchesScratch(bridge string) {
 	r.t.Helper()
 	a := r.kept(bridge)

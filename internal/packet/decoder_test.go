@@ -86,10 +86,11 @@ func TestDecode(t *testing.T) {
 	}{
 		{"OK tcp", frame(eth4 + ip4("45", "0028", "0000", "06") + tcp), v4(ports)},
 		{"OK with frame trailer", frame(eth4 + ip4("45", "0028", "0000", "06") + tcp + "ffff ffff ffff"), v4(ports)},
-		{"OK two vlan tags", frame("020000000002 020000000001 88a8 0064 8100 00c8 0800 " + ip4("45", "0028", "0000", "06") + tcp), v4(func(p *packet.Parsed) {
-			p.VLANs, p.VLAN = 2, 100
-			ports(p)
-		})},
+		{"OK two vlan tags", frame("020000000002 020000000001 88a8 0064 8100 00c8 0800 " + ip4("45", "0028", "0000", "06") + tcp),
+			v4(func(p *packet.Parsed) {
+				p.VLANs, p.VLAN = 2, 100
+				ports(p)
+			})},
 		{"OK udp", frame(eth4 + ip4("45", "001c", "0000", "11") + "9cac 1538 0008 0000"), v4(func(p *packet.Parsed) {
 			p.Proto = packet.ProtoUDP
 			ports(p)
@@ -108,12 +109,14 @@ func TestDecode(t *testing.T) {
 		{"OK later fragment", frame(eth4 + ip4("45", "0028", "0003", "06") + tcp), v4(func(p *packet.Parsed) {
 			p.Fragment, p.FragOffset = true, 24
 		})},
-		{"OK IP in IP keeps the outer addresses", frame(eth4 + ip4("45", "003c", "0000", "04") + "4500002800010000400600000b0000010b000002" + tcp), v4(func(p *packet.Parsed) {
+		{"OK IP in IP keeps the outer addresses", frame(eth4 + ip4("45", "003c", "0000", "04") + "4500002800010000400600000b0000010b000002" +
+			tcp), v4(func(p *packet.Parsed) {
 			p.Proto = 4
 		})},
-		{"OK VXLAN is not looked into", frame(eth4 + ip4("45", "0024", "0000", "11") + "9cac 12b5 0010 0000 08000000 00000100"), v4(func(p *packet.Parsed) {
-			p.Proto, p.HasPorts, p.SrcPort, p.DstPort = packet.ProtoUDP, true, 40108, 4789
-		})},
+		{"OK VXLAN is not looked into", frame(eth4 + ip4("45", "0024", "0000", "11") + "9cac 12b5 0010 0000 08000000 00000100"),
+			v4(func(p *packet.Parsed) {
+				p.Proto, p.HasPorts, p.SrcPort, p.DstPort = packet.ProtoUDP, true, 40108, 4789
+			})},
 		{"OK payload cut by its length field", frame(eth4 + ip4("45", "05dc", "0000", "06") + tcp), v4(func(p *packet.Parsed) {
 			p.Truncated = true
 			ports(p)
@@ -132,7 +135,8 @@ func TestDecode(t *testing.T) {
 		{"OK icmpv6", frame(eth6 + "60000000 0008 3a 40" + v6a + "8000 0000 0001 0001"), v6(func(p *packet.Parsed) {
 			p.Proto, p.HasICMP, p.ICMPType = packet.ProtoICMPv6, true, 128
 		})},
-		{"OK all extensions", frame(eth6 + "60000000 0034 00 40" + v6a + "3c00 0104 00000000 2b00 0104 00000000 2c00 0000 00000000 0600 0000 00000001" + tcp), v6(ports)},
+		{"OK all extensions", frame(eth6 + "60000000 0034 00 40" + v6a +
+			"3c00 0104 00000000 2b00 0104 00000000 2c00 0000 00000000 0600 0000 00000001" + tcp), v6(ports)},
 		{"OK first fragment v6", frame(eth6 + "60000000 001c 2c 40" + v6a + "0600 0001 00000001" + tcp), v6(func(p *packet.Parsed) {
 			p.Fragment = true
 			ports(p)
@@ -162,18 +166,22 @@ func TestDecode(t *testing.T) {
 			p.Truncated = true
 			broken(packet.StatusPartial, packet.LayerTCP, "Invalid TCP header. Length 12 less than 20")(p)
 		})},
-		{"bad tcp absent", frame(eth4 + ip4("45", "0014", "0000", "06")), v4(broken(packet.StatusPartial, packet.LayerTCP, "the header is missing"))},
-		{"bad tcp offset", frame(eth4 + ip4("45", "0028", "0000", "06") + "9cac 1538 00000001 00000000 1002 ffff 0000 0000"), v4(func(p *packet.Parsed) {
-			ports(p)
-			broken(packet.StatusPartial, packet.LayerTCP, "Invalid TCP data offset 1 < 5")(p)
-		})},
+		{"bad tcp absent", frame(eth4 + ip4("45", "0014", "0000", "06")), v4(broken(packet.StatusPartial, packet.LayerTCP,
+			"the header is missing"))},
+		{"bad tcp offset", frame(eth4 + ip4("45", "0028", "0000", "06") + "9cac 1538 00000001 00000000 1002 ffff 0000 0000"),
+			v4(func(p *packet.Parsed) {
+				ports(p)
+				broken(packet.StatusPartial, packet.LayerTCP, "Invalid TCP data offset 1 < 5")(p)
+			})},
 		{"bad second extension", frame(eth6 + "60000000 000c 3c 40" + v6a + "2b00 0104 00000000 06ff 0000"), v6(func(p *packet.Parsed) {
 			p.Proto = 43
 			broken(packet.StatusPartial, packet.LayerIPv6Extension, "Invalid ip6-extension header. Length 4 less than specified length 2048")(p)
 		})},
 
-		{"malicious IHL 0", malicious["IPv4 IHL 0"], base(broken(packet.StatusFailed, packet.LayerIPv4, "Invalid (too small) IP header length (0 < 5)"))},
-		{"malicious IHL 15", malicious["IPv4 IHL 15"], base(broken(packet.StatusFailed, packet.LayerIPv4, "Invalid IP header length > IP length (15 > 40)"))},
+		{"malicious IHL 0", malicious["IPv4 IHL 0"], base(broken(packet.StatusFailed, packet.LayerIPv4,
+			"Invalid (too small) IP header length (0 < 5)"))},
+		{"malicious IHL 15", malicious["IPv4 IHL 15"], base(broken(packet.StatusFailed, packet.LayerIPv4,
+			"Invalid IP header length > IP length (15 > 40)"))},
 		{"malicious routing", malicious["IPv6 routing header cut short"], v6(func(p *packet.Parsed) {
 			p.Proto = 43
 			broken(packet.StatusPartial, packet.LayerIPv6Extension, "Invalid ip6-extension header. Length 4 less than specified length 24")(p)

@@ -8,8 +8,8 @@ import (
 )
 
 // The layers below wrap gopacket's for three reasons: each notes in at that its turn came and in seen that its header was read,
-// which the list of decoded layers does not tell of a header that fails in its options; NextLayerType names only what this package reads, so that a tunnel never
-// overwrites the headers outside of it; and the first part of a fragmented packet is read on.
+// which the list of decoded layers does not tell of a header that fails in its options; NextLayerType names only what this package
+// reads, so that a tunnel never overwrites the headers outside of it; and the first part of a fragmented packet is read on.
 
 var (
 	errVersion4 = errors.New("version is not 4")

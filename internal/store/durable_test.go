@@ -141,7 +141,8 @@ func TestLockFile(t *testing.T) {
 	}
 }
 
-// TestDamaged damages the files of a data directory in several ways. The answer is a clear error, quickly, and the files are left as they are.
+// TestDamaged damages the files of a data directory in several ways. The answer is a clear error, quickly, and the files are left as
+// they are.
 func TestDamaged(t *testing.T) {
 	overwrite := func(name string, from, to int64) func(t *testing.T, member string) {
 		return func(t *testing.T, member string) {
@@ -307,14 +308,18 @@ func TestOpenBad(t *testing.T) {
 		want string
 	}{
 		{"bad nothing", store.Options{}, "store: neither a data directory nor an external cluster is given"},
-		{"bad both", store.Options{DataDir: "/x", External: []string{"http://a:1"}}, "store: a data directory is for the embedded store; it cannot be given together with an external cluster"},
+		{"bad both", store.Options{DataDir: "/x", External: []string{"http://a:1"}},
+			"store: a data directory is for the embedded store; it cannot be given together with an external cluster"},
 		{"bad certificate without key", store.Options{DataDir: "/x", CertFile: "c"}, "store: certificate and key are given together"},
-		{"bad file for a directory", store.Options{DataDir: file}, "store: the data directory cannot be made: mkdir " + file + ": not a directory"},
+		{"bad file for a directory", store.Options{DataDir: file}, "store: the data directory cannot be made: mkdir " + file +
+			": not a directory"},
 		{"bad read-only file system", store.Options{DataDir: "/proc/self"}, "store: the data directory /proc/self is not writable: "},
 		{"bad endpoint", store.Options{External: []string{"a:2379"}}, `store: "a:2379" is not an endpoint of etcd such as https://host:2379`},
 		{"bad CA", store.Options{External: []string{"https://a:2379"}, CAFile: file}, "store: CA: " + file + " holds no certificate in PEM form"},
-		{"bad TLS without https", store.Options{External: []string{"http://a:2379"}, CAFile: file}, "store: certificates are given but no endpoint is https"},
-		{"bad no cluster there", store.Options{External: []string{"http://127.0.0.1:1"}, StartTimeout: 300 * time.Millisecond}, "store: etcd at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
+		{"bad TLS without https", store.Options{External: []string{"http://a:2379"}, CAFile: file},
+			"store: certificates are given but no endpoint is https"},
+		{"bad no cluster there", store.Options{External: []string{"http://127.0.0.1:1"}, StartTimeout: 300 * time.Millisecond},
+			"store: etcd at http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := store.Open(t.Context(), tt.o)

@@ -102,8 +102,8 @@ func prepareDir(dir string) error {
 	return os.Remove(f.Name())
 }
 
-// start runs etcd's start in a goroutine of its own, because etcd answers damage with Fatal and Panic logs and with panics. The hooks of the
-// logger turn the former into the end of that goroutine, recover catches the latter.
+// start runs etcd's start in a goroutine of its own, because etcd answers damage with Fatal and Panic logs and with panics. The hooks of
+// the logger turn the former into the end of that goroutine, recover catches the latter.
 func (m *member) start(ctx context.Context, dir string, o Options) error {
 	cfg := m.config(dir, o)
 	type result struct {
@@ -159,7 +159,8 @@ func startError(dir string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("store: %s: %w", dir, err)
 	}
-	return fmt.Errorf("store: %w: %s: %v; restore %s from a backup, or move it away to start empty", ErrDamaged, dir, err, filepath.Join(dir, memberDir))
+	return fmt.Errorf("store: %w: %s: %v; restore %s from a backup, or move it away to start empty", ErrDamaged, dir, err, filepath.Join(dir,
+		memberDir))
 }
 
 // config is that of a single member which nobody else ever talks to.
@@ -172,8 +173,8 @@ func (m *member) config(dir string, o Options) *embed.Config {
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, nil
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = nowhere, nowhere
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
-	// etcd's own timing: every tick wakes the process, for ever, and a member that is alone starts one tick before its election, so that a start takes
-	// well under a second all the same.
+	// etcd's own timing: every tick wakes the process, for ever, and a member that is alone starts one tick before its election, so that a
+	// start takes well under a second all the same.
 	cfg.TickMs, cfg.ElectionMs = 100, 1000
 	cfg.MaxTxnOps = embeddedTxnOps
 	cfg.MaxRequestBytes = embeddedRequestBytes
@@ -181,12 +182,12 @@ func (m *member) config(dir string, o Options) *embed.Config {
 	if cfg.QuotaBackendBytes == 0 {
 		cfg.QuotaBackendBytes = defaultQuota
 	}
-	// Durable is what is in the log, which is synced before a write is answered. The database behind it is synced by batches, and while it is, nothing is
-	// written: at etcd's own ten times a second that is each twentieth write that waits for a second sync. After a crash the log is replayed from the
-	// last batch on.
+	// Durable is what is in the log, which is synced before a write is answered. The database behind it is synced by batches, and while it
+	// is, nothing is written: at etcd's own ten times a second that is each twentieth write that waits for a second sync. After a crash the
+	// log is replayed from the last batch on.
 	cfg.BackendBatchInterval = time.Second
-	// So many of the last entries of the log stay in memory, for members that lag: there are none. etcd keeps 5,000, which may be a hundred megabytes
-	// of policies.
+	// So many of the last entries of the log stay in memory, for members that lag: there are none. etcd keeps 5,000, which may be a hundred
+	// megabytes of policies.
 	cfg.SnapshotCatchUpEntries = 1
 	cfg.AutoCompactionRetention = "0" // maintain does it, with an eye on the free space
 	cfg.EnableGRPCGateway = false

@@ -60,11 +60,15 @@ func (s *Store) classify(err error) error {
 	}
 	switch {
 	case errors.Is(err, rpctypes.ErrNoSpace):
-		return &unavailable{reason: ErrNoSpace, text: "no space left in the database of the store (quota exceeded); it takes writes again after compaction and defragmentation"}
+		return &unavailable{reason: ErrNoSpace,
+			text: "no space left in the database of the store (quota exceeded); it takes writes again after compaction and defragmentation"}
 	case errors.Is(err, rpctypes.ErrTooManyOps):
-		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at once or raise it", backend.ErrTooLarge)
-	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max"):
-		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents at once or raise it", backend.ErrTooLarge)
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer changes in one transaction (its --max-txn-ops); send fewer documents at "+
+			"once or raise it", backend.ErrTooLarge)
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(),
+		"larger than max"):
+		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents "+
+			"at once or raise it", backend.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):
 		return &unavailable{text: "the etcd cluster refuses tapwall's credentials", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -61,7 +61,8 @@ func (a *authority) issue(t *testing.T, name string, tmpl *x509.Certificate) (*x
 	if err != nil {
 		t.Fatal(err)
 	}
-	for file, b := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der}, name + "-key.pem": {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	for file, b := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der}, name + "-key.pem": {Type: "PRIVATE KEY",
+		Bytes: keyDER}} {
 		if err := os.WriteFile(a.file(file), pem.EncodeToMemory(b), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -81,9 +82,11 @@ func TestExternalTLS(t *testing.T) {
 	other := newAuthority(t)
 	c := startCluster(t, func(cfg *embed.Config) {
 		cfg.ListenClientUrls[0].Scheme, cfg.AdvertiseClientUrls[0].Scheme = "https", "https"
-		cfg.ClientTLSInfo = transport.TLSInfo{CertFile: ca.file("server.pem"), KeyFile: ca.file("server-key.pem"), TrustedCAFile: ca.file("ca.pem"), ClientCertAuth: true}
+		cfg.ClientTLSInfo = transport.TLSInfo{CertFile: ca.file("server.pem"), KeyFile: ca.file("server-key.pem"),
+			TrustedCAFile: ca.file("ca.pem"), ClientCertAuth: true}
 	})
-	good := store.Options{External: []string{"https://" + c.addr}, CAFile: ca.file("ca.pem"), CertFile: ca.file("client.pem"), KeyFile: ca.file("client-key.pem")}
+	good := store.Options{External: []string{"https://" + c.addr}, CAFile: ca.file("ca.pem"), CertFile: ca.file("client.pem"),
+		KeyFile: ca.file("client-key.pem")}
 	s := open(t, good)
 	put(t, s, group("a", "10.0.0.0/8"))
 	if st := s.Status(); st.Kind != "external" || !st.Connected {
@@ -94,8 +97,10 @@ func TestExternalTLS(t *testing.T) {
 		change func(*store.Options)
 		want   string
 	}{
-		{"bad no client certificate", func(o *store.Options) { o.CertFile, o.KeyFile = "", "" }, "store: etcd at https://" + c.addr + ": remote error: tls: certificate required"},
-		{"bad authority", func(o *store.Options) { o.CAFile = other.file("ca.pem") }, "store: etcd at https://" + c.addr + ": tls: failed to verify certificate"},
+		{"bad no client certificate", func(o *store.Options) { o.CertFile, o.KeyFile = "", "" }, "store: etcd at https://" + c.addr +
+			": remote error: tls: certificate required"},
+		{"bad authority", func(o *store.Options) { o.CAFile = other.file("ca.pem") }, "store: etcd at https://" + c.addr +
+			": tls: failed to verify certificate"},
 		{"bad plain text", func(o *store.Options) {
 			*o = store.Options{External: []string{"http://" + c.addr}, StartTimeout: o.StartTimeout}
 		}, "store: etcd at http://" + c.addr + ": the endpoint speaks TLS: write https://"},

@@ -40,7 +40,8 @@ func guarded[T any](ctx context.Context, m *member, f func() (T, error)) (T, err
 	}
 }
 
-// largeWrite is from how many bytes on a transaction is put into the database at once: etcd sees only what is there when it compares with the quota.
+// largeWrite is from how many bytes on a transaction is put into the database at once: etcd sees only what is there when it compares
+// with the quota.
 const largeWrite = 256 << 10
 
 // wrote is told of a transaction of so many bytes; see largeWrite.

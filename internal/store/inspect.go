@@ -54,7 +54,8 @@ func inspect(dir string) error {
 		return fmt.Errorf("the log %s: %w", filepath.Join(dir, "member", "wal"), err)
 	}
 	if logged < applied {
-		return fmt.Errorf("the log %s ends at entry %d, but the database has entry %d already", filepath.Join(dir, "member", "wal"), logged, applied)
+		return fmt.Errorf("the log %s ends at entry %d, but the database has entry %d already", filepath.Join(dir, "member", "wal"), logged,
+			applied)
 	}
 	return nil
 }

@@ -60,8 +60,8 @@ func (s *Store) List(ctx context.Context, kind policy.Kind, after string, limit 
 	return out, revision, nil
 }
 
-// scan calls f for every key of [from, to) in order, all as of one revision (0 = now), reading pages so that no answer of etcd grows with the
-// number of resources. limit 0 = all.
+// scan calls f for every key of [from, to) in order, all as of one revision (0 = now), reading pages so that no answer of etcd grows
+// with the number of resources. limit 0 = all.
 func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit int, f func(*mvccpb.KeyValue) error) (int64, error) {
 	const page = 1000
 	for n := 0; ; {
@@ -69,7 +69,8 @@ func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit
 		if limit > 0 {
 			size = min(size, limit-n)
 		}
-		resp, err := s.client.Get(ctx, from, append(s.readOpts, clientv3.WithRange(to), clientv3.WithLimit(int64(size)), clientv3.WithRev(revision))...)
+		resp, err := s.client.Get(ctx, from, append(s.readOpts, clientv3.WithRange(to), clientv3.WithLimit(int64(size)),
+			clientv3.WithRev(revision))...)
 		if err != nil {
 			return 0, err
 		}
@@ -95,8 +96,8 @@ type badValue struct{ error }
 
 func (e *badValue) Unwrap() error { return e.error }
 
-// Commit implements api.Store. It builds one transaction that holds only if nothing has changed since the writer, or here in his place, Commit
-// looked.
+// Commit implements api.Store. It builds one transaction that holds only if nothing has changed since the writer, or here in his place,
+// Commit looked.
 func (s *Store) Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
 	if err := checkChanges(changes); err != nil {
 		return nil, err
@@ -232,8 +233,8 @@ func storedAs(r policy.Resource) (stored, error) {
 	return stored{record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels, Spec: spec}, m.Revision}, err
 }
 
-// current reads what the writers of changes do not say that they know, by key. The transaction compares the revisions, so they need not be of
-// one moment.
+// current reads what the writers of changes do not say that they know, by key. The transaction compares the revisions, so they need not
+// be of one moment.
 func (s *Store) current(ctx context.Context, changes []backend.Change) (map[string]stored, error) {
 	var keys []string
 	var gets []clientv3.Op

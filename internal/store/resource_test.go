@@ -132,7 +132,8 @@ func TestList(t *testing.T) {
 		name := fmt.Sprintf("g%04d", i)
 		changes = append(changes, backend.Change{Kind: policy.KindGroup, Name: name, Resource: group(name, "10.0.0.0/8")})
 	}
-	changes = append(changes, backend.Change{Kind: policy.KindMirror, Name: "g0001", Resource: &policy.Mirror{Meta: policy.Meta{Name: "g0001"}}})
+	changes = append(changes, backend.Change{Kind: policy.KindMirror, Name: "g0001",
+		Resource: &policy.Mirror{Meta: policy.Meta{Name: "g0001"}}})
 	written, err := s.Commit(t.Context(), changes)
 	if err != nil {
 		t.Fatal(err)
@@ -226,11 +227,13 @@ func TestCommitReadsNothingTwice(t *testing.T) {
 		t.Errorf("a second write on top of the same revision: %v", err)
 	}
 	rev := got[0].GetMeta().Revision
-	same, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a", "10.0.0.0/9"), Expect: &rev, Before: got[0]}})
+	same, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a", "10.0.0.0/9"), Expect: &rev,
+		Before: got[0]}})
 	if err != nil || same[0].GetMeta().Revision != rev {
 		t.Errorf("an equal resource was written again: %+v, %v", same, err)
 	}
-	if _, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a"), Expect: &rev, Before: first}}); err == nil {
+	if _, err := s.Commit(ctx, []backend.Change{{Kind: policy.KindGroup, Name: "a", Resource: group("a"), Expect: &rev,
+		Before: first}}); err == nil {
 		t.Error("a change that expects another revision than that of what is before it was taken")
 	}
 }

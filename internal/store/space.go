@@ -41,8 +41,9 @@ func (sp *space) need(extra int64) error {
 	if free >= sp.reserve+extra {
 		return nil
 	}
-	return &unavailable{reason: ErrNoSpace, text: fmt.Sprintf("no space left on the file system of %s: %d MiB free, %d MiB needed to write safely",
-		sp.dir, free>>20, (sp.reserve+extra)>>20)}
+	return &unavailable{reason: ErrNoSpace,
+		text: fmt.Sprintf("no space left on the file system of %s: %d MiB free, %d MiB needed to write safely",
+			sp.dir, free>>20, (sp.reserve+extra)>>20)}
 }
 
 // isNoSpace also looks at the text, because etcd's log entries carry causes as text.

@@ -69,7 +69,8 @@ func TestDiskFullAtStart(t *testing.T) {
 	dir := small(t, 64)
 	_, err := store.Open(t.Context(), store.Options{DataDir: dir})
 	want := "store: no space left on the file system of " + dir + ": 63 MiB free, 224 MiB needed to write safely"
-	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || strings.Replace(err.Error(), "64 MiB free", "63 MiB free", 1) != want {
+	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || strings.Replace(err.Error(), "64 MiB free",
+		"63 MiB free", 1) != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
@@ -101,8 +102,8 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestDiskFullBehindTheGuard takes the guard away, so that etcd itself meets the full disk and gives up: the process goes on, says why, and after
-// a restart with space every acknowledged write is there.
+// TestDiskFullBehindTheGuard takes the guard away, so that etcd itself meets the full disk and gives up: the process goes on, says why,
+// and after a restart with space every acknowledged write is there.
 func TestDiskFullBehindTheGuard(t *testing.T) {
 	if os.Getenv(leakEnv) == "" { // a failed etcd cannot be stopped
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=60s")
@@ -144,7 +145,8 @@ func TestDiskFullBehindTheGuard(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatalf("the store has not failed: %v", failed)
 	}
-	if err := s.Err(); !errors.Is(err, store.ErrFailed) || !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) || !strings.Contains(err.Error(), "no space left") {
+	if err := s.Err(); !errors.Is(err, store.ErrFailed) || !errors.Is(err, store.ErrNoSpace) || !errors.Is(err, backend.ErrUnavailable) ||
+		!strings.Contains(err.Error(), "no space left") {
 		t.Errorf("why: %v", err)
 	}
 	if _, err := s.Get(t.Context(), policy.KindGroup, "before"); err != nil && !errors.Is(err, store.ErrFailed) {

@@ -68,15 +68,16 @@ func (s *Store) ListStates(ctx context.Context, host, prefix string) (map[string
 }
 
 // PutStates writes all values, or none of them, also if the process or the machine ends in the middle; a nil value deletes its key. Values
-// hold at most backend.MaxStateBytes. What fits into one transaction of etcd is one; more goes through a journal in the store that the next call
-// for the host, of this process or of a later one, finishes.
+// hold at most backend.MaxStateBytes. What fits into one transaction of etcd is one; more goes through a journal in the store that the
+// next call for the host, of this process or of a later one, finishes.
 func (s *Store) PutStates(ctx context.Context, host string, values map[string][]byte) error {
 	for k, v := range values {
 		if err := checkState(host, k); err != nil {
 			return err
 		}
 		if k == "" || len(v) > backend.MaxStateBytes {
-			return fmt.Errorf("store: state %q of host %q: the key is empty or the value of %d bytes is above %d", k, host, len(v), backend.MaxStateBytes)
+			return fmt.Errorf("store: state %q of host %q: the key is empty or the value of %d bytes is above %d", k, host, len(v),
+				backend.MaxStateBytes)
 		}
 	}
 	if len(values) == 0 {

@@ -19,7 +19,8 @@ import (
 	"github.com/tapwall/tapwall/api/wire"
 )
 
-// Errors of this package beside backend.ErrNotFound, backend.ErrConflict, backend.ErrUnavailable and backend.ErrTooLarge; match with errors.Is.
+// Errors of this package beside backend.ErrNotFound, backend.ErrConflict, backend.ErrUnavailable and backend.ErrTooLarge; match with
+// errors.Is.
 var (
 	// ErrLocked means that another process (or another Store of this one) holds the lock; LockedError names it.
 	ErrLocked = errors.New("in use by another tapwall")

@@ -41,7 +41,8 @@ func TestOneSyncPerWrite(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
 	write := map[string]func(i int) error{
 		"a resource": func(i int) error {
-			_, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindGroup, Name: "g", Resource: group("g", fmt.Sprintf("10.0.%d.0/24", i&255))}})
+			_, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindGroup, Name: "g", Resource: group("g", fmt.Sprintf("10.0.%d.0/24",
+				i&255))}})
 			return err
 		},
 		"a hundred resources": func(i int) error {

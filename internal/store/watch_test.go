@@ -72,7 +72,8 @@ func remove(t *testing.T, s *store.Store, names ...string) {
 func TestWatch(t *testing.T) {
 	s := open(t, store.Options{DataDir: t.TempDir()})
 	put(t, s, group("a", "10.0.0.0/8"))
-	if _, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindEndpoint, Name: "e", Resource: &policy.Endpoint{Meta: policy.Meta{Name: "e"}}}}); err != nil {
+	if _, err := s.Commit(t.Context(), []backend.Change{{Kind: policy.KindEndpoint, Name: "e",
+		Resource: &policy.Endpoint{Meta: policy.Meta{Name: "e"}}}}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -199,7 +200,8 @@ func TestWatchResume(t *testing.T) {
 
 }
 
-// TestWatchCompacted cuts a watch off, and deletes, writes and compacts meanwhile: the next batch is a snapshot that also tells what has gone.
+// TestWatchCompacted cuts a watch off, and deletes, writes and compacts meanwhile: the next batch is a snapshot that also tells what has
+// gone.
 func TestWatchCompacted(t *testing.T) {
 	c := startCluster(t, nil)
 	p := newProxy(t, c.addr)

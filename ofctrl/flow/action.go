@@ -69,8 +69,8 @@ type (
 		Table uint8
 		CT    bool
 	}
-	// CT is the ct action. Table is NoTable (not 0, which is a table) when the packet is not recirculated. Zone is used when ZoneSrc is the zero
-	// SubField. Exec runs on the connection: SetField, Load and Move on ct_mark and ct_label only.
+	// CT is the ct action. Table is NoTable (not 0, which is a table) when the packet is not recirculated. Zone is used when ZoneSrc is the
+	// zero SubField. Exec runs on the connection: SetField, Load and Move on ct_mark and ct_label only.
 	CT struct {
 		Commit, Force bool
 		Table         uint8

@@ -247,13 +247,17 @@ func TestMetersAndGroupsOVS(t *testing.T) {
 		{ID: flow.MeterController, Flags: flow.MeterPktps | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: 5}}},
 	}
 	groups := []flow.GroupDesc{
-		{ID: 1, Type: flow.GroupAll, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}, flow.Output{Port: 2}}}, {WatchPort: flow.PortAny, WatchGroup: flow.NoGroup}}},
+		{ID: 1, Type: flow.GroupAll, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup,
+			Actions: []flow.Action{flow.Output{Port: 1}, flow.Output{Port: 2}}}, {WatchPort: flow.PortAny, WatchGroup: flow.NoGroup}}},
 		{ID: 2, Type: flow.GroupSelect, Buckets: []flow.Bucket{
 			{Weight: 1, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}},
 			{Weight: 0, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 2}}},
-			{Weight: 500, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.SetField{Field: flow.Reg0, Value: flow.U64(1), Mask: flow.Ones(32)}, flow.Resubmit{Port: flow.PortInPort, Table: 4}}}}},
-		{ID: 3, Type: flow.GroupIndirect, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: flow.PortInPort}}}}},
-		{ID: 4, Type: flow.GroupFastFailover, Buckets: []flow.Bucket{{WatchPort: 1, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchPort: flow.PortAny, WatchGroup: 3, Actions: []flow.Action{flow.Group{ID: 3}}}}},
+			{Weight: 500, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.SetField{Field: flow.Reg0,
+				Value: flow.U64(1), Mask: flow.Ones(32)}, flow.Resubmit{Port: flow.PortInPort, Table: 4}}}}},
+		{ID: 3, Type: flow.GroupIndirect, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup,
+			Actions: []flow.Action{flow.Output{Port: flow.PortInPort}}}}},
+		{ID: 4, Type: flow.GroupFastFailover, Buckets: []flow.Bucket{{WatchPort: 1, WatchGroup: flow.NoGroup,
+			Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchPort: flow.PortAny, WatchGroup: 3, Actions: []flow.Action{flow.Group{ID: 3}}}}},
 		{ID: 5, Type: flow.GroupAll},
 	}
 	var wantMeters, wantGroups []string
@@ -293,10 +297,11 @@ func TestMetersAndGroupsOVS(t *testing.T) {
 		t.Errorf("groups (-ours +ovs):\n%s", diff)
 	}
 	for text, d := range map[string]fmt.Stringer{
-		"meter=slowpath bands=\ntype=dscp_remark rate=1 prec_level=2": flow.MeterDesc{ID: flow.MeterSlowpath, Bands: []flow.Band{{Type: flow.BandDSCPRemark, Rate: 1, Burst: 9, PrecLevel: 2}}},
-		"meter=all flags:0x10 bands=\ntype=9 rate=0":                  flow.MeterDesc{ID: flow.MeterAll, Flags: 0x10, Bands: []flow.Band{{Type: 9}}},
-		"meter=unknown bands=":                                        flow.MeterDesc{ID: flow.MeterMax + 1},
-		"group_id=1,type=unknown":                                     flow.GroupDesc{ID: 1, Type: 9},
+		"meter=slowpath bands=\ntype=dscp_remark rate=1 prec_level=2": flow.MeterDesc{ID: flow.MeterSlowpath,
+			Bands: []flow.Band{{Type: flow.BandDSCPRemark, Rate: 1, Burst: 9, PrecLevel: 2}}},
+		"meter=all flags:0x10 bands=\ntype=9 rate=0": flow.MeterDesc{ID: flow.MeterAll, Flags: 0x10, Bands: []flow.Band{{Type: 9}}},
+		"meter=unknown bands=":                       flow.MeterDesc{ID: flow.MeterMax + 1},
+		"group_id=1,type=unknown":                    flow.GroupDesc{ID: 1, Type: 9},
 	} {
 		if d.String() != text {
 			t.Errorf("got %q, want %q", d, text)

@@ -86,7 +86,8 @@ func (p *matchParser) item(it *item) (known bool, err error) {
 
 // protocolsRead adds to the names that are printed those that are only read.
 func protocolsRead() []protocolName {
-	return append(protocols(), protocolName{"ipv4", EthTypeIPv4, -1}, protocolName{"ip4", EthTypeIPv4, -1}, protocolName{"ip6", EthTypeIPv6, -1})
+	return append(protocols(), protocolName{"ipv4", EthTypeIPv4, -1}, protocolName{"ip4", EthTypeIPv4, -1}, protocolName{"ip6", EthTypeIPv6,
+		-1})
 }
 
 // chooser returns how to tell which field a name means, or nil for a name that means one.

@@ -77,7 +77,8 @@ func randomMatch(r *rand.Rand) flow.Match {
 		}
 	}
 	some(pick(r, flow.PktMark, flow.Metadata, flow.TunID, flow.ConjID, flow.TunGBPID, flow.CtZone, flow.CtMark, flow.CtLabel),
-		pick(r, flow.EthSrc, flow.EthDst), flow.Reg(r.IntN(16)), flow.Reg(r.IntN(16)), flow.XReg0+flow.FieldID(r.IntN(8)), flow.XXReg0+flow.FieldID(r.IntN(4)),
+		pick(r, flow.EthSrc, flow.EthDst), flow.Reg(r.IntN(16)), flow.Reg(r.IntN(16)), flow.XReg0+flow.FieldID(r.IntN(8)), flow.XXReg0+
+			flow.FieldID(r.IntN(4)),
 		pick(r, flow.TunSrc, flow.TunDst, flow.TunIPv6Src, flow.TunIPv6Dst, flow.TunFlags))
 	for m.Validate() != nil { // registers that contradict wider ones
 		for n := range 16 {
@@ -218,13 +219,15 @@ func randomAction(r *rand.Rand, m flow.Match, depth int) flow.Action {
 	case 2:
 		return flow.OutputReg{Src: randomSub(r, 16), MaxLen: flow.WholePacket}
 	case 3:
-		c := flow.Controller{MaxLen: uint16(r.IntN(65536)), Reason: uint8(r.IntN(6)), ID: uint16(r.IntN(2) * r.IntN(65536)), Pause: r.IntN(2) == 0, MeterID: uint32(r.IntN(2) * 5)}
+		c := flow.Controller{MaxLen: uint16(r.IntN(65536)), Reason: uint8(r.IntN(6)), ID: uint16(r.IntN(2) * r.IntN(65536)),
+			Pause: r.IntN(2) == 0, MeterID: uint32(r.IntN(2) * 5)}
 		if r.IntN(2) == 0 {
 			c.UserData = string(binary.BigEndian.AppendUint64(nil, r.Uint64()))[:1+r.IntN(8)]
 		}
 		return c
 	case 4:
-		f := pick(r, flow.Reg(r.IntN(16)), flow.XReg3, flow.XXReg1, flow.EthSrc, flow.EthDst, flow.TunID, flow.TunDst, flow.TunIPv6Src, flow.Metadata, flow.PktMark, flow.TunGBPID)
+		f := pick(r, flow.Reg(r.IntN(16)), flow.XReg3, flow.XXReg1, flow.EthSrc, flow.EthDst, flow.TunID, flow.TunDst, flow.TunIPv6Src,
+			flow.Metadata, flow.PktMark, flow.TunGBPID)
 		t := randomTerm(r, f)
 		t.Mask = flow.Ones(f.Bits()) // ovs-ofctl turns a masked set_field into loads
 		return flow.SetField(t)
@@ -235,11 +238,13 @@ func randomAction(r *rand.Rand, m flow.Match, depth int) flow.Action {
 		n := 1 + r.IntN(32)
 		return flow.Move{Src: randomSub(r, n), Dst: randomSub(r, n)}
 	case 7:
-		return pick[flow.Action](r, flow.Push{Src: randomSub(r, 0)}, flow.Pop{Dst: randomSub(r, 0)}, flow.Group{ID: 5}, flow.SetQueue{ID: r.Uint32()}, flow.PopQueue{}, flow.CTClear{})
+		return pick[flow.Action](r, flow.Push{Src: randomSub(r, 0)}, flow.Pop{Dst: randomSub(r, 0)}, flow.Group{ID: 5},
+			flow.SetQueue{ID: r.Uint32()}, flow.PopQueue{}, flow.CTClear{})
 	case 8:
 		return pick[flow.Action](r, flow.Resubmit{Port: port(), Table: uint8(r.IntN(255))}, flow.Resubmit{Port: 3, Table: flow.NoTable})
 	case 9:
-		return flow.Sample{Probability: uint16(1 + r.IntN(65535)), CollectorSet: r.Uint32(), ObsDomainID: r.Uint32(), ObsPointID: r.Uint32(), SamplingPort: pick(r, 1, flow.PortAny), Direction: uint8(r.IntN(3))}
+		return flow.Sample{Probability: uint16(1 + r.IntN(65535)), CollectorSet: r.Uint32(), ObsDomainID: r.Uint32(), ObsPointID: r.Uint32(),
+			SamplingPort: pick(r, 1, flow.PortAny), Direction: uint8(r.IntN(3))}
 	case 10:
 		return flow.CheckPktLarger{Len: uint16(r.IntN(65536)), Dst: randomSub(r, 1)}
 	case 11:
@@ -303,7 +308,8 @@ func randomCT(r *rand.Rand, v6, commit bool) flow.Action {
 	for range r.IntN(3) {
 		c.Exec = append(c.Exec, pick[flow.Action](r,
 			flow.Load{Dst: sub(flow.CtLabel, 32, 64), Value: r.Uint64()}, flow.Load{Dst: sub(flow.CtMark, 3, 7), Value: r.Uint64N(128)},
-			flow.SetField{Field: flow.CtLabel, Value: random128(r), Mask: flow.Ones(128)}, flow.SetField{Field: flow.CtMark, Value: flow.U64(uint64(r.Uint32())), Mask: flow.Ones(32)},
+			flow.SetField{Field: flow.CtLabel, Value: random128(r), Mask: flow.Ones(128)}, flow.SetField{Field: flow.CtMark,
+				Value: flow.U64(uint64(r.Uint32())), Mask: flow.Ones(32)},
 			flow.Move{Src: randomSub(r, 20), Dst: sub(flow.CtLabel, 100, 20)}))
 	}
 	return c

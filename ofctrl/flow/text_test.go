@@ -176,12 +176,14 @@ func TestFieldNames(t *testing.T) {
 }
 
 func TestInstalled(t *testing.T) {
-	const line = " cookie=0x0, duration=0.012s, table=0, n_packets=3, n_bytes=180, idle_timeout=5, idle_age=1, hard_age=2, send_flow_rem priority=100,tcp,tp_dst=80 actions=NORMAL"
+	const line = " cookie=0x0, duration=0.012s, table=0, n_packets=3, n_bytes=180, idle_timeout=5, idle_age=1, hard_age=2, send_flow_rem " +
+		"priority=100,tcp,tp_dst=80 actions=NORMAL"
 	got, err := flow.ParseInstalled(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "cookie=0x0, duration=0.012s, table=0, n_packets=3, n_bytes=180, idle_timeout=5, send_flow_rem priority=100,tcp,tp_dst=80 actions=NORMAL"
+	want := "cookie=0x0, duration=0.012s, table=0, n_packets=3, n_bytes=180, idle_timeout=5, send_flow_rem priority=100,tcp,tp_dst=80 " +
+		"actions=NORMAL"
 	if got.String() != want {
 		t.Errorf("String\n got %s\nwant %s", got, want)
 	}
@@ -259,7 +261,8 @@ func TestParseErrors(t *testing.T) {
 		{"short note", "actions=note:01", 8, "note:01", "6, 14, 22", flow.ErrInvalid},
 		{"truncation", "actions=output(port=1,max_len=13)", 8, "output", "14 or more", flow.ErrInvalid},
 		{"reserved port", "actions=output:65290", 8, "output:65290", "not a port", flow.ErrSyntax},
-		{"nested too deep", "actions=" + strings.Repeat("clone(", 40) + "drop" + strings.Repeat(")", 40), 110, "clone(", "nested deeper", flow.ErrSyntax},
+		{"nested too deep", "actions=" + strings.Repeat("clone(", 40) + "drop" + strings.Repeat(")", 40), 110, "clone(", "nested deeper",
+			flow.ErrSyntax},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := flow.ParseFlow(tt.line)

@@ -58,8 +58,10 @@ func TestKey(t *testing.T) {
 
 func TestEqual(t *testing.T) {
 	base := func() flow.Flow {
-		return flow.Flow{Table: 1, Priority: 2, Cookie: 3, IdleTimeout: 4, HardTimeout: 5, Importance: 6, Flags: 7, Match: match(term(flow.Reg0, 1)),
-			Actions: []flow.Action{flow.CT{Commit: true, Table: 9, NAT: &flow.NAT{Src: true}, Exec: []flow.Action{flow.Load{Dst: flow.Whole(flow.CtMark), Value: 1}}},
+		return flow.Flow{Table: 1, Priority: 2, Cookie: 3, IdleTimeout: 4, HardTimeout: 5, Importance: 6, Flags: 7,
+			Match: match(term(flow.Reg0, 1)),
+			Actions: []flow.Action{flow.CT{Commit: true, Table: 9, NAT: &flow.NAT{Src: true},
+				Exec: []flow.Action{flow.Load{Dst: flow.Whole(flow.CtMark), Value: 1}}},
 				flow.Clone{Actions: []flow.Action{flow.Output{Port: 1}}}, flow.WriteActions{Actions: []flow.Action{flow.Output{Port: 2}}}}}
 	}
 	if !base().Equal(base()) {
@@ -67,8 +69,9 @@ func TestEqual(t *testing.T) {
 	}
 	for name, change := range map[string]func(f *flow.Flow){
 		"table": func(f *flow.Flow) { f.Table++ }, "priority": func(f *flow.Flow) { f.Priority++ }, "cookie": func(f *flow.Flow) { f.Cookie++ },
-		"idle": func(f *flow.Flow) { f.IdleTimeout++ }, "hard": func(f *flow.Flow) { f.HardTimeout++ }, "importance": func(f *flow.Flow) { f.Importance++ },
-		"flags": func(f *flow.Flow) { f.Flags++ }, "match": func(f *flow.Flow) { f.Match = match(term(flow.Reg0, 2)) },
+		"idle": func(f *flow.Flow) { f.IdleTimeout++ }, "hard": func(f *flow.Flow) { f.HardTimeout++ },
+		"importance": func(f *flow.Flow) { f.Importance++ },
+		"flags":      func(f *flow.Flow) { f.Flags++ }, "match": func(f *flow.Flow) { f.Match = match(term(flow.Reg0, 2)) },
 		"fewer actions": func(f *flow.Flow) { f.Actions = f.Actions[:2] },
 		"nat":           func(f *flow.Flow) { ct := f.Actions[0].(flow.CT); ct.NAT = &flow.NAT{Dst: true}; f.Actions[0] = ct },
 		"no nat":        func(f *flow.Flow) { ct := f.Actions[0].(flow.CT); ct.NAT = nil; f.Actions[0] = ct },
@@ -93,8 +96,11 @@ func TestEqual(t *testing.T) {
 }
 
 func TestAllocations(t *testing.T) {
-	f, err := flow.ParseFlow("table=205,priority=1000,ct_state=+trk-inv,ct_nw_proto=6,ct_tp_dst=5002/0xfffe,tcp,reg8=1,ct_label=0x1/0xff,dl_vlan=5," +
-		"actions=set_field:1->reg0,ct(commit,zone=NXM_NX_REG1[0..15],nat(src=10.0.0.1),exec(load:1->NXM_NX_CT_MARK[])),clone(output:1),controller(id=1,userdata=01.02),write_actions(output:2)")
+	f,
+		err := flow.ParseFlow(
+		"table=205,priority=1000,ct_state=+trk-inv,ct_nw_proto=6,ct_tp_dst=5002/0xfffe,tcp,reg8=1,ct_label=0x1/0xff,dl_vlan=5," +
+			"actions=set_field:1->reg0,ct(commit,zone=NXM_NX_REG1[0..15],nat(src=10.0.0.1),exec(load:1->NXM_NX_CT_MARK[])),clone(output:1)," +
+			"controller(id=1,userdata=01.02),write_actions(output:2)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +132,9 @@ func TestAllocations(t *testing.T) {
 }
 
 func BenchmarkAppendKey(b *testing.B) {
-	f, err := flow.ParseFlow("table=205,priority=1000,ct_state=+trk-inv,ct_nw_proto=6,ct_tp_dst=5002/0xfffe,tcp,reg8=1,actions=conjunction(101,3/3)")
+	f,
+		err := flow.ParseFlow(
+		"table=205,priority=1000,ct_state=+trk-inv,ct_nw_proto=6,ct_tp_dst=5002/0xfffe,tcp,reg8=1,actions=conjunction(101,3/3)")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -224,9 +232,12 @@ func TestValidateMatch(t *testing.T) {
 		{"erspan", match(term(flow.TunERSPANIdx, 1)), "tun_erspan_ver=1"},
 		{"pcp", match(term(flow.VlanPCP, 1)), "a VLAN tag"},
 		{"tci", match(term(flow.VlanTCI, 0x1001), term(flow.VlanPCP, 0)), "beside"},
-		{"nd", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 128), wide(flow.NDTarget, 0, 1)), "icmp_type=135 or"},
-		{"nd_tll", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 135), term(flow.NDTll, 1)), "icmp_type=136"},
-		{"nd code", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 135), term(flow.ICMPv6Code, 1), term(flow.NDSll, 1)), "icmp_code=0"},
+		{"nd", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 128), wide(flow.NDTarget, 0, 1)),
+			"icmp_type=135 or"},
+		{"nd_tll", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 135), term(flow.NDTll, 1)),
+			"icmp_type=136"},
+		{"nd code", match(term(flow.EthType, flow.EthTypeIPv6), term(flow.IPProto, 58), term(flow.ICMPv6Type, 135), term(flow.ICMPv6Code, 1),
+			term(flow.NDSll, 1)), "icmp_code=0"},
 		{"ct_tp", match(masked(flow.CtState, 2, 2), term(flow.CtTpDst, 1)), "ct_nw_proto"},
 		{"port", match(term(flow.InPort, 0xffff0000)), "not a port"},
 	} {
@@ -301,14 +312,16 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("FromAddr of nothing = %x", got)
 	}
 	for text, want := range map[string]string{
-		"10.1.2.3/8": "ip,nw_dst=10.0.0.0/8", "10.1.2.3/32": "ip,nw_dst=10.1.2.3", "0.0.0.0/0": "ip", "::ffff:10.0.0.0/104": "ip,nw_dst=10.0.0.0/8",
+		"10.1.2.3/8": "ip,nw_dst=10.0.0.0/8", "10.1.2.3/32": "ip,nw_dst=10.1.2.3", "0.0.0.0/0": "ip",
+		"::ffff:10.0.0.0/104": "ip,nw_dst=10.0.0.0/8",
 	} {
 		v, mask := flow.Prefix(netip.MustParsePrefix(text))
 		if got := match(term(flow.EthType, flow.EthTypeIPv4)).WithMasked(flow.IPDst, v, mask).String(); got != want {
 			t.Errorf("Prefix(%s): %s, want %s", text, got, want)
 		}
 	}
-	if v, mask := flow.Prefix(netip.MustParsePrefix("2001:db8::/33")); v != (flow.U128{Hi: 0x20010db800000000}) || mask != (flow.U128{Hi: 0xffffffff80000000}) {
+	if v, mask := flow.Prefix(netip.MustParsePrefix("2001:db8::/33")); v != (flow.U128{Hi: 0x20010db800000000}) ||
+		mask != (flow.U128{Hi: 0xffffffff80000000}) {
 		t.Errorf("Prefix: %x/%x", v, mask)
 	}
 	if _, mask := flow.Prefix(netip.Prefix{}); !mask.IsZero() {
@@ -347,7 +360,8 @@ func TestBuild(t *testing.T) {
 	if err := m.Validate(); err != nil {
 		t.Error(err)
 	}
-	const want = "ct_state=+new-inv+trk,ct_label=0x7000000000000000000000000/0xffffffff000000000000000000000000,tcp,reg8=0x80000ab0/0x80000ff0,nw_src=10.0.0.0/8"
+	const want = "ct_state=+new-inv+trk,ct_label=0x7000000000000000000000000/0xffffffff000000000000000000000000,tcp," +
+		"reg8=0x80000ab0/0x80000ff0,nw_src=10.0.0.0/8"
 	if got := m.String(); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

@@ -13,7 +13,8 @@ func typeName(m ofp.Message) string { return fmt.Sprintf("%T", m) }
 // usual is a flow as the firewall has them by the thousand.
 func usual() flow.Flow {
 	return flow.Flow{Table: 210, Priority: 100, Cookie: 1,
-		Match: match(term(flow.EthType, 0x800), term(flow.IPProto, 6), term(flow.Reg8, 5), masked(flow.IPSrc, 0x0a000000, 0xffffff00), term(flow.TCPDst, 80)),
+		Match: match(term(flow.EthType, 0x800), term(flow.IPProto, 6), term(flow.Reg8, 5), masked(flow.IPSrc, 0x0a000000, 0xffffff00),
+			term(flow.TCPDst, 80)),
 		Actions: []flow.Action{
 			flow.CT{Commit: true, Table: flow.NoTable, Zone: 5, Exec: []flow.Action{flow.Load{Dst: sub(flow.CtLabel, 32, 32), Value: 7}}},
 			flow.Resubmit{Port: flow.PortInPort, Table: 220},
@@ -53,7 +54,8 @@ func TestDecodePacketInNoAllocations(t *testing.T) {
 	p := &ofp.PacketIn{Match: make(flow.Match, 0, 16)}
 	for _, s := range []string{
 		"040a0000 00000007 ffffffff 0006 02 09 00000000000000aa 0001000c 80000004 00000003 00000000 0000 010203040506",
-		"04040000 00000008 00002320 0000001e 0000 0007 aabbcc 00 0004 0010 00000000 00000000000000bb 0006 0014 80000004 00000003 00010204 00000005 00000000 0007 000a 010203040506 000000000000",
+		"04040000 00000008 00002320 0000001e 0000 0007 aabbcc 00 0004 0010 00000000 00000000000000bb 0006 0014 80000004 00000003 00010204 " +
+			"00000005 00000000 0007 000a 010203040506 000000000000",
 	} {
 		b := setLength(unhex(t, s))
 		n := testing.AllocsPerRun(100, func() {
@@ -82,7 +84,8 @@ func BenchmarkAppendFlowMod(b *testing.B) {
 
 func BenchmarkDecodePacketIn(b *testing.B) {
 	p := &ofp.PacketIn{}
-	msg := setLength(append(unhex(b, "04040000 00000008 00002320 0000001e 0004 0010 00000000 00000000000000bb 0006 0014 80000004 00000003 00010204 00000005 00000000 0000 0080"), make([]byte, 124)...))
+	msg := setLength(append(unhex(b, "04040000 00000008 00002320 0000001e 0004 0010 00000000 00000000000000bb 0006 0014 80000004 00000003 "+
+		"00010204 00000005 00000000 0000 0080"), make([]byte, 124)...))
 	b.SetBytes(int64(len(msg)))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -98,7 +101,8 @@ func BenchmarkDecodeFlowStats(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	entry := entrySize(append(unhex(b, "0000 03 00 00000001 00000002 0001 0000 0000 0000 00000000 0000000000000001 0000000000000002 0000000000000003"), mod[flowModBody:]...))
+	entry := entrySize(append(unhex(b,
+		"0000 03 00 00000001 00000002 0001 0000 0000 0000 00000000 0000000000000001 0000000000000002 0000000000000003"), mod[flowModBody:]...))
 	msg := unhex(b, "04130000 00000001 0001 0000 00000000")
 	const flows = 100
 	for range flows {

@@ -66,7 +66,8 @@ func (r *reader) message(h Header, msg []byte) Message {
 	case TypeEchoReply:
 		return &EchoReply{Header: h, Data: r.rest()}
 	case TypeFeaturesReply:
-		m := &FeaturesReply{Header: h, DatapathID: r.u64("datapath_id"), Buffers: r.u32("n_buffers"), Tables: r.u8("n_tables"), AuxiliaryID: r.u8("auxiliary_id")}
+		m := &FeaturesReply{Header: h, DatapathID: r.u64("datapath_id"), Buffers: r.u32("n_buffers"), Tables: r.u8("n_tables"),
+			AuxiliaryID: r.u8("auxiliary_id")}
 		r.skip(2, "padding")
 		m.Capabilities = r.u32("capabilities")
 		r.skip(4, "reserved")

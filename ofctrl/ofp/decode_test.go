@@ -23,9 +23,11 @@ func TestDecode(t *testing.T) {
 		{"hello without elements", "06000008 00000001", &ofp.Hello{Header: ofp.Header{Version: 6, Length: 8, XID: 1}}},
 		{"hello with an unknown element before the bitmap", "0600001c 00000001 00770005 ff000000 00010008 00000072 0099 0004",
 			&ofp.Hello{Header: ofp.Header{Version: 6, Length: 28, XID: 1}, Versions: 0x72}},
-		{"hello of a 1.0 switch with something in it", "0100000b 00000001 ffffff", &ofp.Hello{Header: ofp.Header{Version: 1, Length: 11, XID: 1}}},
+		{"hello of a 1.0 switch with something in it", "0100000b 00000001 ffffff", &ofp.Hello{Header: ofp.Header{Version: 1, Length: 11,
+			XID: 1}}},
 		{"echo", "0402000a 00000003 abcd", &ofp.EchoRequest{Header: head(ofp.TypeEchoRequest, 10, 3), Data: []byte{0xab, 0xcd}}},
-		{"ONF error", "04010010 00000004 ffff090a 4f4e4600", &ofp.Error{Header: head(ofp.TypeError, 16, 4), Code: ofp.BundleTimeout, Data: []byte{}}},
+		{"ONF error", "04010010 00000004 ffff090a 4f4e4600", &ofp.Error{Header: head(ofp.TypeError, 16, 4), Code: ofp.BundleTimeout,
+			Data: []byte{}}},
 		{"error", "0401000e 00000004 00050001 0000", &ofp.Error{Header: head(ofp.TypeError, 14, 4), Code: ofp.TableFull, Data: []byte{0, 0}}},
 		{"monitor paused", "04040010 00000000 4f4e4600 0000074f", &ofp.MonitorPaused{Header: head(ofp.TypeExperimenter, 16, 0)}},
 		{"monitor resumed", "04040010 00000000 4f4e4600 00000750", &ofp.MonitorResumed{Header: head(ofp.TypeExperimenter, 16, 0)}},
@@ -42,16 +44,20 @@ func TestDecode(t *testing.T) {
 			"040a0058 00000007 ffffffff 0006 02 09 00000000000000aa" +
 				"0001 0035 00000002 fffe 00000a01 b8 80000408 0000000000000001 00010204 00000005 0001 5002 1234 00010f08 11111111 0000ffff 000000" +
 				"0000 aabbccddeeff",
-			&ofp.PacketIn{Header: head(ofp.TypePacketIn, 88, 7), BufferID: ofp.NoBuffer, TotalLen: 6, Reason: ofp.ReasonInvalidTTL, Table: 9, Cookie: 0xaa, UnknownFields: 1,
-				Match: flow.Match{term(flow.InPort, uint64(flow.PortLocal)), term(flow.Metadata, 1), term(flow.Reg1, 5), masked(flow.Reg7, 0x1111, 0xffff), term(flow.IPDSCP, 46)},
-				Data:  []byte{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}}},
+			&ofp.PacketIn{Header: head(ofp.TypePacketIn, 88, 7), BufferID: ofp.NoBuffer, TotalLen: 6, Reason: ofp.ReasonInvalidTTL, Table: 9,
+				Cookie: 0xaa, UnknownFields: 1,
+				Match: flow.Match{term(flow.InPort, uint64(flow.PortLocal)), term(flow.Metadata, 1), term(flow.Reg1, 5), masked(flow.Reg7, 0x1111,
+					0xffff), term(flow.IPDSCP, 46)},
+				Data: []byte{0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}}},
 		{"NXT_PACKET_IN2 with every property and an unknown one",
 			"0404008d 00000008 00002320 0000001e" +
 				"0000 0007 aabbcc 00 0001 0008 00000bb8 0002 0008 00000009 0003 0005 0a 000000 0004 0010 00000000 00000000000000bb" +
-				"0005 0005 01 000000 0006 000c 80000004 00000003 00000000 0077 0005 ff 000000 0007 000a 010203040506 000000000000 0008 000c 00000000 c0ffee00 00000000" +
+				"0005 0005 01 000000 0006 000c 80000004 00000003 00000000 0077 0005 ff 000000 0007 000a 010203040506 000000000000 0008 000c " +
+				"00000000 c0ffee00 00000000" +
 				"0099 0005 aa",
 			nil},
-		{"role", "04190018 00000009 00000003 00000000 0000000000000005", &ofp.RoleReply{Header: head(ofp.TypeRoleReply, 24, 9), Role: ofp.RoleSecondary, GenerationID: 5}},
+		{"role", "04190018 00000009 00000003 00000000 0000000000000005", &ofp.RoleReply{Header: head(ofp.TypeRoleReply, 24, 9),
+			Role: ofp.RoleSecondary, GenerationID: 5}},
 		{"abbreviated update", "04130020 00000000 ffff0001 00000000 4f4e4600 0000074e 0008 0003 00000a0b",
 			&ofp.FlowUpdates{Part: ofp.Part{Header: head(ofp.TypeMultipartReply, 32, 0), Kind: ofp.MultipartExperimenter, More: true},
 				Updates: []ofp.FlowUpdate{{Event: ofp.FlowAbbrev, AbbrevXID: 0xa0b}}}},
@@ -67,7 +73,8 @@ func TestDecode(t *testing.T) {
 			}
 			if tt.want == nil {
 				tt.want = &ofp.PacketIn{
-					Header: ofp.Header{Version: 4, Type: ofp.TypeExperimenter, Length: uint16(len(b)), XID: 8}, Extended: true, BufferID: 9, TotalLen: 3000, Reason: ofp.ReasonAction,
+					Header: ofp.Header{Version: 4, Type: ofp.TypeExperimenter, Length: uint16(len(b)), XID: 8}, Extended: true, BufferID: 9,
+					TotalLen: 3000, Reason: ofp.ReasonAction,
 					Table: 10, Cookie: 0xbb, Match: flow.Match{term(flow.InPort, 3)}, Data: []byte{0xaa, 0xbb, 0xcc},
 					UserData: []byte{1, 2, 3, 4, 5, 6}, Continuation: []byte{0, 0, 0, 0, 0xc0, 0xff, 0xee, 0},
 				}
@@ -81,7 +88,8 @@ func TestDecode(t *testing.T) {
 
 func TestDecodeErrors(t *testing.T) {
 	flowStats := func(match, instructions string) string {
-		b := unhex(t, "0000 03 00 00000000 00000000 0001 0000 0000 0000 00000000 0000000000000001 0000000000000000 0000000000000000"+match+instructions)
+		b := unhex(t, "0000 03 00 00000000 00000000 0001 0000 0000 0000 00000000 0000000000000001 0000000000000000 0000000000000000"+match+
+			instructions)
 		b[0], b[1] = byte(len(b)>>8), byte(len(b))
 		n := len(b) + 16
 		return "0413" + hexOf([]byte{byte(n >> 8), byte(n)}) + "00000001 0001 0000 00000000" + hexOf(b)
@@ -118,7 +126,8 @@ func TestDecodeErrors(t *testing.T) {
 		{"action of length 0", flowStats(noMatch, "0004001000000000 0000000000000000"), ofp.ErrLength},
 		{"action beyond the instruction", flowStats(noMatch, "0004001000000000 0000001800000000"), ofp.ErrTruncated},
 		{"output cut", flowStats(noMatch, "0004001000000000 0000000800000001"), ofp.ErrTruncated},
-		{"load of bits beyond the field", flowStats(noMatch, "0004002000000000 ffff001800002320 0007 07c1 00010004 0000000000000000"), ofp.ErrValue},
+		{"load of bits beyond the field", flowStats(noMatch, "0004002000000000 ffff001800002320 0007 07c1 00010004 0000000000000000"),
+			ofp.ErrValue},
 		{"nat outside ct", flowStats(noMatch, "0004001800000000 ffff001000002320 0024 0000 0000 0000"), ofp.ErrValue},
 		{"clause 3 of 2", flowStats(noMatch, "0004001800000000 ffff001000002320 0022 02 02 00000001"), ofp.ErrValue},
 		{"group bucket of length 0", "04130020 00000000 00070000 00000000 0010 00 00 00000001 0000000000000000", ofp.ErrLength},
@@ -142,12 +151,15 @@ func TestDecodeErrors(t *testing.T) {
 // Another controller's flows may hold what this package does not know; they must not hide the rest.
 func TestUnknownInFlow(t *testing.T) {
 	entry := func(match, instructions string) []byte {
-		b := unhex(t, "0000 03 00 00000000 00000000 0001 0000 0000 0000 00000000 0000000000000009 0000000000000000 0000000000000000"+match+instructions)
+		b := unhex(t, "0000 03 00 00000000 00000000 0001 0000 0000 0000 00000000 0000000000000009 0000000000000000 0000000000000000"+match+
+			instructions)
 		b[0], b[1] = byte(len(b)>>8), byte(len(b))
 		return b
 	}
-	body := entry("00010014 80000004 00000001 00015004 00000001 00000000", "")                                                                 // tun_metadata0
-	body = append(body, entry("0001000400000000", "0004002800000000 ffff001000002320 0010 000000000000 0000001000000002 0000000000000000")...) // learn, output:2
+	// tun_metadata0
+	body := entry("00010014 80000004 00000001 00015004 00000001 00000000", "")
+	// learn, output:2
+	body = append(body, entry("0001000400000000", "0004002800000000 ffff001000002320 0010 000000000000 0000001000000002 0000000000000000")...)
 	body = append(body, entry("0001000400000000", "0001000805000000")...)
 	n := len(body) + 16
 	got, err := ofp.Decode(append(unhex(t, "0413"+hexOf([]byte{byte(n >> 8), byte(n)})+"00000001 0001 0000 00000000"), body...))
@@ -179,7 +191,8 @@ func hasSuffix(s, suffix string) bool {
 
 // What is decoded may be kept by a copy after the buffer is used again.
 func TestPacketInClone(t *testing.T) {
-	b := unhex(t, "04040038 00000008 00002320 0000001e 0000 0007 aabbcc 00 0006 000c 80000004 00000003 00000000 0008 0008 00000000 0007 0005 aa 000000")
+	b := unhex(t, "04040038 00000008 00002320 0000001e 0000 0007 aabbcc 00 0006 000c 80000004 00000003 00000000 0008 0008 00000000 0007 "+
+		"0005 aa 000000")
 	m, err := ofp.Decode(b)
 	if err != nil {
 		t.Fatal(err)

@@ -51,7 +51,8 @@ func AppendBundleAdd(dst []byte, xid, id uint32, flags BundleFlags, inner func(d
 }
 
 // AppendBundleFlowMod is [AppendBundleAdd] for a flow-mod.
-func AppendBundleFlowMod(dst []byte, xid, id uint32, flags BundleFlags, cmd FlowModCommand, f *flow.Flow, opt FlowModOptions) ([]byte, error) {
+func AppendBundleFlowMod(dst []byte, xid, id uint32, flags BundleFlags, cmd FlowModCommand, f *flow.Flow, opt FlowModOptions) ([]byte,
+	error) {
 	start := len(dst)
 	dst, err := AppendFlowMod(beginBundleAdd(dst, xid, id, flags), xid, cmd, f, opt)
 	return end(dst, start, err)

@@ -43,8 +43,10 @@ func TestSession(t *testing.T) {
 	if !ok || stale.Code.String() != "OFPRRFC_STALE" {
 		t.Errorf("stale role %+v", stale)
 	}
-	c.must(ofp.AppendSetAsync(nil, c.next(), ofp.AsyncConfig{PacketIn: [2]uint32{7, 0}, PortStatus: [2]uint32{7, 7}, FlowRemoved: [2]uint32{15, 0}}), nil)
-	c.must(ofp.AppendSetAsync2(nil, c.next(), ofp.AsyncConfig{PacketIn: [2]uint32{7, 1}, PortStatus: [2]uint32{7, 3}, FlowRemoved: [2]uint32{15, 2}}), nil)
+	c.must(ofp.AppendSetAsync(nil, c.next(), ofp.AsyncConfig{PacketIn: [2]uint32{7, 0}, PortStatus: [2]uint32{7, 7},
+		FlowRemoved: [2]uint32{15, 0}}), nil)
+	c.must(ofp.AppendSetAsync2(nil, c.next(), ofp.AsyncConfig{PacketIn: [2]uint32{7, 1}, PortStatus: [2]uint32{7, 3},
+		FlowRemoved: [2]uint32{15, 2}}), nil)
 	async, ok := c.ask(unhex(t, "041a00080000eeee"), nil).(*ofp.Unknown) // OFPT_GET_ASYNC_REQUEST
 	// Masks for us as primary or equal come first and for a secondary second, in 1.3 only of its own reasons.
 	want := "00000007" + "00000001" + "00000007" + "00000003" + "0000000f" + "00000002"
@@ -70,7 +72,8 @@ func TestSession(t *testing.T) {
 		t.Errorf("port status %+v", down)
 	}
 
-	expiring := flow.Flow{Table: 9, Priority: 5, Cookie: 0xdead, Flags: flow.SendFlowRem, IdleTimeout: 100, Match: match(term(flow.InPort, 3), term(flow.Reg8, 4))}
+	expiring := flow.Flow{Table: 9, Priority: 5, Cookie: 0xdead, Flags: flow.SendFlowRem, IdleTimeout: 100,
+		Match: match(term(flow.InPort, 3), term(flow.Reg8, 4))}
 	c.must(ofp.AppendFlowMod(nil, c.next(), ofp.FlowAdd, &expiring, ofp.FlowModOptions{}))
 	c.must(ofp.AppendFlowMod(nil, c.next(), ofp.FlowDeleteStrict, &expiring, ofp.FlowModOptions{}))
 	removed := wait(c, func(*ofp.FlowRemoved) bool { return true })
@@ -85,7 +88,8 @@ func TestStatistics(t *testing.T) {
 	o, c := bridge(t)
 	o.AddPort("br0", "p1", 1)
 	o.AddPort("br0", "p2", 2)
-	f := flow.Flow{Priority: 1, Cookie: 0x700, Match: match(term(flow.InPort, 1)), Actions: []flow.Action{flow.Meter{ID: 1}, flow.Group{ID: 1}, flow.Output{Port: 2}}}
+	f := flow.Flow{Priority: 1, Cookie: 0x700, Match: match(term(flow.InPort, 1)), Actions: []flow.Action{flow.Meter{ID: 1},
+		flow.Group{ID: 1}, flow.Output{Port: 2}}}
 	other := flow.Flow{Table: 4, Cookie: 0x800, Match: match(term(flow.InPort, 2)), Actions: []flow.Action{flow.Group{ID: 1}}}
 	for _, f := range []flow.Flow{f, other} {
 		c.must(ofp.AppendFlowMod(nil, c.next(), ofp.FlowAdd, &f, ofp.FlowModOptions{}))
@@ -133,7 +137,8 @@ func TestStatistics(t *testing.T) {
 	}
 
 	ts, ok := c.ask(ofp.AppendTableStatsRequest(nil, c.next()), nil).(*ofp.TableStatsReply)
-	if !ok || len(ts.Tables) != 254 || ts.Tables[0].Active != 1 || ts.Tables[4].ID != 4 || ts.Tables[4].Active != 1 || ts.Tables[0].Matched < 5 || ts.Tables[0].Lookups < 5 {
+	if !ok || len(ts.Tables) != 254 || ts.Tables[0].Active != 1 || ts.Tables[4].ID != 4 || ts.Tables[4].Active != 1 ||
+		ts.Tables[0].Matched < 5 || ts.Tables[0].Lookups < 5 {
 		t.Errorf("table stats: %d tables, %+v", len(ts.Tables), ts.Tables[:5])
 	}
 	ps, ok := c.ask(ofp.AppendPortStatsRequest(nil, c.next(), 1), nil).(*ofp.PortStatsReply)
@@ -146,9 +151,11 @@ func TestStatistics(t *testing.T) {
 	}
 
 	group := flow.GroupDesc{ID: 5, Type: flow.GroupSelect, Buckets: []flow.Bucket{
-		{Weight: 3, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}, set(flow.Reg1, 9)}}, {Weight: 4, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 2}}},
+		{Weight: 3, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}, set(flow.Reg1, 9)}},
+		{Weight: 4, WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 2}}},
 	}}
-	ff := flow.GroupDesc{ID: 6, Type: flow.GroupFastFailover, Buckets: []flow.Bucket{{WatchPort: 1, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchPort: flow.PortAny, WatchGroup: 1}}}
+	ff := flow.GroupDesc{ID: 6, Type: flow.GroupFastFailover, Buckets: []flow.Bucket{{WatchPort: 1, WatchGroup: flow.NoGroup,
+		Actions: []flow.Action{flow.Output{Port: 1}}}, {WatchPort: flow.PortAny, WatchGroup: 1}}}
 	for _, g := range []flow.GroupDesc{group, ff} {
 		c.must(ofp.AppendGroupMod(nil, c.next(), ofp.GroupAdd, &g))
 	}
@@ -165,7 +172,8 @@ func TestStatistics(t *testing.T) {
 		}
 		gotGroups[g.ID] = g.GroupDesc
 	}
-	wantGroups := map[uint32]flow.GroupDesc{1: {ID: 1, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}}}, 5: group, 6: ff}
+	wantGroups := map[uint32]flow.GroupDesc{1: {ID: 1, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup,
+		Actions: []flow.Action{flow.Output{Port: 1}}}}}, 5: group, 6: ff}
 	if diff := cmp.Diff(wantGroups, gotGroups); diff != "" {
 		t.Errorf("groups (-want +got)\n%s", diff)
 	}
@@ -186,7 +194,8 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("after the delete %+v", gd)
 	}
 
-	meter := ofp.Meter{ID: 8, Flags: flow.MeterKbps | flow.MeterBurst | flow.MeterStats, Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1234, Burst: 5678}}}
+	meter := ofp.Meter{ID: 8, Flags: flow.MeterKbps | flow.MeterBurst | flow.MeterStats, Bands: []ofp.MeterBand{{Type: flow.BandDrop,
+		Rate: 1234, Burst: 5678}}}
 	c.must(ofp.AppendMeterMod(nil, c.next(), ofp.MeterAdd, &meter))
 	mc, ok := c.ask(ofp.AppendMeterConfigRequest(nil, c.next(), 8), nil).(*ofp.MeterConfigReply)
 	if !ok || !cmp.Equal(mc.Meters, []ofp.Meter{meter}) {
@@ -219,10 +228,13 @@ func TestPacketIns(t *testing.T) {
 		}},
 		{Cookie: 0x12, Match: match(term(flow.InPort, 1)), Actions: []flow.Action{
 			set(flow.Reg9, 0x9a), flow.SetField(wide(flow.XXReg3, 5, 6)), set(flow.TunID, 0x33),
-			flow.Controller{MaxLen: 0xffff, Reason: uint8(ofp.ReasonNoMatch), UserData: userdata, Pause: true, MeterID: 1}, set(flow.Reg1, 1), flow.Output{Port: flow.PortInPort},
+			flow.Controller{MaxLen: 0xffff, Reason: uint8(ofp.ReasonNoMatch), UserData: userdata, Pause: true, MeterID: 1}, set(flow.Reg1, 1),
+			flow.Output{Port: flow.PortInPort},
 		}},
-		{Cookie: 0x13, Match: match(term(flow.InPort, 1)), Actions: []flow.Action{flow.Controller{MaxLen: 0xffff, ID: 42, Reason: uint8(ofp.ReasonAction)}}},
-		{Cookie: 0x14, Match: match(term(flow.InPort, uint64(flow.PortLocal))), Actions: []flow.Action{flow.Controller{MaxLen: 0xffff, Reason: uint8(ofp.ReasonInvalidTTL)}}},
+		{Cookie: 0x13, Match: match(term(flow.InPort, 1)), Actions: []flow.Action{flow.Controller{MaxLen: 0xffff, ID: 42,
+			Reason: uint8(ofp.ReasonAction)}}},
+		{Cookie: 0x14, Match: match(term(flow.InPort, uint64(flow.PortLocal))), Actions: []flow.Action{flow.Controller{MaxLen: 0xffff,
+			Reason: uint8(ofp.ReasonInvalidTTL)}}},
 	}
 	// deliver makes the packet meet flow i alone and returns what came of it.
 	deliver := func(i int) *ofp.PacketIn {
@@ -240,7 +252,8 @@ func TestPacketIns(t *testing.T) {
 	}
 
 	p := deliver(0)
-	if p.Extended || p.Cookie != 0x11 || p.Reason != ofp.ReasonAction || p.TotalLen < uint32(len(want)) || !bytes.HasPrefix(p.Data, want) || p.Continuation != nil {
+	if p.Extended || p.Cookie != 0x11 || p.Reason != ofp.ReasonAction || p.TotalLen < uint32(len(want)) || !bytes.HasPrefix(p.Data, want) ||
+		p.Continuation != nil {
 		t.Errorf("packet-in %+v", p)
 	}
 	if s := p.Match.String(); s != "reg9=0x99,metadata=0x77,in_port=1" {
@@ -248,7 +261,8 @@ func TestPacketIns(t *testing.T) {
 	}
 	c.must(ofp.AppendSetPacketInFormat(nil, c.next(), ofp.FormatNXM2), nil)
 	p = deliver(1)
-	if !p.Extended || p.Cookie != 0x12 || p.Reason != ofp.ReasonNoMatch || !bytes.HasPrefix(p.Data, want) || string(p.UserData) != userdata || len(p.Continuation) == 0 || p.UnknownFields != 0 {
+	if !p.Extended || p.Cookie != 0x12 || p.Reason != ofp.ReasonNoMatch || !bytes.HasPrefix(p.Data, want) ||
+		string(p.UserData) != userdata || len(p.Continuation) == 0 || p.UnknownFields != 0 {
 		t.Errorf("packet-in %+v", p)
 	}
 	if v, ok := p.Match.Get(flow.Reg9); !ok || v.Value.Lo != 0x9a {
@@ -288,10 +302,12 @@ func TestPacketIns(t *testing.T) {
 
 func TestFlowMonitor(t *testing.T) {
 	o, c := bridge(t)
-	old := flow.Flow{Table: 2, Priority: 3, Cookie: 4, IdleTimeout: 5, HardTimeout: 6, Match: match(term(flow.InPort, 7)), Actions: []flow.Action{flow.Output{Port: 8}}}
+	old := flow.Flow{Table: 2, Priority: 3, Cookie: 4, IdleTimeout: 5, HardTimeout: 6, Match: match(term(flow.InPort, 7)),
+		Actions: []flow.Action{flow.Output{Port: 8}}}
 	c.must(ofp.AppendFlowMod(nil, c.next(), ofp.FlowAdd, &old, ofp.FlowModOptions{}))
 	all := ofp.MonitorInitial | ofp.MonitorAdd | ofp.MonitorDelete | ofp.MonitorModify | ofp.MonitorActions
-	first, ok := c.ask(ofp.AppendFlowMonitorRequest(nil, c.next(), ofp.FlowMonitor{ID: 9, Flags: all, Table: ofp.AllTables})).(*ofp.FlowUpdates)
+	monitor := ofp.FlowMonitor{ID: 9, Flags: all, Table: ofp.AllTables}
+	first, ok := c.ask(ofp.AppendFlowMonitorRequest(nil, c.next(), monitor)).(*ofp.FlowUpdates)
 	if !ok || len(first.Updates) != 1 || first.Updates[0].Event != ofp.FlowAddedEvent || !first.Updates[0].Flow.Equal(old) {
 		t.Fatalf("first report %+v", first)
 	}
@@ -361,7 +377,8 @@ func TestErrorsOnSwitch(t *testing.T) {
 		t.Errorf("commit twice: %+v", e)
 	}
 	e, ok = c.ask(ofp.AppendBundleAdd(nil, c.next(), 2, flags, func(dst []byte, xid uint32) ([]byte, error) {
-		return ofp.AppendMeterMod(dst, xid, ofp.MeterAdd, &ofp.Meter{ID: 2, Flags: flow.MeterPktps, Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1}}})
+		return ofp.AppendMeterMod(dst, xid, ofp.MeterAdd, &ofp.Meter{ID: 2, Flags: flow.MeterPktps,
+			Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1}}})
 	})).(*ofp.Error)
 	if !ok || !errors.Is(e, ofp.BundleUnsup) {
 		t.Errorf("meter-mod in a bundle: %+v", e)
@@ -404,7 +421,8 @@ func TestCTFlushOnSwitch(t *testing.T) {
 	if s := entries(); s != "6 7" {
 		t.Errorf("entries in zones %s after a flush of the connection in zone 5", s)
 	}
-	c.must(ofp.AppendCTFlush(nil, c.next(), ofp.CTFlush{Proto: 17, Reply: ofp.CTTuple{Src: tuple.Dst, Dst: tuple.Src, SrcPort: 53, DstPort: 1025}, Zone: 6}))
+	c.must(ofp.AppendCTFlush(nil, c.next(), ofp.CTFlush{Proto: 17,
+		Reply: ofp.CTTuple{Src: tuple.Dst, Dst: tuple.Src, SrcPort: 53, DstPort: 1025}, Zone: 6}))
 	if s := entries(); s != "7" {
 		t.Errorf("entries in zones %s after a flush by the reply in zone 6", s)
 	}

@@ -18,8 +18,10 @@ func bridge(t *testing.T) (*oftest.OVS, *client) {
 	o := oftest.StartOVS(t, oftest.OVSOptions{})
 	o.AddBridge("br0", "netdev")
 	c := dial(t, o, "br0")
-	c.must(ofp.AppendMeterMod(nil, c.next(), ofp.MeterAdd, &ofp.Meter{ID: 1, Flags: flow.MeterPktps, Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1000}}}))
-	c.must(ofp.AppendGroupMod(nil, c.next(), ofp.GroupAdd, &flow.GroupDesc{ID: 1, Type: flow.GroupAll, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}}}))
+	c.must(ofp.AppendMeterMod(nil, c.next(), ofp.MeterAdd, &ofp.Meter{ID: 1, Flags: flow.MeterPktps,
+		Bands: []ofp.MeterBand{{Type: flow.BandDrop, Rate: 1000}}}))
+	c.must(ofp.AppendGroupMod(nil, c.next(), ofp.GroupAdd, &flow.GroupDesc{ID: 1, Type: flow.GroupAll,
+		Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup, Actions: []flow.Action{flow.Output{Port: 1}}}}}))
 	return o, c
 }
 
@@ -117,7 +119,8 @@ func TestFlowsInBundle(t *testing.T) {
 		}
 	}
 	b, err = ofp.AppendBundleAdd(b, c.next(), 5, flags, func(dst []byte, xid uint32) ([]byte, error) {
-		return ofp.AppendGroupMod(dst, xid, ofp.GroupAdd, &flow.GroupDesc{ID: 2, Type: flow.GroupIndirect, Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup}}})
+		return ofp.AppendGroupMod(dst, xid, ofp.GroupAdd, &flow.GroupDesc{ID: 2, Type: flow.GroupIndirect,
+			Buckets: []flow.Bucket{{WatchPort: flow.PortAny, WatchGroup: flow.NoGroup}}})
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -102,8 +102,10 @@ func (d *document) ids() {
 	d.line("| `%#x` + endpoint | default deny of the endpoint, egress |", IDDefaultDeny)
 	d.line("| `%#x` + endpoint | default deny of the endpoint, ingress |", IDDefaultDeny|IDIngress)
 	d.line("\nNumbers (of rules, default allows and endpoints) come from one counter and are not used twice.\n")
-	d.line("The conntrack zone of VLAN v (0 = untagged) on the k-th bridge of the host is `%#x - 0x1000*k + v`, k = 0…%d.\n", ZoneBase(0), MaxBridges-1)
-	d.line("The controller is addressed by id `%#x`, its copies pass meter `%#x` (which may drop the copy, never the packet), have at most %d bytes", ControllerID,
+	d.line("The conntrack zone of VLAN v (0 = untagged) on the k-th bridge of the host is `%#x - 0x1000*k + v`, k = 0…%d.\n", ZoneBase(0),
+		MaxBridges-1)
+	d.line("The controller is addressed by id `%#x`, its copies pass meter `%#x` (which may drop the copy, never the packet), have at "+
+		"most %d bytes", ControllerID,
 		MeterLog, LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
@@ -121,8 +123,10 @@ func (d *document) cookies() {
 		kind CookieKind
 		id   string
 	}{
-		{CookieSystem, "table × 256 + item"}, {CookieDrop, "why it drops, see below"}, {CookieRule, "rule id"}, {CookieDefault, "id of the default"},
-		{CookiePickup, "id as for rule and default: the reversed copy"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine, "reserved"},
+		{CookieSystem, "table × 256 + item"}, {CookieDrop, "why it drops, see below"}, {CookieRule, "rule id"},
+		{CookieDefault, "id of the default"},
+		{CookiePickup, "id as for rule and default: the reversed copy"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine,
+			"reserved"},
 		{CookieEndpoint, "endpoint id: what classifies its packets"},
 	} {
 		d.line("| %d | %s | %s |", uint8(k.kind), k.kind, k.id)
@@ -138,5 +142,6 @@ func (d *document) cookies() {
 	for _, r := range reasons {
 		d.line("| %d | %s |", uint32(r), r)
 	}
-	d.line("\n`ovs-ofctl dump-flows BRIDGE \"cookie=%#x/%#x\"` shows what was dropped, by reason.\n", uint64(NewCookie(CookieDrop, 0)), uint64(CookieMagicMask|0xff<<32))
+	d.line("\n`ovs-ofctl dump-flows BRIDGE \"cookie=%#x/%#x\"` shows what was dropped, by reason.\n", uint64(NewCookie(CookieDrop, 0)),
+		uint64(CookieMagicMask|0xff<<32))
 }

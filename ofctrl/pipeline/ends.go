@@ -42,14 +42,15 @@ func relatedError(m flow.Match, reply bool) flow.Match {
 }
 
 // Bind returns the flows that let the connections of an endpoint pass as its own. Where its MAC address is not known, what is sent to it
-// can be told from what is sent to nobody by its connections only. A forwarding endpoint, a router, also sends ICMP errors about connections of others. A station
-// that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
+// can be told from what is sent to nobody by its connections only. A forwarding endpoint, a router, also sends ICMP errors about
+// connections of others. A station that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
 func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
 	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c, Match: initiator(nil, 0, endpoint),
 		Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}})
 	if !macKnown {
 		out = append(out,
-			flow.Flow{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: CtState(initiator(nil, 0, endpoint), flow.CtRpl, flow.CtRpl),
+			flow.Flow{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: CtState(initiator(nil, 0, endpoint), flow.CtRpl,
+				flow.CtRpl),
 				Actions: []flow.Action{SourceEndpoint.Load(uint64(endpoint)), goTo(TableBoundResponder)}},
 			flow.Flow{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: CtState(responder(nil, 0, endpoint), 0, flow.CtRpl),
 				Actions: []flow.Action{DestinationEndpoint.Load(uint64(endpoint)), table(TableLiveEgress)}})
@@ -62,8 +63,10 @@ func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
 
 func bind(c flow.Cookie, here, stamped uint32) []flow.Flow {
 	return []flow.Flow{
-		{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: initiator(nil, here, stamped), Actions: []flow.Action{goTo(TableBoundResponder)}},
-		{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: responder(nil, here, stamped), Actions: []flow.Action{table(TableLiveEgress)}},
+		{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: initiator(nil, here, stamped),
+			Actions: []flow.Action{goTo(TableBoundResponder)}},
+		{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: responder(nil, here, stamped),
+			Actions: []flow.Action{table(TableLiveEgress)}},
 	}
 }
 
@@ -72,7 +75,8 @@ func bindRouter(c flow.Cookie, here uint32) []flow.Flow {
 	return []flow.Flow{
 		{Table: TableBoundInitiator, Priority: PriorityRetired - 10, Cookie: c, Match: relatedError(SourceEndpoint.Is(nil, uint64(here)), false),
 			Actions: []flow.Action{goTo(TableBoundResponder)}},
-		{Table: TableBoundResponder, Priority: PriorityRetired - 10, Cookie: c, Match: relatedError(DestinationEndpoint.Is(nil, uint64(here)), true),
+		{Table: TableBoundResponder, Priority: PriorityRetired - 10, Cookie: c, Match: relatedError(DestinationEndpoint.Is(nil, uint64(here)),
+			true),
 			Actions: []flow.Action{table(TableLiveEgress)}},
 	}
 }
@@ -84,7 +88,8 @@ func BindRetired(c flow.Cookie, old, now uint32) []flow.Flow {
 	again := table(TableState)
 	return []flow.Flow{
 		{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c, Match: initiator(nil, now, old), Actions: []flow.Action{recheck}},
-		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: []flow.Action{SourceEndpoint.Load(uint64(now)), again}},
+		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)),
+			Actions: []flow.Action{SourceEndpoint.Load(uint64(now)), again}},
 		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)),
 			Actions: []flow.Action{DestinationEndpoint.Load(uint64(now)), again}},
 	}
@@ -93,8 +98,8 @@ func BindRetired(c flow.Cookie, old, now uint32) []flow.Flow {
 // recheck is a resubmit, because goto_table cannot go back.
 var recheck = table(TableRecheck)
 
-// Stamps returns a flow that is on a switch whose connections bear their ends in ct_label, and UnstampedFlow the one that is there as long as
-// some may not.
+// Stamps returns a flow that is on a switch whose connections bear their ends in ct_label, and UnstampedFlow the one that is there as
+// long as some may not.
 func Stamps() flow.Flow { return bind(0, 0, IDNoEndpoint)[0] }
 
 // UnstampedFlow: see Stamps.
@@ -125,8 +130,8 @@ func (p *program) bound(o Options) {
 // connection; that is how its own direction becomes the original tuple that policy is judged by. If both ends allow it, the connection is
 // committed in its direction and the one that stood in its place, in somebody else's name, is no more.
 //
-// The connection's own responder may be answering, though, to one who is no longer there. Such an answer must not open a connection the other
-// way round: what both ends allow passes, packet by packet, and is not committed. Of TCP, only a SYN is none.
+// The connection's own responder may be answering, though, to one who is no longer there. Such an answer must not open a connection the
+// other way round: what both ends allow passes, packet by packet, and is not committed. Of TCP, only a SYN is none.
 func (p *program) wrongEnd() {
 	// If the sender is who opened the connection, he answers what somebody else asked for: an endpoint that forwards and does not say so.
 	tell := flow.Controller{MaxLen: MACBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyStray.UserData(), MeterID: MeterStray}

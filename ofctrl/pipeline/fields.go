@@ -16,22 +16,24 @@ var (
 	ZoneVLAN            = Field{"zone: VLAN", sub(flow.Reg10, 0, 12), "VLAN of the packet, 0 = untagged"}
 	ZoneBridge          = Field{"zone: bridge", sub(flow.Reg10, 12, 4), "0xE minus the index of the bridge"}
 	CtZone              = Field{"zone", sub(flow.Reg10, 0, 16), "conntrack zone"}
-	ReplyZone           = Field{"reply zone", sub(flow.Reg10, 16, 16), "PRE to LEG_REPLY: zone of the connection that the packet may be a reply of"}
-	EgressRule          = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
-	IngressRule         = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
-	EgressVerdict       = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
-	IngressVerdict      = Field{"ingress verdict", sub(flow.Reg13, 6, 2), "0 none, 1 allow, 2 drop, 3 reject"}
-	Sampled             = Field{"sampled", sub(flow.Reg13, 8, 1), "reserved for sampling"}
-	EgressLog           = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
-	Audit               = Field{"audit", sub(flow.Reg13, 10, 1), "reserved for audit mode"}
-	IngressLog          = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
-	Recorded            = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
-	PickedUp            = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
-	Forward             = Field{"forward verdict", sub(flow.Reg13, 14, 2), "PICKUP: as initiator denied (0), allowed by default (1), by a rule (2); 3 = known to be a reply"}
-	Turn                = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
-	Stray               = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
-	Done                = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
-	ProbeTag            = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
+	ReplyZone           = Field{"reply zone", sub(flow.Reg10, 16, 16),
+		"PRE to LEG_REPLY: zone of the connection that the packet may be a reply of"}
+	EgressRule     = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
+	IngressRule    = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
+	EgressVerdict  = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
+	IngressVerdict = Field{"ingress verdict", sub(flow.Reg13, 6, 2), "0 none, 1 allow, 2 drop, 3 reject"}
+	Sampled        = Field{"sampled", sub(flow.Reg13, 8, 1), "reserved for sampling"}
+	EgressLog      = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
+	Audit          = Field{"audit", sub(flow.Reg13, 10, 1), "reserved for audit mode"}
+	IngressLog     = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
+	Recorded       = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
+	PickedUp       = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
+	Forward        = Field{"forward verdict", sub(flow.Reg13, 14, 2),
+		"PICKUP: as initiator denied (0), allowed by default (1), by a rule (2); 3 = known to be a reply"}
+	Turn     = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
+	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
+	Done     = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
+	ProbeTag = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
 )
 
 // The fields of ct_mark; all writes are masked.

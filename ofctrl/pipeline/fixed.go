@@ -251,7 +251,8 @@ func (p *program) commit() {
 	for _, v := range []struct {
 		priority               uint16
 		logged, pickedUp, turn bool
-	}{{60, true, false, true}, {50, false, false, true}, {40, true, true, false}, {30, true, false, false}, {20, false, true, false}, {10, false, false, false}} {
+	}{{60, true, false, true}, {50, false, false, true}, {40, true, true, false}, {30, true, false, false}, {20, false, true, false},
+		{10, false, false, false}} {
 		var m flow.Match
 		exec := []flow.Action{
 			flow.Move{Src: IngressRule.SubField, Dst: LabelIngress.SubField},

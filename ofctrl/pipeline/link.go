@@ -5,8 +5,8 @@ import "github.com/tapwall/tapwall/ofctrl/flow"
 // link holds what machines need of each other before policy has a say, each no wider than its standard makes it: neighbour discovery, group
 // membership and DHCP. What is not exactly that is judged like all other IP.
 //
-// It is a table of its own because a TTL that were matched in PRE would split the cached decisions of all traffic by TTL: the classifier looks
-// at every field of the tables that a packet passes.
+// It is a table of its own because a TTL that were matched in PRE would split the cached decisions of all traffic by TTL: the classifier
+// looks at every field of the tables that a packet passes.
 func (p *program) link(o Options) {
 	item := func(i Item, m flow.Match) { p.add(TableLink, 500, SystemCookie(TableLink, i), m, table(TableExit)) }
 	nd := func(t uint64) flow.Match { // RFC 4861 §4, §6.1, §7.1: from this link, so no router has forwarded it
@@ -19,17 +19,19 @@ func (p *program) link(o Options) {
 	for _, t := range mldTypes {
 		item(ItemMLD, framed(icmpv6(t).With(flow.IPTTL, flow.U64(1))).WithMasked(flow.IPv6Dst, multicast6, multicast6))
 	}
-	item(ItemIGMP, framed(ipProto(EthIPv4, ProtoIGMP).With(flow.IPTTL, flow.U64(1))).WithMasked(flow.IPDst, flow.U64(0xe0000000), flow.U64(0xf0000000)))
+	item(ItemIGMP, framed(ipProto(EthIPv4, ProtoIGMP).With(flow.IPTTL, flow.U64(1))).WithMasked(flow.IPDst, flow.U64(0xe0000000),
+		flow.U64(0xf0000000)))
 
 	// A client that has no address yet asks everybody (RFC 2131 §4.1, RFC 8415 §7.1). What it sends to one machine is judged.
-	item(ItemDHCP, udp(EthIPv4, 68, 67).With(flow.EthDst, flow.U64(broadcast)).With(flow.IPSrc, flow.U64(0)).With(flow.IPDst, flow.U64(0xffffffff)))
+	item(ItemDHCP, udp(EthIPv4, 68, 67).With(flow.EthDst, flow.U64(broadcast)).With(flow.IPSrc, flow.U64(0)).With(flow.IPDst,
+		flow.U64(0xffffffff)))
 	item(ItemDHCP, framed(udp(EthIPv6, 546, 547)).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask).With(flow.IPv6Dst, allDHCPServers))
 	p.flows = append(p.flows, DHCPServer(0)...)
 	p.track(TableLink, o)
 }
 
-// DHCPServer returns the flows that let an endpoint answer DHCP clients, by broadcast or unicast; endpoint 0 stands for the stations that are
-// none.
+// DHCPServer returns the flows that let an endpoint answer DHCP clients, by broadcast or unicast; endpoint 0 stands for the stations
+// that are none.
 func DHCPServer(endpoint uint32) []flow.Flow {
 	var p program
 	for _, m := range []flow.Match{

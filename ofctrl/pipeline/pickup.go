@@ -100,7 +100,9 @@ func Remembered(c Connection) []flow.Flow {
 		return DestinationEndpoint.Is(SourceEndpoint.Is(CtZone.Is(m, uint64(zone)), uint64(from)), uint64(to))
 	}
 	return []flow.Flow{
-		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.Zone, c.Src, c.Dst, c.Initiator, c.Responder), Actions: asInitiator(true)},
-		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.ReplyZone, c.Dst, c.Src, c.Responder, c.Initiator), Actions: reversed(knownReply)},
+		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.Zone, c.Src, c.Dst, c.Initiator, c.Responder),
+			Actions: asInitiator(true)},
+		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.ReplyZone, c.Dst, c.Src, c.Responder, c.Initiator),
+			Actions: reversed(knownReply)},
 	}
 }

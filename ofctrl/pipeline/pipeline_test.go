@@ -66,7 +66,8 @@ func TestFieldsDoNotOverlap(t *testing.T) {
 	}
 	// The zone is read whole and written in halves.
 	zone := pipeline.CtZone
-	if v, b := pipeline.ZoneVLAN, pipeline.ZoneBridge; v.Field != zone.Field || b.Field != zone.Field || v.Ofs != zone.Ofs || b.Ofs != v.Ofs+v.Bits ||
+	if v, b := pipeline.ZoneVLAN, pipeline.ZoneBridge; v.Field != zone.Field || b.Field != zone.Field || v.Ofs != zone.Ofs || b.Ofs != v.Ofs+
+		v.Bits ||
 		v.Bits+b.Bits != zone.Bits {
 		t.Error("the halves of the zone are not the zone")
 	}
@@ -162,13 +163,15 @@ func TestZones(t *testing.T) {
 }
 
 func TestCookiesAndUserData(t *testing.T) {
-	if k, id, ok := pipeline.ParseCookie(pipeline.NewCookie(pipeline.CookieRule, 0xdeadbeef)); k != pipeline.CookieRule || id != 0xdeadbeef || !ok {
+	if k, id, ok := pipeline.ParseCookie(pipeline.NewCookie(pipeline.CookieRule, 0xdeadbeef)); k != pipeline.CookieRule ||
+		id != 0xdeadbeef || !ok {
 		t.Errorf("cookie reads back as %v %#x %v", k, id, ok)
 	}
 	if _, _, ok := pipeline.ParseCookie(0x1234); ok {
 		t.Error("a foreign cookie is taken for ours")
 	}
-	for _, r := range []pipeline.CopyReason{pipeline.CopyEgressDrop, pipeline.CopyIngressDrop, pipeline.CopyAllow, pipeline.CopyUnknownMAC, pipeline.CopyStray} {
+	for _, r := range []pipeline.CopyReason{pipeline.CopyEgressDrop, pipeline.CopyIngressDrop, pipeline.CopyAllow, pipeline.CopyUnknownMAC,
+		pipeline.CopyStray} {
 		if got, ok := pipeline.ParseUserData([]byte(r.UserData())); got != r || !ok {
 			t.Errorf("%s reads back as %s, %v", r, got, ok)
 		}

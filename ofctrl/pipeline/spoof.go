@@ -24,7 +24,8 @@ func (p *program) spoof() {
 
 // tellMAC copies the head of a frame. A meter of its own keeps a flood of addresses from displacing the record.
 func tellMAC() flow.Action {
-	return flow.Controller{MaxLen: MACBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyUnknownMAC.UserData(), MeterID: MeterUnknownMAC}
+	return flow.Controller{MaxLen: MACBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyUnknownMAC.UserData(),
+		MeterID: MeterUnknownMAC}
 }
 
 // OwnMAC returns the flow for what the endpoint sends under its own address.

@@ -192,7 +192,8 @@ func (o *OVS) AddPorts(bridge string, n int) {
 		refs = append(refs, []string{"named-uuid", p})
 		ops = append(ops,
 			map[string]any{"op": "insert", "table": "Interface", "uuid-name": "i" + p, "row": map[string]any{"name": name}},
-			map[string]any{"op": "insert", "table": "Port", "uuid-name": p, "row": map[string]any{"name": name, "interfaces": []string{"named-uuid", "i" + p}}})
+			map[string]any{"op": "insert", "table": "Port", "uuid-name": p, "row": map[string]any{"name": name,
+				"interfaces": []string{"named-uuid", "i" + p}}})
 	}
 	ops = append(ops, map[string]any{"op": "mutate", "table": "Bridge", "where": [][]string{{"name", "==", bridge}},
 		"mutations": []any{[]any{"ports", "insert", []any{"set", refs}}}})
@@ -251,7 +252,8 @@ func (o *OVS) Log(name string) string {
 
 func (o *OVS) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
-	cmd.Env = append(os.Environ(), "OVS_RUNDIR="+o.Dir, "OVS_LOGDIR="+o.Dir, "OVS_DBDIR="+o.Dir, "OVS_SYSCONFDIR="+o.Dir, "PATH="+os.Getenv("PATH")+":/usr/sbin")
+	cmd.Env = append(os.Environ(), "OVS_RUNDIR="+o.Dir, "OVS_LOGDIR="+o.Dir, "OVS_DBDIR="+o.Dir, "OVS_SYSCONFDIR="+o.Dir, "PATH="+
+		os.Getenv("PATH")+":/usr/sbin")
 	return cmd
 }
 

@@ -20,14 +20,19 @@ var lines = []struct {
 }{
 	{
 		name: "OK short",
-		line: "tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=80),reply=(src=10.0.0.2,dst=10.0.0.1,sport=80,dport=1000),zone=5,mark=7,labels=0x12,protoinfo=(state=ESTABLISHED)",
+		line: "tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=80),reply=(src=10.0.0.2,dst=10.0.0.1,sport=80,dport=1000),zone=5,mark=7," +
+			"labels=0x12,protoinfo=(state=ESTABLISHED)",
 		want: unixctl.Entry{Proto: 6, Zone: 5, Mark: 7, LabelsLo: 0x12, State: "ESTABLISHED",
 			Orig:  unixctl.Tuple{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), SrcPort: 1000, DstPort: 80},
 			Reply: unixctl.Tuple{Src: ip("10.0.0.2"), Dst: ip("10.0.0.1"), SrcPort: 80, DstPort: 1000}},
 	},
 	{
 		name: "OK kernel with counters, helper and parent",
-		line: "tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=21,packets=3,bytes=180),reply=(src=10.0.0.2,dst=10.0.0.1,sport=21,dport=1,packets=2,bytes=120),start=2026-01-01T00:00:00.000,id=3264,zone=65535,status=SEEN_REPLY|ASSURED|CONFIRMED,timeout=431999,labels=0xffffffffffffffff0000000000000001,helper=ftp,parent=(src=1.1.1.1,dst=2.2.2.2,sport=1,dport=2),protoinfo=(state_orig=ESTABLISHED,state_reply=ESTABLISHED,wscale_orig=7,wscale_reply=7,flags_orig=WINDOW_SCALE|SACK_PERM,flags_reply=WINDOW_SCALE)",
+		line: "tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1,dport=21,packets=3,bytes=180),reply=(src=10.0.0.2,dst=10.0.0.1,sport=21,dport=1," +
+			"packets=2,bytes=120),start=2026-01-01T00:00:00.000,id=3264,zone=65535,status=SEEN_REPLY|ASSURED|CONFIRMED,timeout=431999," +
+			"labels=0xffffffffffffffff0000000000000001,helper=ftp,parent=(src=1.1.1.1,dst=2.2.2.2,sport=1,dport=2)," +
+			"protoinfo=(state_orig=ESTABLISHED,state_reply=ESTABLISHED,wscale_orig=7,wscale_reply=7,flags_orig=WINDOW_SCALE|SACK_PERM," +
+			"flags_reply=WINDOW_SCALE)",
 		want: unixctl.Entry{Proto: 6, Zone: 65535, ID: 3264, Timeout: 431999, Status: "SEEN_REPLY|ASSURED|CONFIRMED", Helper: "ftp",
 			LabelsHi: 1<<64 - 1, LabelsLo: 1, State: "ESTABLISHED", StateReply: "ESTABLISHED",
 			Orig:  unixctl.Tuple{Src: ip("10.0.0.1"), Dst: ip("10.0.0.2"), SrcPort: 1, DstPort: 21, Packets: 3, Bytes: 180},

@@ -152,7 +152,8 @@ func tracked(t *testing.T) (*ovsdbtest.OVS, unixctl.Daemon) {
 	t.Helper()
 	o := ovsdbtest.New(t)
 	o.Vsctl("add-br", "br0", "--", "add-port", "br0", "p1", "--", "add-port", "br0", "p2")
-	o.Ofctl("add-flow", "br0", "ip,actions=ct(commit,zone=5,exec(set_field:7->ct_mark,set_field:0x1234567890abcdef1122334455667788->ct_label)),2")
+	o.Ofctl("add-flow", "br0",
+		"ip,actions=ct(commit,zone=5,exec(set_field:7->ct_mark,set_field:0x1234567890abcdef1122334455667788->ct_label)),2")
 	o.Ofctl("add-flow", "br0", "ipv6,actions=ct(commit,zone=6,nat(src=[2001:db8::99])),2")
 	v4 := func(proto int) string {
 		return fmt.Sprintf("%seth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=%d,tos=0,ttl=64,frag=no)", ethernet, proto)
@@ -218,8 +219,10 @@ func TestConntrack(t *testing.T) {
 		tcp,
 		v4(17, unixctl.Tuple{SrcPort: 53, DstPort: 5353}, unixctl.Tuple{SrcPort: 5353, DstPort: 53}),
 		v4(47, unixctl.Tuple{}, unixctl.Tuple{}),
-		{Proto: 17, Orig: unixctl.Tuple{Src: a6, Dst: b6, SrcPort: 1, DstPort: 2}, Reply: unixctl.Tuple{Src: b6, Dst: nat, SrcPort: 2, DstPort: 1}, Zone: 6, Status: "0"},
-		{Proto: 58, Orig: unixctl.Tuple{Src: a6, Dst: b6, ICMPType: 128}, Reply: unixctl.Tuple{Src: b6, Dst: nat, ICMPType: 129}, Zone: 6, Status: "0"},
+		{Proto: 17, Orig: unixctl.Tuple{Src: a6, Dst: b6, SrcPort: 1, DstPort: 2}, Reply: unixctl.Tuple{Src: b6, Dst: nat, SrcPort: 2,
+			DstPort: 1}, Zone: 6, Status: "0"},
+		{Proto: 58, Orig: unixctl.Tuple{Src: a6, Dst: b6, ICMPType: 128}, Reply: unixctl.Tuple{Src: b6, Dst: nat, ICMPType: 129}, Zone: 6,
+			Status: "0"},
 	}
 	opts := cmp.Options{cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreFields(unixctl.Entry{}, "Timeout")}
 	got := dump(t, d, unixctl.Scope{Datapath: dps[0]})

@@ -100,8 +100,8 @@ func drawPorts(t *rapid.T, hosts ...string) []plug {
 	return ports
 }
 
-// Whatever is plugged and however it is ordered: on a host, keys are unique and in order, each marked port is an endpoint once, and the answer
-// is the same.
+// Whatever is plugged and however it is ordered: on a host, keys are unique and in order, each marked port is an endpoint once, and the
+// answer is the same.
 func TestBuildIsDeterministic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ports := drawPorts(t, few(t, "second host", "", "h2"), "")
@@ -145,8 +145,8 @@ func TestBuildIsDeterministic(t *testing.T) {
 	})
 }
 
-// What is found on two hosts together is what is found on each alone, as far as no Endpoint resource finds something on both and no address is
-// on both.
+// What is found on two hosts together is what is found on each alone, as far as no Endpoint resource finds something on both and no
+// address is on both.
 func TestHostsDoNotMix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var hosts []inventory.Host

@@ -35,13 +35,13 @@ type Warning struct {
 	Host string // "" = it is about an Endpoint resource wherever it finds something, or about a Remote workload
 }
 
-// Build takes stock. Its cost grows with the sum of ports and endpoints, and its result does not depend on the order of the arguments, which
-// are not changed. The endpoints must be valid and their names unique.
+// Build takes stock. Its cost grows with the sum of ports and endpoints, and its result does not depend on the order of the arguments,
+// which are not changed. The endpoints must be valid and their names unique.
 //
-// A port of a managed bridge has a workload if the orchestrator marked it (external_ids iface-id, attached-mac, vm-uuid or vm-id) or an Endpoint
-// resource matches it. Endpoint resources that match no port of any host become Remote workloads. A port row without a device claims
-// nothing against one of its host with: where both have an iface-id, or a MAC in one VLAN of a bridge, in common, it is what was left of a port that
-// went, so it has no workload, and a warning names it.
+// A port of a managed bridge has a workload if the orchestrator marked it (external_ids iface-id, attached-mac, vm-uuid or vm-id) or an
+// Endpoint resource matches it. Endpoint resources that match no port of any host become Remote workloads. A port row without a device
+// claims nothing against one of its host with: where both have an iface-id, or a MAC in one VLAN of a bridge, in common, it is what was
+// left of a port that went, so it has no workload, and a warning names it.
 func Build(hosts []Host, endpoints []*policy.Endpoint) Inventory {
 	n := 0
 	for _, h := range hosts {

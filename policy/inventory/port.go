@@ -176,8 +176,9 @@ func macOf(row *vswitch.Port, ids map[string]string) string {
 	return m
 }
 
-// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)). The tags that
-// a dot1q-tunnel port takes are its customer's and not those that the bridge forwards by, so what carries one could not be judged.
+// access returns the VLAN of a port's untagged frames and whether it takes tagged ones (Port.vlan_mode in ovs-vswitchd.conf.db(5)). The
+// tags that a dot1q-tunnel port takes are its customer's and not those that the bridge forwards by, so what carries one could not be
+// judged.
 func access(p *vswitch.Port) (vlan int, tagged bool) {
 	if p.Tag != nil {
 		vlan = *p.Tag

@@ -137,7 +137,8 @@ func (r *resolver) match() {
 	}
 	for _, e := range r.endpoints {
 		if n := r.hits[e.Name]; n > 1 && (e.Spec.MAC != "" || len(e.Spec.MACs) > 0 || len(e.Spec.Addresses) > 0) {
-			r.warnResource("", policy.WarnEndpointAmbiguous, e, "endpoint %q matches %d ports, so its MAC and addresses belong to none of them; match by port or neutronPort",
+			r.warnResource("", policy.WarnEndpointAmbiguous, e,
+				"endpoint %q matches %d ports, so its MAC and addresses belong to none of them; match by port or neutronPort",
 				e.Name, n)
 		}
 	}
@@ -149,13 +150,16 @@ func (r *resolver) choose(i int, found []*policy.Endpoint) {
 	for _, e := range found {
 		switch used := r.byPort[i]; {
 		case p.contradicts(e) && (r.only(p, e) || e.Spec.Match.VM == ""): // of a machine with several ports, mac names none
-			r.warnResource(p.Host, policy.WarnMACContradiction, e, "endpoint %q has the MAC %s, but external_ids:attached-mac of port %s is %s: another machine is plugged in there, "+
-				"so the endpoint and its labels do not apply to it; if it is the same one, correct mac, or add the address to macs", e.Name, strings.ToLower(e.Spec.MAC),
+			r.warnResource(p.Host, policy.WarnMACContradiction, e,
+				"endpoint %q has the MAC %s, but external_ids:attached-mac of port %s is %s: another machine is plugged in there, "+
+					"so the endpoint and its labels do not apply to it; if it is the same one, correct mac, or add the address to macs", e.Name,
+				strings.ToLower(e.Spec.MAC),
 				p, strings.ToLower(p.ids[attachedMAC]))
 		case used == nil:
 			r.byPort[i] = e
 		default:
-			r.warnResource(p.Host, policy.WarnEndpointConflict, e, "endpoints %q and %q both match port %s of bridge %s; %q is used", used.Name, e.Name,
+			r.warnResource(p.Host, policy.WarnEndpointConflict, e, "endpoints %q and %q both match port %s of bridge %s; %q is used", used.Name,
+				e.Name,
 				p.Name, p.Bridge, used.Name)
 		}
 	}
@@ -393,8 +397,9 @@ func (r *resolver) duplicateAddresses() {
 				if !w.Remote && !hs[i].Remote && w.Host != hs[i].Host {
 					other += " of host " + hs[i].Host
 				}
-				r.warn(w.Host, policy.WarnDuplicateAddress, w.Key, "endpoints %s and %s both have the address %s, so rules that know them by it take one for "+
-					"the other", w.Key, other, a)
+				r.warn(w.Host, policy.WarnDuplicateAddress, w.Key,
+					"endpoints %s and %s both have the address %s, so rules that know them by it take one for "+
+						"the other", w.Key, other, a)
 			}
 		}
 	}

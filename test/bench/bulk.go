@@ -25,11 +25,12 @@ func bulkPolicy(n, rules int) map[string]any {
 			"from":     []any{map[string]any{"cidr": fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)}},
 			"services": []any{map[string]any{"protocol": "tcp", "ports": []string{strconv.Itoa(1000 + i%500)}}}})
 	}
-	return map[string]any{"kind": "Policy", "name": fmt.Sprintf("b%d", n), "spec": map[string]any{"appliesTo": []any{map[string]any{"port": "vm1"}}, "ingress": rs}}
+	return map[string]any{"kind": "Policy", "name": fmt.Sprintf("b%d", n),
+		"spec": map[string]any{"appliesTo": []any{map[string]any{"port": "vm1"}}, "ingress": rs}}
 }
 
-// benchBulk writes 10,000 rules, each write when the one before is installed: policies of 100 rules, and 100 policies of one rule at a time. With the former in
-// place it changes rules for a minute and reads what the process costs.
+// benchBulk writes 10,000 rules, each write when the one before is installed: policies of 100 rules, and 100 policies of one rule at a
+// time. With the former in place it changes rules for a minute and reads what the process costs.
 func benchBulk() (out []line, err error) {
 	for _, rules := range []int{1, 100} {
 		l, tw, a, err := ruleLab(0)
@@ -70,7 +71,8 @@ func bulk(a *api, pid, rules int) (out []line, err error) {
 		return nil, err
 	}
 	out = []line{{fmt.Sprintf("10,000 rules in 100 writes of %d x %d rules", bulkRules/bulkWrites/rules, rules),
-		fmt.Sprintf("%v (CPU of tapwall %v)", took.Round(10*time.Millisecond), (after - before).Round(10*time.Millisecond)), "<= 4 s", took <= 4*time.Second}}
+		fmt.Sprintf("%v (CPU of tapwall %v)", took.Round(10*time.Millisecond), (after - before).Round(10*time.Millisecond)), "<= 4 s",
+		took <= 4*time.Second}}
 	if rules == 1 {
 		return out, nil
 	}
@@ -101,7 +103,8 @@ func bulk(a *api, pid, rules int) (out []line, err error) {
 	}
 	budget := int64(50<<20 + 6000*bulkRules + 1000*flows)
 	return append(out, line{fmt.Sprintf("RSS with 10,000 rules after %d changes in 60 s", changes),
-		fmt.Sprintf("%d MiB, peak %d MiB (%.0f flows)", rss>>20, peak>>20, flows), fmt.Sprintf("<= %d MiB, peak <= %d", budget>>20, 2*budget>>20), rss <= budget && peak <= 2*budget}), nil
+		fmt.Sprintf("%d MiB, peak %d MiB (%.0f flows)", rss>>20, peak>>20, flows), fmt.Sprintf("<= %d MiB, peak <= %d", budget>>20,
+			2*budget>>20), rss <= budget && peak <= 2*budget}), nil
 }
 
 // resident returns a process's resident bytes, now and at most so far (proc(5)).

@@ -26,7 +26,8 @@ func flows(n int) []flow.Flow {
 			Match: flow.Match{}.With(flow.EthType, flow.U64(0x0800)).With(flow.IPProto, flow.U64(6)).With(flow.Reg0, flow.U64(uint64(i&255))).
 				With(flow.IPSrc, flow.U64(uint64(0x0a000000+i))).With(flow.TCPDst, flow.U64(uint64(1+i%60000))),
 			Actions: []flow.Action{
-				flow.CT{Commit: true, Table: flow.NoTable, Zone: 1, Exec: []flow.Action{flow.Load{Dst: flow.SubField{Field: flow.CtMark, Bits: 32}, Value: 1}}},
+				flow.CT{Commit: true, Table: flow.NoTable, Zone: 1, Exec: []flow.Action{flow.Load{Dst: flow.SubField{Field: flow.CtMark, Bits: 32},
+					Value: 1}}},
 				flow.Resubmit{Port: flow.PortInPort, Table: pipeline.TableExit},
 			},
 		}
@@ -114,7 +115,8 @@ func benchBundle() (out []line, err error) {
 		}
 	}
 	ratio := float64(median(ours)) / float64(median(theirs))
-	return []line{{"100k flows in one bundle / ovs-ofctl --bundle", fmt.Sprintf("%.2f (%v / %v, medians of 5)", ratio, median(ours).Round(time.Millisecond), median(theirs).Round(time.Millisecond)),
+	return []line{{"100k flows in one bundle / ovs-ofctl --bundle", fmt.Sprintf("%.2f (%v / %v, medians of 5)", ratio,
+		median(ours).Round(time.Millisecond), median(theirs).Round(time.Millisecond)),
 		"<= 0.6", ratio <= 0.6}}, nil
 }
 
@@ -153,6 +155,7 @@ func benchRestart() (out []line, err error) {
 		}
 	}
 	limit := 1500 * time.Millisecond
-	return []line{{"restart with 100k flows unchanged", fmt.Sprintf("%d flow-mods, %.2f of 1.5 s (%v, median of 5)", mods, float64(median(took))/float64(limit), median(took).Round(time.Millisecond)),
+	return []line{{"restart with 100k flows unchanged", fmt.Sprintf("%d flow-mods, %.2f of 1.5 s (%v, median of 5)", mods,
+		float64(median(took))/float64(limit), median(took).Round(time.Millisecond)),
 		"0 flow-mods, <= 1.5 s", mods == 0 && median(took) <= limit}}, nil
 }

@@ -1,6 +1,6 @@
-// Bench measures the budgets of the design on this machine. Absolute times mean little on a shared machine, so every line is a ratio to a peer or to a limit
-// that is measured in the same run, or a figure against a fixed budget. `make bench` prints the lines; docs/benchmarks.md keeps those that were
-// measured once.
+// Bench measures the budgets of the design on this machine. Absolute times mean little on a shared machine, so every line is a ratio to
+// a peer or to a limit that is measured in the same run, or a figure against a fixed budget. `make bench` prints the lines;
+// docs/benchmarks.md keeps those that were measured once.
 package main
 
 import (
@@ -28,7 +28,8 @@ func main() {
 		run  func() ([]line, error)
 	}{
 		{"throughput", func() ([]line, error) { return benchThroughput(*rounds) }},
-		{"bundle", benchBundle}, {"put", benchPut}, {"restart", benchRestart}, {"revoke", benchRevoke}, {"events", benchEvents}, {"footprint", benchFootprint},
+		{"bundle", benchBundle}, {"put", benchPut}, {"restart", benchRestart}, {"revoke", benchRevoke}, {"events", benchEvents},
+		{"footprint", benchFootprint},
 		{"bulk", benchBulk},
 	}
 	missed := 0

@@ -27,7 +27,8 @@ import (
 type api struct{ http.Client }
 
 func newAPI(l *lab.Lab) *api {
-	return &api{http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	return &api{http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", l.Socket())
 	}}}}
 }
@@ -156,9 +157,12 @@ func benchPut() (out []line, err error) {
 	bare := median(flows) + median(keys)
 	ratio := float64(p50) / float64(bare)
 	return []line{
-		{"PUT of a rule -> installed, 10k rules, p50", fmt.Sprintf("%v = %.1f x (bare etcd put %v + one-flow bundle %v)", p50.Round(10*time.Microsecond), ratio,
-			median(keys).Round(10*time.Microsecond), median(flows).Round(10*time.Microsecond)), "<= 2 ms or <= 5 x", p50 <= 2*time.Millisecond || ratio <= 5},
-		{"the same, p99", fmt.Sprintf("%v (bare %v + %v); CPU of tapwall per PUT %v", p99.Round(10*time.Microsecond), quantile(keys, 0.99).Round(10*time.Microsecond),
+		{"PUT of a rule -> installed, 10k rules, p50", fmt.Sprintf("%v = %.1f x (bare etcd put %v + one-flow bundle %v)",
+			p50.Round(10*time.Microsecond), ratio,
+			median(keys).Round(10*time.Microsecond), median(flows).Round(10*time.Microsecond)), "<= 2 ms or <= 5 x", p50 <= 2*time.Millisecond ||
+			ratio <= 5},
+		{"the same, p99", fmt.Sprintf("%v (bare %v + %v); CPU of tapwall per PUT %v", p99.Round(10*time.Microsecond),
+			quantile(keys, 0.99).Round(10*time.Microsecond),
 			quantile(flows, 0.99).Round(10*time.Microsecond), cpu.Round(10*time.Microsecond)), "<= 8 ms", p99 <= 8*time.Millisecond},
 		{"p50 with 10k rules / with 100 rules", fmt.Sprintf("%.2f", growth), "<= 1.3", growth <= 1.3},
 	}, nil

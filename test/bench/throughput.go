@@ -14,7 +14,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// minRounds is the smallest number of pairs that the design lets judge a ratio near 1: these machines spread by some percent from round to round.
+// minRounds is the smallest number of pairs that the design lets judge a ratio near 1: these machines spread by some percent from round
+// to round.
 const minRounds = 15
 
 // What a slice of a round carries: enough that it takes about a tenth of a second, so that what the switch does at rest counts little.
@@ -24,7 +25,8 @@ const (
 	connections = 100
 )
 
-// rivalFlows is what somebody writes by hand who wants a stateful firewall between two ports: 1 (vm1), which may open connections, and 2 (vm2).
+// rivalFlows is what somebody writes by hand who wants a stateful firewall between two ports: 1 (vm1), which may open connections, and 2
+// (vm2).
 const rivalFlows = `
 table=0,priority=100,arp,actions=normal
 table=0,priority=10,ct_state=-trk,ip,actions=ct(table=1)
@@ -145,8 +147,8 @@ func (c *contender) slice(run func(*load) (units int, err error)) (s sample, err
 	return s, err
 }
 
-// threadTime is the CPU time that the threads of a process have used (proc(5), schedstat: nanoseconds; the figure of the process directory is that of its
-// first thread only).
+// threadTime is the CPU time that the threads of a process have used (proc(5), schedstat: nanoseconds; the figure of the process
+// directory is that of its first thread only).
 func threadTime(pid int) (sum time.Duration, err error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(threads) == 0 {
@@ -167,8 +169,8 @@ func threadTime(pid int) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// benchThroughput compares what the switch works for traffic through tapwall's pipeline with what it works through flows written by hand, or, where
-// TAPWALL_BIN_BEFORE names an earlier binary, through the pipeline of that one.
+// benchThroughput compares what the switch works for traffic through tapwall's pipeline with what it works through flows written by
+// hand, or, where TAPWALL_BIN_BEFORE names an earlier binary, through the pipeline of that one.
 func benchThroughput(rounds int) (out []line, err error) {
 	if rounds < minRounds {
 		return nil, fmt.Errorf("-rounds %d: a ratio near 1 needs at least %d pairs", rounds, minRounds)
@@ -205,8 +207,8 @@ func benchThroughput(rounds int) (out []line, err error) {
 	return out, nil
 }
 
-// compare runs pairs of rounds and judges the median of their ratios. The two rounds of a pair are cut into slices that take turns, so that what else the
-// machine does meets both alike.
+// compare runs pairs of rounds and judges the median of their ratios. The two rounds of a pair are cut into slices that take turns, so
+// that what else the machine does meets both alike.
 func compare(ours, rival *contender, rounds int, budget float64, run func(*load) (int, error)) (line, error) {
 	var cpu, wall []float64
 	var our, their []time.Duration
@@ -232,11 +234,13 @@ func compare(ours, rival *contender, rounds int, budget float64, run func(*load)
 	}
 	m, low, high := medianInterval(cpu)
 	w, _, _ := medianInterval(wall)
-	return line{figure: fmt.Sprintf("%.3f, 90 %% in %.3f-%.3f (%v / %v, %d pairs; wall %.2f)", m, low, high, median(our), median(their), rounds, w),
+	return line{figure: fmt.Sprintf("%.3f, 90 %% in %.3f-%.3f (%v / %v, %d pairs; wall %.2f)", m, low, high, median(our), median(their),
+		rounds, w),
 		budget: fmt.Sprintf("<= %.2f within the interval", budget), ok: low <= budget}, nil
 }
 
-// medianInterval returns the median of xs and the narrowest pair of order statistics that holds the median of what they were drawn from with at least
+// medianInterval returns the median of xs and the narrowest pair of order statistics that holds the median of what they were drawn from
+// with at least
 // 90 %: the number of values below it has the binomial distribution with p = 1/2, whatever the distribution of the values.
 func medianInterval(xs []float64) (mid, low, high float64) {
 	s := slices.Sorted(slices.Values(xs))

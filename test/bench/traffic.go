@@ -66,7 +66,8 @@ func benchRevoke() (out []line, err error) {
 		silent = append(silent, p.LastArrival().Sub(start))
 	}
 	p50, p99 := quantile(silent, 0.5), quantile(silent, 0.99)
-	return []line{{"rule deleted -> its live connection silent, p99 of 40", fmt.Sprintf("%.2f of 50 ms (%v; p50 %v)", float64(p99)/float64(50*time.Millisecond),
+	return []line{{"rule deleted -> its live connection silent, p99 of 40", fmt.Sprintf("%.2f of 50 ms (%v; p50 %v)",
+		float64(p99)/float64(50*time.Millisecond),
 		p99.Round(100*time.Microsecond), p50.Round(100*time.Microsecond)), "<= 50 ms", p99 <= 50*time.Millisecond}}, nil
 }
 
@@ -81,9 +82,11 @@ func benchEvents() ([]line, error) {
 	go func() { done <- r.Run(ctx) }()
 	<-r.Ready()
 	frame := synFrame()
-	pi := record.PacketIn{Data: frame, TotalLen: len(frame), Table: 209, Reason: 1, UserData: []byte{0x7a, 2}, CtState: 0x21, CtZone: 0xe000, CtNwProto: 6,
-		CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("10.0.0.2"), CtTpSrc: 40000, CtTpDst: 80, SrcEndpoint: 1, DstEndpoint: 2,
-		Verdicts: []record.VerdictSide{{Direction: event.Ingress, RuleID: 7, Drop: true}}}
+	pi := record.PacketIn{Data: frame, TotalLen: len(frame), Table: 209, Reason: 1, UserData: []byte{0x7a, 2}, CtState: 0x21, CtZone: 0xe000,
+		CtNwProto: 6,
+		CtSrc:     netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("10.0.0.2"), CtTpSrc: 40000, CtTpDst: 80, SrcEndpoint: 1,
+		DstEndpoint: 2,
+		Verdicts:    []record.VerdictSide{{Direction: event.Ingress, RuleID: 7, Drop: true}}}
 	const n = 400_000
 	cpu, start := cpuTime(), time.Now()
 	for i := range n {
@@ -104,7 +107,8 @@ func benchEvents() ([]line, error) {
 		return nil, err
 	}
 	perCore := float64(c.Accepted) / used.Seconds()
-	return []line{{"packet-ins -> accepted events per core-second", fmt.Sprintf("%.1f x 100k/s (%d accepted, %v lost, %v wall)", perCore/100e3, c.Accepted, c.Lost, wall.Round(time.Millisecond)),
+	return []line{{"packet-ins -> accepted events per core-second", fmt.Sprintf("%.1f x 100k/s (%d accepted, %v lost, %v wall)",
+		perCore/100e3, c.Accepted, c.Lost, wall.Round(time.Millisecond)),
 		">= 1.5, all counted", perCore >= 150e3 && c.Observed == n}}, nil
 }
 

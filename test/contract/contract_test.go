@@ -1,5 +1,5 @@
-// Package contract holds the running program to its own OpenAPI description: schemathesis derives requests from it, valid and invalid ones, and compares the
-// answers with it. The switch is a private one without traffic, so that what is written is also installed.
+// Package contract holds the running program to its own OpenAPI description: schemathesis derives requests from it, valid and invalid
+// ones, and compares the answers with it. The switch is a private one without traffic, so that what is written is also installed.
 package contract
 
 import (
@@ -20,7 +20,8 @@ import (
 
 const token = "contract-0123456789abcdef"
 
-// tool finds schemathesis, which `make contract` installs. It skips the test without it, and fails it instead if the environment says CI=true.
+// tool finds schemathesis, which `make contract` installs. It skips the test without it, and fails it instead if the environment says
+// CI=true.
 func tool(t *testing.T) string {
 	t.Helper()
 	st, err := filepath.Abs("../../.cache/contract/bin/st")
@@ -62,7 +63,8 @@ func serve(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "serve", "--ovsdb", ovs.DBAddr(), "--data-dir", filepath.Join(dir, "data"), "--listen", "tcp:127.0.0.1:0", "--token-file", tokens,
+	cmd := exec.Command(bin, "serve", "--ovsdb", ovs.DBAddr(), "--data-dir", filepath.Join(dir, "data"), "--listen", "tcp:127.0.0.1:0",
+		"--token-file", tokens,
 		"--bridge", "br0=owned", "--log-level", "info")
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -119,8 +121,10 @@ func run(t *testing.T, st, address, description string, more ...string) (string,
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{"--config-file", config, "run", description, "--url", address, "-H", "Authorization: Bearer " + token, "--no-color",
-		"--seed", "1", "--generation-database", "none", "--suppress-health-check", "all", "--request-timeout", "20", "--exclude-operation-id", "follow-events"}, more...)
+	args := append([]string{"--config-file", config, "run", description, "--url", address, "-H", "Authorization: Bearer " + token,
+		"--no-color",
+		"--seed", "1", "--generation-database", "none", "--suppress-health-check", "all", "--request-timeout", "20", "--exclude-operation-id",
+		"follow-events"}, more...)
 	cmd := exec.CommandContext(ctx, st, args...)
 	cmd.Dir = t.TempDir() // where it keeps what failed, to try that first the next time
 	out, err := cmd.CombinedOutput()
@@ -137,7 +141,8 @@ func TestContract(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Every operation by its examples and by chance, and what only reads or deletes by every value at a boundary: for bodies those are too many.
+	// Every operation by its examples and by chance, and what only reads or deletes by every value at a boundary: for bodies those are too
+	// many.
 	for _, phases := range [][]string{
 		{"--phases", "examples,fuzzing", "--max-examples", "15"},
 		{"--phases", "coverage", "--include-method", "GET", "--include-method", "DELETE"},
@@ -161,7 +166,8 @@ func TestContract(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := run(t, st, address, file, "--phases", "examples,coverage", "--include-operation-id", "healthz"); err == nil || !strings.Contains(out, "violates schema") {
+	if out, err := run(t, st, address, file, "--phases", "examples,coverage", "--include-operation-id", "healthz"); err == nil ||
+		!strings.Contains(out, "violates schema") {
 		t.Errorf("a wrong description passes (%v):\n%s", err, out)
 	}
 }

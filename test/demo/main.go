@@ -317,15 +317,18 @@ func (d *demo) revoke() error {
 	}
 	defer web.Stop()
 	time.Sleep(time.Second)
-	d.check(console.Received() > 50, "vm1 exchanges 100 messages a second with vm2 port 8080 (policy web-admin): %d so far", console.Received())
+	d.check(console.Received() > 50, "vm1 exchanges 100 messages a second with vm2 port 8080 (policy web-admin): %d so far",
+		console.Received())
 	d.check(web.Received() > 50, "and with vm2 port 80 (policy web): %d so far", web.Received())
 	given := time.Now()
 	d.tapwall("delete", "policy", "web-admin", "--wait")
 	answered := time.Now()
 	time.Sleep(time.Second)
-	d.check(console.ReceivedSince(answered.Add(100*time.Millisecond)) == 0, "the connection to port 8080 is cut: its last message came %d ms after the command was given",
+	d.check(console.ReceivedSince(answered.Add(100*time.Millisecond)) == 0,
+		"the connection to port 8080 is cut: its last message came %d ms after the command was given",
 		max(0, console.LastArrival().Sub(given).Milliseconds()))
-	d.check(web.ReceivedSince(answered) > 50, "the connection to port 80 did not notice: its longest gap was %d ms", web.MaxGap(given).Milliseconds())
+	d.check(web.ReceivedSince(answered) > 50, "the connection to port 80 did not notice: its longest gap was %d ms",
+		web.MaxGap(given).Milliseconds())
 	d.check(!d.vm1.CanConnect(d.vm2.IPv4, 8080, time.Second), "vm1 cannot connect to port 8080 any more")
 	out := d.tapwall("observe", "--last", "2", "--to", "vm2", "--to-port", "8080")
 	d.check(strings.Count(out, "DENIED") == 2, "the record says why")

@@ -56,7 +56,8 @@ func (s *stage) table() string {
 	return strings.Join(flows, "\n")
 }
 
-// unchangedByRestart restarts tapwall, which compiles everything afresh and compares it with the switch, and expects that it finds nothing to do.
+// unchangedByRestart restarts tapwall, which compiles everything afresh and compares it with the switch, and expects that it finds
+// nothing to do.
 func (s *stage) unchangedByRestart() {
 	s.t.Helper()
 	before := s.table()
@@ -81,7 +82,8 @@ func many(first, n, k int) string {
 		}
 		b.WriteString(sprintf("---\nkind: Policy\nname: m%d\nspec:\n  priority: %d\n  appliesTo: [%s]\n  ingress:\n", i, 1+i%900, subject))
 		for j := range k {
-			b.WriteString(sprintf("  - {name: r%d, action: allow, from: [{cidr: 10.%d.%d.0/24}], services: [{protocol: tcp, ports: [\"%d\"]}]}\n", j, i/250, i%250, 1000+j))
+			b.WriteString(sprintf("  - {name: r%d, action: allow, from: [{cidr: 10.%d.%d.0/24}], services: [{protocol: tcp, ports: [\"%d\"]}]}\n",
+				j, i/250, i%250, 1000+j))
 		}
 	}
 	return b.String()
@@ -110,7 +112,8 @@ func TestFaultKilledWhileApplying(t *testing.T) {
 		n := <-taken
 		must(t, s.tw.Start())
 		took := s.inStep(10 * time.Second)
-		t.Logf("killed %v after the first write, %d policies were acknowledged: in step again after %v, %d flows", after*time.Millisecond, n, took, s.health().InstalledFlows)
+		t.Logf("killed %v after the first write, %d policies were acknowledged: in step again after %v, %d flows", after*time.Millisecond, n,
+			took, s.health().InstalledFlows)
 		if out := s.tapwall("get", "policies", "-o", "json"); n > 0 && !strings.Contains(out, sprintf("%q", sprintf("m%d", n-1))) {
 			t.Errorf("policy m%d was acknowledged and is not there", n-1)
 		}
@@ -140,7 +143,8 @@ func TestFaultManyPolicies(t *testing.T) {
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5002)
 	start = time.Now()
-	out, err = s.tw.RunInput("kind: Group\nname: rest\nlabels: {set: many}\nspec: {members: [{cidr: 192.0.2.0/24}]}\n", "apply", "--wait", "--timeout", "60s", "--prune", "set=many", "-f", "-")
+	out, err = s.tw.RunInput("kind: Group\nname: rest\nlabels: {set: many}\nspec: {members: [{cidr: 192.0.2.0/24}]}\n", "apply", "--wait",
+		"--timeout", "60s", "--prune", "set=many", "-f", "-")
 	if err != nil {
 		t.Fatalf("%v: %.500s", err, out)
 	}
@@ -160,7 +164,8 @@ func TestFaultChangeWhileSwitchIsDown(t *testing.T) {
 	old := s.datagrams(s.vm[1], s.vm[2], 5002, time.Millisecond)
 	s.running(old)
 	s.KillVswitchd()
-	lab.Eventually(t, 5*time.Second, "what was on its way has arrived", func() bool { return time.Since(old.LastArrival()) > 100*time.Millisecond })
+	lab.Eventually(t, 5*time.Second, "what was on its way has arrived",
+		func() bool { return time.Since(old.LastArrival()) > 100*time.Millisecond })
 	down := time.Now()
 	if out, err := s.tw.RunInput(allowPorts("p", "vm2", "vm1", "5003"), "apply", "--wait", "--timeout", "1s", "-f", "-"); err == nil {
 		t.Errorf("a change that is not in force was said to be:\n%s", out)
@@ -177,8 +182,9 @@ func TestFaultChangeWhileSwitchIsDown(t *testing.T) {
 	}
 }
 
-// Rules change while the database server is away. Then ovs-vswitchd, which has lost its lock in the database, serves no OpenFlow either, and the main
-// thread of the userspace datapath polls no ports (bridge_run of OVS 3.1). So the change has to wait, is not said to be in force, and comes into force when the server is back.
+// Rules change while the database server is away. Then ovs-vswitchd, which has lost its lock in the database, serves no OpenFlow either,
+// and the main thread of the userspace datapath polls no ports (bridge_run of OVS 3.1). So the change has to wait, is not said to be in
+// force, and comes into force when the server is back.
 func TestFaultChangeWhileDatabaseIsDown(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
@@ -207,14 +213,16 @@ func TestFaultBridgeRecreated(t *testing.T) {
 	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
 	again := []string{"--", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"}
 	for _, vm := range s.vm[1:] {
-		again = append(again, "--", "add-port", "br0", vm.Port, "--", "set", "interface", vm.Port, "external_ids:iface-id=if-"+vm.Port, `external_ids:attached-mac="`+vm.MAC+`"`)
+		again = append(again, "--", "add-port", "br0", vm.Port, "--", "set", "interface", vm.Port, "external_ids:iface-id=if-"+vm.Port,
+			`external_ids:attached-mac="`+vm.MAC+`"`)
 	}
 	walled := func(what string) {
 		t.Helper()
 		took := lab.Eventually(t, 10*time.Second, what+": the wall stands", func() bool {
 			h, ok := s.tryHealth()
 			mode, err := s.Vsctl("get", "bridge", "br0", "fail_mode")
-			return ok && err == nil && strings.TrimSpace(mode) == "secure" && h.OpenFlow == "connected" && h.DesiredFlows > 40 && h.InstalledFlows == h.DesiredFlows
+			return ok && err == nil && strings.TrimSpace(mode) == "secure" && h.OpenFlow == "connected" && h.DesiredFlows > 40 &&
+				h.InstalledFlows == h.DesiredFlows
 		})
 		t.Logf("%s: walled %v after ovs-vsctl returned", what, took)
 		s.neighbours()
@@ -263,7 +271,8 @@ spec:
 		var add, del []string
 		for i := range 20 {
 			name := sprintf("st%d", burst*20+i)
-			add = append(add, "--", "add-port", "br0", name, "--", "set", "interface", name, "type=internal", "external_ids:iface-id="+name, "external_ids:role=storm",
+			add = append(add, "--", "add-port", "br0", name, "--", "set", "interface", name, "type=internal", "external_ids:iface-id="+name,
+				"external_ids:role=storm",
 				sprintf(`external_ids:attached-mac="02:99:00:00:00:%02x"`, burst*20+i))
 			del = append(del, "--", "--if-exists", "del-port", "br0", name)
 		}

@@ -14,7 +14,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// A peer whose connection was revoked makes conntrack, and so tapwall's memory, forget that it opened it, by a reset that never gets through.
+// A peer whose connection was revoked makes conntrack, and so tapwall's memory, forget that it opened it, by a reset that never gets
+// through.
 func TestAttackRevokedComesBack(t *testing.T) {
 	t.Parallel()
 	for _, reset := range []bool{false, true} {
@@ -22,7 +23,8 @@ func TestAttackRevokedComesBack(t *testing.T) {
 			t.Parallel()
 			s := open(t, 3, "--pickup-window", "8s")
 			out := "  egress:\n  - {name: any, action: allow}\n"
-			s.apply(isolatedVM2 + out + "  ingress:\n  - {name: door, action: allow, from: [{port: vm3}], services: [{protocol: tcp, ports: [\"5001\"]}]}\n")
+			s.apply(isolatedVM2 + out +
+				"  ingress:\n  - {name: door, action: allow, from: [{port: vm3}], services: [{protocol: tcp, ports: [\"5001\"]}]}\n")
 			s.pickupClosed()
 			b, c := s.vm[2], s.vm[3]
 			capture, err := s.Capture(c.NS, "eth0")
@@ -109,8 +111,8 @@ func TestAttackOldestReplugged(t *testing.T) {
 	s.explain("6000")
 }
 
-// A SYN in the other direction of a half-open connection is new to conntrack, but its original tuple is the other's: who forges "B:22 to me:443"
-// to nobody and then opens from 443 to B:22 is judged as if he wanted 443.
+// A SYN in the other direction of a half-open connection is new to conntrack, but its original tuple is the other's: who forges "B:22 to
+// me:443" to nobody and then opens from 443 to B:22 is judged as if he wanted 443.
 func TestAttackPortsExchanged(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -125,7 +127,8 @@ func TestAttackPortsExchanged(t *testing.T) {
 	must(t, err)
 	seg := func(dstMAC, src, dst string, sport, dport int, seq, ack uint32, flags byte, scale bool, payload string) {
 		t.Helper()
-		s.send(crossing{from: c, dstMAC: dstMAC, src: src, dst: dst, ttl: 64, upper: func(string) (layers.IPProtocol, []gopacket.SerializableLayer) {
+		s.send(crossing{from: c, dstMAC: dstMAC, src: src, dst: dst, ttl: 64, upper: func(string) (layers.IPProtocol,
+			[]gopacket.SerializableLayer) {
 			h := &layers.TCP{SrcPort: layers.TCPPort(sport), DstPort: layers.TCPPort(dport), Seq: seq, Ack: ack, Window: 65535,
 				SYN: flags&2 != 0, ACK: flags&16 != 0, PSH: flags&8 != 0}
 			if scale {
@@ -159,7 +162,8 @@ func TestAttackPortsExchanged(t *testing.T) {
 		seg(b.MAC, ghost, b.IPv4, public, secret, 1001, isn+1, 24, false, "Ehello to the closed port")
 	}
 	time.Sleep(passage)
-	if n := len(back.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte("hello to the closed port")) })); n > 0 || len(answers) > 0 {
+	if n := len(back.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte("hello to the closed port")) })); n > 0 ||
+		len(answers) > 0 {
 		t.Errorf("%d SYN/ACKs come back from the closed port, and %d times its server's echo", len(answers), n)
 	}
 	s.explain("port=5001")
@@ -175,7 +179,9 @@ func TestAttackForgedBeforehand(t *testing.T) {
 		port := 6100 + i
 		s.segment(c, to.MAC, a.IPv4, b.IPv4, 5003, port, 77, 0, 1000, "S", "")
 		time.Sleep(50 * time.Millisecond)
-		got, err := b.Run("sh", "-c", sprintf("echo E | timeout 3 nc -p %d %s 5003 >/dev/null 2>&1; python3 - <<'X'\nimport socket\ns=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); s.bind(('',%d)); s.settimeout(4); s.connect(('%s',5003)); print('open')\nX", port+100, a.IPv4, port, a.IPv4))
+		got, err := b.Run("sh", "-c", sprintf("echo E | timeout 3 nc -p %d %s 5003 >/dev/null 2>&1; python3 - <<'X'\nimport socket\n"+
+			"s=socket.socket(); s.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1); s.bind(('',%d)); s.settimeout(4); s.connect(('%s',"+
+			"5003)); print('open')\nX", port+100, a.IPv4, port, a.IPv4))
 		if err != nil {
 			t.Errorf("round %d: after one forged SYN a connection from port %d does not open: %.300s", i, port, got)
 		}
@@ -188,7 +194,8 @@ func TestAttackBlockFixedPorts(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
 	a, b, c := s.vm[1], s.vm[2], s.vm[3]
-	s.decree("kind: Policy\nname: b\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: log, action: allow, from: [{port: vm1}], services: [{protocol: udp, ports: [\"6514\"]}]}\n")
+	s.decree("kind: Policy\nname: b\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: log, action: allow, from: [{port: vm1}], " +
+		"services: [{protocol: udp, ports: [\"6514\"]}]}\n")
 	in := s.inbox(b, 6514)
 	s.say(a, b, 6513, 6514, "control")
 	s.arrives(in, "control")
@@ -288,7 +295,8 @@ func TestAttackTapReused(t *testing.T) {
 		must(t, err)
 		must(t, s.Unplug(b))
 		b.MAC = mac
-		_, err = s.Vsctl("--", "add-port", "br0", "vm2", "--", "set", "interface", "vm2", "external_ids:iface-id=other", `external_ids:attached-mac="`+mac+`"`)
+		_, err = s.Vsctl("--", "add-port", "br0", "vm2", "--", "set", "interface", "vm2", "external_ids:iface-id=other",
+			`external_ids:attached-mac="`+mac+`"`)
 		must(t, err)
 		lab.Eventually(t, 5*time.Second, "the new guest is an endpoint", func() bool { return len(s.flows("table=202,dl_dst="+mac)) > 0 })
 		_, err = s.Appctl("revalidator/wait")
@@ -313,7 +321,8 @@ func TestAttackUnknownMACRevoked(t *testing.T) {
 	_, err := s.Vsctl("--", "remove", "interface", "vm1", "external_ids", "attached-mac")
 	must(t, err)
 	s.wall()
-	allow := "kind: Policy\nname: e\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: a, action: allow, to: [{port: vm2}], services: [{protocol: udp, ports: [\"%s\"]}]}\n"
+	allow := "kind: Policy\nname: e\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: a, action: allow, to: [{port: vm2}], " +
+		"services: [{protocol: udp, ports: [\"%s\"]}]}\n"
 	s.enact(sprintf(allow, "6000"))
 	answers := s.onlyAnswers(e, a, a.IPv4)
 	lab.Eventually(t, 3*time.Second, "answers come", func() bool { return answers.got.Load() > 50 })

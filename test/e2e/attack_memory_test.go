@@ -116,7 +116,8 @@ func TestAttackMemoryFileOutage(t *testing.T) {
 		if name != "" && len(s.flows("table=213")) == 0 {
 			t.Errorf("%s: nothing was installed before the window was over", name)
 		}
-		t.Logf("%s: up after %v, %d of %d flows, window %d flows", name, up.Round(time.Millisecond), h.InstalledFlows, h.DesiredFlows, len(s.flows("table=213")))
+		t.Logf("%s: up after %v, %d of %d flows, window %d flows", name, up.Round(time.Millisecond), h.InstalledFlows, h.DesiredFlows,
+			len(s.flows("table=213")))
 		if s.vm[1].CanConnect(s.vm[2].IPv4, 5001, 200*time.Millisecond) {
 			t.Errorf("%s: the wall is down", name)
 		}

@@ -89,8 +89,9 @@ func TestAttackRevocation(t *testing.T) {
 		"rule turned":          {before: anyFromVM1, after: strings.Replace(anyFromVM1, "action: allow", "action: deny", 1)},
 		"moved to another":     {before: allowPorts("p", "vm2", "vm1", "5001"), after: allowPorts("p", "vm3", "vm1", "5001")},
 		"group member removed": {before: sprintf(group, "{port: vm1}, {port: vm3}") + byGroup, after: sprintf(group, "{port: vm3}")},
-		"group member added":   {before: sprintf(group, "{port: vm1}") + byGroup, after: sprintf(group, "{port: vm1}, {port: vm3}"), survives: true},
-		"label changed":        {before: sprintf(label, "client") + byLabel, after: sprintf(label, "guest")},
+		"group member added": {before: sprintf(group, "{port: vm1}") + byGroup, after: sprintf(group, "{port: vm1}, {port: vm3}"),
+			survives: true},
+		"label changed": {before: sprintf(label, "client") + byLabel, after: sprintf(label, "guest")},
 		"deny gains a label": {before: sprintf(label, "client") + anyFromVM1 + "---" + denyPolicy("tier: security", "{labels: {role: guest}}"),
 			after: sprintf(label, "guest")},
 		"deny gains a member": {before: sprintf(group, "{port: vm3}") + anyFromVM1 + "---" + denyPolicy("tier: security", "{group: g}"),
@@ -98,15 +99,20 @@ func TestAttackRevocation(t *testing.T) {
 		"address changed": {before: sprintf(address, "10.77.0.1") + byLabel, after: sprintf(address, "10.77.0.9"), setUp: strange},
 		"became an endpoint": {before: strings.Replace(allowPorts("p", "vm2", "vm1", "5001"), "{port: vm1}", "{entity: world}", 1),
 			after: strings.Replace(sprintf(label, "client"), "spec: {", `spec: {mac: "02:77:00:00:00:01", `, 1), setUp: strange},
-		"deny above a default":   {before: denyPolicy("", "{port: vm3}"), after: denyPolicy("", "{port: vm1}")},
-		"deny above an allow":    {before: anyFromVM1, after: denyPolicy("tier: security", "{port: vm1}")},
-		"deny beside an allow":   {before: anyFromVM1, after: denyPolicy("", "{port: vm1}")},
-		"deny below an allow":    {before: anyFromVM1, after: denyPolicy("tier: baseline", "{port: vm1}"), survives: true},
-		"deny raised by tier":    {before: anyFromVM1 + "---" + denyPolicy("tier: baseline", "{port: vm1}"), after: denyPolicy("tier: emergency", "{port: vm1}")},
-		"deny raised by number":  {before: anyFromVM1 + "---" + denyPolicy("priority: 200", "{port: vm1}"), after: denyPolicy("priority: 50", "{port: vm1}")},
-		"allow lowered":          {before: strings.Replace(anyFromVM1, "spec:", "spec:\n  priority: 10", 1) + "---" + denyPolicy("", "{port: vm1}"), after: strings.Replace(anyFromVM1, "spec:", "spec:\n  priority: 900", 1)},
-		"isolated later":         {before: strings.Replace(denyPolicy("", "{port: vm3}"), "name: d", "name: p", 1), after: allowPorts("p", "vm2", "vm3", "5001")},
-		"isolated at the sender": {before: anyFromVM1, after: "kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: o, action: allow, to: [{port: vm3}]}\n"},
+		"deny above a default": {before: denyPolicy("", "{port: vm3}"), after: denyPolicy("", "{port: vm1}")},
+		"deny above an allow":  {before: anyFromVM1, after: denyPolicy("tier: security", "{port: vm1}")},
+		"deny beside an allow": {before: anyFromVM1, after: denyPolicy("", "{port: vm1}")},
+		"deny below an allow":  {before: anyFromVM1, after: denyPolicy("tier: baseline", "{port: vm1}"), survives: true},
+		"deny raised by tier": {before: anyFromVM1 + "---" + denyPolicy("tier: baseline", "{port: vm1}"),
+			after: denyPolicy("tier: emergency", "{port: vm1}")},
+		"deny raised by number": {before: anyFromVM1 + "---" + denyPolicy("priority: 200", "{port: vm1}"), after: denyPolicy("priority: 50",
+			"{port: vm1}")},
+		"allow lowered": {before: strings.Replace(anyFromVM1, "spec:", "spec:\n  priority: 10", 1) + "---" +
+			denyPolicy("", "{port: vm1}"), after: strings.Replace(anyFromVM1, "spec:", "spec:\n  priority: 900", 1)},
+		"isolated later": {before: strings.Replace(denyPolicy("", "{port: vm3}"), "name: d", "name: p", 1), after: allowPorts("p",
+			"vm2", "vm3", "5001")},
+		"isolated at the sender": {before: anyFromVM1,
+			after: "kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: o, action: allow, to: [{port: vm3}]}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -147,8 +153,8 @@ func strange(s *stage) {
 	must(s.t, err)
 }
 
-// A machine that is plugged again, under another port number, has its rules and nothing of its old connections is hurt that is still allowed; under
-// another address it is another machine.
+// A machine that is plugged again, under another port number, has its rules and nothing of its old connections is hurt that is still
+// allowed; under another address it is another machine.
 func TestAttackReplug(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -182,7 +188,8 @@ func TestAttackReplug(t *testing.T) {
 func TestAttackPolicyMovedAndBack(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
-	isolate := "kind: Policy\nname: base\nspec:\n  tier: baseline\n  appliesTo: [{port: vm2}, {port: vm3}]\n  ingress: []\n  defaultDeny: {ingress: true}\n---"
+	isolate := "kind: Policy\nname: base\nspec:\n  tier: baseline\n  appliesTo: [{port: vm2}, {port: vm3}]\n  ingress: []\n  defaultDeny: " +
+		"{ingress: true}\n---"
 	s.decree(isolate + allowPorts("p", "vm2", "vm1", "5001"))
 	two := s.everyWay(s.vm[1], s.vm[2], 5001)
 	s.apply(allowPorts("p", "vm3", "vm1", "5001"))
@@ -200,7 +207,8 @@ func TestAttackPolicyMovedAndBack(t *testing.T) {
 	})
 }
 
-// Tricks with the life of a connection: a tuple used again, a segment that ends a connection, both sides that open at once, an ICMP id used again.
+// Tricks with the life of a connection: a tuple used again, a segment that ends a connection, both sides that open at once, an ICMP id
+// used again.
 func TestAttackConnectionReuse(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -261,8 +269,8 @@ func TestAttackConnectionReuse(t *testing.T) {
 	s.lossless(udp, "datagrams that are allowed all the time")
 }
 
-// Nothing binds an IP address to a port, but a connection is bound to its two ends: a machine that knows both ends of a live connection cannot send into it
-// under the sender's name.
+// Nothing binds an IP address to a port, but a connection is bound to its two ends: a machine that knows both ends of a live connection
+// cannot send into it under the sender's name.
 func TestAttackInjection(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)

@@ -55,7 +55,8 @@ func TestFaultFlowsWiped(t *testing.T) {
 	}
 }
 
-// Somebody changes the fail mode, which also wipes the tables. It is set back first; in between the bridge does what it was told to, as a switch does.
+// Somebody changes the fail mode, which also wipes the tables. It is set back first; in between the bridge does what it was told to, as
+// a switch does.
 func TestFaultFailModeChanged(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
@@ -112,7 +113,8 @@ func TestFaultTableLimit(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
 	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
-	_, err := s.Vsctl("--", "--id=@t", "create", "Flow_Table", sprintf("flow_limit=%d", len(s.flows("table=206"))+3), "overflow_policy=refuse", "--", "set", "bridge", "br0", "flow_tables:206=@t")
+	_, err := s.Vsctl("--", "--id=@t", "create", "Flow_Table", sprintf("flow_limit=%d", len(s.flows("table=206"))+3),
+		"overflow_policy=refuse", "--", "set", "bridge", "br0", "flow_tables:206=@t")
 	must(t, err)
 	var peers strings.Builder
 	for i := range 50 {

@@ -16,8 +16,8 @@ import (
 // What attackers try. Each test sends real frames and asks what a program on the other machine got, because a frame on the wire that the
 // receiver's kernel throws away is no way through the wall. A control that must arrive keeps each of them honest.
 
-// decree applies documents and waits until the switch has thrown away what it had cached for the traffic before: an answer from the switch means that
-// its tables have changed, and the cache follows within about 20 ms, or more on a busy machine, so the switch is asked.
+// decree applies documents and waits until the switch has thrown away what it had cached for the traffic before: an answer from the
+// switch means that its tables have changed, and the cache follows within about 20 ms, or more on a busy machine, so the switch is asked.
 func (s *stage) decree(docs string) {
 	s.t.Helper()
 	s.apply(docs)
@@ -25,8 +25,8 @@ func (s *stage) decree(docs string) {
 	time.Sleep(150 * time.Millisecond)
 }
 
-// revalidated waits until the switch has gone through all that it has cached: until then cached decisions may be older than the tables, and counters
-// older than the traffic. The round that is under way may have begun too early, so it is two.
+// revalidated waits until the switch has gone through all that it has cached: until then cached decisions may be older than the tables,
+// and counters older than the traffic. The round that is under way may have begun too early, so it is two.
 func (s *stage) revalidated() {
 	s.t.Helper()
 	for range 2 {
@@ -248,8 +248,8 @@ func TestAttackVLANTags(t *testing.T) {
 	}
 }
 
-// A datagram for one machine inside a frame for all of them reaches that machine's program: Linux looks at the IP address. It has to be judged
-// as what it is, or dropped, whichever side guards.
+// A datagram for one machine inside a frame for all of them reaches that machine's program: Linux looks at the IP address. It has to be
+// judged as what it is, or dropped, whichever side guards.
 func TestAttackGroupFrames(t *testing.T) {
 	t.Parallel()
 	for name, doc := range map[string]string{
@@ -287,8 +287,9 @@ spec:
 	}
 }
 
-// Who sends is told by the port and not by what the frame claims. What is documented to be missing: nothing binds addresses to ports yet, so
-// whoever knows a live connection's addresses and ports can send into it. The last part pins that down; it has to change with anti-spoofing.
+// Who sends is told by the port and not by what the frame claims. What is documented to be missing: nothing binds addresses to ports
+// yet, so whoever knows a live connection's addresses and ports can send into it. The last part pins that down; it has to change with
+// anti-spoofing.
 func TestAttackSpoofedSource(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -445,7 +446,8 @@ func TestAttackOtherProtocols(t *testing.T) {
 	for _, proto := range protocols {
 		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocol(proto), SrcIP: net.ParseIP(a.IPv4), DstIP: net.ParseIP(b.IPv4)}
 		// The payload would be a datagram to the allowed port.
-		p := serialize(t, ip, gopacket.Payload([]byte{0x0f, 0xa0, 0x17, 0x71, 0, 30, 0, 0, 'x', 'x', 'x', 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}))
+		p := serialize(t, ip, gopacket.Payload([]byte{0x0f, 0xa0, 0x17, 0x71, 0, 30, 0, 0, 'x', 'x', 'x', 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+			0, 0, 0, 0, 0, 0, 0}))
 		for range 3 {
 			must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x0800, p)))
 		}

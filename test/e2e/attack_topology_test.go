@@ -79,7 +79,8 @@ func TestAttackForgedICMP(t *testing.T) {
 		ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(a.IPv6), DstIP: net.ParseIP(b.IPv6)}
 		m := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}
 		must(t, m.SetNetworkLayerForChecksum(ip))
-		must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x86dd, serialize(t, ip, m, gopacket.Payload(append([]byte{0, 0, 0, 0}, inner...))))))
+		must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x86dd, serialize(t, ip, m, gopacket.Payload(append([]byte{0, 0, 0, 0},
+			inner...))))))
 		n++
 	}
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6001, "control")
@@ -132,7 +133,8 @@ spec:
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6002, "after") // the same tuple, whole
 	// By hand: later pieces first, overlapping pieces, a first piece without ports.
 	_, whole := datagram(t, a.IPv4, b.IPv4, 4001, 6002, "after"+big)
-	for _, cuts := range [][][2]int{{{1480, 2960}, {2960, 4013}, {0, 1480}}, {{0, 8}, {8, 1480}, {1480, 2960}, {2960, 4013}}, {{0, 1480}, {8, 1480}, {1480, 2960}, {2960, 4013}}} {
+	for _, cuts := range [][][2]int{{{1480, 2960}, {2960, 4013}, {0, 1480}}, {{0, 8}, {8, 1480}, {1480, 2960}, {2960, 4013}},
+		{{0, 1480}, {8, 1480}, {1480, 2960}, {2960, 4013}}} {
 		for i, cut := range cuts {
 			p := append(append([]byte{}, whole[:20]...), whole[20+cut[0]:min(20+cut[1], len(whole))]...)
 			binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
@@ -208,7 +210,8 @@ spec:
 	s.mustNotConnect(host, s.vm[2].IPv4, 5001)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.mustConnect(s.vm[2], host.IPv4, 5001)
-	s.apply("kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: world, action: allow, from: [{entity: world}]}\n")
+	s.apply("kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: world, action: allow, from: [{entity: " +
+		"world}]}\n")
 	s.mustConnect(host, s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 }
@@ -311,7 +314,8 @@ spec:
 		late := in.count(sprintf("round%d", round)) - early
 		close(stop)
 		<-done
-		t.Logf("round %d: %d datagrams at 1 kHz reached the machine before its wall stood, %d its own denied ones got out", round, early, from.count(sprintf("round%d", round)))
+		t.Logf("round %d: %d datagrams at 1 kHz reached the machine before its wall stood, %d its own denied ones got out", round, early,
+			from.count(sprintf("round%d", round)))
 		if early > 250+int(busy/time.Millisecond) {
 			t.Errorf("the window was open for about %d ms", early)
 		}
@@ -375,8 +379,9 @@ func TestAttackPortNumberReused(t *testing.T) {
 	}
 }
 
-// A rule that names a machine recognises it by its port. Through a router its packets come from the router's port, so they are somebody of the
-// world: a rule that allows it does not hold, which is safe; one that denies it is not met, so a deny needs the default deny or the addresses beside it.
+// A rule that names a machine recognises it by its port. Through a router its packets come from the router's port, so they are somebody
+// of the world: a rule that allows it does not hold, which is safe; one that denies it is not met, so a deny needs the default deny or
+// the addresses beside it.
 func TestAttackThroughARouter(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -392,7 +397,8 @@ func TestAttackThroughARouter(t *testing.T) {
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.decree(allowPorts("vm2", "vm2", "vm1", "5001"))
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
-	byName := "kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: r, action: deny, from: [{port: vm1}]}\n"
+	byName := "kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: r, " +
+		"action: deny, from: [{port: vm1}]}\n"
 	s.decree(byName)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // the documented limit
 	s.decree(strings.Replace(byName, "{port: vm1}", "{port: vm1}, {cidr: "+s.vm[1].IPv4+"/32}", 1))

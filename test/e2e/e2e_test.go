@@ -86,8 +86,8 @@ func (s *stage) mustConnect(from *lab.VM, to string, port int) {
 	}
 }
 
-// mustNotConnect lets the switch throw away first what it had cached before a change: it does so some ms after the change is in force, later on a busy machine.
-// A switch that does not say when it has done so, as without its database, is tried all the same.
+// mustNotConnect lets the switch throw away first what it had cached before a change: it does so some ms after the change is in force,
+// later on a busy machine. A switch that does not say when it has done so, as without its database, is tried all the same.
 func (s *stage) mustNotConnect(from *lab.VM, to string, port int) {
 	s.t.Helper()
 	for range 2 {
@@ -263,7 +263,8 @@ func (s *stage) running(ps ...*lab.Probe) {
 	}
 }
 
-// pickupClosed waits until the pickup window of the first start is over: inside it, packets of unknown connections are judged instead of dropped.
+// pickupClosed waits until the pickup window of the first start is over: inside it, packets of unknown connections are judged instead of
+// dropped.
 func (s *stage) pickupClosed() {
 	s.t.Helper()
 	lab.Eventually(s.t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
@@ -272,7 +273,8 @@ func (s *stage) pickupClosed() {
 // metric reads one sample of /metrics, such as name{label="value"}; it is 0 if there is none.
 func (s *stage) metric(sample string) float64 {
 	s.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return new(net.Dialer).DialContext(ctx, "unix", s.Socket())
 	}}}
 	resp, err := c.Get("http://tapwall/metrics")

@@ -29,13 +29,15 @@ func (s *stage) stranger(name string, n int) *lab.VM {
 
 func viaTCP(src, dst layers.TCPPort, flags string) func(string) (layers.IPProtocol, []gopacket.SerializableLayer) {
 	return func(payload string) (layers.IPProtocol, []gopacket.SerializableLayer) {
-		tcp := &layers.TCP{SrcPort: src, DstPort: dst, Seq: 1000, Ack: 1, Window: 4096, SYN: strings.Contains(flags, "S"), ACK: strings.Contains(flags, "A"),
+		tcp := &layers.TCP{SrcPort: src, DstPort: dst, Seq: 1000, Ack: 1, Window: 4096, SYN: strings.Contains(flags, "S"),
+			ACK: strings.Contains(flags, "A"),
 			PSH: strings.Contains(flags, "P")}
 		return layers.IPProtocolTCP, []gopacket.SerializableLayer{tcp, gopacket.Payload(payload + ";")}
 	}
 }
 
-// F01: a station that speaks under another's address to nobody does not open that one's door by it: what it then sends is judged as its own.
+// F01: a station that speaks under another's address to nobody does not open that one's door by it: what it then sends is judged as its
+// own.
 func TestFault_F01_ForgedReverseConnection(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
@@ -91,7 +93,8 @@ spec:
 		return len(capture.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(part)) }))
 	}
 	for i := range round {
-		lab.Eventually(t, 5*time.Second, sprintf("what is allowed arrives, round %d", i+1), func() bool { return got(sprintf("r%d-own-control;", i+1)) > 0 })
+		lab.Eventually(t, 5*time.Second, sprintf("what is allowed arrives, round %d", i+1),
+			func() bool { return got(sprintf("r%d-own-control;", i+1)) > 0 })
 	}
 	time.Sleep(passage)
 	for i := range round {
@@ -120,7 +123,8 @@ spec:
 `)
 	s.pickupClosed()
 	push := s.push(s.vm[1], s.vm[2], 5001)
-	answers := map[string]*onlyAnswers{"v4": s.onlyAnswers(s.vm[1], s.vm[2], s.vm[2].IPv4), "v6": s.onlyAnswers(s.vm[1], s.vm[2], s.vm[2].IPv6)}
+	answers := map[string]*onlyAnswers{"v4": s.onlyAnswers(s.vm[1], s.vm[2], s.vm[2].IPv4), "v6": s.onlyAnswers(s.vm[1], s.vm[2],
+		s.vm[2].IPv6)}
 	s.running(push)
 	drops := func() int { return s.packets("0x7a9a1102", "actions=drop") }
 	ids := func() string { return strings.Join(s.flows("table=218"), "\n") }

@@ -103,12 +103,16 @@ spec:
 	lab.Eventually(t, 5*time.Second, "more is sent", func() bool { return probes[0].Sent() > sent+100 })
 	time.Sleep(passage)
 	if n := len(capture.Frames(toVIP)); n != 0 {
-		t.Errorf("%d frames reached the machine that the address moved to, whose policy denies them; the first is %x", n, capture.Frames(toVIP)[0].Data)
+		t.Errorf("%d frames reached the machine that the address moved to, whose policy denies them; the first is %x", n,
+			capture.Frames(toVIP)[0].Data)
 	}
 	// Back to where the TCP connections live, they go on.
 	at := time.Now()
 	move(closed, first)
-	lab.Eventually(t, 30*time.Second, "TCP goes on where it was", func() bool { return tcp[0].ReceivedSince(at) > 5 && tcp[1].ReceivedSince(at) > 5 })
+	lab.Eventually(t, 30*time.Second, "TCP goes on where it was", func() bool {
+		return tcp[0].ReceivedSince(at) > 5 &&
+			tcp[1].ReceivedSince(at) > 5
+	})
 	at = time.Now()
 	move(first, next)
 	lab.Eventually(t, 5*time.Second, "the honest move is followed", func() bool {

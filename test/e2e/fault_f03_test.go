@@ -18,10 +18,12 @@ func (s *stage) router() {
 		}
 	}
 	a, r, d := s.vm[1], s.vm[2], s.vm[3]
-	in(r, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0",
+	in(r, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", "net.ipv4.conf.all.send_redirects=0",
+		"net.ipv4.conf.eth0.send_redirects=0",
 		"net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0")
 	for _, x := range [][2]*lab.VM{{a, d}, {d, a}} {
-		in(x[0], "sysctl", "-qw", "net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.eth0.accept_redirects=0", "net.ipv6.conf.eth0.accept_redirects=0")
+		in(x[0], "sysctl", "-qw", "net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.eth0.accept_redirects=0",
+			"net.ipv6.conf.eth0.accept_redirects=0")
 		in(x[0], "ip", "route", "add", x[1].IPv4+"/32", "via", r.IPv4)
 		in(x[0], "ip", "-6", "route", "add", x[1].IPv6+"/128", "via", r.IPv6)
 	}

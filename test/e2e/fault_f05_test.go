@@ -50,8 +50,9 @@ spec:
   defaultDeny: {ingress: true}
 `
 
-// F05: the switch restarts and conntrack forgets who opened what. What an isolated machine opened itself goes on, by whomever it is spoken on,
-// v4 and v6, during the window and after; what was opened to it and revoked stays dead; also when tapwall went down with the switch.
+// F05: the switch restarts and conntrack forgets who opened what. What an isolated machine opened itself goes on, by whomever it is
+// spoken on, v4 and v6, during the window and after; what was opened to it and revoked stays dead; also when tapwall went down with the
+// switch.
 func TestFault_F05_PickupOfIsolated(t *testing.T) {
 	for _, with := range []string{"switch", "tapwall and switch"} {
 		t.Run(with, func(t *testing.T) {
@@ -75,7 +76,8 @@ func TestFault_F05_PickupOfIsolated(t *testing.T) {
 				return p
 			}
 			own := map[string]*lab.Probe{}
-			for name, to := range map[string]string{"endpoint v4": s.vm[1].IPv4, "endpoint v6": s.vm[1].IPv6, "world v4": world.IPv4, "world v6": world.IPv6} {
+			for name, to := range map[string]string{"endpoint v4": s.vm[1].IPv4, "endpoint v6": s.vm[1].IPv6, "world v4": world.IPv4,
+				"world v6": world.IPv6} {
 				own[name+", echo"], own[name+", push"] = probe("echo", b, to, 5000), probe("push", b, to, 5001)
 			}
 			revoked := map[string]*lab.Probe{
@@ -130,8 +132,8 @@ func TestFault_F05_PickupOfIsolated(t *testing.T) {
 	}
 }
 
-// F05: at the first take-over of a busy bridge nothing is known. A default then keeps no connection whose other orientation is denied, and how
-// much that cut is told.
+// F05: at the first take-over of a busy bridge nothing is known. A default then keeps no connection whose other orientation is denied,
+// and how much that cut is told.
 func TestFault_F05_FirstTakeOver(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)

@@ -42,8 +42,8 @@ func (s *stage) stops(p *lab.Probe, what string) {
 	s.t.Logf("%s: silent %v after the change", what, p.LastArrival().Sub(start).Round(time.Millisecond))
 }
 
-// withoutStore is what has to hold while the store takes nothing: access ends by a label and with a port, whoever comes to the place of a removed port
-// inherits nothing, and all other access goes on, for old connections and new ones. vm1, vm3 and vm4 are clients of vm2.
+// withoutStore is what has to hold while the store takes nothing: access ends by a label and with a port, whoever comes to the place of
+// a removed port inherits nothing, and all other access goes on, for old connections and new ones. vm1, vm3 and vm4 are clients of vm2.
 func (s *stage) withoutStore(away func()) {
 	s.t.Helper()
 	for _, vm := range []*lab.VM{s.vm[1], s.vm[3], s.vm[4]} {
@@ -77,7 +77,10 @@ func (s *stage) withoutStore(away func()) {
 	})
 	s.vm[4] = vm5
 	s.neighbours()
-	lab.Eventually(s.t, 10*time.Second, "the new machine is an endpoint", func() bool { return vm5.CanConnect(s.vm[2].IPv4, 5003, 300*time.Millisecond) })
+	lab.Eventually(s.t, 10*time.Second, "the new machine is an endpoint", func() bool {
+		return vm5.CanConnect(s.vm[2].IPv4, 5003,
+			300*time.Millisecond)
+	})
 	s.mustNotConnect(vm5, s.vm[2].IPv4, 5001)
 	if n := removed.ReceivedSince(time.Now().Add(-500 * time.Millisecond)); n > 0 {
 		s.t.Errorf("%d messages came to a machine that was unplugged", n)
@@ -87,7 +90,8 @@ func (s *stage) withoutStore(away func()) {
 	s.lossless(kept, "a connection that nothing was taken from")
 }
 
-// With a full disk what removes access happens, and the status says what is not saved. With space again all is saved, and a restart changes nothing.
+// With a full disk what removes access happens, and the status says what is not saved. With space again all is saved, and a restart
+// changes nothing.
 func TestFault_F07_FullDiskRevokes(t *testing.T) {
 	t.Parallel()
 	s := ground(t, 4)
@@ -147,14 +151,16 @@ func TestFault_F07_StoreAwayRevokes(t *testing.T) {
 	again := []string{"--", "del-br", "br0", "--", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"}
 	for i, role := range map[int]string{1: "client", 2: "server", 3: "guest"} {
 		vm := s.vm[i]
-		again = append(again, "--", "add-port", "br0", vm.Port, "--", "set", "interface", vm.Port, "external_ids:iface-id=if-"+vm.Port, `external_ids:attached-mac="`+vm.MAC+`"`, "external_ids:role="+role)
+		again = append(again, "--", "add-port", "br0", vm.Port, "--", "set", "interface", vm.Port, "external_ids:iface-id=if-"+vm.Port,
+			`external_ids:attached-mac="`+vm.MAC+`"`, "external_ids:role="+role)
 	}
 	_, err := s.Vsctl(again...)
 	must(t, err)
 	lab.Eventually(t, 10*time.Second, "the bridge that was made again is walled", func() bool {
 		mode, err := s.Vsctl("get", "bridge", "br0", "fail_mode")
 		h, ok := s.tryHealth()
-		return err == nil && strings.TrimSpace(mode) == "secure" && ok && h.OpenFlow == "connected" && h.DesiredFlows > 40 && h.DesiredFlows == h.InstalledFlows
+		return err == nil && strings.TrimSpace(mode) == "secure" && ok && h.OpenFlow == "connected" && h.DesiredFlows > 40 &&
+			h.DesiredFlows == h.InstalledFlows
 	})
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[3], s.vm[2].IPv4, 5001)

@@ -9,8 +9,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// Somebody puts flows of theirs into tapwall's tables, or takes its place in table 0, so that denied traffic passes. They go again at once, which is told;
-// what is allowed does not notice.
+// Somebody puts flows of theirs into tapwall's tables, or takes its place in table 0, so that denied traffic passes. They go again at
+// once, which is told; what is allowed does not notice.
 func TestFault_F08_ForeignFlowsGo(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)

@@ -32,8 +32,8 @@ func (r recordFigures) lost() (n int64) {
 	return n
 }
 
-// Somebody deletes, changes or makes anew the meter under which denied packets are copied. It comes back within seconds, limits again, and is told of; the wall
-// stands all along, and the account of what was lost tells nothing false.
+// Somebody deletes, changes or makes anew the meter under which denied packets are copied. It comes back within seconds, limits again,
+// and is told of; the wall stands all along, and the account of what was lost tells nothing false.
 func TestFault_F09_MeterRestored(t *testing.T) {
 	t.Parallel()
 	s := ground(t, 2)

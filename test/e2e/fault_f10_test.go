@@ -94,8 +94,8 @@ func viaIGMP(mark string) (layers.IPProtocol, []gopacket.SerializableLayer) {
 	return layers.IPProtocolIGMP, []gopacket.SerializableLayer{gopacket.Payload("\x22\x00\x00\x00\x00\x00\x00\x00" + mark + ";")}
 }
 
-// DHCP, neighbour discovery and group membership pass unjudged, as narrow as their standards: a machine that may do nothing gets its lease and is found,
-// and none of it carries anything else.
+// DHCP, neighbour discovery and group membership pass unjudged, as narrow as their standards: a machine that may do nothing gets its
+// lease and is found, and none of it carries anything else.
 func TestFault_F10_NeighbourDiscoveryAndDHCPAreNoTunnel(t *testing.T) {
 	t.Parallel()
 	s := ground(t, 3)

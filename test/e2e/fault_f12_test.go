@@ -27,15 +27,16 @@ func (s *stage) oneWay(from *lab.VM, mac string, vm *lab.VM, capture *lab.Captur
 	}
 	time.Sleep(passage)
 	return len(capture.Frames(func(f lab.Frame) bool {
-		return bytes.Contains(f.Data, []byte(mark)) && bytes.Equal(f.Data[:6], hw(s.t, mac)) && binary.BigEndian.Uint16(f.Data[36:]) == uint16(port)
+		return bytes.Contains(f.Data, []byte(mark)) && bytes.Equal(f.Data[:6], hw(s.t, mac)) &&
+			binary.BigEndian.Uint16(f.Data[36:]) == uint16(port)
 	}))
 }
 
 // binds reports whether what is sent to the MAC is judged as sent to an endpoint.
 func (s *stage) binds(mac string) bool { return len(s.flows("table=202,dl_dst="+mac)) > 0 }
 
-// A MAC that the endpoint does not declare is no way round its wall: it is told of, taken for the endpoint's while it is seen there, and nobody
-// else's for that. What is declared is the endpoint's from the first packet on.
+// A MAC that the endpoint does not declare is no way round its wall: it is told of, taken for the endpoint's while it is seen there, and
+// nobody else's for that. What is declared is the endpoint's from the first packet on.
 func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 4)
@@ -80,7 +81,10 @@ func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 		return s.oneWay(client, nested, other, other4, 6002, "moved") == 10
 	})
 	s.announce(host, nested)
-	lab.Eventually(t, 5*time.Second, "the address comes back", func() bool { return s.oneWay(client, nested, host, capture, 6002, "back") == 0 })
+	lab.Eventually(t, 5*time.Second, "the address comes back", func() bool {
+		return s.oneWay(client, nested, host, capture, 6002,
+			"back") == 0
+	})
 	s.announce(plain, nested)
 	lab.Eventually(t, 5*time.Second, "the address is nobody's", func() bool { return !s.binds(nested) })
 

@@ -43,14 +43,15 @@ func warned(ws []policy.Warning, code policy.Code, part string) bool {
 	return false
 }
 
-// A row whose device was never there, or went, has a living port's iface-id and MAC and comes first in every order. It takes neither the port's place nor
-// its name, and is named wherever the port is.
+// A row whose device was never there, or went, has a living port's iface-id and MAC and comes first in every order. It takes neither the
+// port's place nor its name, and is named wherever the port is.
 func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	wall := "kind: Endpoint\nname: e1\nspec: {match: {neutronPort: if-vm1}, labels: {app: web}, addresses: [10.77.0.1]}\n---\n" +
 		"kind: Group\nname: webs\nspec: {members: [{labels: {app: web}}]}\n---\n" +
-		"kind: Policy\nname: vm1\nspec:\n  appliesTo: [{port: vm1}]\n  ingress:\n  - {name: r, action: allow, from: [{port: vm2}], services: [{protocol: tcp, ports: [\"5001\"]}]}\n"
+		"kind: Policy\nname: vm1\nspec:\n  appliesTo: [{port: vm1}]\n  ingress:\n  - {name: r, action: allow, from: [{port: vm2}], services: " +
+		"[{protocol: tcp, ports: [\"5001\"]}]}\n"
 	s.apply(wall)
 	s.mustConnect(s.vm[2], s.vm[1].IPv4, 5001)
 	s.mustNotConnect(s.vm[2], s.vm[1].IPv4, 5002)
@@ -60,7 +61,8 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 		add  func()
 	}{
 		{"never there, one iface-id", policy.WarnDuplicateIface, func() {
-			_, err := s.Vsctl("--", "add-port", "br0", "aaa", "--", "set", "interface", "aaa", "external_ids:iface-id=if-vm1", `external_ids:attached-mac="`+s.vm[1].MAC+`"`)
+			_, err := s.Vsctl("--", "add-port", "br0", "aaa", "--", "set", "interface", "aaa", "external_ids:iface-id=if-vm1",
+				`external_ids:attached-mac="`+s.vm[1].MAC+`"`)
 			must(t, err)
 		}},
 		{"never there, one MAC", policy.WarnDuplicateMAC, func() {
@@ -106,7 +108,10 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 		s.mustNotConnect(s.vm[3], s.vm[1].IPv4, 5001)
 		_, err := s.Vsctl("--", "del-port", "br0", "aaa")
 		must(t, err)
-		lab.Eventually(t, 10*time.Second, c.name+": nothing is said any more", func() bool { return !strings.Contains(s.tapwall("status"), "warning") })
+		lab.Eventually(t, 10*time.Second, c.name+": nothing is said any more", func() bool {
+			return !strings.Contains(s.tapwall("status"),
+				"warning")
+		})
 	}
 	// Two that live: both are told.
 	_, err := s.Vsctl("set", "interface", "vm3", "external_ids:iface-id=if-vm1", `external_ids:attached-mac="`+s.vm[1].MAC+`"`)
@@ -114,7 +119,10 @@ func TestFault_F13_DeadRowClaimsNothing(t *testing.T) {
 	s.apply(allowPorts("vm3", "vm3", "vm2", "5001"))
 	for _, name := range []string{"vm1", "vm3"} {
 		for _, code := range []policy.Code{policy.WarnDuplicateMAC, policy.WarnDuplicateIface} {
-			lab.Eventually(t, 5*time.Second, name+" has "+string(code), func() bool { return warned(s.status("policy", name).Warnings, code, "vm3") })
+			lab.Eventually(t, 5*time.Second, name+" has "+string(code), func() bool {
+				return warned(s.status("policy", name).Warnings, code,
+					"vm3")
+			})
 		}
 	}
 }
@@ -129,7 +137,8 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 		must(t, err)
 	}
 	mirror := func(name, sources, target string) {
-		_, err := s.tw.RunInput("kind: Mirror\nname: "+name+"\nspec: {sources: ["+sources+"], targets: [{port: "+target+"}]}\n", "apply", "-f", "-")
+		_, err := s.tw.RunInput("kind: Mirror\nname: "+name+"\nspec: {sources: ["+sources+"], targets: [{port: "+target+"}]}\n", "apply", "-f",
+			"-")
 		must(t, err)
 	}
 	mirror("a", "{port: vm1}", "{name: snk}")
@@ -170,8 +179,10 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	s.becomes("mirror", "c", policy.PhaseActive, "", "")
 
 	// Never there: Open vSwitch's own words. A bond is there while one of its members is.
-	for _, args := range []string{"--may-exist add-port br0 never", "--may-exist add-port br0 nowhere", "--may-exist add-port br0 tun0 -- set interface tun0 type=vxlan options:remote_ip=192.0.2.1",
-		"--may-exist add-port br0 tun1 -- set interface tun1 type=vxlan options:remote_ip=192.0.2.1", "add-bond br0 bond0 nope0 nope1 bond_mode=active-backup"} {
+	for _, args := range []string{"--may-exist add-port br0 never", "--may-exist add-port br0 nowhere",
+		"--may-exist add-port br0 tun0 -- set interface tun0 type=vxlan options:remote_ip=192.0.2.1",
+		"--may-exist add-port br0 tun1 -- set interface tun1 type=vxlan options:remote_ip=192.0.2.1",
+		"add-bond br0 bond0 nope0 nope1 bond_mode=active-backup"} {
 		_, err := s.Vsctl(append([]string{"--"}, strings.Fields(args)...)...)
 		must(t, err)
 	}
@@ -184,7 +195,8 @@ func TestFault_F13_MirrorOfDeadDevice(t *testing.T) {
 	mirror("g", "{port: "+strings.TrimSpace(tunnels)+"}", "{name: ids4, create: true}")
 	s.becomes("mirror", "d", policy.PhaseDegraded, policy.ReasonSourceMissing, noDevice)
 	s.becomes("mirror", "e", policy.PhaseDegraded, policy.ReasonTargetMissing, strings.ReplaceAll(noDevice, "never", "nowhere"))
-	s.becomes("mirror", "f", policy.PhaseDegraded, policy.ReasonSourceMissing, "nope0: could not open network device nope0 (No such device); nope1: ")
+	s.becomes("mirror", "f", policy.PhaseDegraded, policy.ReasonSourceMissing,
+		"nope0: could not open network device nope0 (No such device); nope1: ")
 	s.becomes("mirror", "g", policy.PhaseDegraded, policy.ReasonSourceMissing, "File exists")
 	sw("link add nope1 type veth peer name nope2")
 	sw("link set nope2 up")

@@ -18,9 +18,10 @@ import (
 
 // scrape reads /metrics: values by series.
 func (s *stage) scrape() (map[string]float64, error) {
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-	}}}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
+		}}}
 	resp, err := client.Get("http://tapwall/metrics")
 	if err != nil {
 		return nil, err
@@ -140,7 +141,8 @@ func (s *stage) lostCopies() int64 {
 	return st.Events.Lost["switch_queue"]
 }
 
-// F15: a rule that gets a new id again and again under traffic never counts back, and its packets are all there, under its name or nobody's.
+// F15: a rule that gets a new id again and again under traffic never counts back, and its packets are all there, under its name or
+// nobody's.
 func TestFault_F15_RenewalKeepsCounting(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
@@ -181,8 +183,10 @@ spec:
 	stream.Stop()
 	c := s.stable("p")
 	end()
-	if got, want := c.rules["stream"]-before, uint64(stream.Sent()+stream.Received()-from); got < want*8/10 || c.counters["unattributedIngressPackets"] != nobody {
-		t.Errorf("of %d packets behind the changes %d are the rule's, and nobody's went from %d to %d", want, got, nobody, c.counters["unattributedIngressPackets"])
+	if got, want := c.rules["stream"]-before, uint64(stream.Sent()+stream.Received()-from); got < want*8/10 ||
+		c.counters["unattributedIngressPackets"] != nobody {
+		t.Errorf("of %d packets behind the changes %d are the rule's, and nobody's went from %d to %d", want, got, nobody,
+			c.counters["unattributedIngressPackets"])
 	}
 	// Datagrams and answers; a few more than the probe knows of, because some are on their way as it stops.
 	all, rule, unattributed := uint64(stream.Sent()+stream.Received()), c.rules["stream"], uint64(c.counters["unattributedIngressPackets"])
@@ -195,8 +199,8 @@ spec:
 	}
 }
 
-// F15: a new deny does not inherit what the cached flows before it had delivered, neither as denied nor as lost; what comes once the caches have followed it
-// counts exactly. The same for the default deny of a policy that allows what was there.
+// F15: a new deny does not inherit what the cached flows before it had delivered, neither as denied nor as lost; what comes once the
+// caches have followed it counts exactly. The same for the default deny of a policy that allows what was there.
 func TestFault_F15_NewDenyCountsWhatItDenies(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
@@ -206,7 +210,10 @@ func TestFault_F15_NewDenyCountsWhatItDenies(t *testing.T) {
 	t.Cleanup(v6.Stop)
 	streams["v6"] = v6
 	other := s.datagrams(s.vm[1], s.vm[3], 5001, 2*time.Millisecond)
-	lab.Eventually(t, 10*time.Second, "traffic flows", func() bool { return v6.Received() > 200 && streams["v4"].Received() > 200 && other.Received() > 200 })
+	lab.Eventually(t, 10*time.Second, "traffic flows", func() bool {
+		return v6.Received() > 200 && streams["v4"].Received() > 200 &&
+			other.Received() > 200
+	})
 	end := s.watch()
 
 	// Delivered before and after: nothing is denied.
@@ -258,7 +265,8 @@ spec:
 		_, err := one.Write([]byte("denied"))
 		must(t, err)
 	}
-	lab.Eventually(t, 10*time.Second, "exactly the 50 denied packets are counted", func() bool { return int64(s.counted("closed").rules["stream"]) == denied+50 })
+	lab.Eventually(t, 10*time.Second, "exactly the 50 denied packets are counted",
+		func() bool { return int64(s.counted("closed").rules["stream"]) == denied+50 })
 	if now := s.stable("closed"); int64(now.rules["stream"]) != denied+50 || now.counters["unattributedIngressPackets"] != unattributed {
 		t.Errorf("50 more were denied: %v, before %v", now, c)
 	}
@@ -278,7 +286,8 @@ spec:
 	end()
 }
 
-// F15: wiped flows, a restarted switch, a bridge made anew at once or after a pause, a rule made anew: no counter goes back, and all go on counting.
+// F15: wiped flows, a restarted switch, a bridge made anew at once or after a pause, a rule made anew: no counter goes back, and all go
+// on counting.
 func TestFault_F15_SwitchBeginsAnew(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2, "--events-per-second", "10000")
@@ -292,8 +301,8 @@ spec:
   - {name: bad, action: deny, services: [{protocol: udp, ports: ["5002"]}], log: true}
 `
 	s.apply(policy)
-	// Until tapwall has set the fail mode of a bridge that is made anew, the switch forwards by itself. An answer to what came through then must not open a
-	// connection of its own, of which all further datagrams would be replies.
+	// Until tapwall has set the fail mode of a bridge that is made anew, the switch forwards by itself. An answer to what came through then
+	// must not open a connection of its own, of which all further datagrams would be replies.
 	s.apply("kind: Policy\nname: sender\nspec: {appliesTo: [{port: vm1}], defaultDeny: {ingress: true}}")
 	s.datagrams(s.vm[1], s.vm[2], 5001, 5*time.Millisecond)
 	s.datagrams(s.vm[1], s.vm[2], 5002, 5*time.Millisecond) // denied by the rule

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A wait that ends with something not in force is told from one that ends with all in force, and says what is missing; the control is the same document once
-// it selects somebody.
+// A wait that ends with something not in force is told from one that ends with all in force, and says what is missing; the control is
+// the same document once it selects somebody.
 func TestFault_F16_WaitEndsPending(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
@@ -30,9 +30,12 @@ func TestFault_F16_WaitEndsPending(t *testing.T) {
 		{lonely, []string{"apply", "-f", "-"}, 0, "policy/p created"},
 		{lonely, []string{"apply", "--wait=accepted", "-f", "-"}, 0, "policy/p unchanged"},
 		{lonely, []string{"apply", "--wait", "-f", "-"}, 4, "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
-		{"kind: Endpoint\nname: e\nspec: {match: {port: nowhere}, labels: {a: b}}\n", []string{"apply", "--wait=installed", "-f", "-"}, 4, "endpoint/e is Pending: NoPort"},
-		{"kind: Endpoint\nname: e\nspec: {match: {port: nowhere}, addresses: [192.0.2.1]}\n", []string{"apply", "--wait=installed", "-f", "-"}, 0, "counts as a peer elsewhere"},
-		{"kind: Mirror\nname: m\nspec: {sources: [{port: vm1}, {port: gone}], targets: [{port: {name: nosuch}}]}\n", []string{"apply", "--wait", "-f", "-"}, 4, "mirror/m is "},
+		{"kind: Endpoint\nname: e\nspec: {match: {port: nowhere}, labels: {a: b}}\n", []string{"apply", "--wait=installed", "-f", "-"}, 4,
+			"endpoint/e is Pending: NoPort"},
+		{"kind: Endpoint\nname: e\nspec: {match: {port: nowhere}, addresses: [192.0.2.1]}\n", []string{"apply", "--wait=installed", "-f", "-"},
+			0, "counts as a peer elsewhere"},
+		{"kind: Mirror\nname: m\nspec: {sources: [{port: vm1}, {port: gone}], targets: [{port: {name: nosuch}}]}\n", []string{"apply", "--wait",
+			"-f", "-"}, 4, "mirror/m is "},
 		{"", []string{"mirror", "start", "m", "--wait"}, 4, "mirror/m is "},
 		{allowPorts("p", "vm2", "vm1", "5001"), []string{"apply", "--wait", "-f", "-"}, 0, "policy/p updated (Active)"},
 	} {

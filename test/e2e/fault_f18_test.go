@@ -11,8 +11,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// A host whose Open vSwitch has no system-id works under its name, says so, and says with which command to give it one. When it gets one, then or over a
-// restart, nothing that was built on the name is lost.
+// A host whose Open vSwitch has no system-id works under its name, says so, and says with which command to give it one. When it gets
+// one, then or over a restart, nothing that was built on the name is lost.
 func TestFault_F18_SystemIDMissing(t *testing.T) {
 	t.Parallel()
 	here, err := os.Hostname()
@@ -37,7 +37,8 @@ func TestFault_F18_SystemIDMissing(t *testing.T) {
 	s.mustConnect(a, b.IPv4, 5001)
 	s.mustNotConnect(a, b.IPv4, 5002)
 	s.pickupClosed()
-	command := regexp.MustCompile(`warning: SYSTEM_ID: .* ovs-vsctl (set open_vswitch \. external_ids:system-id=\S+)`).FindStringSubmatch(s.tapwall("status"))
+	command := regexp.MustCompile(`warning: SYSTEM_ID: .* ovs-vsctl (set open_vswitch \. external_ids:system-id=\S+)`).FindStringSubmatch(
+		s.tapwall("status"))
 	if command == nil || !strings.HasSuffix(command[1], "="+here) {
 		t.Fatalf("the status names no command for %s:\n%s", here, s.tapwall("status"))
 	}

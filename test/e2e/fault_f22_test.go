@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// What a change does to isolation is said in words, before the flows, by diff, by a dry run and by apply; and it is what the traffic then sees.
+// What a change does to isolation is said in words, before the flows, by diff, by a dry run and by apply; and it is what the traffic
+// then sees.
 func TestFault_F22_IsolationIsSaidInWords(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
@@ -62,7 +63,8 @@ spec:
 	s.mustNotConnect(s.vm[3], s.vm[1].IPv4, 5000)
 
 	s.tapwall("delete", "policy", "watch", "--wait")
-	said(run(strings.Replace(ssh, "[{port: vm1}, {port: vm2}]", "[{port: vm1}]", 1), "apply", "--wait"), "1 endpoint is no longer default-deny for ingress: vm2")
+	said(run(strings.Replace(ssh, "[{port: vm1}, {port: vm2}]", "[{port: vm1}]", 1), "apply", "--wait"),
+		"1 endpoint is no longer default-deny for ingress: vm2")
 	s.mustConnect(s.vm[3], s.vm[2].IPv4, 5000)
 	s.mustNotConnect(s.vm[3], s.vm[1].IPv4, 5000)
 }

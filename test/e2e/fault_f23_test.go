@@ -25,7 +25,8 @@ func TestFault_F23_OneFamilyIsTold(t *testing.T) {
 	s := open(t, 2)
 	a, b := s.vm[1], s.vm[2]
 	rule := func(peers string) string {
-		return "kind: Policy\nname: shut\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: all, action: deny, from: [" + peers + "]}\n"
+		return "kind: Policy\nname: shut\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: all, " +
+			"action: deny, from: [" + peers + "]}\n"
 	}
 	const both, group = `{cidr: 0.0.0.0/0}, {cidr: "::/0"}`, "kind: Group\nname: everybody\nspec: {members: [%s]}\n"
 	told := func(out string) bool {
@@ -39,7 +40,10 @@ func TestFault_F23_OneFamilyIsTold(t *testing.T) {
 	}
 	s.mustNotConnect(a, b.IPv4, 5001)
 	s.mustConnect(a, b.IPv6, 5001) // this is what the warning is about
-	lab.Eventually(t, 5*time.Second, "the status says so", func() bool { return warned(s.status("policy", "shut").Warnings, policy.WarnOneFamily, "IPv6") })
+	lab.Eventually(t, 5*time.Second, "the status says so", func() bool {
+		return warned(s.status("policy", "shut").Warnings,
+			policy.WarnOneFamily, "IPv6")
+	})
 	if out := s.answer(rule(both)); strings.Contains(out, "warning") {
 		t.Errorf("the answer to both families:\n%s", out)
 	}
@@ -54,10 +58,14 @@ func TestFault_F23_OneFamilyIsTold(t *testing.T) {
 	}
 	s.mustNotConnect(a, b.IPv4, 5001)
 	s.mustConnect(a, b.IPv6, 5001)
-	lab.Eventually(t, 5*time.Second, "the status says so", func() bool { return warned(s.status("policy", "shut").Warnings, policy.WarnOneFamily, "IPv6") })
+	lab.Eventually(t, 5*time.Second, "the status says so", func() bool {
+		return warned(s.status("policy", "shut").Warnings,
+			policy.WarnOneFamily, "IPv6")
+	})
 }
 
-// Two endpoints elsewhere have one address of each family. Both are told, and the access by that address ends with the second, not with the first.
+// Two endpoints elsewhere have one address of each family. Both are told, and the access by that address ends with the second, not with
+// the first.
 func TestFault_F23_DuplicateAddress(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
@@ -65,7 +73,8 @@ func TestFault_F23_DuplicateAddress(t *testing.T) {
 	_, err := s.Vsctl("clear", "interface", "vm3", "external_ids") // somebody beyond the bridge
 	must(t, err)
 	far := func(name string) string {
-		return sprintf("kind: Endpoint\nname: %s\nspec: {match: {port: tap-%s}, labels: {role: lb}, addresses: [%s, \"%s\"]}\n", name, name, station.IPv4, station.IPv6)
+		return sprintf("kind: Endpoint\nname: %s\nspec: {match: {port: tap-%s}, labels: {role: lb}, addresses: [%s, \"%s\"]}\n", name, name,
+			station.IPv4, station.IPv6)
 	}
 	for _, peers := range []string{"{labels: {role: lb}}", "{group: lbs}"} {
 		out := s.answer("kind: Group\nname: lbs\nspec: {members: [{labels: {role: lb}}]}\n---\n" + far("far1") + "---\n" + far("far2") + "---\n" +
@@ -74,7 +83,8 @@ func TestFault_F23_DuplicateAddress(t *testing.T) {
 			if !strings.Contains(out, "DUPLICATE_ADDRESS") {
 				t.Errorf("the answer:\n%s", out)
 			}
-			if ws := s.status("endpoint", name).Warnings; !warned(ws, policy.WarnDuplicateAddress, station.IPv4) || !warned(ws, policy.WarnDuplicateAddress, station.IPv6) {
+			if ws := s.status("endpoint", name).Warnings; !warned(ws, policy.WarnDuplicateAddress, station.IPv4) ||
+				!warned(ws, policy.WarnDuplicateAddress, station.IPv6) {
 				t.Errorf("%s: %+v", name, ws)
 			}
 		}
@@ -94,9 +104,11 @@ func TestFault_F23_DuplicateAddress(t *testing.T) {
 		s.mustNotConnect(station, target.IPv6, 5001)
 	}
 	// Ports of one VLAN, and of two.
-	out := s.answer("kind: Endpoint\nname: e1\nspec: {match: {port: vm1}, addresses: [10.77.0.1]}\n---\nkind: Endpoint\nname: e2\nspec: {match: {port: vm2}, addresses: [10.77.0.1]}\n")
+	out := s.answer("kind: Endpoint\nname: e1\nspec: {match: {port: vm1}, addresses: [10.77.0.1]}\n---\nkind: Endpoint\nname: e2\nspec: " +
+		"{match: {port: vm2}, addresses: [10.77.0.1]}\n")
 	for _, name := range []string{"e1", "e2"} {
-		if ws := s.status("endpoint", name).Warnings; !warned(ws, policy.WarnDuplicateAddress, "10.77.0.1") || !strings.Contains(out, "DUPLICATE_ADDRESS") {
+		if ws := s.status("endpoint", name).Warnings; !warned(ws, policy.WarnDuplicateAddress, "10.77.0.1") || !strings.Contains(out,
+			"DUPLICATE_ADDRESS") {
 			t.Errorf("%s: %+v\n%s", name, ws, out)
 		}
 	}

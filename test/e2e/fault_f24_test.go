@@ -35,8 +35,9 @@ func (s *stage) well(what string) {
 	})
 }
 
-// What a person on call would conclude from the status and the readiness is true: a switch that is stuck while nothing is pending, one that is
-// down, a bridge that is gone. (A wall that is off while its switch answers is put right within milliseconds; TestFault_F24_WallOff of the engine has one that cannot be.)
+// What a person on call would conclude from the status and the readiness is true: a switch that is stuck while nothing is pending, one
+// that is down, a bridge that is gone. (A wall that is off while its switch answers is put right within milliseconds;
+// TestFault_F24_WallOff of the engine has one that cannot be.)
 func TestFault_F24_ReadyMeansInForce(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)

@@ -8,8 +8,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// A guest leaves its checksums to a device that does not exist. Its port is named with what to do, the ports of others are not, and the warning goes when
-// it has been done.
+// A guest leaves its checksums to a device that does not exist. Its port is named with what to do, the ports of others are not, and the
+// warning goes when it has been done.
 func TestFault_F25_ChecksumOffload(t *testing.T) {
 	t.Parallel()
 	s := open(t, 4)
@@ -29,7 +29,8 @@ func TestFault_F25_ChecksumOffload(t *testing.T) {
 		status = s.tapwall("status")
 		return strings.Contains(status, code)
 	})
-	for _, want := range []string{"warning: " + code + ": the sender behind port vm1 of bridge br0", "at the other end of vm1 run: ethtool -K DEVICE tx off"} {
+	for _, want := range []string{"warning: " + code + ": the sender behind port vm1 of bridge br0",
+		"at the other end of vm1 run: ethtool -K DEVICE tx off"} {
 		if !strings.Contains(status, want) {
 			t.Errorf("the status lacks %q:\n%s", want, status)
 		}

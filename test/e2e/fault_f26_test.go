@@ -81,8 +81,8 @@ func knock(t *testing.T, from *lab.VM, port int, to string, toPort int) int {
 	return left
 }
 
-// FTP, TFTP, SIP and queries to a group have a second connection that conntrack does not relate to the first: the documented rule lets it in, and nothing
-// else, and without the rule it is refused.
+// FTP, TFTP, SIP and queries to a group have a second connection that conntrack does not relate to the first: the documented rule lets
+// it in, and nothing else, and without the rule it is refused.
 func TestFault_F26_SecondConnections(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 3)
@@ -146,7 +146,8 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 	} {
 		with, without := documented(t, c.policy)
 		mine, its, _ := strings.Cut(c.roles, " ")
-		ends := fmt.Sprintf("kind: Endpoint\nname: one\nspec: {match: {port: vm1}, labels: {role: %s}}\n---\nkind: Endpoint\nname: two\nspec: {match: {port: vm2}, labels: {role: %s}}\n---\n",
+		ends := fmt.Sprintf("kind: Endpoint\nname: one\nspec: {match: {port: vm1}, labels: {role: %s}}\n---\nkind: Endpoint\nname: two\n"+
+			"spec: {match: {port: vm2}, labels: {role: %s}}\n---\n",
 			mine, its)
 		s.decree(ends + without)
 		if !c.first() {
@@ -199,7 +200,8 @@ func (s *stage) remaining(parts ...string) int {
 	return left
 }
 
-// The times after which conntrack forgets are those of the table in docs/operations.md, the documented commands raise them, and it is they that cut.
+// The times after which conntrack forgets are those of the table in docs/operations.md, the documented commands raise them, and it is
+// they that cut.
 func TestFault_F26_IdleConnections(t *testing.T) {
 	t.Parallel()
 	s := besieged(t, 2)
@@ -264,9 +266,13 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 	}
 	s.KillVswitchd()
 	must(t, s.StartVswitchd())
-	lab.Eventually(t, 20*time.Second, "the machines reach each other again", func() bool { return client.CanConnect(server.IPv4, 5011, time.Second) })
+	lab.Eventually(t, 20*time.Second, "the machines reach each other again", func() bool {
+		return client.CanConnect(server.IPv4, 5011,
+			time.Second)
+	})
 	knock(t, client, 5030, server.IPv4, 9)
-	check("after a restart", map[string]int{"udp_first": raised["udp_first"]}, map[string]int{"udp_first": s.remaining("udp,", "sport=5030,dport=9)")})
+	check("after a restart", map[string]int{"udp_first": raised["udp_first"]}, map[string]int{"udp_first": s.remaining("udp,",
+		"sport=5030,dport=9)")})
 
 	// An answer that comes when the question is forgotten is refused; one that comes in time is not.
 	late := func(port int, wait func()) bool {
@@ -289,7 +295,8 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 	}
 }
 
-// A machine with two ports that answers by the other one is cut off until it routes by source, as documented, be the other port in the same VLAN or in another.
+// A machine with two ports that answers by the other one is cut off until it routes by source, as documented, be the other port in the
+// same VLAN or in another.
 func TestFault_F26_TwoPorts(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -333,9 +340,11 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 			capture, err := s.Capture(s.Switch, "vm2b")
 			must(t, err)
 			s.mustConnect(client, server.IPv4, 5001)
-			lab.Eventually(t, 3*time.Second, "without the wall the answer comes by the other port", func() bool { return len(capture.Frames(lab.TCPFrom(5001))) > 0 })
+			lab.Eventually(t, 3*time.Second, "without the wall the answer comes by the other port",
+				func() bool { return len(capture.Frames(lab.TCPFrom(5001))) > 0 })
 			s.wall()
-			const allow = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}%s], ingress: [{name: in, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]}\n---\n" +
+			const allow = "kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}%s], ingress: [{name: in, action: allow, services: [{protocol: " +
+				"tcp, ports: [\"5001\"]}]}]}\n---\n" +
 				"kind: Policy\nname: other\nspec: {appliesTo: [{port: vm2b}], defaultDeny: {ingress: true}}"
 			if c.vlan == "tag=10" {
 				s.decree(sprintf(allow, ", {port: vm2b}"))

@@ -167,7 +167,8 @@ func TestFirewall04RuleDeleted(t *testing.T) {
 func TestFirewall05SecondRuleStillAllows(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
-	s.apply(strings.Replace(allowPorts("first", "vm2", "vm1", "5001"), "spec:", "spec:\n  priority: 10", 1) + "---" + allowPorts("second", "vm2", "vm1", "5001"))
+	s.apply(strings.Replace(allowPorts("first", "vm2", "vm1", "5001"), "spec:", "spec:\n  priority: 10", 1) + "---" + allowPorts("second",
+		"vm2", "vm1", "5001"))
 	push := s.push(s.vm[1], s.vm[2], 5001)
 	s.running(push)
 	first, second := s.rule("first", "allow").ID, s.rule("second", "allow").ID

@@ -41,7 +41,8 @@ func put(t *testing.T, f pki.Files, cert, key, ca string) {
 	}
 }
 
-// The commands of docs/hosts.md and the documents of examples/hosts do what the page says, one host by TCP and one by TLS, from a third machine.
+// The commands of docs/hosts.md and the documents of examples/hosts do what the page says, one host by TCP and one by TLS, from a third
+// machine.
 func TestHosts_Documented(t *testing.T) {
 	t.Parallel()
 	config, err := os.ReadFile("../../examples/hosts/tapwall.yaml")
@@ -115,7 +116,8 @@ func TestHosts_Documented(t *testing.T) {
 				must(t, err)
 				racks["rack2"].mustNotConnect(racks["rack2"].vm[1], racks["rack2"].vm[2].IPv4, 80)
 				knock(t, racks["rack2"].vm[2], 0, racks["rack2"].vm[1].IPv4, 9)
-				lab.Eventually(t, 3*time.Second, "the tap of rack2 has what its web server sends", func() bool { return len(capture.Frames(lab.UDPTo(9))) > 0 })
+				lab.Eventually(t, 3*time.Second, "the tap of rack2 has what its web server sends",
+					func() bool { return len(capture.Frames(lab.UDPTo(9))) > 0 })
 				lab.Eventually(t, 3*time.Second, "both verdicts are recorded", func() bool {
 					said := racks["rack1"].tapwall("observe", "--last", "10")
 					return strings.Contains(said, "web/from-clients") && strings.Contains(said, "repair/closed")

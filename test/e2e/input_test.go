@@ -50,16 +50,22 @@ func TestBadInput(t *testing.T) {
 		says               []string
 	}{
 		"unknown field": {"PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"vm1"}],"ingres":[]}}`, 422, []string{"/spec/ingres"}},
-		"wrong CIDR and port": {"PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow","from":[{"cidr":"10.1.0.0/33"}],"services":[{"protocol":"tcp","ports":["70000"]}]}]}}`, 422,
+		"wrong CIDR and port": {"PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow",` +
+			`"from":[{"cidr":"10.1.0.0/33"}],"services":[{"protocol":"tcp","ports":["70000"]}]}]}}`, 422,
 			[]string{"/spec/ingress/0/from/0/cidr", "10.1.0.0/33", "/spec/ingress/0/services/0/ports/0", "70000"}},
-		"unknown group":        {"PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow","from":[{"group":"nobody"}]}]}}`, 422, []string{"/spec/ingress/0/from/0/group", "nobody"}},
-		"duplicate rule names": {"PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow"},{"name":"a","action":"deny"}]}}`, 422, []string{"/spec/ingress/1/name"}},
-		"what comes later":     {"PUT", "/v1/mirrors/x", `{"spec":{"sources":[{"port":"vm1"}],"snaplen":64,"targets":[{"pcap":{"file":"x"}}]}}`, 422, []string{"/spec/snaplen", "/spec/targets/0/pcap"}},
-		"no JSON":              {"PUT", "/v1/policies/x", `{"spec":`, 400, []string{"line 1"}},
-		"other name":           {"PUT", "/v1/policies/x", `{"name":"y","spec":{"appliesTo":[{"port":"vm1"}]}}`, 422, []string{"/name"}},
-		"unknown path":         {"GET", "/v1/polices", ``, 404, nil},
-		"wrong method":         {"POST", "/v1/policies/x", `{}`, 405, nil},
-		"unknown parameter":    {"GET", "/v1/policies?lable=x", ``, 422, []string{"lable"}},
+		"unknown group": {"PUT", "/v1/policies/x",
+			`{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow","from":[{"group":"nobody"}]}]}}`, 422,
+			[]string{"/spec/ingress/0/from/0/group", "nobody"}},
+		"duplicate rule names": {"PUT", "/v1/policies/x",
+			`{"spec":{"appliesTo":[{"port":"vm1"}],"ingress":[{"name":"a","action":"allow"},{"name":"a","action":"deny"}]}}`, 422,
+			[]string{"/spec/ingress/1/name"}},
+		"what comes later": {"PUT", "/v1/mirrors/x", `{"spec":{"sources":[{"port":"vm1"}],"snaplen":64,"targets":[{"pcap":{"file":"x"}}]}}`,
+			422, []string{"/spec/snaplen", "/spec/targets/0/pcap"}},
+		"no JSON":           {"PUT", "/v1/policies/x", `{"spec":`, 400, []string{"line 1"}},
+		"other name":        {"PUT", "/v1/policies/x", `{"name":"y","spec":{"appliesTo":[{"port":"vm1"}]}}`, 422, []string{"/name"}},
+		"unknown path":      {"GET", "/v1/polices", ``, 404, nil},
+		"wrong method":      {"POST", "/v1/policies/x", `{}`, 405, nil},
+		"unknown parameter": {"GET", "/v1/policies?lable=x", ``, 422, []string{"lable"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body := s.request(c.method, c.path, c.body)
@@ -78,7 +84,8 @@ func TestBadInput(t *testing.T) {
 		})
 	}
 	t.Run("10 MB body", func(t *testing.T) {
-		if status, body := s.request("PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"`+strings.Repeat("a", 10<<20)+`"}]}}`); status != 413 {
+		if status, body := s.request("PUT", "/v1/policies/x", `{"spec":{"appliesTo":[{"port":"`+strings.Repeat("a", 10<<20)+
+			`"}]}}`); status != 413 {
 			t.Errorf("status %d: %.200s", status, body)
 		}
 	})
@@ -133,7 +140,8 @@ func TestBadSurroundings(t *testing.T) {
 		}
 	})
 	t.Run("two on one data directory", func(t *testing.T) {
-		out := serve("--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--data-dir", filepath.Join(s.Dir, "data"), "--listen", "unix:"+filepath.Join(dir, "s"))
+		out := serve("--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--data-dir", filepath.Join(s.Dir, "data"), "--listen", "unix:"+
+			filepath.Join(dir, "s"))
 		if !strings.Contains(out, "in use by another tapwall") {
 			t.Error(out)
 		}
@@ -152,7 +160,8 @@ func TestBadSurroundings(t *testing.T) {
 		}
 	})
 	t.Run("TCP without token", func(t *testing.T) {
-		if out := serve("--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--data-dir", filepath.Join(dir, "d1"), "--listen", "tcp:127.0.0.1:0"); !strings.Contains(out, "token") {
+		if out := serve("--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--data-dir", filepath.Join(dir, "d1"), "--listen",
+			"tcp:127.0.0.1:0"); !strings.Contains(out, "token") {
 			t.Error(out)
 		}
 	})
@@ -176,7 +185,8 @@ func TestBadSurroundings(t *testing.T) {
 	})
 	t.Run("missing OVS", func(t *testing.T) {
 		l := *s
-		cmd, err := l.Spawn("tapwall-alone", s.tw.Bin, "serve", "--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--bridge", "br0=owned", "--data-dir", filepath.Join(dir, "alone"), "--listen", "unix:"+filepath.Join(dir, "alone.sock"))
+		cmd, err := l.Spawn("tapwall-alone", s.tw.Bin, "serve", "--ovsdb", "unix:"+filepath.Join(dir, "none.sock"), "--bridge", "br0=owned",
+			"--data-dir", filepath.Join(dir, "alone"), "--listen", "unix:"+filepath.Join(dir, "alone.sock"))
 		must(t, err)
 		defer lab.Kill(cmd)
 		lab.Eventually(t, 10*time.Second, "the status says that OVS is missing", func() bool {
@@ -184,7 +194,8 @@ func TestBadSurroundings(t *testing.T) {
 			return err != nil && strings.Contains(string(out), "none.sock")
 		})
 		// The API works meanwhile; what is written waits.
-		out, err := exec.Command("sh", "-c", "echo 'kind: Group\nname: g\nspec: {members: [{cidr: 10.0.0.0/8}]}' | "+s.tw.Bin+" apply -f - --server unix:"+filepath.Join(dir, "alone.sock")).CombinedOutput()
+		out, err := exec.Command("sh", "-c", "echo 'kind: Group\nname: g\nspec: {members: [{cidr: 10.0.0.0/8}]}' | "+s.tw.Bin+
+			" apply -f - --server unix:"+filepath.Join(dir, "alone.sock")).CombinedOutput()
 		if err != nil {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -164,7 +164,8 @@ spec:
 	}
 }
 
-// A mirror that would copy its own tunnel packets is refused while the collector is reached through its bridge, and starts when the way changes.
+// A mirror that would copy its own tunnel packets is refused while the collector is reached through its bridge, and starts when the way
+// changes.
 func TestMirror03RouteThroughSource(t *testing.T) {
 	t.Parallel()
 	s := open(t, 1)
@@ -183,7 +184,9 @@ func TestMirror03RouteThroughSource(t *testing.T) {
 		t.Helper()
 		s.becomes("mirror", "loop", policy.PhaseFailed, policy.ReasonSourceCarriesTarget, "10.97.0.9 is reached through")
 	}
-	out, err := s.tw.RunInput("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], targets: [{vxlan: {remote: 10.97.0.9, vni: 7}}]}\n", "apply", "-f", "-")
+	out,
+		err := s.tw.RunInput("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], targets: [{vxlan: {remote: 10.97.0.9, vni: 7}}]}\n",
+		"apply", "-f", "-")
 	if err != nil {
 		t.Fatal(err, out)
 	}
@@ -218,7 +221,8 @@ func TestMirror04StartStopWarmFlow(t *testing.T) {
 	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
 	took := lab.Eventually(t, time.Second, "the first copy arrives", func() bool { return len(capture.Frames(lab.ICMP)) > 0 })
-	t.Logf("first copy %v after start answered (port captured %v after)", took.Round(time.Millisecond), time.Since(started).Round(time.Millisecond))
+	t.Logf("first copy %v after start answered (port captured %v after)", took.Round(time.Millisecond),
+		time.Since(started).Round(time.Millisecond))
 	time.Sleep(time.Second)
 	// The target disappears with the mirror that made it, so this one is made beforehand and stays.
 	must(t, s.AddTargetPort("ids1"))
@@ -247,13 +251,18 @@ func TestMirror08Coexistence(t *testing.T) {
 		must(t, s.AddTargetPort(port))
 	}
 	_, err := s.Vsctl("--", "--id=@o", "get", "port", "m0", "--", "--id=@s", "get", "port", "vm2", "--",
-		"--id=@m", "create", "mirror", "name=m0", "select-src-port=@s", "select-dst-port=@s", "output-port=@o", "--", "add", "bridge", "br0", "mirrors", "@m")
+		"--id=@m", "create", "mirror", "name=m0", "select-src-port=@s", "select-dst-port=@s", "output-port=@o", "--", "add", "bridge", "br0",
+		"mirrors", "@m")
 	must(t, err)
-	_, err = s.Vsctl("--", "--id=@o", "get", "port", "m1", "--", "--id=@m", "create", "mirror", "name=other", "select-all=true", "output-port=@o",
+	_, err = s.Vsctl("--", "--id=@o", "get", "port", "m1", "--", "--id=@m", "create", "mirror", "name=other", "select-all=true",
+		"output-port=@o",
 		"external-ids:ovn-owned=true", "--", "add", "bridge", "br0", "mirrors", "@m")
 	must(t, err)
 	foreign := func() string {
-		out, err := s.Vsctl("--columns=_uuid,name,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,external_ids,snaplen", "find", "mirror", "name!=tap")
+		out,
+			err := s.Vsctl(
+			"--columns=_uuid,name,select_all,select_src_port,select_dst_port,select_vlan,output_port,output_vlan,external_ids,snaplen", "find",
+			"mirror", "name!=tap")
 		must(t, err)
 		var keep []string
 		for _, row := range strings.Split(out, "\n\n") {
@@ -351,5 +360,6 @@ func TestMirror09ReplugAndTargetLoss(t *testing.T) {
 	}
 	capture, err = s.Capture(s.Switch, "ids1") // the restart made the device anew
 	must(t, err)
-	lab.Eventually(t, 10*time.Second, "copies after the switch's restart", func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(capture.Frames(lab.ICMP)) > 0 })
+	lab.Eventually(t, 10*time.Second, "copies after the switch's restart",
+		func() bool { s.ping(s.vm[1], s.vm[2].IPv4); return len(capture.Frames(lab.ICMP)) > 0 })
 }

@@ -50,7 +50,8 @@ name: web
 spec:
   appliesTo: [{port: vm2}]
   ingress:
-  - {name: http, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["5001"]}, {protocol: udp, ports: ["5001"]}], log: true}
+  - {name: http, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["5001"]}, {protocol: udp, ports: ["5001"]}], ` +
+	`log: true}
   - {name: no-telnet, action: deny, services: [{protocol: tcp, ports: ["5002"]}], log: true}
   defaultDeny: {ingress: true, log: true}
 `
@@ -65,13 +66,15 @@ func TestRecordVerdicts(t *testing.T) {
 	s.mustNotConnect(s.vm[3], s.vm[2].IPv6, 5001)
 	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	s.running(udp)
-	want := map[string]int{"FORWARDED http vm1 tcp": 1, "DROPPED no-telnet vm1 tcp": 1, "DROPPED default-deny vm3 tcp": 1, "FORWARDED http vm1 udp": 1}
+	want := map[string]int{"FORWARDED http vm1 tcp": 1, "DROPPED no-telnet vm1 tcp": 1, "DROPPED default-deny vm3 tcp": 1,
+		"FORWARDED http vm1 udp": 1}
 	got := map[string]int{}
 	lab.Eventually(t, 3*time.Second, "all verdicts are recorded", func() bool {
 		got = map[string]int{}
 		for _, v := range s.events("--last", "100") {
 			got[v.Tapwall.Verdict+" "+v.Rule.Name+" "+v.Tapwall.Source.Name+" "+v.Network.Transport]++
-			if v.Rule.Ruleset != "web" || v.Tapwall.Direction != "ingress" || v.Tapwall.Decode.Status != "ok" || v.Tapwall.Destination.Name != "vm2" {
+			if v.Rule.Ruleset != "web" || v.Tapwall.Direction != "ingress" || v.Tapwall.Decode.Status != "ok" ||
+				v.Tapwall.Destination.Name != "vm2" {
 				t.Fatalf("event %+v", v)
 			}
 		}

@@ -15,7 +15,8 @@ name: vm2
 spec:
   appliesTo: [{port: vm2}]
   ingress:
-  - {name: from-vm1, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["5001-5002"]}, {protocol: udp, ports: ["5001"]}]}
+  - {name: from-vm1, action: allow, from: [{port: vm1}], services: [{protocol: tcp, ports: ["5001-5002"]}, {protocol: udp, ports: ` +
+	`["5001"]}]}
 `
 
 // reconnector opens a connection every 100 ms and counts how it went.
@@ -124,8 +125,8 @@ spec:
 	}
 }
 
-// Scenario 13: the switch is killed. Everything is back within 2 s of its socket, denied traffic never passes, TCP survives, and when the pickup
-// window is over a lone ACK is dropped again.
+// Scenario 13: the switch is killed. Everything is back within 2 s of its socket, denied traffic never passes, TCP survives, and when
+// the pickup window is over a lone ACK is dropped again.
 func TestFirewall13SwitchKilled(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2, "--pickup-window", "6s")
@@ -156,7 +157,8 @@ func TestFirewall13SwitchKilled(t *testing.T) {
 		h, ok := s.tryHealth()
 		return ok && h.OpenFlow == "connected" && h.DesiredFlows > 0 && h.InstalledFlows >= h.DesiredFlows
 	})
-	t.Logf("flows back %v after the switch's restart, a new connection %v after", back.Round(time.Millisecond), (<-fresh).Round(time.Millisecond))
+	t.Logf("flows back %v after the switch's restart, a new connection %v after", back.Round(time.Millisecond),
+		(<-fresh).Round(time.Millisecond))
 	lab.Eventually(t, 5*time.Second, "probes go on", func() bool {
 		return echo.ReceivedSince(up) > 20 && push.ReceivedSince(up) > 20 && udp.ReceivedSince(up) > 20
 	})
@@ -229,7 +231,10 @@ func TestOVSDBRestartAndHang(t *testing.T) {
 	vm3, err := s.AddVM("vm3", "br0", 3)
 	must(t, err)
 	must(t, s.Serve(vm3, 5001))
-	lab.Eventually(t, 15*time.Second, "a port that came after the hang works", func() bool { return s.vm[1].CanConnect(vm3.IPv4, 5001, time.Second) })
+	lab.Eventually(t, 15*time.Second, "a port that came after the hang works", func() bool {
+		return s.vm[1].CanConnect(vm3.IPv4, 5001,
+			time.Second)
+	})
 	s.lossless(echo, "traffic meanwhile")
 }
 

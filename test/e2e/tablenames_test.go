@@ -8,8 +8,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// The tables of an owned bridge bear the names of the pipeline. Giving and taking names loses no flow and no packet; what somebody takes away comes back, what somebody
-// else wrote stays, and a bridge that is given back keeps none.
+// The tables of an owned bridge bear the names of the pipeline. Giving and taking names loses no flow and no packet; what somebody takes
+// away comes back, what somebody else wrote stays, and a bridge that is given back keeps none.
 func TestTableNames(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
@@ -20,7 +20,8 @@ func TestTableNames(t *testing.T) {
 		return strings.Contains(out, "table=STATE,") && strings.Contains(out, `table="LIVE_INGRESS",`) && !strings.Contains(out, "table=204,")
 	}
 	lab.Eventually(t, 5*time.Second, "tables with names", named)
-	if out := s.tapwall("flows", "--table", "live_ingress", "--owner", "policy/p"); !strings.Contains(out, "p/ingress/allow") || !strings.Contains(out, "LIVE_INGRESS") {
+	if out := s.tapwall("flows", "--table", "live_ingress", "--owner", "policy/p"); !strings.Contains(out, "p/ingress/allow") ||
+		!strings.Contains(out, "LIVE_INGRESS") {
 		t.Errorf("flows of the rule:\n%s", out)
 	}
 
@@ -42,7 +43,8 @@ func TestTableNames(t *testing.T) {
 	}
 
 	// Somebody else's row.
-	_, err := s.Vsctl("--", "--id=@t", "create", "Flow_Table", "name=theirs", "--", "set", "bridge", "br0", "flow_tables:204=@t", "flow_tables:7=@t")
+	_, err := s.Vsctl("--", "--id=@t", "create", "Flow_Table", "name=theirs", "--", "set", "bridge", "br0", "flow_tables:204=@t",
+		"flow_tables:7=@t")
 	must(t, err)
 	s.apply(allowPorts("q", "vm2", "vm1", "5002"))
 	out, err := s.Vsctl("--bare", "--columns=name", "list", "Flow_Table")

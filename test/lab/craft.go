@@ -80,8 +80,8 @@ func portAt(proto byte, offset int, port uint16) func(Frame) bool {
 	}
 }
 
-// MaliciousFrames returns the frames that have ended or hung OpenFlow controllers: an IPv4 header length of 0 and of 15 words in a short packet, an
-// IPv6 routing header cut short, a hop-by-hop header of length 255, and one with an option of length 254.
+// MaliciousFrames returns the frames that have ended or hung OpenFlow controllers: an IPv4 header length of 0 and of 15 words in a short
+// packet, an IPv6 routing header cut short, a hop-by-hop header of length 255, and one with an option of length 254.
 func (vm *VM) MaliciousFrames(to *VM) [][]byte {
 	src, _ := net.ParseMAC(vm.MAC)
 	dst, _ := net.ParseMAC(to.MAC)

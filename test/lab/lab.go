@@ -129,8 +129,8 @@ func (l *Lab) Close() error {
 	return errors.Join(errs...)
 }
 
-// Sweep removes what labs of processes that are gone left behind: their processes (by the pid files in their directory, if the process still
-// runs from there), namespaces and directories. Labs with a name of their own (the demo) are not touched.
+// Sweep removes what labs of processes that are gone left behind: their processes (by the pid files in their directory, if the process
+// still runs from there), namespaces and directories. Labs with a name of their own (the demo) are not touched.
 func Sweep() {
 	marks, _ := filepath.Glob(filepath.Join(os.TempDir(), "tw*", "lab"))
 	for _, mark := range marks {
@@ -147,8 +147,8 @@ func Sweep() {
 	}
 }
 
-// Remove takes down a lab of another process by its name and directory. Its processes are those that were started with the directory in their environment,
-// whether or not they got as far as leaving a pid file.
+// Remove takes down a lab of another process by its name and directory. Its processes are those that were started with the directory in
+// their environment, whether or not they got as far as leaving a pid file.
 func Remove(name, dir string) {
 	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, p := range environs {
@@ -213,14 +213,15 @@ func (l *Lab) AddBridge(name string, extra ...string) error {
 	return err
 }
 
-// AddVM makes a namespace with an address on bridge. n (1..250) gives it 10.77.0.n/24, fd77::n/64 and a MAC. The port carries the external_ids that a
-// hypervisor sets: iface-id, attached-mac, vm-uuid; more as key=value.
+// AddVM makes a namespace with an address on bridge. n (1..250) gives it 10.77.0.n/24, fd77::n/64 and a MAC. The port carries the
+// external_ids that a hypervisor sets: iface-id, attached-mac, vm-uuid; more as key=value.
 func (l *Lab) AddVM(name, bridge string, n int, externalIDs ...string) (*VM, error) {
 	ns, err := l.namespace(l.Name + "-" + name)
 	if err != nil {
 		return nil, err
 	}
-	vm := &VM{NS: ns, Port: name, Bridge: bridge, MAC: fmt.Sprintf("02:77:00:00:00:%02x", n), IPv4: fmt.Sprintf("10.77.0.%d", n), IPv6: fmt.Sprintf("fd77::%x", n)}
+	vm := &VM{NS: ns, Port: name, Bridge: bridge, MAC: fmt.Sprintf("02:77:00:00:00:%02x", n), IPv4: fmt.Sprintf("10.77.0.%d", n),
+		IPv6: fmt.Sprintf("fd77::%x", n)}
 	for _, cmd := range [][]string{
 		{"ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "address", vm.MAC, "netns", ns.Name},
 		{"ethtool", "-K", name, "tx", "off"},

@@ -40,9 +40,9 @@ func startMetronome() {
 	})
 }
 
-// Late is how much longer than a moment a busy machine has taken since t for what takes a moment: ten times the longest that this process was kept from
-// running, because what a test waits for runs through several processes in turn. It is some milliseconds on a quiet machine. What has to happen
-// within a time is allowed so much longer; a fault of the programs under test does not lengthen it.
+// Late is how much longer than a moment a busy machine has taken since t for what takes a moment: ten times the longest that this
+// process was kept from running, because what a test waits for runs through several processes in turn. It is some milliseconds on a
+// quiet machine. What has to happen within a time is allowed so much longer; a fault of the programs under test does not lengthen it.
 func Late(t time.Time) time.Duration {
 	m := &metronome
 	startMetronome()
@@ -55,7 +55,8 @@ func Late(t time.Time) time.Duration {
 	return 10 * max(longest, 0)
 }
 
-// Eventually calls ok every 5 ms until it holds or the time is up, which is longer on a busy machine (see [Late]), and returns how long it took.
+// Eventually calls ok every 5 ms until it holds or the time is up, which is longer on a busy machine (see [Late]), and returns how long
+// it took.
 func Eventually(t testing.TB, within time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()

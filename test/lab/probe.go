@@ -86,8 +86,8 @@ func (p *Probe) arrived() {
 
 func (p *Probe) fail(err error) { p.broken.CompareAndSwap(nil, &err) }
 
-// Serve answers on tcp and udp port of the VM, on all addresses, until the lab closes. TCP: what comes is echoed; a client whose first byte is 'P'
-// gets a numbered message every 10 ms instead. UDP: echo.
+// Serve answers on tcp and udp port of the VM, on all addresses, until the lab closes. TCP: what comes is echoed; a client whose first
+// byte is 'P' gets a numbered message every 10 ms instead. UDP: echo.
 func (l *Lab) Serve(vm *VM, ports ...int) error {
 	for _, port := range ports {
 		addr := ":" + strconv.Itoa(port)
@@ -201,8 +201,8 @@ func (vm *VM) EchoUDP(host string, port int, every time.Duration) (*Probe, error
 	return startProbe(c, every, false), nil
 }
 
-// startProbe runs the sender (when every > 0) and the receiver of c. A stream's messages come in order; a datagram socket reports ICMP errors on
-// later calls, which do not end it.
+// startProbe runs the sender (when every > 0) and the receiver of c. A stream's messages come in order; a datagram socket reports ICMP
+// errors on later calls, which do not end it.
 func startProbe(c net.Conn, every time.Duration, stream bool) *Probe {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Probe{stop: func() { cancel(); _ = c.Close() }}

@@ -257,8 +257,9 @@ func (w *mirrorWork) choose(sources map[string]*bridgeSources, where string) *vs
 		if chosen != nil {
 			at = chosen.Name
 		}
-		w.problem(chosen == nil, policy.ReasonTargetOnOtherBridge, "the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
-			"make a mirror with a target for each bridge", at, strings.Join(others, ", "))
+		w.problem(chosen == nil, policy.ReasonTargetOnOtherBridge,
+			"the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
+				"make a mirror with a target for each bridge", at, strings.Join(others, ", "))
 	}
 	return chosen
 }

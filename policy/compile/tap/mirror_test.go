@@ -98,15 +98,20 @@ func TestMirrorSources(t *testing.T) {
 		{"mac", []policy.Selector{{MAC: "52:54:00:00:00:01"}}, nil, "", ptr(both("vm1")), ""},
 		{"group", []policy.Selector{{Group: "dbs"}}, nil, "", ptr(both("vm2")), ""},
 		{"several, one twice", []policy.Selector{{Port: "vm2"}, {VM: "vm1"}, {Port: "vm1"}}, nil, "", ptr(both("vm1", "vm2")), ""},
-		{"from the source", []policy.Selector{{Port: "vm1"}}, nil, "fromSource", &vswitch.MirrorSpec{SelectSrcPort: []string{"vm1"}, Output: ids}, ""},
-		{"to the source", []policy.Selector{{Port: "vm1"}}, nil, "toSource", &vswitch.MirrorSpec{SelectDstPort: []string{"vm1"}, Output: ids}, ""},
+		{"from the source", []policy.Selector{{Port: "vm1"}}, nil, "fromSource", &vswitch.MirrorSpec{SelectSrcPort: []string{"vm1"},
+			Output: ids}, ""},
+		{"to the source", []policy.Selector{{Port: "vm1"}}, nil, "toSource", &vswitch.MirrorSpec{SelectDstPort: []string{"vm1"}, Output: ids},
+			""},
 		{"bridge", []policy.Selector{{Bridge: "br0"}}, nil, "", &vswitch.MirrorSpec{SelectAll: true, Output: ids}, ""},
 		{"bridge, one direction", []policy.Selector{{Bridge: "br0"}}, nil, "fromSource",
 			&vswitch.MirrorSpec{SelectSrcPort: []string{"acc", "br0", "eth0", "vm1", "vm2"}, Output: ids}, ""},
-		{"bridge without a vm", []policy.Selector{{Bridge: "br0"}}, []policy.Selector{{VM: "vm2"}, {Port: "br0"}}, "", ptr(both("acc", "eth0", "vm1")), ""},
-		{"vlan", []policy.Selector{{VLAN: &ten}}, nil, "", &vswitch.MirrorSpec{SelectAll: true, SelectVLAN: []int{10}, Output: ids}, "TargetOnOtherBridge"},
+		{"bridge without a vm", []policy.Selector{{Bridge: "br0"}}, []policy.Selector{{VM: "vm2"}, {Port: "br0"}}, "",
+			ptr(both("acc", "eth0", "vm1")), ""},
+		{"vlan", []policy.Selector{{VLAN: &ten}}, nil, "", &vswitch.MirrorSpec{SelectAll: true, SelectVLAN: []int{10}, Output: ids},
+			"TargetOnOtherBridge"},
 		{"vlan without its access port", []policy.Selector{{VLAN: &ten}}, []policy.Selector{{VLAN: &ten}}, "",
-			&vswitch.MirrorSpec{SelectSrcPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectDstPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectVLAN: []int{10}, Output: ids},
+			&vswitch.MirrorSpec{SelectSrcPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectDstPort: []string{"br0", "eth0", "vm1", "vm2"},
+				SelectVLAN: []int{10}, Output: ids},
 			"TargetOnOtherBridge"},
 		{"labels on two bridges", []policy.Selector{{Labels: map[string]string{"app": "web"}}}, nil, "", ptr(both("vm1")), "TargetOnOtherBridge"},
 		{"missing port beside another", []policy.Selector{{Port: "vm1"}, {Port: "vm7"}}, nil, "", ptr(both("vm1")), "SourceMissing"},
@@ -173,13 +178,16 @@ func TestMirrorTargets(t *testing.T) {
 		{"port", mirror("m", toPort("ids"), vm1), &vswitch.OutputSpec{Port: "ids"}, "", map[string]string{"port": "ids", "bridge": "br0"}},
 		{"new port", mirror("m", toNewPort("tap0"), vm1), &vswitch.OutputSpec{Port: "tap0", Create: true, Type: "internal"}, "",
 			map[string]string{"port": "tap0", "bridge": "br0"}},
-		{"vxlan", mirror("m", toVXLAN("192.0.2.9", 129057), vm1), &vswitch.OutputSpec{Port: "tw30547e1b3292", Create: true, Type: "vxlan", Tag: new(int),
+		{"vxlan", mirror("m", toVXLAN("192.0.2.9", 129057), vm1), &vswitch.OutputSpec{Port: "tw30547e1b3292", Create: true, Type: "vxlan",
+			Tag:     new(int),
 			Options: map[string]string{"remote_ip": "192.0.2.9", "key": "129057", "dst_port": "4789"}}, "",
 			map[string]string{"port": "tw30547e1b3292", "bridge": "br0", "remote": "192.0.2.9", "vni": "129057", "dstPort": "4789"}},
 		{"vxlan, IPv6", local, &vswitch.OutputSpec{Port: "tw8848471a2df0", Create: true, Type: "vxlan", Tag: new(int),
 			Options: map[string]string{"remote_ip": "2001:db8::9", "local_ip": "2001:db8::1", "key": "7", "dst_port": "4790"}}, "",
-			map[string]string{"port": "tw8848471a2df0", "bridge": "br0", "remote": "2001:db8::9", "local": "2001:db8::1", "vni": "7", "dstPort": "4790"}},
-		{"vxlan to an overlay peer", mirror("m", toVXLAN("192.0.2.50", 1), vm1), &vswitch.OutputSpec{Port: "tw0bc263d879d5", Create: true, Type: "vxlan", Tag: new(int),
+			map[string]string{"port": "tw8848471a2df0", "bridge": "br0", "remote": "2001:db8::9", "local": "2001:db8::1", "vni": "7",
+				"dstPort": "4790"}},
+		{"vxlan to an overlay peer", mirror("m", toVXLAN("192.0.2.50", 1), vm1), &vswitch.OutputSpec{Port: "tw0bc263d879d5", Create: true,
+			Type: "vxlan", Tag: new(int),
 			Options: map[string]string{"remote_ip": "192.0.2.50", "key": "1", "dst_port": "4789"}}, "OVERLAY_REMOTE",
 			map[string]string{"port": "tw0bc263d879d5", "bridge": "br0", "remote": "192.0.2.50", "vni": "1", "dstPort": "4789"}},
 		{"disabled", disabled, nil, "", nil},
@@ -212,7 +220,8 @@ func TestMirrorTargets(t *testing.T) {
 // TestMirrorLoops: with the route known, a mirror that would copy its own tunnel packets is refused; else it is warned of.
 func TestMirrorLoops(t *testing.T) {
 	collector := netip.MustParseAddr("192.0.2.9")
-	all, vm1, eth0, host := policy.Selector{Bridge: "br0"}, policy.Selector{Port: "vm1"}, policy.Selector{Port: "eth0"}, policy.Selector{Port: "br0"}
+	all, vm1, eth0, host := policy.Selector{Bridge: "br0"}, policy.Selector{Port: "vm1"}, policy.Selector{Port: "eth0"},
+		policy.Selector{Port: "br0"}
 	for _, c := range []struct {
 		name    string
 		device  string // "" = unknown
@@ -236,7 +245,8 @@ func TestMirrorLoops(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()
 			if c.device == "mgmt" {
-				in.Topology.Bridges["br0"].Ports["mgmt"] = &vswitch.Port{Name: "mgmt", Interfaces: []*vswitch.Interface{{Name: "mgmt", Type: "internal", OFPort: 8}}}
+				in.Topology.Bridges["br0"].Ports["mgmt"] = &vswitch.Port{Name: "mgmt", Interfaces: []*vswitch.Interface{{Name: "mgmt",
+					Type: "internal", OFPort: 8}}}
 			}
 			m := mirror("m", toVXLAN(collector.String(), 5), c.sources...)
 			m.Spec.Exclude = c.exclude
@@ -270,7 +280,8 @@ func TestMirrorsTogether(t *testing.T) {
 	for name, i := range plan.Info {
 		got[name] = codes(i)
 	}
-	want := map[string]string{"a": "", "b": "OutputShared!", "c": "", "d": "OutputShared!", "e": "", "f": "", "g": "TargetMissing!", "h": "TargetMissing!"}
+	want := map[string]string{"a": "", "b": "OutputShared!", "c": "", "d": "OutputShared!", "e": "", "f": "", "g": "TargetMissing!",
+		"h": "TargetMissing!"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}

@@ -32,8 +32,9 @@ func (w *mirrorWork) sources() map[string]*bridgeSources {
 		}
 	}
 	if len(vlans) > 0 && plain > 0 {
-		w.problem(true, policy.ReasonMixedSources, "Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
-			"sources and one for the others")
+		w.problem(true, policy.ReasonMixedSources,
+			"Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
+				"sources and one for the others")
 		return out
 	}
 	slices.Sort(vlans)
@@ -196,8 +197,9 @@ func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
 	}
 	bridge = w.bridgeOf(p.Name)
 	if p.Create && w.in.NoDevices {
-		w.problem(true, policy.ReasonNoLocalDevices, "host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
-			"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
+		w.problem(true, policy.ReasonNoLocalDevices,
+			"host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
+				"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
 	}
 	if bridge == "" && !p.Create {
 		w.problem(true, policy.ReasonTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
@@ -263,10 +265,12 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	switch {
 	case len(carriers) == 0:
 	case known:
-		w.problem(true, policy.ReasonSourceCarriesTarget, "the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
+		w.problem(true, policy.ReasonSourceCarriesTarget,
+			"the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
 			t.remote, strings.Join(carriers, ", "))
 	default:
-		w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " + t.remote.String() +
+		w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " +
+			t.remote.String() +
 			" is reached through bridge " + b.Name + ", the mirror copies its own tunnel packets; exclude port " + strings.Join(carriers, ", ")})
 	}
 	w.overlay(t)

@@ -64,8 +64,8 @@ type Changes struct {
 	Owners map[string][]flow.Flow
 	// Meters are all meters that the flows name. They must exist before the flows; they never change after the first Compile.
 	Meters []flow.MeterDesc
-	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid by a later
-	// run: an id that comes alive again may have been given to more than the entry says.
+	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid
+	// by a later run: an id that comes alive again may have been given to more than the entry says.
 	Assignments AssignmentChanges
 	// Uprooted: connections that conntrack knows under other circumstances, or not at all, have come to be judged here: a port has become an
 	// endpoint, an endpoint has begun or ceased to forward. They survive if a pickup window is opened in the same bundle.
@@ -129,7 +129,8 @@ const (
 	WarnEndpointMACUnknown policy.Code = "ENDPOINT_MAC_UNKNOWN" // ingress of an endpoint cannot be enforced
 	WarnRuleEmpty          policy.Code = "RULE_EMPTY"           // a rule has no peers yet or can match nothing
 	WarnGroupUnknown       policy.Code = "GROUP_UNKNOWN"        // a group that a rule names does not exist
-	WarnTooManyForwarders  policy.Code = "TOO_MANY_FORWARDERS"  // a forwarding endpoint has no zones of its own and is treated as one that does not forward
+	// a forwarding endpoint has no zones of its own and is treated as one that does not forward
+	WarnTooManyForwarders policy.Code = "TOO_MANY_FORWARDERS"
 )
 
 // ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.

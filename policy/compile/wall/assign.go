@@ -116,7 +116,8 @@ func (a *Assignments) numbers() map[uint32]struct{} {
 
 // assignment is what is persisted of an endpoint.
 func (e *endpoint) assignment() EndpointAssignment {
-	return EndpointAssignment{ID: e.id, Station: stationOf(e.w), MACs: e.w.MACs, EgressAllow: e.allow[egress], IngressAllow: e.allow[ingress], Forwarder: e.forwarder}
+	return EndpointAssignment{ID: e.id, Station: stationOf(e.w), MACs: e.w.MACs, EgressAllow: e.allow[egress],
+		IngressAllow: e.allow[ingress], Forwarder: e.forwarder}
 }
 
 // assignment is what is persisted of a policy; nil = nothing.

@@ -66,7 +66,8 @@ func TestDefaultAllowIsRenewed(t *testing.T) {
 			if (after != before) != c.renewed || after == 0 {
 				t.Errorf("number %d is now %d, want renewed %v", before, after, c.renewed)
 			}
-			if info, ok := l.fw.Rule(pipeline.IDDefaultAllow | after); !ok || info.Removed || info.Endpoint != "w0" || info.Ref.Direction != policy.Ingress {
+			if info, ok := l.fw.Rule(pipeline.IDDefaultAllow | after); !ok || info.Removed || info.Endpoint != "w0" ||
+				info.Ref.Direction != policy.Ingress {
 				t.Errorf("%d stands for %+v", after, info)
 			}
 		})
@@ -154,7 +155,8 @@ func TestStateOfPolicies(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
-	if s := l.states["empty"]; !slices.Equal(s.Endpoints, []string{"w0"}) || s.Rules[3].ID == 0 || s.Rules[3].Flows == 0 || s.Rules[0].ID != 0 {
+	if s := l.states["empty"]; !slices.Equal(s.Endpoints, []string{"w0"}) || s.Rules[3].ID == 0 || s.Rules[3].Flows == 0 ||
+		s.Rules[0].ID != 0 {
 		t.Errorf("state %+v", s)
 	}
 	// What was missing comes: the warnings go.
@@ -188,7 +190,8 @@ func TestRuleNames(t *testing.T) {
 	}{
 		{id, wall.RuleInfo{Ref: policy.RuleRef{Policy: "one", Direction: policy.Ingress, Rule: "x"}, Action: policy.Allow, Log: true}},
 		{pipeline.IDDefaultDeny | pipeline.IDIngress | endpoint.ID,
-			wall.RuleInfo{Ref: policy.RuleRef{Policy: "one", Direction: policy.Ingress, Rule: policy.RuleDefaultDeny}, Action: policy.Deny, Endpoint: "w0"}},
+			wall.RuleInfo{Ref: policy.RuleRef{Policy: "one", Direction: policy.Ingress, Rule: policy.RuleDefaultDeny}, Action: policy.Deny,
+				Endpoint: "w0"}},
 		{pipeline.IDDefaultAllow | endpoint.EgressAllow,
 			wall.RuleInfo{Ref: policy.RuleRef{Direction: policy.Egress, Rule: policy.RuleDefaultAllow}, Action: policy.Allow, Endpoint: "w0"}},
 		{pipeline.IDNoEndpoint, wall.RuleInfo{Ref: policy.RuleRef{Rule: policy.RuleDefaultAllow}, Action: policy.Allow}},
@@ -262,15 +265,19 @@ func TestBesidePolicy(t *testing.T) {
 		{"unicast solicitation", frame(1, w1, nd(135, 255)), link(pipeline.ItemND)},
 		{"neighbour advertisement", frame(1, w1, nd(136, 255)), link(pipeline.ItemND)},
 		{"solicitation that was forwarded", frame(1, 0x3333ff000001, nd(135, 254)), pipeline.DropEgress.Cookie()},
-		{"advertisement with another code", frame(1, w1, fields{flow.EthType: 0x86dd, flow.IPProto: 58, flow.ICMPv6Type: 136, flow.ICMPv6Code: 1, flow.IPTTL: 255}),
+		{"advertisement with another code", frame(1, w1, fields{flow.EthType: 0x86dd, flow.IPProto: 58, flow.ICMPv6Type: 136,
+			flow.ICMPv6Code: 1, flow.IPTTL: 255}),
 			pipeline.DropEgress.Cookie()},
 		{"router advertisement", frame(1, w1, nd(134, 255)).With(flow.IPv6Src, flow.U128{Hi: 0xfe80 << 48, Lo: 1}), link(pipeline.ItemND)},
-		{"router advertisement of a global address", frame(1, w1, nd(134, 255)).With(flow.IPv6Src, flow.U128{Hi: 0xfd77 << 48, Lo: 1}), pipeline.DropEgress.Cookie()},
-		{"router solicitation", frame(1, 0x333300000002, nd(133, 255)).With(flow.IPv6Dst, flow.U128{Hi: 0xff02 << 48, Lo: 2}), link(pipeline.ItemND)},
+		{"router advertisement of a global address", frame(1, w1, nd(134, 255)).With(flow.IPv6Src, flow.U128{Hi: 0xfd77 << 48, Lo: 1}),
+			pipeline.DropEgress.Cookie()},
+		{"router solicitation", frame(1, 0x333300000002, nd(133, 255)).With(flow.IPv6Dst, flow.U128{Hi: 0xff02 << 48, Lo: 2}),
+			link(pipeline.ItemND)},
 		{"router solicitation to a machine", frame(1, w1, nd(133, 255)), pipeline.DropEgress.Cookie()},
 		{"multicast listener report", frame(1, 0x333300000016, nd(143, 1)), link(pipeline.ItemMLD)},
 		{"multicast listener report from afar", frame(1, 0x333300000016, nd(143, 2)), pipeline.DropEgress.Cookie()},
-		{"multicast listener report to a machine", frame(1, w1, nd(143, 1)).With(flow.IPv6Dst, flow.U128{Hi: 0xfd77 << 48, Lo: 1}), pipeline.DropEgress.Cookie()},
+		{"multicast listener report to a machine", frame(1, w1, nd(143, 1)).With(flow.IPv6Dst, flow.U128{Hi: 0xfd77 << 48, Lo: 1}),
+			pipeline.DropEgress.Cookie()},
 		{"multicast listener report in a frame to a machine", frame(1, w1, nd(143, 1)), pipeline.DropEgress.Cookie()},
 		{"IGMP report", frame(1, 0x01005e000016, igmp(1, 0xe0000016)), link(pipeline.ItemIGMP)},
 		{"IGMP report from afar", frame(1, 0x01005e000016, igmp(2, 0xe0000016)), pipeline.DropEgress.Cookie()},
@@ -280,36 +287,55 @@ func TestBesidePolicy(t *testing.T) {
 		{"echo request", frame(1, 0x333300000001, nd(128, 255)), pipeline.DropEgress.Cookie()},
 		{"not IP", frame(1, 0x0180c2000000, fields{flow.EthType: 0x88cc}), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemNonIP)},
 		{"DHCP request", tabletest.IP(1, w0, broadcast, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), link(pipeline.ItemDHCP)},
-		{"DHCP request from an address", tabletest.IP(1, w0, broadcast, v4("10.0.0.1", "255.255.255.255", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
-		{"DHCP request in a frame to a machine", tabletest.IP(1, w0, w1, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
+		{"DHCP request from an address", tabletest.IP(1, w0, broadcast, v4("10.0.0.1", "255.255.255.255", 17, 68, 67), 0),
+			pipeline.DropEgress.Cookie()},
+		{"DHCP request in a frame to a machine", tabletest.IP(1, w0, w1, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0),
+			pipeline.DropEgress.Cookie()},
 		{"DHCP renewal", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
 		{"DHCPv6 request", tabletest.IP(1, w0, 0x333300010002, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), link(pipeline.ItemDHCP)},
-		{"DHCPv6 request from a global address", tabletest.IP(1, w0, 0x333300010002, v4("fd77::1", "ff02::1:2", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
-		{"DHCPv6 request in a frame to a machine", tabletest.IP(1, w0, w1, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request from a global address", tabletest.IP(1, w0, 0x333300010002, v4("fd77::1", "ff02::1:2", 17, 546, 547), 0),
+			pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request in a frame to a machine", tabletest.IP(1, w0, w1, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0),
+			pipeline.DropEgress.Cookie()},
 		{"DHCPv6 request to a machine", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
 		{"DHCPv6 answer from outside", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
-		{"DHCPv6 answer of a global address", tabletest.IP(uplink, stranger, w0, v4("fd77::9", "fe80::1", 17, 547, 546), 0), pipeline.DropIngress.Cookie()},
-		{"DHCPv6 answer to a global address", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fd77::1", 17, 547, 546), 0), pipeline.DropIngress.Cookie()},
-		{"DHCPv6 answer from an endpoint", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 547, 546), 0), pipeline.DropEgress.Cookie()},
-		{"DHCP request to an endpoint", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 68, 67), 0), pipeline.DropIngress.Cookie()},
+		{"DHCPv6 answer of a global address", tabletest.IP(uplink, stranger, w0, v4("fd77::9", "fe80::1", 17, 547, 546), 0),
+			pipeline.DropIngress.Cookie()},
+		{"DHCPv6 answer to a global address", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fd77::1", 17, 547, 546), 0),
+			pipeline.DropIngress.Cookie()},
+		{"DHCPv6 answer from an endpoint", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 547, 546), 0),
+			pipeline.DropEgress.Cookie()},
+		{"DHCP request to an endpoint", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 68, 67), 0),
+			pipeline.DropIngress.Cookie()},
 		{"DHCP answer from outside", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
-		{"DHCP answer from outside by broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from outside by broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 67, 68), 0),
+			link(pipeline.ItemDHCP)},
 		{"DHCP answer from the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
-		{"DHCP answer from the declared server by broadcast", tabletest.IP(3, w2, broadcast, v4("10.0.0.3", "255.255.255.255", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from the declared server by broadcast", tabletest.IP(3, w2, broadcast, v4("10.0.0.3", "255.255.255.255", 17, 67, 68), 0),
+			link(pipeline.ItemDHCP)},
 		{"DHCPv6 answer from the declared server", tabletest.IP(3, w2, w0, v4("fe80::3", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
-		{"other datagram of the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 69), 0), pipeline.DropEgress.Cookie()},
+		{"other datagram of the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 69), 0),
+			pipeline.DropEgress.Cookie()},
 		{"DHCP answer from an endpoint", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 67, 68), 0), pipeline.DropEgress.Cookie()},
-		{"strangers", tabletest.IP(uplink, stranger, stranger, v4("10.0.0.8", "10.0.0.9", 6, 1, 2), syn), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"unicast IP in a broadcast frame", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropGroupUnicast.Cookie()},
-		{"directed broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0), pipeline.DropGroupUnicast.Cookie()},
-		{"multicast from outside", tabletest.IP(uplink, stranger, 0x01005e000001, v4("10.0.0.9", "224.0.0.1", 17, 1, 2), 0), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
+		{"strangers", tabletest.IP(uplink, stranger, stranger, v4("10.0.0.8", "10.0.0.9", 6, 1, 2), syn),
+			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
+		{"unicast IP in a broadcast frame", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0),
+			pipeline.DropGroupUnicast.Cookie()},
+		{"directed broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0),
+			pipeline.DropGroupUnicast.Cookie()},
+		{"multicast from outside", tabletest.IP(uplink, stranger, 0x01005e000001, v4("10.0.0.9", "224.0.0.1", 17, 1, 2), 0),
+			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
 		{"limited broadcast from outside", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 1, 2), 0),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
 		{"unknown port", tabletest.IP(77, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropUnknownPort.Cookie()},
-		{"priority-tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(0), pipeline.DropEgress.Cookie()},
-		{"tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(10), pipeline.DropTaggedAccess.Cookie()},
-		{"other VLAN's address", tabletest.IP(uplink, stranger, w1, v4("10.0.0.9", "10.0.0.2", 17, 1, 2), 0).Tag(11), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"error about nothing", tabletest.IP(1, w0, w1, v4("10.0.0.1", "10.0.0.2", 17, 1, 2), 0).ErrorAbout(false), pipeline.DropInvalid.Cookie()},
+		{"priority-tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(0),
+			pipeline.DropEgress.Cookie()},
+		{"tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(10),
+			pipeline.DropTaggedAccess.Cookie()},
+		{"other VLAN's address", tabletest.IP(uplink, stranger, w1, v4("10.0.0.9", "10.0.0.2", 17, 1, 2), 0).Tag(11),
+			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
+		{"error about nothing", tabletest.IP(1, w0, w1, v4("10.0.0.1", "10.0.0.2", 17, 1, 2), 0).ErrorAbout(false),
+			pipeline.DropInvalid.Cookie()},
 		{"ACK of nothing", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), ack), pipeline.DropOutOfState.Cookie()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -403,14 +429,16 @@ func TestAddresses(t *testing.T) {
 	l.edit(1, func(w *policy.Workload) { w.VLAN, w.MAC = 10, macOf("w0") })
 	l.compile()
 	first := l.assignments.Endpoints["w0"].ID
-	if diff := cmp.Diff([]string{fmt.Sprintf("reg10=0xe00a,dl_dst=52:54:00:00:00:00 load:%#x->NXM_NX_REG9[]", first)}, destinations(l)); diff != "" {
+	if diff := cmp.Diff([]string{fmt.Sprintf("reg10=0xe00a,dl_dst=52:54:00:00:00:00 load:%#x->NXM_NX_REG9[]", first)},
+		destinations(l)); diff != "" {
 		t.Errorf("one address, two endpoints (-want +got):\n%s", diff)
 	}
 	delete(l.workloads, "w0")
 	l.tell()
 	l.compile()
 	second := l.assignments.Endpoints["w1"].ID
-	if diff := cmp.Diff([]string{fmt.Sprintf("reg10=0xe00a,dl_dst=52:54:00:00:00:00 load:%#x->NXM_NX_REG9[]", second)}, destinations(l)); diff != "" {
+	if diff := cmp.Diff([]string{fmt.Sprintf("reg10=0xe00a,dl_dst=52:54:00:00:00:00 load:%#x->NXM_NX_REG9[]", second)},
+		destinations(l)); diff != "" {
 		t.Errorf("the first is gone (-want +got):\n%s", diff)
 	}
 	l.edit(1, func(w *policy.Workload) { w.VLAN, w.MAC = 0, "" })

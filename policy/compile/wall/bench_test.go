@@ -17,7 +17,8 @@ type big struct {
 }
 
 func bigPolicy(i, version int) *policy.Policy {
-	p := &policy.Policy{Meta: policy.Meta{Name: fmt.Sprintf("p%04d", i)}, Spec: policy.PolicySpec{AppliesTo: []policy.Selector{app(fmt.Sprint(i % 100))}}}
+	p := &policy.Policy{Meta: policy.Meta{Name: fmt.Sprintf("p%04d", i)},
+		Spec: policy.PolicySpec{AppliesTo: []policy.Selector{app(fmt.Sprint(i % 100))}}}
 	for j := range 10 {
 		r := policy.Rule{Name: fmt.Sprint("r", j), Action: policy.Allow, Services: tcp(fmt.Sprint(1000+i), "8000-8099")}
 		switch j % 3 {
@@ -36,8 +37,10 @@ func bigPolicy(i, version int) *policy.Policy {
 
 func (b *big) vm(i int) *policy.Workload {
 	return &policy.Workload{
-		Key: fmt.Sprint("vm", i), Bridge: "br0", Port: fmt.Sprint("tap", i), OFPort: uint32(i + 1), MAC: fmt.Sprintf("52:54:00:00:%02x:%02x", i/256, i%256),
-		Labels: map[string]string{"app": fmt.Sprint(i % 100), "port": fmt.Sprint("tap", i)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i / 256), byte(i)})},
+		Key: fmt.Sprint("vm", i), Bridge: "br0", Port: fmt.Sprint("tap", i), OFPort: uint32(i + 1), MAC: fmt.Sprintf("52:54:00:00:%02x:%02x",
+			i/256, i%256),
+		Labels:    map[string]string{"app": fmt.Sprint(i % 100), "port": fmt.Sprint("tap", i)},
+		Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i / 256), byte(i)})},
 	}
 }
 

@@ -213,8 +213,9 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 		warn(WarnNoEndpoints, "", "the policy applies to no endpoint of bridge %s", f.opt.Bridge)
 	}
 	if len(unknown) > 0 {
-		warn(WarnEndpointMACUnknown, "", "the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
-			"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
+		warn(WarnEndpointMACUnknown, "",
+			"the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
+				"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
 	}
 	for _, g := range ps.unknown {
 		warn(WarnGroupUnknown, "", "group %q does not exist and selects nobody", g)
@@ -242,7 +243,9 @@ const straysPerSecond = 10
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
-		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop, Rate: rate, Burst: 2 * rate}}}
+		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop,
+			Rate: rate, Burst: 2 * rate}}}
 	}
-	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond), meter(pipeline.MeterStray, straysPerSecond)}
+	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
+		meter(pipeline.MeterStray, straysPerSecond)}
 }

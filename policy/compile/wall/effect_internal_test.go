@@ -15,7 +15,8 @@ func TestDigestsStay(t *testing.T) {
 	}
 	seen := map[string]policy.Effect{}
 	for e, want := range map[policy.Effect]string{
-		policy.Deny: "dee75fd0d091022d368aef69d6a09b75", policy.Allow: "96e91af36862d85bbc9363c3e03cb76a", policy.Reject: "", policy.Pass: "", policy.Audit: "",
+		policy.Deny: "dee75fd0d091022d368aef69d6a09b75", policy.Allow: "96e91af36862d85bbc9363c3e03cb76a", policy.Reject: "", policy.Pass: "",
+		policy.Audit: "",
 	} {
 		got := s.hash(policy.RankOf(&policy.Policy{}, &policy.Rule{Action: e}))
 		if want != "" && got != want {

@@ -139,7 +139,8 @@ func (d dimensions) services(out []flow.Match, fam families, s policy.ProtoPorts
 	}
 	for _, r := range s.Ports {
 		for _, m := range flow.PortMasks(r.Lo, r.Hi) {
-			out = append(out, flow.Match{tracked, proto, {Field: port, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))}, ether(fam)})
+			out = append(out, flow.Match{tracked, proto, {Field: port, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))},
+				ether(fam)})
 		}
 	}
 	return out

@@ -125,7 +125,8 @@ func parsePorts(t *testing.T, text string) (workloads []*policy.Workload, ports 
 		f := strings.Fields(line)
 		switch {
 		case len(f) == 8 && f[0] == "endpoint":
-			w := &policy.Workload{Key: f[1], Bridge: "br0", Port: f[2], OFPort: uint32(number(f[3])), VLAN: number(f[5]), Labels: map[string]string{}}
+			w := &policy.Workload{Key: f[1], Bridge: "br0", Port: f[2], OFPort: uint32(number(f[3])), VLAN: number(f[5]),
+				Labels: map[string]string{}}
 			if bridge, port, ok := strings.Cut(f[2], "/"); ok {
 				w.Bridge, w.Port = bridge, port
 			}

@@ -245,7 +245,8 @@ func (h *history) judge(t *rapid.T, s step) {
 			rechecked := r.Visited(pipeline.TableRecheck)
 			switch {
 			case r.Normal != want.Effect.Passes():
-				t.Fatalf("after %s: live %v, reply %v: passed %v, reference says %+v; label %#x; tables %v", s.name, l.talk, reply, r.Normal, want, label, r.Tables)
+				t.Fatalf("after %s: live %v, reply %v: passed %v, reference says %+v; label %#x; tables %v", s.name, l.talk, reply, r.Normal, want,
+					label, r.Tables)
 			case untouched && (rechecked || l.conn.Label != label):
 				t.Fatalf("after %s: live %v was judged again without need; label %#x; tables %v", s.name, l.talk, label, r.Tables)
 			case rechecked && want.Effect.Passes():
@@ -272,7 +273,8 @@ func (h *history) wrongEnd(l *live, own bool) bool {
 	answer := register(r, pipeline.Stray) == 1 // from whom it was opened to: nothing is committed
 	turned := r.Committed != nil && r.Committed != before && r.Committed.Orig != before.Orig
 	if !answer && !r.Visited(pipeline.TableWrongEnd) || r.Normal != passes || turned != (passes && !answer) || answer && r.Committed != nil {
-		h.t.Fatalf("answer to one who was no endpoint: passed %v, as its sender's own %v, committed %+v; tables %v", r.Normal, own, r.Committed, r.Tables)
+		h.t.Fatalf("answer to one who was no endpoint: passed %v, as its sender's own %v, committed %+v; tables %v", r.Normal, own, r.Committed,
+			r.Tables)
 	}
 	l.turned = turned
 	return true

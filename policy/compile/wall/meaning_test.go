@@ -149,7 +149,8 @@ func TestPickup(t *testing.T) {
 				commit = pass
 			}
 			if got.Normal != pass || (got.Committed != nil) != commit {
-				t.Fatalf("%v: window open %v, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x, w.pickup, memory,
+				t.Fatalf("%v: window open %v, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x,
+					w.pickup, memory,
 					got.Normal, pass, got.Committed != nil, commit, forward, reversed, got.Tables)
 			}
 			if commit {

@@ -119,7 +119,8 @@ func TestSwitchDecides(t *testing.T) {
 				ids[1] = w.assignments.Endpoints[dst.Key].ID
 			}
 			out := s.Appctl("ofproto/trace-packet-out", "br0", traceFlow(x.tuple), fmt.Sprintf(
-				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],resubmit(,%d),resubmit(,%d)", ids[0], ids[1], pipeline.TableEgress, pipeline.TableIngress))
+				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],resubmit(,%d),resubmit(,%d)", ids[0], ids[1], pipeline.TableEgress,
+				pipeline.TableIngress))
 			_, final, ok := strings.Cut(out, "Final flow: ")
 			if !ok {
 				t.Fatalf("trace: %s", out)
@@ -152,7 +153,8 @@ func traceFlow(t tabletest.Tuple) string {
 	if t.Src.Is6() {
 		family, ct, ip = "ipv6", "ct_ipv6", "ipv6"
 	}
-	return fmt.Sprintf("in_port=1,%s,nw_proto=%d,%s_src=%s,%s_dst=%s,ct_state=new|trk,ct_nw_proto=%d,%s_src=%s,%s_dst=%s,ct_tp_src=%d,ct_tp_dst=%d",
+	return fmt.Sprintf(
+		"in_port=1,%s,nw_proto=%d,%s_src=%s,%s_dst=%s,ct_state=new|trk,ct_nw_proto=%d,%s_src=%s,%s_dst=%s,ct_tp_src=%d,ct_tp_dst=%d",
 		family, t.Proto, ip, t.Src, ip, t.Dst, t.Proto, ct, t.Src, ct, t.Dst, t.SrcPort, t.DstPort)
 }
 
@@ -173,7 +175,8 @@ func (g segment) frame(t *testing.T) []byte {
 		}
 		return hw
 	}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IPv4(10, 0, 0, byte(g.from+1)), DstIP: net.IPv4(10, 0, 0, byte(g.to+1))}
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IPv4(10, 0, 0, byte(g.from+1)), DstIP: net.IPv4(10, 0,
+		0, byte(g.to+1))}
 	seg := &layers.TCP{
 		SrcPort: layers.TCPPort(g.srcPort), DstPort: layers.TCPPort(g.dstPort), Seq: g.seq, Ack: g.ack, Window: 65535,
 		SYN: g.flags&syn != 0, ACK: g.flags&ack != 0,
@@ -183,7 +186,8 @@ func (g segment) frame(t *testing.T) []byte {
 	}
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac(g.from), DstMAC: mac(g.to), EthernetType: layers.EthernetTypeIPv4}, ip, seg, gopacket.Payload(make([]byte, 20))); err != nil {
+		&layers.Ethernet{SrcMAC: mac(g.from), DstMAC: mac(g.to), EthernetType: layers.EthernetTypeIPv4}, ip, seg,
+		gopacket.Payload(make([]byte, 20))); err != nil {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
@@ -232,7 +236,8 @@ var nPackets = regexp.MustCompile(`n_packets=(\d+)`)
 func (s liveSwitch) dropped() int {
 	s.t.Helper()
 	sum := 0
-	for _, line := range strings.Split(s.Ofctl("dump-flows", "br0", fmt.Sprintf("cookie=%#x/%#x", uint64(pipeline.NewCookie(pipeline.CookieDrop, 0)),
+	for _, line := range strings.Split(s.Ofctl("dump-flows", "br0", fmt.Sprintf("cookie=%#x/%#x",
+		uint64(pipeline.NewCookie(pipeline.CookieDrop, 0)),
 		uint64(pipeline.CookieMagicMask|0xff<<32))), "\n") {
 		if m := nPackets.FindStringSubmatch(line); m != nil {
 			n, err := strconv.Atoi(m[1])

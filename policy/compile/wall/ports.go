@@ -2,8 +2,8 @@ package wall
 
 import "github.com/tapwall/tapwall/policy/inventory"
 
-// PlainPorts lists those of the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports, LOCAL. The
-// outputs of our own mirrors only receive.
+// PlainPorts lists those of the ports of an owned bridge that are not endpoints and may pass traffic: uplinks, tunnels, patch ports,
+// LOCAL. The outputs of our own mirrors only receive.
 func PlainPorts(ports []inventory.Port) []Port {
 	var out []Port
 	for i := range ports {

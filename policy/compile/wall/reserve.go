@@ -8,12 +8,13 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
-// A number must not be given a second time by a later run, whatever became of this one: conntrack entries may carry it. So numbers are reserved in
-// blocks, ahead of their use, by a bound that is kept safe. Nothing waits while the block lasts. When it is used up, flows that would put a number
-// beyond the bound on a packet are held back until the bound has moved; what takes access away carries no new number and is not.
+// A number must not be given a second time by a later run, whatever became of this one: conntrack entries may carry it. So numbers are
+// reserved in blocks, ahead of their use, by a bound that is kept safe. Nothing waits while the block lasts. When it is used up, flows
+// that would put a number beyond the bound on a packet are held back until the bound has moved; what takes access away carries no new
+// number and is not.
 
-// Reserve says that no later run gives the numbers before bound, so that flows may carry them. The first call, before the first Compile, puts the
-// firewall under this rule; without it no number waits. After a call the next Compile returns what was held back.
+// Reserve says that no later run gives the numbers before bound, so that flows may carry them. The first call, before the first Compile,
+// puts the firewall under this rule; without it no number waits. After a call the next Compile returns what was held back.
 func (f *Firewall) Reserve(bound uint32) {
 	f.bounded, f.bound = true, bound
 	maps.DeleteFunc(f.beyond, func(n uint32, _ struct{}) bool { return before(n, bound) })

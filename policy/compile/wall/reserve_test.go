@@ -11,8 +11,8 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// Flows with numbers beyond the reserved block are held back, all others and all removals are not, and a further block lets them go; also where the numbers begin
-// again at 1.
+// Flows with numbers beyond the reserved block are held back, all others and all removals are not, and a further block lets them go;
+// also where the numbers begin again at 1.
 func TestReserve(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]uint32{"early": 1, "at the end of the round": pipeline.MaxNumber - 5} {
@@ -61,7 +61,8 @@ func TestReserve(t *testing.T) {
 				}
 			}
 			for _, owner := range []string{"vm3", "vm4"} {
-				if !slices.ContainsFunc(ch.Owners[wall.OwnerEndpoint(owner)], func(fl flow.Flow) bool { return fl.Table == pipeline.TableDestination }) {
+				if !slices.ContainsFunc(ch.Owners[wall.OwnerEndpoint(owner)],
+					func(fl flow.Flow) bool { return fl.Table == pipeline.TableDestination }) {
 					t.Errorf("frames to %s are judged as frames to nobody", owner)
 				}
 			}

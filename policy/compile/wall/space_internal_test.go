@@ -62,7 +62,8 @@ func genSpace(t *rapid.T) (space, []netip.Prefix) {
 		p, _ := netip.AddrFrom4([4]byte{10, 0, 0, byte(rapid.IntRange(0, 7).Draw(t, "addr"))}).Prefix(rapid.IntRange(28, 32).Draw(t, "bits"))
 		return p
 	}), 0, 4).Draw(t, "prefixes")
-	s.peers = newPeerSet(rapid.IntRange(0, 5).Draw(t, "any") == 0, rapid.SliceOfN(rapid.Uint32Range(0, 2), 0, 2).Draw(t, "peers"), slices.Clone(prefixes))
+	s.peers = newPeerSet(rapid.IntRange(0, 5).Draw(t, "any") == 0, rapid.SliceOfN(rapid.Uint32Range(0, 2), 0, 2).Draw(t, "peers"),
+		slices.Clone(prefixes))
 	var services []policy.Service
 	for range rapid.IntRange(0, 2).Draw(t, "services") {
 		services = append(services, rapid.SampledFrom([]policy.Service{
@@ -93,9 +94,10 @@ func TestSpaces(t *testing.T) {
 			if inAdded && !inA {
 				t.Fatalf("%+v was added by\n%+v, which does not have it", p, a)
 			}
-			if !a.peers.any && a.peers.prefixes.Covers(netip.PrefixFrom(p.addr, p.addr.BitLen())) != slices.ContainsFunc(prefixes, func(x netip.Prefix) bool {
-				return x.Contains(p.addr)
-			}) {
+			if !a.peers.any && a.peers.prefixes.Covers(netip.PrefixFrom(p.addr, p.addr.BitLen())) != slices.ContainsFunc(prefixes,
+				func(x netip.Prefix) bool {
+					return x.Contains(p.addr)
+				}) {
 				t.Fatalf("%v changed by joining %v into %v", p.addr, prefixes, a.peers.prefixes)
 			}
 		}
@@ -243,7 +245,8 @@ func TestImportedPrioritiesAreChecked(t *testing.T) {
 		}
 	}
 	var o ordered
-	kept := []*rule{{rank: policy.Rank{Priority: 0}, priority: 300}, {rank: policy.Rank{Priority: 1}}, {rank: policy.Rank{Priority: 2}, priority: 100}}
+	kept := []*rule{{rank: policy.Rank{Priority: 0}, priority: 300}, {rank: policy.Rank{Priority: 1}}, {rank: policy.Rank{Priority: 2},
+		priority: 100}}
 	o.update(nil, slices.Clone(kept))
 	if kept[0].priority != 300 || kept[1].priority != 200 || kept[2].priority != 100 {
 		t.Errorf("priorities %d, %d, %d", kept[0].priority, kept[1].priority, kept[2].priority)
@@ -253,7 +256,8 @@ func TestImportedPrioritiesAreChecked(t *testing.T) {
 // TestNumbersWrap: numbers begin again when they are used up, and leave out those that something carries.
 func TestNumbersWrap(t *testing.T) {
 	f, err := NewFirewall(Options{Bridge: "br0", Assignments: &Assignments{
-		Next: 1<<29 - 1, Policies: map[string]PolicyAssignment{"p": {"ingress/x": {ID: 1}}}, Endpoints: map[string]EndpointAssignment{"w": {ID: 2, EgressAllow: 4}},
+		Next: 1<<29 - 1, Policies: map[string]PolicyAssignment{"p": {"ingress/x": {ID: 1}}},
+		Endpoints: map[string]EndpointAssignment{"w": {ID: 2, EgressAllow: 4}},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,8 @@ func (s *space) within(o *space) bool {
 // overlaps reports whether a packet may be in both spaces. It is true too often rather than too seldom: an endpoint may have any
 // address.
 func (s *space) overlaps(o *space) bool {
-	return s.families()&o.families() != 0 && intersect(s.subjects, o.subjects) && s.peers.overlaps(&o.peers) && s.services.Overlaps(&o.services)
+	return s.families()&o.families() != 0 && intersect(s.subjects, o.subjects) && s.peers.overlaps(&o.peers) &&
+		s.services.Overlaps(&o.services)
 }
 
 // added returns spaces that together hold every packet of s that is not in old: what one dimension gained, times the whole of the

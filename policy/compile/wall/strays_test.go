@@ -11,8 +11,8 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
-// What is sent to any MAC that an endpoint declares is judged as sent to it. A MAC that is added costs no connection; one that is taken away takes
-// with it what was allowed to it.
+// What is sent to any MAC that an endpoint declares is judged as sent to it. A MAC that is added costs no connection; one that is taken
+// away takes with it what was allowed to it.
 func TestDeclaredMACs(t *testing.T) {
 	l := newLab(t, "a", "b")
 	l.put("web", func(s *policy.PolicySpec) {
@@ -90,7 +90,8 @@ func TestUnknownMACs(t *testing.T) {
 	}
 	copies := func(r tabletest.Result) (n int) {
 		for _, c := range r.Copies {
-			if reason, ok := pipeline.ParseUserData([]byte(c.UserData)); ok && reason == pipeline.CopyUnknownMAC && c.MeterID == pipeline.MeterUnknownMAC {
+			if reason, ok := pipeline.ParseUserData([]byte(c.UserData)); ok && reason == pipeline.CopyUnknownMAC &&
+				c.MeterID == pipeline.MeterUnknownMAC {
 				n++
 			}
 		}

@@ -125,7 +125,8 @@ var (
 	addresses4 = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.6", "10.0.1.1", "192.0.2.7"}
 	addresses6 = []string{"fd00::1", "fd00::2", "fd00::9", "2001:db8::1"}
 	cidrs      = []policy.Selector{
-		{CIDR: "10.0.0.0/30"}, {CIDR: "10.0.0.2/32"}, {CIDR: "10.0.0.0/29", Except: []string{"10.0.0.2/31"}}, {CIDR: "10.0.0.0/8"}, {CIDR: "0.0.0.0/0"},
+		{CIDR: "10.0.0.0/30"}, {CIDR: "10.0.0.2/32"}, {CIDR: "10.0.0.0/29", Except: []string{"10.0.0.2/31"}}, {CIDR: "10.0.0.0/8"},
+		{CIDR: "0.0.0.0/0"},
 		{CIDR: "fd00::/126"}, {CIDR: "::/0", Except: []string{"fd00::2/128"}}, {CIDR: "2001:db8::/32"},
 	}
 	ports     = []string{"22", "80", "443", "80-443", "8000-8099", "1-65535"}
@@ -230,7 +231,8 @@ func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
 	i := slices.Index(keys, key)
 	app := rapid.SampledFrom(apps).Draw(t, "app")
 	w := &policy.Workload{Key: key, Labels: map[string]string{"app": app}}
-	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(append(slices.Clone(addresses4), addresses6...)), 0, 2, rapid.ID).Draw(t, "addresses") {
+	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(append(slices.Clone(addresses4), addresses6...)), 0, 2, rapid.ID).Draw(t,
+		"addresses") {
 		w.Addresses = append(w.Addresses, netip.MustParseAddr(a))
 	}
 	slices.SortFunc(w.Addresses, netip.Addr.Compare)

@@ -16,7 +16,8 @@ var ctFields = []flow.FieldID{
 // IP builds an untagged packet of IP; the zone in the tuple is ignored. An ICMPv6 packet is an echo request.
 func IP(inPort uint32, dlSrc, dlDst uint64, t Tuple, tcpFlags uint16) Packet {
 	p := Packet{
-		flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(dlSrc), flow.EthDst: flow.U64(dlDst), flow.IPProto: flow.U64(uint64(t.Proto)),
+		flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(dlSrc), flow.EthDst: flow.U64(dlDst),
+		flow.IPProto: flow.U64(uint64(t.Proto)),
 	}
 	if t.Src.Is4() {
 		p[flow.EthType], p[flow.IPSrc], p[flow.IPDst] = flow.U64(0x0800), addr(t.Src), addr(t.Dst)
