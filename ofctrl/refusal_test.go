@@ -18,12 +18,12 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 )
 
-// badBit in a cookie makes picky refuse the flow.
+// badBit in a cookie makes refusingSwitch refuse the flow.
 const badBit = 1 << 30
 
-// picky is a switch that refuses flows by their cookies, as they are put into a bundle or by failing its commit, until it is told to take
-// all.
-type picky struct {
+// refusingSwitch is a switch that refuses flows by their cookies, as they are put into a bundle or by failing its commit, until it is
+// told to take all.
+type refusingSwitch struct {
 	*oftest.Fake
 	mu       sync.Mutex
 	lenient  bool
@@ -31,8 +31,8 @@ type picky struct {
 	bad      uint32 // transaction id of the first bad flow of the bundle; 0 = none
 }
 
-func newPicky() *picky {
-	p := &picky{}
+func newRefusingSwitch() *refusingSwitch {
+	p := &refusingSwitch{}
 	p.Fake = oftest.NewFake(oftest.FakeOptions{React: func(r oftest.Request) oftest.Reaction {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func newPicky() *picky {
 	return p
 }
 
-func (p *picky) takeAll() {
+func (p *refusingSwitch) takeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lenient = true
@@ -113,7 +113,7 @@ func TestRefusals(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("commit=%v,owners=%06b", atCommit, set), func(t *testing.T) {
 				t.Parallel()
-				p := newPicky()
+				p := newRefusingSwitch()
 				p.atCommit = atCommit
 				s := run(t, quick(p.Listen(t)))
 				s.ready()
@@ -182,7 +182,7 @@ func TestRefusals(t *testing.T) {
 // TestRefusedPlaces: what a refused owner had gives way where others have its places now, and what others had goes where they gave it up.
 func TestRefusedPlaces(t *testing.T) {
 	t.Parallel()
-	p := newPicky()
+	p := newRefusingSwitch()
 	s := run(t, quick(p.Listen(t)))
 	s.ready()
 	bad := place(20, 0)
@@ -215,7 +215,7 @@ func TestRandomRefusals(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, 2))
-			p := newPicky()
+			p := newRefusingSwitch()
 			s := run(t, quick(p.Listen(t)))
 			s.ready()
 			steps := 0
@@ -274,7 +274,7 @@ func TestRandomRefusals(t *testing.T) {
 func TestManyRefused(t *testing.T) {
 	t.Parallel()
 	const owners, n = 90, 100
-	p := newPicky()
+	p := newRefusingSwitch()
 	s := run(t, quick(p.Listen(t)))
 	s.ready()
 	update := map[string][]flow.Flow{}

@@ -53,7 +53,7 @@ func TestFault_F07_NothingWaitsForTheStore(t *testing.T) {
 				s.fail(errTest)
 			}
 		},
-		"hangs": func(s *flakyStore, on bool) { s.stick(on) },
+		"hangs": func(s *flakyStore, on bool) { s.hangPuts(on) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

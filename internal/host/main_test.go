@@ -486,8 +486,8 @@ func (s *flakyStore) fail(err error) {
 	s.err = err
 }
 
-// stick makes PutStates hang, as with a cluster that is cut off.
-func (s *flakyStore) stick(hang bool) {
+// hangPuts makes PutStates hang, as with a cluster that is cut off.
+func (s *flakyStore) hangPuts(hang bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hang = hang

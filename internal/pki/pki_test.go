@@ -16,8 +16,8 @@ import (
 	"github.com/tapwall/tapwall/internal/pki/pkitest"
 )
 
-// shake lets a client with files meet a server with the certificate of server, and returns what the client says.
-func shake(t *testing.T, server, files pki.Files) error {
+// handshake lets a client with files meet a server with the certificate of server, and returns what the client says.
+func handshake(t *testing.T, server, files pki.Files) error {
 	t.Helper()
 	config, err := files.Config()
 	if err != nil {
@@ -72,7 +72,7 @@ func TestServerCertificate(t *testing.T) {
 		t.Run(tt.what, func(t *testing.T) {
 			files := client
 			files.ServerName = tt.name
-			err := shake(t, tt.server, files)
+			err := handshake(t, tt.server, files)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("error %v, want %q", err, tt.want)
 			}
@@ -101,12 +101,12 @@ func TestOVSPKI(t *testing.T) {
 	sw := pki.Files{Cert: file("sw1-cert.pem"), Key: file("sw1-privkey.pem")}
 	for name, ok := range map[string]bool{"": true, "sw1": true, "sw2": false} {
 		client.ServerName = name
-		if err := shake(t, sw, client); (err == nil) != ok {
+		if err := handshake(t, sw, client); (err == nil) != ok {
 			t.Errorf("name %q: %v", name, err)
 		}
 	}
 	client.CA = file("pki/controllerca/cacert.pem")
-	if err := shake(t, sw, client); err == nil {
+	if err := handshake(t, sw, client); err == nil {
 		t.Error("a certificate of the switches passes the CA of the controllers")
 	}
 }

@@ -67,10 +67,10 @@ func TestAttackIdentitiesSwapped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := besieged(t, 3)
+			s := openForAttack(t, 3)
 			a, b, d := s.vm[1], s.vm[2], s.vm[3]
 			// Whoever is if-vm1 may be spoken to by nobody, and may speak to vm3.
-			s.decree("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}, {port: vm2}]\n  defaultDeny: {ingress: true}\n")
+			s.applyUncached("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm1}, {port: vm2}]\n  defaultDeny: {ingress: true}\n")
 			asked := s.inbox(d, 6053)
 			s.say(a, d, 7000, 6053, "question")
 			s.arrives(asked, "question")
@@ -111,10 +111,10 @@ func TestAttackIdentitiesSwapped(t *testing.T) {
 // ICMP errors about a connection of two others, sent by a third endpoint to either end, v4 and v6, pass nowhere; those of the ends do.
 func TestAttackErrorsAboutOthers(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 4)
+	s := openForAttack(t, 4)
 	a, b, c := s.vm[1], s.vm[2], s.vm[3]
 	s.apply("kind: Endpoint\nname: r\nspec: {match: {port: vm4}, forwards: true}\n")
-	s.decree(isolatedVM2)
+	s.applyUncached(isolatedVM2)
 	r := s.vm[4]
 	sinkA, err := s.Capture(a.NS, "eth0")
 	must(t, err)
@@ -131,14 +131,14 @@ func TestAttackErrorsAboutOthers(t *testing.T) {
 		inner = append(inner[:len(inner):len(inner)], mark+";"...)
 		if net.ParseIP(src).To4() != nil {
 			ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)}
-			return ethernet(hw(t, to.MAC), hw(t, from.MAC), nil, 0x0800,
+			return ethernet(parseMAC(t, to.MAC), parseMAC(t, from.MAC), nil, 0x0800,
 				serialize(t, ip, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 3)}, gopacket.Payload(inner)))
 		}
 		ip := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)}
 		m := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(1, 4)}
 		must(t, m.SetNetworkLayerForChecksum(ip))
 		packet := serialize(t, ip, m, gopacket.Payload(append([]byte{0, 0, 0, 0}, inner...)))
-		return ethernet(hw(t, to.MAC), hw(t, from.MAC), nil, 0x86dd, packet)
+		return ethernet(parseMAC(t, to.MAC), parseMAC(t, from.MAC), nil, 0x86dd, packet)
 	}
 	for v, ends := range [][2]string{{b.IPv4, a.IPv4}, {b.IPv6, a.IPv6}} {
 		_, out := datagram(t, ends[0], ends[1], 7000, 6053, "quoted")
@@ -172,9 +172,9 @@ func TestAttackErrorsAboutOthers(t *testing.T) {
 // Protocols without ports pass between machines that may talk, and not where one side is closed; nor does an answer to the wrong one.
 func TestAttackPortlessProtocols(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 4)
+	s := openForAttack(t, 4)
 	a, b, c, open := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
-	s.decree(isolatedVM2)
+	s.applyUncached(isolatedVM2)
 	captures := map[*lab.VM]*lab.Capture{}
 	for _, vm := range s.vm[1:] {
 		var err error
@@ -184,7 +184,7 @@ func TestAttackPortlessProtocols(t *testing.T) {
 	put := func(from, to *lab.VM, proto int, src, dst, mark string) {
 		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocol(proto), SrcIP: net.ParseIP(src), DstIP: net.ParseIP(dst)}
 		packet := serialize(t, ip, gopacket.Payload("\x00\x00\x08\x00\x00\x00\x00\x01"+mark+";"))
-		must(t, from.Send(ethernet(hw(t, to.MAC), hw(t, from.MAC), nil, 0x0800, packet)))
+		must(t, from.Send(ethernet(parseMAC(t, to.MAC), parseMAC(t, from.MAC), nil, 0x0800, packet)))
 	}
 	got := func(vm *lab.VM, mark string) int {
 		return len(captures[vm].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark+";")) }))
@@ -219,7 +219,7 @@ func TestAttackPortlessProtocols(t *testing.T) {
 // Segments that a third machine forges in the name of either end, to anybody, end no TCP connection.
 func TestAttackForgedSegments(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 4)
+	s := openForAttack(t, 4)
 	a, b, c, e := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
 	echo, push := s.echo(b, a, 5001), s.push(b, a, 5002)
 	s.running(echo, push)

@@ -92,8 +92,8 @@ func many(first, n, k int) string {
 // Killed at any moment while 500 policies are written and installed, it comes back to what was acknowledged, and then to rest.
 func TestFaultKilledWhileApplying(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	live := s.echo(s.vm[1], s.vm[2], 5001)
 	s.running(live)
 	for round, after := range []time.Duration{120, 260, 430, 700} {
@@ -128,8 +128,8 @@ func TestFaultKilledWhileApplying(t *testing.T) {
 // 3,000 rules in one document, and away again.
 func TestFaultManyPolicies(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	before := s.table()
 	live := s.datagrams(s.vm[1], s.vm[2], 5001, 5*time.Millisecond)
 	s.running(live)
@@ -159,8 +159,8 @@ func TestFaultManyPolicies(t *testing.T) {
 // Rules change while the switch is away. What was allowed before and is no more does not pass for a moment when it is back.
 func TestFaultChangeWhileSwitchIsDown(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001-5002"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001-5002"))
 	old := s.datagrams(s.vm[1], s.vm[2], 5002, time.Millisecond)
 	s.running(old)
 	s.KillVswitchd()
@@ -187,8 +187,8 @@ func TestFaultChangeWhileSwitchIsDown(t *testing.T) {
 // force, and comes into force when the server is back.
 func TestFaultChangeWhileDatabaseIsDown(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001-5002"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001-5002"))
 	live, doomed := s.echo(s.vm[1], s.vm[2], 5001), s.echo(s.vm[1], s.vm[2], 5002)
 	s.running(live, doomed)
 	s.KillOVSDB()
@@ -209,8 +209,8 @@ func TestFaultChangeWhileDatabaseIsDown(t *testing.T) {
 // A bridge that is deleted and made again, also in one transaction, is walled again, with the fail mode first.
 func TestFaultBridgeRecreated(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	again := []string{"--", "add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"}
 	for _, vm := range s.vm[1:] {
 		again = append(again, "--", "add-port", "br0", vm.Port, "--", "set", "interface", vm.Port, "external_ids:iface-id=if-"+vm.Port,
@@ -250,7 +250,7 @@ func TestFaultBridgeRecreated(t *testing.T) {
 // A hundred ports come and go in bursts; in the end nothing of them is left, and each that is there has its flows once.
 func TestFaultPortStorm(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	storm, err := s.tw.RunInput(`
 kind: Policy
 name: storm
@@ -262,7 +262,7 @@ spec:
 	if err != nil {
 		t.Fatal(storm)
 	}
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	before := s.table()
 	live := s.echo(s.vm[1], s.vm[2], 5001)
 	s.running(live)
@@ -313,10 +313,10 @@ func groupGuards(s *stage) (out []string) {
 // The data directory is lost while connections live. Ids that they carry must not stand for something else in the new life.
 func TestFaultDataDirLost(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	// What vm2 sends must not open a connection of its own, of which the datagrams of vm1 would be replies.
 	const shut = "---\nkind: Policy\nname: shut\nspec:\n  appliesTo: [{port: vm1}]\n  defaultDeny: {ingress: true}\n"
-	s.decree(allowPorts("p", "vm2", "vm1", "5001") + shut)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001") + shut)
 	live := s.everyWay(s.vm[1], s.vm[2], 5001)
 	// One that is silent meanwhile still carries what it was given.
 	c, err := s.vm[1].Dial("tcp", s.vm[2].IPv4, 5001, time.Second)
@@ -337,8 +337,8 @@ func TestFaultDataDirLost(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Join(s.Dir, "data")))
 	must(t, s.tw.Start())
 	// The same shape of policy, so that the same numbers would be given again; it allows something else.
-	s.decree(allowPorts("p", "vm2", "vm1", "5003") + shut)
-	s.cut(live, time.Now())
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5003") + shut)
+	s.mustBeCut(live, time.Now())
 	if err := answer(); err == nil {
 		t.Error("a connection of the earlier life passes under a rule that does not allow it")
 	}
@@ -350,8 +350,8 @@ func TestFaultDataDirLost(t *testing.T) {
 // A switch that stops answering, and one that answers again, is noticed; meanwhile nothing is said to be in force.
 func TestFaultSwitchHangs(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	pid := s.pidOf("vswitchd")
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	out, err := s.tw.RunInput(allowPorts("p", "vm2", "vm1", "5003"), "apply", "--wait", "--timeout", "1s", "-f", "-")

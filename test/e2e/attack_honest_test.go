@@ -183,18 +183,18 @@ func TestAttackTwoRoutersInARow(t *testing.T) {
 // A machine that sends under the gateway's address takes nothing from others for longer than until the gateway's next frame.
 func TestAttackGatewayAddressClaimed(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	a, c, gw := s.vm[1], s.vm[3], s.vm[2]
 	_, err := s.Vsctl("--", "clear", "interface", "vm2", "external_ids")
 	must(t, err)
-	s.decree("kind: Policy\nname: c\nspec:\n  appliesTo: [{port: vm3}]\n  defaultDeny: {ingress: true}\n" +
+	s.applyUncached("kind: Policy\nname: c\nspec:\n  appliesTo: [{port: vm3}]\n  defaultDeny: {ingress: true}\n" +
 		"---\nkind: Policy\nname: a\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: w, action: allow, to: [{entity: world}]}\n")
 	in := s.inbox(gw, 6001)
 	s.say(a, gw, 4000, 6001, "before")
 	s.arrives(in, "before")
 	etherType, p := datagram(t, c.IPv4, "10.77.0.99", 1, 1, "mine")
 	for range 5 {
-		must(t, c.Send(ethernet(hw(t, "02:77:00:00:00:fe"), hw(t, gw.MAC), nil, etherType, p)))
+		must(t, c.Send(ethernet(parseMAC(t, "02:77:00:00:00:fe"), parseMAC(t, gw.MAC), nil, etherType, p)))
 		time.Sleep(30 * time.Millisecond)
 	}
 	s.tell(gw, a, nil, a.MAC, gw.IPv4, a.IPv4, 9, 9, "here I am")

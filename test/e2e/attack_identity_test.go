@@ -115,9 +115,10 @@ func TestAttackOldestReplugged(t *testing.T) {
 // me:443" to nobody and then opens from 443 to B:22 is judged as if he wanted 443.
 func TestAttackPortsExchanged(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	b, c := s.vm[2], s.vm[3]
-	s.decree(isolatedVM2 + "  ingress:\n  - {name: web, action: allow, from: [{port: vm3}], services: [{protocol: tcp, ports: [\"5005\"]}]}\n")
+	s.applyUncached(isolatedVM2 +
+		"  ingress:\n  - {name: web, action: allow, from: [{port: vm3}], services: [{protocol: tcp, ports: [\"5005\"]}]}\n")
 	const nobody, secret, public = "02:77:00:00:00:fe", 5001, 5005
 	s.mustConnect(c, b.IPv4, public)
 	s.mustNotConnect(c, b.IPv4, secret)
@@ -137,7 +138,7 @@ func TestAttackPortsExchanged(t *testing.T) {
 			return layers.IPProtocolTCP, []gopacket.SerializableLayer{h, gopacket.Payload(payload)}
 		}}, "")
 	}
-	toB := func(f lab.Frame) bool { return lab.TCPTo(secret)(f) && bytes.Equal(f.Data[:6], hw(t, b.MAC)) }
+	toB := func(f lab.Frame) bool { return lab.TCPTo(secret)(f) && bytes.Equal(f.Data[:6], parseMAC(t, b.MAC)) }
 	before := len(capture.Frames(toB))
 	synack := func(f lab.Frame) bool { return lab.TCPFrom(secret)(f) && f.Data[47]&0x12 == 0x12 }
 	const tries = 24
@@ -172,7 +173,7 @@ func TestAttackPortsExchanged(t *testing.T) {
 // One SYN forged beforehand keeps nobody from connecting.
 func TestAttackForgedBeforehand(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 4)
+	s := openForAttack(t, 4)
 	a, b, c, e := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
 	// Forged beforehand: a SYN the other way round.
 	for i, to := range []*lab.VM{a, e} {
@@ -192,10 +193,11 @@ func TestAttackForgedBeforehand(t *testing.T) {
 // One datagram that a third machine forged beforehand keeps a machine from ever reaching another between two fixed ports.
 func TestAttackBlockFixedPorts(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	a, b, c := s.vm[1], s.vm[2], s.vm[3]
-	s.decree("kind: Policy\nname: b\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: log, action: allow, from: [{port: vm1}], " +
-		"services: [{protocol: udp, ports: [\"6514\"]}]}\n")
+	s.applyUncached(
+		"kind: Policy\nname: b\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: log, action: allow, from: [{port: vm1}], " +
+			"services: [{protocol: udp, ports: [\"6514\"]}]}\n")
 	in := s.inbox(b, 6514)
 	s.say(a, b, 6513, 6514, "control")
 	s.arrives(in, "control")
@@ -215,7 +217,7 @@ func TestAttackBlockFixedPorts(t *testing.T) {
 // The machine that opened between two fixed ports is replaced by another with its address; no policy at all.
 func TestAttackHonestReplacedPeer(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	a, b, c := s.vm[1], s.vm[2], s.vm[3]
 	atA, atB, atC := s.inbox(a, 5182), s.inbox(b, 5182), s.inbox(c, 5182)
 	s.say(b, a, 5182, 5182, "hello")
@@ -247,8 +249,9 @@ func TestAttackUnknownMACInjection(t *testing.T) {
 	_, err := s.Vsctl("--", "remove", "interface", "vm1", "external_ids", "attached-mac", "--", "clear", "interface", "vm3", "external_ids")
 	must(t, err)
 	s.wall()
-	s.decree("kind: Policy\nname: a\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: e, action: allow, from: [{port: vm1}]}\n" +
-		"---\nkind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm2}]\n  egress:\n  - {name: e, action: allow, to: [{port: vm1}]}\n")
+	s.applyUncached(
+		"kind: Policy\nname: a\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: e, action: allow, from: [{port: vm1}]}\n" +
+			"---\nkind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm2}]\n  egress:\n  - {name: e, action: allow, to: [{port: vm1}]}\n")
 	in := s.inbox(a, 6001)
 	s.say(e, a, 4000, 6001, "true")
 	s.arrives(in, "true")
@@ -281,7 +284,7 @@ func TestAttackTapReused(t *testing.T) {
 			must(t, err)
 		}
 		s.wall()
-		s.enact(isolatedVM2)
+		s.applyWarned(isolatedVM2)
 		in, ask := s.inbox(b, 7000), s.inbox(a, 6053)
 		s.say(b, a, 7000, 6053, "question")
 		s.arrives(ask, "question")
@@ -323,10 +326,10 @@ func TestAttackUnknownMACRevoked(t *testing.T) {
 	s.wall()
 	allow := "kind: Policy\nname: e\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: a, action: allow, to: [{port: vm2}], " +
 		"services: [{protocol: udp, ports: [\"%s\"]}]}\n"
-	s.enact(sprintf(allow, "6000"))
+	s.applyWarned(sprintf(allow, "6000"))
 	answers := s.onlyAnswers(e, a, a.IPv4)
 	lab.Eventually(t, 3*time.Second, "answers come", func() bool { return answers.got.Load() > 50 })
-	s.enact(sprintf(allow, "6001"))
+	s.applyWarned(sprintf(allow, "6001"))
 	time.Sleep(500 * time.Millisecond)
 	before := answers.got.Load()
 	time.Sleep(time.Second)

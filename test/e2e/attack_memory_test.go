@@ -13,8 +13,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// enact applies documents that may be warned about, and waits for the caches.
-func (s *stage) enact(docs string) {
+// applyWarned applies documents that may be warned about, and waits for the caches.
+func (s *stage) applyWarned(docs string) {
 	s.t.Helper()
 	if out, err := s.tw.RunInput(docs, "apply", "--wait=installed", "-f", "-"); err != nil && !strings.Contains(out, "Degraded") {
 		s.t.Fatalf("%v: %s", err, out)
@@ -29,7 +29,7 @@ func TestAttackPickupByReset(t *testing.T) {
 	t.Parallel()
 	s := ground(t, 3)
 	s.wall("--pickup-window", "3s")
-	s.decree(isolatedVM2 + "  egress:\n  - {name: any, action: allow}\n")
+	s.applyUncached(isolatedVM2 + "  egress:\n  - {name: any, action: allow}\n")
 	b, c := s.vm[2], s.vm[3]
 	const ghost = "10.77.0.200" // an address of nobody's, which the attacker answers for
 	_, err := b.Run("ip", "neigh", "replace", ghost, "lladdr", c.MAC, "dev", "eth0", "nud", "permanent")

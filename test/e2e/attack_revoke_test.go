@@ -25,14 +25,14 @@ func (s *stage) everyWay(from, to *lab.VM, port int) traffic {
 	return tr
 }
 
-func (s *stage) cut(tr traffic, t0 time.Time) {
+func (s *stage) mustBeCut(tr traffic, t0 time.Time) {
 	s.t.Helper()
 	for name, p := range tr.probes {
 		s.quiet(p, t0, 300*time.Millisecond, name)
 	}
 }
 
-func (s *stage) unhurt(tr traffic, since time.Time) {
+func (s *stage) mustGoOn(tr traffic, since time.Time) {
 	s.t.Helper()
 	for name, p := range tr.probes {
 		if name == "push" {
@@ -96,9 +96,9 @@ func TestAttackRevocation(t *testing.T) {
 			after: sprintf(label, "guest")},
 		"deny gains a member": {before: sprintf(group, "{port: vm3}") + anyFromVM1 + "---" + denyPolicy("tier: security", "{group: g}"),
 			after: sprintf(group, "{port: vm3}, {port: vm1}")},
-		"address changed": {before: sprintf(address, "10.77.0.1") + byLabel, after: sprintf(address, "10.77.0.9"), setUp: strange},
+		"address changed": {before: sprintf(address, "10.77.0.1") + byLabel, after: sprintf(address, "10.77.0.9"), setUp: makeStranger},
 		"became an endpoint": {before: strings.Replace(allowPorts("p", "vm2", "vm1", "5001"), "{port: vm1}", "{entity: world}", 1),
-			after: strings.Replace(sprintf(label, "client"), "spec: {", `spec: {mac: "02:77:00:00:00:01", `, 1), setUp: strange},
+			after: strings.Replace(sprintf(label, "client"), "spec: {", `spec: {mac: "02:77:00:00:00:01", `, 1), setUp: makeStranger},
 		"deny above a default": {before: denyPolicy("", "{port: vm3}"), after: denyPolicy("", "{port: vm1}")},
 		"deny above an allow":  {before: anyFromVM1, after: denyPolicy("tier: security", "{port: vm1}")},
 		"deny beside an allow": {before: anyFromVM1, after: denyPolicy("", "{port: vm1}")},
@@ -121,7 +121,7 @@ func TestAttackRevocation(t *testing.T) {
 				c.setUp(s)
 			}
 			s.wall()
-			s.decree(c.before + "---" + allowPorts("kept", "vm3", "vm2", "5005"))
+			s.applyUncached(c.before + "---" + allowPorts("kept", "vm3", "vm2", "5005"))
 			doomed, kept := s.everyWay(s.vm[1], s.vm[2], 5001), s.everyWay(s.vm[2], s.vm[3], 5005)
 			changed := time.Now()
 			for _, p := range c.remove {
@@ -135,20 +135,20 @@ func TestAttackRevocation(t *testing.T) {
 			}
 			if c.survives {
 				time.Sleep(time.Second)
-				s.unhurt(doomed, changed)
+				s.mustGoOn(doomed, changed)
 			} else if name == "moved to another" { // vm2 is nobody's any more: what it had goes on, by default
 				time.Sleep(time.Second)
-				s.unhurt(doomed, changed)
+				s.mustGoOn(doomed, changed)
 			} else {
-				s.cut(doomed, time.Now())
+				s.mustBeCut(doomed, time.Now())
 			}
-			s.unhurt(kept, changed)
+			s.mustGoOn(kept, changed)
 		})
 	}
 }
 
-// strange makes vm1 a station that is no endpoint.
-func strange(s *stage) {
+// makeStranger makes vm1 a station that is no endpoint.
+func makeStranger(s *stage) {
 	_, err := s.Vsctl("clear", "interface", "vm1", "external_ids")
 	must(s.t, err)
 }
@@ -157,8 +157,8 @@ func strange(s *stage) {
 // allowed; under another address it is another machine.
 func TestAttackReplug(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001") + "---" + allowPorts("kept", "vm3", "vm2", "5005"))
+	s := openForAttack(t, 3)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001") + "---" + allowPorts("kept", "vm3", "vm2", "5005"))
 	live, kept := s.everyWay(s.vm[1], s.vm[2], 5001), s.everyWay(s.vm[2], s.vm[3], 5005)
 	before, err := s.Vsctl("get", "interface", "vm1", "ofport")
 	must(t, err)
@@ -175,28 +175,28 @@ func TestAttackReplug(t *testing.T) {
 	lab.Eventually(t, 5*time.Second, "datagrams and streams go on", func() bool {
 		return live.probes["datagrams"].ReceivedSince(now) > 20 && live.probes["push"].ReceivedSince(now) > 20
 	})
-	s.unhurt(kept, changed)
+	s.mustGoOn(kept, changed)
 	// The same port with another station behind it.
 	_, err = s.Vsctl("set", "interface", "vm1", `external_ids:attached-mac="02:77:00:00:00:77"`, "external_ids:iface-id=somebody-else")
 	must(t, err)
 	s.apply(allowPorts("p", "vm2", "vm3", "5001"))
-	s.cut(live, time.Now())
-	s.unhurt(kept, changed)
+	s.mustBeCut(live, time.Now())
+	s.mustGoOn(kept, changed)
 }
 
 // A policy that goes from one machine to another and back leaves each time exactly what is allowed.
 func TestAttackPolicyMovedAndBack(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	isolate := "kind: Policy\nname: base\nspec:\n  tier: baseline\n  appliesTo: [{port: vm2}, {port: vm3}]\n  ingress: []\n  defaultDeny: " +
 		"{ingress: true}\n---"
-	s.decree(isolate + allowPorts("p", "vm2", "vm1", "5001"))
+	s.applyUncached(isolate + allowPorts("p", "vm2", "vm1", "5001"))
 	two := s.everyWay(s.vm[1], s.vm[2], 5001)
 	s.apply(allowPorts("p", "vm3", "vm1", "5001"))
-	s.cut(two, time.Now())
+	s.mustBeCut(two, time.Now())
 	three := s.everyWay(s.vm[1], s.vm[3], 5001)
 	t0 := s.apply(allowPorts("p", "vm2", "vm1", "5001"))
-	s.cut(three, time.Now())
+	s.mustBeCut(three, time.Now())
 	lab.Eventually(t, 8*time.Second, "what stood still goes on", func() bool {
 		for _, p := range two.probes {
 			if p.ReceivedSince(t0) < 20 {
@@ -211,8 +211,8 @@ func TestAttackPolicyMovedAndBack(t *testing.T) {
 // used again.
 func TestAttackConnectionReuse(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001-5002"))
+	s := openForAttack(t, 3)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001-5002"))
 	a, b := s.vm[1], s.vm[2]
 	in := s.inbox(b, 6001)
 	udp := s.datagrams(a, b, 5001, 10*time.Millisecond)
@@ -239,7 +239,7 @@ func TestAttackConnectionReuse(t *testing.T) {
 		}
 	}
 	_ = c.Close()
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	arrived := func() int { return len(capture.Frames(lab.TCPFrom(uint16(port)))) }
 	before := arrived()
 	for _, flags := range []byte{0x02, 0x10, 0x11, 0x04, 0x14, 0x18, 0x12, 0x00, 0x3f} { // SYN, ACK, FIN, RST…
@@ -253,7 +253,7 @@ func TestAttackConnectionReuse(t *testing.T) {
 	must(t, a.SendTCP(b, 7000, 7001, 0x02))
 	must(t, b.SendTCP(a, 7001, 7000, 0x02))
 	time.Sleep(50 * time.Millisecond)
-	s.decree("kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm2}]\n  egress: []\n  defaultDeny: {egress: true}\n")
+	s.applyUncached("kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm2}]\n  egress: []\n  defaultDeny: {egress: true}\n")
 	before = len(capture.Frames(lab.TCPFrom(7000)))
 	for _, flags := range []byte{0x02, 0x12, 0x10, 0x18} {
 		must(t, a.SendTCP(b, 7000, 7001, flags))
@@ -273,8 +273,8 @@ func TestAttackConnectionReuse(t *testing.T) {
 // cannot send into it under the sender's name.
 func TestAttackInjection(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
-	s.decree(onlyPort6001)
+	s := openForAttack(t, 3)
+	s.applyUncached(onlyPort6001)
 	in := s.inbox(s.vm[2], 6001)
 	friend, victim, liar := s.vm[1], s.vm[2], s.vm[3]
 	s.tell(liar, victim, nil, victim.MAC, friend.IPv4, victim.IPv4, 4000, 6001, "new under a false name")

@@ -16,8 +16,8 @@ import (
 // Somebody wipes all flows. Nothing passes until they are back, which is soon; connections go on.
 func TestFaultFlowsWiped(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	live := s.everyWay(s.vm[1], s.vm[2], 5001)
 	denied := s.datagrams(s.vm[1], s.vm[2], 5002, time.Millisecond)
 	before := s.table()
@@ -59,8 +59,8 @@ func TestFaultFlowsWiped(t *testing.T) {
 // a switch does.
 func TestFaultFailModeChanged(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	live := s.echo(s.vm[1], s.vm[2], 5001)
 	s.running(live)
 	for _, args := range [][]string{{"set", "bridge", "br0", "fail_mode=standalone"}, {"clear", "bridge", "br0", "fail_mode"}} {
@@ -81,8 +81,8 @@ func TestFaultFailModeChanged(t *testing.T) {
 // The OpenFlow connection comes and goes under load and under changes.
 func TestFaultConnectionFlaps(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	live := s.echo(s.vm[1], s.vm[2], 5001)
 	s.running(live)
 	for i := range 6 {
@@ -111,8 +111,8 @@ func TestFaultConnectionFlaps(t *testing.T) {
 // The switch refuses flows: its table is limited. What is not in force is not said to be, and what can be is when the limit goes.
 func TestFaultTableLimit(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	_, err := s.Vsctl("--", "--id=@t", "create", "Flow_Table", sprintf("flow_limit=%d", len(s.flows("table=206"))+3),
 		"overflow_policy=refuse", "--", "set", "bridge", "br0", "flow_tables:206=@t")
 	must(t, err)

@@ -16,9 +16,9 @@ import (
 // What attackers try. Each test sends real frames and asks what a program on the other machine got, because a frame on the wire that the
 // receiver's kernel throws away is no way through the wall. A control that must arrive keeps each of them honest.
 
-// decree applies documents and waits until the switch has thrown away what it had cached for the traffic before: an answer from the
+// applyUncached applies documents and waits until the switch has thrown away what it had cached for the traffic before: an answer from the
 // switch means that its tables have changed, and the cache follows within about 20 ms, or more on a busy machine, so the switch is asked.
-func (s *stage) decree(docs string) {
+func (s *stage) applyUncached(docs string) {
 	s.t.Helper()
 	s.apply(docs)
 	s.revalidated()
@@ -63,7 +63,7 @@ func (s *stage) wall(flags ...string) {
 	lab.Eventually(s.t, 10*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
 }
 
-func besieged(t *testing.T, machines int) *stage {
+func openForAttack(t *testing.T, machines int) *stage {
 	t.Helper()
 	s := ground(t, machines)
 	s.wall()
@@ -112,7 +112,7 @@ func (in *inbox) count(mark string) int {
 	return n
 }
 
-func hw(t testing.TB, mac string) net.HardwareAddr {
+func parseMAC(t testing.TB, mac string) net.HardwareAddr {
 	t.Helper()
 	a, err := net.ParseMAC(mac)
 	must(t, err)
@@ -161,7 +161,7 @@ func datagram(t testing.TB, src, dst string, srcPort, dstPort int, payload strin
 func (s *stage) tell(from, to *lab.VM, tags []tag, dstMAC, src, dst string, srcPort, dstPort int, payload string) {
 	s.t.Helper()
 	etherType, p := datagram(s.t, src, dst, srcPort, dstPort, payload)
-	must(s.t, from.Send(ethernet(hw(s.t, dstMAC), hw(s.t, from.MAC), tags, etherType, p)))
+	must(s.t, from.Send(ethernet(parseMAC(s.t, dstMAC), parseMAC(s.t, from.MAC), tags, etherType, p)))
 }
 
 // neighbours makes machines know each other's link addresses, so that nothing waits for ARP or ND.
@@ -230,7 +230,7 @@ func TestAttackVLANTags(t *testing.T) {
 		s.arrives(shut, "before "+name)
 	}
 	s.wall()
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	for name, tags := range disguises {
 		for i, ip := range [][2]string{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
 			for range 3 {
@@ -265,13 +265,13 @@ spec:
 `} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := besieged(t, 2)
+			s := openForAttack(t, 2)
 			open, shut := s.inbox(s.vm[2], 6001), s.inbox(s.vm[2], 6002)
 			a, b := s.vm[1], s.vm[2]
 			groups := map[string]string{"broadcast": "ff:ff:ff:ff:ff:ff", "multicast": "01:00:5e:00:00:01", "ipv6 multicast": "33:33:00:00:00:01"}
 			s.tell(a, b, nil, groups["broadcast"], a.IPv4, b.IPv4, 4000, 6002, "before")
 			s.arrives(shut, "before")
-			s.decree(doc)
+			s.applyUncached(doc)
 			for _, mac := range groups {
 				for _, ip := range [][2]string{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
 					s.tell(a, b, nil, mac, ip[0], ip[1], 4100, 6002, "after "+mac)
@@ -292,14 +292,14 @@ spec:
 // anti-spoofing.
 func TestAttackSpoofedSource(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	in := s.inbox(s.vm[2], 6001)
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	liar, friend, victim := s.vm[3], s.vm[1], s.vm[2]
 	for i, mac := range []string{liar.MAC, friend.MAC, victim.MAC, "02:77:00:00:00:99"} {
 		for _, ip := range [][2]string{{friend.IPv4, victim.IPv4}, {friend.IPv6, victim.IPv6}} {
 			etherType, p := datagram(t, ip[0], ip[1], 4100+i, 6001, "spoofed")
-			must(t, liar.Send(ethernet(hw(t, victim.MAC), hw(t, mac), nil, etherType, p)))
+			must(t, liar.Send(ethernet(parseMAC(t, victim.MAC), parseMAC(t, mac), nil, etherType, p)))
 		}
 	}
 	s.tell(friend, victim, nil, victim.MAC, friend.IPv4, victim.IPv4, 4000, 6001, "control")
@@ -315,13 +315,13 @@ func TestAttackSpoofedSource(t *testing.T) {
 // The DHCP exception serves a client and a server that is no endpoint. It is no tunnel between machines.
 func TestAttackDHCPTunnel(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	server, client := s.inbox(s.vm[2], 67), s.inbox(s.vm[2], 68)
 	v6server, v6client := s.inbox(s.vm[2], 547), s.inbox(s.vm[2], 546)
 	a, b := s.vm[1], s.vm[2]
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 68, 67, "before")
 	s.arrives(server, "before")
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	in := s.inbox(b, 6001)
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 68, 67, "after")
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 67, 68, "after")
@@ -342,7 +342,7 @@ func TestAttackDHCPTunnel(t *testing.T) {
 	if client.count("offer") == 0 {
 		t.Error("IP broadcast is judged on the receiver's side now: say so in the documentation")
 	}
-	s.decree("kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: o, action: allow, to: [{port: vm2}]}\n")
+	s.applyUncached("kind: Policy\nname: out\nspec:\n  appliesTo: [{port: vm1}]\n  egress:\n  - {name: o, action: allow, to: [{port: vm2}]}\n")
 	s.tell(a, b, nil, "ff:ff:ff:ff:ff:ff", a.IPv4, "255.255.255.255", 67, 68, "second offer")
 	time.Sleep(passage)
 	s.misses(client, "second offer")
@@ -351,7 +351,7 @@ func TestAttackDHCPTunnel(t *testing.T) {
 // Extension headers hide nothing, and an IPv4 address inside an IPv6 one is not that address.
 func TestAttackIPv6Headers(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	open, shut := s.inbox(s.vm[2], 6001), s.inbox(s.vm[2], 6002)
 	a, b := s.vm[1], s.vm[2]
 	pad := []byte{0, 1, 4, 0, 0, 0, 0, 0} // next header, length, PadN of 4 bytes
@@ -377,7 +377,7 @@ func TestAttackIPv6Headers(t *testing.T) {
 		return append(head, rest...)
 	}
 	send := func(p []byte) {
-		must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x86dd, p)))
+		must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, 0x86dd, p)))
 	}
 	understood := 0
 	for name, chain := range chains {
@@ -392,7 +392,7 @@ func TestAttackIPv6Headers(t *testing.T) {
 	if understood < 4 {
 		t.Fatalf("only %d kinds of headers are understood by the receiver", understood)
 	}
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	for name, chain := range chains {
 		send(build(chain, 6002, "after "+name))
 		send(build(chain, 6001, "allowed "+name))
@@ -436,9 +436,9 @@ func mappedDatagram(t testing.TB, src, dst string, port int, payload string) []b
 // A rule for TCP and UDP ports is not one for other protocols.
 func TestAttackOtherProtocols(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	a, b := s.vm[1], s.vm[2]
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	in := s.inbox(b, 6001)
 	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
@@ -449,7 +449,7 @@ func TestAttackOtherProtocols(t *testing.T) {
 		p := serialize(t, ip, gopacket.Payload([]byte{0x0f, 0xa0, 0x17, 0x71, 0, 30, 0, 0, 'x', 'x', 'x', 'x', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
 			0, 0, 0, 0, 0, 0, 0}))
 		for range 3 {
-			must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x0800, p)))
+			must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, 0x0800, p)))
 		}
 	}
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6001, "control")

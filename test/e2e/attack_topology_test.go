@@ -31,7 +31,7 @@ func TestAttackVLANModes(t *testing.T) {
 			a, b := s.vm[1], s.vm[2]
 			s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6002, "before")
 			s.arrives(shut, "before")
-			s.decree(onlyPort6001 + "---" + allowPorts("tcp", "vm2", "vm1", "5001"))
+			s.applyUncached(onlyPort6001 + "---" + allowPorts("tcp", "vm2", "vm1", "5001"))
 			for _, ip := range [][2]string{{a.IPv4, b.IPv4}, {a.IPv6, b.IPv6}} {
 				s.tell(a, b, nil, b.MAC, ip[0], ip[1], 4001, 6002, "after untagged")
 				s.tell(a, b, []tag{{0x8100, 10}}, b.MAC, ip[0], ip[1], 4002, 6002, "after tag 10")
@@ -56,9 +56,9 @@ func TestAttackVLANModes(t *testing.T) {
 // Forged ICMP: an error about a connection that does not exist, an answer nobody asked for, and messages that are neither.
 func TestAttackForgedICMP(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	a, b := s.vm[1], s.vm[2]
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	in := s.inbox(b, 6001)
 	capture, err := s.Capture(b.NS, "eth0")
 	must(t, err)
@@ -70,7 +70,7 @@ func TestAttackForgedICMP(t *testing.T) {
 	n := 0
 	for _, kind := range []uint8{0, 3, 4, 5, 8, 11, 12, 13, 14, 17, 18, 40} {
 		for _, payload := range [][]byte{inner, []byte("no packet inside"), nil} {
-			must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x0800, icmp(kind, 1, payload))))
+			must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, 0x0800, icmp(kind, 1, payload))))
 			n++
 		}
 	}
@@ -79,8 +79,9 @@ func TestAttackForgedICMP(t *testing.T) {
 		ip := &layers.IPv6{Version: 6, HopLimit: 255, NextHeader: layers.IPProtocolICMPv6, SrcIP: net.ParseIP(a.IPv6), DstIP: net.ParseIP(b.IPv6)}
 		m := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}
 		must(t, m.SetNetworkLayerForChecksum(ip))
-		must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x86dd, serialize(t, ip, m, gopacket.Payload(append([]byte{0, 0, 0, 0},
-			inner...))))))
+		must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, 0x86dd, serialize(t, ip, m,
+			gopacket.Payload(append([]byte{0, 0, 0, 0},
+				inner...))))))
 		n++
 	}
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6001, "control")
@@ -104,7 +105,7 @@ func TestAttackForgedICMP(t *testing.T) {
 // A denied datagram does not get through in pieces, and pieces open nothing for what follows.
 func TestAttackFragments(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	a, b := s.vm[1], s.vm[2]
 	big := strings.Repeat("x", 4000)
 	shut, open := s.inbox(b, 6002), s.inbox(b, 6003)
@@ -120,7 +121,7 @@ func TestAttackFragments(t *testing.T) {
 	talk(6002, "before")
 	s.arrives(shut, "before")
 	// The deny stands above a rule that allows everything: a later fragment has no ports that the deny could match.
-	s.decree(`
+	s.applyUncached(`
 kind: Policy
 name: vm2
 spec:
@@ -153,7 +154,7 @@ spec:
 				sum = sum>>16 + sum&0xffff
 			}
 			binary.BigEndian.PutUint16(p[10:], ^uint16(sum))
-			must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, 0x0800, p)))
+			must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, 0x0800, p)))
 		}
 	}
 	s.tell(a, b, nil, b.MAC, a.IPv4, b.IPv4, 4000, 6003, "control")
@@ -166,12 +167,12 @@ spec:
 // something that a machine answers without being set up for it.
 func TestAttackNonIPIsCounted(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	a, b := s.vm[1], s.vm[2]
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	before := s.packets("table=203", "priority=0")
 	for _, etherType := range []uint16{0x88b5, 0x8847, 0x8863, 0x8864, 0x22f0, 0x88e5} {
-		must(t, a.Send(ethernet(hw(t, b.MAC), hw(t, a.MAC), nil, etherType, []byte("frame"))))
+		must(t, a.Send(ethernet(parseMAC(t, b.MAC), parseMAC(t, a.MAC), nil, etherType, []byte("frame"))))
 	}
 	lab.Eventually(t, 3*time.Second, "all six are counted", func() bool { return s.packets("table=203", "priority=0")-before == 6 })
 }
@@ -179,7 +180,7 @@ func TestAttackNonIPIsCounted(t *testing.T) {
 // The bridge's own port is the world: what goes to the host and what comes from it is judged on the machine's side.
 func TestAttackLocalPort(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	for _, cmd := range [][]string{{"addr", "add", "10.77.0.254/24", "dev", "br0"}, {"link", "set", "br0", "up"}} {
 		_, err := s.Switch.Run("ip", cmd...)
 		must(t, err)
@@ -264,7 +265,7 @@ func TestAttackTwoBridges(t *testing.T) {
 // long, and that nothing which began in that time goes on.
 func TestAttackJustPlugged(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	s.apply(`
 kind: Policy
 name: vm2
@@ -331,9 +332,9 @@ spec:
 // A port number that is given to another machine does not carry the rights of the one before for longer than it takes to notice.
 func TestAttackPortNumberReused(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	in := s.inbox(s.vm[2], 6001)
-	s.decree(onlyPort6001)
+	s.applyUncached(onlyPort6001)
 	s.neighbours()
 	good, bad := s.vm[1], s.vm[3]
 	number, err := s.Vsctl("get", "interface", good.Port, "ofport")
@@ -384,7 +385,7 @@ func TestAttackPortNumberReused(t *testing.T) {
 // the addresses beside it.
 func TestAttackThroughARouter(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	router := s.vm[3]
 	_, err := s.Vsctl("clear", "interface", router.Port, "external_ids")
 	must(t, err)
@@ -395,12 +396,12 @@ func TestAttackThroughARouter(t *testing.T) {
 	_, err = router.Run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0", "net.ipv4.conf.eth0.send_redirects=0")
 	must(t, err)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
-	s.decree(allowPorts("vm2", "vm2", "vm1", "5001"))
+	s.applyUncached(allowPorts("vm2", "vm2", "vm1", "5001"))
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	byName := "kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  defaultDeny: {ingress: false}\n  ingress:\n  - {name: r, " +
 		"action: deny, from: [{port: vm1}]}\n"
-	s.decree(byName)
+	s.applyUncached(byName)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // the documented limit
-	s.decree(strings.Replace(byName, "{port: vm1}", "{port: vm1}, {cidr: "+s.vm[1].IPv4+"/32}", 1))
+	s.applyUncached(strings.Replace(byName, "{port: vm1}", "{port: vm1}, {cidr: "+s.vm[1].IPv4+"/32}", 1))
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 }

@@ -49,13 +49,13 @@ func (s *stage) withoutStore(away func()) {
 	for _, vm := range []*lab.VM{s.vm[1], s.vm[3], s.vm[4]} {
 		s.relabel(vm, "client")
 	}
-	s.decree(byRole)
+	s.applyUncached(byRole)
 	for _, vm := range []*lab.VM{s.vm[1], s.vm[3], s.vm[4]} {
 		s.mustConnect(vm, s.vm[2].IPv4, 5001)
 	}
 	kept, relabelled, removed := s.echo(s.vm[1], s.vm[2], 5001), s.echo(s.vm[3], s.vm[2], 5001), s.echo(s.vm[4], s.vm[2], 5001)
 	s.running(kept, relabelled, removed)
-	s.well("healthy before")
+	s.becomesHealthy("healthy before")
 	away()
 
 	s.relabel(s.vm[3], "guest")
@@ -120,7 +120,7 @@ func TestFault_F07_FullDiskRevokes(t *testing.T) {
 		t.Errorf("everything is in force, and yet: %s", out)
 	}
 	must(t, os.Remove(other))
-	s.well("healthy with space again")
+	s.becomesHealthy("healthy with space again")
 	s.unchangedByRestart()
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[3], s.vm[2].IPv4, 5001)
@@ -165,8 +165,8 @@ func TestFault_F07_StoreAwayRevokes(t *testing.T) {
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[3], s.vm[2].IPv4, 5001)
 	stop = s.etcd(dir)
-	s.well("healthy with the store back")
-	s.decree(allowPorts("p", "vm2", "vm3", "5001"))
+	s.becomesHealthy("healthy with the store back")
+	s.applyUncached(allowPorts("p", "vm2", "vm3", "5001"))
 	s.mustConnect(s.vm[3], s.vm[2].IPv4, 5001)
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5001)
 	stop()

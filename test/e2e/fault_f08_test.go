@@ -13,8 +13,8 @@ import (
 // once, which is told; what is allowed does not notice.
 func TestFault_F08_ForeignFlowsGo(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	live := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	s.running(live)
 	denied := s.inbox(s.vm[2], 6002) // it does not answer: an answer would be a connection of vm2's own
@@ -81,8 +81,8 @@ func (s *stage) silent(in *inbox, grace time.Duration, what string) {
 // A foreign flow in table 0 before ours is not tapwall's to remove, but as long as it is there nothing says that the wall stands.
 func TestFault_F08_BypassInTable0(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
 	denied := s.inbox(s.vm[2], 6002)
 	s.datagrams(s.vm[1], s.vm[2], 6002, time.Millisecond)
 	_, err := s.Ofctl("add-flow", "br0", "cookie=0xbad,table=0,priority=0,actions=NORMAL") // behind ours: met by nothing

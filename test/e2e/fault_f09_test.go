@@ -38,7 +38,7 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 	t.Parallel()
 	s := ground(t, 2)
 	s.wall("--events-per-second", "20")
-	s.decree(strings.Replace(loggedPolicy, "protocol: tcp, ports: [\"5002\"]", "protocol: udp, ports: [\"6002\"]", 1))
+	s.applyUncached(strings.Replace(loggedPolicy, "protocol: tcp, ports: [\"5002\"]", "protocol: udp, ports: [\"6002\"]", 1))
 	shut := s.inbox(s.vm[2], 6002)
 	good := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	s.running(good)

@@ -42,11 +42,11 @@ func (s *stage) send(c crossing, round string) {
 		}
 	}
 	p := serialize(s.t, append([]gopacket.SerializableLayer{ip.(gopacket.SerializableLayer)}, upper...)...)
-	must(s.t, c.from.Send(ethernet(hw(s.t, c.dstMAC), hw(s.t, c.from.MAC), nil, etherType, p)))
+	must(s.t, c.from.Send(ethernet(parseMAC(s.t, c.dstMAC), parseMAC(s.t, c.from.MAC), nil, etherType, p)))
 }
 
-// cross sends every frame three times, and fails if one that passes does not arrive or one that does not pass does.
-func (s *stage) cross(round string, all []crossing) {
+// sendCrossings sends every frame three times, and fails if one that passes does not arrive or one that does not pass does.
+func (s *stage) sendCrossings(round string, all []crossing) {
 	s.t.Helper()
 	captures := map[*lab.VM]*lab.Capture{}
 	for _, c := range all {
@@ -103,7 +103,7 @@ func TestFault_F10_NeighbourDiscoveryAndDHCPAreNoTunnel(t *testing.T) {
 	_, err := s.Vsctl("clear", "interface", server.Port, "external_ids") // a station that is no endpoint
 	must(t, err)
 	s.wall()
-	s.decree(`
+	s.applyUncached(`
 kind: Policy
 name: nothing
 spec:
@@ -120,14 +120,14 @@ spec:
 	}
 	// Twice, as a client that keeps its lease begins anew from 0.0.0.0 when it may not renew by unicast.
 	for _, round := range []string{"first ", "second "} {
-		s.cross(round, append(offers(server, true),
+		s.sendCrossings(round, append(offers(server, true),
 			crossing{"discover", client, server, all, "0.0.0.0", everybody, 64, viaUDP(68, 67), true},
 			crossing{"solicit", client, server, all6, "fe80::1", snooped, 64, viaUDP(546, 547), true},
 		))
 	}
-	s.cross("another endpoint's ", offers(other, false))
+	s.sendCrossings("another endpoint's ", offers(other, false))
 	for _, to := range []*lab.VM{server, other} {
-		s.cross("to "+to.Port+" ", []crossing{
+		s.sendCrossings("to "+to.Port+" ", []crossing{
 			{"renewal", client, to, to.MAC, client.IPv4, to.IPv4, 64, viaUDP(68, 67), false},
 			{"renewal from nowhere", client, to, to.MAC, "0.0.0.0", to.IPv4, 64, viaUDP(68, 67), false},
 			{"rebinding", client, to, all, client.IPv4, everybody, 64, viaUDP(68, 67), false},
@@ -159,7 +159,7 @@ spec:
 		})
 	}
 	// What is declared is a server, and what is allowed is renewed.
-	s.decree(`
+	s.applyUncached(`
 kind: Endpoint
 name: vm3
 spec: {match: {port: vm3}, dhcpServer: true}
@@ -171,7 +171,7 @@ spec:
   egress:
   - {name: renew, action: allow, to: [{cidr: ` + server.IPv4 + `/32}], services: [{protocol: udp, ports: ["67"]}]}
 `)
-	s.cross("declared ", append(offers(other, true),
+	s.sendCrossings("declared ", append(offers(other, true),
 		crossing{"renewal", client, server, server.MAC, client.IPv4, server.IPv4, 64, viaUDP(68, 67), true},
 		crossing{"answer to the renewal", server, client, client.MAC, server.IPv4, client.IPv4, 64, viaUDP(67, 68), true},
 		crossing{"other datagram", other, client, client.MAC, other.IPv4, client.IPv4, 64, viaUDP(67, 69), false},

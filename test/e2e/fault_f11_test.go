@@ -49,7 +49,7 @@ func TestFault_F11_PriorityTaggedFrames(t *testing.T) {
 			tell("no policy")
 			all(open, "no policy")
 			all(shut, "no policy")
-			s.decree("kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: i, action: allow, services: " +
+			s.applyUncached("kind: Policy\nname: vm2\nspec:\n  appliesTo: [{port: vm2}]\n  ingress:\n  - {name: i, action: allow, services: " +
 				"[{protocol: udp, ports: [\"6001\"]}]}\n")
 			tell("policy")
 			all(open, "policy")

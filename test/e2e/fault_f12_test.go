@@ -13,9 +13,9 @@ import (
 // announce has a machine ask for its own address under a MAC, as whatever appears on a network does.
 func (s *stage) announce(vm *lab.VM, mac string) {
 	s.t.Helper()
-	arp := append([]byte{0, 1, 8, 0, 6, 4, 0, 1}, hw(s.t, mac)...)
+	arp := append([]byte{0, 1, 8, 0, 6, 4, 0, 1}, parseMAC(s.t, mac)...)
 	arp = append(append(append(arp, 10, 77, 0, 200), make([]byte, 6)...), 10, 77, 0, 200)
-	must(s.t, vm.Send(ethernet(hw(s.t, "ff:ff:ff:ff:ff:ff"), hw(s.t, mac), nil, 0x0806, arp)))
+	must(s.t, vm.Send(ethernet(parseMAC(s.t, "ff:ff:ff:ff:ff:ff"), parseMAC(s.t, mac), nil, 0x0806, arp)))
 }
 
 // oneWay sends ten datagrams to a port of whoever has the MAC, and returns how many of them arrived on the wire of vm.
@@ -27,7 +27,7 @@ func (s *stage) oneWay(from *lab.VM, mac string, vm *lab.VM, capture *lab.Captur
 	}
 	time.Sleep(passage)
 	return len(capture.Frames(func(f lab.Frame) bool {
-		return bytes.Contains(f.Data, []byte(mark)) && bytes.Equal(f.Data[:6], hw(s.t, mac)) &&
+		return bytes.Contains(f.Data, []byte(mark)) && bytes.Equal(f.Data[:6], parseMAC(s.t, mac)) &&
 			binary.BigEndian.Uint16(f.Data[36:]) == uint16(port)
 	}))
 }
@@ -39,14 +39,14 @@ func (s *stage) binds(mac string) bool { return len(s.flows("table=202,dl_dst="+
 // nobody else's for that. What is declared is the endpoint's from the first packet on.
 func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 4)
+	s := openForAttack(t, 4)
 	client, host, other, plain := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
 	_, err := s.Vsctl("clear", "interface", plain.Port, "external_ids")
 	must(t, err)
 	capture, err := s.Capture(host.NS, "eth0")
 	must(t, err)
 	const nested, undeclared = "02:77:00:00:01:01", "02:77:00:00:01:02"
-	s.decree(onlyPort6001 + "---" + allowPorts("tcp", "vm2", "vm1", "5001"))
+	s.applyUncached(onlyPort6001 + "---" + allowPorts("tcp", "vm2", "vm1", "5001"))
 	told := func(mac string) bool {
 		out := s.tapwall("get", "policy", "vm2", "-o", "json")
 		return strings.Contains(out, "UNKNOWN_MAC") && strings.Contains(out, mac) && strings.Contains(out, "port "+host.Port)
@@ -99,7 +99,7 @@ func TestFault_F12_SeveralMACsBehindAPort(t *testing.T) {
 	// Declared, it is judged without having been seen, and what is not declared is dropped. No connection notices.
 	live := s.echo(client, host, 5001)
 	s.running(live)
-	s.decree(`
+	s.applyUncached(`
 kind: Endpoint
 name: vm2
 spec: {match: {port: vm2}, macs: ["` + nested + `"]}
@@ -114,7 +114,7 @@ spec: {match: {port: vm2}, macs: ["` + nested + `"]}
 	in := s.inbox(client, 7000)
 	for _, mac := range []string{nested, undeclared, host.MAC} {
 		etherType, p := datagram(t, host.IPv4, client.IPv4, 4000, 7000, "from "+mac)
-		must(t, host.Send(ethernet(hw(t, client.MAC), hw(t, mac), nil, etherType, p)))
+		must(t, host.Send(ethernet(parseMAC(t, client.MAC), parseMAC(t, mac), nil, etherType, p)))
 	}
 	s.arrives(in, "from "+nested)
 	s.arrives(in, "from "+host.MAC)
@@ -123,7 +123,7 @@ spec: {match: {port: vm2}, macs: ["` + nested + `"]}
 	s.misses(in, "from "+undeclared)
 	s.lossless(live, "a connection while a MAC is declared")
 	// Taken out of the list, the MAC is nobody's.
-	s.decree("kind: Endpoint\nname: vm2\nspec: {match: {port: vm2}, unknownMac: drop}\n")
+	s.applyUncached("kind: Endpoint\nname: vm2\nspec: {match: {port: vm2}, unknownMac: drop}\n")
 	if s.binds(nested) {
 		t.Error("a MAC that is declared no more is still recognised")
 	}
@@ -133,7 +133,7 @@ spec: {match: {port: vm2}, macs: ["` + nested + `"]}
 // The name of a port goes to another machine: what the Endpoint says of the old one is not for it.
 func TestFault_F12_ContradictionGivesNoLabels(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	s.apply(`
 kind: Endpoint
 name: trusted

@@ -26,7 +26,7 @@ func TestFault_F14_EveryMemberOfABond(t *testing.T) {
 			for i, ip := range [][2]string{{a.IPv4, c.IPv4}, {a.IPv6, c.IPv6}} {
 				for port := 6001; port <= 6003; port++ {
 					etherType, p := datagram(t, ip[0], ip[1], 4000+i, port, mark)
-					must(t, wire.Send(ethernet(hw(t, c.MAC), hw(t, a.MAC), nil, etherType, p)))
+					must(t, wire.Send(ethernet(parseMAC(t, c.MAC), parseMAC(t, a.MAC), nil, etherType, p)))
 				}
 			}
 		}
@@ -40,7 +40,7 @@ func TestFault_F14_EveryMemberOfABond(t *testing.T) {
 	for _, in := range []*inbox{open, shut, barred} {
 		all(in, "no policy")
 	}
-	s.decree(`
+	s.applyUncached(`
 kind: Policy
 name: vm3
 spec:

@@ -25,8 +25,8 @@ func (s *stage) said(what string, within time.Duration, words ...string) time.Du
 	})
 }
 
-// well waits until status and readiness say that all is well.
-func (s *stage) well(what string) {
+// becomesHealthy waits until status and readiness say that all is well.
+func (s *stage) becomesHealthy(what string) {
 	s.t.Helper()
 	lab.Eventually(s.t, 15*time.Second, what, func() bool {
 		out, err := s.tw.Run("status")
@@ -40,22 +40,22 @@ func (s *stage) well(what string) {
 // TestFault_F24_WallOff of the engine has one that cannot be.)
 func TestFault_F24_ReadyMeansInForce(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
-	s.well("healthy at first")
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
+	s.becomesHealthy("healthy at first")
 
 	pid := s.pidOf("vswitchd")
 	must(t, syscall.Kill(pid, syscall.SIGSTOP))
 	took := s.said("a stuck switch is told of, with nothing pending", 8*time.Second, "bridge br0: the switch has not answered for")
 	must(t, syscall.Kill(pid, syscall.SIGCONT))
 	t.Logf("a stuck switch is told of after %v", took.Round(10*time.Millisecond))
-	s.well("healthy when it answers again")
+	s.becomesHealthy("healthy when it answers again")
 
 	// A switch that is down is told of, and so is a bridge that is gone.
 	s.KillVswitchd()
 	s.said("a switch that is down is told of", 5*time.Second, "bridge br0: connecting")
 	must(t, s.StartVswitchd())
-	s.well("healthy when it is back")
+	s.becomesHealthy("healthy when it is back")
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5002)
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
 
@@ -67,9 +67,9 @@ func TestFault_F24_ReadyMeansInForce(t *testing.T) {
 // Nothing in the status looks like lag when nothing is pending.
 func TestFault_F24_NoLagInWords(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
-	s.decree(allowPorts("p", "vm2", "vm1", "5001"))
-	s.well("healthy")
+	s := openForAttack(t, 2)
+	s.applyUncached(allowPorts("p", "vm2", "vm1", "5001"))
+	s.becomesHealthy("healthy")
 	out := s.tapwall("status")
 	revisions := regexp.MustCompile(`revision (\d+)`).FindAllString(out, -1)
 	if len(revisions) != 1 || !strings.Contains(out, revisions[0]+" in force") {
@@ -84,7 +84,7 @@ func TestFault_F24_NoLagInWords(t *testing.T) {
 	if waits == nil || !regexp.MustCompile(`revision \d+ NOT in force, \d+ is`).MatchString(out) {
 		t.Errorf("a change waits (%v):\n%s", waits, out)
 	}
-	s.well("healthy again")
+	s.becomesHealthy("healthy again")
 	if strings.Contains(s.tapwall("status"), "NOT") {
 		t.Error("lag is told when there is none")
 	}

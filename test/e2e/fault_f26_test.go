@@ -64,8 +64,8 @@ func commands(t *testing.T, page, text string) (out []string) {
 	return nil
 }
 
-// knock sends one from a port, 0 being any, and returns the port that it left from.
-func knock(t *testing.T, from *lab.VM, port int, to string, toPort int) int {
+// sendDatagram sends one from a port, 0 being any, and returns the port that it left from.
+func sendDatagram(t *testing.T, from *lab.VM, port int, to string, toPort int) int {
 	t.Helper()
 	var left int
 	must(t, from.Do(func() error {
@@ -85,7 +85,7 @@ func knock(t *testing.T, from *lab.VM, port int, to string, toPort int) int {
 // it in, and nothing else, and without the rule it is refused.
 func TestFault_F26_SecondConnections(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 3)
+	s := openForAttack(t, 3)
 	one, two, other := s.vm[1], s.vm[2], s.vm[3] // the isolated machine, its partner, a third
 	must(t, s.Serve(one, 21, 50007, 50100))
 	capture, err := s.Capture(one.NS, "eth0")
@@ -97,7 +97,7 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 		}
 		before := len(capture.Frames(to))
 		for range 3 {
-			knock(t, from, fromPort, one.IPv4, toPort)
+			sendDatagram(t, from, fromPort, one.IPv4, toPort)
 		}
 		time.Sleep(passage)
 		return len(capture.Frames(to)) == before+3
@@ -123,7 +123,7 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 		},
 		{
 			"tftp-client", "tftp-client tftp",
-			func() bool { asked = knock(t, one, 0, two.IPv4, 69); return udp(two, 69, asked) }, // an answer from the port that was asked
+			func() bool { asked = sendDatagram(t, one, 0, two.IPv4, 69); return udp(two, 69, asked) }, // an answer from the port that was asked
 			func() bool { return udp(two, 0, asked) },
 			map[string]func() bool{
 				"another port": func() bool { return udp(two, 0, 5001) }, "another machine": func() bool { return udp(other, 0, asked) },
@@ -139,7 +139,7 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 		},
 		{
 			"finder", "finder found",
-			func() bool { asked = knock(t, one, 0, "239.255.255.250", 1900); return true },
+			func() bool { asked = sendDatagram(t, one, 0, "239.255.255.250", 1900); return true },
 			func() bool { return udp(two, 1900, asked) },
 			map[string]func() bool{"another port": func() bool { return udp(two, 1900, 5001) }},
 		},
@@ -149,14 +149,14 @@ func TestFault_F26_SecondConnections(t *testing.T) {
 		ends := fmt.Sprintf("kind: Endpoint\nname: one\nspec: {match: {port: vm1}, labels: {role: %s}}\n---\nkind: Endpoint\nname: two\n"+
 			"spec: {match: {port: vm2}, labels: {role: %s}}\n---\n",
 			mine, its)
-		s.decree(ends + without)
+		s.applyUncached(ends + without)
 		if !c.first() {
 			t.Errorf("%s without the rule: the first connection does not work", c.policy)
 		}
 		if c.second() {
 			t.Errorf("%s without the rule: the second connection works, so that the rule proves nothing", c.policy)
 		}
-		s.decree(ends + with)
+		s.applyUncached(ends + with)
 		if !c.first() || !c.second() {
 			t.Errorf("%s: the documented rule does not let the second connection in", c.policy)
 		}
@@ -204,10 +204,10 @@ func (s *stage) remaining(parts ...string) int {
 // they that cut.
 func TestFault_F26_IdleConnections(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	client, server := s.vm[1], s.vm[2]
 	must(t, s.Serve(server, 5011, 5012, 5013, 5021, 5022, 5023))
-	s.decree("kind: Policy\nname: p\nspec: {appliesTo: [{port: vm1}], defaultDeny: {ingress: true}}")
+	s.applyUncached("kind: Policy\nname: p\nspec: {appliesTo: [{port: vm1}], defaultDeny: {ingress: true}}")
 	// talk opens one connection of each kind, to ports from base, and returns what conntrack gives each.
 	talk := func(base int) map[string]int {
 		open, err := client.EchoTCP(server.IPv4, base+1, time.Hour)
@@ -223,7 +223,7 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 		must(t, err)
 		lab.Eventually(t, 5*time.Second, "datagrams are answered", func() bool { return answered.Received() > 2 })
 		answered.Stop()
-		knock(t, client, base, server.IPv4, 9) // nobody answers
+		sendDatagram(t, client, base, server.IPv4, 9) // nobody answers
 		return map[string]int{
 			"tcp_established": s.remaining("tcp,", fmt.Sprintf("dport=%d)", base+1), "state=ESTABLISHED"),
 			"tcp_fin_wait":    s.remaining("tcp,", fmt.Sprintf("dport=%d)", base+2), "state=TIME_WAIT"), // one side has sent its FIN
@@ -270,7 +270,7 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 		return client.CanConnect(server.IPv4, 5011,
 			time.Second)
 	})
-	knock(t, client, 5030, server.IPv4, 9)
+	sendDatagram(t, client, 5030, server.IPv4, 9)
 	check("after a restart", map[string]int{"udp_first": raised["udp_first"]}, map[string]int{"udp_first": s.remaining("udp,",
 		"sport=5030,dport=9)")})
 
@@ -278,9 +278,9 @@ func TestFault_F26_IdleConnections(t *testing.T) {
 	late := func(port int, wait func()) bool {
 		capture, err := s.Capture(client.NS, "eth0")
 		must(t, err)
-		knock(t, client, port, server.IPv4, 7777)
+		sendDatagram(t, client, port, server.IPv4, 7777)
 		wait()
-		knock(t, server, 7777, client.IPv4, port)
+		sendDatagram(t, server, 7777, client.IPv4, port)
 		time.Sleep(passage)
 		return len(capture.Frames(lab.UDPTo(uint16(port)))) > 0
 	}
@@ -347,10 +347,10 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 				"tcp, ports: [\"5001\"]}]}]}\n---\n" +
 				"kind: Policy\nname: other\nspec: {appliesTo: [{port: vm2b}], defaultDeny: {ingress: true}}"
 			if c.vlan == "tag=10" {
-				s.decree(sprintf(allow, ", {port: vm2b}"))
+				s.applyUncached(sprintf(allow, ", {port: vm2b}"))
 				s.mustConnect(client, server.IPv4, 5001)
 			}
-			s.decree(sprintf(allow, ""))
+			s.applyUncached(sprintf(allow, ""))
 			drops := func() int { return s.packets(fmt.Sprintf("cookie=0x7a9a1102%08x", c.reason)) }
 			dropped := drops()
 			s.mustNotConnect(client, server.IPv4, 5001)
@@ -370,10 +370,10 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 // When the answer has come and the switch has revalidated, as documented, no cached decision is left.
 func TestFault_F26_CachedDecisions(t *testing.T) {
 	t.Parallel()
-	s := besieged(t, 2)
+	s := openForAttack(t, 2)
 	with := allowPorts("p", "vm2", "vm1", "5001")
 	for range 5 {
-		s.decree(with)
+		s.applyUncached(with)
 		p := s.datagrams(s.vm[1], s.vm[2], 5001, time.Millisecond)
 		lab.Eventually(t, 5*time.Second, "datagrams come back", func() bool { return p.Received() > 100 })
 		s.apply("kind: Policy\nname: p\nspec: {appliesTo: [{port: vm2}], defaultDeny: {ingress: true}}")

@@ -127,7 +127,7 @@ spec:
 		t.Run(name, func(t *testing.T) {
 			s := open(t, 2)
 			for _, doc := range order {
-				s.decree(doc) // what comes before the caches have followed counts as unattributed
+				s.applyUncached(doc) // what comes before the caches have followed counts as unattributed
 			}
 			for range 3 {
 				s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)

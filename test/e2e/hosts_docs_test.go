@@ -115,7 +115,7 @@ func TestHosts_Documented(t *testing.T) {
 				capture, err := racks["rack2"].Capture(racks["rack2"].Switch, "ids0")
 				must(t, err)
 				racks["rack2"].mustNotConnect(racks["rack2"].vm[1], racks["rack2"].vm[2].IPv4, 80)
-				knock(t, racks["rack2"].vm[2], 0, racks["rack2"].vm[1].IPv4, 9)
+				sendDatagram(t, racks["rack2"].vm[2], 0, racks["rack2"].vm[1].IPv4, 9)
 				lab.Eventually(t, 3*time.Second, "the tap of rack2 has what its web server sends",
 					func() bool { return len(capture.Frames(lab.UDPTo(9))) > 0 })
 				lab.Eventually(t, 3*time.Second, "both verdicts are recorded", func() bool {

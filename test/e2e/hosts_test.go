@@ -213,7 +213,7 @@ func TestHosts_TwoSwitchesOneProcess(t *testing.T) {
 	far.lossless(goes, "the connection of far")
 
 	for frozen, other := range map[string]string{"near": "far", "far": "near"} {
-		hosts[other].unhindered(other, hosts[frozen])
+		hosts[other].mustNotBeDelayed(other, hosts[frozen])
 	}
 }
 
@@ -238,8 +238,8 @@ func (s *stage) recorded() (out []string) {
 	return out
 }
 
-// unhindered fails if changes and events of the host s, called name, take longer while the switch of another hangs.
-func (s *stage) unhindered(name string, other *stage) {
+// mustNotBeDelayed fails if changes and events of the host s, called name, take longer while the switch of another hangs.
+func (s *stage) mustNotBeDelayed(name string, other *stage) {
 	t := s.t
 	t.Helper()
 	// change lets port 5000 pass by another rule, and returns how long it took to be in force and, by a connection, in the record.

@@ -225,7 +225,7 @@ func TestOVSDBRestartAndHang(t *testing.T) {
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5003)
 	must(t, s.PauseOVSDB(true))
 	// Rules need no database.
-	s.decree(restartPolicy)
+	s.applyUncached(restartPolicy)
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5003)
 	must(t, s.PauseOVSDB(false))
 	vm3, err := s.AddVM("vm3", "br0", 3)
