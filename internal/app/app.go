@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -21,19 +20,11 @@ import (
 	"github.com/tapwall/tapwall/internal/store"
 )
 
-// gcPercent is by how many percent the heap may grow before it is collected, unless the environment says so (GOGC). tapwall shares its
-// machine with guests, and nearly all that it has lives for ever: at Go's own 100 as much again stands by for garbage. This takes a
-// third off what is resident with 10,000 rules, for a twentieth more CPU time while rules change.
-const gcPercent = 40
-
 // Run runs tapwall until ctx ends. Flows and mirrors stay on the switches. An error says what could not be started, or what ended
 // by itself.
 func Run(ctx context.Context, o Options) (err error) {
 	if err := o.complete(); err != nil {
 		return err
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
 	}
 	log, err := o.logger()
 	if err != nil {
