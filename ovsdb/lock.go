@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -23,8 +22,8 @@ const lockName = "tapwall"
 var ErrLocked = errors.New("ovsdb: another tapwall manages this Open vSwitch")
 
 // Lock is the right to change one host, held at its database server, so that it works from anywhere. The server gives it to one
-// connection at a time and passes it on when that connection ends; who waits is told. libovsdb knows no locks and the server ties
-// them to a connection, so a Lock has a connection of its own.
+// connection at a time and passes it on when that connection ends; who waits is told. The server ties locks to
+// a connection, and a Lock has one of its own.
 //
 // The holder writes who it is into external_ids:tapwall-holder of the Open_vSwitch row, under an assertion that it still holds the
 // lock, and counts as holder only then.
@@ -153,7 +152,7 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 	var readErr error // valid once messages is closed
 	go func() {
 		defer close(messages)
-		in := newLockDecoder(conn)
+		in := newDecoder(conn, maxLockMessage)
 		for {
 			var m rpcMessage
 			if m, readErr = in.next(); readErr != nil {
@@ -320,43 +319,6 @@ func (s *lockSession) answer(m rpcMessage) error {
 
 // maxLockMessage bounds one message of the server: the external_ids of one row, or a few words.
 const maxLockMessage = 1 << 20
-
-// rpcMessage is a request, an answer or a notification of JSON-RPC 1.0 (RFC 7047 §4).
-type rpcMessage struct {
-	Method string          `json:"method"`
-	Params json.RawMessage `json:"params"`
-	ID     json.RawMessage `json:"id"`
-	Result json.RawMessage `json:"result"`
-	Error  json.RawMessage `json:"error"`
-}
-
-// lockDecoder reads messages, which follow one another without framing, and never keeps more than two of the longest.
-type lockDecoder struct {
-	in  io.LimitedReader
-	dec *json.Decoder
-}
-
-func newLockDecoder(r io.Reader) *lockDecoder {
-	d := &lockDecoder{in: io.LimitedReader{R: r}}
-	d.dec = json.NewDecoder(&d.in)
-	return d
-}
-
-func (d *lockDecoder) next() (m rpcMessage, err error) {
-	d.in.N = maxLockMessage
-	if err = d.dec.Decode(&m); err != nil && d.in.N <= 0 {
-		err = fmt.Errorf("a message is longer than %d bytes", maxLockMessage)
-	}
-	return m, err
-}
-
-func (m rpcMessage) failed() bool { return len(m.Error) > 0 && string(m.Error) != "null" }
-
-// id is the id of an answer if it can be one of ours, else "".
-func (m rpcMessage) id() (id string) {
-	_ = json.Unmarshal(m.ID, &id)
-	return id
-}
 
 // lock is the name in a locked or stolen notification; "" = there is none.
 func (m rpcMessage) lock() string {

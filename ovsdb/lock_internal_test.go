@@ -18,7 +18,7 @@ func FuzzLockMessages(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d := newLockDecoder(bytes.NewReader(b))
+		d := newDecoder(bytes.NewReader(b), maxLockMessage)
 		for range len(b) + 1 {
 			m, err := d.next()
 			if err != nil {

@@ -2,76 +2,45 @@ package ovsdb
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/ovn-kubernetes/libovsdb/cache"
-	"github.com/ovn-kubernetes/libovsdb/client"
 	"github.com/ovn-kubernetes/libovsdb/model"
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 )
 
-// session is one connection: a library client made for it, its only monitor and the goroutines that serve it.
+// session is one connection: its only monitor, the cache that the monitor feeds, and the goroutines that serve it.
 type session struct {
-	c      *Client
-	number uint64 // 1 for the first connection that worked
-	lib    client.Client
-	cache  *cache.TableCache
-	dirty  chan struct{} // one pending value: the cache changed
-	// ctx ends when the connection is lost or given up; context.Cause says why.
-	ctx    context.Context
-	cancel context.CancelCauseFunc
+	*peer
+	c       *Client
+	number  uint64 // 1 for the first connection that worked
+	cache   *cache.TableCache
+	begun   bool          // the monitor was answered; the reader's
+	dirty   chan struct{} // one pending value: the cache changed
+	serving sync.WaitGroup
 }
 
 // runSession connects, downloads, publishes and follows until the connection is lost. worked says that a snapshot was published.
 func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err error) {
-	dbModel, err := model.NewClientDBModel(databaseName, rowTypes())
+	dialing, cancel := context.WithTimeout(ctx, c.opts.Timeout)
+	defer cancel()
+	conn, err := dialAddress(dialing, c.opts.Address, c.opts.TLS)
 	if err != nil {
 		return false, err
 	}
-	logger := logr.FromSlogHandler(c.log.Handler())
-	lib, err := client.NewOVSDBClient(dbModel,
-		client.WithEndpoint(c.opts.Address), client.WithTLSConfig(c.opts.TLS), client.WithLogger(&logger))
-	if err != nil {
-		return false, err
-	}
-	s := &session{c: c, lib: lib, dirty: make(chan struct{}, 1)}
-	s.ctx, s.cancel = context.WithCancelCause(ctx)
-
-	// The library reports a loss only to somebody who is listening at that moment.
-	gone := make(chan struct{})
-	stop := make(chan struct{})
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		select {
-		case <-lib.DisconnectNotify():
-			s.cancel(ErrLost)
-			close(gone)
-		case <-stop:
-		}
-	}()
-	opened := false
+	s := &session{c: c, peer: newPeer(ctx, conn, c.log), dirty: make(chan struct{}, 1)}
 	defer func() {
 		s.cancel(ErrLost)
-		s.close(opened, gone)
-		close(stop)
-		<-watching
+		conn.Close()
+		s.serving.Wait()
 	}()
-
-	if err := s.open(&opened); err != nil {
-		// The library keeps to itself what the schema lacks, and why a server hangs up on TLS.
-		if strings.Contains(err.Error(), "validation error") || strings.HasPrefix(c.opts.Address, "ssl:") {
-			ctx, cancel := context.WithTimeout(ctx, c.opts.Timeout)
-			defer cancel()
-			if schemaErr := checkSchema(ctx, c.opts.Address, c.opts.TLS); schemaErr != nil {
-				return false, schemaErr
-			}
-		}
+	s.serving.Go(func() { s.read(s.notified) })
+	if err := s.open(dialing); err != nil {
 		return false, err
 	}
 	if err := s.first(b); err != nil {
@@ -82,11 +51,7 @@ func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err e
 	c.setUp(s)
 	c.log.Info("connected", "reconnects", s.number-1)
 
-	probing := make(chan struct{})
-	go func() {
-		defer close(probing)
-		s.probe()
-	}()
+	s.serving.Go(s.probe)
 	err = s.follow(b)
 	s.cancel(err)
 	reason := err.Error()
@@ -94,43 +59,74 @@ func (c *Client) runSession(ctx context.Context, b *builder) (worked bool, err e
 		reason = "" // wanted
 	}
 	c.setDown(reason)
-	<-probing
 	return true, err
 }
 
-// open connects and starts the monitor.
-func (s *session) open(opened *bool) error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.c.opts.Timeout)
-	defer cancel()
-	err := s.guard(ctx, func() error { return s.lib.Connect(ctx) })
-	if err != nil {
-		return s.reason(err)
-	}
-	*opened = true
-	// The pointer is kept: the library forgets its cache the moment the connection is lost.
-	s.cache = s.lib.Cache()
-	if s.cache == nil {
-		return ErrLost
-	}
-	changed := s.changed
-	s.cache.AddEventHandler(&cache.EventHandlerFuncs{
-		AddFunc:    func(string, model.Model) { changed() },
-		UpdateFunc: func(string, model.Model, model.Model) { changed() },
-		DeleteFunc: func(string, model.Model) { changed() },
-	})
-	monitor := s.lib.NewMonitor()
-	// monitor_cond_since would save a download only from a server that remembers transactions across the connection, and the
-	// library drops the errors of its updates, which are the sign of a cache gone wrong.
-	monitor.Method = ovsdb.ConditionalMonitorRPC
-	for table, row := range rowTypes() {
-		monitor.Tables = append(monitor.Tables, client.TableMonitor{Table: table, Fields: columns(row)})
-	}
-	return s.reason(s.guard(ctx, func() error {
-		// Without a deadline of its own: a Monitor that gives up waiting looks at its answer while another goroutine may be
-		// writing it. The call ends with the answer or the connection; guard does not wait that long.
-		_, err := s.lib.Monitor(context.WithoutCancel(ctx), monitor)
+// monitorID is what the server is to call the monitor.
+const monitorID = "tapwall"
+
+// open reads the schema, and then what is monitored. What the answers are taken for happens in the reader, in whose order updates follow.
+func (s *session) open(ctx context.Context) error {
+	if err := s.call(ctx, "get_schema", []any{databaseName}, s.makeCache); err != nil {
 		return err
-	}))
+	}
+	s.serving.Go(func() { s.cache.Run(s.ctx.Done()) }) // it has no handlers, and its queue would fill up
+	requests := map[string]ovsdb.MonitorRequest{}
+	for table, row := range rowTypes() {
+		requests[table] = ovsdb.MonitorRequest{Columns: columns(row)}
+	}
+	// monitor_cond_since would save a download only from a server that remembers transactions across the connection.
+	return s.call(ctx, ovsdb.ConditionalMonitorRPC, []any{databaseName, monitorID, requests}, func(result json.RawMessage) error {
+		s.begun = true
+		return s.populate(result)
+	})
+}
+
+// makeCache makes an empty cache for a server with this schema.
+func (s *session) makeCache(text json.RawMessage) error {
+	var schema ovsdb.DatabaseSchema
+	if err := json.Unmarshal(text, &schema); err != nil {
+		return fmt.Errorf("get_schema: unreadable answer: %w", err)
+	}
+	if err := checkSchema(&schema); err != nil {
+		return err
+	}
+	ours, err := model.NewClientDBModel(databaseName, rowTypes())
+	if err != nil {
+		return err
+	}
+	full, errs := model.NewDatabaseModel(schema, ours)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	logger := logr.FromSlogHandler(s.c.log.Handler())
+	s.cache, err = cache.NewTableCache(full, nil, &logger)
+	return err
+}
+
+// notified takes a notification. Of those that a server may send the monitor's alone was asked for (ovsdb-server(7), Update2 Notification).
+func (s *session) notified(m rpcMessage) error {
+	if m.Method != "update2" {
+		return nil
+	}
+	var parts []json.RawMessage
+	var id string
+	if json.Unmarshal(m.Params, &parts) != nil || len(parts) != 2 || json.Unmarshal(parts[0], &id) != nil || id != monitorID || !s.begun {
+		return fmt.Errorf("an update that was not asked for: %.80q", m.Params)
+	}
+	return s.populate(parts[1])
+}
+
+func (s *session) populate(updates json.RawMessage) error {
+	var u ovsdb.TableUpdates2
+	if err := json.Unmarshal(updates, &u); err != nil {
+		return fmt.Errorf("update: %w", err)
+	}
+	if err := s.cache.Populate2(u); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
 }
 
 func (s *session) changed() {
@@ -140,39 +136,7 @@ func (s *session) changed() {
 	}
 }
 
-// guard runs a call of the library on a goroutine of its own, so that neither a panic in it nor a write that ignores its context
-// takes the caller with it.
-func (s *session) guard(ctx context.Context, call func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if r := recover(); r != nil {
-				s.c.log.Error("panic in the database library", "panic", r, "stack", string(debug.Stack()))
-				done <- fmt.Errorf("%w: %v", ErrLibrary, r)
-			}
-		}()
-		done <- call()
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// reason prefers why the session ended over what a call said when it did.
-func (s *session) reason(err error) error {
-	if err == nil {
-		return nil
-	}
-	if cause := context.Cause(s.ctx); cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", cause, err)
-	}
-	return err
-}
-
-// first publishes the first snapshot of the session. The cache is complete when Monitor has returned.
+// first publishes the first snapshot of the session. The cache is complete when open has returned.
 func (s *session) first(b *builder) error {
 	for torn := 0; ; torn++ {
 		err := s.update(b)
@@ -240,8 +204,7 @@ func (s *session) follow(b *builder) error {
 	}
 }
 
-// probe ends the session when the server stops answering. It sends an empty transaction and not an echo: the library's Echo looks
-// at its answer also when it gave up waiting for it, while another goroutine may be writing it.
+// probe ends the session when the server stops answering.
 func (s *session) probe() {
 	tick := time.NewTicker(s.c.opts.ProbeInterval)
 	defer tick.Stop()
@@ -252,10 +215,7 @@ func (s *session) probe() {
 			return
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.c.opts.ProbeTimeout)
-		err := s.guard(ctx, func() error {
-			_, err := s.lib.Transact(ctx)
-			return err
-		})
+		err := s.call(ctx, "transact", []any{databaseName}, func(json.RawMessage) error { return nil })
 		cancel()
 		if err != nil && s.ctx.Err() == nil {
 			s.cancel(fmt.Errorf("%w: no answer to a probe (at most %v): %w", ErrLost, s.c.opts.ProbeTimeout, err))
@@ -272,25 +232,17 @@ func (s *session) transact(ctx context.Context, ops []ovsdb.Operation) ([]ovsdb.
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.c.opts.Timeout)
 	defer cancel()
-	ended := context.AfterFunc(s.ctx, cancel)
-	defer ended()
-
-	reply := make(chan []ovsdb.OperationResult, 1)
-	err := s.guard(ctx, func() error {
-		r, err := s.lib.Transact(ctx, ops...)
-		reply <- r
-		return err
+	var results []ovsdb.OperationResult
+	err := s.call(ctx, "transact", ovsdb.NewTransactArgs(databaseName, ops...), func(result json.RawMessage) error {
+		return json.Unmarshal(result, &results)
 	})
 	if err != nil {
-		// Also when the library says that it is not connected: it says so as well when it closed while the answer was awaited.
-		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, s.reason(err))
+		return nil, fmt.Errorf("%w: %w", ErrUnknownOutcome, err)
 	}
-	results := <-reply
 	return results, checkResults(results, ops)
 }
 
-// checkResults turns the failure of an operation, or of the commit after them, into an *OpError. The library's Transact reports
-// neither.
+// checkResults turns the failure of an operation, or of the commit after them, into an *OpError.
 func checkResults(results []ovsdb.OperationResult, ops []ovsdb.Operation) error {
 	for i, r := range results {
 		if r.Error == "" {
@@ -308,31 +260,4 @@ func checkResults(results []ovsdb.OperationResult, ops []ovsdb.Operation) error 
 		return fmt.Errorf("%w: %d results for %d operations", ErrUnknownOutcome, len(results), len(ops))
 	}
 	return nil
-}
-
-// closeTimeout bounds the wait for the library's goroutines.
-const closeTimeout = time.Second
-
-// close ends the connection and waits for the library's goroutines. A write that hangs in the kernel, because the server has
-// stopped reading, also blocks the library's Close; it is left behind then, and goes when the server reads again or dies.
-func (s *session) close(opened bool, gone <-chan struct{}) {
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		s.lib.Close()
-	}()
-	timeout := time.After(closeTimeout)
-	select {
-	case <-closed:
-	case <-timeout:
-		s.c.log.Warn("the database library does not close its connection; leaving it behind")
-		return
-	}
-	if !opened {
-		return // a Connect that failed has cleaned up after itself
-	}
-	select {
-	case <-gone:
-	case <-timeout:
-	}
 }

@@ -108,7 +108,9 @@ func (b *builder) build(t tables) (*snapshot, error) {
 	if len(t.root) == 0 {
 		return nil, errNoRoot
 	}
-	// The schema allows one row only.
+	if len(t.root) > 1 { // the schema allows one
+		return nil, fmt.Errorf("%w: there are %d Open_vSwitch rows", errTorn, len(t.root))
+	}
 	var root *rootRow
 	for _, m := range t.root {
 		root = m.(*rootRow)
