@@ -121,6 +121,7 @@ func packages(t *testing.T) []goPackage {
 var free = map[string]string{
 	"cmd/tapwall":                   "the program",
 	"internal/app":                  "puts the program together",
+	"internal/logtest":              "for tests",
 	"internal/pki/pkitest":          "for tests",
 	"ofctrl/oftest":                 "for tests",
 	"ovsdb/ovsdbtest":               "for tests",

@@ -1,7 +1,6 @@
 package app_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/logtest"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -206,7 +206,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("metrics: %d", code)
 		}
 		r.stop()
-		if text := r.log.text(); strings.Contains(text, "level=ERROR") || strings.Contains(text, "context canceled") {
+		if text := r.log.String(); strings.Contains(text, "level=ERROR") || strings.Contains(text, "context canceled") {
 			t.Errorf("log:\n%s", text)
 		}
 	}
@@ -219,7 +219,7 @@ func TestRun(t *testing.T) {
 type running struct {
 	t    *testing.T
 	o    app.Options
-	log  *logs
+	log  *logtest.Buffer
 	stop func()
 	c    *http.Client
 }
@@ -227,7 +227,7 @@ type running struct {
 // start runs tapwall and returns when it answers.
 func start(t *testing.T, o app.Options) *running {
 	t.Helper()
-	r := &running{t: t, o: o, log: &logs{}}
+	r := &running{t: t, o: o, log: &logtest.Buffer{}}
 	o.Stderr, o.LogLevel = r.log, "debug"
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -247,7 +247,7 @@ func start(t *testing.T, o app.Options) *running {
 					t.Errorf("run: %v", err)
 				}
 			case <-time.After(15 * time.Second):
-				t.Errorf("still running; its log:\n%s", r.log.text())
+				t.Errorf("still running; its log:\n%s", r.log.String())
 			}
 		})
 	}
@@ -263,7 +263,7 @@ func start(t *testing.T, o app.Options) *running {
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("no answer; log:\n%s", r.log.text())
+			t.Fatalf("no answer; log:\n%s", r.log.String())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -279,7 +279,7 @@ func (r *running) eventually(path string, code int, text string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: %d %s\nlog:\n%s", path, got, body, r.log.text())
+			r.t.Fatalf("%s: %d %s\nlog:\n%s", path, got, body, r.log.String())
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -296,22 +296,4 @@ func (r *running) get(path string) (int, string) {
 		return 0, err.Error()
 	}
 	return resp.StatusCode, string(b)
-}
-
-// logs collects what is logged.
-type logs struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/logtest"
 	"github.com/tapwall/tapwall/internal/pki"
 	"github.com/tapwall/tapwall/internal/pki/pkitest"
 	"github.com/tapwall/tapwall/internal/store"
@@ -61,26 +62,8 @@ type process struct {
 	t    *testing.T
 	st   *store.Store
 	reg  *prometheus.Registry
-	logs *logs
+	logs *logtest.Buffer
 	stop func()
-}
-
-// logs keeps what is logged.
-type logs struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newStore(t *testing.T) *store.Store {
@@ -99,7 +82,7 @@ func newStore(t *testing.T) *store.Store {
 
 func start(t *testing.T, st *store.Store, sites ...*site) *process {
 	t.Helper()
-	p := &process{t: t, st: st, reg: prometheus.NewPedanticRegistry(), logs: &logs{}}
+	p := &process{t: t, st: st, reg: prometheus.NewPedanticRegistry(), logs: &logtest.Buffer{}}
 	log := slog.New(slog.NewTextHandler(p.logs, nil))
 	rec, err := record.NewRecorder(record.Options{Host: "here", RingLen: 1024})
 	if err != nil {
@@ -141,7 +124,7 @@ func start(t *testing.T, st *store.Store, sites ...*site) *process {
 	t.Cleanup(func() {
 		p.stop()
 		if t.Failed() {
-			t.Logf("the log:\n%s", p.logs.text())
+			t.Logf("the log:\n%s", p.logs.String())
 		}
 	})
 	return p

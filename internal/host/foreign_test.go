@@ -51,7 +51,7 @@ func TestFault_F08_TakeOverTellsFirst(t *testing.T) {
 				t.Errorf("told at the take-over: %s", told)
 			}
 			r.eventually("told, and then installed", func() error { // it is logged behind the answer of the switch
-				log := r.logs.text()
+				log := r.logs.String()
 				if first, then := strings.Index(log, "tapwall takes the bridge over"), strings.Index(log, "msg=installed"); first < 0 || then < 0 ||
 					first > then {
 					return fmt.Errorf("told at %d, installed at %d:\n%s", first, then, log)

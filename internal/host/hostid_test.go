@@ -50,7 +50,7 @@ func TestFault_F18_HostIDChanges(t *testing.T) {
 		!strings.HasSuffix(s.Warnings[0].Message, "ovs-vsctl set open_vswitch . external_ids:system-id="+here) {
 		t.Errorf("without a system-id: %+v", s)
 	}
-	if n := strings.Count(r.logs.text(), "external_ids:system-id of the Open vSwitch database is not set"); n != 1 {
+	if n := strings.Count(r.logs.String(), "external_ids:system-id of the Open vSwitch database is not set"); n != 1 {
 		t.Errorf("the log says so %d times", n)
 	}
 	r.apply(allow("p", "vm1", "{port: vm2}", "80"))

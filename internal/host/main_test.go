@@ -23,6 +23,7 @@ import (
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/logtest"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb"
@@ -136,7 +137,7 @@ type run struct {
 	db     *ovsdb.Client
 	rec    *record.Recorder
 	reg    *prometheus.Registry
-	logs   *logs
+	logs   *logtest.Buffer
 	stop   func() // waits until everything has ended
 }
 
@@ -172,7 +173,7 @@ func (h *machine) start(s settings) *run {
 	if s.window == 0 {
 		s.window = window
 	}
-	r := &run{t: h.t, h: h, reg: prometheus.NewPedanticRegistry(), logs: &logs{}}
+	r := &run{t: h.t, h: h, reg: prometheus.NewPedanticRegistry(), logs: &logtest.Buffer{}}
 	log := slog.New(slog.NewTextHandler(r.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if r.db, err = ovsdb.New(ovsdb.Options{Address: h.ovs.DBAddr(), Logger: log}); err != nil {
@@ -208,7 +209,7 @@ func (h *machine) start(s settings) *run {
 	h.t.Cleanup(func() {
 		r.stop()
 		if h.t.Failed() {
-			h.t.Logf("the engine's log:\n%s", r.logs.text())
+			h.t.Logf("the engine's log:\n%s", r.logs.String())
 		}
 	})
 	return r
@@ -451,24 +452,6 @@ spec:
 
 // diff is cmp.Diff.
 func diff[T any](want, got T) string { return cmp.Diff(want, got) }
-
-// logs collects what an engine says.
-type logs struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logs) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // flakyStore fails or delays on demand.
 type flakyStore struct {

@@ -37,7 +37,7 @@ func TestFirstSync(t *testing.T) {
 	if n := len(r.flows(backend.FlowQuery{Table: table(pipeline.TablePickup)})); n != 0 {
 		t.Errorf("%d pickup flows are left", n)
 	}
-	if strings.Contains(r.logs.text(), "changed by somebody else") {
+	if strings.Contains(r.logs.String(), "changed by somebody else") {
 		t.Error("flows were installed before the fail mode and wiped by it")
 	}
 }
