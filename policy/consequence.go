@@ -14,7 +14,8 @@ import (
 type Consequence struct {
 	Code      Code      `json:"code"` // one of the Consequence constants
 	Direction Direction `json:"direction"`
-	// Endpoints are the first ones that it happens to, by the names that events give them, ordered; More counts the others.
+	// Endpoints are the first ones that it happens to, by the names that events give them, ordered; More counts the others. Names that
+	// several hosts have say theirs: "tap7 on rack1".
 	Endpoints []string `json:"endpoints"`
 	More      int      `json:"more,omitempty"`
 	// By are the first rules that let everybody in or out, with ConsequenceOpened; none = nothing denies it any more.
@@ -28,7 +29,7 @@ const (
 	maxConsequenceRules     = 3
 )
 
-// Consequences compares what two sets mean for each endpoint, known by its Key, in each direction:
+// Consequences compares what two sets mean for each endpoint, known by its Key and its host, in each direction:
 //
 //   - whether Evaluate denies, by default, what no rule allows (ConsequenceIsolated, ConsequenceReleased);
 //   - whether there is a service, an address family given, that everybody may use after and could not before (ConsequenceOpened).
@@ -82,10 +83,20 @@ func consequence(code Code, dir Direction, whom []*Workload, by []RuleRef) []Con
 	if len(whom) == 0 {
 		return nil
 	}
-	names := make([]string, len(whom))
+	names, hosts := make([]string, len(whom)), make(map[string]string, len(whom))
+	ambiguous := make(map[string]bool)
 	for i, w := range whom {
 		if names[i] = cmp.Or(w.Endpoint, w.Port, w.Key); !isPrintable(names[i]) {
 			names[i] = quote(names[i]) // OVSDB takes any name
+		}
+		if host, ok := hosts[names[i]]; ok && host != w.Host {
+			ambiguous[names[i]] = true
+		}
+		hosts[names[i]] = w.Host
+	}
+	for i, w := range whom {
+		if ambiguous[names[i]] {
+			names[i] += " on " + w.Host
 		}
 	}
 	slices.Sort(names)
@@ -142,11 +153,16 @@ type comparison struct {
 type stances struct {
 	coverIndex
 	policies []*coverPolicy // as in set, each made when it is first needed, see policy
-	byKey    map[string]*Workload
+	byKey    map[identity]*Workload
 	inverse  map[*Workload][]int // which policies select it; nil until it is worth the while
 	known    map[stanceID]*stance
 	rules    map[strangersOf][]strangerRule
 }
+
+// identity is what an endpoint is known by: keys of several hosts may be equal.
+type identity struct{ key, host string }
+
+func (w *Workload) identity() identity { return identity{w.Key, w.Host} }
 
 type stanceID struct {
 	dir      Direction
@@ -165,12 +181,11 @@ type stance struct {
 }
 
 func newStances(set *Set) *stances {
-	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), byKey: make(map[string]*Workload,
-		len(set.Workloads)),
-		known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
+	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)),
+		byKey: make(map[identity]*Workload, len(set.Workloads)), known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
 	for _, w := range set.Workloads {
 		if !w.Remote {
-			s.byKey[w.Key] = w
+			s.byKey[w.identity()] = w
 		}
 	}
 	return s
@@ -186,8 +201,8 @@ func (s *stances) policy(i int) *coverPolicy {
 
 // touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a
 // policy selects that differs or refers to a group that does.
-func (c *comparison) touched() []string {
-	keys := make(map[string]bool)
+func (c *comparison) touched() []identity {
+	keys := make(map[identity]bool)
 	ahead, behind := alike(c.before.set.Policies, c.after.set.Policies)
 	sameWorkloads := slices.Equal(c.before.set.Workloads, c.after.set.Workloads)
 	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
@@ -211,7 +226,7 @@ func (c *comparison) touched() []string {
 				continue
 			}
 			for _, w := range s.coverIndex.selected(s.policy(i)) {
-				keys[w.Key] = true
+				keys[w.identity()] = true
 			}
 		}
 		if sameWorkloads {
@@ -227,7 +242,9 @@ func (c *comparison) touched() []string {
 		c.before.invert()
 		c.after.invert()
 	}
-	return sortedKeys(keys)
+	return slices.SortedFunc(maps.Keys(keys), func(a, b identity) int {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.host, b.host))
+	})
 }
 
 // alike returns how many elements at the beginning and at the end are the same in both. Sets that differ by a change of few mostly are

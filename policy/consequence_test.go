@@ -44,6 +44,28 @@ func worldOf(t testing.TB, ports int, docs string) *policy.Set {
 	return s
 }
 
+// Two hosts with equal ports: both are counted, and each is named with its host.
+func TestConsequences_EqualPortsOfTwoHosts(t *testing.T) {
+	t.Parallel()
+	const isolate = "{kind: Policy, name: base, spec: {appliesTo: [{bridge: br0}], defaultDeny: {ingress: true}}}"
+	both := func(docs string) *policy.Set {
+		s := worldOf(t, 1, docs)
+		for _, w := range worldOf(t, 2, docs).Workloads {
+			w.Host = "rack2"
+			s.Workloads = append(s.Workloads, w)
+		}
+		s.Workloads[0].Host = "rack1"
+		return s
+	}
+	var got []string
+	for _, e := range policy.Consequences(both(""), both(isolate)) {
+		got = append(got, e.Message)
+	}
+	if diff := cmp.Diff([]string{"3 endpoints become default-deny for ingress: vm1 on rack1, vm1 on rack2, vm2"}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 func TestFault_F22_EffectsInWords(t *testing.T) {
 	const (
 		all     = "appliesTo: [{bridge: br0}]"
