@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -173,6 +174,22 @@ func TestReadSide(t *testing.T) {
 		if query == "?limit=1" && l.Next != "br0/a" {
 			t.Errorf("next %q", l.Next)
 		}
+	}
+	f.engine.workloads = []*policy.Workload{{Key: "br0/a", Host: "h1"}, {Key: "br0/a", Host: "h2"},
+		{Key: "br0/a b", Host: "h1"}, {Key: "endpoint/x", Remote: true}}
+	var seen []string
+	for next := ""; ; {
+		var l api.List[api.Workload]
+		err := json.Unmarshal(f.must(200, "GET", "/v1/workloads?limit=1&next="+url.QueryEscape(next), "").Body.Bytes(), &l)
+		if err != nil || len(l.Items) != 1 || len(seen) > 4 {
+			t.Fatalf("behind %q: %d, %v", next, len(l.Items), err)
+		}
+		if seen, next = append(seen, l.Items[0].Host+":"+l.Items[0].Key), l.Next; next == "" {
+			break
+		}
+	}
+	if diff := cmp.Diff([]string{"h1:br0/a", "h2:br0/a", "h1:br0/a b", ":endpoint/x"}, seen); diff != "" {
+		t.Errorf("page by page (-want +got):\n%s", diff)
 	}
 	var q backend.FlowQuery
 	f.engine.flows = func(got backend.FlowQuery) ([]api.FlowEntry, error) { q = got; return nil, nil }

@@ -45,7 +45,7 @@ type Engine interface {
 	Plan(ctx context.Context, changes []backend.Change) (Plan, error)
 	// Hosts lists what is known of each host.
 	Hosts() []Host
-	// Workloads lists the endpoints seen, ordered by key.
+	// Workloads lists what was found on ports, ordered by key, then by host.
 	Workloads() []*policy.Workload
 	// Unknown names, of several hosts, those of which nothing is known yet, and why.
 	Unknown() []string

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -52,7 +54,7 @@ func (s *Server) registerRead() {
 		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts()), Problems: s.o.Engine.Unknown()}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-workloads", Method: http.MethodGet, Path: "/v1/workloads", Tags: []string{"hosts"},
-		Summary: "List discovered endpoints",
+		Summary: "List what was found on ports",
 		Description: "What policies and mirrors select from: each port of a managed bridge that is an endpoint, with its labels and where " +
 			"each came from, and remote ones that only an " +
 			"Endpoint resource describes. The Endpoint resources themselves are under /v1/endpoints.",
@@ -62,12 +64,12 @@ func (s *Server) registerRead() {
 			return nil, s.problemFor(ctx, err)
 		}
 		out := List[Workload]{Items: []Workload{}, Problems: s.o.Engine.Unknown()}
-		for _, w := range s.o.Engine.Workloads() { // ordered by key
-			if w.Key <= in.Next && in.Next != "" || in.Bridge != "" && w.Bridge != in.Bridge || !match.matches(w.Labels) {
+		for _, w := range s.o.Engine.Workloads() { // ordered by key, then by host
+			if in.Next != "" && !behind(w, in.Next) || in.Bridge != "" && w.Bridge != in.Bridge || !match.matches(w.Labels) {
 				continue
 			}
 			if len(out.Items) == in.Limit {
-				out.Next = out.Items[in.Limit-1].Key
+				out.Next = mark(out.Items[in.Limit-1])
 				break
 			}
 			out.Items = append(out.Items, workload(w))
@@ -120,6 +122,23 @@ func (s *Server) registerRead() {
 		}
 		return &healthOutput{Body: Health{Status: "ok"}}, nil
 	})
+}
+
+// mark is where a page of workloads ends. Hosts may have equal keys; the id of a host has no blank.
+func mark(w Workload) string {
+	if w.Host == "" {
+		return w.Key
+	}
+	return w.Key + " " + w.Host
+}
+
+// behind reports whether a workload comes after a mark.
+func behind(w *policy.Workload, mark string) bool {
+	key, host := mark, ""
+	if i := strings.LastIndexByte(mark, ' '); i >= 0 {
+		key, host = mark[:i], mark[i+1:]
+	}
+	return cmp.Or(cmp.Compare(w.Key, key), cmp.Compare(w.Host, host)) > 0
 }
 
 // ready reads the store, since that is what requests need first.

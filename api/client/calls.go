@@ -156,7 +156,7 @@ func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
 	return pages[Host](ctx, c, "/v1/hosts", url.Values{})
 }
 
-// Workloads returns the discovered endpoints that carry the labels.
+// Workloads returns the workloads that carry the labels.
 func (c *Client) Workloads(ctx context.Context, labels []string) ([]Workload, error) {
 	return pages[Workload](ctx, c, "/v1/workloads", url.Values{"label": labels})
 }

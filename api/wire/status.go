@@ -109,9 +109,10 @@ type BridgeHealth struct {
 	Message    string `json:"message,omitempty"`
 }
 
-// Workload is a discovered endpoint: a port with what OVSDB and Endpoint resources say of it.
+// Workload is what was found on a port, with what OVSDB and Endpoint resources say of it.
 type Workload struct {
-	Key       string                   `json:"key"`
+	Key       string                   `json:"key"`            // unique on its host
+	Host      string                   `json:"host,omitempty"` // id of the host; "" = Remote
 	Remote    bool                     `json:"remote,omitempty"`
 	Bridge    string                   `json:"bridge,omitempty"`
 	Port      string                   `json:"port,omitempty"`

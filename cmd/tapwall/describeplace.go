@@ -15,6 +15,9 @@ import (
 // describeWorkload prints a workload with where each label came from and what applies to it, as observed.
 func describeWorkload(ctx context.Context, w io.Writer, cl *client.Client, x *client.Workload) error {
 	printf(w, "Workload %s\n", x.Key)
+	if x.Host != "" {
+		printf(w, "  host %s\n", x.Host)
+	}
 	printf(w, "  port %s, OpenFlow port %d, MAC %s, VLAN %d\n", place(x), x.OFPort, dash(x.MAC), x.VLAN)
 	printf(w, "  addresses %s\n", dash(strings.Join(x.Addresses, ", ")))
 	var rows [][]string
@@ -30,7 +33,9 @@ func describeWorkload(ctx context.Context, w io.Writer, cl *client.Client, x *cl
 	if x.Remote {
 		at = x.Key
 	}
-	return printApplying(ctx, w, cl, func(h policy.HostStatus) bool { return slices.Contains(h.Endpoints, at) })
+	return printApplying(ctx, w, cl, func(h policy.HostStatus) bool {
+		return (x.Host == "" || h.Host == x.Host) && slices.Contains(h.Endpoints, at)
+	})
 }
 
 // describeHost prints a host with its bridges, ports and mirrors, and what applies to endpoints on it.

@@ -104,7 +104,7 @@ func flowOwner(ctx context.Context, cl *client.Client, owner string) (string, er
 		return "", err
 	}
 	if len(found) > 1 {
-		return "", usage("--owner %s: several workloads go by that name: say which by bridge/port", event.Escape(owner))
+		return "", usage("--owner %s: several workloads go by that name: say which by bridge/port or host/bridge/port", event.Escape(owner))
 	}
 	return "endpoint/" + found[0].name, nil
 }

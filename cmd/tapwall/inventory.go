@@ -38,10 +38,11 @@ func hostKind() *kind {
 	return k
 }
 
-// workloadKind are the discovered endpoints.
+// workloadKind are what was found on ports.
 func workloadKind() *kind {
-	k := &kind{singular: "workload", plural: "workloads", header: "KEY PORT MAC ADDRESSES LABELS", wide: "ALL-LABELS", none: "no workloads",
-		is: func(i *item, name string) bool { return goesBy(i.doc.(*client.Workload), name) }}
+	k := &kind{singular: "workload", plural: "workloads", header: "KEY PORT MAC ADDRESSES LABELS", wide: "HOST ALL-LABELS",
+		none: "no workloads",
+		is:   func(i *item, name string) bool { return goesBy(i.doc.(*client.Workload), name) }}
 	k.list = func(ctx context.Context, cl *client.Client, labels []string) ([]item, error) {
 		ws, err := cl.Workloads(ctx, labels)
 		if err != nil {
@@ -56,7 +57,7 @@ func workloadKind() *kind {
 			}
 			slices.Sort(ls)
 			items[i] = item{kind: k, name: w.Key, doc: w, rows: [][]string{{w.Key, place(w), dash(w.MAC), some(w.Addresses), some(ls)}},
-				wide: []string{dash(strings.Join(ls, ","))}}
+				wide: []string{dash(w.Host), dash(strings.Join(ls, ","))}}
 		}
 		return items, nil
 	}
@@ -76,7 +77,7 @@ func goesBy(w *client.Workload, name string) bool {
 	switch {
 	case name == "":
 		return false
-	case name == w.Key, name == w.Endpoint, !w.Remote && name == place(w):
+	case name == w.Key, name == w.Endpoint, !w.Remote && (name == place(w) || name == w.Host+"/"+place(w)):
 		return true
 	}
 	if a, err := netip.ParseAddr(name); err == nil {

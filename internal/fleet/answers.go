@@ -123,7 +123,9 @@ func (f *Fleet) Workloads() []*policy.Workload {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *policy.Workload) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortStableFunc(out, func(a, b *policy.Workload) int {
+		return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Host, b.Host))
+	})
 	return out
 }
 
