@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
 )
 
 func newDescribe(g *global) *cobra.Command {
@@ -88,7 +89,7 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		printf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
 	}
 	for _, h := range d.Status.Hosts {
-		printf(w, "  host %s: %s\n", h.Host, h.Phase)
+		printf(w, "  host %s: %s\n", h.Host, phase(policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message}))
 		if len(h.Endpoints) > 0 {
 			printf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
 		}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -31,7 +33,13 @@ func newFlows(g *global) *cobra.Command {
 			if q.Table, err = tableNumber(table); err != nil {
 				return err
 			}
-			cl, err := g.client()
+			var problems []string
+			cl, err := g.clientThat(func(what string) {
+				if !slices.Contains(problems, what) { // --owner asks for workloads first
+					problems = append(problems, what)
+					_ = printf(os.Stderr, "tapwall: %s\n", what)
+				}
+			})
 			if err != nil {
 				return err
 			}
@@ -44,7 +52,11 @@ func newFlows(g *global) *cobra.Command {
 				return err
 			}
 			if o.format == "json" || o.format == "yaml" {
-				return o.print(c.OutOrStdout(), map[string]any{"items": flows})
+				all := map[string]any{"items": flows}
+				if len(problems) > 0 {
+					all["problems"] = problems
+				}
+				return o.print(c.OutOrStdout(), all)
 			}
 			if len(flows) == 0 {
 				return printf(c.OutOrStdout(), "no flows\n")
@@ -72,20 +84,28 @@ func newFlows(g *global) *cobra.Command {
 
 func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
 	var rows [][]string
+	header, several := "", slices.ContainsFunc(flows, func(f client.Flow) bool { return f.Host != flows[0].Host })
+	if several {
+		header = "HOST "
+	}
 	for _, f := range flows {
 		in := f.TableName
 		if in == "" {
 			in = fmt.Sprint(f.Table)
 		}
 		row := []string{dash(f.Owner), dash(f.Rule), in, f.State, fmt.Sprint(f.Packets)}
+		if several {
+			row = slices.Insert(row, 0, f.Host)
+		}
 		if wide {
 			row = append(row, fmt.Sprint(f.Bytes), f.Bridge)
 		}
 		rows = append(rows, append(row, f.Text))
 	}
-	header := "OWNER RULE TABLE STATE PACKETS FLOW"
 	if wide {
-		header = "OWNER RULE TABLE STATE PACKETS BYTES BRIDGE FLOW"
+		header += "OWNER RULE TABLE STATE PACKETS BYTES BRIDGE FLOW"
+	} else {
+		header += "OWNER RULE TABLE STATE PACKETS FLOW"
 	}
 	return table(c.OutOrStdout(), header, rows)
 }
