@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -53,7 +54,7 @@ func New(o Options) (*Fleet, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{opt: o}
-	ids := claims{holders: map[string]string{}}
+	ids := claims{holders: map[string]string{}, kept: map[string]string{}}
 	names := map[string]bool{}
 	for _, ho := range o.Hosts {
 		if names[ho.Name] {
@@ -63,6 +64,7 @@ func New(o Options) (*Fleet, error) {
 		feed := newFeed(o.Store)
 		ho.Store, ho.Recorder = feed, o.Recorder
 		ho.Claim = func(id string) error { return ids.claim(ho.Name, id) }
+		ho.Keep = func(kept ...string) error { return ids.keep(ho.Name, kept) }
 		e, err := host.New(ho)
 		if err != nil {
 			if ho.Name != "" {
@@ -113,10 +115,10 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// claims knows which host goes by which id.
+// claims knows which host goes by which id, and under which something is kept of it: for a while these are two, and hosts may exchange their ids.
 type claims struct {
-	mu      sync.Mutex
-	holders map[string]string // name in the configuration, by id
+	mu            sync.Mutex
+	holders, kept map[string]string // name in the configuration, by id
 }
 
 // claim takes an id for a host, which gives up the one that it had.
@@ -124,8 +126,14 @@ func (c *claims) claim(name, id string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if holder, taken := c.holders[id]; taken && holder != name {
-		return fmt.Errorf("hosts %s and %s both have the system-id %q; %[2]s is not managed until one of them has another "+
-			"(ovs-vsctl set open_vswitch . external_ids:system-id=…)", called(holder), called(name), id)
+		meanwhile := "is not managed"
+		for held, by := range c.holders {
+			if by == name {
+				meanwhile = "goes by " + held
+			}
+		}
+		return fmt.Errorf("hosts %s and %s both have the system-id %q; %[2]s %[4]s until one of them has another "+
+			"(ovs-vsctl set open_vswitch . external_ids:system-id=…)", called(holder), called(name), id, meanwhile)
 	}
 	for held, holder := range c.holders {
 		if holder == name && held != id {
@@ -133,6 +141,22 @@ func (c *claims) claim(name, id string) error {
 		}
 	}
 	c.holders[id] = name
+	return nil
+}
+
+// keep notes under which ids something is kept of a host.
+func (c *claims) keep(name string, ids []string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if by, taken := c.kept[id]; taken && by != name {
+			return fmt.Errorf("what is kept of host %s is under %q", called(by), id)
+		}
+	}
+	maps.DeleteFunc(c.kept, func(_, by string) bool { return by == name })
+	for _, id := range ids {
+		c.kept[id] = name
+	}
 	return nil
 }
 

@@ -42,6 +42,8 @@ type site struct {
 	address string // of the database; "" = its socket
 	bridge  host.BridgeConfig
 	tls     *tls.Config
+	// hostFile is host.Options.HostFile.
+	hostFile string
 }
 
 // newSite has endpoints vm1 and vm2, whose MACs end in n.
@@ -106,7 +108,7 @@ func start(t *testing.T, st *store.Store, sites ...*site) *process {
 		}
 		tasks = append(tasks, options.Lock.Run, db.Run)
 		o.Hosts = append(o.Hosts, host.Options{Name: s.name, DB: db, Lock: options.Lock, Bridges: []host.BridgeConfig{s.bridge},
-			RunDir: s.RunDir, OpenFlowTLS: s.tls, Logger: log})
+			RunDir: s.RunDir, HostFile: s.hostFile, OpenFlowTLS: s.tls, Logger: log})
 	}
 	if p.Fleet, err = fleet.New(o); err != nil {
 		t.Fatal(err)

@@ -57,7 +57,9 @@ type Options struct {
 	Store Store
 	// Claim asks whether nobody else goes by an id; its error says who does. It is asked again and again, also for the id that is held. nil
 	// = nobody does.
-	Claim    func(id string) error
+	Claim func(id string) error
+	// Keep says under which ids something is kept of the host, from now on; its error, of whom else something is kept there. nil = of nobody.
+	Keep     func(ids ...string) error
 	DB       *ovsdb.Client
 	Recorder *record.Recorder
 	Bridges  []BridgeConfig
@@ -102,12 +104,15 @@ type Engine struct {
 	entitled         bool // the lock was held, and nobody else is known to have had it since
 	revision         int64
 	resources        catalog
-	observed         shelf[int64]    // revision in force, by resource.key
-	unsettled        shelf[struct{}] // changed and not known to be in force, likewise
-	topo             *vswitch.Topology
-	host             string // id under which the host's state is kept
-	hostErr          error  // why that is not the topology's, or not remembered
-	remembered       string // what HostFile says
+	observed         shelf[int64]      // revision in force, by resource.key
+	unsettled        shelf[struct{}]   // changed and not known to be in force, likewise
+	seen             *vswitch.Topology // as the database has it
+	topo             *vswitch.Topology // the same, under the id that the host goes by
+	id               string            // that id; "" = there was none yet
+	idErr            error             // why it is not that of seen
+	host             string            // id under which the host's state is kept
+	hostErr          error             // why that is not the topology's, or not remembered
+	remembered       string            // what HostFile says
 	inventory        inventory.Inventory
 	workloads        []*policy.Workload // of inventory
 	endpointWarnings []policy.Warning
@@ -193,6 +198,9 @@ func New(o Options) (*Engine, error) {
 		tapCompiler: tap.Compile,
 		stale:       newWork(),
 		books:       map[string]*book{},
+	}
+	if old, err := e.rememberedHost(); err == nil && old != "" {
+		_ = e.keep(old) // a host that is away must find it again; whoever is refused is so again when he comes
 	}
 	e.shadows.Store(&shadows{})
 	e.view.Store(&view{resources: e.resources, observed: e.observed, unsettled: e.unsettled, host: o.Name, changed: make(chan struct{})})

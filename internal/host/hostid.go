@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
 // What a host must find again, the numbers that its connections carry above all, is kept in the store under the host's id. That id may
@@ -17,21 +19,20 @@ import (
 // settleHost makes host the id of the host as the topology has it. Where that fails the old one is used until it succeeds: the numbers of
 // two ids must not mix.
 func (e *Engine) settleHost(ctx context.Context) error {
-	id := e.topo.Host
-	if e.opt.Claim != nil {
-		if err := e.opt.Claim(id); err != nil {
-			return err
-		}
+	if e.idErr != nil {
+		return e.idErr
 	}
+	id := e.topo.Host
 	if e.host == "" {
 		old, err := e.rememberedHost()
 		if err != nil {
 			return err
 		}
-		e.remembered = old
-		if e.host = old; old == "" {
-			e.host = id
+		at := orElse(old, id)
+		if err := e.keep(at); err != nil {
+			return err
 		}
+		e.remembered, e.host = old, at
 	}
 	if e.host != id {
 		return e.moveHost(ctx, e.host, id)
@@ -39,7 +40,45 @@ func (e *Engine) settleHost(ctx context.Context) error {
 	return e.rememberHost(id)
 }
 
+// named returns a topology under the id that the host goes by: that of its database, unless another host of this process has it. It then keeps the id that it
+// had or, if it never had one, is called as in the configuration, and is not managed: what is told of two hosts must not mix.
+func (e *Engine) named(topo *vswitch.Topology) *vswitch.Topology {
+	if topo == nil {
+		return nil
+	}
+	id := topo.Host
+	if e.opt.Claim != nil {
+		if e.idErr = e.opt.Claim(id); e.idErr != nil {
+			id = orElse(e.id, orElse(e.opt.Name, "localhost"))
+		} else {
+			e.id = id
+		}
+	}
+	switch {
+	case topo == e.seen && id == e.topo.Host:
+		return e.topo
+	case id != topo.Host:
+		e.seen = topo
+		renamed := *topo
+		renamed.Host = id
+		return &renamed
+	}
+	e.seen = topo
+	return topo
+}
+
+// keep tells the other hosts under which ids something is kept of this one.
+func (e *Engine) keep(ids ...string) error {
+	if e.opt.Keep == nil {
+		return nil
+	}
+	return e.opt.Keep(ids...)
+}
+
 func (e *Engine) moveHost(ctx context.Context, old, id string) error {
+	if err := e.keep(old, id); err != nil {
+		return err
+	}
 	for _, l := range e.ledgers {
 		if l.writing {
 			return errors.New("ids are being saved under the old one") // the end of that brings us back
@@ -77,7 +116,7 @@ func (e *Engine) moveHost(ctx context.Context, old, id string) error {
 	if err := e.opt.Store.PutStates(ctx, old, gone); err != nil {
 		e.log.Warn("what was kept under the host's old id is still there", "host", old, "err", err) // nobody reads it
 	}
-	return nil
+	return e.keep(id)
 }
 
 // rememberedHost returns the id that rememberHost wrote last; "" = none.

@@ -85,7 +85,7 @@ func (e *Engine) notice(before []policy.Warning) notices {
 	if e.hostErr != nil {
 		all = append([]policy.Warning{{Code: WarnSystemID,
 			Message: fmt.Sprintf("the host has the id %s now, but what is kept of it is under %q: %v",
-				e.topo.Host, e.host, e.hostErr)}}, all...)
+				e.seen.Host, e.host, e.hostErr)}}, all...)
 	}
 	if !slices.Equal(all, before) {
 		known := make(map[policy.Warning]bool, len(before))

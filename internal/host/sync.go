@@ -16,10 +16,15 @@ import (
 
 // sync brings everything up to date with what is known now. It is cheap when nothing changed.
 func (e *Engine) sync(ctx context.Context) {
-	if topo := e.opt.DB.Topology(); topo != e.topo {
+	if topo := e.named(e.opt.DB.Topology()); topo != e.topo {
 		// Mirror statistics come in new snapshots of the same structure.
-		e.stale.topology = e.stale.topology || e.topo == nil || topo.Structure != e.topo.Structure
+		e.stale.topology = e.stale.topology || e.topo == nil || topo.Structure != e.topo.Structure || topo.Host != e.topo.Host
 		e.stale.mirrors = true
+		if e.topo != nil && topo.Host != e.topo.Host {
+			for _, b := range e.bridges {
+				b.host.Store(&topo.Host)
+			}
+		}
 		e.topo = topo
 	}
 	if !e.loaded || e.topo == nil {
@@ -133,7 +138,7 @@ func (e *Engine) manageBridges(ctx context.Context, now time.Time) bool {
 	clear(e.unmanaged)
 	err := e.settleHost(ctx)
 	if err != nil && (e.hostErr == nil || e.hostErr.Error() != err.Error()) {
-		e.log.Warn("the host's id is not settled, trying again", "host", e.topo.Host, "before", e.host, "err", err)
+		e.log.Warn("the host's id is not settled, trying again", "host", e.seen.Host, "before", e.host, "err", err)
 	}
 	e.hostErr = err
 	complete := true
