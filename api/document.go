@@ -17,7 +17,8 @@ type Ref struct {
 func (r Ref) String() string { return refName(r.Kind, r.Name) }
 
 func workload(w *policy.Workload) Workload {
-	out := Workload{Key: w.Key, Host: w.Host, Remote: w.Remote, Bridge: w.Bridge, Port: w.Port, OFPort: w.OFPort, MAC: w.MAC, MACs: w.MACs, VLAN: w.VLAN,
+	out := Workload{Key: w.Key, Host: w.Host, Remote: w.Remote, Bridge: w.Bridge, Port: w.Port, OFPort: w.OFPort, MAC: w.MAC, MACs: w.MACs,
+		VLAN:     w.VLAN,
 		Endpoint: w.Endpoint, Labels: make(map[string]WorkloadLabel, len(w.Labels))}
 	for k, v := range w.Labels {
 		out.Labels[k] = WorkloadLabel{Value: v, From: w.LabelFrom[k]}

@@ -3,7 +3,7 @@
 // Mirror, Flow_Table, Controller, Datapath, CT_Zone, CT_Timeout_Policy) equal to the wanted ones, in one transaction, and never
 // touches a row of anybody else.
 //
-// The library below it, libovsdb, is used for the schema, the operations and the cache of rows. Its client is not: what a server says would be looked
-// at on goroutines of the library, where any of the many panics that an odd answer causes ends the process, with all its other hosts. A fresh cache
-// is made for every connection, so no state of a lost one survives into the next.
+// The library below it, libovsdb, is used for the schema, the operations and the cache of rows. Its client is not: what a server says
+// would be looked at on goroutines of the library, where any of the many panics that an odd answer causes ends the process, with all its
+// other hosts. A fresh cache is made for every connection, so no state of a lost one survives into the next.
 package ovsdb

@@ -14,8 +14,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/ovsdbtest"
 )
 
-// liar passes on what a client and a server say to each other, but for what edit makes of the server's messages, numbered from 0 on each connection. It
-// returns its address.
+// liar passes on what a client and a server say to each other, but for what edit makes of the server's messages, numbered from 0 on each
+// connection. It returns its address.
 func liar(t *testing.T, server string, edit func(n int, message json.RawMessage) []byte) string {
 	t.Helper()
 	at := filepath.Join(t.TempDir(), "liar.sock")
@@ -68,12 +68,15 @@ func TestServerLies(t *testing.T) {
 		return `{"id":null,"method":"update2","params":["tapwall",` + tables + `]}`
 	}
 	lies := []string{`{}`, `null`, `{"id":null}`, `{"id":"1"}`, `{"id":{},"result":7}`, `{"method":"update","params":[],"id":null}`,
-		`{"method":"update2","params":[],"id":null}`, `{"method":"update2","params":null}`, `{"method":"update3","params":["x","y",{}],"id":null}`,
+		`{"method":"update2","params":[],"id":null}`, `{"method":"update2","params":null}`,
+		`{"method":"update3","params":["x","y",{}],"id":null}`,
 		`{"method":"locked","params":[],"id":null}`, `{"method":"echo","params":null,"id":[]}`, `{"method":7}`, `]`,
 		update(`{"Port":{` + row + `:null}}`), update(`{"Port":{` + row + `:{}}}`), update(`{"Port":{` + row + `:{"modify":{"tag":"x"}}}}`),
 		update(`{"Port":{` + row + `:{"insert":{"interfaces":["set",["x"]]}}}}`), update(`{"Port":{` + row + `:{"insert":{"interfaces":[]}}}}`),
-		update(`{"Bridge":{"x":{"insert":{"flow_tables":["map",[[1]]],"ports":["uuid"],"name":5}}}}`), update(`{"Open_vSwitch":{` + row + `:{"insert":{}}}}`),
-		update(`{"Nothing":{"x":null}}`), update(`[]`), update(`{"Interface":{` + row + `:{"insert":{"ofport":["set",[1e300]],"mtu":["set",[{}]]}}}}`)}
+		update(`{"Bridge":{"x":{"insert":{"flow_tables":["map",[[1]]],"ports":["uuid"],"name":5}}}}`), update(`{"Open_vSwitch":{` + row +
+			`:{"insert":{}}}}`),
+		update(`{"Nothing":{"x":null}}`), update(`[]`), update(`{"Interface":{` + row +
+			`:{"insert":{"ofport":["set",[1e300]],"mtu":["set",[{}]]}}}}`)}
 	for at, where := range []string{"instead of the schema", "instead of the rows", "after the rows"} {
 		for _, lie := range lies {
 			t.Run(where+" "+lie, func(t *testing.T) {

@@ -50,11 +50,13 @@ func (d *decoder) next() (m rpcMessage, err error) {
 	return m, err
 }
 
-// maxMessage bounds one message of the server. The longest is all that is monitored, in the answer that begins the monitor: about 1 kB per port.
+// maxMessage bounds one message of the server. The longest is all that is monitored, in the answer that begins the monitor: about 1 kB
+// per port.
 const maxMessage = 128 << 20
 
-// peer is a connection to a server that may say anything. Whatever it says is looked at by one goroutine, the reader, and ends the connection if it
-// makes no sense, also where it makes the library below panic: a process has many hosts, and one of them must not take it down.
+// peer is a connection to a server that may say anything. Whatever it says is looked at by one goroutine, the reader, and ends the
+// connection if it makes no sense, also where it makes the library below panic: a process has many hosts, and one of them must not take
+// it down.
 type peer struct {
 	conn net.Conn
 	log  *slog.Logger
@@ -82,7 +84,8 @@ func newPeer(ctx context.Context, conn net.Conn, log *slog.Logger) *peer {
 	return p
 }
 
-// read takes what the server sends until that ends or makes no sense. notify gets the notifications but for echo requests, which are answered.
+// read takes what the server sends until that ends or makes no sense. notify gets the notifications but for echo requests, which are
+// answered.
 func (p *peer) read(notify func(rpcMessage) error) {
 	in := newDecoder(p.conn, maxMessage)
 	for {
@@ -132,8 +135,8 @@ func (p *peer) answer(m rpcMessage) (err error) {
 	return err
 }
 
-// call sends a request and waits until its answer has been taken, by the reader; an error of take ends the connection. When call returns because ctx
-// or the connection has ended, take may be running still, or run later.
+// call sends a request and waits until its answer has been taken, by the reader; an error of take ends the connection. When call returns
+// because ctx or the connection has ended, take may be running still, or run later.
 func (p *peer) call(ctx context.Context, method string, params []any, take func(result json.RawMessage) error) error {
 	r := request{take, make(chan error, 1)}
 	p.mu.Lock()

@@ -27,7 +27,8 @@ func newGet(g *global) *cobra.Command {
 		Short: "Print resources: mirrors, policies, groups, endpoints, or all; also hosts and workloads (what was found on ports)",
 		Long: `Print resources (mirrors, policies, groups, endpoints, or all of them) and what was found on the switches (hosts, workloads).
 
-A workload goes by any of its names: port, bridge/port, host/bridge/port, external_ids:iface-id, name or UUID of the VM, Endpoint resource, MAC or address.`,
+A workload goes by any of its names: port, bridge/port, host/bridge/port, external_ids:iface-id, name or UUID of the VM, Endpoint ` +
+			`resource, MAC or address.`,
 		Example: `  tapwall get policies,groups
   tapwall get pol web db -o jsonpath='{.items[*].spec.tier}'
   tapwall get workloads -l app=web --sort-by port

@@ -115,7 +115,8 @@ func (f *Fleet) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// claims knows which host goes by which id, and under which something is kept of it: for a while these are two, and hosts may exchange their ids.
+// claims knows which host goes by which id, and under which something is kept of it: for a while these are two, and hosts may exchange
+// their ids.
 type claims struct {
 	mu            sync.Mutex
 	holders, kept map[string]string // name in the configuration, by id

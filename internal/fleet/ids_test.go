@@ -22,8 +22,8 @@ func (p *process) ruleIDs(name string) map[string]uint32 {
 	return out
 }
 
-// A host that takes the id of another goes on under its own, and what is told of the two stays apart; one that never had an id of its own is told of by its
-// name. The id is its as soon as the other has given it up.
+// A host that takes the id of another goes on under its own, and what is told of the two stays apart; one that never had an id of its
+// own is told of by its name. The id is its as soon as the other has given it up.
 func TestHostsIDOfAnother(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"id-east", "id-west"} { // what west begins with
@@ -63,7 +63,8 @@ func TestHostsIDOfAnother(t *testing.T) {
 				return fmt.Errorf("%+v", p.System().Hosts)
 			})
 			gather(t, p.reg)
-			if s := p.apply(allow("q", "{port: vm1, host: id-west}", "81")); on(s, "id-west").Phase != policy.PhaseActive || east.gates() != 1 || west.gates() != 2 {
+			if s := p.apply(allow("q", "{port: vm1, host: id-west}", "81")); on(s, "id-west").Phase != policy.PhaseActive || east.gates() != 1 ||
+				west.gates() != 2 {
 				t.Errorf("%d and %d gates: %+v", east.gates(), west.gates(), s)
 			}
 			east.setID("other")
@@ -78,8 +79,8 @@ func TestHostsIDOfAnother(t *testing.T) {
 	}
 }
 
-// Two hosts exchange their ids, or somebody the addresses in the configuration, while tapwall is stopped: what is kept of the one, above all which numbers its
-// connections carry, is neither lost nor taken for the other's.
+// Two hosts exchange their ids, or somebody the addresses in the configuration, while tapwall is stopped: what is kept of the one, above
+// all which numbers its connections carry, is neither lost nor taken for the other's.
 func TestHostsIDsExchanged(t *testing.T) {
 	t.Parallel()
 	east, west := newSite(t, "east", "id-east", 1), newSite(t, "west", "id-west", 2)

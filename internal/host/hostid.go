@@ -40,8 +40,9 @@ func (e *Engine) settleHost(ctx context.Context) error {
 	return e.rememberHost(id)
 }
 
-// named returns a topology under the id that the host goes by: that of its database, unless another host of this process has it. It then keeps the id that it
-// had or, if it never had one, is called as in the configuration, and is not managed: what is told of two hosts must not mix.
+// named returns a topology under the id that the host goes by: that of its database, unless another host of this process has it. It then
+// keeps the id that it had or, if it never had one, is called as in the configuration, and is not managed: what is told of two hosts
+// must not mix.
 func (e *Engine) named(topo *vswitch.Topology) *vswitch.Topology {
 	if topo == nil {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// Clients that ask for the longest answers there are, take one byte and then nothing delay neither a revocation nor an event. The answers are longer
-// than what a socket holds.
+// Clients that ask for the longest answers there are, take one byte and then nothing delay neither a revocation nor an event. The
+// answers are longer than what a socket holds.
 func TestSlowReaders(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
