@@ -114,10 +114,13 @@ type task interface {
 
 // hosts makes the client of each host's database and the options of its engine.
 func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options, err error) {
-	add := func(h HostOptions, dir string, log *slog.Logger) error {
-		tlsConfig, err := h.TLS.switchConfig()
-		if err != nil {
+	add := func(h HostOptions, tlsKey, dir string, log *slog.Logger) error {
+		tlsConfig, err := h.TLS.switchConfig(tlsKey)
+		switch {
+		case err != nil:
 			return err
+		case tlsConfig == nil && strings.HasPrefix(h.OVSDB, "ssl:"):
+			return fmt.Errorf("ovsdb %s: ssl needs a TLS configuration: %s with cert, key and ca", h.OVSDB, tlsKey)
 		}
 		options := ovsdb.Options{Address: h.OVSDB, TLS: tlsConfig, Logger: log}
 		if options.Lock, err = ovsdb.NewLock(options); err != nil {
@@ -136,12 +139,12 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		return nil
 	}
 	if len(o.Bridges) > 0 || len(o.Hosts) == 0 {
-		if err := add(HostOptions{OVSDB: o.OVSDB, TLS: o.OVSTLS, Bridges: o.Bridges}, o.DataDir, log); err != nil {
+		if err := add(HostOptions{OVSDB: o.OVSDB, TLS: o.OVSTLS, Bridges: o.Bridges}, "ovs-tls", o.DataDir, log); err != nil {
 			return nil, nil, err
 		}
 	}
 	for _, h := range o.Hosts {
-		if err := add(h, filepath.Join(o.DataDir, "hosts", h.Name), log.With("host", h.Name)); err != nil {
+		if err := add(h, "tls", filepath.Join(o.DataDir, "hosts", h.Name), log.With("host", h.Name)); err != nil {
 			return nil, nil, fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}

@@ -118,14 +118,14 @@ func (o *Options) logger() (*slog.Logger, error) {
 	return nil, fmt.Errorf("log-format: %q is neither text nor json", o.LogFormat)
 }
 
-// switchConfig returns the client configuration towards OVS; nil without files.
-func (f TLSFiles) switchConfig() (*tls.Config, error) {
+// switchConfig returns the client configuration towards OVS; nil without files. Errors name the key of the configuration.
+func (f TLSFiles) switchConfig(key string) (*tls.Config, error) {
 	if f == (TLSFiles{}) {
 		return nil, nil
 	}
 	config, err := pki.Files(f).Config()
 	if err != nil {
-		return nil, fmt.Errorf("ovs-tls: %w", err)
+		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	return config, nil
 }

@@ -75,7 +75,14 @@ func TestRunRefuses(t *testing.T) {
 		}, "bridge br0: the database is not on this host (tcp:192.0.2.1:6640)"},
 		{"database endpoint", func(_ *testing.T, o *app.Options) { o.OVSDB = "unix:relative" }, "unix socket needs an absolute path"},
 		{"database over TLS without files", func(_ *testing.T, o *app.Options) { o.OVSDB = "ssl:192.0.2.1:6640" },
-			"ssl needs a TLS configuration"},
+			"ssl needs a TLS configuration: ovs-tls with cert, key and ca"},
+		{"host over TLS without files", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "rack1", OVSDB: "ssl:192.0.2.1:6640", Bridges: []host.BridgeConfig{{Name: "br0", Mode: host.Owned}}}}
+		}, "host rack1: ovsdb ssl:192.0.2.1:6640: ssl needs a TLS configuration: tls with cert, key and ca"},
+		{"host with missing TLS files", func(_ *testing.T, o *app.Options) {
+			o.Hosts = []app.HostOptions{{Name: "rack1", OVSDB: "ssl:192.0.2.1:6640", Bridges: []host.BridgeConfig{{Name: "br0", Mode: host.Owned}},
+				TLS: app.TLSFiles{Cert: "/none", Key: "/none", CA: "/none"}}}
+		}, "host rack1: tls: certificate /none"},
 		{"missing token file", func(_ *testing.T, o *app.Options) { o.TokenFile = "/none" }, "--token-file: "},
 		{"short token", func(t *testing.T, o *app.Options) { o.TokenFile = write(t, "  secret\n") },
 			"holds a token of 6 characters; at least 16"},
