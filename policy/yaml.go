@@ -147,6 +147,7 @@ var (
 	// yamlGrammar are the errors of the parser, for which the library names the line before that where the innermost map or list begins
 	// or, where that is the first line, the line before the fault. Those of the scanner name the line of the token.
 	yamlGrammar = regexp.MustCompile(`^did not find expected (node content|key|[-,'<])`)
+	yamlIndent  = regexp.MustCompile(`^\s*`)
 	// yamlColon is a text in a map or list in brackets that begins with a colon, as an IPv6 address may.
 	yamlColon = regexp.MustCompile(`(?:^|[\[{,]|:\s)\s*(:[^\s,\]}]+)`)
 )
@@ -162,6 +163,11 @@ func (c *yamlConverter) syntax(err error, text []byte) error {
 	case unknown != nil:
 		f.Detail = fmt.Sprintf("alias *%s stands for nothing", shorten(unknown[1]))
 		f.Line = c.line + 1 + bytes.Count(text[:max(bytes.Index(text, []byte("*"+unknown[1])), 0)], []byte("\n"))
+	case problem == "found character that cannot start any token":
+		lines := bytes.Split(text, []byte("\n"))
+		if indent := yamlIndent.Find(lines[min(max(line, 1), len(lines))-1]); bytes.ContainsRune(indent, '\t') {
+			f.Detail = "not YAML: a tab does not indent: use spaces"
+		}
 	case yamlGrammar.MatchString(problem):
 		// Without the lines before, the map or list begins in the first line.
 		lines := bytes.SplitAfter(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
