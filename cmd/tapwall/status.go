@@ -66,7 +66,11 @@ func printStatus(w io.Writer, s *client.System) error {
 	printf(w, "store:   %s\n", store) // its revision also grows with what no switch ever sees
 	for _, h := range s.Hosts {
 		force := fmt.Sprintf("revision %d in force", h.Installed)
-		if h.Installed != h.Desired {
+		switch h.Installed {
+		case h.Desired:
+		case 0:
+			force = fmt.Sprintf("revision %d NOT in force", h.Desired)
+		default:
 			force = fmt.Sprintf("revision %d NOT in force, %d is", h.Desired, h.Installed)
 		}
 		printf(w, "host:    %s, OVSDB %s, %s\n", dash(h.Host), h.OVSDB, force)

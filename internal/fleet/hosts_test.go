@@ -538,6 +538,9 @@ func TestHostsLock(t *testing.T) {
 		}
 		return nil
 	})
+	if h := second.System().Hosts[0]; h.Desired == 0 || h.Installed != 0 {
+		t.Errorf("in force by the second: revision %d of %d", h.Installed, h.Desired)
+	}
 	if far.gates() != 1 || first.Ready() != nil {
 		t.Errorf("%d gates, the first says %v", far.gates(), first.Ready())
 	}

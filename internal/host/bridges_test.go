@@ -88,6 +88,9 @@ func TestBridgeAppearsLater(t *testing.T) {
 	if s := r.System(); s.Healthy || strings.Join(s.Problems, "") != "bridge br0 does not exist" {
 		t.Errorf("health without the bridge: %+v", s)
 	}
+	if h := r.System().Hosts[0]; h.Desired == 0 || h.Installed != 0 {
+		t.Errorf("in force without the bridge: revision %d of %d", h.Installed, h.Desired)
+	}
 	h.ovs.Vsctl("add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=netdev")
 	h.plug("br0", vms("vm1")...)
 	r.eventually("active", func() error {

@@ -112,7 +112,9 @@ func (e *Engine) Health() Health {
 	if len(h.Unready) == 0 && !v.ready {
 		h.Unready = []string{"the first synchronisation is under way"}
 	}
-	h.Installed = h.Desired
+	if h.Installed = h.Desired; len(v.bridges) < len(e.opt.Bridges) {
+		h.Installed = 0 // one has not been seen, does not exist, or is another tapwall's to manage
+	}
 	for _, b := range v.bridges {
 		for _, what := range b.others.problems(time.Now()) {
 			h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
