@@ -207,5 +207,6 @@ type Counters struct {
 	Reconnects      uint64 // connections after the first
 	LostFlows       uint64 // changes by others of our installed flows
 	LostMeters      uint64 // changes by others of our installed meters
+	Impostors       uint64 // flows with a cookie of ours that others added, as the switch reported them
 	ForeignRemoved  uint64 // foreign flows that were removed from tables that are ours alone, or replaced by ours
 }

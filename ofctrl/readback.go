@@ -190,6 +190,9 @@ func (s *Switch) flowUpdateLocked(u *ofp.FlowUpdate) (lost int, look bool) {
 		if isOurs || before.there == ours {
 			lost = 1
 		}
+		if isOurs && u.Event == ofp.FlowAddedEvent {
+			s.counters.Impostors++
+		}
 		look = !isOurs && s.table.watched(u.Flow.Table)
 	case ofp.FlowRemovedEvent:
 		e := before

@@ -155,8 +155,8 @@ func (p *process) ready() *process {
 	return p
 }
 
-// apply writes documents and waits for the last one on all hosts that can be reached.
-func (p *process) apply(yaml string) policy.Status {
+// put writes documents and returns the last one.
+func (p *process) put(yaml string) policy.Resource {
 	p.t.Helper()
 	docs, err := policy.Load(strings.NewReader(yaml))
 	if err != nil {
@@ -170,10 +170,16 @@ func (p *process) apply(yaml string) policy.Status {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	last := changes[len(changes)-1]
+	return out[len(out)-1]
+}
+
+// apply writes documents and waits for the last one on all hosts that can be reached.
+func (p *process) apply(yaml string) policy.Status {
+	p.t.Helper()
+	last := p.put(yaml)
 	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
-	s, err := p.Wait(ctx, last.Kind, last.Name, out[len(out)-1].GetMeta().Revision)
+	s, err := p.Wait(ctx, last.Kind(), last.GetMeta().Name, last.GetMeta().Revision)
 	if err != nil {
 		p.t.Fatalf("wait: %v; status %+v", err, s)
 	}

@@ -100,8 +100,9 @@ type Engine struct {
 	shadows atomic.Pointer[shadows]
 
 	// Owned by the loop.
-	loaded           bool // the first batch of the store has come
-	entitled         bool // the lock was held, and nobody else is known to have had it since
+	loaded           bool   // the first batch of the store has come
+	entitled         bool   // the lock was held, and nobody else is known to have had it since
+	rival            string // what showed that somebody else has it
 	revision         int64
 	resources        catalog
 	observed         shelf[int64]      // revision in force, by resource.key

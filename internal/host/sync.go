@@ -77,15 +77,35 @@ func (e *Engine) sync(ctx context.Context) {
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
 }
 
-// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it
-// goes on: a revocation waits for no database.
+// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it goes on: a
+// revocation waits for no database. That it may be out of reach for us alone, and another have the lock, shows in what that one does: nobody but a tapwall
+// adds flows with our cookies.
 func (e *Engine) excluded() error {
 	if e.opt.Lock == nil {
 		return nil
 	}
 	err := e.opt.Lock.Err()
-	if e.entitled = err == nil || e.entitled && !errors.Is(err, ovsdb.ErrLocked); e.entitled {
+	if err == nil {
+		e.entitled, e.rival = true, ""
+		for _, b := range e.bridges {
+			b.impostors = b.sw.State().Stats.Impostors
+		}
 		return nil
+	}
+	if e.entitled && !errors.Is(err, ovsdb.ErrLocked) {
+		for name, b := range e.bridges {
+			if n := b.sw.State().Stats.Impostors - b.impostors; n > 0 {
+				e.entitled, e.rival = false, fmt.Sprintf("another tapwall adds flows to bridge %s (%d so far)", name, n)
+				e.log.Warn(e.rival + ", so this one changes nothing until it has the lock again")
+			}
+		}
+		if e.entitled {
+			return nil
+		}
+	}
+	e.entitled = false
+	if e.rival != "" && !errors.Is(err, ovsdb.ErrLocked) {
+		err = fmt.Errorf("%s: %w", e.rival, err)
 	}
 	return err
 }
