@@ -351,8 +351,15 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	c.fleet.Refresh(ctx, policy.KindPolicy)
+	called := map[string]int{}
 	for _, e := range c.fleet.hosts {
-		e.Collect(c.metrics, out)
+		called[e.Name()]++
+	}
+	for _, e := range c.fleet.hosts {
+		// A host that was never reached goes by its name in the configuration, which may be the id of another: one of the two, or none at all.
+		if called[e.Name()] < 2 || e.Unknown() == "" {
+			e.Collect(c.metrics, out)
+		}
 	}
 	for _, kind := range policy.Kinds() {
 		n := 0

@@ -111,3 +111,20 @@ func TestHostsIDsExchanged(t *testing.T) {
 		t.Errorf("numbers %v, before %v", now, ids)
 	}
 }
+
+// A host that was never reached, called in the configuration what another has for its id, keeps nobody from reading the metrics of that one.
+func TestHostsNameIsIDOfAnother(t *testing.T) {
+	t.Parallel()
+	east, west := newSite(t, "east", "west", 1), newSite(t, "west", "id-west", 2)
+	west.address = "unix:" + filepath.Join(t.TempDir(), "db.sock") // where nobody listens
+	p := start(t, newStore(t), east, west)
+	p.eventually("one in force", func() error {
+		if why := p.Engines()[0].Health().Unready; len(why) > 0 {
+			return fmt.Errorf("%q", why)
+		}
+		return nil
+	})
+	if metrics := gather(t, p.reg); !strings.Contains(metrics, `tapwall_openflow_connected{bridge="br0",host="west"} 1`) {
+		t.Errorf("metrics:\n%s", metrics)
+	}
+}
