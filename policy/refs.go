@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Lookup finds what resources refer to. A nil function leaves references of that sort unchecked.
 type Lookup struct {
@@ -25,6 +28,18 @@ func Refs(r Resource) []Ref {
 		}
 	})
 	return refs
+}
+
+// HostsNamed lists the hosts that selectors of a resource name, each once, in order.
+func HostsNamed(r Resource) []string {
+	var names []string
+	eachSelector(r, func(_ pointer, s *Selector, _ role) {
+		if s.Host != "" {
+			names = append(names, s.Host)
+		}
+	})
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // ValidateRefs lists the references of a resource that lead nowhere, and those to a group that cannot be used there: where endpoints are

@@ -42,7 +42,30 @@ func (f *Fleet) Admit(changes []backend.Change) error {
 
 // Warnings implements api.Engine.
 func (f *Fleet) Warnings(changes []backend.Change) []policy.Warning {
-	return together(each(f, func(e *host.Engine) []policy.Warning { return e.Warnings(changes) }))
+	return append(together(each(f, func(e *host.Engine) []policy.Warning { return e.Warnings(changes) })), f.elsewhere(changes)...)
+}
+
+// elsewhere warns of selectors that name a host which is none of this process. Another one may manage it, with the same store.
+func (f *Fleet) elsewhere(changes []backend.Change) (out []policy.Warning) {
+	var ids []string
+	for _, e := range f.hosts {
+		if e.Unknown() != "" {
+			return nil // it may be that one
+		}
+		ids = append(ids, e.Name())
+	}
+	for _, c := range changes {
+		if c.Resource == nil {
+			continue
+		}
+		for _, name := range policy.HostsNamed(c.Resource) {
+			if !slices.Contains(ids, name) {
+				out = append(out, policy.Warning{Code: WarnNoSuchHost, Message: fmt.Sprintf("%s/%s names host %q, which this tapwall does not manage: "+
+					"it has %s", strings.ToLower(string(c.Kind)), c.Name, name, strings.Join(ids, ", "))})
+			}
+		}
+	}
+	return out
 }
 
 // Consequences implements api.Engine.
@@ -67,8 +90,11 @@ func (f *Fleet) Consequences(changes []backend.Change, before []policy.Resource)
 	return policy.Consequences(was, now)
 }
 
-// WarnHostUnknown is the code of the warning that a plan says nothing of a host, as nothing is known of it.
-const WarnHostUnknown = "HOST_UNKNOWN"
+// Codes of warnings.
+const (
+	WarnHostUnknown policy.Code = "HOST_UNKNOWN" // a plan says nothing of a host, as nothing is known of it
+	WarnNoSuchHost  policy.Code = "NO_SUCH_HOST" // a selector names a host that this process does not manage
+)
 
 // Plan implements api.Engine.
 func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
@@ -82,7 +108,7 @@ func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, 
 		plan.Bridges = append(plan.Bridges, p.Bridges...)
 		warnings = append(warnings, p.Warnings)
 	}
-	plan.Warnings = together(warnings)
+	plan.Warnings = append(together(warnings), f.elsewhere(changes)...)
 	for _, what := range f.Unknown() {
 		plan.Warnings = append(plan.Warnings, policy.Warning{Code: WarnHostUnknown, Message: "not in this plan: " + what})
 	}

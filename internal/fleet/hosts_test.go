@@ -248,6 +248,22 @@ func TestHostsWithEqualBridges(t *testing.T) {
 	if err != nil || len(plan.Bridges) != 2 || len(plan.Bridges[0].RemoveFlows) == 0 || len(plan.Bridges[1].RemoveFlows) != 0 {
 		t.Errorf("plan: %+v %v", plan, err)
 	}
+	for name, host := range map[string]string{"here": "id-west", "nowhere": "id-wets"} {
+		docs, err := policy.Load(strings.NewReader(allow(name, "{port: vm1, host: "+host+"}", "80")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []string
+		for _, w := range p.Warnings([]backend.Change{{Kind: policy.KindPolicy, Name: name, Resource: docs[0].Resource}}) {
+			if w.Code == fleet.WarnNoSuchHost {
+				told = append(told, w.Message)
+			}
+		}
+		if said := strings.Join(told, "; "); (said != "") != (name == "nowhere") ||
+			said != "" && said != `policy/nowhere names host "id-wets", which this tapwall does not manage: it has id-east, id-west` {
+			t.Errorf("a policy of %s: %q", host, said)
+		}
+	}
 	metrics := gather(t, p.reg)
 	for _, want := range []string{`tapwall_openflow_connected{bridge="br0",host="id-east"} 1`,
 		`tapwall_openflow_connected{bridge="br0",host="id-west"} 1`,
