@@ -84,7 +84,7 @@ func (c *Client) Run(ctx context.Context) error {
 			break
 		}
 		text := err.Error()
-		if h := hint(c.opts.Address, err); h != "" {
+		if h := hint(c.opts.Address, err, worked); h != "" {
 			text += " (" + h + ")"
 		}
 		c.setDown(text)

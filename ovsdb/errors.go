@@ -3,6 +3,7 @@ package ovsdb
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"syscall"
@@ -85,8 +86,8 @@ func (e *SchemaError) Error() string {
 // Unwrap makes errors.Is(err, ErrSchema) hold.
 func (e *SchemaError) Unwrap() error { return ErrSchema }
 
-// hint says what an operator can do about err, or "".
-func hint(address string, err error) string {
+// hint says what an operator can do about err, or "". A server that has answered hangs up for reasons of its own.
+func hint(address string, err error, answered bool) string {
 	_, addr, _ := splitAddress(address)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -95,8 +96,10 @@ func hint(address string, err error) string {
 		return fmt.Sprintf("no permission for %s: run as root, or as a member of the group that owns the socket", addr)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Sprintf("nothing listens on %s: ovsdb-server is down or does not have this remote", addr)
-	case strings.HasPrefix(address, "ssl:") && pki.Refused(err) != "":
+	case !answered && strings.HasPrefix(address, "ssl:") && pki.Refused(err) != "":
 		return pki.Refused(err)
+	case !answered && strings.HasPrefix(address, "tcp:") && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)):
+		return "the server hangs up on plain text: perhaps it speaks TLS there (ssl:)"
 	case errors.Is(err, ErrSchema):
 		return "Open vSwitch 2.13 or newer is needed; an old database file is upgraded with ovsdb-tool convert"
 	case errors.Is(err, errNoRoot):

@@ -87,7 +87,7 @@ func (l *Lock) Run(ctx context.Context) error {
 	pause := l.opts.BackoffMin
 	for ctx.Err() == nil {
 		answered, err := l.session(ctx)
-		l.lost(ctx, err)
+		l.lost(ctx, err, answered)
 		if answered {
 			pause = l.opts.BackoffMin
 		}
@@ -100,11 +100,11 @@ func (l *Lock) Run(ctx context.Context) error {
 	return nil
 }
 
-// lost publishes that there is no connection.
-func (l *Lock) lost(ctx context.Context, err error) {
+// lost publishes that there is no connection; answered = there was one.
+func (l *Lock) lost(ctx context.Context, err error, answered bool) {
 	if ctx.Err() != nil {
 		err = ctx.Err()
-	} else if h := hint(l.opts.Address, err); h != "" {
+	} else if h := hint(l.opts.Address, err, answered); h != "" {
 		err = fmt.Errorf("%w (%s)", err, h)
 	}
 	l.set(fmt.Errorf("%w: %w", ErrNotConnected, err))
@@ -171,7 +171,7 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 		for range messages {
 		}
 	}()
-	defer func() { l.lost(ctx, err) }() // before the connection is closed: with TLS that may take seconds
+	defer func() { l.lost(ctx, err, answered) }() // before the connection is closed: with TLS that may take seconds
 
 	s := &lockSession{l: l, conn: conn, silence: time.NewTimer(l.opts.Timeout)}
 	defer s.silence.Stop()
@@ -210,7 +210,7 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 				return answered, nil
 			}
 			ended = nil
-			l.lost(ctx, nil)
+			l.lost(ctx, nil, true)
 			if err := s.transact("release", assertLock, forgetHolder); err != nil {
 				return answered, err
 			}

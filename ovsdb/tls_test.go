@@ -2,6 +2,7 @@ package ovsdb_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/tapwall/tapwall/internal/pki"
@@ -64,4 +65,18 @@ func TestTLSBothWays(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who takes one for the other, TLS or plain text, is told.
+func TestTLSMistaken(t *testing.T) {
+	t.Parallel()
+	switches, tapwalls := pkitest.NewAuthority(t, "switchca"), pkitest.NewAuthority(t, "controllerca")
+	o, secure := sslDatabase(t, switches.Issue("sw1", tapwalls))
+	listening, port := ovsdbtest.Prepare(t, nil), freePort(t)
+	listening.DBArgs = []string{fmt.Sprintf("--remote=ptcp:%d:127.0.0.1", port)}
+	listening.StartDB()
+	c := run(t, o, func(o *ovsdb.Options) { o.Address = "tcp" + strings.TrimPrefix(secure, "ssl") })
+	eventuallyStatus(t, c, "perhaps it speaks TLS there (ssl:)")
+	c = run(t, listening, with(t, fmt.Sprintf("ssl:127.0.0.1:%d", port), tapwalls.Issue("tapwall", switches)))
+	eventuallyStatus(t, c, "it speaks none there (tcp:)")
 }

@@ -77,6 +77,8 @@ func (f Files) check(shown []*x509.Certificate, roots *x509.CertPool) error {
 	return fmt.Errorf("the switch's certificate is of %q, not of %q", leaf.Subject.CommonName, f.ServerName)
 }
 
+const refusedCertificate = "it does not accept our certificate, which has to be signed by the CA that it trusts (ovs-vsctl get-ssl)"
+
 // Refused says what an operator can do about a TLS connection that ended with err before the switch said anything; "" when err tells
 // of something else. TLS 1.3 has no answer to our certificate (RFC 8446 §4.4.2.4): a switch that does not take it sends an alert and
 // hangs up, and the alert may be lost on the way.
@@ -89,6 +91,8 @@ func Refused(err error) string {
 	if !alert {
 		return ""
 	}
-	return "the switch has hung up on TLS: probably it does not accept our certificate, which has to be signed by the CA that it " +
-		"trusts (ovs-vsctl get-ssl)"
+	if errors.As(err, &op) && op.Op == "remote error" {
+		return "the switch has hung up on TLS: probably " + refusedCertificate
+	}
+	return "the switch has hung up on TLS: it speaks none there (tcp:), or " + refusedCertificate
 }
