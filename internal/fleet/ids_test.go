@@ -112,7 +112,8 @@ func TestHostsIDsExchanged(t *testing.T) {
 	}
 }
 
-// A host that was never reached, called in the configuration what another has for its id, keeps nobody from reading the metrics of that one.
+// A host that was never reached, called in the configuration what another has for its id, keeps nobody from reading the metrics of that
+// one.
 func TestHostsNameIsIDOfAnother(t *testing.T) {
 	t.Parallel()
 	east, west := newSite(t, "east", "west", 1), newSite(t, "west", "id-west", 2)

@@ -12,8 +12,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// The database is out of reach for who has the lock, and for nobody else, while OpenFlow is not: a second one gets the lock, and the first lets go of the
-// switch as soon as that shows there.
+// The database is out of reach for who has the lock, and for nobody else, while OpenFlow is not: a second one gets the lock, and the
+// first lets go of the switch as soon as that shows there.
 func TestHostsLockBehindABrokenPath(t *testing.T) {
 	t.Parallel()
 	far := newSite(t, "far", "id-far", 1)
