@@ -77,9 +77,9 @@ func (e *Engine) sync(ctx context.Context) {
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
 }
 
-// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it goes
-// on: a revocation waits for no database. That it may be out of reach for us alone, and another have the lock, shows in what that one does:
-// nobody but a tapwall adds flows with our cookies.
+// excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it
+// goes on: a revocation waits for no database. That it may be out of reach for us alone, and another have the lock, shows in what that one
+// does: nobody but a tapwall adds flows with our cookies.
 func (e *Engine) excluded() error {
 	if e.opt.Lock == nil {
 		return nil
