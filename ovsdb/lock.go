@@ -36,8 +36,20 @@ type Lock struct {
 	running atomic.Bool
 	held    atomic.Bool
 
-	mu  sync.Mutex
-	err error // why it is not held
+	mu   sync.Mutex
+	err  error     // why it is not held
+	lost time.Time // when it was, with the connection; zero = long ago, or the server could not be reached since
+}
+
+// askFor is how long it may take after a loss to find out whether the server is there.
+const askFor = 500 * time.Millisecond
+
+// Asking reports whether the connection was lost while the lock was held, just now, and it is not known yet whether the server is down: a process that
+// was stopped for a while finds its connections closed, and the lock another's.
+func (l *Lock) Asking() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.lost.IsZero() && time.Since(l.lost) < askFor
 }
 
 // NewLock makes a Lock; Run acquires it. Of the options it uses what New uses. The error is ErrAddress.
@@ -87,9 +99,11 @@ func (l *Lock) Run(ctx context.Context) error {
 	pause := l.opts.BackoffMin
 	for ctx.Err() == nil {
 		answered, err := l.session(ctx)
-		l.lost(ctx, err, answered)
+		l.unheld(ctx, err, answered)
 		if answered {
 			pause = l.opts.BackoffMin
+		} else {
+			l.unreachable()
 		}
 		select {
 		case <-ctx.Done():
@@ -100,8 +114,23 @@ func (l *Lock) Run(ctx context.Context) error {
 	return nil
 }
 
-// lost publishes that there is no connection; answered = there was one.
-func (l *Lock) lost(ctx context.Context, err error, answered bool) {
+// unreachable ends Asking.
+func (l *Lock) unreachable() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = time.Time{}
+	l.poke()
+}
+
+func (l *Lock) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// unheld publishes that there is no connection; answered = there was one.
+func (l *Lock) unheld(ctx context.Context, err error, answered bool) {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	} else if h := hint(l.opts.Address, err, answered); h != "" {
@@ -117,6 +146,13 @@ func (l *Lock) set(err error) {
 	if (err == nil) == (l.err == nil) && (err == nil || err.Error() == l.err.Error()) {
 		return
 	}
+	switch {
+	case !errors.Is(err, ErrNotConnected):
+		l.lost = time.Time{}
+	case l.held.Load():
+		l.lost = time.Now()
+		time.AfterFunc(askFor, l.poke)
+	}
 	l.err = err
 	l.held.Store(err == nil)
 	switch {
@@ -125,10 +161,7 @@ func (l *Lock) set(err error) {
 	case !errors.Is(err, context.Canceled):
 		l.log.Warn("the lock of the host is not held", "err", err)
 	}
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
+	l.poke()
 }
 
 // lockSession is one connection. Its loop owns everything but the decoder.
@@ -171,7 +204,7 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 		for range messages {
 		}
 	}()
-	defer func() { l.lost(ctx, err, answered) }() // before the connection is closed: with TLS that may take seconds
+	defer func() { l.unheld(ctx, err, answered) }() // before the connection is closed: with TLS that may take seconds
 
 	s := &lockSession{l: l, conn: conn, silence: time.NewTimer(l.opts.Timeout)}
 	defer s.silence.Stop()
@@ -210,7 +243,7 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 				return answered, nil
 			}
 			ended = nil
-			l.lost(ctx, nil, true)
+			l.unheld(ctx, nil, true)
 			if err := s.transact("release", assertLock, forgetHolder); err != nil {
 				return answered, err
 			}

@@ -55,6 +55,7 @@ type bridge struct {
 	retry       backoff
 	aside       map[string]refusal // by owner
 	impostors   uint64             // counted by the switch when the lock was last held
+	heldEpoch   uint64             // of the connection to it then
 	installedAt int64              // store revision that is installed
 	err         error              // of the last attempt to install
 }

@@ -88,13 +88,18 @@ func (e *Engine) excluded() error {
 	if err == nil {
 		e.entitled, e.rival = true, ""
 		for _, b := range e.bridges {
-			b.impostors = b.sw.State().Stats.Impostors
+			st := b.sw.State()
+			b.impostors, b.heldEpoch = st.Stats.Impostors, st.Epoch
 		}
 		return nil
 	}
 	if e.entitled && !errors.Is(err, ovsdb.ErrLocked) {
 		for name, b := range e.bridges {
-			if n := b.sw.State().Stats.Impostors - b.impostors; n > 0 {
+			st := b.sw.State()
+			if st.Epoch != b.heldEpoch && e.opt.Lock.Asking() {
+				return err // all connections are gone: it may have been we who were away
+			}
+			if n := st.Stats.Impostors - b.impostors; n > 0 {
 				e.entitled, e.rival = false, fmt.Sprintf("another tapwall adds flows to bridge %s (%d so far)", name, n)
 				e.log.Warn(e.rival + ", so this one changes nothing until it has the lock again")
 			}
