@@ -44,8 +44,8 @@ type Lock struct {
 // askFor is how long it may take after a loss to find out whether the server is there.
 const askFor = 500 * time.Millisecond
 
-// Asking reports whether the connection was lost while the lock was held, just now, and it is not known yet whether the server is down: a process that
-// was stopped for a while finds its connections closed, and the lock another's.
+// Asking reports whether the connection was lost while the lock was held, just now, and it is not known yet whether the server is
+// down: a process that was stopped for a while finds its connections closed, and the lock another's.
 func (l *Lock) Asking() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -13,7 +13,8 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// Who has the lock of a remote host is frozen until another one has it, and thaws: it writes nothing, although its bridges can be reached before it knows.
+// Who has the lock of a remote host is frozen until another one has it, and thaws: it writes nothing, although its bridges can be
+// reached before it knows.
 func TestHosts_HolderFrozen(t *testing.T) {
 	t.Parallel()
 	first, second, far := &stage{Lab: lab.Require(t), t: t}, &stage{Lab: lab.Require(t), t: t}, host(t)
@@ -26,7 +27,8 @@ func TestHosts_HolderFrozen(t *testing.T) {
 	must(t, err)
 	first.tw, err = first.StartTapwall("--config", filepath.Join(first.Dir, "hosts.yaml"))
 	must(t, err)
-	first.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm2}]\n  ingress: [{name: r, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]\n")
+	first.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm2}]\n"+
+		"  ingress: [{name: r, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]\n")
 	sent := func() string {
 		out, _ := first.tw.Run("status") // whose exit code says that it is not healthy
 		return regexp.MustCompile(`\d+ flow-mods sent`).FindString(out)
