@@ -27,7 +27,7 @@ func TestHosts_HolderFrozen(t *testing.T) {
 	must(t, err)
 	first.tw, err = first.StartTapwall("--config", filepath.Join(first.Dir, "hosts.yaml"))
 	must(t, err)
-	first.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm2}]\n"+
+	first.apply("kind: Policy\nname: p\nspec:\n  appliesTo: [{port: vm2}]\n" +
 		"  ingress: [{name: r, action: allow, services: [{protocol: tcp, ports: [\"5001\"]}]}]\n")
 	sent := func() string {
 		out, _ := first.tw.Run("status") // whose exit code says that it is not healthy
