@@ -289,7 +289,8 @@ func TestHostsFrozen(t *testing.T) {
 		var took []time.Duration
 		for i := range 15 {
 			from := time.Now()
-			if s := p.apply(allow("p", "{port: vm1, host: id-east}", fmt.Sprint(1000+i))); on(s, "id-east").Phase != policy.PhaseActive {
+			if s := p.apply(allow("p", "{port: vm1, host: id-east}", fmt.Sprint(1000+i))); s.Phase != policy.PhaseActive ||
+				on(s, "id-east").Phase != policy.PhaseActive {
 				t.Fatalf("%s: %+v", tag, s)
 			}
 			took = append(took, time.Since(from))

@@ -109,6 +109,11 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		}
 	}
 	warnings := slices.Clone(advice.of(p))
+	if !slices.ContainsFunc(p.Spec.AppliesTo, func(s policy.Selector) bool { return s.Host == "" || s.Host == v.topo.Host }) {
+		// It is for other hosts, whatever becomes of this one.
+		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
+		return fromHost(h, warnings)
+	}
 	for _, b := range v.walls {
 		ps := lookUp(b.policies, p.Name)
 		if ps == nil {
