@@ -127,7 +127,8 @@ type Engine struct {
 	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
 	tapCompiler      func(tap.Input) tap.Plan
-	stale            work // what the next sync has to look at
+	stale            work      // what the next sync has to look at
+	away             time.Time // until when the lock is in doubt; see excluded
 	retry            backoff
 	tasks            sync.WaitGroup
 }
@@ -254,6 +255,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		waiting := time.Now()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -277,8 +279,11 @@ func (e *Engine) Run(ctx context.Context) error {
 				}
 			}
 			e.publishTaken()
+			e.woke(waiting)
 		case <-e.wake:
+			e.woke(waiting)
 		case <-tick.C:
+			e.woke(waiting)
 			for _, b := range e.bridges {
 				e.tellInterference(b.link, time.Now())
 			}

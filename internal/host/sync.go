@@ -77,12 +77,31 @@ func (e *Engine) sync(ctx context.Context) {
 	e.publish(flowsDone && rowsDone && len(e.unmanaged) == 0, nil)
 }
 
+// A process that was stopped for awayAfter may have lost the lock to another one, which its connection tells within lockTold.
+const (
+	awayAfter = 3 * time.Second
+	lockTold  = 500 * time.Millisecond
+)
+
+// woke notices, when the loop wakes, that the whole process was stopped meanwhile: it wakes every second.
+func (e *Engine) woke(since time.Time) {
+	if now := time.Now(); e.opt.Lock != nil && now.Sub(since) > awayAfter {
+		e.away = now.Add(lockTold)
+		time.AfterFunc(lockTold, e.poke)
+	}
+}
+
+var errAway = errors.New("the process was stopped for a while, so the lock of the host is looked at first")
+
 // excluded says why the host must not be changed; nil = it may. While its database is down nobody can get the lock there, so who had it
 // goes on: a revocation waits for no database. That it may be out of reach for us alone, and another have the lock, shows in what that one
 // does: nobody but a tapwall adds flows with our cookies.
 func (e *Engine) excluded() error {
 	if e.opt.Lock == nil {
 		return nil
+	}
+	if time.Now().Before(e.away) {
+		return errAway
 	}
 	err := e.opt.Lock.Err()
 	if err == nil {
