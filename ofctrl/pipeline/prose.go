@@ -77,8 +77,9 @@ A rule has up to three dimensions: the endpoints it applies to (reg8 in EGRESS, 
 		`endpoints
 of the bridge, 0 for entity world, addresses of the original tuple for everything else) and its services. Dimensions that restrict ` +
 		`nothing are
-left out. With one dimension each element is a flow that decides; with more each element is a clause of conjunction(id, k/n), and one flow
-with conj_id = id decides: 1,000 endpoints and 1,000 peers cost 2,001 flows.
+left out. A rule of up to 16 combinations of elements, or of no more than the other way takes, has a flow for each, which decides. With
+more, each element is a clause of conjunction(id, k/n), and one flow with conj_id = id decides: 1,000 endpoints and 1,000 peers cost 2,001
+flows.
 
 Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name. The defaults of the
 endpoints are at priority 1.

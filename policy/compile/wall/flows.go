@@ -181,6 +181,57 @@ func (d dimensions) clauses(s *space) [][]flow.Match {
 	return out
 }
 
+// maxProduct is up to how many flows a rule is multiplied out, even where clauses of a conjunction were fewer.
+const maxProduct = 16
+
+// multiply returns the matches of a rule without a conjunction: one for each combination of a match of each clause that a packet can
+// meet. It returns false where that takes more flows than both the conjunction and maxProduct. Without conjunctions a packet is looked up
+// once, and no rule adds to the lists of flows with equal matches (all rules of an endpoint have its clause) that Open vSwitch walks
+// whenever one is installed.
+func multiply(clauses [][]flow.Match) ([]flow.Match, bool) {
+	product, most := 1, 1
+	for _, c := range clauses {
+		most += len(c)
+	}
+	most = max(most, maxProduct)
+	for _, c := range clauses {
+		if product *= len(c); len(clauses) > 1 && product > most {
+			return nil, false
+		}
+	}
+	out := clauses[0]
+	for _, c := range clauses[1:] {
+		var next []flow.Match
+		for _, a := range out {
+			for _, b := range c {
+				if m, ok := both(a, b); ok {
+					next = append(next, m)
+				}
+			}
+		}
+		out = next
+	}
+	return out, true
+}
+
+// both matches what a and b match; false = nothing. Terms of one field are the same or exclude each other.
+func both(a, b flow.Match) (flow.Match, bool) {
+	out := make(flow.Match, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch x, y := a[0], b[0]; {
+		case x.Field < y.Field:
+			out, a = append(out, x), a[1:]
+		case x.Field > y.Field:
+			out, b = append(out, y), b[1:]
+		case x != y:
+			return nil, false
+		default:
+			out, a, b = append(out, x), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...), true
+}
+
 // ruleFlows returns all flows of a rule that has an id: in the policy table, in the reversed table during a pickup window, and, if it
 // allows, its gate. conj_id is the rule's id (conjunction ids are per table).
 func ruleFlows(r *rule, orientations []bool) []flow.Flow {
@@ -193,8 +244,8 @@ func ruleFlows(r *rule, orientations []bool) []flow.Flow {
 			out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: cookie, Match: m, Actions: actions})
 		}
 		clauses := d.clauses(&r.space)
-		if len(clauses) == 1 {
-			for _, m := range clauses[0] {
+		if matches, ok := multiply(clauses); ok {
+			for _, m := range matches {
 				add(m, decide)
 			}
 			continue

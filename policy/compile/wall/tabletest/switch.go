@@ -153,8 +153,9 @@ func (w *walk) at(flows []flow.Flow) *flow.Flow {
 	clauses := map[uint32]uint64{}
 	of := map[uint32]uint8{}
 	take := func(f *flow.Flow) {
-		if hit != nil {
-			panic(fmt.Sprintf("two flows match at one priority:\n%s\n%s", hit.String(), f.String()))
+		if hit != nil && (hit.Cookie != f.Cookie || !flow.ActionsEqual(hit.Actions, f.Actions)) {
+			// Which of them decides is undefined (OpenFlow 1.3 §5.3), so they may only differ in what they match.
+			panic(fmt.Sprintf("two flows match at one priority and differ:\n%s\n%s", hit.String(), f.String()))
 		}
 		hit = f
 	}
