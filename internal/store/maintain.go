@@ -13,11 +13,12 @@ import (
 
 // Upkeep of the embedded member. Old revisions serve nobody but a watch that lags, and that can list again.
 const (
-	// The file is mapped, so what nobody needs of it is resident all the same: hence not seldom, and only when there is a keepful more.
-	maintainEvery = 30 * time.Second
+	// The file is mapped, so what nobody needs of it is resident all the same: hence often, and only when there is a keepful more. With
+	// 70 changes a second of policies of 100 rules this keeps 40 MB from being resident that 1,000 revisions each half minute did not.
+	maintainEvery = 5 * time.Second
 	// quotaCheckEvery is how soon writes work again after the quota was hit and something was deleted.
 	quotaCheckEvery = time.Second
-	keepRevisions   = 1000
+	keepRevisions   = 100
 	// A database is rewritten if that gives back at least this much, and at least half of it. Meanwhile etcd answers nothing: about 10 ms
 	// for each 10 MB that are in use.
 	defragBytes = 64 << 20
