@@ -36,7 +36,9 @@ func (e *Engine) advise(ctx context.Context) {
 		todo := v.differ(looked)
 		var set *policy.Set
 		if len(todo) > 0 {
-			set = &policy.Set{Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups(), Workloads: v.workloads}
+			set = &policy.Set{
+				Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups(), Workloads: v.inventory.Workloads,
+			}
 		}
 		results := map[string]found{}
 		for _, p := range todo {
@@ -103,11 +105,12 @@ func pause(ctx context.Context, d time.Duration) bool {
 func (v *view) differ(before *view) []*policy.Policy {
 	const few = 20
 	same := func(kind policy.Kind) bool { return v.resources[kind] == before.resources[kind] }
-	if same(policy.KindPolicy) && same(policy.KindGroup) && sameWorkloads(v.workloads, before.workloads) {
+	ports := sameWorkloads(v.inventory.Workloads, before.inventory.Workloads)
+	if same(policy.KindPolicy) && same(policy.KindGroup) && ports {
 		return nil
 	}
 	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
-	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !sameWorkloads(v.workloads, before.workloads) {
+	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !ports {
 		return all
 	}
 	var out []*policy.Policy

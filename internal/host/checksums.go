@@ -135,7 +135,7 @@ func (w *firewall) checksumWarnings() []policy.Warning {
 				"%s run: "+
 				"ethtool -K DEVICE tx off (DEVICE is that end, such as eth0; ethtool -K %s tx off on this one does not help)", port, w.cfg.Name, port,
 				port)}
-		for _, ep := range w.e.workloads {
+		for _, ep := range w.e.inventory.Workloads {
 			if ep.Bridge == w.cfg.Name && ep.Port == port {
 				x.Endpoint = ep.Key
 			}

@@ -34,7 +34,6 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 // resolve finds the endpoints that the resources of a view that nobody else sees make of the ports.
 func (v *view) resolve() {
 	v.inventory = stock(v.topo, v.bridgeNames(), v.resources)
-	v.workloads = v.inventory.Workloads
 }
 
 // judged is the view as far as policies are enforced: the endpoints of bridges that have a wall.
@@ -44,7 +43,7 @@ func (v *view) judged() *policy.Set {
 		walled[b.cfg.Name] = true
 	}
 	s := &policy.Set{Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups()}
-	for _, x := range v.workloads {
+	for _, x := range v.inventory.Workloads {
 		if walled[x.Bridge] {
 			s.Workloads = append(s.Workloads, x)
 		}

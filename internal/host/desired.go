@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/tap"
+	"github.com/tapwall/tapwall/policy/inventory"
 )
 
 // What a host should be like comes from two compilers: the walls contribute flows, meters and rows of the owned bridges, the taps rows
@@ -30,9 +32,16 @@ const made Mode = "made"
 
 // compileTaps compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
 func (e *Engine) compileTaps() {
-	e.mirrors.plan = e.tapCompiler(tap.Input{
-		Mirrors: ofKind[*policy.Mirror](e.resources, policy.KindMirror), Groups: e.resources.groups(), Topology: e.topo, Inventory: e.inventory,
-		Bridges: e.found(), NoDevices: !e.local(), Routes: e.mirrors.routes,
+	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
+	e.mirrors.plan = e.taps(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes)
+}
+
+// taps compiles mirrors, for the loop and for those who ask what if. It is safe for concurrent use.
+func (e *Engine) taps(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
+	routes map[netip.Addr]string,
+) tap.Plan {
+	return e.tapCompiler(tap.Input{
+		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,
 	})
 }
 

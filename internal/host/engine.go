@@ -115,7 +115,6 @@ type Engine struct {
 	hostErr          error             // why that is not the topology's, or not remembered
 	remembered       string            // what HostFile says
 	inventory        inventory.Inventory
-	workloads        []*policy.Workload // of inventory
 	endpointWarnings []policy.Warning
 	bridges          map[string]*bridge
 	walls            map[string]*firewall // of the owned ones among bridges

@@ -113,7 +113,7 @@ func (w *firewall) feed(stale *work) {
 }
 
 func (w *firewall) setWorkloads() {
-	ports, ws := w.e.inventory.On(w.e.topo.Host, w.cfg.Name), w.e.workloads
+	ports, ws := w.e.inventory.On(w.e.topo.Host, w.cfg.Name), w.e.inventory.Workloads
 	w.claims = newClaims(w.cfg.Name, ports, ws)
 	w.strays.behind(w.cfg.Name, ws)
 	w.fw.SetWorkloads(ws, wall.PlainPorts(ports))

@@ -62,7 +62,7 @@ func (w *firewall) forwardWarnings(now time.Time) []policy.Warning {
 		return nil
 	}
 	var out []policy.Warning
-	for _, x := range w.e.workloads {
+	for _, x := range w.e.inventory.Workloads {
 		if x.Bridge != w.cfg.Name || x.Remote || x.Forwards || !seen[lookUp(w.numbers.endpoints, x.Key).ID] {
 			continue
 		}

@@ -98,7 +98,7 @@ func (e *Engine) notice(before []policy.Warning) notices {
 			}
 		}
 	}
-	return newNotices(all, e.workloads)
+	return newNotices(all, e.inventory.Workloads)
 }
 
 // Warnings are what the user should know of changed resources on this host.
@@ -121,7 +121,7 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 			groups[c.Name] = c.Kind == policy.KindGroup || groups[c.Name]
 		}
 	}
-	workloads, notices := v.workloads, v.notices
+	workloads, notices := v.inventory.Workloads, v.notices
 	if v.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
 		found := stock(v.topo, v.bridgeNames(), v.resources)
 		workloads = found.Workloads

@@ -56,10 +56,7 @@ func (e *Engine) Admit(changes []backend.Change) error {
 // mirrorsOf compiles the mirrors of a view.
 func (e *Engine) mirrorsOf(v *view) tap.Plan {
 	mirrors := ofKind[*policy.Mirror](v.resources, policy.KindMirror)
-	return tap.Compile(tap.Input{
-		Mirrors: mirrors, Groups: v.resources.groups(), Topology: v.topo, Inventory: v.inventory, Bridges: v.bridgeNames(),
-		NoDevices: !e.local(), Routes: e.routes(mirrors, v.topo),
-	})
+	return e.taps(mirrors, v.resources, v.topo, v.inventory, v.bridgeNames(), e.routes(mirrors, v.topo))
 }
 
 // Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it
@@ -112,13 +109,13 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
 	fw.SetStrays(b.strays)
 	plain := func(v *view) []wall.Port { return wall.PlainPorts(v.inventory.On(now.topo.Host, b.cfg.Name)) }
-	fw.SetWorkloads(now.workloads, plain(now))
+	fw.SetWorkloads(now.inventory.Workloads, plain(now))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
 	for _, p := range ofKind[*policy.Policy](now.resources, policy.KindPolicy) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
-	fw.SetWorkloads(then.workloads, plain(then))
+	fw.SetWorkloads(then.inventory.Workloads, plain(then))
 	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
 	for name, r := range each(then.resources[policy.KindPolicy]) {
 		if now.resources.get(policy.KindPolicy, name) != r {

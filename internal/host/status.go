@@ -88,7 +88,7 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 	switch kind {
 	case policy.KindMirror:
 		if s, ok := v.mirrors[name]; ok {
-			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.workloads))
+			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.inventory.Workloads))
 			return s
 		}
 		return policy.Status{Phase: policy.PhasePending, Reason: policy.ReasonNotSeen, Message: "not seen yet"}
@@ -180,7 +180,7 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 
 func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key())}
-	for _, w := range v.workloads {
+	for _, w := range v.inventory.Workloads {
 		var member bool
 		switch res := res.(type) {
 		case *policy.Group:
@@ -210,7 +210,7 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 				"no port of a managed bridge on this host matches, and there are no addresses to know it by as a peer"
 		}
 	}
-	about := v.notices.about(res, nil, v.workloads)
+	about := v.notices.about(res, nil, v.inventory.Workloads)
 	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
 		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonMACContradiction, about[i].Message
 	}
@@ -264,7 +264,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 
 // Workloads lists what was found on the ports, and the peers that are known by addresses only, ordered by key.
 func (e *Engine) Workloads() []*policy.Workload {
-	return e.view.Load().workloads
+	return e.view.Load().inventory.Workloads
 }
 
 // Hosts lists what is known of the host; nothing before it has been reached.
@@ -282,7 +282,7 @@ func (e *Engine) Hosts() []wire.Host {
 	}
 	h.Warnings = v.notices.all
 	byPort := map[string]*policy.Workload{}
-	for _, w := range v.workloads {
+	for _, w := range v.inventory.Workloads {
 		byPort[w.Bridge+"/"+w.Port] = w
 	}
 	for _, br := range topo.Bridges {

@@ -40,8 +40,6 @@ func (e *Engine) sync(ctx context.Context) {
 	complete := e.manageBridges(ctx, now)
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
-	}
-	if e.stale.topology || e.stale.endpoints {
 		for name, b := range e.bridges {
 			b.publishPorts(e.inventory.On(e.topo.Host, name))
 		}
@@ -61,7 +59,7 @@ func (e *Engine) sync(ctx context.Context) {
 	}
 	for _, w := range e.walls {
 		if e.stale.topology || e.stale.endpoints || w.renamed {
-			w.publishEndpoints(e.workloads)
+			w.publishEndpoints(e.inventory.Workloads)
 		}
 	}
 	look := e.stale.mirrors || e.stale.topology || e.stale.endpoints || e.mirrors.waits
@@ -242,7 +240,7 @@ var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
 	e.inventory = stock(e.topo, e.found(), e.resources)
-	e.workloads, e.endpointWarnings = e.inventory.Workloads, e.inventory.About(e.topo.Host)
+	e.endpointWarnings = e.inventory.About(e.topo.Host)
 }
 
 // stock finds what is plugged in on this host.

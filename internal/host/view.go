@@ -28,7 +28,6 @@ type view struct {
 	host      string
 	topo      *vswitch.Topology // nil = not known yet
 	inventory inventory.Inventory
-	workloads []*policy.Workload // of inventory, ordered by key
 	notices   notices
 	bridges   []bridgeView // ordered by name
 	walls     []wallView   // likewise; those of bridges that have one
@@ -142,7 +141,7 @@ func (e *Engine) publish(done bool, problems []string) {
 	v := &view{
 		revision: e.revision, resources: e.resources, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
-		inventory: e.inventory, workloads: e.workloads, notices: e.notice(before.notices.all),
+		inventory: e.inventory, notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
 	}
 	if e.topo != nil {
@@ -181,7 +180,7 @@ func (v *view) with(changes []backend.Change) *view {
 
 // portOf spells an endpoint as bridge/port.
 func (v *view) portOf(key string) string {
-	w := workload(v.workloads, key)
+	w := workload(v.inventory.Workloads, key)
 	if w == nil {
 		return key
 	}
