@@ -63,6 +63,9 @@ func schemaNotes() []note {
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
 		text("GroupSpec.members", "Endpoints and address ranges; no groups, entities or names"),
+		words("GroupSpec.onMemberRemoved", "What becomes of connections that rules allowed because of a member that leaves: revoke = cut, "+
+			"unless another rule allows them (default); keep = they go on until they end or something denies them",
+			policy.OnMemberRemovedRevoke, policy.OnMemberRemovedKeep),
 		text("EndpointSpec.match", "Which port: port, neutronPort, vm or mac"),
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
 		shaped("EndpointSpec.mac", "Where external_ids:attached-mac is absent", macAddress),

@@ -42,7 +42,7 @@ spec:
 ---
 kind: Group
 name: lbs
-spec: {members: [{labels: {role: lb}}, {cidr: 10.0.5.0/24}]}
+spec: {members: [{labels: {role: lb}}, {cidr: 10.0.5.0/24}], onMemberRemoved: keep}
 ---
 kind: Endpoint
 name: vm1
@@ -79,7 +79,8 @@ func everythingAsValues() []policy.Resource {
 		},
 		&policy.Group{
 			Meta: policy.Meta{Name: "lbs"},
-			Spec: policy.GroupSpec{Members: []policy.Selector{{Labels: map[string]string{"role": "lb"}}, {CIDR: "10.0.5.0/24"}}},
+			Spec: policy.GroupSpec{Members: []policy.Selector{{Labels: map[string]string{"role": "lb"}}, {CIDR: "10.0.5.0/24"}},
+				OnMemberRemoved: policy.OnMemberRemovedKeep},
 		},
 		&policy.Endpoint{
 			Meta: policy.Meta{Name: "vm1", UID: "8d0c", Revision: 12, CreatedAt: time.Date(2026, 1, 31, 11, 0, 0, 0, time.UTC)},
@@ -189,6 +190,7 @@ kind: Group
 name: lbs
 spec:
   members: [{labels: {role: lb}}, {cidr: 10.0.5.0/24}]
+  onMemberRemoved: keep
 ---
 kind: Endpoint
 name: vm1
@@ -211,8 +213,8 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(`{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}},{"cidr":"10.0.5.0/24"}]}}`,
-		string(one)); diff != "" {
+	if diff := cmp.Diff(`{"kind":"Group","name":"lbs","spec":{"members":[{"labels":{"role":"lb"}},{"cidr":"10.0.5.0/24"}],`+
+		`"onMemberRemoved":"keep"}}`, string(one)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -69,7 +69,19 @@ type Selector struct {
 // GroupSpec lists members; a group may not contain groups, entities or names.
 type GroupSpec struct {
 	Members []Selector `json:"members"`
+	// OnMemberRemoved says what becomes of connections that rules allowed because of a member that leaves: revoke (default) cuts those that
+	// nothing else allows, keep lets them go on until they end. What a rule denies from then on is cut either way.
+	OnMemberRemoved string `json:"onMemberRemoved,omitempty"`
 }
+
+// The values of GroupSpec.OnMemberRemoved.
+const (
+	OnMemberRemovedRevoke = "revoke"
+	OnMemberRemovedKeep   = "keep"
+)
+
+// Keeps reports whether connections outlive the membership that they were allowed by.
+func (g *GroupSpec) Keeps() bool { return g.OnMemberRemoved == OnMemberRemovedKeep }
 
 // EndpointSpec finds one port (by Match) and adds to what OVSDB says of it.
 type EndpointSpec struct {

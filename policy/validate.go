@@ -184,6 +184,7 @@ func (g *Group) Validate() Faults {
 	for i := range g.Spec.Members {
 		c.selector(at.at(i), &g.Spec.Members[i], asMember)
 	}
+	c.oneOf(root.path("spec", "onMemberRemoved"), g.Spec.OnMemberRemoved, OnMemberRemovedRevoke, OnMemberRemovedKeep)
 	return c.faults
 }
 

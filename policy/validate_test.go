@@ -276,6 +276,10 @@ func TestGroupFaults(t *testing.T) {
 		{"OK members", "members: [{labels: {a: b}}, {port: p}, {vm: v}, {neutronPort: n}, {mac: \"52:54:00:00:00:01\"}, {vlan: 1}, {bridge: " +
 			"b}, {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]", nil},
 		{"OK nobody", "members: []", nil},
+		{"OK revoke", "members: [{port: p}]\nonMemberRemoved: revoke", nil},
+		{"OK keep", "members: [{port: p}]\nonMemberRemoved: keep", nil},
+		{"bad onMemberRemoved", "members: []\nonMemberRemoved: Keep", []string{`/spec/onMemberRemoved: unknown value "Keep": must be revoke or keep`}},
+		{"bad empty onMemberRemoved", "members: []\nonMemberRemoved: \"\"", []string{"/spec/onMemberRemoved: is empty"}},
 		{"bad missing", "{}", []string{"/spec/members: is required"}},
 		{"bad null", "members: null", []string{"/spec/members: is null"}},
 		{"bad member kinds", "members: [{group: g}, {entity: any}, {fqdn: a}]",
