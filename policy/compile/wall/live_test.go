@@ -29,12 +29,14 @@ type live struct {
 type history struct {
 	*world
 	live []*live
+	// judged counts the packets of live connections by what became of them.
+	judged struct{ passed, moved, cut int }
 }
 
 // connect opens some connections; those that are refused leave nothing.
 func (h *history) connect(t *rapid.T) {
 	for range 4 {
-		x, ok := h.genTalk(t)
+		x, ok := h.genTalk(drawn(t))
 		if !ok {
 			return
 		}
@@ -64,37 +66,67 @@ type step struct {
 
 // change does something to the world.
 func (h *history) change(t *rapid.T) step {
-	none := func(uint32) bool { return false }
-	switch rapid.IntRange(0, 9).Draw(t, "change") {
-	case 0, 1, 2, 3:
-		return h.changePolicy(t)
-	case 4:
-		g := genGroup(t, rapid.SampledFrom(groupList).Draw(t, "group"))
-		h.groups[g.Name] = g
-		h.tell()
-		return step{"group " + g.Name, none}
-	case 5:
-		name := rapid.SampledFrom(groupList).Draw(t, "group")
-		delete(h.groups, name)
-		h.tell()
-		return step{"no group " + name, none}
-	case 6:
-		key := rapid.SampledFrom(keys).Draw(t, "workload")
-		h.workloads[key] = genWorkload(t, key, false)
-		h.tell()
-		return step{"workload " + key, none}
-	case 7:
-		key := rapid.SampledFrom(keys).Draw(t, "workload")
-		delete(h.workloads, key)
-		h.tell()
-		return step{"no workload " + key, none}
-	case 8:
+	switch rapid.IntRange(0, 11).Draw(t, "change") {
+	case 0:
 		h.pickup = !h.pickup
 		h.fw.SetPickup(h.pickup, nil)
 		return step{fmt.Sprint("pickup ", h.pickup), func(uint32) bool { return true }}
+	case 1:
+		h.restart(t)
+		return step{"restart", func(uint32) bool { return true }}
 	}
-	h.restart(t)
-	return step{"restart", func(uint32) bool { return true }}
+	return h.edit(t)
+}
+
+// edit changes what is wanted or who is there.
+func (h *history) edit(t *rapid.T) step {
+	none := func(uint32) bool { return false }
+	key, group := "", ""
+	what := rapid.IntRange(0, 11).Draw(t, "edit")
+	if what >= 6 {
+		key = rapid.SampledFrom(keys).Draw(t, "workload")
+	} else if what >= 4 {
+		group = rapid.SampledFrom(groupList).Draw(t, "group")
+	}
+	before := h.workloads[key]
+	switch what {
+	case 4:
+		h.groups[group] = genGroup(t, group)
+		h.tell()
+		return step{"group " + group, none}
+	case 5:
+		delete(h.groups, group)
+		h.tell()
+		return step{"no group " + group, none}
+	case 6:
+		delete(h.workloads, key)
+		h.tell()
+		return step{"no workload " + key, none}
+	case 7, 8, 9: // endpoints of one kind part and come together
+		if before == nil {
+			break
+		}
+		after := *before
+		after.Labels = genLabels(t)
+		h.workloads[key] = &after
+		h.tell()
+		return step{"labels of " + key, none}
+	case 10:
+		if before == nil {
+			break
+		}
+		after := *before
+		after.Addresses = genAddresses(t)
+		h.workloads[key] = &after
+		h.tell()
+		return step{"addresses of " + key, none}
+	}
+	if key != "" {
+		h.workloads[key] = genWorkload(t, key, false)
+		h.tell()
+		return step{"workload " + key, none}
+	}
+	return h.changePolicy(t)
 }
 
 func (h *history) changePolicy(t *rapid.T) step {
@@ -253,6 +285,14 @@ func (h *history) judge(t *rapid.T, s step) {
 				h.sameSide(l.talk, policy.Egress, bits(l.conn.Label, pipeline.LabelEgress), want.Egress)
 				h.sameSide(l.talk, policy.Ingress, bits(l.conn.Label, pipeline.LabelIngress), want.Ingress)
 			}
+			switch {
+			case !r.Normal:
+				h.judged.cut++
+			case rechecked:
+				h.judged.moved++
+			default:
+				h.judged.passed++
+			}
 			reply = !reply
 		}
 		l.passed = want.Effect.Passes()
@@ -310,7 +350,7 @@ func TestHistory(t *testing.T) {
 		}
 		// What grew step by step means the same as what is built at once.
 		for range 6 {
-			if x, ok := h.genTalk(t); ok {
+			if x, ok := h.genTalk(drawn(t)); ok {
 				h.sameVerdict(x)
 			}
 		}

@@ -95,7 +95,7 @@ func TestVerdictsAreThoseOfTheReference(t *testing.T) {
 		w := newWorld(t)
 		w.randomize(t, true)
 		for range 12 {
-			if x, ok := w.genTalk(t); ok {
+			if x, ok := w.genTalk(drawn(t)); ok {
 				w.sameVerdict(x)
 			}
 		}
@@ -113,7 +113,7 @@ func TestPickup(t *testing.T) {
 		w := newWorld(t)
 		w.randomize(t, false)
 		for range 12 {
-			x, ok := w.genTalk(t)
+			x, ok := w.genTalk(drawn(t))
 			if !ok {
 				return
 			}

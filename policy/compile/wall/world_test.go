@@ -3,6 +3,7 @@ package wall_test
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"testing"
@@ -122,16 +123,18 @@ func (w *world) set() *policy.Set {
 // The universe is small, so that rules, endpoints and packets meet.
 var (
 	apps       = []string{"a", "b", "c"}
+	envs       = []string{"x", "y"}
 	addresses4 = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.6", "10.0.1.1", "192.0.2.7"}
 	addresses6 = []string{"fd00::1", "fd00::2", "fd00::9", "2001:db8::1"}
 	cidrs      = []policy.Selector{
 		{CIDR: "10.0.0.0/30"}, {CIDR: "10.0.0.2/32"}, {CIDR: "10.0.0.0/29", Except: []string{"10.0.0.2/31"}}, {CIDR: "10.0.0.0/8"},
-		{CIDR: "0.0.0.0/0"},
+		{CIDR: "0.0.0.0/0"}, {CIDR: "10.0.0.0/16", Except: []string{"10.0.0.0/30", "10.0.1.0/25"}}, {CIDR: "192.0.2.0/24"},
 		{CIDR: "fd00::/126"}, {CIDR: "::/0", Except: []string{"fd00::2/128"}}, {CIDR: "2001:db8::/32"},
+		{CIDR: "fd00::/64", Except: []string{"fd00::8/125"}},
 	}
-	ports     = []string{"22", "80", "443", "80-443", "8000-8099", "1-65535"}
+	ports     = []string{"22", "80", "443", "80-443", "8000-8099", "8064-8100", "1-65535"}
 	groupList = []string{"g0", "g1"}
-	keys      = []string{"w0", "w1", "w2", "w3", "w4", "w5", "w6"}
+	keys      = []string{"w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "wa"}
 )
 
 func genEndpointSelector(t *rapid.T, groups bool) policy.Selector {
@@ -147,7 +150,18 @@ func genEndpointSelector(t *rapid.T, groups bool) policy.Selector {
 	case 5:
 		return policy.Selector{Group: rapid.SampledFrom(groupList).Draw(t, "group")}
 	}
-	return policy.Selector{Labels: map[string]string{"app": rapid.SampledFrom(apps).Draw(t, "app")}}
+	labels := genLabels(t)
+	switch rapid.IntRange(0, 3).Draw(t, "by") {
+	case 0:
+		delete(labels, "app")
+	case 1, 2:
+		delete(labels, "env")
+	}
+	return policy.Selector{Labels: labels}
+}
+
+func genLabels(t *rapid.T) map[string]string {
+	return map[string]string{"app": rapid.SampledFrom(apps).Draw(t, "app"), "env": rapid.SampledFrom(envs).Draw(t, "env")}
 }
 
 func genPeer(t *rapid.T, groups bool) policy.Selector {
@@ -165,7 +179,7 @@ func genPeer(t *rapid.T, groups bool) policy.Selector {
 func genService(t *rapid.T) policy.Service {
 	s := policy.Service{Protocol: rapid.SampledFrom([]string{"tcp", "tcp", "udp", "icmp", "icmpv6"}).Draw(t, "protocol")}
 	if s.Protocol == "tcp" || s.Protocol == "udp" {
-		s.Ports = rapid.SliceOfN(rapid.SampledFrom(ports), 0, 2).Draw(t, "ports")
+		s.Ports = rapid.SliceOfN(rapid.SampledFrom(ports), 0, 3).Draw(t, "ports")
 	}
 	return s
 }
@@ -179,7 +193,7 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 			Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Allow, policy.Deny}).Draw(t, "action"),
 		}
 		var peers []policy.Selector
-		for range rapid.IntRange(0, 2).Draw(t, "peers") {
+		for range rapid.IntRange(0, 3).Draw(t, "peers") {
 			peers = append(peers, genPeer(t, true))
 		}
 		if d == policy.Ingress {
@@ -216,7 +230,7 @@ func genPolicy(t *rapid.T, name string) *policy.Policy {
 
 func genGroup(t *rapid.T, name string) *policy.Group {
 	g := &policy.Group{Meta: policy.Meta{Name: name}}
-	for range rapid.IntRange(1, 3).Draw(t, "members") {
+	for range rapid.IntRange(1, 5).Draw(t, "members") {
 		if rapid.Bool().Draw(t, "memberCIDR") {
 			g.Spec.Members = append(g.Spec.Members, rapid.SampledFrom(cidrs).Draw(t, "cidr"))
 		} else {
@@ -229,13 +243,7 @@ func genGroup(t *rapid.T, name string) *policy.Group {
 // genWorkload draws a workload; key w6 never has a known MAC if noMAC.
 func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
 	i := slices.Index(keys, key)
-	app := rapid.SampledFrom(apps).Draw(t, "app")
-	w := &policy.Workload{Key: key, Labels: map[string]string{"app": app}}
-	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(append(slices.Clone(addresses4), addresses6...)), 0, 2, rapid.ID).Draw(t,
-		"addresses") {
-		w.Addresses = append(w.Addresses, netip.MustParseAddr(a))
-	}
-	slices.SortFunc(w.Addresses, netip.Addr.Compare)
+	w := &policy.Workload{Key: key, Labels: genLabels(t), Addresses: genAddresses(t)}
 	switch rapid.IntRange(0, 5).Draw(t, "where") {
 	case 0:
 		w.Remote = true
@@ -247,10 +255,19 @@ func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
 		w.VLAN = rapid.SampledFrom([]int{0, 0, 10}).Draw(t, "vlan")
 	}
 	w.Port, w.OFPort = "tap-"+key, uint32(i+1)
-	if !noMAC || i < 6 {
+	if !noMAC || key != "w6" {
 		w.MAC = macOf(key)
 	}
 	return w
+}
+
+func genAddresses(t *rapid.T) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(slices.Concat(addresses4, addresses6)), 0, 2, rapid.ID).Draw(t, "addresses") {
+		out = append(out, netip.MustParseAddr(a))
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
 }
 
 func macOf(key string) string { return "52:54:00:00:00:0" + key[1:] }
@@ -318,40 +335,53 @@ type talk struct {
 	tuple    tabletest.Tuple
 }
 
-func genTuple(t *rapid.T) tabletest.Tuple {
+// chooser returns a number of 0..n-1.
+type chooser func(n int) int
+
+// drawn is the chooser that rapid can shrink.
+func drawn(t *rapid.T) chooser {
+	return func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "choice") }
+}
+
+// seeded is a chooser for choices that are too many to be drawn one by one.
+func seeded(seed uint64) chooser { return rand.New(rand.NewPCG(seed, 0)).IntN }
+
+func choose[T any](c chooser, from []T) T { return from[c(len(from))] }
+
+func genTuple(c chooser) tabletest.Tuple {
 	pool, icmp := addresses4, uint8(1)
-	if rapid.Bool().Draw(t, "v6") {
+	if c(2) == 1 {
 		pool, icmp = addresses6, 58
 	}
-	ends := rapid.SliceOfNDistinct(rapid.SampledFrom(pool), 2, 2, rapid.ID).Draw(t, "addresses")
+	src := c(len(pool))
+	dst := (src + 1 + c(len(pool)-1)) % len(pool)
 	tu := tabletest.Tuple{
-		Src: netip.MustParseAddr(ends[0]), Dst: netip.MustParseAddr(ends[1]),
-		Proto: rapid.SampledFrom([]uint8{6, 6, 17, icmp, 132}).Draw(t, "proto"),
+		Src: netip.MustParseAddr(pool[src]), Dst: netip.MustParseAddr(pool[dst]), Proto: choose(c, []uint8{6, 6, 17, icmp, 132}),
 	}
 	if tu.Proto == 6 || tu.Proto == 17 {
-		tu.SrcPort = rapid.SampledFrom([]uint16{80, 443, 8010, 40000, 40001}).Draw(t, "sport")
-		tu.DstPort = rapid.SampledFrom([]uint16{22, 80, 443, 8000, 8064, 8099, 8100}).Draw(t, "dport")
+		tu.SrcPort = choose(c, []uint16{80, 443, 8010, 40000, 40001})
+		tu.DstPort = choose(c, []uint16{22, 80, 443, 8000, 8064, 8099, 8100})
 	}
 	return tu
 }
 
 // genTalk draws a packet of which at least one station is a workload on br0, or reports that there is none.
-func (w *world) genTalk(t *rapid.T) (talk, bool) {
+func (w *world) genTalk(c chooser) (talk, bool) {
 	locals := w.locals()
 	if len(locals) == 0 {
 		return talk{}, false
 	}
-	x := talk{from: station{outside}, to: station{outside}, tuple: genTuple(t)}
-	one := rapid.SampledFrom(locals).Draw(t, "one")
+	x := talk{from: station{outside}, to: station{outside}, tuple: genTuple(c)}
+	one := choose(c, locals)
 	x.vlan = w.local(one).VLAN
-	if x.vlan == 0 && rapid.Bool().Draw(t, "tagged") {
+	if x.vlan == 0 && c(2) == 1 {
 		x.vlan = 10
 	}
 	other := outside
-	if o := rapid.SampledFrom(append(slices.Clone(keys), outside)).Draw(t, "other"); o != one && w.fits(station{o}, x.vlan) {
-		other = o
+	if i := c(len(keys) + 1); i < len(keys) && keys[i] != one && w.fits(station{keys[i]}, x.vlan) {
+		other = keys[i]
 	}
-	if rapid.Bool().Draw(t, "sends") {
+	if c(2) == 1 {
 		x.from.key, x.to.key = one, other
 	} else {
 		x.from.key, x.to.key = other, one

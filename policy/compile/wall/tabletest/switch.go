@@ -50,36 +50,66 @@ type Result struct {
 	Tables  []uint8
 	Cookies []flow.Cookie
 	// Fields are the packet's after its last table.
-	Fields Packet
+	Fields *Fields
 }
+
+// Fields holds the value of each field of a packet, 0 of those it does not have.
+type Fields [256]flow.U128
 
 // Visited reports whether the packet was in the table.
 func (r *Result) Visited(table uint8) bool { return slices.Contains(r.Tables, table) }
 
 // Switch is a bridge with its flows and conntrack entries.
 type Switch struct {
-	tables map[uint8][]flow.Flow // by falling priority
-	conns  map[Tuple]*Conn       // by both tuples
+	tables map[uint8][]rank // by falling priority
+	conns  map[Tuple]*Conn  // by both tuples
 }
 
+// rank holds the flows of a table that have one priority: those that decide alone, the clauses of conjunctions and what these decide.
+type rank struct{ plain, clauses, decide []*flow.Flow }
+
 // New returns a switch without flows.
-func New() *Switch { return &Switch{tables: map[uint8][]flow.Flow{}, conns: map[Tuple]*Conn{}} }
+func New() *Switch { return &Switch{tables: map[uint8][]rank{}, conns: map[Tuple]*Conn{}} }
+
+// Fresh returns a switch with the same flows and no conntrack entries.
+func (s *Switch) Fresh() *Switch { return &Switch{tables: s.tables, conns: map[Tuple]*Conn{}} }
 
 // SetFlows replaces all flows. It fails if two have the same identity.
 func (s *Switch) SetFlows(flows []flow.Flow) error {
-	s.tables = map[uint8][]flow.Flow{}
-	seen := make(map[flow.Key]string, len(flows))
-	for _, f := range flows {
-		if other, ok := seen[f.Key()]; ok {
-			return fmt.Errorf("two flows in one place:\n%s\n%s", other, f.String())
+	s.tables = map[uint8][]rank{}
+	seen := make(map[flow.Key]int, len(flows))
+	byTable := map[uint8][]*flow.Flow{}
+	for i := range flows {
+		f := &flows[i]
+		key := f.Key()
+		if other, ok := seen[key]; ok {
+			return fmt.Errorf("two flows in one place:\n%s\n%s", flows[other].String(), f.String())
 		}
-		seen[f.Key()] = f.String()
-		s.tables[f.Table] = append(s.tables[f.Table], f)
+		seen[key] = i
+		byTable[f.Table] = append(byTable[f.Table], f)
 	}
-	for _, t := range s.tables {
-		slices.SortStableFunc(t, func(a, b flow.Flow) int { return int(b.Priority) - int(a.Priority) })
+	for id, table := range byTable {
+		slices.SortStableFunc(table, func(a, b *flow.Flow) int { return int(b.Priority) - int(a.Priority) })
+		var ranks []rank
+		for i, f := range table {
+			if i == 0 || table[i-1].Priority != f.Priority {
+				ranks = append(ranks, rank{})
+			}
+			ranks[len(ranks)-1].add(f)
+		}
+		s.tables[id] = ranks
 	}
 	return nil
+}
+
+func (r *rank) add(f *flow.Flow) {
+	of := &r.plain
+	if _, ok := f.Match.Get(flow.ConjID); ok {
+		of = &r.decide
+	} else if slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Conjunction); return ok }) {
+		of = &r.clauses
+	}
+	*of = append(*of, f)
 }
 
 // Conns returns the conntrack entries, each once.
@@ -98,7 +128,7 @@ func (s *Switch) Forget() { clear(s.conns) }
 
 // Process runs a packet through the switch from table 0.
 func (s *Switch) Process(p Packet) Result {
-	w := walk{s: s, p: Packet{}}
+	w := walk{s: s, p: &Fields{}}
 	for f, v := range p {
 		w.p[f] = v
 	}
@@ -110,7 +140,7 @@ func (s *Switch) Process(p Packet) Result {
 // walk is one packet on its way.
 type walk struct {
 	s     *Switch
-	p     Packet
+	p     *Fields
 	stack []flow.U128
 	r     Result
 }
@@ -134,24 +164,17 @@ func (w *walk) table(id uint8, depth int) {
 // lookup finds the flow for the packet: the highest priority at which a plain flow matches or a conjunction is complete. Two plain flows
 // that match at one priority are a fault of the flows.
 func (w *walk) lookup(id uint8) *flow.Flow {
-	flows := w.s.tables[id]
-	for len(flows) > 0 {
-		n := 1
-		for n < len(flows) && flows[n].Priority == flows[0].Priority {
-			n++
-		}
-		if f := w.at(flows[:n]); f != nil {
+	ranks := w.s.tables[id]
+	for i := range ranks {
+		if f := w.at(&ranks[i]); f != nil {
 			return f
 		}
-		flows = flows[n:]
 	}
 	return nil
 }
 
-func (w *walk) at(flows []flow.Flow) *flow.Flow {
+func (w *walk) at(r *rank) *flow.Flow {
 	var hit *flow.Flow
-	clauses := map[uint32]uint64{}
-	of := map[uint32]uint8{}
 	take := func(f *flow.Flow) {
 		if hit != nil && (hit.Cookie != f.Cookie || !flow.ActionsEqual(hit.Actions, f.Actions)) {
 			// Which of them decides is undefined (OpenFlow 1.3 §5.3), so they may only differ in what they match.
@@ -159,34 +182,37 @@ func (w *walk) at(flows []flow.Flow) *flow.Flow {
 		}
 		hit = f
 	}
-	for i := range flows {
-		f := &flows[i]
-		if _, ok := f.Match.Get(flow.ConjID); ok || !w.matches(f.Match) {
-			continue
-		}
-		isClause := false
-		for _, a := range f.Actions {
-			if c, ok := a.(flow.Conjunction); ok {
-				isClause = true
-				clauses[c.ID] |= 1 << c.Clause
-				of[c.ID] = c.N
-			}
-		}
-		if !isClause {
+	for _, f := range r.plain {
+		if w.matches(f.Match) {
 			take(f)
 		}
 	}
-	for id, have := range clauses {
-		if want := uint64(1)<<(of[id]+1) - 2; have != want {
+	if len(r.clauses) == 0 {
+		return hit
+	}
+	have, of := map[uint32]uint64{}, map[uint32]uint8{} // clauses by conjunction, the first has bit 1; how many it has
+	for _, f := range r.clauses {
+		if !w.matches(f.Match) {
+			continue
+		}
+		for _, a := range f.Actions {
+			if c, ok := a.(flow.Conjunction); ok {
+				have[c.ID] |= 1 << c.Clause
+				of[c.ID] = c.N
+			}
+		}
+	}
+	for id, clauses := range have {
+		if clauses != uint64(1)<<(of[id]+1)-2 {
 			continue
 		}
 		w.p[flow.ConjID] = flow.U64(uint64(id))
-		for i := range flows {
-			if _, ok := flows[i].Match.Get(flow.ConjID); ok && w.matches(flows[i].Match) {
-				take(&flows[i])
+		for _, f := range r.decide {
+			if w.matches(f.Match) {
+				take(f)
 			}
 		}
-		delete(w.p, flow.ConjID)
+		w.p[flow.ConjID] = flow.U128{}
 	}
 	return hit
 }
@@ -235,7 +261,7 @@ func (w *walk) do(a flow.Action, depth int) {
 		w.r.Normal = true
 	case flow.CTClear:
 		for _, f := range ctFields {
-			delete(w.p, f)
+			w.p[f] = flow.U128{}
 		}
 	case flow.CT:
 		w.ct(&a, depth)

@@ -1,0 +1,109 @@
+package wall_test
+
+import (
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// outcomes counts the first packets of connections by what decided about them.
+type outcomes struct{ allow, deny, defaultAllow, defaultDeny int }
+
+func (o *outcomes) sum() int { return o.allow + o.deny + o.defaultAllow + o.defaultDeny }
+
+// add counts a decision: a drop is that of the side that drops, and what passes is allowed by a rule if one of its sides is.
+func (o *outcomes) add(d policy.Decision) {
+	rule := func(s policy.SideDecision) bool {
+		return s.Judged && s.Ref.Rule != policy.RuleDefaultAllow && s.Ref.Rule != policy.RuleDefaultDeny
+	}
+	side := d.Egress
+	if side.Effect.Passes() {
+		side = d.Ingress
+	}
+	switch {
+	case !d.Effect.Passes() && rule(side):
+		o.deny++
+	case !d.Effect.Passes():
+		o.defaultDeny++
+	case rule(d.Egress) || rule(d.Ingress):
+		o.allow++
+	default:
+		o.defaultAllow++
+	}
+}
+
+// balanced fails the test if one of the outcomes is so rare that it was hardly tested.
+func (o *outcomes) balanced(t *testing.T) {
+	t.Helper()
+	for _, n := range []int{o.allow, o.deny, o.defaultAllow, o.defaultDeny} {
+		if n*10 < o.sum() {
+			t.Errorf("each outcome should decide a tenth of the packets: %+v", *o)
+		}
+	}
+}
+
+// TestPairs holds 100,000 pairs of policies and packets to the reference: worlds change step by step, in what is wanted, in who is there and
+// in which labels endpoints have, so that endpoints of one kind part and come together. After each step connections of before are judged
+// (see judge) and many first packets tried.
+func TestPairs(t *testing.T) {
+	const steps, tries = 12, 100
+	var first outcomes
+	var live struct{ passed, moved, cut int }
+	runs, states, conjunctions := 0, 0, 0
+	check(t, func(t *rapid.T) {
+		runs++
+		h := &history{world: newWorld(t)}
+		h.randomize(t, false)
+		c := seeded(rapid.Uint64().Draw(t, "packets"))
+		for n := 0; n < steps*tries; {
+			if len(h.locals()) == 0 {
+				h.workloads["w0"] = &policy.Workload{Key: "w0", Bridge: "br0", Port: "tap-w0", OFPort: 1, MAC: macOf("w0"), Labels: genLabels(t)}
+				h.tell()
+				h.compile()
+				h.judge(t, step{"w0 came", func(uint32) bool { return false }})
+			}
+			h.connect(t)
+			s := h.change(t)
+			h.compile()
+			h.judge(t, s)
+			states++
+			if slices.ContainsFunc(h.flows(), isClause) {
+				conjunctions++
+			}
+			aside := h.sw
+			h.sw = aside.Fresh()
+			for range tries {
+				if x, ok := h.genTalk(c); ok {
+					h.sameVerdict(x)
+					first.add(h.evaluate(x))
+					n++
+				}
+			}
+			h.sw = aside
+		}
+		live.passed, live.moved, live.cut = live.passed+h.judged.passed, live.moved+h.judged.moved, live.cut+h.judged.cut
+	})
+	t.Logf("first packets %+v, packets of live connections %+v, in %d histories; %d of %d states with conjunctions", first, live, runs,
+		conjunctions, states)
+	if first.sum() < 1000*runs {
+		t.Errorf("only %d pairs in %d histories", first.sum(), runs)
+	}
+	first.balanced(t)
+	for _, n := range []int{live.passed, live.moved, live.cut} {
+		if n < 5*runs {
+			t.Errorf("packets of live connections %+v: hardly tested", live)
+		}
+	}
+	if conjunctions*10 < states {
+		t.Errorf("%d of %d states with conjunctions: rules are too small", conjunctions, states)
+	}
+}
+
+// isClause reports whether a flow is a clause of a conjunction.
+func isClause(f flow.Flow) bool {
+	return slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Conjunction); return ok })
+}
