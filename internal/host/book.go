@@ -232,7 +232,7 @@ func (w *firewall) touched() (t scope, going []flow.Cookie) {
 func classifying(flows []flow.Flow) []flow.Flow {
 	var out []flow.Flow
 	for _, f := range flows {
-		if kind, _, _ := pipeline.ParseCookie(f.Cookie); kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+		if kind, _, _ := pipeline.ParseCookie(f.Cookie); kind != pipeline.CookieDefault {
 			out = append(out, f)
 		}
 	}

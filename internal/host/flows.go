@@ -69,7 +69,7 @@ var directions = []struct {
 // ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.
 func (l *link) ruleOf(f *flow.Flow) string {
 	kind, id, ours := pipeline.ParseCookie(f.Cookie)
-	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault && kind != pipeline.CookiePickup {
+	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault {
 		return ""
 	}
 	r := l.directory.Names().Rule(id)

@@ -125,7 +125,7 @@ func (d *document) cookies() {
 	}{
 		{CookieSystem, "table × 256 + item"}, {CookieDrop, "why it drops, see below"}, {CookieRule, "rule id"},
 		{CookieDefault, "id of the default"},
-		{CookiePickup, "id as for rule and default: the reversed copy"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine,
+		{CookiePickup, "unused; of earlier versions"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine,
 			"reserved"},
 		{CookieEndpoint, "endpoint id: what classifies its packets"},
 	} {

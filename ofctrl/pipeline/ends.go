@@ -17,10 +17,11 @@ const WrongEndZone uint16 = 0xF000
 
 // exchange makes the ends of a connection change places in reg8 and reg9.
 func exchange() []flow.Action {
-	return []flow.Action{
-		flow.Push{Src: SourceEndpoint.SubField}, flow.Push{Src: DestinationEndpoint.SubField},
-		flow.Pop{Dst: SourceEndpoint.SubField}, flow.Pop{Dst: DestinationEndpoint.SubField},
-	}
+	return swap(SourceEndpoint.SubField, DestinationEndpoint.SubField)
+}
+
+func swap(a, b flow.SubField) []flow.Action {
+	return []flow.Action{flow.Push{Src: a}, flow.Push{Src: b}, flow.Pop{Dst: a}, flow.Pop{Dst: b}}
 }
 
 // initiator and responder narrow m to packets whose end is the endpoint here, and the endpoint stamped in ct_label; 0 here = none.

@@ -32,7 +32,7 @@ func Fixed(o Options) []flow.Flow {
 	p.pre(o)
 	p.link(o)
 	p.state(o)
-	p.defaults(o)
+	p.defaults()
 	p.bound(o)
 	p.gates()
 	p.verdict()
@@ -150,21 +150,17 @@ func (p *program) state(o Options) {
 	p.drop(TableState, 0, DropUntracked, nil)
 }
 
+// evaluate asks both policies for their verdict.
+func evaluate() []flow.Action { return []flow.Action{table(TableEgress), table(TableIngress)} }
+
 // judge evaluates both policies and acts on the verdict.
-func judge() []flow.Action {
-	return []flow.Action{table(TableEgress), table(TableIngress), table(TableVerdict)}
-}
+func judge() []flow.Action { return append(evaluate(), table(TableVerdict)) }
 
 // defaults allow the side that has no endpoint.
-func (p *program) defaults(o Options) {
+func (p *program) defaults() {
 	none := NewCookie(CookieDefault, IDNoEndpoint)
 	p.add(TableEgress, PriorityDefault, none, SourceEndpoint.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
 	p.add(TableIngress, PriorityDefault, none, DestinationEndpoint.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
-	if o.Pickup {
-		none = NewCookie(CookiePickup, IDNoEndpoint)
-		p.add(TableEgressReversed, PriorityDefault, none, DestinationEndpoint.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
-		p.add(TableIngressReversed, PriorityDefault, none, SourceEndpoint.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
-	}
 }
 
 // Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and whether a record is wanted.
@@ -219,7 +215,7 @@ func (p *program) verdict() {
 	p.drop(TableVerdict, 370, DropIngress, denied)
 
 	// One record per connection: a one-way UDP stream stays +new for ever, and a re-check is not a new connection.
-	allowed := bothAllow()
+	allowed := bothAllow(nil)
 	unlogged := Recorded.Is(MarkLogged.Is(allowed, 0), 0)
 	record := []flow.Action{send(CopyAllow), Recorded.Load(1), table(TableCommit)}
 	p.system(TableVerdict, 320, EgressLog.Is(unlogged, 1), record...)
@@ -231,8 +227,8 @@ func (p *program) verdict() {
 // reasonAction is OFPR_ACTION (OpenFlow 1.3.5 §7.4.1).
 const reasonAction = 1
 
-func bothAllow() flow.Match {
-	return IngressVerdict.Is(EgressVerdict.Is(nil, uint64(VerdictAllow)), uint64(VerdictAllow))
+func bothAllow(m flow.Match) flow.Match {
+	return IngressVerdict.Is(EgressVerdict.Is(m, uint64(VerdictAllow)), uint64(VerdictAllow))
 }
 
 func (p *program) recheck() {

@@ -62,7 +62,9 @@ const (
 	MeterUnknownMAC uint32 = 0x7a12
 	// MeterStray limits the copies of BOUND_RESPONDER, whose frames are of no interest: ct_label and the registers are.
 	MeterStray uint32 = 0x7a13
-	MACBytes   uint16 = 64
+	// MeterDNS is reserved for DNS answers that wait for the rules they bring; it is not installed.
+	MeterDNS uint32 = 0x7a14
+	MACBytes uint16 = 64
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -117,7 +119,7 @@ const (
 	CookieDrop       CookieKind = 2 // DropReason
 	CookieRule       CookieKind = 3 // rule id
 	CookieDefault    CookieKind = 4 // id of the default
-	CookiePickup     CookieKind = 5 // id as in kinds 3 and 4: the reversed copy of the flow
+	CookiePickup     CookieKind = 5 // unused: earlier versions had copies of policy flows during a pickup window
 	CookieSample     CookieKind = 6 // reserved for sampling and mirrors
 	CookieDNS        CookieKind = 7 // reserved for names
 	CookieQuarantine CookieKind = 8 // reserved for quarantine

@@ -10,7 +10,6 @@ import (
 const (
 	forwardDenied  = 0
 	forwardDefault = 1
-	forwardRule    = 2
 	knownReply     = 3
 )
 
@@ -24,57 +23,64 @@ const (
 //
 // What is judged a reply passes uncommitted, and the initiator's own next packet commits. No connection is ever committed the wrong way
 // round, so the window leaves nothing behind but ct_mark bits.
+//
+// To be judged as a reply, the packet becomes what its initiator would have sent: its addresses and ports and its ends change places, and
+// conntrack sees it in WrongEndZone, which makes these the original tuple that all rules match. Then they change back.
 func (p *program) pickup() {
-	p.system(TablePickup, 0, nil, table(TableEgress), table(TableIngress), table(TablePickupForward))
+	p.system(TablePickup, 0, nil, append(evaluate(), table(TablePickupForward))...)
 
-	allowed := bothAllow()
+	allowed := bothAllow(nil)
 	byEgressRule := EgressRule.IsMasked(allowed, 0, uint64(IDKindMask))
 	byIngressRule := IngressRule.IsMasked(allowed, 0, uint64(IDKindMask))
-	p.system(TablePickupForward, 30, byEgressRule, reversed(forwardRule)...)
-	p.system(TablePickupForward, 20, byIngressRule, reversed(forwardRule)...)
-	p.system(TablePickupForward, 10, allowed, reversed(forwardDefault)...)
-	p.system(TablePickupForward, 0, nil, reversed(forwardDenied)...)
+	p.system(TablePickupForward, 30, byEgressRule, PickedUp.Load(1), table(TableVerdict))
+	p.system(TablePickupForward, 20, byIngressRule, PickedUp.Load(1), table(TableVerdict))
 
 	exit := table(TableExit)
-	// A RST answers something that may have been forged.
-	for _, ether := range []uint64{EthIPv4, EthIPv6} {
-		p.system(TableCommit, 130, PickedUp.Is(ipProto(ether, ProtoTCP).WithMasked(flow.TCPFlags, flow.U64(tcpRST), flow.U64(tcpRST)), 1), exit)
-	}
-	verdict := func(priority uint16, m flow.Match, forward uint64, actions ...flow.Action) {
-		p.system(TablePickupReversed, priority, Forward.Is(m, forward), actions...)
-	}
 	// The reply of a connection that is remembered.
-	verdict(90, allowed, knownReply, exit)
+	p.system(TablePickupReversed, 90, Forward.Is(allowed, knownReply), exit)
 	p.drop(TablePickupReversed, 80, DropNotTakenUp, Forward.Is(nil, knownReply))
-	// Both orientations are allowed.
-	verdict(70, allowed, forwardRule, asInitiator(true)...)
-	verdict(60, byEgressRule, forwardDefault, exit)
-	verdict(50, byIngressRule, forwardDefault, exit)
-	verdict(40, allowed, forwardDefault, asInitiator(true)...)
-	// One is denied.
-	p.system(TablePickupReversed, 36, byEgressRule, exit)
-	p.system(TablePickupReversed, 34, byIngressRule, exit)
+	// By default at best as its initiator's, by a rule as a reply.
+	p.system(TablePickupReversed, 60, byEgressRule, exit)
+	p.system(TablePickupReversed, 50, byIngressRule, exit)
+	// By default one way, and denied the other.
 	p.drop(TablePickupReversed, 30, DropNotTakenUp, allowed)
-	verdict(20, nil, forwardRule, asInitiator(true)...)
-	p.drop(TablePickupReversed, 10, DropNotTakenUp, Forward.Is(nil, forwardDefault))
-	p.system(TablePickupReversed, 0, nil, asInitiator(false)...) // both are: dropped as any other packet
+	p.drop(TablePickupReversed, 20, DropNotTakenUp, Forward.Is(nil, forwardDefault))
+
+	for _, ether := range []uint64{EthIPv4, EthIPv6} {
+		tcp := ipProto(ether, ProtoTCP)
+		p.system(TablePickupForward, 10, bothAllow(tcp), asReply(ether, forwardDefault)...)
+		p.system(TablePickupForward, 0, tcp, asReply(ether, forwardDenied)...)
+		p.system(TablePickupReply, 10, CtState(tcp, flow.CtNew, flow.CtNew),
+			append(append(append(evaluate(), exchangeHeaders(ether)...), exchange()...), table(TablePickupReversed))...)
+
+		// Conntrack sees the packet again as it is: by default both ways, or denied both ways and dropped as any other packet.
+		again := []flow.Action{forget, PickedUp.Load(1), flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}}
+		p.system(TablePickupReversed, 40, Forward.Is(bothAllow(tcp), forwardDefault), again...)
+		p.system(TablePickupReversed, 0, tcp, again...)
+
+		// A RST answers something that may have been forged.
+		p.system(TableCommit, 130, PickedUp.Is(tcp.WithMasked(flow.TCPFlags, flow.U64(tcpRST), flow.U64(tcpRST)), 1), exit)
+	}
+	p.system(TableState, 160, PickedUp.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), judge()...)
+	p.drop(TablePickupReply, 0, DropInvalid, nil)
 }
 
 // forget takes back what EGRESS and INGRESS wrote.
 var forget = flow.Load{Dst: flow.SubField{Field: flow.Reg13, Bits: 32}}
 
-// reversed judges the packet as a reply; forward is what it is as its initiator's.
-func reversed(forward uint64) []flow.Action {
-	return []flow.Action{forget, Forward.Load(forward), table(TableEgressReversed), table(TableIngressReversed), table(TablePickupReversed)}
+// asReply judges a TCP packet as a reply; forward is what it is as its initiator's.
+func asReply(ether, forward uint64) []flow.Action {
+	out := append([]flow.Action{forget, Forward.Load(forward)}, exchangeHeaders(ether)...)
+	return append(append(out, exchange()...), flow.CT{Table: TablePickupReply, Zone: WrongEndZone})
 }
 
-// asInitiator judges the packet as its initiator's, to be committed if it is allowed.
-func asInitiator(take bool) []flow.Action {
-	out := []flow.Action{forget}
-	if take {
-		out = append(out, PickedUp.Load(1))
+// exchangeHeaders makes the addresses and ports of a TCP packet change places. Checksums stay right: they are sums.
+func exchangeHeaders(ether uint64) []flow.Action {
+	src, dst := flow.Whole(flow.IPSrc), flow.Whole(flow.IPDst)
+	if ether == EthIPv6 {
+		src, dst = flow.Whole(flow.IPv6Src), flow.Whole(flow.IPv6Dst)
 	}
-	return append(out, judge()...)
+	return append(swap(src, dst), swap(flow.Whole(flow.TCPSrc), flow.Whole(flow.TCPDst))...)
 }
 
 // Connection is a TCP connection in its own direction, with the zones that packets of either direction are looked up in first when
@@ -88,11 +94,11 @@ type Connection struct {
 // Remembered returns the flows that take up a connection whose initiator is known.
 func Remembered(c Connection) []flow.Flow {
 	cookie := SystemCookie(TablePickup, ItemRemembered)
+	ether, srcField, dstField := uint64(EthIPv4), flow.IPSrc, flow.IPDst
+	if c.Src.Addr().Is6() {
+		ether, srcField, dstField = EthIPv6, flow.IPv6Src, flow.IPv6Dst
+	}
 	match := func(zone uint16, src, dst netip.AddrPort, from, to uint32) flow.Match {
-		ether, srcField, dstField := uint64(EthIPv4), flow.IPSrc, flow.IPDst
-		if src.Addr().Is6() {
-			ether, srcField, dstField = EthIPv6, flow.IPv6Src, flow.IPv6Dst
-		}
 		a, _ := flow.Prefix(netip.PrefixFrom(src.Addr(), src.Addr().BitLen()))
 		b, _ := flow.Prefix(netip.PrefixFrom(dst.Addr(), dst.Addr().BitLen()))
 		m := ipProto(ether, ProtoTCP).With(srcField, a).With(dstField, b).
@@ -101,8 +107,8 @@ func Remembered(c Connection) []flow.Flow {
 	}
 	return []flow.Flow{
 		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.Zone, c.Src, c.Dst, c.Initiator, c.Responder),
-			Actions: asInitiator(true)},
+			Actions: append([]flow.Action{PickedUp.Load(1)}, judge()...)},
 		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.ReplyZone, c.Dst, c.Src, c.Responder, c.Initiator),
-			Actions: reversed(knownReply)},
+			Actions: asReply(ether, knownReply)},
 	}
 }

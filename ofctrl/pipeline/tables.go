@@ -2,31 +2,33 @@ package pipeline
 
 // The tables. 200–229 are tapwall's in every mode; table 0 only holds entry flows.
 const (
-	TableEntry           uint8 = 0
-	TableSource          uint8 = 200
-	TableSpoof           uint8 = 201
-	TableDestination     uint8 = 202
-	TablePre             uint8 = 203
-	TableState           uint8 = 204
-	TableEgress          uint8 = 205
-	TableIngress         uint8 = 206
-	TableLiveEgress      uint8 = 207
-	TableLiveIngress     uint8 = 208
-	TableVerdict         uint8 = 209
-	TableRecheck         uint8 = 210
-	TableExit            uint8 = 211
-	TableCommit          uint8 = 212
-	TablePickup          uint8 = 213
-	TableEgressReversed  uint8 = 214
-	TableIngressReversed uint8 = 215
-	TablePickupForward   uint8 = 216
-	TablePickupReversed  uint8 = 217
-	TableBoundInitiator  uint8 = 218
-	TableBoundResponder  uint8 = 219
-	TableLink            uint8 = 221
-	TableWrongEnd        uint8 = 224
-	TableLeg             uint8 = 225
-	TableLegReply        uint8 = 226
+	TableEntry          uint8 = 0
+	TableSource         uint8 = 200
+	TableSpoof          uint8 = 201
+	TableDestination    uint8 = 202
+	TablePre            uint8 = 203
+	TableState          uint8 = 204
+	TableEgress         uint8 = 205
+	TableIngress        uint8 = 206
+	TableLiveEgress     uint8 = 207
+	TableLiveIngress    uint8 = 208
+	TableVerdict        uint8 = 209
+	TableRecheck        uint8 = 210
+	TableExit           uint8 = 211
+	TableCommit         uint8 = 212
+	TablePickup         uint8 = 213
+	TablePickupForward  uint8 = 216
+	TablePickupReversed uint8 = 217
+	TableBoundInitiator uint8 = 218
+	TableBoundResponder uint8 = 219
+	TableLink           uint8 = 221
+	TablePickupReply    uint8 = 222
+	TableWrongEnd       uint8 = 224
+	TableLeg            uint8 = 225
+	TableLegReply       uint8 = 226
+	// TableDNSAnswer and TableDNSResume are reserved for DNS answers that wait for the rules they bring; they have no flows.
+	TableDNSAnswer uint8 = 227
+	TableDNSResume uint8 = 228
 
 	// TableFirst and TableLast bound the range that is tapwall's alone: every flow in it was made by tapwall.
 	TableFirst uint8 = 200
@@ -68,10 +70,8 @@ func Tables() []Table {
 		{TableCommit, "COMMIT", "the log, pickup and turn bits",
 			"commits the connection with both rule ids and both ends in ct_label, then EXIT", false},
 		{TablePickup, "PICKUP", "TCP without SYN that conntrack does not know", "judges the packet as its own initiator", true},
-		{TableEgressReversed, "EGRESS_REVERSED", "as EGRESS with source and destination exchanged", "leaf, as EGRESS", true},
-		{TableIngressReversed, "INGRESS_REVERSED", "as INGRESS with source and destination exchanged", "leaf, as INGRESS", true},
-		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict", "commits what an explicit rule allows, else judges the packet as a reply",
-			true},
+		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict",
+			"commits what an explicit rule allows; else exchanges addresses, ports and ends, and hands the packet to ct() as a reply", true},
 		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict",
 			"lets a reply pass uncommitted, commits by the forward verdict, or drops what nobody vouches for", true},
 		{TableBoundInitiator, "BOUND_INITIATOR", "initiator id in ct_label against reg8: one flow per endpoint",
@@ -80,11 +80,15 @@ func Tables() []Table {
 			"goes on to the LIVE gates with the connection's own responder, else to RECHECK", false},
 		{TableLink, "LINK", "hop limits and addresses of ND, MLD, IGMP and DHCP",
 			"lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
+		{TablePickupReply, "PICKUP_REPLY", "ct_state in a zone without connections",
+			"judges the packet as its initiator would have sent it, and exchanges back", true},
 		{TableWrongEnd, "WRONG_END", "ct_state in a zone without connections",
 			"judges a packet that is no reply of its receiver's connection as its sender's own", false},
 		{TableLeg, "LEG", "reg9 of what forwarding endpoints send and get", "looks first for the connection that the packet may be a reply of",
 			false},
 		{TableLegReply, "LEG_REPLY", "ct_state", "replies to STATE; all else through ct() in the packet's own zone to STATE", false},
+		{TableDNSAnswer, "DNS_ANSWER", "reserved for names", "nothing yet", false},
+		{TableDNSResume, "DNS_RESUME", "reserved for names", "nothing yet", false},
 	}
 }
 

@@ -85,11 +85,6 @@ func (f *Firewall) emitPolicies(dirty []*policyState, c *change, out *Changes) {
 	for _, r := range c.rules {
 		todo[r.owner] = struct{}{}
 	}
-	if f.dirtyPickup {
-		for _, ps := range f.policies {
-			todo[ps] = struct{}{}
-		}
-	}
 	for ps := range todo {
 		f.emitPolicy(ps, out)
 	}
@@ -105,20 +100,18 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 		}
 		return
 	}
-	if ps.changed || f.dirtyPickup {
+	if ps.changed {
 		var flows []flow.Flow
 		for _, r := range ps.rules {
 			if r.id == 0 {
 				continue
 			}
-			if !r.fresh || f.dirtyPickup {
-				r.flows, r.fresh = ruleFlows(r, f.orientations()), true
+			if !r.fresh {
+				r.flows, r.fresh = ruleFlows(r), true
 			}
 			flows = append(flows, r.flows...)
 		}
 		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
-	}
-	if ps.changed {
 		out.Assignments.Policies[ps.name] = ps.assignment()
 	}
 	ps.changed, ps.installed = false, true
@@ -127,11 +120,6 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 
 // emitEndpoints builds the flows of the endpoints that changed.
 func (f *Firewall) emitEndpoints(out *Changes) {
-	if f.dirtyPickup {
-		for key := range f.endpoints {
-			f.dirtyEndpoints[key] = struct{}{}
-		}
-	}
 	for key := range f.dirtyEndpoints {
 		e := f.endpoints[key]
 		_, installed := f.installed[key]

@@ -271,15 +271,13 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 		if isolated {
 			id, effect = denyID(side, e.id), policy.Deny
 		}
-		for _, reversed := range f.orientations() {
-			d := dimensions{side: side, reversed: reversed}
-			out = append(out, flow.Flow{
-				Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: d.cookie(pipeline.CookieDefault, id),
-				Match: d.subject(e.id), Actions: pipeline.Decide(side == ingress, verdict(effect), id, log),
-			})
-		}
+		d, cookie := dimensions(side), pipeline.NewCookie(pipeline.CookieDefault, id)
+		out = append(out, flow.Flow{
+			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: d.subject(e.id),
+			Actions: pipeline.Decide(side == ingress, verdict(effect), id, log),
+		})
 		if !isolated {
-			out = append(out, pipeline.Gate(side == ingress, pipeline.NewCookie(pipeline.CookieDefault, id), id))
+			out = append(out, pipeline.Gate(side == ingress, cookie, id))
 		}
 	}
 	return out

@@ -208,7 +208,7 @@ func (f *Firewall) DeletePolicy(name string) {
 	}
 }
 
-// SetPickup opens or closes the pickup window. It changes flows of all owners. While it is open, remembered are the TCP connections whose
+// SetPickup opens or closes the pickup window. While it is open, remembered are the TCP connections whose
 // initiators are known.
 func (f *Firewall) SetPickup(on bool, remembered []pipeline.Connection) {
 	f.dirtyPickup = f.dirtyPickup || on || f.pickup
@@ -242,14 +242,6 @@ func (f *Firewall) Assignments() *Assignments {
 
 // touch has Compile look at a policy.
 func (f *Firewall) touch(ps *policyState) { f.dirtyPolicies[ps.name] = ps }
-
-// orientations are those in which policy flows are needed: reversed too during a pickup window.
-func (f *Firewall) orientations() []bool {
-	if f.pickup {
-		return []bool{false, true}
-	}
-	return []bool{false}
-}
 
 // systemFlows returns the flows that belong to no resource.
 func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {

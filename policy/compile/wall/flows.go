@@ -54,34 +54,15 @@ func destination(bridge int, cookie flow.Cookie, endpoint uint32, mac uint64, vl
 	}
 }
 
-// dimensions builds the matches of one side's rules. Reversed is for the tables of the pickup window, where the packet is taken for a
-// reply, so source and destination change places.
-type dimensions struct {
-	side     int
-	reversed bool
-}
+// dimensions builds the matches of the rules of one side.
+type dimensions int
 
 func (d dimensions) table() uint8 {
-	switch {
-	case d.side == egress && d.reversed:
-		return pipeline.TableEgressReversed
-	case d.side == egress:
+	if d == egress {
 		return pipeline.TableEgress
-	case d.reversed:
-		return pipeline.TableIngressReversed
 	}
 	return pipeline.TableIngress
 }
-
-func (d dimensions) cookie(k pipeline.CookieKind, id uint32) flow.Cookie {
-	if d.reversed {
-		k = pipeline.CookiePickup
-	}
-	return pipeline.NewCookie(k, id)
-}
-
-// subjectIsSource reports whether the endpoint that is judged is the sender of the packet.
-func (d dimensions) subjectIsSource() bool { return (d.side == egress) != d.reversed }
 
 func exact(f flow.FieldID, v uint64, bits int) flow.Term {
 	return flow.Term{Field: f, Value: flow.U64(v), Mask: flow.Ones(bits)}
@@ -89,7 +70,7 @@ func exact(f flow.FieldID, v uint64, bits int) flow.Term {
 
 // subject matches the endpoint that is judged.
 func (d dimensions) subject(id uint32) flow.Match {
-	if d.subjectIsSource() {
+	if d == egress {
 		return flow.Match{exact(flow.Reg8, uint64(id), 32)}
 	}
 	return flow.Match{exact(flow.Reg9, uint64(id), 32)}
@@ -97,7 +78,7 @@ func (d dimensions) subject(id uint32) flow.Match {
 
 // peer matches the other side's endpoint.
 func (d dimensions) peer(id uint32) flow.Match {
-	return dimensions{d.side, !d.reversed}.subject(id)
+	return (egress + ingress - d).subject(id)
 }
 
 // tracked makes the fields of conntrack's original tuple available (ovs-fields(7)).
@@ -120,7 +101,7 @@ func (d dimensions) address(p netip.Prefix) flow.Match {
 		return flow.Match{tracked, ether(fam)}
 	}
 	field := src
-	if d.subjectIsSource() {
+	if d == egress {
 		field = dst
 	}
 	value, mask := flow.Prefix(p)
@@ -133,14 +114,10 @@ func (d dimensions) services(out []flow.Match, fam families, s policy.ProtoPorts
 	if s.Ports == nil {
 		return append(out, flow.Match{tracked, proto, ether(fam)})
 	}
-	port := flow.CtTpDst
-	if d.reversed {
-		port = flow.CtTpSrc
-	}
 	for _, r := range s.Ports {
 		for _, m := range flow.PortMasks(r.Lo, r.Hi) {
-			out = append(out, flow.Match{tracked, proto, {Field: port, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))},
-				ether(fam)})
+			out = append(out, flow.Match{tracked, proto, {Field: flow.CtTpDst, Value: flow.U64(uint64(m.Value)),
+				Mask: flow.U64(uint64(m.Mask))}, ether(fam)})
 		}
 	}
 	return out
@@ -232,24 +209,21 @@ func both(a, b flow.Match) (flow.Match, bool) {
 	return append(append(out, a...), b...), true
 }
 
-// ruleFlows returns all flows of a rule that has an id: in the policy table, in the reversed table during a pickup window, and, if it
-// allows, its gate. conj_id is the rule's id (conjunction ids are per table).
-func ruleFlows(r *rule, orientations []bool) []flow.Flow {
+// ruleFlows returns all flows of a rule that has an id: in the policy table and, if it allows, its gate. conj_id is the rule's id
+// (conjunction ids are per table).
+func ruleFlows(r *rule) []flow.Flow {
 	decide := pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
+	d, cookie := dimensions(r.side), pipeline.NewCookie(pipeline.CookieRule, r.id)
 	var out []flow.Flow
-	for _, reversed := range orientations {
-		d := dimensions{r.side, reversed}
-		cookie := d.cookie(pipeline.CookieRule, r.id)
-		add := func(m flow.Match, actions []flow.Action) {
-			out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: cookie, Match: m, Actions: actions})
+	add := func(m flow.Match, actions []flow.Action) {
+		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: cookie, Match: m, Actions: actions})
+	}
+	clauses := d.clauses(&r.space)
+	if matches, ok := multiply(clauses); ok {
+		for _, m := range matches {
+			add(m, decide)
 		}
-		clauses := d.clauses(&r.space)
-		if matches, ok := multiply(clauses); ok {
-			for _, m := range matches {
-				add(m, decide)
-			}
-			continue
-		}
+	} else {
 		for i, matches := range clauses {
 			clause := []flow.Action{flow.Conjunction{ID: r.id, Clause: uint8(i + 1), N: uint8(len(clauses))}}
 			for _, m := range matches {
@@ -259,7 +233,7 @@ func ruleFlows(r *rule, orientations []bool) []flow.Flow {
 		add(flow.Match{exact(flow.ConjID, uint64(r.id), 32)}, decide)
 	}
 	if r.passes() {
-		out = append(out, pipeline.Gate(r.side == ingress, pipeline.NewCookie(pipeline.CookieRule, r.id), r.id))
+		out = append(out, pipeline.Gate(r.side == ingress, cookie, r.id))
 	}
 	return out
 }

@@ -132,7 +132,13 @@ func TestPickup(t *testing.T) {
 			w.fw.SetPickup(w.pickup, remembered)
 			w.compile()
 			w.sw.Forget()
-			got := w.sw.Process(w.packet(x, false, ack))
+			sent := w.packet(x, false, ack)
+			got := w.sw.Process(sent)
+			for field, v := range sent {
+				if got.Normal && got.Fields[field] != v {
+					t.Fatalf("%v: %s left as %v, was %v", x, field, got.Fields[field], v)
+				}
+			}
 			pass, commit := false, false
 			switch {
 			case !w.pickup:

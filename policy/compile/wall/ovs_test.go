@@ -162,6 +162,7 @@ type segment struct {
 	srcPort, dstPort uint16
 	flags            uint8
 	seq, ack         uint32
+	v6               bool
 }
 
 func (g segment) frame(t *testing.T) []byte {
@@ -173,8 +174,17 @@ func (g segment) frame(t *testing.T) []byte {
 		}
 		return hw
 	}
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IPv4(10, 0, 0, byte(g.from+1)), DstIP: net.IPv4(10, 0,
-		0, byte(g.to+1))}
+	var ip interface {
+		gopacket.SerializableLayer
+		gopacket.NetworkLayer
+	} = &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IPv4(10, 0, 0, byte(g.from+1)),
+		DstIP: net.IPv4(10, 0, 0, byte(g.to+1))}
+	ether := layers.EthernetTypeIPv4
+	if g.v6 {
+		address := func(i int) net.IP { return net.ParseIP(fmt.Sprintf("fd00::%d", i+1)) }
+		ip, ether = &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolTCP, SrcIP: address(g.from), DstIP: address(g.to)},
+			layers.EthernetTypeIPv6
+	}
 	seg := &layers.TCP{
 		SrcPort: layers.TCPPort(g.srcPort), DstPort: layers.TCPPort(g.dstPort), Seq: g.seq, Ack: g.ack, Window: 65535,
 		SYN: g.flags&syn != 0, ACK: g.flags&ack != 0,
@@ -184,7 +194,7 @@ func (g segment) frame(t *testing.T) []byte {
 	}
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.Ethernet{SrcMAC: mac(g.from), DstMAC: mac(g.to), EthernetType: layers.EthernetTypeIPv4}, ip, seg,
+		&layers.Ethernet{SrcMAC: mac(g.from), DstMAC: mac(g.to), EthernetType: ether}, ip, seg,
 		gopacket.Payload(make([]byte, 20))); err != nil {
 		t.Fatal(err)
 	}
@@ -232,11 +242,18 @@ var nPackets = regexp.MustCompile(`n_packets=(\d+)`)
 
 // dropped counts the packets that met a flow with the cookie kind of drops.
 func (s liveSwitch) dropped() int {
+	return s.counted(pipeline.NewCookie(pipeline.CookieDrop, 0), pipeline.CookieMagicMask|0xff<<32)
+}
+
+// droppedFor counts those of one reason.
+func (s liveSwitch) droppedFor(r pipeline.DropReason) int {
+	return s.counted(r.Cookie(), ^flow.Cookie(0))
+}
+
+func (s liveSwitch) counted(cookie, mask flow.Cookie) int {
 	s.t.Helper()
 	sum := 0
-	for _, line := range strings.Split(s.Ofctl("dump-flows", "br0", fmt.Sprintf("cookie=%#x/%#x",
-		uint64(pipeline.NewCookie(pipeline.CookieDrop, 0)),
-		uint64(pipeline.CookieMagicMask|0xff<<32))), "\n") {
+	for _, line := range strings.Split(s.Ofctl("dump-flows", "br0", fmt.Sprintf("cookie=%#x/%#x", uint64(cookie), uint64(mask))), "\n") {
 		if m := nPackets.FindStringSubmatch(line); m != nil {
 			n, err := strconv.Atoi(m[1])
 			if err != nil {

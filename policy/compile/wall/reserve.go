@@ -78,7 +78,7 @@ func (f *Firewall) released(owner string, flows []flow.Flow) []flow.Flow {
 // number returns the number that packets get from a flow with this cookie, or that it lets pass; 0 = none.
 func number(c flow.Cookie) uint32 {
 	switch kind, id, _ := pipeline.ParseCookie(c); kind {
-	case pipeline.CookieRule, pipeline.CookieDefault, pipeline.CookiePickup, pipeline.CookieEndpoint:
+	case pipeline.CookieRule, pipeline.CookieDefault, pipeline.CookieEndpoint:
 		return id & pipeline.MaxNumber
 	}
 	return 0
