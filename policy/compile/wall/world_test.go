@@ -1,6 +1,7 @@
 package wall_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -92,12 +93,26 @@ func (w *world) compile() wall.Changes {
 			w.states[name] = s
 		}
 	}
-	w.assignments.Apply(c.Assignments)
+	w.assignments.Apply(stored(w.t, c.Assignments))
 	maps.Copy(w.names, c.Names)
 	if err := w.sw.SetFlows(w.flows()); err != nil {
 		w.t.Fatalf("%v", err)
 	}
 	return c
+}
+
+// stored is v after it was written and read back.
+func stored[T any](t failer, v T) T {
+	t.Helper()
+	var out T
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return out
 }
 
 // flows returns all flows, ordered by owner.
