@@ -108,6 +108,22 @@ func TestApplyPrune(t *testing.T) {
 	f.must(200, "GET", "/v1/groups/other", "")
 }
 
+// A list of members shows what came and what went, wherever it stood; their order alone shows by position.
+func TestApplyDiffOfMembers(t *testing.T) {
+	f := newFixture(t)
+	members := func(list string) string { return "kind: Group\nname: g\nspec: {members: [" + list + "]}\n" }
+	apply(t, f, "", members("{cidr: 10.0.0.0/8}, {port: a}, {port: b}, {labels: {x: y, z: w}}"))
+	for list, want := range map[string]string{
+		"{port: a}, {port: b}, {labels: {x: y, z: w}}":                                "~Group/g /spec/members/0:map[cidr:10.0.0.0/8]><nil>",
+		"{cidr: 10.0.0.0/8}, {port: c}, {port: b}, {labels: {x: y, z: w}}":            "~Group/g /spec/members/1/port:a>c",
+		"{labels: {x: y, z: w}}, {port: b}, {port: b}, {port: a}, {cidr: 10.0.0.0/8}": "~Group/g /spec/members/2:<nil>>map[port:b]",
+		"{port: a}, {cidr: 10.0.0.0/8}, {port: b}, {labels: {x: y, z: w}}": "~Group/g /spec/members/0/cidr:10.0.0.0/8><nil> " +
+			"/spec/members/0/port:<nil>>a /spec/members/1/cidr:<nil>>10.0.0.0/8 /spec/members/1/port:a><nil>",
+	} {
+		same(t, apply(t, f, "?dryRun=true", members(list)), want)
+	}
+}
+
 // TestApplyForms sends one set in the forms that are accepted.
 func TestApplyForms(t *testing.T) {
 	group := `{"kind":"Group","name":"g","spec":{"members":[{"vlan":1}]}}`

@@ -43,7 +43,7 @@ func decodeAny(text []byte) any {
 }
 
 // diff lists the fields that differ, by pointer. Elements of lists are paired by their name where all have one, so that a rule that
-// was put in front of others shows as one addition; by position otherwise.
+// was put in front of others shows as one addition; otherwise those that are in both lists are left out, and the others go by position.
 func diff(old, new policy.Resource) []FieldChange {
 	var out []FieldChange
 	diffAny("", wish(old), wish(new), &out)
@@ -77,15 +77,9 @@ func diffList(at string, old, new []any, out *[]FieldChange) {
 	oldNames, ok := names(old)
 	newNames, ok2 := names(new)
 	if !ok || !ok2 {
-		for i := range max(len(old), len(new)) {
-			var o, n any
-			if i < len(old) {
-				o = old[i]
-			}
-			if i < len(new) {
-				n = new[i]
-			}
-			diffAny(fmt.Sprintf("%s/%d", at, i), o, n, out)
+		known := len(*out)
+		if diffRest(at, old, new, inBoth(old, new), inBoth(new, old), out); len(*out) == known { // only the order differs
+			diffRest(at, old, new, make([]bool, len(old)), make([]bool, len(new)), out)
 		}
 		return
 	}
@@ -101,6 +95,56 @@ func diffList(at string, old, new []any, out *[]FieldChange) {
 			diffAny(fmt.Sprintf("%s/%d", at, j), old[j], nil, out)
 		}
 	}
+}
+
+// diffRest compares by position what is in one of two lists only; skip leaves out elements.
+func diffRest(at string, old, new []any, skipOld, skipNew []bool, out *[]FieldChange) {
+	for i := range max(len(old), len(new)) {
+		var o, n any
+		if i < len(old) && !skipOld[i] {
+			o = old[i]
+		}
+		if i < len(new) && !skipNew[i] {
+			n = new[i]
+		}
+		if o != nil || n != nil {
+			diffAny(fmt.Sprintf("%s/%d", at, i), o, n, out)
+		}
+	}
+}
+
+// inBoth says of each element of a list whether the other list has it too, each as often as it has it.
+func inBoth(list, other []any) []bool {
+	have := make(map[string]int, len(other))
+	for _, v := range other {
+		have[elementText(v)]++
+	}
+	both := make([]bool, len(list))
+	for i, v := range list {
+		text := elementText(v)
+		both[i] = have[text] > 0
+		have[text]--
+	}
+	return both
+}
+
+// elementText is the same for equal elements only.
+func elementText(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case map[string]any: // of one text, as most members of a large group are
+		for k, value := range v {
+			if text, ok := value.(string); ok && len(v) == 1 {
+				return k + "\x00" + text
+			}
+		}
+	}
+	text, err := json.Marshal(v)
+	if err != nil { // it was read from JSON
+		panic(fmt.Sprintf("api: %v", err))
+	}
+	return "\x01" + string(text)
 }
 
 // names returns the name of each element; ok is false if one has none.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -118,8 +119,11 @@ func (p *Policy) WithDefaults() Resource {
 	return c
 }
 
-// WithDefaults implements Resource; a group has none.
-func (g *Group) WithDefaults() Resource { return clone(g) }
+// WithDefaults implements Resource; a group has none, and its members are not copied.
+func (g *Group) WithDefaults() Resource {
+	c := *g
+	return &c
+}
 
 // WithDefaults implements Resource; an endpoint has none.
 func (e *Endpoint) WithDefaults() Resource { return clone(e) }
@@ -157,14 +161,36 @@ func deepCopy(dst, src reflect.Value) {
 			}
 		}
 	case reflect.Struct:
-		if src.Type() == reflect.TypeFor[time.Time]() {
-			return
-		}
-		for i := range src.NumField() {
+		for _, i := range referring(src.Type()) {
 			deepCopy(dst.Field(i), src.Field(i))
 		}
 	}
 }
+
+// referring lists the fields of a struct below which there is something to copy. A group may have 100,000 selectors, most of whose fields
+// are texts.
+func referring(t reflect.Type) []int {
+	if known, ok := referringFields.Load(t); ok {
+		return known.([]int)
+	}
+	var fields []int
+	if t != reflect.TypeFor[time.Time]() {
+		for i := range t.NumField() {
+			switch f := t.Field(i).Type; f.Kind() {
+			case reflect.Pointer, reflect.Slice, reflect.Map:
+				fields = append(fields, i)
+			case reflect.Struct:
+				if len(referring(f)) > 0 {
+					fields = append(fields, i)
+				}
+			}
+		}
+	}
+	referringFields.Store(t, fields)
+	return fields
+}
+
+var referringFields sync.Map // reflect.Type to []int
 
 // sortedKeys returns the keys of m in order, so that what is derived from m does not depend on map order.
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

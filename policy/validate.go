@@ -231,21 +231,17 @@ const (
 // endpointKinds are those that say what an endpoint is.
 var endpointKinds = []SelectorKind{SelectPort, SelectLabels, SelectVM, SelectNeutronPort, SelectMAC, SelectVLAN, SelectBridge}
 
-// kinds lists what may be selected by in this role.
-func (r role) kinds() []SelectorKind {
-	endpoint := slices.Clone(endpointKinds)
-	switch r {
-	case asSubject, asSource:
-		return append(endpoint, SelectGroup)
-	case asPeer:
-		return append(endpoint, SelectGroup, SelectCIDR, SelectEntity)
-	case asMember:
-		return append(endpoint, SelectCIDR)
-	case asMatch:
-		return []SelectorKind{SelectPort, SelectNeutronPort, SelectVM, SelectMAC}
-	}
-	return nil
+// kindsOf lists what may be selected by in each role.
+var kindsOf = [...][]SelectorKind{
+	asSubject: slices.Concat(endpointKinds, []SelectorKind{SelectGroup}),
+	asPeer:    slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR, SelectEntity}),
+	asMember:  slices.Concat(endpointKinds, []SelectorKind{SelectCIDR}),
+	asMatch:   {SelectPort, SelectNeutronPort, SelectVM, SelectMAC},
+	asSource:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup}),
 }
+
+// kinds lists what may be selected by in this role. It is not changed.
+func (r role) kinds() []SelectorKind { return kindsOf[r] }
 
 // refusal says why a kind makes no sense in this role.
 func (r role) refusal(k SelectorKind) string {

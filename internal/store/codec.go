@@ -2,8 +2,10 @@ package store
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -45,6 +47,41 @@ type record struct {
 	Spec      json.RawMessage   `json:"spec"`
 }
 
+// packAbove is the length in bytes from which a value is stored compressed. What is that long is a list of addresses and shrinks to a
+// quarter, so that 100,000 ranges fit into what an external cluster takes at once.
+const packAbove = 64 << 10
+
+// pack returns the value to store for an encoded record. Texts of JSON begin with a brace, those of gzip (RFC 1952) do not.
+func pack(text []byte) ([]byte, error) {
+	if len(text) <= packAbove {
+		return text, nil
+	}
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	return b.Bytes(), err
+}
+
+// readRecord reads a stored value.
+func readRecord(value []byte) (rec record, err error) {
+	if bytes.HasPrefix(value, []byte{0x1f, 0x8b}) {
+		r, err := gzip.NewReader(bytes.NewReader(value))
+		if err != nil {
+			return record{}, err
+		}
+		if value, err = io.ReadAll(r); err != nil {
+			return record{}, err
+		}
+	}
+	err = json.Unmarshal(value, &rec)
+	return rec, err
+}
+
 // encodeSpec is deterministic: encoding/json sorts the keys of maps.
 func encodeSpec(r policy.Resource) (json.RawMessage, error) {
 	return json.Marshal(specOf(r))
@@ -67,8 +104,8 @@ func specOf(r policy.Resource) any {
 
 // decode reads a stored value. Fields of a newer version are refused rather than dropped: dropping them could widen a policy.
 func decode(kind policy.Kind, name string, value []byte, revision int64) (policy.Resource, error) {
-	var rec record
-	if err := json.Unmarshal(value, &rec); err != nil {
+	rec, err := readRecord(value)
+	if err != nil {
 		return nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
 	}
 	r := policy.New(kind)

@@ -68,7 +68,7 @@ func (s *Store) classify(err error) error {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(),
 		"larger than max"):
 		return fmt.Errorf("store: %w: the etcd cluster takes fewer bytes in one transaction (its --max-request-bytes); send fewer documents "+
-			"at once or raise it", backend.ErrTooLarge)
+			"at once, divide a large group, or raise it", backend.ErrTooLarge)
 	case errors.Is(err, rpctypes.ErrPermissionDenied), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrAuthFailed):
 		return &unavailable{text: "the etcd cluster refuses tapwall's credentials", cause: err}
 	case errors.Is(err, context.DeadlineExceeded):

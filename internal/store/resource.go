@@ -33,7 +33,7 @@ func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.
 	if len(resp.Kvs) == 0 {
 		return nil, fmt.Errorf("%s %q: %w", kind, name, backend.ErrNotFound)
 	}
-	return decode(kind, name, resp.Kvs[0].Value, resp.Kvs[0].ModRevision)
+	return s.shared.read(kind, name, resp.Kvs[0])
 }
 
 // List implements api.Store. A stored value that cannot be read is an error that names its key.
@@ -50,7 +50,7 @@ func (s *Store) List(ctx context.Context, kind policy.Kind, after string, limit 
 	var out []policy.Resource
 	revision, err := s.scan(rctx, from, clientv3.GetPrefixRangeEnd(prefix(kind)), 0, limit, func(kv *mvccpb.KeyValue) error {
 		_, name, _ := splitKey(string(kv.Key))
-		r, err := decode(kind, name, kv.Value, kv.ModRevision)
+		r, err := s.shared.read(kind, name, kv)
 		out = append(out, r)
 		return err
 	})
@@ -158,7 +158,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
 	out := make([]policy.Resource, len(changes))
-	written := make([]bool, len(changes))
+	written := make([][]byte, len(changes))
 	size := 0
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, c := range changes {
@@ -191,12 +191,11 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 			if err != nil {
 				return nil, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
 			}
-			out[i] = c.Resource.Clone()
-			*out[i].GetMeta() = meta
+			out[i] = withMeta(c.Resource, meta)
 			if !same {
 				ops = append(ops, clientv3.OpPut(k, string(value)))
 				size += len(value)
-				written[i] = true
+				written[i] = value
 			}
 		}
 	}
@@ -212,9 +211,13 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 		return nil, fmt.Errorf("store: %w", backend.ErrConflict)
 	}
 	s.member.wrote(ctx, size)
-	for i := range out {
-		if written[i] {
+	for i, c := range changes {
+		switch {
+		case written[i] != nil:
 			out[i].GetMeta().Revision = resp.Header.Revision
+			s.shared.put(key(c.Kind, c.Name), out[i], written[i])
+		case c.Resource == nil && !c.Guard:
+			s.shared.drop(key(c.Kind, c.Name))
 		}
 	}
 	return out, nil
@@ -253,7 +256,8 @@ func (s *Store) current(ctx context.Context, changes []backend.Change) (map[stri
 		for _, r := range resp.Responses {
 			var was stored
 			for _, kv := range r.GetResponseRange().Kvs {
-				if was.revision = kv.ModRevision; json.Unmarshal(kv.Value, &was.record) != nil {
+				was.revision = kv.ModRevision
+				if was.record, err = readRecord(kv.Value); err != nil {
 					was.record = record{} // what cannot be read is replaced as a whole
 				}
 			}
@@ -275,6 +279,8 @@ func encode(r policy.Resource, old stored, now time.Time) (value []byte, meta po
 		rec.UID, rec.CreatedAt = uuid.NewString(), now
 	}
 	meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision}
-	value, err = json.Marshal(rec)
+	if value, err = json.Marshal(rec); err == nil {
+		value, err = pack(value)
+	}
 	return value, meta, same, err
 }

@@ -90,6 +90,8 @@ type Store struct {
 	// readOpts makes reads of the embedded member local: it is alone, so what it has applied is all there is.
 	readOpts []clientv3.OpOption
 
+	shared shared
+
 	// revision is the newest seen and trouble the last failure, for Status.
 	revision atomic.Int64
 	trouble  atomic.Pointer[string]
@@ -120,7 +122,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
 
-	s := &Store{log: o.Logger, journaled: map[string]bool{}}
+	s := &Store{log: o.Logger, journaled: map[string]bool{}, shared: newShared()}
 	var err error
 	if len(o.External) > 0 {
 		err = s.connect(ctx, o)

@@ -140,6 +140,7 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 				w.known[string(e.Kv.Key)] = true
 			} else {
 				delete(w.known, string(e.Kv.Key))
+				w.store.shared.drop(string(e.Kv.Key))
 			}
 			b.Changes = append(b.Changes, c)
 		}
@@ -157,7 +158,7 @@ func (w *watch) change(kv *mvccpb.KeyValue) (backend.Change, bool) {
 	if !ok {
 		return backend.Change{}, false
 	}
-	r, err := decode(k, name, kv.Value, kv.ModRevision)
+	r, err := w.store.shared.read(k, name, kv)
 	if err != nil {
 		w.store.log.Error("a stored resource cannot be read and is left out", slog.String("key", string(kv.Key)), slog.Any("error", err))
 		return backend.Change{}, false
