@@ -21,7 +21,7 @@ type applyInput struct {
 	ContentType string `header:"Content-Type" hidden:"true"`
 	Prune       string `query:"prune" doc:"Delete resources with this label (key=value) that are not among the documents; every document must carry it" example:"set=web"`
 	DryRun      bool   `query:"dryRun" doc:"Check everything and answer what would change, here and on the switches, but write nothing"`
-	Wait        string `query:"wait" enum:"installed" doc:"Answer when all changes are installed on every connected host, or have failed there"`
+	Wait        string `query:"wait" enum:"installed,effective" doc:"Answer when all changes are installed on every connected host, or have failed there; effective: and no decision is left that a switch cached before"`
 	Timeout     string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the changes stay" example:"5s"`
 	RawBody     []byte
 }
@@ -80,7 +80,7 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 	for try := 1; ; try++ {
 		out, err := s.tryApply(ctx, docs, prune, in.DryRun)
 		if err == nil {
-			if wait > 0 && !in.DryRun {
+			if wait.limit > 0 && !in.DryRun {
 				return out, s.waitForAll(ctx, wait, out)
 			}
 			return out, nil
@@ -302,8 +302,8 @@ func (s *Server) dryRun(ctx context.Context, changes []backend.Change, before []
 
 // waitForAll waits for every resource under one deadline and notes what was observed. What is stored unchanged may still not be in
 // force: an earlier wait may have been too short.
-func (s *Server) waitForAll(ctx context.Context, limit time.Duration, r *ApplyResult) error {
-	deadline := time.Now().Add(limit)
+func (s *Server) waitForAll(ctx context.Context, wait waiting, r *ApplyResult) error {
+	deadline := time.Now().Add(wait.limit)
 	late := 0
 	for _, items := range [][]ApplyItem{r.Created, r.Updated, r.Unchanged, r.Deleted} {
 		for i := range items {
@@ -319,10 +319,15 @@ func (s *Server) waitForAll(ctx context.Context, limit time.Duration, r *ApplyRe
 			}
 		}
 	}
-	if late == 0 {
-		return nil
+	var err error
+	if late > 0 {
+		err = problem(http.StatusGatewayTimeout, "the changes are stored, but %d of them not installed everywhere after %v", late, wait.limit)
+	} else if wait.effective {
+		err = s.waitForCaches(ctx, deadline)
 	}
-	p := problem(http.StatusGatewayTimeout, "the changes are stored, but %d of them not installed everywhere after %v", late, limit)
-	p.Result = r
-	return p
+	var p *Problem
+	if errors.As(err, &p) {
+		p.Result = r
+	}
+	return err
 }

@@ -31,6 +31,9 @@ type Engine interface {
 	// Wait blocks until revision of the resource (or its deletion, revision 0 = the state at call time without it) is installed on every
 	// connected host or failed there, or ctx ends (then ctx.Err()). It returns the status then.
 	Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error)
+	// Effective blocks until no decision is left that a switch of a connected host cached before the call, or ctx ends. Its error says why
+	// that is not known.
+	Effective(ctx context.Context) error
 	// Refresh brings the counters that Status shows up to date, if they are older than half a second. Reads ask for it, writes do not.
 	Refresh(ctx context.Context, kind policy.Kind)
 	// Admit says whether the switches have room for changes, as far as is known now. Its error matches backend.ErrLimit.

@@ -77,14 +77,23 @@ func addWarnings(st policy.Status, warnings []policy.Warning) policy.Status {
 // etag of a revision (RFC 9110 §8.8.3, strong).
 func etag(revision int64) string { return fmt.Sprintf("%q", fmt.Sprint(revision)) }
 
-// parseWait checks the parameters of waiting; 0 = do not wait.
-func parseWait(wait, timeout string) (time.Duration, error) {
+// waiting says how long a request waits, and for what; the zero value: it does not.
+type waiting struct {
+	limit     time.Duration
+	effective bool // until the caches of the switches have followed, too
+}
+
+// waitEffective is the value of the parameter wait that asks for more than installation.
+const waitEffective = "effective"
+
+// parseWait checks the parameters of waiting.
+func parseWait(wait, timeout string) (waiting, error) {
 	d, err := time.ParseDuration(timeout)
 	if err != nil || d <= 0 || d > maxWait {
-		return 0, badParameter("query.timeout", timeout, "must be a duration above 0 and up to %v, such as 5s", maxWait)
+		return waiting{}, badParameter("query.timeout", timeout, "must be a duration above 0 and up to %v, such as 5s", maxWait)
 	}
 	if wait == "" {
-		return 0, nil
+		return waiting{}, nil
 	}
-	return d, nil
+	return waiting{limit: d, effective: wait == waitEffective}, nil
 }

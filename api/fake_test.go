@@ -142,6 +142,7 @@ type engine struct {
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	system    api.SystemStatus
 	ready     error
+	effective func(context.Context) error // nil = at once
 	panics    bool
 	planned   []backend.Change
 }
@@ -164,6 +165,13 @@ func (e *engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		case <-time.After(time.Millisecond):
 		}
 	}
+}
+
+func (e *engine) Effective(ctx context.Context) error {
+	if e.effective == nil {
+		return nil
+	}
+	return e.effective(ctx)
 }
 
 func (e *engine) Refresh(context.Context, policy.Kind) {}

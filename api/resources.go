@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -38,7 +39,7 @@ type putInput struct {
 	IfNoneMatch string `header:"If-None-Match" doc:"* = only if it does not exist yet" example:"*"`
 	ContentType string `header:"Content-Type" hidden:"true"`
 	DryRun      bool   `query:"dryRun" doc:"Check everything and answer what would change, but write nothing"`
-	Wait        string `query:"wait" enum:"installed" doc:"Answer when the change is installed on every connected host, or has failed there"`
+	Wait        string `query:"wait" enum:"installed,effective" doc:"Answer when the change is installed on every connected host, or has failed there; effective: and no decision is left that a switch cached before"`
 	Timeout     string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the change stays" example:"5s"`
 	RawBody     []byte
 }
@@ -48,7 +49,7 @@ type patchInput struct {
 	IfMatch     string `header:"If-Match" doc:"Only if the resource has this ETag" example:"\"17\""`
 	ContentType string `header:"Content-Type" hidden:"true"`
 	DryRun      bool   `query:"dryRun" doc:"Check everything and answer what would change, but write nothing"`
-	Wait        string `query:"wait" enum:"installed" doc:"Answer when the change is installed on every connected host, or has failed there"`
+	Wait        string `query:"wait" enum:"installed,effective" doc:"Answer when the change is installed on every connected host, or has failed there; effective: and no decision is left that a switch cached before"`
 	Timeout     string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the change stays" example:"5s"`
 	RawBody     []byte
 }
@@ -57,7 +58,7 @@ type deleteInput struct {
 	Name    string `path:"name" doc:"Name of the resource" example:"web"`
 	IfMatch string `header:"If-Match" doc:"Only if the resource has this ETag" example:"\"17\""`
 	DryRun  bool   `query:"dryRun" doc:"Check everything and answer what would change, but write nothing"`
-	Wait    string `query:"wait" enum:"installed" doc:"Answer when the resource is gone from every connected host, or that has failed"`
+	Wait    string `query:"wait" enum:"installed,effective" doc:"Answer when the resource is gone from every connected host, or that has failed; effective: and no decision is left that a switch cached before"`
 	Timeout string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the deletion stays" example:"5s"`
 }
 
@@ -298,15 +299,25 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 		revision = res.resource.GetMeta().Revision
 	}
 	var st policy.Status
-	if w.wait > 0 {
+	if w.wait.limit > 0 {
+		deadline := time.Now().Add(w.wait.limit)
 		var done bool
-		st, done, err = s.waitFor(ctx, w.wait, w.kind, w.name, revision)
+		st, done, err = s.waitFor(ctx, w.wait.limit, w.kind, w.name, revision)
 		if err != nil {
 			return nil, err
 		}
 		if !done {
-			p := problem(http.StatusGatewayTimeout,
-				"the change of %s is stored, but not installed everywhere after %v; its status tells what is missing", refName(w.kind, w.name), w.wait)
+			err = problem(http.StatusGatewayTimeout,
+				"the change of %s is stored, but not installed everywhere after %v; its status tells what is missing", refName(w.kind, w.name),
+				w.wait.limit)
+		} else if w.wait.effective {
+			err = s.waitForCaches(ctx, deadline)
+		}
+		if err != nil {
+			var p *Problem
+			if !errors.As(err, &p) {
+				return nil, err
+			}
 			if res.resource != nil {
 				p.Resource = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
 			}
@@ -317,7 +328,7 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 		return &documentOutput{Status: http.StatusNoContent}, nil
 	}
 	out := &documentOutput{Status: http.StatusOK, ETag: etag(revision)}
-	if w.wait > 0 {
+	if w.wait.limit > 0 {
 		out.Body = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
 	} else {
 		out.Body = s.document(res.resource, res.advice().asWarnings())

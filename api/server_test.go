@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
@@ -257,6 +259,44 @@ func TestWait(t *testing.T) {
 	}
 	f.engine.installed = 100
 	f.must(204, "DELETE", "/v1/groups/x?wait=installed", "")
+}
+
+// wait=effective asks for the caches once everything is installed, and tells what is not known of them. The write stays.
+func TestWaitEffective(t *testing.T) {
+	f := newFixture(t)
+	asked := 0
+	f.engine.effective = func(context.Context) error { asked++; return nil }
+	f.must(201, "PUT", "/v1/groups/lbs?wait=effective", groupBody)
+	f.must(200, "PATCH", "/v1/groups/lbs?wait=effective", `{"labels":{"a":"b"}}`, "Content-Type: application/merge-patch+json")
+	f.must(200, "POST", "/v1/apply?wait=effective", "kind: Group\nname: x\nspec: {members: []}", "Content-Type: application/yaml")
+	f.must(204, "DELETE", "/v1/groups/x?wait=effective", "")
+	if asked != 4 {
+		t.Errorf("four writes asked for the caches %d times", asked)
+	}
+	f.must(200, "PUT", "/v1/groups/lbs?wait=installed", groupBody)
+	f.must(200, "PUT", "/v1/groups/lbs?wait=effective&dryRun=true", groupBody)
+	f.must(422, "PUT", "/v1/groups/lbs?wait=settled", groupBody)
+	if asked != 4 {
+		t.Errorf("the caches were asked for without being asked for")
+	}
+	for what, effective := range map[string]func(context.Context) error{
+		"has not said in time": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
+		"br0 is at lunch":      func(context.Context) error { return errors.New("br0 is at lunch") },
+	} {
+		f.engine.effective = effective
+		w := f.must(504, "PUT", "/v1/groups/late?wait=effective&timeout=30ms", `{"spec":{"members":[{"vlan":1}]}}`)
+		if text := w.Body.String(); !strings.Contains(text, "installed, but") || !strings.Contains(text, what) ||
+			!strings.Contains(text, `"name":"late"`) {
+			t.Errorf("%s", text)
+		}
+		f.must(200, "GET", "/v1/groups/late", "")
+		f.must(204, "DELETE", "/v1/groups/late", "")
+		w = f.must(504, "POST", "/v1/apply?wait=effective&timeout=30ms", "kind: Group\nname: y\nspec: {members: []}",
+			"Content-Type: application/yaml")
+		if text := w.Body.String(); !strings.Contains(text, what) || !strings.Contains(text, `"name":"y"`) {
+			t.Errorf("%s", text)
+		}
+	}
 }
 
 // TestSpec holds api/openapi.json to what the server says of itself.

@@ -28,7 +28,7 @@ type write struct {
 	name   string
 	pre    precondition
 	dryRun bool
-	wait   time.Duration
+	wait   waiting
 }
 
 // written is the outcome: the resource (nil = deleted), whether it is new, and the result of a dry run instead.
@@ -163,6 +163,24 @@ func (s *Server) waitFor(ctx context.Context, limit time.Duration, kind policy.K
 		return st, false, err
 	}
 	return s.o.Engine.Status(kind, name), false, nil
+}
+
+// waitForCaches waits for the caches of the switches until deadline, with what they are to follow installed already.
+func (s *Server) waitForCaches(ctx context.Context, deadline time.Time) error {
+	wctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	err := s.o.Engine.Effective(wctx)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil: // the client has gone
+		return ctx.Err()
+	case wctx.Err() != nil:
+		return problem(http.StatusGatewayTimeout,
+			"installed, but the switch has not said in time that no decision is left that it cached before; such decisions end by themselves")
+	}
+	return problem(http.StatusGatewayTimeout,
+		"installed, but it is not known whether decisions are left that a switch cached before; they end by themselves: %v", err)
 }
 
 // checkRefs finds references of the changed resources that lead nowhere after the changes, and references of others that the changes would

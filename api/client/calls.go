@@ -22,6 +22,9 @@ type WriteOptions struct {
 	// Wait is how long to wait until the change is installed on every connected host; 0 = do not wait. An error then matches
 	// ErrNotInstalled, and the change stays.
 	Wait time.Duration
+	// Effective waits, within the same time, until no decision is left that a switch cached before the change. An error then matches
+	// ErrNotInstalled as well.
+	Effective bool
 	// Revision, if not 0, is the one that the resource must have.
 	Revision int64
 	// Prune, for Apply: delete resources with this label (key=value) that are not among the documents.
@@ -35,6 +38,9 @@ func (o WriteOptions) query() url.Values {
 	}
 	if o.Wait > 0 {
 		q.Set("wait", "installed")
+		if o.Effective {
+			q.Set("wait", "effective")
+		}
 		q.Set("timeout", o.Wait.String())
 	}
 	if o.Prune != "" {

@@ -23,14 +23,15 @@ type waitFlags struct {
 const (
 	waitAccepted  = "accepted"  // checked and stored; every write waits for that
 	waitInstalled = "installed" // in force on the switches, as read back
+	waitEffective = "effective" // and no decision is left that a switch cached before
 )
 
 func (w *waitFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&w.until, "wait", "", "return when the change is installed: in force on the switch, as read back; exit code 4 if "+
-		"it is not (or --wait=accepted: when it is stored)")
+		"it is not (or --wait=accepted: when it is stored; --wait=effective: when no cached decision of before is left, either)")
 	c.Flags().Lookup("wait").NoOptDefVal = waitInstalled
 	c.Flags().DurationVar(&w.timeout, "timeout", 10*time.Second, "how long --wait waits, at most "+maxWait.String())
-	completeFlag(c, "wait", fixed(waitInstalled, waitAccepted))
+	completeFlag(c, "wait", fixed(waitInstalled, waitEffective, waitAccepted))
 }
 
 // maxWait is the longest wait that the server accepts.
@@ -38,13 +39,13 @@ const maxWait = time.Minute
 
 func (w *waitFlags) check() error {
 	switch w.until {
-	case "", waitAccepted, waitInstalled:
+	case "", waitAccepted, waitInstalled, waitEffective:
 	case "true": // --wait was a switch once
 		w.until = waitInstalled
 	case "false":
 		w.until = ""
 	default:
-		return usage("--wait=%s: want --wait=installed (or --wait) or --wait=accepted", w.until)
+		return usage("--wait=%s: want --wait=installed (or --wait), --wait=effective or --wait=accepted", w.until)
 	}
 	if w.timeout <= 0 || w.timeout > maxWait {
 		return usage("--timeout %v: want more than 0 and at most %v", w.timeout, maxWait)
@@ -52,16 +53,19 @@ func (w *waitFlags) check() error {
 	return nil
 }
 
+// waits reports whether the answer is about what is in force.
+func (w *waitFlags) waits() bool { return w.until == waitInstalled || w.until == waitEffective }
+
 func (w *waitFlags) options() client.WriteOptions {
-	if w.until != waitInstalled {
+	if !w.waits() {
 		return client.WriteOptions{}
 	}
-	return client.WriteOptions{Wait: w.timeout}
+	return client.WriteOptions{Wait: w.timeout, Effective: w.until == waitEffective}
 }
 
 // state is what to print behind a resource that was written and waited for. What is known without waiting is that of the revision before.
 func (w *waitFlags) state(s policy.Status) string {
-	if w.until != waitInstalled {
+	if !w.waits() {
 		return ""
 	}
 	return " (" + phase(s) + ")"
@@ -81,7 +85,7 @@ func (w *waitFlags) outcome(err error, written ...waited) error {
 	}
 	var lacking []string
 	for _, x := range written {
-		if w.until == waitInstalled && x.status != nil {
+		if w.waits() && x.status != nil {
 			if why := lacks(*x.status); why != "" {
 				lacking = append(lacking, x.name+" is "+why)
 			}

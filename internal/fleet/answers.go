@@ -340,6 +340,23 @@ func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revisio
 	return f.merge(parts), err
 }
 
+// Effective implements api.Engine. A host that cannot be reached is not waited for.
+func (f *Fleet) Effective(ctx context.Context) error {
+	errs := each(f, func(e *host.Engine) error {
+		ctx, cancel := whileReachable(ctx, e)
+		defer cancel()
+		err := e.Effective(ctx)
+		if err != nil && errors.Is(context.Cause(ctx), errUnreachable) {
+			return nil
+		}
+		if err != nil && len(f.hosts) > 1 {
+			return fmt.Errorf("host %s: %w", e.Name(), err)
+		}
+		return err
+	})
+	return errors.Join(errs...)
+}
+
 // whileReachable returns a context that ends with the cause errUnreachable when the host cannot be reached. cancel must be called.
 func whileReachable(ctx context.Context, e *host.Engine) (_ context.Context, cancel func()) {
 	ctx, end := context.WithCancelCause(ctx)

@@ -98,6 +98,7 @@ type Engine struct {
 	view atomic.Pointer[view]
 	// shadows are what the adviser found; it replaces them.
 	shadows atomic.Pointer[shadows]
+	rounds  cacheRounds
 
 	// Owned by the loop.
 	loaded           bool   // the first batch of the store has come

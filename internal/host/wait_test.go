@@ -274,3 +274,33 @@ func (r *run) matchesScratch(bridge string) {
 		r.t.Errorf("flows (-from scratch +installed):\n%s", diff)
 	}
 }
+
+// Effective is an answer of the switch: it comes soon where the switch is there, and not at all while it is frozen.
+func TestEffective(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	r := h.ready(settings{})
+	r.apply(allow("p", "vm1", "{port: vm2}", "80"))
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if err := r.Effective(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	h.ovs.SignalVswitchd(syscall.SIGSTOP)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := r.Effective(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a frozen switch: %v", err)
+	}
+	h.ovs.SignalVswitchd(syscall.SIGCONT)
+	if err := r.Effective(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

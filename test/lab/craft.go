@@ -67,6 +67,9 @@ func UDPTo(port uint16) func(Frame) bool { return toPort(17, port) }
 // TCPFrom keeps untagged IPv4 segments from a port.
 func TCPFrom(port uint16) func(Frame) bool { return portAt(6, 0, port) }
 
+// UDPFrom is TCPFrom for datagrams.
+func UDPFrom(port uint16) func(Frame) bool { return portAt(17, 0, port) }
+
 func toPort(proto byte, port uint16) func(Frame) bool { return portAt(proto, 2, port) }
 
 func portAt(proto byte, offset int, port uint16) func(Frame) bool {
