@@ -72,7 +72,7 @@ func bulk(a *api, pid, rules int) (out []line, err error) {
 	}
 	out = []line{{fmt.Sprintf("10,000 rules in 100 writes of %d x %d rules", bulkRules/bulkWrites/rules, rules),
 		fmt.Sprintf("%v (CPU of tapwall %v)", took.Round(10*time.Millisecond), (after - before).Round(10*time.Millisecond)), "<= 4 s",
-		took <= 4*time.Second}}
+		took <= 4*time.Second, ""}}
 	if rules == 1 {
 		return out, nil
 	}
@@ -104,7 +104,7 @@ func bulk(a *api, pid, rules int) (out []line, err error) {
 	budget := int64(50<<20 + 6000*bulkRules + 1000*flows)
 	return append(out, line{fmt.Sprintf("RSS with 10,000 rules after %d changes in 60 s", changes),
 		fmt.Sprintf("%d MiB, peak %d MiB (%.0f flows)", rss>>20, peak>>20, flows), fmt.Sprintf("<= %d MiB, peak <= %d", budget>>20,
-			2*budget>>20), rss <= budget && peak <= 2*budget}), nil
+			2*budget>>20), rss <= budget && peak <= 2*budget, ""}), nil
 }
 
 // resident returns a process's resident bytes, now and at most so far (proc(5)).

@@ -117,7 +117,7 @@ func benchBundle() (out []line, err error) {
 	ratio := float64(median(ours)) / float64(median(theirs))
 	return []line{{"100k flows in one bundle / ovs-ofctl --bundle", fmt.Sprintf("%.2f (%v / %v, medians of 5)", ratio,
 		median(ours).Round(time.Millisecond), median(theirs).Round(time.Millisecond)),
-		"<= 0.6", ratio <= 0.6}}, nil
+		"<= 0.6", ratio <= 0.6, "0.47"}}, nil
 }
 
 // benchRestart connects to a switch that has all flows already.
@@ -157,5 +157,5 @@ func benchRestart() (out []line, err error) {
 	limit := 1500 * time.Millisecond
 	return []line{{"restart with 100k flows unchanged", fmt.Sprintf("%d flow-mods, %.2f of 1.5 s (%v, median of 5)", mods,
 		float64(median(took))/float64(limit), median(took).Round(time.Millisecond)),
-		"0 flow-mods, <= 1.5 s", mods == 0 && median(took) <= limit}}, nil
+		"0 flow-mods, <= 1.5 s", mods == 0 && median(took) <= limit, "615 ms"}}, nil
 }

@@ -2,16 +2,20 @@ package lab
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 )
 
-// Send puts one frame on the VM's wire as it is.
-func (vm *VM) Send(frame []byte) error {
+// Send puts frames on the VM's wire as they are.
+func (vm *VM) Send(frames ...[]byte) error {
 	return vm.Do(func() error {
 		ifi, err := net.InterfaceByName("eth0")
 		if err != nil {
@@ -22,23 +26,51 @@ func (vm *VM) Send(frame []byte) error {
 			return err
 		}
 		defer unix.Close(fd)
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index})
+		for _, frame := range frames {
+			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
+}
+
+// Received is how many packets have come to the VM's eth0.
+func (vm *VM) Received() (n int, err error) {
+	err = vm.Do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/dev")
+		if err != nil {
+			return err
+		}
+		_, counters, _ := strings.Cut(string(b), "eth0:")
+		f := strings.Fields(counters)
+		if len(f) < 2 {
+			return errors.New("eth0 has no counters")
+		}
+		n, err = strconv.Atoi(f[1]) // bytes, packets, … (proc_pid_net(5))
+		return err
+	})
+	return n, err
 }
 
 // SendTCP sends one TCP segment without a connection. flags are those of the TCP header (RFC 9293 §3.1), FIN being bit 0.
 func (vm *VM) SendTCP(to *VM, srcPort, dstPort uint16, flags byte) error {
-	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(vm.IPv4), DstIP: net.ParseIP(to.IPv4)}
-	tcp := &layers.TCP{SrcPort: layers.TCPPort(srcPort), DstPort: layers.TCPPort(dstPort), Seq: 1, Ack: 1, Window: 1024,
-		FIN: flags&1 != 0, SYN: flags&2 != 0, RST: flags&4 != 0, PSH: flags&8 != 0, ACK: flags&16 != 0, URG: flags&32 != 0}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		return err
-	}
-	frame, err := vm.frameTo(to, ip, tcp)
+	frame, err := vm.CraftTCP(vm.IPv4, to, srcPort, dstPort, flags)
 	if err != nil {
 		return err
 	}
 	return vm.Send(frame)
+}
+
+// CraftTCP is the frame of SendTCP with an address that need not be the VM's.
+func (vm *VM) CraftTCP(from string, to *VM, srcPort, dstPort uint16, flags byte) ([]byte, error) {
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(from), DstIP: net.ParseIP(to.IPv4)}
+	tcp := &layers.TCP{SrcPort: layers.TCPPort(srcPort), DstPort: layers.TCPPort(dstPort), Seq: 1, Ack: 1, Window: 1024,
+		FIN: flags&1 != 0, SYN: flags&2 != 0, RST: flags&4 != 0, PSH: flags&8 != 0, ACK: flags&16 != 0, URG: flags&32 != 0}
+	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
+		return nil, err
+	}
+	return vm.frameTo(to, ip, tcp)
 }
 
 func (vm *VM) frameTo(to *VM, upper ...gopacket.SerializableLayer) ([]byte, error) {

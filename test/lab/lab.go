@@ -20,6 +20,8 @@ type Lab struct {
 	Switch NS     // where OVS and tapwall run
 	VMs    map[string]*VM
 
+	VswitchdArgs []string // further ones of the next StartVswitchd
+
 	mu       sync.Mutex
 	cleanups []func() error
 	vswitchd *exec.Cmd
@@ -109,6 +111,9 @@ func (l *Lab) namespace(name string) (NS, error) {
 	}
 	return ns, err
 }
+
+// OnClose has f called when the lab closes, before what was made earlier is removed.
+func (l *Lab) OnClose(f func() error) { l.onClose(f) }
 
 func (l *Lab) onClose(f func() error) {
 	l.mu.Lock()

@@ -101,7 +101,8 @@ func (l *Lab) KillOVSDB() { Kill(l.ovsdb) }
 
 // StartVswitchd starts the switch and returns when it has taken up its configuration.
 func (l *Lab) StartVswitchd() (err error) {
-	l.vswitchd, err = l.Spawn("vswitchd", "ovs-vswitchd", l.DB(), "--pidfile="+filepath.Join(l.Dir, "ovs-vswitchd.pid"), "--no-chdir")
+	argv := []string{"ovs-vswitchd", l.DB(), "--pidfile=" + filepath.Join(l.Dir, "ovs-vswitchd.pid"), "--no-chdir"}
+	l.vswitchd, err = l.Spawn("vswitchd", append(argv, l.VswitchdArgs...)...)
 	if err != nil {
 		return err
 	}

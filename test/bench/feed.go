@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	feedSize    = 100_000
+	feedChanges = 100
+)
+
+// feedPrefix is prefix i of a threat feed: of twenty 12 are hosts, 5 are /24, one is a /16, 2 are IPv6. No two are the same.
+func feedPrefix(i int) map[string]any {
+	var text string
+	switch k := i % 20; {
+	case k < 12:
+		text = fmt.Sprintf("%d.%d.%d.%d/32", 20+i>>24, i>>16&255, i>>8&255, i&255)
+	case k < 17:
+		text = fmt.Sprintf("%d.%d.%d.0/24", 40+i>>16, i>>8&255, i&255)
+	case k == 17:
+		text = fmt.Sprintf("%d.%d.0.0/16", 60+i/20>>8, i/20&255)
+	default:
+		text = fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff)
+	}
+	return map[string]any{"cidr": text}
+}
+
+// benchFeed gives rules a group of 100,000 prefixes and exchanges some of them.
+func benchFeed() (out []line, err error) {
+	for _, rules := range []int{1, 100} {
+		lines, err := feed(rules)
+		if out = append(out, lines...); err != nil {
+			return out, fmt.Errorf("%d rules: %w", rules, err)
+		}
+	}
+	return out, nil
+}
+
+func feed(rules int) (out []line, err error) {
+	r, err := newRig(1, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	var prefixes []any
+	for i := range scale(feedSize) {
+		prefixes = append(prefixes, feedPrefix(i))
+	}
+	var rs []map[string]any
+	for i := range rules {
+		rs = append(rs, allow(fmt.Sprintf("r%d", i), []any{map[string]any{"group": "feed"}}, tcp(1000+i)))
+	}
+	took, err := r.apply([]any{groupDoc("feed", prefixes), policyDoc("p", []any{map[string]any{"port": "vm1"}}, rs...)})
+	if err != nil {
+		return nil, err
+	}
+	flows, err := flowCount(r.Lab, "br0")
+	if err != nil {
+		return nil, err
+	}
+	if err := r.quiet(); err != nil {
+		return nil, err
+	}
+	rss, peak, err := resident(r.tw.Pid())
+	if err != nil {
+		return nil, err
+	}
+	what := fmt.Sprintf("feed of %d prefixes, %d rules", len(prefixes), rules)
+	out = append(out, atMost(what+": installed", fmt.Sprintf("%v (%d flows, RSS of tapwall %d, peak %d MiB)",
+		took.Round(10*time.Millisecond), flows,
+		rss>>20, peak>>20), "by hand 2.4 s", took, 4*time.Second))
+
+	var changed, refused []time.Duration
+	mods, err := r.mods()
+	if err != nil {
+		return out, err
+	}
+	const times = 10
+	for n := range times {
+		for i := range feedChanges { // others in their place, of the same sorts
+			prefixes[n*feedChanges+i] = feedPrefix(feedSize + n*feedChanges + i)
+		}
+		doc := groupDoc("feed", prefixes)
+		// What it takes to read and check such a document, without any change.
+		d, err := r.write("PUT", "/v1/groups/feed?dryRun=true", doc)
+		if err != nil {
+			return out, err
+		}
+		refused = append(refused, d)
+		if d, err = r.put("groups/feed", doc); err != nil {
+			return out, err
+		}
+		changed = append(changed, d)
+	}
+	if err := r.settle(mods); err != nil {
+		return out, err
+	}
+	now, err := r.mods()
+	if err != nil {
+		return out, err
+	}
+	out = append(out, atMost(fmt.Sprintf("%d of them changed, p50", feedChanges), fmt.Sprintf(
+		"%v, %.0f flow-mods; a dry run of the same %.1f MB takes %v", median(changed).Round(100*time.Microsecond), (now-mods)/times,
+		float64(size(groupDoc("feed", prefixes)))/1e6, median(refused).Round(100*time.Microsecond)), "", median(changed),
+		50*time.Millisecond))
+	if rules == 1 {
+		return out, nil
+	}
+	back, sent, err := r.restart()
+	if err != nil {
+		return out, err
+	}
+	out = append(out, atMost("restart to ready among them", fmt.Sprintf("%v, %.0f flow-mods", back.Round(10*time.Millisecond),
+		sent), "", back, 0).
+		and(sent == 0))
+	l, err := r.resync()
+	return append(out, l), err
+}
+
+// resync wipes the flow tables and waits until all flows are back.
+func (r *rig) resync() (line, error) {
+	want, err := flowCount(r.Lab, "br0")
+	if err != nil {
+		return line{}, err
+	}
+	if _, err := r.Ofctl("del-flows", "br0"); err != nil {
+		return line{}, err
+	}
+	start := time.Now()
+	for end := start.Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		n, err := flowCount(r.Lab, "br0")
+		if err != nil {
+			return line{}, err
+		}
+		if n >= want {
+			return atMost("all flows wiped by somebody -> all back", fmt.Sprintf("%v (%d flows)",
+				time.Since(start).Round(10*time.Millisecond), n), "",
+				time.Since(start), 0), nil
+		}
+		if time.Now().After(end) {
+			return line{}, fmt.Errorf("%d of %d flows are back after 30 s", n, want)
+		}
+	}
+}
