@@ -81,28 +81,46 @@ func (h *history) change(t *rapid.T) step {
 // edit changes what is wanted or who is there.
 func (h *history) edit(t *rapid.T) step {
 	none := func(uint32) bool { return false }
-	key, group := "", ""
 	what := rapid.IntRange(0, 11).Draw(t, "edit")
-	if what >= 6 {
-		key = rapid.SampledFrom(keys).Draw(t, "workload")
-	} else if what >= 4 {
-		group = rapid.SampledFrom(groupList).Draw(t, "group")
+	if what < 8 {
+		return h.restate(t)
 	}
+	key := rapid.SampledFrom(keys).Draw(t, "workload")
 	before := h.workloads[key]
-	switch what {
-	case 4:
-		h.groups[group] = genGroup(t, group)
-		h.tell()
-		return step{"group " + group, none}
-	case 5:
-		delete(h.groups, group)
-		h.tell()
-		return step{"no group " + group, none}
-	case 6:
+	switch {
+	case what == 8:
 		delete(h.workloads, key)
 		h.tell()
 		return step{"no workload " + key, none}
-	case 7, 8, 9: // endpoints of one kind part and come together
+	case what == 9 && before != nil:
+		after := *before
+		after.Addresses = genAddresses(t)
+		h.workloads[key] = &after
+		h.tell()
+		return step{"addresses of " + key, none}
+	}
+	h.workloads[key] = genWorkload(t, key, false)
+	h.tell()
+	return step{"workload " + key, none}
+}
+
+// restate changes policies, groups and labels. Endpoints of one kind part and come together.
+func (h *history) restate(t *rapid.T) step {
+	none := func(uint32) bool { return false }
+	switch rapid.IntRange(0, 8).Draw(t, "restate") {
+	case 4:
+		g := genGroup(t, rapid.SampledFrom(groupList).Draw(t, "group"))
+		h.groups[g.Name] = g
+		h.tell()
+		return step{"group " + g.Name, none}
+	case 5:
+		name := rapid.SampledFrom(groupList).Draw(t, "group")
+		delete(h.groups, name)
+		h.tell()
+		return step{"no group " + name, none}
+	case 6, 7, 8:
+		key := rapid.SampledFrom(keys).Draw(t, "workload")
+		before := h.workloads[key]
 		if before == nil {
 			break
 		}
@@ -111,20 +129,6 @@ func (h *history) edit(t *rapid.T) step {
 		h.workloads[key] = &after
 		h.tell()
 		return step{"labels of " + key, none}
-	case 10:
-		if before == nil {
-			break
-		}
-		after := *before
-		after.Addresses = genAddresses(t)
-		h.workloads[key] = &after
-		h.tell()
-		return step{"addresses of " + key, none}
-	}
-	if key != "" {
-		h.workloads[key] = genWorkload(t, key, false)
-		h.tell()
-		return step{"workload " + key, none}
 	}
 	return h.changePolicy(t)
 }

@@ -50,6 +50,7 @@ func (o *outcomes) balanced(t *testing.T) {
 // and in which labels endpoints have, so that endpoints of one kind part and come together. After each step connections of before are
 // judged (see judge) and many first packets tried.
 func TestPairs(t *testing.T) {
+	t.Parallel()
 	const steps, tries = 12, 100
 	var first outcomes
 	var live struct{ passed, moved, cut int }
