@@ -195,7 +195,8 @@ func (d Direction) String() string {
 
 // Actions lists the values of event.action.
 func Actions() []string {
-	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver}
+	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
+		ActionPickupOpened, ActionPickupClosed}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -207,6 +208,8 @@ const (
 	ActionChangedFlows  = "flows-restored"
 	ActionChangedMeters = "meters-restored"
 	ActionTakeOver      = "bridge-taken-over"
+	ActionPickupOpened  = "pickup-window-opened"
+	ActionPickupClosed  = "pickup-window-closed"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"
@@ -219,7 +222,7 @@ const (
 // Notice is something that happened to a switch and is no packet.
 type Notice struct {
 	Message string `json:"message"` // one sentence for people
-	Count   int64  `json:"count"`   // of the flows or meters that it is about
+	Count   int64  `json:"count"`   // of the flows, meters or workloads that it is about
 	// Objects are the texts of some of them.
 	Objects []string `json:"objects,omitempty"`
 }

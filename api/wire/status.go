@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"time"
+
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -103,10 +105,20 @@ type BridgeHealth struct {
 	FlowMods       uint64 `json:"flowMods"` // sent since start
 	Resyncs        uint64 `json:"resyncs"`
 	Pickup         bool   `json:"pickup"` // the window for connections from before a restart is open
+	// Pickups are the open pickup windows, that of the whole bridge first.
+	Pickups []PickupWindow `json:"pickups,omitempty"`
 	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows
 	// one of the two orientations.
 	NotTakenUp uint64 `json:"notTakenUp"`
 	Message    string `json:"message,omitempty"`
+}
+
+// PickupWindow is a time in which TCP connections that are older than what conntrack knows are judged instead of dropped.
+type PickupWindow struct {
+	Workload string    `json:"workload,omitempty"` // key; absent = the whole bridge
+	Since    time.Time `json:"since"`
+	Until    time.Time `json:"until"`
+	Reason   string    `json:"reason"`
 }
 
 // Workload is what was found on a port, with what OVSDB and Endpoint resources say of it.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,6 +86,10 @@ func printStatus(w io.Writer, s *client.System) error {
 			}
 			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow,
 				b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
+			for _, x := range b.Pickups {
+				printf(w, "  pickup window of %s from %s to %s: %s\n", cmp.Or(x.Workload, "the bridge"), x.Since.Format(time.TimeOnly),
+					x.Until.Format(time.TimeOnly), x.Reason)
+			}
 		}
 		printWarnings(w, h.Warnings)
 	}

@@ -33,10 +33,11 @@ type link struct {
 	sightings  sightings
 	forwarders forwarders
 	unfinished atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
-	pickupOpen atomic.Bool
-	notTakenUp atomic.Uint64 // packets of older connections that pickup windows dropped
-	meterMade  atomic.Bool   // and not read since
-	copies     atomic.Uint64 // packet-ins of VERDICT received
+	pickupOpen atomic.Bool              // for the whole bridge
+	arrivals   atomic.Bool              // workloads have pickup windows of their own
+	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
+	meterMade  atomic.Bool              // and not read since
+	copies     atomic.Uint64            // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }

@@ -28,11 +28,11 @@ type firewall struct {
 	held     []string                     // what waits for numbers
 	renamed  bool                         // endpoint ids changed, and the recorder has not been told
 
-	marks       []uint64              // of ledger, as last handed over or desired
-	marksUntil  time.Time             // when marks that are not needed any more go at the latest; zero = there are none
-	epoch       uint64                // connection that the pickup window was decided for
-	pickupUntil time.Time             // zero = closed
-	recalled    []pipeline.Connection // what the window was opened with
+	marks      []uint64  // of ledger, as last handed over or desired
+	marksUntil time.Time // when marks that are not needed any more go at the latest; zero = there are none
+	epoch      uint64    // connection that the pickup window was decided for
+	pickups    pickups
+	recalled   []pipeline.Connection // what the window was opened with
 	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
 	unstampedUntil time.Time
 	taken          bool // the bridge may be changed: what was there before has been looked at
@@ -58,7 +58,8 @@ func entryKey() flow.Flow {
 
 // addWall gives an owned bridge its wall.
 func (e *Engine) addWall(b *bridge) error {
-	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays()}
+	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays(),
+		pickups: pickups{open: map[string]window{}}}
 	var err error
 	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {
 		e.log.Warn("what an earlier process knew of connections is lost", "bridge", b.cfg.Name, "err", err)
@@ -92,7 +93,7 @@ func (w *firewall) begin() error {
 // view is the wall as it is now, on the bridge as it is now.
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
-		logRate: w.e.opt.EventRate}
+		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving()}
 }
 
 // feed tells the firewall what changed.
@@ -158,10 +159,14 @@ func (w *firewall) failMode() bool {
 	return topo.CurCfg >= min(w.wipe, topo.NextCfg)
 }
 
-// compile brings the firewall's outcome into what is desired. Where that uproots connections, they are taken up.
+// compile brings the firewall's outcome into what is desired. Where that uproots connections, or somebody arrives with some, they are
+// taken up.
 func (w *firewall) compile(now time.Time) {
-	if w.compileOnce() && w.e.opt.PickupWindow > 0 {
-		w.openPickup(now)
+	if uprooted, arrived := w.compileOnce(); w.e.opt.PickupWindow > 0 && (uprooted || len(arrived) > 0) {
+		if uprooted {
+			w.openPickup(now, whyForwards)
+		}
+		w.openArrivals(now, arrived)
 		w.compileOnce()
 	}
 	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) && !w.canWait(marks, now) {
@@ -191,7 +196,7 @@ func (w *firewall) canWait(marks []uint64, now time.Time) bool {
 // marksFor is for how long a mark may stay that is not needed any more.
 const marksFor = time.Second
 
-func (w *firewall) compileOnce() (uprooted bool) {
+func (w *firewall) compileOnce() (uprooted bool, arrived []string) {
 	ch := w.fw.Compile()
 	w.numbers = w.numbers.with(ch.Assignments)
 	judged := w.fw.Judged()
@@ -206,7 +211,7 @@ func (w *firewall) compileOnce() (uprooted bool) {
 	} else {
 		maps.Copy(w.compiled, ch.Policies)
 	}
-	return ch.Uprooted
+	return ch.Uprooted, ch.Arrived
 }
 
 // before implements part: it takes stock of what the change touches, see takeStock.
@@ -226,7 +231,7 @@ func (w *firewall) after(result ofctrl.Result, err error) {
 
 // settle implements part: what was compiled is installed.
 func (w *firewall) settle() error {
-	w.pickupOpen.Store(w.fw.Pickup()) // closed when its flows are gone, not before
+	w.settlePickups()
 	w.name()
 	for name, p := range w.compiled {
 		if p == nil {
@@ -265,7 +270,7 @@ func namesOfTables() map[int]string {
 
 // due reports whether the clock alone is a reason to look again.
 func (w *firewall) due(now time.Time) bool {
-	for _, at := range []time.Time{w.strays.next, w.pickupUntil, w.unstampedUntil, w.marksUntil} {
+	for _, at := range []time.Time{w.strays.next, w.pickups.next(), w.unstampedUntil, w.marksUntil} {
 		if !at.IsZero() && now.After(at) {
 			return true
 		}
@@ -283,30 +288,16 @@ func (w *firewall) windows(st ofctrl.State, now time.Time) {
 	if st.Ready && (st.Epoch != w.epoch || st.Lost > 0) {
 		switch there := w.sw.Has(entryKey()); {
 		case !there && w.e.opt.PickupWindow > 0:
-			w.openPickup(now)
+			w.openPickup(now, whyNoPipeline)
 		case there && st.Epoch != w.epoch && (!w.sw.Has(pipeline.Stamps()) || w.sw.Has(pipeline.UnstampedFlow())):
 			w.unstampedUntil = now.Add(unstampedFor)
 			w.fw.SetUnstamped(true)
 		}
 		w.epoch = st.Epoch
 	}
-	if !w.pickupUntil.IsZero() && !now.Before(w.pickupUntil) {
-		w.pickupUntil = time.Time{}
-		w.setPickup(false, nil)
-	}
+	w.closePickups(now)
 	if !w.unstampedUntil.IsZero() && !now.Before(w.unstampedUntil) {
 		w.unstampedUntil = time.Time{}
 		w.fw.SetUnstamped(false)
 	}
-}
-
-func (w *firewall) openPickup(now time.Time) {
-	w.pickupUntil = now.Add(w.e.opt.PickupWindow)
-	w.pickupOpen.Store(true)
-	w.setPickup(true, w.memory.recall(now))
-}
-
-func (w *firewall) setPickup(open bool, m []pipeline.Connection) {
-	w.recalled = m
-	w.fw.SetPickup(open, m)
 }

@@ -86,6 +86,11 @@ func (e *Engine) tellInterference(l *link, now time.Time) {
 // tell logs and records something that happened to a bridge.
 func (e *Engine) tell(l *link, action string, n event.Notice) {
 	e.log.Warn(n.Message, "bridge", l.cfg.Name, "objects", n.Objects)
+	e.record(l, action, n)
+}
+
+// record records something that happened to a bridge.
+func (e *Engine) record(l *link, action string, n event.Notice) {
 	n.Message = fmt.Sprintf("bridge %s: %s", l.cfg.Name, n.Message)
 	e.opt.Recorder.Record(event.NewNotice(action, *l.host.Load(), l.cfg.Name, n))
 }

@@ -230,7 +230,7 @@ func (r *run) settled() {
 	r.eventually("settled", func() error {
 		for _, h := range r.System().Hosts {
 			for _, b := range h.Bridges {
-				if b.Pickup || b.Message != "" || b.OpenFlow != "connected" || b.Mode == "owned" && (b.DesiredFlows == 0 ||
+				if b.Pickup || len(b.Pickups) > 0 || b.Message != "" || b.OpenFlow != "connected" || b.Mode == "owned" && (b.DesiredFlows == 0 ||
 					b.InstalledFlows != b.DesiredFlows) {
 					return fmt.Errorf("%+v", b)
 				}

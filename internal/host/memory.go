@@ -159,7 +159,7 @@ func (e *Engine) remember(ctx context.Context) {
 		}
 		v := e.view.Load()
 		for _, b := range v.walls {
-			if b.pickupOpen.Load() {
+			if b.pickupOpen.Load() || b.arrivals.Load() {
 				b.countNotTakenUp(ctx, lastNotTakenUp)
 			}
 			br := v.topo.Bridges[b.cfg.Name]

@@ -106,6 +106,7 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 		return err
 	}
 	fw.SetPickup(b.pickupOpen.Load(), b.recalled) // or its flows would all seem to go
+	fw.SetArrivals(b.arriving)
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
 	fw.SetStrays(b.strays)
 	plain := func(v *view) []wall.Port { return wall.PlainPorts(v.inventory.On(now.topo.Host, b.cfg.Name)) }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -48,6 +49,7 @@ type bridgeView struct {
 	refused     map[string]refusal // by owner; what the switch would not take
 	installedAt int64              // store revision that is installed
 	err         error              // of the last attempt to install
+	pickups     []wire.PickupWindow
 }
 
 // wallView is the wall of a bridge as the loop left it.
@@ -57,6 +59,7 @@ type wallView struct {
 	numbers  numbers
 	index    int
 	recalled []pipeline.Connection // what the pickup window was opened with
+	arriving []string              // keys of the workloads with a window of their own
 	strays   map[string][]wall.Stray
 	logRate  uint32
 }
@@ -148,11 +151,12 @@ func (e *Engine) publish(done bool, problems []string) {
 		v.host = e.topo.Host
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.bridges)) {
-		b := e.bridges[name].view()
-		v.bridges = append(v.bridges, b)
-		if w := e.walls[name]; w != nil {
+		b, w := e.bridges[name].view(), e.walls[name]
+		if w != nil {
+			b.pickups = w.pickups.all()
 			v.walls = append(v.walls, w.view(b))
 		}
+		v.bridges = append(v.bridges, b)
 		if b.err != nil {
 			problems = append(problems, fmt.Sprintf("bridge %s: %v", name, b.err))
 		}

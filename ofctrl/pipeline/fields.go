@@ -32,6 +32,7 @@ var (
 		"PICKUP: as initiator denied (0), allowed by default (1); 3 = known to be a reply"}
 	Turn     = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
 	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
+	Arriving = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
 	Done     = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
 	ProbeTag = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
 )
@@ -59,7 +60,7 @@ var (
 func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
-		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Done,
+		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving, Done,
 		ProbeTag,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
 		LabelIngress, LabelEgress, LabelInitiator, LabelResponder,

@@ -6,8 +6,8 @@ import "github.com/tapwall/tapwall/ofctrl/flow"
 type Options struct {
 	// BridgeIndex is 0..MaxBridges-1.
 	BridgeIndex int
-	// Pickup adds the tables of the pickup window and lets STATE use them.
-	Pickup bool
+	// Pickup opens the pickup window for the whole bridge, and Arrivals for the endpoints whose SOURCE and DESTINATION flows set Arriving.
+	Pickup, Arrivals bool
 	// GuardGroupFrames drops IP packets to one receiver in frames to many (broadcast or multicast dl_dst), by which a sender could
 	// reach a receiver without being judged as its peer. The price is directed broadcast (10.0.0.255 and the like). It is on
 	// while any rule or any isolation of ingress is in force.
@@ -31,7 +31,7 @@ func Fixed(o Options) []flow.Flow {
 	p.destination(o)
 	p.pre(o)
 	p.link(o)
-	p.state(o)
+	p.state()
 	p.defaults()
 	p.bound(o)
 	p.gates()
@@ -42,9 +42,7 @@ func Fixed(o Options) []flow.Flow {
 		p.legs()
 	}
 	p.commit()
-	if o.Pickup {
-		p.pickup()
-	}
+	p.pickup(o)
 	return p.flows
 }
 
@@ -129,7 +127,7 @@ func (p *program) track(t uint8, o Options) {
 	p.system(t, 100, etherType(EthIPv6), ct)
 }
 
-func (p *program) state(o Options) {
+func (p *program) state() {
 	p.drop(TableState, 200, DropInvalid, CtState(nil, flow.CtInv, flow.CtInv))
 	// From here on reg8 is the initiator's endpoint and reg9 the responder's, as the original tuple has it, whoever sent the packet.
 	bound := goTo(TableBoundInitiator)
@@ -139,12 +137,7 @@ func (p *program) state(o Options) {
 	p.system(TableState, 190, CtState(nil, flow.CtRel, flow.CtRel|flow.CtNew|flow.CtEst), bound)
 	// OVS's userspace conntrack takes a lone ACK for the start of a connection; only a SYN is one.
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
-		m := CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew)
-		if o.Pickup {
-			p.system(TableState, 150, m, goTo(TablePickup))
-		} else {
-			p.drop(TableState, 150, DropOutOfState, m)
-		}
+		p.drop(TableState, 150, DropOutOfState, CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew))
 	}
 	p.system(TableState, 100, CtState(nil, flow.CtNew, flow.CtNew), judge()...)
 	p.drop(TableState, 0, DropUntracked, nil)

@@ -13,8 +13,9 @@ const (
 	knownReply     = 3
 )
 
-// pickup builds the tables of the pickup window: for a while, TCP packets that conntrack does not know and that are no SYN are taken
-// for the middle of a connection that is older than conntrack's memory.
+// pickup builds the pickup window: for a while, TCP packets that conntrack does not know and that are no SYN are taken for the middle of
+// a connection that is older than conntrack's memory. The window is that of the whole bridge or of endpoints that have arrived. While none
+// is open, PICKUP has no flows and nothing leads there.
 //
 // Who opened such a connection may be remembered (Remembered); it is then judged in that orientation alone. Otherwise the packet is
 // judged both as its initiator's and as a reply. Where both are allowed, a rule counts more than a default and the packet as sent more than
@@ -26,8 +27,16 @@ const (
 //
 // To be judged as a reply, the packet becomes what its initiator would have sent: its addresses and ports and its ends change places, and
 // conntrack sees it in WrongEndZone, which makes these the original tuple that all rules match. Then they change back.
-func (p *program) pickup() {
-	p.system(TablePickup, 0, nil, append(evaluate(), table(TablePickupForward))...)
+func (p *program) pickup(o Options) {
+	if o.Pickup || o.Arrivals {
+		p.system(TablePickup, 0, nil, append(evaluate(), table(TablePickupForward))...)
+	}
+	within := func(m flow.Match) flow.Match {
+		if o.Pickup {
+			return m
+		}
+		return Arriving.Is(m, 1)
+	}
 
 	allowed := bothAllow(nil)
 	byEgressRule := EgressRule.IsMasked(allowed, 0, uint64(IDKindMask))
@@ -48,6 +57,7 @@ func (p *program) pickup() {
 
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
 		tcp := ipProto(ether, ProtoTCP)
+		p.system(TableState, 155, within(CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew)), goTo(TablePickup))
 		p.system(TablePickupForward, 10, bothAllow(tcp), asReply(ether, forwardDefault)...)
 		p.system(TablePickupForward, 0, tcp, asReply(ether, forwardDenied)...)
 		p.system(TablePickupReply, 10, CtState(tcp, flow.CtNew, flow.CtNew),
@@ -57,6 +67,13 @@ func (p *program) pickup() {
 		again := []flow.Action{forget, PickedUp.Load(1), flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}}
 		p.system(TablePickupReversed, 40, Forward.Is(bothAllow(tcp), forwardDefault), again...)
 		p.system(TablePickupReversed, 0, tcp, again...)
+
+		// Conntrack knows the connection as that of a station that was no endpoint when it opened it, and now is one. What it is sent
+		// passes as a reply, uncommitted; its own packets, but for a RST, put its id into the label.
+		stranger := LabelInitiator.Is(tcp, uint64(IDNoEndpoint))
+		p.system(TableLiveEgress, 295, within(Stray.Is(stranger, 1)),
+			append(append(append([]flow.Action{Forward.Load(knownReply)}, evaluate()...), exchange()...), table(TablePickupReversed))...)
+		p.system(TableBoundInitiator, 95, within(CtState(stranger, flow.CtEst, flow.CtEst|flow.CtRpl)), PickedUp.Load(1), recheck)
 
 		// A RST answers something that may have been forged.
 		p.system(TableCommit, 130, PickedUp.Is(tcp.WithMasked(flow.TCPFlags, flow.U64(tcpRST), flow.U64(tcpRST)), 1), exit)
@@ -81,6 +98,15 @@ func exchangeHeaders(ether uint64) []flow.Action {
 		src, dst = flow.Whole(flow.IPv6Src), flow.Whole(flow.IPv6Dst)
 	}
 	return append(swap(src, dst), swap(flow.Whole(flow.TCPSrc), flow.Whole(flow.TCPDst))...)
+}
+
+// Arrive has flows of SOURCE and DESTINATION say that the endpoint that they recognise has a pickup window.
+func Arrive(flows []flow.Flow) {
+	for i, f := range flows {
+		if (f.Table == TableSource || f.Table == TableDestination) && len(f.Actions) > 0 {
+			flows[i].Actions = append([]flow.Action{Arriving.Load(1)}, f.Actions...)
+		}
+	}
 }
 
 // Connection is a TCP connection in its own direction, with the zones that packets of either direction are looked up in first when

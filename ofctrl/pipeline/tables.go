@@ -41,7 +41,7 @@ type Table struct {
 	Name string
 	// Matches and Does say in a line what the flows of the table look at and what they do.
 	Matches, Does string
-	// Pickup: the table holds flows during a pickup window only.
+	// Pickup: the table holds flows during pickup windows only.
 	Pickup bool
 }
 
@@ -71,9 +71,9 @@ func Tables() []Table {
 			"commits the connection with both rule ids and both ends in ct_label, then EXIT", false},
 		{TablePickup, "PICKUP", "TCP without SYN that conntrack does not know", "judges the packet as its own initiator", true},
 		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict",
-			"commits what an explicit rule allows; else exchanges addresses, ports and ends, and hands the packet to ct() as a reply", true},
+			"commits what an explicit rule allows; else exchanges addresses, ports and ends, and hands the packet to ct() as a reply", false},
 		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict",
-			"lets a reply pass uncommitted, commits by the forward verdict, or drops what nobody vouches for", true},
+			"lets a reply pass uncommitted, commits by the forward verdict, or drops what nobody vouches for", false},
 		{TableBoundInitiator, "BOUND_INITIATOR", "initiator id in ct_label against reg8: one flow per endpoint",
 			"goes on with the connection's own initiator; else a sender is judged in RECHECK, a reply in WRONG_END", false},
 		{TableBoundResponder, "BOUND_RESPONDER", "responder id in ct_label against reg9: one flow per endpoint",
@@ -81,7 +81,7 @@ func Tables() []Table {
 		{TableLink, "LINK", "hop limits and addresses of ND, MLD, IGMP and DHCP",
 			"lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
 		{TablePickupReply, "PICKUP_REPLY", "ct_state in a zone without connections",
-			"judges the packet as its initiator would have sent it, and exchanges back", true},
+			"judges the packet as its initiator would have sent it, and exchanges back", false},
 		{TableWrongEnd, "WRONG_END", "ct_state in a zone without connections",
 			"judges a packet that is no reply of its receiver's connection as its sender's own", false},
 		{TableLeg, "LEG", "reg9 of what forwarding endpoints send and get", "looks first for the connection that the packet may be a reply of",

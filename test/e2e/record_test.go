@@ -71,7 +71,7 @@ func TestRecordVerdicts(t *testing.T) {
 	got := map[string]int{}
 	lab.Eventually(t, 3*time.Second, "all verdicts are recorded", func() bool {
 		got = map[string]int{}
-		for _, v := range s.events("--last", "100") {
+		for _, v := range s.events("--last", "100", "--action", "policy-verdict") {
 			got[v.Tapwall.Verdict+" "+v.Rule.Name+" "+v.Tapwall.Source.Name+" "+v.Network.Transport]++
 			if v.Rule.Ruleset != "web" || v.Tapwall.Direction != "ingress" || v.Tapwall.Decode.Status != "ok" ||
 				v.Tapwall.Destination.Name != "vm2" {

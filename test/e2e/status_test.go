@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+
+	"github.com/tapwall/tapwall/api/wire"
 )
 
 // hostStatus is the part of a resource's status that belongs to this host.
@@ -32,6 +34,7 @@ type health struct {
 	FlowMods                     uint64
 	Pickup                       bool
 	NotTakenUp                   uint64
+	Pickups                      []wire.PickupWindow
 }
 
 func (s *stage) health() health {

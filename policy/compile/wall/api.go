@@ -67,9 +67,12 @@ type Changes struct {
 	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid
 	// by a later run: an id that comes alive again may have been given to more than the entry says.
 	Assignments AssignmentChanges
-	// Uprooted: connections that conntrack knows under other circumstances, or not at all, have come to be judged here: a port has become an
-	// endpoint, an endpoint has begun or ceased to forward. They survive if a pickup window is opened in the same bundle.
+	// Uprooted: connections that conntrack knows under other circumstances have come to be judged here: an endpoint has begun or ceased to
+	// forward. They survive if a pickup window is opened in the same bundle.
 	Uprooted bool
+	// Arrived are the keys of workloads whose port has appeared, or has become an endpoint's: of their connections conntrack knows nothing,
+	// or as those of a station. They survive if the workloads are given a window of their own in the same bundle; see SetArrivals.
+	Arrived []string
 	// Policies holds the status of each policy that changed; nil = the policy is gone.
 	Policies map[string]*PolicyState
 	// Names says what ids stand for, of those that did not or stood for something else; nil = the id is forgotten, some time after it was in

@@ -33,7 +33,7 @@ func (f *Firewall) Compile() Changes {
 	}
 	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
 	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{}}
-	out.Uprooted, f.uprooted = f.uprooted, false
+	out.Uprooted, f.uprooted, out.Arrived = f.uprooted, false, f.takeArrived()
 	f.forgetImported(&out)
 	f.emitPolicies(dirty, &c, &out)
 	f.emitEndpoints(&out)

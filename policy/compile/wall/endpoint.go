@@ -116,7 +116,6 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 			f.retireID(known.ID, known.Station)
 		}
 		e.id, e.born, f.anyBorn = f.number(), true, true
-		f.uprooted = f.uprooted || f.compiled && f.wasPlain(w.OFPort)
 	}
 	f.dirtyRetired = true
 	f.endpoints[key], f.byID[e.id] = e, e
@@ -256,6 +255,9 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 		out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: ofport, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
 	}
 	out = append(out, f.macFlows(key, e, cookie)...)
+	if _, arriving := f.arriving[key]; arriving {
+		pipeline.Arrive(out)
+	}
 	if e.w.DHCPServer {
 		out = append(out, pipeline.DHCPServer(e.id)...)
 	}

@@ -31,7 +31,6 @@ type Firewall struct {
 	held     map[string]struct{} // owners whose flows wait
 
 	ports     []Port
-	before    []Port               // the ports as they were before the workloads were last told
 	endpoints map[string]*endpoint // by workload key
 	byID      map[uint32]*endpoint
 	places    map[place][]string
@@ -50,6 +49,7 @@ type Firewall struct {
 	retired    map[uint32]Station
 	remembered []pipeline.Connection
 	unstamped  bool
+	arriving   map[string]struct{} // keys of workloads with a pickup window of their own
 
 	// What Compile has to look at.
 	dirtyPolicies  map[string]*policyState
@@ -59,6 +59,7 @@ type Firewall struct {
 	dirtyRetired   bool                // ids that endpoints no longer have, or the endpoints that are there instead
 	retiredNow     map[uint32]*Station // as AssignmentChanges.Retired
 	uprooted       bool                // as Changes.Uprooted
+	arrived        map[string]struct{} // as Changes.Arrived
 
 	installedRetired bool                      // OwnerRetired has flows
 	anyBorn          bool                      // some endpoint is born
@@ -81,7 +82,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 	f := &Firewall{
 		opt: o, next: 1,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
-		retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
+		arrived: map[string]struct{}{}, retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
 		overflowed: map[*policyState]struct{}{}, beyond: map[uint32]struct{}{}, held: map[string]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
@@ -126,7 +127,6 @@ func (f *Firewall) number() uint32 {
 // SetWorkloads replaces the workloads of all bridges, local and remote, and the ports of the bridge that are not workloads. Workloads
 // are immutable; their order does not matter.
 func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
-	f.before = f.ports
 	if !slices.Equal(ports, f.ports) {
 		f.ports, f.dirtyPorts = slices.Clone(ports), true
 	}
@@ -143,6 +143,7 @@ func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 			changed = append(changed, key)
 		}
 	}
+	before := f.known
 	f.known = now
 	slices.Sort(changed) // ids are given in this order
 	for _, key := range changed {
@@ -152,6 +153,9 @@ func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 			local = nil
 		}
 		moved := f.setEndpoint(key, local)
+		if local != nil {
+			f.noteArrival(key, local, before)
+		}
 		f.selected.replace(key, w, moved, f.touch)
 	}
 }
@@ -253,7 +257,7 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 }
 
 func (f *Firewall) systemOptions() pipeline.Options {
-	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Unstamped: f.unstamped,
+	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Arrivals: f.arrivals(), Unstamped: f.unstamped,
 		GuardGroupFrames: len(f.order[ingress].rules)+len(f.order[egress].rules) > 0}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""

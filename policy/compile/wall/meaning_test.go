@@ -2,6 +2,7 @@ package wall_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -120,8 +121,22 @@ func TestPickup(t *testing.T) {
 			x.tuple.Proto = 6
 			back := talk{from: x.to, to: x.from, vlan: x.vlan, tuple: x.tuple.Reversed()}
 			forward, reversed := w.evaluate(x), w.evaluate(back)
-			w.pickup = rapid.Bool().Draw(t, "open")
-			memory := rapid.SampledFrom([]string{"nobody", "sender", "receiver"}).Draw(t, "memory")
+			open := rapid.SampledFrom([]string{"", "the bridge", "sender", "receiver", "others"}).Draw(t, "open")
+			w.pickup = open == "the bridge"
+			memory := "nobody"
+			if w.pickup {
+				memory = rapid.SampledFrom([]string{"nobody", "sender", "receiver"}).Draw(t, "memory")
+			}
+			var arrivals []string
+			switch open {
+			case "sender":
+				arrivals = []string{x.from.key}
+			case "receiver":
+				arrivals = []string{x.to.key}
+			case "others":
+				arrivals = slices.DeleteFunc(w.locals(), func(key string) bool { return key == x.from.key || key == x.to.key })
+			}
+			isOpen := w.pickup || open != "others" && slices.ContainsFunc(arrivals, func(key string) bool { return w.local(key) != nil })
 			var remembered []pipeline.Connection
 			switch memory {
 			case "sender":
@@ -130,6 +145,7 @@ func TestPickup(t *testing.T) {
 				remembered = append(remembered, w.connection(back))
 			}
 			w.fw.SetPickup(w.pickup, remembered)
+			w.fw.SetArrivals(arrivals)
 			w.compile()
 			w.sw.Forget()
 			sent := w.packet(x, false, ack)
@@ -141,7 +157,7 @@ func TestPickup(t *testing.T) {
 			}
 			pass, commit := false, false
 			switch {
-			case !w.pickup:
+			case !isOpen:
 			case memory == "sender":
 				pass, commit = forward.Effect.Passes(), forward.Effect.Passes()
 			case memory == "receiver":
@@ -155,8 +171,8 @@ func TestPickup(t *testing.T) {
 				commit = pass
 			}
 			if got.Normal != pass || (got.Committed != nil) != commit {
-				t.Fatalf("%v: window open %v, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x,
-					w.pickup, memory,
+				t.Fatalf("%v: window open %q, memory %s: passed %v, want %v; committed %v, want %v\nforward %+v\nreversed %+v\ntables %v", x,
+					open, memory,
 					got.Normal, pass, got.Committed != nil, commit, forward, reversed, got.Tables)
 			}
 			if commit {
@@ -166,7 +182,7 @@ func TestPickup(t *testing.T) {
 				w.sameSide(x, policy.Egress, register(got, pipeline.EgressRule), forward.Egress)
 				w.sameSide(x, policy.Ingress, register(got, pipeline.IngressRule), forward.Ingress)
 			}
-			if !w.pickup {
+			if !isOpen {
 				if last := got.Cookies[len(got.Cookies)-1]; last != pipeline.DropOutOfState.Cookie() {
 					t.Fatalf("%v: the last flow was %#x", x, last)
 				}

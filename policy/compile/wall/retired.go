@@ -79,8 +79,3 @@ func (f *Firewall) Judged() map[uint32]bool {
 	}
 	return out
 }
-
-// wasPlain reports whether the port was one of the bridge that is no endpoint.
-func (f *Firewall) wasPlain(ofport uint32) bool {
-	return slices.ContainsFunc(f.before, func(p Port) bool { return p.OFPort == ofport })
-}
