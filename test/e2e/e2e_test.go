@@ -6,6 +6,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -97,6 +98,19 @@ func (s *stage) mustNotConnect(from *lab.VM, to string, port int) {
 	}
 	if from.CanConnect(to, port, 700*time.Millisecond) {
 		s.t.Errorf("%s can connect to %s port %d", from.Port, to, port)
+	}
+}
+
+// mustTimeOut tries a TCP connection with one SYN that nothing may answer; it gives up before it would send another.
+func (s *stage) mustTimeOut(from *lab.VM, to string, port int) {
+	s.t.Helper()
+	c, err := from.Dial("tcp", to, port, 700*time.Millisecond)
+	if err == nil {
+		_ = c.Close()
+	}
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		s.t.Errorf("%s to %s port %d did not time out: %v", from.Port, to, port, err)
 	}
 }
 
