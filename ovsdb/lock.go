@@ -33,6 +33,8 @@ type Lock struct {
 	holder string // who we are
 	wake   chan struct{}
 
+	steal bool // of Options, until it is done; owned by Run
+
 	running atomic.Bool
 	held    atomic.Bool
 
@@ -67,6 +69,7 @@ func NewLock(opts Options) (*Lock, error) {
 		log:    opts.Logger.With("ovsdb", opts.Address),
 		holder: fmt.Sprintf("pid %d on %s since %s", os.Getpid(), name, time.Now().UTC().Format(time.RFC3339Nano)),
 		wake:   make(chan struct{}, 1),
+		steal:  opts.Steal,
 		err:    ErrNotConnected,
 	}, nil
 }
@@ -169,6 +172,7 @@ type lockSession struct {
 	l       *Lock
 	conn    net.Conn
 	granted bool // the server has given us the lock
+	stole   bool // it was asked for by steal
 	pending int  // requests without an answer
 	silence *time.Timer
 }
@@ -210,7 +214,11 @@ func (l *Lock) session(ctx context.Context) (answered bool, err error) {
 	defer s.silence.Stop()
 	probe := time.NewTicker(l.opts.ProbeInterval)
 	defer probe.Stop()
-	if err := s.request("lock", "lock", lockName); err != nil {
+	method := "lock"
+	if s.stole = l.steal; s.stole {
+		method = "steal"
+	}
+	if err := s.request("lock", method, lockName); err != nil {
 		return false, err
 	}
 	ended := ctx.Done()
@@ -311,6 +319,13 @@ func (s *lockSession) grant(granted bool) error {
 		return s.transact("hold", assertLock, nameHolder(s.l.holder))
 	}
 	s.l.set(fmt.Errorf("%w (who it is is not known yet)", ErrLocked))
+	if s.stole { // what was stolen twice is not given back by itself
+		s.stole = false
+		if err := s.request("unlock", "unlock", lockName); err != nil {
+			return err
+		}
+		return s.request("lock", "lock", lockName)
+	}
 	return s.transact("probe", selectHolder)
 }
 
@@ -319,6 +334,9 @@ func (s *lockSession) answer(m rpcMessage) error {
 		return errors.New("an answer to no request")
 	}
 	s.silence.Reset(s.l.opts.ProbeTimeout)
+	if m.id() == "unlock" {
+		return nil
+	}
 	if m.failed() {
 		return fmt.Errorf("request %s is refused: %.200s", m.id(), m.Error)
 	}
@@ -328,6 +346,7 @@ func (s *lockSession) answer(m rpcMessage) error {
 		if err := json.Unmarshal(m.Result, &r); err != nil {
 			return fmt.Errorf("answer to lock: %w", err)
 		}
+		s.l.steal = s.l.steal && !r.Locked
 		return s.grant(r.Locked)
 	case "hold":
 		_, err := m.operations()

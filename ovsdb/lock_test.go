@@ -176,6 +176,28 @@ func TestLockStolen(t *testing.T) {
 	awaitHeld(t, l)
 }
 
+// Who is told to steal gets the lock from whoever has it, once: stolen back, it waits like anybody, and gets it when the other ends.
+func TestLockSteal(t *testing.T) {
+	o := ovsdbtest.Prepare(t, nil)
+	o.StartDB()
+	steal := func(o *ovsdb.Options) { o.Steal = true }
+	first, stopFirst := runLock(t, o.Address())
+	awaitHeld(t, first)
+	second, _ := runLock(t, o.Address(), steal)
+	awaitHeld(t, second)
+	awaitLock(t, first, "the first is named the second", names("pid "))
+	third, stop := runLock(t, o.Address(), steal)
+	awaitHeld(t, third)
+	awaitLock(t, second, "the second is named the third", names("pid "))
+	stop()
+	awaitHeld(t, first) // who asked first
+	if second.Held() {
+		t.Error("two hold the lock")
+	}
+	stopFirst()
+	awaitHeld(t, second) // also what was stolen and stolen back
+}
+
 // While another tapwall has the lock nothing is written.
 func TestLockGuardsApply(t *testing.T) {
 	o := newSwitch(t)

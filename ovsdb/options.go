@@ -28,6 +28,9 @@ type Options struct {
 	// Lock, if set, has to be held for Apply to write. It is run by the caller.
 	Lock *Lock
 
+	// Steal is for a Lock: it is taken from whoever has it (RFC 7047 §4.1.9), once; after that it is asked for as ever.
+	Steal bool
+
 	// BackoffMin and BackoffMax bound the pause before the next attempt, which doubles from the one to the other and starts
 	// again after a connection that worked. Defaults 50 ms and 2 s. There is no last attempt.
 	BackoffMin, BackoffMax time.Duration

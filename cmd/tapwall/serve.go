@@ -64,6 +64,7 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 			over("log-level", func() { o.LogLevel = flags.LogLevel })
 			over("log-format", func() { o.LogFormat = flags.LogFormat })
 			over("events-per-second", func() { o.EventsPerSecond = flags.EventsPerSecond })
+			o.TakeOver = flags.TakeOver
 			over("pickup-window", func() { o.PickupWindow = flags.PickupWindow })
 			if os.Getenv("GOGC") == "" {
 				debug.SetGCPercent(gcPercent)
@@ -88,6 +89,8 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 		"most packets per second that a bridge copies to the record; the rest is counted as lost")
 	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow,
 		"for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
+	f.BoolVar(&flags.TakeOver, "take-over", false,
+		"take the hosts from another tapwall, which then changes nothing more, and the primary role on owned bridges from any controller")
 	for flag, of := range map[string]values{
 		"log-level": fixed("debug", "info", "warn", "error"), "log-format": fixed("text", "json"),
 		"ovsdb": fixed(app.DefaultOVSDB, "tcp:", "ssl:"), "listen": fixed(app.DefaultListen, "tcp:127.0.0.1:"),

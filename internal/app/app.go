@@ -46,7 +46,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	bridges := 0
 	for _, h := range hosts {
 		bridges += len(h.Bridges)
-		if err := lockHost(h.DB.Status().Address, &closers); err != nil {
+		if err := lockHost(h.DB.Status().Address, o.TakeOver, log, &closers); err != nil {
 			return err
 		}
 	}
@@ -104,8 +104,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	return g.Wait()
 }
 
-// lockHost makes sure that no other tapwall manages the same OVS: two would undo each other's work for ever.
-func lockHost(ovsdb string, closers *[]func() error) error {
+// lockHost makes sure that no other tapwall manages the same OVS: two would undo each other's work for ever. Who takes over goes by the
+// lock of the database server alone.
+func lockHost(ovsdb string, takeOver bool, log *slog.Logger, closers *[]func() error) error {
 	if !strings.HasPrefix(ovsdb, "unix:") {
 		return nil
 	}
@@ -113,6 +114,10 @@ func lockHost(ovsdb string, closers *[]func() error) error {
 	release, err := store.LockFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil // no Open vSwitch here yet; the status will say so
+	}
+	if errors.Is(err, store.ErrLocked) && takeOver {
+		log.Warn("taking over from another tapwall", "ovsdb", ovsdb, "lock", err)
+		return nil
 	}
 	if errors.Is(err, store.ErrLocked) {
 		return fmt.Errorf("another tapwall manages this Open vSwitch: %w", err)

@@ -122,7 +122,7 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		case tlsConfig == nil && strings.HasPrefix(h.OVSDB, "ssl:"):
 			return fmt.Errorf("ovsdb %s: ssl needs a TLS configuration: %s with cert, key and ca", h.OVSDB, tlsKey)
 		}
-		options := ovsdb.Options{Address: h.OVSDB, TLS: tlsConfig, Logger: log}
+		options := ovsdb.Options{Address: h.OVSDB, TLS: tlsConfig, Logger: log, Steal: o.TakeOver}
 		if options.Lock, err = ovsdb.NewLock(options); err != nil {
 			return err
 		}
@@ -132,7 +132,7 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		}
 		clients = append(clients, options.Lock, db)
 		hosts = append(hosts, host.Options{
-			Name: h.Name, DB: db, Lock: options.Lock, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
+			Name: h.Name, DB: db, Lock: options.Lock, TakeOver: o.TakeOver, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
 			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
 			PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, Logger: log,
 		})

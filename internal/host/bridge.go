@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"path/filepath"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy/inventory"
 )
@@ -37,6 +39,7 @@ type link struct {
 	arrivals   atomic.Bool              // workloads have pickup windows of their own
 	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
 	meterMade  atomic.Bool              // and not read since
+	demoted    atomic.Uint64            // epoch of the connection on which another controller took the primary role
 	copies     atomic.Uint64            // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
@@ -57,6 +60,7 @@ type bridge struct {
 	aside       map[string]refusal // by owner
 	impostors   uint64             // counted by the switch when the lock was last held
 	heldEpoch   uint64             // of the connection to it then
+	roleEpoch   uint64             // of the connection on which the primary role was taken
 	installedAt int64              // store revision that is installed
 	err         error              // of the last attempt to install
 }
@@ -138,7 +142,8 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	})
 	e.follow(run, b.sw.Wake())
 	if cfg.Mode == Owned {
-		for _, watch := range []func(context.Context, *link){e.followCaches, e.watchLosses, e.watchChecksums, e.watchStrays} {
+		for _, watch := range []func(context.Context, *link){e.followCaches, e.watchLosses, e.watchChecksums, e.watchStrays,
+			e.watchRole} {
 			e.tasks.Go(func() { watch(run, b.link) })
 		}
 	}
@@ -164,6 +169,10 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 	if !st.Ready {
 		return false // what was compiled stays desired; the switch's wake-up brings us back
 	}
+	if err := e.takeRole(ctx, b, st); err != nil {
+		b.failed(e, now, err)
+		return false
+	}
 	if len(b.owners) > 0 || st.Missing > 0 || b.err != nil || b.installedAt == 0 || len(b.aside) > 0 && now.After(b.retry.next) {
 		b.wantAgain(now)
 		for _, p := range b.parts {
@@ -172,6 +181,10 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 		result, err := b.handOver(ctx, e.revision, now)
 		for _, p := range b.parts {
 			p.after(result, err)
+		}
+		if errors.Is(err, ofp.IsSecondary) {
+			b.demoted.Store(st.Epoch)
+			err = fmt.Errorf("%w (%w)", errDemoted, err)
 		}
 		if err != nil {
 			// It stays desired: what the switch's reconciler knows of it already is cheap to hand over again.

@@ -65,6 +65,8 @@ type Options struct {
 	Bridges  []BridgeConfig
 	// Lock is the right to change the host, which the caller acquires; nil = nobody else could have it.
 	Lock *ovsdb.Lock
+	// TakeOver makes the engine the primary controller of its owned bridges, with a higher generation than whoever is that.
+	TakeOver bool
 	// HostFile is where the engine remembers the id of the host; "" = it does not, and what is kept under another id is not found again.
 	HostFile string
 	// RunDir holds the management sockets of the bridges and the control socket of ovs-vswitchd.

@@ -126,6 +126,9 @@ func (e *Engine) excluded() error {
 		}
 	}
 	e.entitled = false
+	for _, b := range e.bridges {
+		b.roleEpoch = 0 // who gets the host back is told to take over as before
+	}
 	if e.rival != "" && !errors.Is(err, ovsdb.ErrLocked) {
 		err = fmt.Errorf("%s: %w", e.rival, err)
 	}
