@@ -81,10 +81,18 @@ func benchClasses() (out []line, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	return r.install(fmt.Sprintf("%d endpoints x %d policies x 10 rules", scale(manyEndpoints), len(policies)), policies,
+	out, err = r.install(fmt.Sprintf("%d endpoints x %d policies x 10 rules", scale(manyEndpoints), len(policies)), policies,
 		limits{flows: 60_000,
 			install: 5 * time.Second, restart: 2 * time.Second, memory: 200}, formerly{flows: "1,088,000; by hand 41,104",
 			install: "13-55 s per 100 policies; by hand 1.2 s", restart: "21 s", memory: "1,600 / 900 MiB"})
+	if err != nil {
+		return out, err
+	}
+	l, err := ovnClasses()
+	if err == nil {
+		out = append(out, l)
+	}
+	return out, err
 }
 
 // binaryLabels has 20 labels of two values each, independent of each other, so that a thousand endpoints are as many classes.

@@ -35,7 +35,11 @@ func benchFeed() (out []line, err error) {
 			return out, fmt.Errorf("%d rules: %w", rules, err)
 		}
 	}
-	return out, nil
+	l, err := ovnSetLine(ovnHosts(scale(feedSize)), 1, feedChanges)
+	if err == nil {
+		out = append(out, l)
+	}
+	return out, err
 }
 
 func feed(rules int) (out []line, err error) {
@@ -116,7 +120,10 @@ func feed(rules int) (out []line, err error) {
 		sent), "", back, 0).
 		and(sent == 0))
 	l, err := r.resync()
-	return append(out, l), err
+	if err == nil {
+		out = append(out, l)
+	}
+	return out, err
 }
 
 // resync wipes the flow tables and waits until all flows are back.

@@ -101,7 +101,15 @@ func benchMember() (out []line, err error) {
 		return out, err
 	}
 	e, err = r.measure(10, r.newPort)
-	return out, add(e, err, fmt.Sprintf("new port with known labels among %d", scale(manyEndpoints)), "", 10, 20*time.Millisecond)
+	if err := add(e, err, fmt.Sprintf("new port with known labels among %d", scale(manyEndpoints)), "", 10,
+		20*time.Millisecond); err != nil {
+		return out, err
+	}
+	l, err := ovnSetLine(ovnHosts(groupSize), groupRules, 1)
+	if err == nil {
+		out = append(out, l)
+	}
+	return out, err
 }
 
 // newPort adds a dummy port and returns the time from when the database had it to when the switch had its flows, as the switch's own
