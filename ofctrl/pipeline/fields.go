@@ -29,7 +29,7 @@ var (
 	Recorded       = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
 	PickedUp       = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
 	Forward        = Field{"forward verdict", sub(flow.Reg13, 14, 2),
-		"PICKUP: as initiator denied (0), allowed by default (1); 3 = known to be a reply"}
+		"PICKUP: as initiator denied (0), allowed by default (1); 3 = known to be a reply; 2: see SAME_PORT"}
 	Turn     = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
 	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
 	Arriving = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}

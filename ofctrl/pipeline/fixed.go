@@ -38,6 +38,7 @@ func Fixed(o Options) []flow.Flow {
 	p.verdict()
 	p.recheck()
 	p.wrongEnd()
+	p.samePort()
 	if o.Forwarders {
 		p.legs()
 	}

@@ -44,11 +44,13 @@ everything of tapwall bears its cookie.
   bundle; if it still exists it has a new id. The connections it stood for miss the gate and are judged again in **RECHECK**, also by ` +
 		`packets
   of the responder. They get new ids or are dropped. Nothing is flushed, and no other connection notices.
+- Where both sides send from the same UDP port, or by a tunnel without ports, a reply on a connection that is denied is judged once more as
+  its sender's own (**SAME_PORT**). Where a rule allows that, it is committed in its own direction.
 - A side without an endpoint is allowed under one id, whose gates look at the registers: when a station becomes an endpoint, its connections
   are judged again.
 - An ICMP error passes with the connection it is about, and is dropped while that connection waits for its re-check.
 - TCP that is unknown to conntrack and is not a SYN is dropped, except in a **pickup window** (after a take-over or a restart of the ` +
-		`switch). Then
+		`switch; for endpoints that arrive). Then
   a connection whose initiator tapwall remembers is judged as his. For others an explicit rule that allows the packet as its sender's own
   commits the connection; one that allows the reverse lets it pass uncommitted, until the initiator's next packet commits; only then do
   defaults count, and only where the other orientation is not denied.

@@ -23,6 +23,7 @@ const (
 	TableBoundResponder uint8 = 219
 	TableLink           uint8 = 221
 	TablePickupReply    uint8 = 222
+	TableSamePort       uint8 = 223
 	TableWrongEnd       uint8 = 224
 	TableLeg            uint8 = 225
 	TableLegReply       uint8 = 226
@@ -82,6 +83,8 @@ func Tables() []Table {
 			"lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
 		{TablePickupReply, "PICKUP_REPLY", "ct_state in a zone without connections",
 			"judges the packet as its initiator would have sent it, and exchanges back", false},
+		{TableSamePort, "SAME_PORT", "the verdict of a reply, and its ports",
+			"judges a reply on a denied connection as its sender's own, where both ports are the same", false},
 		{TableWrongEnd, "WRONG_END", "ct_state in a zone without connections",
 			"judges a packet that is no reply of its receiver's connection as its sender's own", false},
 		{TableLeg, "LEG", "reg9 of what forwarding endpoints send and get", "looks first for the connection that the packet may be a reply of",

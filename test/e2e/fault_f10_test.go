@@ -25,6 +25,11 @@ type crossing struct {
 
 func (s *stage) send(c crossing, round string) {
 	s.t.Helper()
+	must(s.t, c.from.Send(s.frame(c, round)))
+}
+
+func (s *stage) frame(c crossing, round string) []byte {
+	s.t.Helper()
 	from, to := net.ParseIP(c.src), net.ParseIP(c.dst)
 	proto, upper := c.upper(round + c.name)
 	var ip gopacket.NetworkLayer
@@ -42,7 +47,7 @@ func (s *stage) send(c crossing, round string) {
 		}
 	}
 	p := serialize(s.t, append([]gopacket.SerializableLayer{ip.(gopacket.SerializableLayer)}, upper...)...)
-	must(s.t, c.from.Send(ethernet(parseMAC(s.t, c.dstMAC), parseMAC(s.t, c.from.MAC), nil, etherType, p)))
+	return ethernet(parseMAC(s.t, c.dstMAC), parseMAC(s.t, c.from.MAC), nil, etherType, p)
 }
 
 // sendCrossings sends every frame three times, and fails if one that passes does not arrive or one that does not pass does.

@@ -273,7 +273,7 @@ func (h *history) judge(t *rapid.T, s step) {
 		for range 2 {
 			if reply && !want.Effect.Passes() {
 				back := h.evaluate(talk{from: l.to, to: l.from, vlan: l.vlan, tuple: l.tuple.Reversed()})
-				if h.wrongEnd(l, back.Effect.Passes()) {
+				if h.wrongEnd(l, back.Effect.Passes()) || explicit(back) && h.samePort(l, back) {
 					break
 				}
 			}
@@ -322,6 +322,34 @@ func (h *history) wrongEnd(l *live, own bool) bool {
 	}
 	l.turned = turned
 	return true
+}
+
+// samePort sends an answer on a connection that is denied, if both of its ports are the same, and checks that it is now the answerer's,
+// whom a rule allows that. It reports whether it is.
+func (h *history) samePort(l *live, back policy.Decision) bool {
+	h.t.Helper()
+	if l.tuple.Proto != policy.ProtoUDP || l.tuple.SrcPort != l.tuple.DstPort {
+		return false
+	}
+	before := l.conn
+	r := h.sw.Process(h.packet(l.talk, true, 0))
+	if !r.Normal || r.Committed == nil || r.Committed.Orig != before.Orig.Reversed() {
+		h.t.Fatalf("answer from the same port, allowed by %+v: passed %v, committed %+v; tables %v", back, r.Normal, r.Committed, r.Tables)
+	}
+	x := talk{from: l.to, to: l.from, vlan: l.vlan, tuple: l.tuple.Reversed()}
+	h.sameSide(x, policy.Egress, bits(r.Committed.Label, pipeline.LabelEgress), back.Egress)
+	h.sameSide(x, policy.Ingress, bits(r.Committed.Label, pipeline.LabelIngress), back.Ingress)
+	if r = h.sw.Process(h.packet(l.talk, false, 0)); !r.Normal || r.Visited(pipeline.TableRecheck) {
+		h.t.Fatalf("the former initiator's packet, an answer now: passed %v; tables %v", r.Normal, r.Tables)
+	}
+	l.turned = true
+	return true
+}
+
+// explicit reports whether a rule, and not only defaults, allows the packet.
+func explicit(d policy.Decision) bool {
+	is := func(s policy.SideDecision) bool { return s.Judged && s.Ref.Rule[0] != '(' }
+	return d.Effect.Passes() && (is(d.Egress) || is(d.Ingress))
 }
 
 // inForce checks that gates and registry agree on which ids live, and that their names were told.

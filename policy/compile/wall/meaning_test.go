@@ -1,6 +1,7 @@
 package wall_test
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -106,10 +107,6 @@ func TestVerdictsAreThoseOfTheReference(t *testing.T) {
 // TestPickup holds the pickup window to its order of decisions: who is remembered as the initiator is; else explicit rules before defaults,
 // the sender as initiator before the sender as responder; and where one orientation is denied, nothing passes by a default.
 func TestPickup(t *testing.T) {
-	explicit := func(d policy.Decision) bool {
-		is := func(s policy.SideDecision) bool { return s.Judged && s.Ref.Rule[0] != '(' }
-		return d.Effect.Passes() && (is(d.Egress) || is(d.Ingress))
-	}
 	check(t, func(t *rapid.T) {
 		w := newWorld(t)
 		w.randomize(t, false)
@@ -189,6 +186,59 @@ func TestPickup(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSamePort holds UDP that both sides send from the same port, opened under one policy, to another: what it denies passes as an answer
+// only where a rule allows the answerer to open it, who is then the initiator. What comes from other ports is an answer and stays one.
+func TestSamePort(t *testing.T) {
+	var turned, kept, cut int
+	check(t, func(t *rapid.T) {
+		w := newWorld(t)
+		w.randomize(t, false)
+		x, ok := w.genTalk(drawn(t))
+		if !ok {
+			return
+		}
+		x.tuple.Proto, x.tuple.SrcPort, x.tuple.DstPort = policy.ProtoUDP, 443, 443
+		same := rapid.Bool().Draw(t, "same port")
+		if !same {
+			x.tuple.SrcPort = 40000
+		}
+		back := talk{from: x.to, to: x.from, vlan: x.vlan, tuple: x.tuple.Reversed()}
+		if first := w.sw.Process(w.packet(x, false, 0)); !first.Normal {
+			return
+		}
+		w.sw.Process(w.packet(x, true, 0))
+		for _, name := range slices.Sorted(maps.Keys(w.policies)) {
+			w.policies[name] = genPolicy(t, name)
+			w.fw.SetPolicy(w.policies[name])
+		}
+		w.compile()
+		forward, reversed := w.evaluate(x), w.evaluate(back)
+		got := w.sw.Process(w.packet(x, true, 0))
+		turns := same && !forward.Effect.Passes() && explicit(reversed)
+		isTurned := got.Committed != nil && got.Committed.Orig == withZone(back, got.Committed.Orig.Zone)
+		if got.Normal != (forward.Effect.Passes() || turns) || isTurned != turns {
+			t.Fatalf("%v: passed %v, committed %+v; turns %v\nforward %+v\nreversed %+v\ntables %v", x, got.Normal, got.Committed, turns, forward,
+				reversed, got.Tables)
+		}
+		switch {
+		case turns:
+			turned++
+			w.sameSide(back, policy.Egress, bits(got.Committed.Label, pipeline.LabelEgress), reversed.Egress)
+			w.sameSide(back, policy.Ingress, bits(got.Committed.Label, pipeline.LabelIngress), reversed.Ingress)
+			if r := w.sw.Process(w.packet(x, false, 0)); !r.Normal || r.Committed != nil {
+				t.Fatalf("%v: not an answer now: passed %v, committed %+v, tables %v", x, r.Normal, r.Committed, r.Tables)
+			}
+		case got.Normal:
+			kept++
+		default:
+			cut++
+		}
+	})
+	if turned == 0 || kept == 0 || cut == 0 {
+		t.Errorf("turned %d, kept %d, cut %d: too one-sided to mean anything", turned, kept, cut)
+	}
 }
 
 // connection is a talk as tapwall remembers it.
