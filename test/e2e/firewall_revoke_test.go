@@ -159,7 +159,7 @@ func (s *stage) revoke(r revoker, c revocation, i int) {
 // names checks that the connections to a port of vm2 bear the id of a rule, "policy/rule", and returns their entries.
 func (s *stage) names(r revoker, who string, port int) (entries string) {
 	s.t.Helper()
-	es := s.conntrack("orig=(src="+s.vm[1].IPv4, sprintf("dport=%d", port))
+	es := s.conntrack("orig=(src="+s.vm[1].IPv4, sprintf("dport=%d)", port))
 	if len(es) == 0 {
 		s.t.Errorf("no connection to port %d", port)
 	}
@@ -222,7 +222,7 @@ spec:
 	}
 	entries := func(at place) map[string]bool {
 		out := map[string]bool{}
-		for _, e := range s.conntrack("orig=(src="+s.vm[1].IPv4+",dst="+s.vm[at.vm].IPv4, sprintf("dport=%d", at.port)) {
+		for _, e := range s.conntrack("orig=(src="+s.vm[1].IPv4+",dst="+s.vm[at.vm].IPv4, sprintf("dport=%d)", at.port)) {
 			out[e.text] = true
 		}
 		return out
@@ -269,7 +269,7 @@ spec:
 		}
 	}
 	id := s.rule("prod", "in").ID
-	for _, e := range s.conntrack("orig=(src="+s.vm[1].IPv4+",dst="+s.vm[2].IPv4, "dport=5002") {
+	for _, e := range s.conntrack("orig=(src="+s.vm[1].IPv4+",dst="+s.vm[2].IPv4, "dport=5002)") {
 		if uint32(e.label) != id {
 			t.Errorf("a connection that policy prod allows is not its (%#x): %s", id, e.text)
 		}

@@ -86,7 +86,7 @@ spec:
 	if gates := s.flows("table=208"); len(gates) < 2 {
 		t.Errorf("no gate of a live rule in table 208: %q", gates)
 	}
-	es := s.conntrack("src="+s.vm[1].IPv4, "dport=5002")
+	es := s.conntrack("src="+s.vm[1].IPv4, "dport=5002)")
 	if len(es) != 1 || es[0].label == 0 {
 		t.Errorf("conntrack has %v, want one entry of vm1 to port 5002 whose label names its rules", es)
 	}
@@ -188,14 +188,14 @@ func TestFirewallScenario04RuleDeleted(t *testing.T) {
 	udp := s.datagrams(s.vm[1], s.vm[2], 5001, 10*time.Millisecond)
 	other := s.echo(s.vm[1], s.vm[3], 5001)
 	s.running(echo, push, udp, other)
-	unrelated := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001")
+	unrelated := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001)")
 	s.tapwall("delete", "policy", "doomed", "--wait")
 	t0 := time.Now()
 	s.quiet(echo, t0, time.Second, "echo")
 	s.quiet(push, t0, time.Second, "push stream")
 	s.quiet(udp, t0, time.Second, "datagrams")
 	s.lossless(other, "the connection of another rule")
-	after := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001")
+	after := s.conntrack("dst="+s.vm[3].IPv4, "dport=5001)")
 	if len(unrelated) != 1 || len(after) != 1 || unrelated[0].text != after[0].text {
 		t.Errorf("the conntrack entry of the other rule changed: %v -> %v", unrelated, after)
 	}
@@ -210,7 +210,7 @@ func TestFirewallScenario05SecondRuleStillAllows(t *testing.T) {
 	push := s.push(s.vm[1], s.vm[2], 5001)
 	s.running(push)
 	first, second := s.rule("first", "allow").ID, s.rule("second", "allow").ID
-	if es := s.conntrack("dport=5001"); len(es) != 1 || uint32(es[0].label) != first {
+	if es := s.conntrack("dport=5001)"); len(es) != 1 || uint32(es[0].label) != first {
 		t.Fatalf("conntrack has %v, want the label of rule first (%#x)", es, first)
 	}
 	before := time.Now()
@@ -222,7 +222,7 @@ func TestFirewallScenario05SecondRuleStillAllows(t *testing.T) {
 	if push.Err() != nil {
 		t.Errorf("the stream broke: %v", push.Err())
 	}
-	if es := s.conntrack("dport=5001"); len(es) != 1 || uint32(es[0].label) != second {
+	if es := s.conntrack("dport=5001)"); len(es) != 1 || uint32(es[0].label) != second {
 		t.Errorf("conntrack has %v, want the label of rule second (%#x)", es, second)
 	}
 	counted := s.rule("second", "allow").Packets
@@ -269,7 +269,7 @@ spec:
 	s.lossless(p1, "5001")
 	s.lossless(p2, "5002")
 	id := s.rule("allow", "allow").ID
-	for _, port := range []string{"dport=5001", "dport=5002"} {
+	for _, port := range []string{"dport=5001)", "dport=5002)"} {
 		if es := s.conntrack("src="+s.vm[1].IPv4, port); len(es) != 1 || uint32(es[0].label) != id {
 			t.Errorf("conntrack has %v, want the label of rule allow (%#x)", es, id)
 		}
