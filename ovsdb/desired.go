@@ -40,6 +40,9 @@ type Desired struct {
 	// Flow_Table row keeps it, with its name. A bridge that maps to nil keeps what it has; from one that is not in the map, our rows are
 	// removed.
 	TableNames map[string]map[int]string
+	// TablePrefixes maps bridge names to the fields for which look-ups in a table use tries (prefixes in ovs-vswitchd.conf.db(5)), sorted;
+	// it says nothing of bridges for which TableNames does not. Other prefixes that somebody has written stay, also into our row.
+	TablePrefixes map[string]map[int][]string
 	// Controllers are identified by Bridge and Target. Those of others stay as they are.
 	Controllers []vswitch.ControllerSpec
 	// TimeoutPolicies are identified by DatapathType and Zone.

@@ -100,7 +100,7 @@ func makePlan(s *snapshot, d Desired) *plan {
 	}
 	p.removeOrphans()
 	p.setFailModes(d.FailModes)
-	p.nameTables(d.TableNames)
+	p.setTables(d.TableNames, d.TablePrefixes)
 	p.setControllers(d.Controllers)
 	p.setTimeouts(d.TimeoutPolicies)
 	p.finish()
@@ -321,40 +321,60 @@ func (p *planner) setFailModes(modes map[string]string) {
 	}
 }
 
-// nameTables makes, renames and removes Flow_Table rows. A name changes nothing of what a table does: all other columns stay empty, for
-// which Open vSwitch has the same defaults as for a table without a row (bridge_configure_tables in vswitchd/bridge.c).
-func (p *planner) nameTables(names map[string]map[int]string) {
+// setTables makes, changes and removes Flow_Table rows. All other columns stay empty, for which Open vSwitch has the same defaults as for a
+// table without a row (bridge_configure_tables in vswitchd/bridge.c). Neither names nor prefixes change what a table does.
+func (p *planner) setTables(names map[string]map[int]string, prefixes map[string]map[int][]string) {
 	for _, bridgeName := range slices.Sorted(maps.Keys(p.topo.Bridges)) {
 		bridge := p.topo.Bridges[bridgeName]
 		want, managed := names[bridgeName]
 		if managed && want == nil {
 			continue
 		}
-		if p.refused[bridgeName] != nil {
-			want = nil
+		tries := prefixes[bridgeName]
+		if p.refused[bridgeName] != nil || !managed {
+			want, tries = nil, nil
 		}
 		for _, number := range slices.Sorted(maps.Keys(bridge.FlowTables)) {
 			row := bridge.FlowTables[number]
+			change := ovsdb.Row{}
 			switch {
 			case !ours(row.ExternalIDs):
-			case want[number] == "":
+				continue
+			case want[number] == "" && len(tries[number]) == 0:
 				p.edit(bridgeName).delTables[number] = ovsdb.UUID{GoUUID: row.UUID}
-				p.removed = append(p.removed, fmt.Sprintf("name of table %s/%d", bridgeName, number))
+				p.removed = append(p.removed, fmt.Sprintf("settings of table %s/%d", bridgeName, number))
+				continue
 			case row.Name != want[number]:
-				p.rowOps = append(p.rowOps, updateOp(tableFlowTable, row.UUID, ovsdb.Row{"name": set([]string{want[number]})}))
+				change["name"] = nameOf(want[number])
+			}
+			if len(row.Prefixes) == 0 && len(tries[number]) > 0 {
+				change["prefixes"] = set(tries[number])
+			}
+			if len(change) > 0 {
+				p.rowOps = append(p.rowOps, updateOp(tableFlowTable, row.UUID, change))
 			}
 		}
-		for _, number := range slices.Sorted(maps.Keys(want)) {
+		wanted := slices.Concat(slices.Collect(maps.Keys(want)), slices.Collect(maps.Keys(tries)))
+		slices.Sort(wanted)
+		for _, number := range slices.Compact(wanted) {
 			if _, there := bridge.FlowTables[number]; there {
 				continue
 			}
 			ref := p.name()
-			p.rowOps = append(p.rowOps, insertOp(tableFlowTable, ref, ovsdb.Row{
-				"name": set([]string{want[number]}), "external_ids": stringMap(map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}),
+			p.rowOps = append(p.rowOps, insertOp(tableFlowTable, ref, ovsdb.Row{"name": nameOf(want[number]), "prefixes": set(tries[number]),
+				"external_ids": stringMap(map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}),
 			}))
 			p.edit(bridgeName).addTables[number] = ovsdb.UUID{GoUUID: ref}
 		}
 	}
+}
+
+// nameOf is the value of an optional text.
+func nameOf(text string) ovsdb.OvsSet {
+	if text == "" {
+		return set([]string{})
+	}
+	return set([]string{text})
 }
 
 // finish puts the operations in order: preconditions, rows, the sets of the bridges, the request for a confirmation.

@@ -97,6 +97,7 @@ type mirrorRow struct {
 type flowTableRow struct {
 	UUID        string            `ovsdb:"_uuid"`
 	Name        *string           `ovsdb:"name"`
+	Prefixes    []string          `ovsdb:"prefixes"`
 	ExternalIDs map[string]string `ovsdb:"external_ids"`
 }
 
@@ -210,7 +211,7 @@ func (r *mirrorRow) CloneModel() model.Model {
 
 func (r *flowTableRow) CloneModel() model.Model {
 	c := *r
-	c.Name, c.ExternalIDs = clonePtr(r.Name), maps.Clone(r.ExternalIDs)
+	c.Name, c.Prefixes, c.ExternalIDs = clonePtr(r.Name), slices.Clone(r.Prefixes), maps.Clone(r.ExternalIDs)
 	return &c
 }
 

@@ -238,7 +238,8 @@ func (b *builder) bridge(t tables, row *bridgeRow) (*vswitch.Bridge, change, err
 		if names == nil {
 			names = make(map[int]vswitch.FlowTable, len(row.FlowTables))
 		}
-		names[number] = vswitch.FlowTable{UUID: uuid, Name: deref(f.Name), ExternalIDs: nilIfNone(f.ExternalIDs)}
+		names[number] = vswitch.FlowTable{UUID: uuid, Name: deref(f.Name), Prefixes: nilIfEmpty(slices.Sorted(slices.Values(f.Prefixes))),
+			ExternalIDs: nilIfNone(f.ExternalIDs)}
 	}
 
 	kind := compareBridge(old.val, row, ports, mirrors, controllers, names)

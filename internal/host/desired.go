@@ -61,7 +61,7 @@ func (e *Engine) found() []string {
 func (e *Engine) desire() (waits bool) {
 	plan := &e.mirrors.plan
 	d := ovsdb.Desired{Bridges: plan.Bridges, Ports: plan.Ports, Mirrors: slices.Clone(plan.Specs), FailModes: map[string]string{},
-		TableNames: map[string]map[int]string{}}
+		TableNames: map[string]map[int]string{}, TablePrefixes: map[string]map[int][]string{}}
 	for i := range d.Mirrors {
 		m := &d.Mirrors[i]
 		m.Hold = slices.ContainsFunc(plan.Info[m.Owner].Behind, func(bridge string) bool { return !e.inForce(bridge) })

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
@@ -255,6 +257,22 @@ func (w *firewall) rows(d *ovsdb.Desired) {
 	}
 	d.FailModes[w.cfg.Name] = w.cfg.FailMode
 	d.TableNames[w.cfg.Name] = namesOfTables()
+	d.TablePrefixes[w.cfg.Name] = tries
+}
+
+// tries are the fields for which look-ups in the tables ADDRESS_SOURCE and ADDRESS_DESTINATION use tries: without them, the datapath's
+// flows get as many bits of an address as the longest prefix anywhere in a table has, and each prefix length costs each first packet.
+var tries = map[int][]string{214: {"ct_ipv6_src", "ct_nw_src"}, 215: {"ct_ipv6_dst", "ct_nw_dst"}}
+
+// triesTaken says for which tables of a bridge somebody else has written other prefixes; they stay.
+func triesTaken(br *vswitch.Bridge) (out []string) {
+	for _, table := range slices.Sorted(maps.Keys(tries)) {
+		if row, there := br.FlowTables[table]; there && !slices.Equal(row.Prefixes, tries[table]) {
+			out = append(out, fmt.Sprintf("the prefixes of table %d are %q, as somebody else wrote, and not %q: first packets cost more where "+
+				"rules have many addresses", table, strings.Join(row.Prefixes, ","), strings.Join(tries[table], ",")))
+		}
+	}
+	return out
 }
 
 // namesOfTables are those of the tables that are tapwall's alone; table 0 is shared.

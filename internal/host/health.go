@@ -126,6 +126,11 @@ func (e *Engine) Health() Health {
 		}
 		if b.cfg.Mode == Owned {
 			h.Installed = min(h.Installed, b.installedAt)
+			if br := v.topo.Bridges[b.cfg.Name]; br != nil && b.installedAt > 0 {
+				for _, what := range triesTaken(br) {
+					h.Concerns = append(h.Concerns, fmt.Sprintf("bridge %s: %s", b.cfg.Name, what))
+				}
+			}
 		}
 		h.Bridges = append(h.Bridges, b.health())
 	}

@@ -43,10 +43,11 @@ type Bridge struct {
 	FlowTables map[int]FlowTable
 }
 
-// FlowTable is one row of the Flow_Table table, which names an OpenFlow table.
+// FlowTable is one row of the Flow_Table table: the settings of an OpenFlow table.
 type FlowTable struct {
 	UUID        string
-	Name        string // "" = none
+	Name        string   // "" = none
+	Prefixes    []string // fields for which its look-ups use tries, sorted
 	ExternalIDs map[string]string
 }
 
