@@ -127,7 +127,7 @@ spec:
 
 // Scenario 13: the switch is killed. Everything is back within 2 s of its socket, denied traffic never passes, TCP survives, and when
 // the pickup window is over a lone ACK is dropped again.
-func TestFirewall13SwitchKilled(t *testing.T) {
+func TestFirewallScenario13SwitchKilled(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2, "--pickup-window", "6s")
 	s.apply(restartPolicy)
