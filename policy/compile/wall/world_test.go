@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -26,6 +27,7 @@ type world struct {
 	groups    map[string]*policy.Group
 	policies  map[string]*policy.Policy
 	pickup    bool
+	crowd     []string // keys of workloads beside keys; see genCrowd
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
@@ -285,7 +287,14 @@ func genAddresses(t *rapid.T) []netip.Addr {
 	return out
 }
 
-func macOf(key string) string { return "52:54:00:00:00:0" + key[1:] }
+// macOf is the address of a workload whose key is a letter and a number in hexadecimal.
+func macOf(key string) string {
+	n, err := strconv.ParseUint(key[1:], 16, 8)
+	if err != nil {
+		panic(err)
+	}
+	return fmt.Sprintf("52:54:00:00:00:%02x", n)
+}
 
 func macNumber(s string) uint64 {
 	var b [6]uint64
@@ -393,8 +402,9 @@ func (w *world) genTalk(c chooser) (talk, bool) {
 		x.vlan = 10
 	}
 	other := outside
-	if i := c(len(keys) + 1); i < len(keys) && keys[i] != one && w.fits(station{keys[i]}, x.vlan) {
-		other = keys[i]
+	all := slices.Concat(keys, w.crowd)
+	if i := c(len(all) + 1); i < len(all) && all[i] != one && w.fits(station{all[i]}, x.vlan) {
+		other = all[i]
 	}
 	if c(2) == 1 {
 		x.from.key, x.to.key = one, other
