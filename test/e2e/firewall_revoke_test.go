@@ -243,14 +243,25 @@ spec:
 	}
 	s.apply(kind("vm2", "former"))
 	t0 := time.Now()
-	s.revalidated() // a quarter of a second of a cached decision may be left
+	s.revalidated() // until then cached decisions may be left
 	cut := time.Now()
+	sent := map[*lab.Probe]int64{}
+	for _, at := range places {
+		for _, p := range probes[at] {
+			sent[p] = p.Sent()
+		}
+	}
 	lab.Eventually(t, 5*time.Second, "the connections of the other rule are relabelled", func() bool {
 		return same(before[places[1]], entries(places[1])) == 0
 	})
-	for time.Since(cut) < time.Second { // each sends twice
-		time.Sleep(100 * time.Millisecond)
-	}
+	lab.Eventually(t, 10*time.Second, "each connection sends twice more", func() bool {
+		for p, n := range sent {
+			if p.Sent() < n+2 {
+				return false
+			}
+		}
+		return true
+	})
 	for _, at := range places {
 		lost, after := int64(0), 0
 		for _, p := range probes[at] {
