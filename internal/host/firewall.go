@@ -34,6 +34,7 @@ type firewall struct {
 	marksUntil time.Time // when marks that are not needed any more go at the latest; zero = there are none
 	epoch      uint64    // connection that the pickup window was decided for
 	pickups    pickups
+	placed     time.Time             // when our entry flow stood for certain; zero = not known
 	recalled   []pipeline.Connection // what the window was opened with
 	// unstampedUntil is when connections without their ends in ct_label have had their time; zero = there are none.
 	unstampedUntil time.Time
@@ -136,7 +137,7 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 			w.setWorkloads()
 		}
 	}
-	w.windows(st, now)
+	w.windows(ctx, st, now)
 	w.tendStrays(ctx, st.Ready, now)
 	w.compile(now)
 	w.held = w.fw.Held()
@@ -233,6 +234,9 @@ func (w *firewall) after(result ofctrl.Result, err error) {
 
 // settle implements part: what was compiled is installed.
 func (w *firewall) settle() error {
+	if w.placed.IsZero() {
+		w.placed = time.Now()
+	}
 	w.settlePickups()
 	w.name()
 	for name, p := range w.compiled {
@@ -300,13 +304,18 @@ func (w *firewall) due(now time.Time) bool {
 const unstampedFor = 10 * time.Minute
 
 // windows opens the pickup window, in which connections that are older than the installed flows are judged instead of dropped, when a
-// connection finds the switch without our pipeline (first start, restart of the switch, wiped flows), and closes it when the time is up.
+// connection finds the switch without our pipeline (first start, restart of the switch, wiped flows) or with one that somebody else put
+// there, and closes it when the time is up.
 // It does the same for connections that an earlier version committed, when it finds that version's pipeline.
-func (w *firewall) windows(st ofctrl.State, now time.Time) {
+func (w *firewall) windows(ctx context.Context, st ofctrl.State, now time.Time) {
 	if st.Ready && (st.Epoch != w.epoch || st.Lost > 0) {
 		switch there := w.sw.Has(entryKey()); {
 		case !there && w.e.opt.PickupWindow > 0:
 			w.openPickup(now, whyNoPipeline)
+			w.placed = time.Time{}
+		case there && st.Epoch != w.epoch && w.e.opt.PickupWindow > 0 && w.putBack(ctx, now):
+			w.openPickup(now, whyPutBack)
+			w.placed = time.Time{}
 		case there && st.Epoch != w.epoch && (!w.sw.Has(pipeline.Stamps()) || w.sw.Has(pipeline.UnstampedFlow())):
 			w.unstampedUntil = now.Add(unstampedFor)
 			w.fw.SetUnstamped(true)

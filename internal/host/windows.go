@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
@@ -22,6 +24,7 @@ type window struct {
 // Why windows open.
 const (
 	whyNoPipeline = "the switch had none of tapwall's flows"
+	whyPutBack    = "somebody put tapwall's flows back, as ovs-ctl does when it restarts the switch"
 	whyForwards   = "an endpoint has begun or ceased to forward"
 	whyArrived    = "its port appeared"
 )
@@ -66,6 +69,25 @@ func (w *firewall) openPickup(now time.Time, why string) {
 	w.begins(window{since: now, until: now.Add(w.e.opt.PickupWindow), why: why})
 	w.pickupOpen.Store(true)
 	w.setPickup(true, w.memory.recall(now))
+}
+
+// putBack reports whether our entry flow is younger than it would be if the switch were the one that we had put it on. Saved and restored
+// flows hide a restart of the switch, in which userspace conntrack forgot everything.
+func (w *firewall) putBack(ctx context.Context, now time.Time) bool {
+	br := w.e.topo.Bridges[w.cfg.Name]
+	if w.placed.IsZero() || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	entry := entryKey()
+	var younger bool
+	filter := ofp.FlowFilter{Table: entry.Table, Cookie: uint64(entry.Cookie), CookieMask: ^uint64(0)}
+	err := w.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) {
+		age := time.Duration(f.Stats.DurationSec)*time.Second + time.Duration(f.Stats.DurationNsec)
+		younger = younger || age+time.Second < now.Sub(w.placed) // a second for what the two clocks may differ by
+	})
+	return err == nil && younger
 }
 
 func (w *firewall) setPickup(open bool, m []pipeline.Connection) {

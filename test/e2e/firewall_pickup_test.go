@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -134,6 +135,34 @@ func TestFirewallScenario13PickupMatrix(t *testing.T) {
 			t.Logf("%d connections live on %v after the switch's restart", len(allowed), time.Since(up).Round(time.Millisecond))
 		})
 	}
+}
+
+// Scenario 13 as ovs-ctl restarts the switch: the flows are saved before and restored, under flow-restore-wait, before tapwall gets a word
+// in. It finds its flows in place and a conntrack that has forgotten everything.
+func TestFirewallScenario13FlowsRestored(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3, "--pickup-window", "5s")
+	s.pickupClosed()
+	allowed, denied := s.pickupMatrix()
+	s.applyUncached(pickupPolicies)
+	captures, cut := s.captures(), time.Now()
+	saved, err := s.Ofctl("dump-flows", "br0", "--no-stats", "--no-names")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(s.Dir, "saved"), []byte(saved), 0o600))
+	must(t, syscall.Kill(s.tw.Pid(), syscall.SIGSTOP))
+	_, err = s.Vsctl("--no-wait", "set", "Open_vSwitch", ".", "other_config:flow-restore-wait=true")
+	must(t, err)
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	lab.Eventually(t, 5*time.Second, "the flows are restored", func() bool {
+		_, err := s.Ofctl("replace-flows", "br0", filepath.Join(s.Dir, "saved"))
+		return err == nil
+	})
+	must(t, syscall.Kill(s.tw.Pid(), syscall.SIGCONT))
+	_, err = s.Vsctl("--no-wait", "remove", "Open_vSwitch", ".", "other_config", "flow-restore-wait")
+	must(t, err)
+	lab.Eventually(t, 5*time.Second, "a window opens", func() bool { return len(s.health().Pickups) == 1 })
+	s.takenUp(cut, allowed, denied, captures)
 }
 
 // Scenario 17: tapwall takes over a bridge with live traffic. What policy allows is not reset, what it denies is cut within a second, and
