@@ -11,16 +11,19 @@ const (
 	feedChanges = 100
 )
 
-// feedPrefix is prefix i of a threat feed: of twenty 12 are hosts, 5 are /24, one is a /16, 2 are IPv6. No two are the same.
+// feedPrefix is prefix i of a threat feed: of twenty 12 are hosts, 5 are /24, one is a /16, 2 are IPv6. No two are the
+// same or next to each other, so that they are not put together.
 func feedPrefix(i int) map[string]any {
 	var text string
-	switch k := i % 20; {
+	k := i % 20
+	i *= 2
+	switch {
 	case k < 12:
 		text = fmt.Sprintf("%d.%d.%d.%d/32", 20+i>>24, i>>16&255, i>>8&255, i&255)
 	case k < 17:
 		text = fmt.Sprintf("%d.%d.%d.0/24", 40+i>>16, i>>8&255, i&255)
 	case k == 17:
-		text = fmt.Sprintf("%d.%d.0.0/16", 60+i/20>>8, i/20&255)
+		text = fmt.Sprintf("%d.%d.0.0/16", 60+i/40*2>>8, i/40*2&255)
 	default:
 		text = fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff)
 	}
