@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/tapwall/tapwall/internal/build.version=$(VERSION)
 
-.PHONY: all build deps test unit lab contract race lint fuzz bench generate demo demo-down clean
+.PHONY: all build deps test unit lab soak contract race lint fuzz bench generate demo demo-down clean
 
 all: build
 
@@ -31,6 +31,10 @@ race: deps
 # The lab runs the program as users do: a built binary, a real switch, real traffic.
 lab: bin/tapwall
 	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v /test/contract)
+
+# The scenarios that `make test` shortens, in full.
+soak: bin/tapwall
+	TAPWALL_SOAK=1 TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -v -timeout 60m -run 'TestFirewallScenario' ./test/e2e
 
 # Requests derived from the OpenAPI description, answers held to it.
 contract: bin/tapwall

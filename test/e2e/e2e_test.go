@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -282,6 +283,14 @@ func (s *stage) running(ps ...*lab.Probe) {
 func (s *stage) pickupClosed() {
 	s.t.Helper()
 	lab.Eventually(s.t, 20*time.Second, "the pickup window closes", func() bool { return len(s.flows("table=213")) == 0 })
+}
+
+// whole is how long a scenario takes: all of its time in `make soak`, less otherwise.
+func whole(all, less time.Duration) time.Duration {
+	if os.Getenv("TAPWALL_SOAK") != "" {
+		return all
+	}
+	return less
 }
 
 // metric reads one sample of /metrics, such as name{label="value"}; it is 0 if there is none.
