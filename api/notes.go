@@ -178,7 +178,7 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
-		"Bypassed, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
+		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +

@@ -33,6 +33,7 @@ type rootRow struct {
 	UUID        string            `ovsdb:"_uuid"`
 	Bridges     []string          `ovsdb:"bridges"`
 	ExternalIDs map[string]string `ovsdb:"external_ids"`
+	OtherConfig map[string]string `ovsdb:"other_config"`
 	OVSVersion  *string           `ovsdb:"ovs_version"`
 	DBVersion   *string           `ovsdb:"db_version"`
 	NextCfg     int               `ovsdb:"next_cfg"`
@@ -164,7 +165,7 @@ func clonePtr[T any](p *T) *T {
 func (r *rootRow) CloneModel() model.Model {
 	c := *r
 	c.Bridges = slices.Clone(r.Bridges)
-	c.ExternalIDs = maps.Clone(r.ExternalIDs)
+	c.ExternalIDs, c.OtherConfig = maps.Clone(r.ExternalIDs), maps.Clone(r.OtherConfig)
 	c.OVSVersion, c.DBVersion = clonePtr(r.OVSVersion), clonePtr(r.DBVersion)
 	c.Datapaths = maps.Clone(r.Datapaths)
 	return &c

@@ -124,7 +124,10 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		DBVersion:  deref(root.DBVersion),
 		NextCfg:    int64(root.NextCfg),
 		CurCfg:     int64(root.CurCfg),
-		Bridges:    make(map[string]*vswitch.Bridge, len(root.Bridges)),
+
+		RestoreWait: root.OtherConfig["flow-restore-wait"] == "true",
+
+		Bridges: make(map[string]*vswitch.Bridge, len(root.Bridges)),
 	}
 	structure, differs := false, false
 	for _, uuid := range root.Bridges {
@@ -160,7 +163,8 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		}
 	}
 	if old != nil {
-		differs = differs || structure || old.topo.NextCfg != topo.NextCfg || old.topo.CurCfg != topo.CurCfg
+		differs = differs || structure || old.topo.NextCfg != topo.NextCfg || old.topo.CurCfg != topo.CurCfg ||
+			old.topo.RestoreWait != topo.RestoreWait
 		if !differs {
 			return old, nil
 		}

@@ -19,6 +19,7 @@ const (
 	ReasonDisconnected       Reason = "Disconnected"       // Degraded: no OpenFlow connection to a bridge with its endpoints
 	ReasonSilent             Reason = "Silent"             // Degraded: such a bridge does not answer
 	ReasonBypassed           Reason = "Bypassed"           // Degraded: packets pass such a bridge without being judged
+	ReasonRestoreWait        Reason = "RestoreWait"        // Degraded: the switch forwards nothing until its flows are restored
 	ReasonFlowsMissing       Reason = "FlowsMissing"       // Degraded: the switch lost flows, or foreign ones are in their place
 	ReasonEndpointMACUnknown Reason = "EndpointMACUnknown" // Degraded: ingress of an endpoint cannot be enforced
 )

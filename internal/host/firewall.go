@@ -33,6 +33,7 @@ type firewall struct {
 	marks      []uint64  // of ledger, as last handed over or desired
 	marksUntil time.Time // when marks that are not needed any more go at the latest; zero = there are none
 	epoch      uint64    // connection that the pickup window was decided for
+	restoring  bool      // the switch was seen to wait until its flows are restored, and what it held up has not been taken up yet
 	pickups    pickups
 	placed     time.Time             // when our entry flow stood for certain; zero = not known
 	recalled   []pipeline.Connection // what the window was opened with
@@ -321,6 +322,13 @@ func (w *firewall) windows(ctx context.Context, st ofctrl.State, now time.Time) 
 			w.fw.SetUnstamped(true)
 		}
 		w.epoch = st.Epoch
+	}
+	switch waiting := w.e.topo.RestoreWait; {
+	case !waiting && w.restoring && st.Ready && w.e.opt.PickupWindow > 0:
+		w.openPickup(now, whyRestored) // what was held up begins now
+		w.restoring = false
+	case waiting:
+		w.restoring = true
 	}
 	w.closePickups(now)
 	if !w.unstampedUntil.IsZero() && !now.Before(w.unstampedUntil) {

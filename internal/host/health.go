@@ -23,6 +23,10 @@ func linkTrouble(st ofctrl.State) string {
 	return ""
 }
 
+// restoreWait is for vswitch.Topology.RestoreWait, which is not tapwall's to clear.
+const restoreWait = "Open_vSwitch.other_config:flow-restore-wait is set, as by a restart of Open vSwitch: the switch forwards " +
+	"nothing until that is cleared"
+
 // troubles lists why the bridge cannot be relied on now, as far as the switch and the topology tell. What the last attempt to install
 // found is in view.problems.
 func (v *view) troubles(b bridgeView) []string {
@@ -34,6 +38,9 @@ func (v *view) troubles(b bridgeView) []string {
 		return nil
 	}
 	var out []string
+	if v.topo.RestoreWait {
+		out = append(out, restoreWait)
+	}
 	if b.installedAt == 0 {
 		out = append(out, "the flows are being installed for the first time")
 	}

@@ -149,6 +149,8 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 			worse(policy.PhaseDegraded, policy.ReasonNotInstalled, b.err.Error())
 		case b.refusedOther() != nil:
 			worse(policy.PhaseDegraded, policy.ReasonNotInstalled, b.refusedOther().Error())
+		case v.topo.RestoreWait:
+			worse(policy.PhaseDegraded, policy.ReasonRestoreWait, restoreWait)
 		case bypass != nil:
 			worse(policy.PhaseDegraded, policy.ReasonBypassed, fmt.Sprintf("bridge %s: %v", b.cfg.Name, bypass))
 		case st.Missing > 0 || st.Blocked > 0:

@@ -25,6 +25,7 @@ type window struct {
 const (
 	whyNoPipeline = "the switch had none of tapwall's flows"
 	whyPutBack    = "somebody put tapwall's flows back, as ovs-ctl does when it restarts the switch"
+	whyRestored   = "the switch was restarted and its flows restored (flow-restore-wait)"
 	whyForwards   = "an endpoint has begun or ceased to forward"
 	whyArrived    = "its port appeared"
 )

@@ -13,6 +13,9 @@ type Topology struct {
 	HostDoubt  string // why Host is not the system-id, and what to do about it; "" = it is
 	OVSVersion string // Open_vSwitch.ovs_version
 	DBVersion  string // Open_vSwitch.db_version
+	// RestoreWait: ovs-vswitchd was told to wait until somebody has restored its flows (other_config:flow-restore-wait), as ovs-ctl does when
+	// it restarts the switch. One with the userspace datapath forwards nothing until then.
+	RestoreWait bool
 	// Generation grows with every snapshot of this process that differs from the one before.
 	Generation uint64
 	// Structure grows only when something other than NextCfg, CurCfg and Mirror.Statistics differs: what is compiled from the
