@@ -12,9 +12,7 @@ type Prefixes []netip.Prefix
 
 // JoinPrefixes brings prefixes into canonical form, in place.
 func JoinPrefixes(in []netip.Prefix) Prefixes {
-	slices.SortFunc(in, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
+	slices.SortFunc(in, comparePrefixes)
 	out := in[:0]
 	for _, p := range in {
 		if n := len(out); n > 0 && covers(out[n-1], p) {
@@ -23,6 +21,44 @@ func JoinPrefixes(in []netip.Prefix) Prefixes {
 		out = append(out, p)
 		for n := len(out); n > 1 && siblings(out[n-2], out[n-1]); n = len(out) {
 			out = append(out[:n-2], netip.PrefixFrom(out[n-2].Addr(), out[n-2].Bits()-1))
+		}
+	}
+	return out
+}
+
+// DistinctPrefixes brings prefixes into order and drops those that others cover, in place. Halves stay two prefixes: a set that changes one
+// of them changes one.
+func DistinctPrefixes(in []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(in, comparePrefixes)
+	out := in[:0]
+	for _, p := range in {
+		if n := len(out); n == 0 || !covers(out[n-1], p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// LostPrefixes returns those of before that after does not cover, one by one or together. Both are distinct.
+func LostPrefixes(before, after []netip.Prefix) []netip.Prefix {
+	if len(before) == len(after) && (len(before) == 0 || &before[0] == &after[0]) {
+		return nil
+	}
+	var out []netip.Prefix
+	j := 0
+	for _, p := range before {
+		for j < len(after) && comparePrefixes(after[j], p) < 0 {
+			j++
+		}
+		if j < len(after) && after[j] == p || Prefixes(after).Covers(p) {
+			continue
+		}
+		if in := JoinPrefixes(Prefixes(after).inside(p)); len(in) != 1 || in[0] != p {
+			out = append(out, p)
 		}
 	}
 	return out

@@ -191,12 +191,19 @@ func (w *firewall) touched() (t scope, going []flow.Cookie) {
 		changed.add(r.Cookie())
 	}
 	names := &w.book.names
-	endpoints := map[string]uint32{}
+	endpoints := map[string]uint16{} // with their classes
 	for owner, flows := range w.owners {
 		name, isPolicy := wall.PolicyOf(owner)
 		key, isEndpoint := wall.EndpointOf(owner)
+		class, isClass := wall.ClassOf(owner)
 		switch {
 		case owner == ownerMarks: // no packet comes there
+		case isClass:
+			for key, a := range each(w.numbers.endpoints) {
+				if a.Class == class {
+					endpoints[key] = class
+				}
+			}
 		case isPolicy:
 			old := names.policies[name]
 			keys, stay := old.endpoints, map[uint32]bool{}
@@ -214,10 +221,10 @@ func (w *firewall) touched() (t scope, going []flow.Cookie) {
 				}
 			}
 			for _, key := range keys {
-				endpoints[key] = lookUp(w.numbers.endpoints, key).ID
+				endpoints[key] = lookUp(w.numbers.endpoints, key).Class
 			}
 		case isEndpoint && slices.EqualFunc(classifying(w.sw.Desired(owner)), classifying(flows), flow.Flow.Equal):
-			endpoints[key] = lookUp(w.numbers.endpoints, key).ID
+			endpoints[key] = lookUp(w.numbers.endpoints, key).Class
 		default:
 			return scope{all: true}, nil
 		}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"strings"
@@ -21,9 +22,18 @@ func (byText) Compare(a, b string) int { return strings.Compare(a, b) }
 
 func newShelf[V any]() shelf[V] { return immutable.NewSortedMap[string, V](byText{}) }
 
+// numberShelf is a shelf by number.
+type numberShelf[V any] = *immutable.SortedMap[uint16, V]
+
+type byNumber struct{}
+
+func (byNumber) Compare(a, b uint16) int { return cmp.Compare(a, b) }
+
+func newNumberShelf[V any]() numberShelf[V] { return immutable.NewSortedMap[uint16, V](byNumber{}) }
+
 // each yields what is on a shelf, in order.
-func each[V any](s shelf[V]) iter.Seq2[string, V] {
-	return func(yield func(string, V) bool) {
+func each[K cmp.Ordered, V any](s *immutable.SortedMap[K, V]) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) {
 		for i := s.Iterator(); !i.Done(); {
 			if k, v, _ := i.Next(); !yield(k, v) {
 				return

@@ -35,13 +35,19 @@ const (
 	statePolicy   = "policy/"
 	stateEndpoint = "endpoint/"
 	stateRetired  = "retired/" // endpoint ids that are no more; they mean what they meant, so they are never stale
+	stateClass    = "class/"
+	// stateAddresses: what peers' addresses were.
+	stateAddresses = "addresses/"
+	// stateRegion and stateService: what address and service numbers name. No connection carries them, so none is marked.
+	stateRegion  = "number/address/"
+	stateService = "number/service/"
 )
 
 const stateRoot = "bridge/"
 
-// numberBlock is how many numbers are reserved at a time: changes for hours on most hosts. A process that is killed wastes up to so
-// many, of half a billion.
-const numberBlock = 4096
+// numberBlock is how many numbers are reserved at a time: changes for hours on most hosts, and all that 4,000 endpoints begin with. A
+// process that is killed wastes up to so many, of half a billion.
+const numberBlock = 1 << 16
 
 // An entry is saved when it has been unsaved for saveAfter, or with maxUnsaved others: in a burst of changes every one of them would
 // else compete with a data sync for the one before. Until then marks stand for it.
@@ -117,7 +123,8 @@ func newLedger(bridge string) *ledger {
 	return &ledger{
 		bridge: bridge, index: -1, unproven: true, stored: map[string][]byte{}, unsaved: map[string][]byte{},
 		given: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{},
-			Retired: map[uint32]wall.Station{}},
+			Retired: map[uint32]wall.Station{}, Classes: map[uint16]wall.ClassAssignment{}, Addresses: map[string]wall.AddressAssignment{},
+			AddressNumbers: map[uint16]string{}, ServiceNumbers: map[uint16]string{}},
 	}
 }
 
@@ -134,24 +141,37 @@ func (l *ledger) read(key string, value []byte) error {
 		return json.Unmarshal(value, &l.bound)
 	}
 	if name, ok := strings.CutPrefix(key, statePolicy); ok {
-		var v wall.PolicyAssignment
-		defer func() { l.given.Policies[name] = v }()
-		return json.Unmarshal(value, &v)
+		return readEntry(value, l.given.Policies, name)
 	}
 	if name, ok := strings.CutPrefix(key, stateEndpoint); ok {
-		var v wall.EndpointAssignment
-		defer func() { l.given.Endpoints[name] = v }()
-		return json.Unmarshal(value, &v)
+		return readEntry(value, l.given.Endpoints, name)
 	}
-	if text, ok := strings.CutPrefix(key, stateRetired); ok {
-		var v wall.Station
-		id, err := strconv.ParseUint(text, 10, 32)
-		if err == nil {
-			err = json.Unmarshal(value, &v)
+	if name, ok := strings.CutPrefix(key, stateAddresses); ok {
+		return readEntry(value, l.given.Addresses, name)
+	}
+	for prefix, read := range map[string]func(n uint64) error{
+		stateRetired: func(n uint64) error { return readEntry(value, l.given.Retired, uint32(n)) },
+		stateClass:   func(n uint64) error { return readEntry(value, l.given.Classes, uint16(n)) },
+		stateRegion:  func(n uint64) error { return readEntry(value, l.given.AddressNumbers, uint16(n)) },
+		stateService: func(n uint64) error { return readEntry(value, l.given.ServiceNumbers, uint16(n)) },
+	} {
+		if text, ok := strings.CutPrefix(key, prefix); ok {
+			n, err := strconv.ParseUint(text, 10, 32)
+			if err != nil {
+				return err
+			}
+			return read(n)
 		}
-		l.given.Retired[uint32(id)] = v
+	}
+	return nil
+}
+
+func readEntry[K comparable, V any](value []byte, into map[K]V, key K) error {
+	var v V
+	if err := json.Unmarshal(value, &v); err != nil {
 		return err
 	}
+	into[key] = v
 	return nil
 }
 
@@ -220,19 +240,27 @@ func (l *ledger) change(c wall.AssignmentChanges) {
 			l.note(statePolicy+name, p)
 		}
 	}
-	for key, ep := range c.Endpoints {
-		if ep == nil {
-			l.note(stateEndpoint+key, nil)
-		} else {
-			l.note(stateEndpoint+key, ep)
+	noteEach(l, c.Endpoints, func(key string) string { return stateEndpoint + key })
+	noteEach(l, c.Addresses, func(hash string) string { return stateAddresses + hash })
+	noteEach(l, c.Retired, func(id uint32) string { return stateRetired + strconv.FormatUint(uint64(id), 10) })
+	noteEach(l, c.Classes, func(n uint16) string { return stateClass + strconv.Itoa(int(n)) })
+	for prefix, names := range map[string]map[uint16]string{stateRegion: c.AddressNumbers, stateService: c.ServiceNumbers} {
+		for n, name := range names {
+			if name == "" {
+				l.note(prefix+strconv.Itoa(int(n)), nil)
+			} else {
+				l.note(prefix+strconv.Itoa(int(n)), name)
+			}
 		}
 	}
-	for id, s := range c.Retired {
-		key := stateRetired + strconv.FormatUint(uint64(id), 10)
-		if s == nil {
-			l.note(key, nil)
+}
+
+func noteEach[K comparable, V any](l *ledger, changes map[K]*V, key func(K) string) {
+	for k, v := range changes {
+		if v == nil {
+			l.note(key(k), nil)
 		} else {
-			l.note(key, s)
+			l.note(key(k), v)
 		}
 	}
 }

@@ -406,34 +406,54 @@ func (r *run) kept(bridge string) kept {
 		r.t.Fatal(err)
 	}
 	k := kept{Assignments: wall.Assignments{Policies: map[string]wall.PolicyAssignment{}, Endpoints: map[string]wall.EndpointAssignment{},
-		Retired: map[uint32]wall.Station{}}}
+		Retired: map[uint32]wall.Station{}, Classes: map[uint16]wall.ClassAssignment{}, Addresses: map[string]wall.AddressAssignment{},
+		AddressNumbers: map[uint16]string{}, ServiceNumbers: map[uint16]string{}}}
 	for key, value := range all {
 		key = strings.TrimPrefix(key, "bridge/"+bridge+"/")
+		kind, name := "", ""
+		for _, prefix := range []string{"policy/", "endpoint/", "retired/", "class/", "addresses/", "number/address/", "number/service/"} {
+			if rest, ok := strings.CutPrefix(key, prefix); ok {
+				kind, name = prefix, rest
+			}
+		}
+		var n uint32
+		_, scan := fmt.Sscan(name, &n)
 		var err error
-		if name, ok := strings.CutPrefix(key, "policy/"); ok {
-			var v wall.PolicyAssignment
-			err = json.Unmarshal(value, &v)
-			k.Policies[name] = v
-		} else if name, ok := strings.CutPrefix(key, "endpoint/"); ok {
-			var v wall.EndpointAssignment
-			err = json.Unmarshal(value, &v)
-			k.Endpoints[name] = v
-		} else if id, ok := strings.CutPrefix(key, "retired/"); ok {
-			var v wall.Station
-			var n uint32
-			_, scan := fmt.Sscan(id, &n)
-			err = errors.Join(scan, json.Unmarshal(value, &v))
-			k.Retired[n] = v
-		} else if key == "next" {
-			err = json.Unmarshal(value, &k.Next)
-		} else if key == "index" {
-			err = json.Unmarshal(value, &k.index)
+		switch kind {
+		case "policy/":
+			err = taken(value, k.Policies, name)
+		case "endpoint/":
+			err = taken(value, k.Endpoints, name)
+		case "addresses/":
+			err = taken(value, k.Addresses, name)
+		case "retired/":
+			err = errors.Join(scan, taken(value, k.Retired, n))
+		case "class/":
+			err = errors.Join(scan, taken(value, k.Classes, uint16(n)))
+		case "number/address/":
+			err = errors.Join(scan, taken(value, k.AddressNumbers, uint16(n)))
+		case "number/service/":
+			err = errors.Join(scan, taken(value, k.ServiceNumbers, uint16(n)))
+		default:
+			switch key {
+			case "next":
+				err = json.Unmarshal(value, &k.Next)
+			case "index":
+				err = json.Unmarshal(value, &k.index)
+			}
 		}
 		if err != nil {
 			r.t.Fatalf("%s: %v", key, err)
 		}
 	}
 	return k
+}
+
+func taken[K comparable, V any](value []byte, into map[K]V, key K) error {
+	var v V
+	err := json.Unmarshal(value, &v)
+	into[key] = v
+	return err
 }
 
 func sortedStrings(s []string) []string { return slices.Sorted(slices.Values(s)) }

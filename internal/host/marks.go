@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -33,7 +34,12 @@ func (l *ledger) marks() []uint64 {
 
 // isEntry reports whether a key is that of an entry: what numbers stand for.
 func isEntry(key string) bool {
-	return strings.HasPrefix(key, statePolicy) || strings.HasPrefix(key, stateEndpoint)
+	for _, prefix := range []string{statePolicy, stateEndpoint, stateClass, stateAddresses} {
+		if strings.HasPrefix(key, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // markOf names an entry with a value.
@@ -62,22 +68,37 @@ func (l *ledger) doubt(has func(flow.Flow) bool) (stale bool) {
 			continue
 		}
 		stale = true
-		name, isPolicy := strings.CutPrefix(key, statePolicy)
-		if isPolicy {
-			delete(l.given.Policies, name)
-			l.unsaved[key] = nil
-			continue
-		}
-		name = strings.TrimPrefix(key, stateEndpoint)
-		ep := l.given.Endpoints[name]
-		if marked {
+		l.distrust(key, marked)
+	}
+	return stale
+}
+
+// distrust forgets an entry: one that the switch says is stale, or one of a switch that has lost what would say so.
+func (l *ledger) distrust(key string, marked bool) {
+	if name, ok := strings.CutPrefix(key, statePolicy); ok {
+		delete(l.given.Policies, name)
+		l.unsaved[key] = nil
+		return
+	}
+	if name, ok := strings.CutPrefix(key, stateEndpoint); ok {
+		if ep := l.given.Endpoints[name]; marked {
 			delete(l.given.Endpoints, name)
 			l.given.Retired[ep.ID] = ep.Station
 			l.unsaved[key] = nil
-			continue
 		}
-		ep.EgressAllow, ep.IngressAllow = 0, 0
-		l.given.Endpoints[name] = ep
+		return
 	}
-	return stale
+	if text, ok := strings.CutPrefix(key, stateClass); ok {
+		n, _ := strconv.ParseUint(text, 10, 16)
+		if c := l.given.Classes[uint16(n)]; marked {
+			delete(l.given.Classes, uint16(n)) // its endpoints begin anew
+			l.unsaved[key] = nil
+		} else {
+			c.EgressAllow, c.IngressAllow = 0, 0
+			l.given.Classes[uint16(n)] = c
+		}
+		return
+	}
+	delete(l.given.Addresses, strings.TrimPrefix(key, stateAddresses))
+	l.unsaved[key] = nil
 }

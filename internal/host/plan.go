@@ -158,6 +158,9 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 			name := info.Ref.String()
 			if info.Endpoint != "" {
 				name = "default allow of " + info.Endpoint
+				if a, ok := b.numbers.endpoints.Get(info.Endpoint); ok {
+					name = "default allow of " + some(fw.Members(a.Class))
+				}
 			}
 			bp.RejudgedRules = append(bp.RejudgedRules, name)
 		}

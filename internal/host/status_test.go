@@ -351,7 +351,7 @@ func TestFlows(t *testing.T) {
 	r.eventually("all listed, and the marks of what is not saved gone", func() error {
 		all = entries(backend.FlowQuery{})
 		if all["foreign "] != 1 || all["installed policy/p"] == 0 || all["installed system"] == 0 || all["installed endpoint/vm1"] == 0 ||
-			len(all) != 5 {
+			len(all) != 7 {
 			return fmt.Errorf("%v", all)
 		}
 		return nil

@@ -279,10 +279,10 @@ func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
 	if reported := w.sightings.take(); len(reported) > 0 {
 		keys := map[uint32]string{}
 		for key, a := range each(w.numbers.endpoints) {
-			keys[a.ID] = key
+			keys[pipeline.EndpointBase(a.ID)] = key
 		}
 		for x, used := range reported {
-			key := keys[x.endpoint]
+			key := keys[pipeline.EndpointBase(x.endpoint)]
 			ep := s.endpoints[key]
 			switch {
 			case x.endpoint != 0 && ep == nil:

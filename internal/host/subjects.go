@@ -128,13 +128,13 @@ const (
 // touching says what changed policies and endpoints touch, in what is installed: the rules of the policies that apply to the same
 // endpoints, and the default denies there. Where that is a great many, rules that allow and have not changed themselves are left out:
 // they may be credited with some of each other's packets. changed are the drops and rules that did.
-func (s *subjects) touching(changed scope, endpoints map[string]uint32) scope {
+func (s *subjects) touching(changed scope, endpoints map[string]uint16) scope {
 	t := scope{all: changed.all, cookies: maps.Clone(changed.cookies)}
 	names := map[string]struct{}{}
 	allows := 0
-	for key, id := range endpoints {
+	for key, class := range endpoints {
 		for _, side := range []uint32{0, pipeline.IDIngress} {
-			t.add(pipeline.NewCookie(pipeline.CookieDefault, pipeline.IDDefaultDeny|side|id))
+			t.add(pipeline.NewCookie(pipeline.CookieDefault, pipeline.IDDefaultDeny|side|uint32(class)))
 		}
 		if a := s.byEndpoint[key]; a != nil && a.denies > maxTouched {
 			return scope{all: true}

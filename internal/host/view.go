@@ -1,10 +1,13 @@
 package host
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/benbjohnson/immutable"
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
@@ -67,26 +70,26 @@ type wallView struct {
 // numbers are the numbers in use; see wall.Assignments.
 type numbers struct {
 	next      uint32
+	resting   []uint16
 	policies  shelf[wall.PolicyAssignment]
 	endpoints shelf[wall.EndpointAssignment]
 	retired   map[uint32]wall.Station // few; replaced when one changes
+	classes   numberShelf[wall.ClassAssignment]
+	addresses shelf[wall.AddressAssignment]
+	regions   numberShelf[string]
+	services  numberShelf[string]
 }
 
 func newNumbers(a *wall.Assignments) numbers {
-	n := numbers{next: a.Next, policies: newShelf[wall.PolicyAssignment](), endpoints: newShelf[wall.EndpointAssignment](),
-		retired: maps.Clone(a.Retired)}
-	for name, p := range a.Policies {
-		n.policies = n.policies.Set(name, p)
-	}
-	for key, e := range a.Endpoints {
-		n.endpoints = n.endpoints.Set(key, e)
-	}
-	return n
+	n := numbers{policies: newShelf[wall.PolicyAssignment](), endpoints: newShelf[wall.EndpointAssignment](),
+		classes: newNumberShelf[wall.ClassAssignment](), addresses: newShelf[wall.AddressAssignment](), regions: newNumberShelf[string](),
+		services: newNumberShelf[string]()}
+	return n.with(a.Changes())
 }
 
 // with returns the numbers after changes.
 func (n numbers) with(c wall.AssignmentChanges) numbers {
-	n.next = c.Next
+	n.next, n.resting = c.Next, c.Resting
 	for name, p := range c.Policies {
 		if p == nil {
 			n.policies = n.policies.Delete(name)
@@ -94,13 +97,11 @@ func (n numbers) with(c wall.AssignmentChanges) numbers {
 			n.policies = n.policies.Set(name, p)
 		}
 	}
-	for key, e := range c.Endpoints {
-		if e == nil {
-			n.endpoints = n.endpoints.Delete(key)
-		} else {
-			n.endpoints = n.endpoints.Set(key, *e)
-		}
-	}
+	n.endpoints = stocked(n.endpoints, c.Endpoints)
+	n.addresses = stocked(n.addresses, c.Addresses)
+	n.classes = stocked(n.classes, c.Classes)
+	n.regions = named(n.regions, c.AddressNumbers)
+	n.services = named(n.services, c.ServiceNumbers)
 	if len(c.Retired) > 0 {
 		n.retired = maps.Clone(n.retired)
 	}
@@ -117,10 +118,35 @@ func (n numbers) with(c wall.AssignmentChanges) numbers {
 	return n
 }
 
+// stocked returns a shelf after changes; nil takes away.
+func stocked[K cmp.Ordered, V any](s *immutable.SortedMap[K, V], changes map[K]*V) *immutable.SortedMap[K, V] {
+	for key, v := range changes {
+		if v == nil {
+			s = s.Delete(key)
+		} else {
+			s = s.Set(key, *v)
+		}
+	}
+	return s
+}
+
+func named(s numberShelf[string], changes map[uint16]string) numberShelf[string] {
+	for n, name := range changes {
+		if name == "" {
+			s = s.Delete(n)
+		} else {
+			s = s.Set(n, name)
+		}
+	}
+	return s
+}
+
 // assignments returns them as the compiler takes them.
 func (n numbers) assignments() *wall.Assignments {
-	return &wall.Assignments{Next: n.next, Policies: maps.Collect(each(n.policies)), Endpoints: maps.Collect(each(n.endpoints)),
-		Retired: maps.Clone(n.retired)}
+	return &wall.Assignments{Next: n.next, Resting: n.resting, Policies: maps.Collect(each(n.policies)),
+		Endpoints: maps.Collect(each(n.endpoints)),
+		Retired:   maps.Clone(n.retired), Classes: maps.Collect(each(n.classes)), Addresses: maps.Collect(each(n.addresses)),
+		AddressNumbers: maps.Collect(each(n.regions)), ServiceNumbers: maps.Collect(each(n.services))}
 }
 
 // publishTaken lets readers see what the store has; what becomes of it follows with the next publish.

@@ -96,11 +96,11 @@ func (d *document) ids() {
 	d.line("An id of 32 bits says what decided about one side of a connection. It stands in reg11 and reg12, in ct_label, in cookies and in")
 	d.line("the copies that the controller gets.\n")
 	d.line("| Id | Meaning |\n|---|---|")
-	d.line("| `0x%08x` + n | rule n; also the conj_id of its flows |", 0)
+	d.line("| `0x%08x` + n | rule n |", 0)
 	d.line("| `%#x` | there is no endpoint on that side; its gates ask the registers whether that is still so |", IDNoEndpoint)
-	d.line("| `%#x` + n | default allow of one endpoint in one direction |", IDDefaultAllow)
-	d.line("| `%#x` + endpoint | default deny of the endpoint, egress |", IDDefaultDeny)
-	d.line("| `%#x` + endpoint | default deny of the endpoint, ingress |", IDDefaultDeny|IDIngress)
+	d.line("| `%#x` + n | default allow of a class of endpoints in one direction |", IDDefaultAllow)
+	d.line("| `%#x` + class | default deny of the class, egress |", IDDefaultDeny)
+	d.line("| `%#x` + class | default deny of the class, ingress |", IDDefaultDeny|IDIngress)
 	d.line("\nNumbers (of rules, default allows and endpoints) come from one counter and are not used twice.\n")
 	d.line("The conntrack zone of VLAN v (0 = untagged) on the k-th bridge of the host is `%#x - 0x1000*k + v`, k = 0…%d.\n", ZoneBase(0),
 		MaxBridges-1)
@@ -127,7 +127,8 @@ func (d *document) cookies() {
 		{CookieDefault, "id of the default"},
 		{CookiePickup, "unused; of earlier versions"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine,
 			"reserved"},
-		{CookieEndpoint, "endpoint id: what classifies its packets"},
+		{CookieEndpoint, "first of the endpoint's ids: what classifies its packets"}, {CookieNumber, "address or service number"},
+		{CookieClause, "number of the rule's conjunction: its clauses"},
 	} {
 		d.line("| %d | %s | %s |", uint8(k.kind), k.kind, k.id)
 	}

@@ -15,9 +15,9 @@ import "github.com/tapwall/tapwall/ofctrl/flow"
 // It is clear of the zones of bridges and of those that ForwarderZones has.
 const WrongEndZone uint16 = 0xF000
 
-// exchange makes the ends of a connection change places in reg8 and reg9.
+// exchange makes the ends of a connection and their classes change places. Address numbers stay: they come from the original tuple.
 func exchange() []flow.Action {
-	return swap(SourceEndpoint.SubField, DestinationEndpoint.SubField)
+	return append(swap(SourceEndpoint.SubField, DestinationEndpoint.SubField), swap(SourceClass.SubField, DestinationClass.SubField)...)
 }
 
 func swap(a, b flow.SubField) []flow.Action {
@@ -45,16 +45,21 @@ func relatedError(m flow.Match, reply bool) flow.Match {
 // Bind returns the flows that let the connections of an endpoint pass as its own. Where its MAC address is not known, what is sent to it
 // can be told from what is sent to nobody by its connections only. A forwarding endpoint, a router, also sends ICMP errors about
 // connections of others. A station that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
-func Bind(c flow.Cookie, endpoint uint32, macKnown, forwards bool) []flow.Flow {
-	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c, Match: initiator(nil, 0, endpoint),
+func Bind(c flow.Cookie, who Identity, macKnown, forwards bool) []flow.Flow {
+	endpoint := who.Endpoint
+	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c,
+		Match:   anyGeneration(LabelInitiator, SourceEndpoint.Is(nil, 0), endpoint),
 		Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}})
+	if EndpointBase(endpoint) != endpoint {
+		out = append(out, bindEarlier(c, endpoint, endpoint))
+	}
 	if !macKnown {
 		out = append(out,
 			flow.Flow{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: CtState(initiator(nil, 0, endpoint), flow.CtRpl,
 				flow.CtRpl),
-				Actions: []flow.Action{SourceEndpoint.Load(uint64(endpoint)), goTo(TableBoundResponder)}},
+				Actions: append(who.AsSource(), goTo(TableBoundResponder))},
 			flow.Flow{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: CtState(responder(nil, 0, endpoint), 0, flow.CtRpl),
-				Actions: []flow.Action{DestinationEndpoint.Load(uint64(endpoint)), table(TableLiveEgress)}})
+				Actions: append(who.AsDestination(), table(TableLiveEgress))})
 	}
 	if forwards {
 		out = append(out, bindRouter(c, endpoint)...)
@@ -83,16 +88,26 @@ func bindRouter(c flow.Cookie, here uint32) []flow.Flow {
 }
 
 // BindRetired returns the flows by which connections that an endpoint opened under an id that it no longer has are judged anew, also by
-// replies; now is its id. A packet that was on its way through conntrack when the id changed, by a
-// cached decision, comes out of it under the old one and goes on under the new.
+// replies; now is its id. Its earlier generations need none: Bind has them.
 func BindRetired(c flow.Cookie, old, now uint32) []flow.Flow {
-	again := table(TableState)
+	return append(Reclassify(c, old), bindEarlier(c, EndpointBase(old), now))
+}
+
+// bindEarlier has connections judged anew that the endpoint opened under any generation of the id old.
+func bindEarlier(c flow.Cookie, old, now uint32) flow.Flow {
+	m := anyGeneration(SourceEndpoint, nil, now)
+	return flow.Flow{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c, Match: anyGeneration(LabelInitiator, m, old),
+		Actions: []flow.Action{recheck}}
+}
+
+// Reclassify returns the flows for packets that were on their way through conntrack, by a cached decision, when the id of an endpoint
+// changed: they come out of it with the old id and class, and begin again.
+func Reclassify(c flow.Cookie, old uint32) []flow.Flow {
+	again := []flow.Action{SourceEndpoint.Load(0), DestinationEndpoint.Load(0), SourceClass.Load(0), DestinationClass.Load(0),
+		flow.CTClear{}, table(TableSource)}
 	return []flow.Flow{
-		{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c, Match: initiator(nil, now, old), Actions: []flow.Action{recheck}},
-		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)),
-			Actions: []flow.Action{SourceEndpoint.Load(uint64(now)), again}},
-		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)),
-			Actions: []flow.Action{DestinationEndpoint.Load(uint64(now)), again}},
+		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: again},
+		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)), Actions: again},
 	}
 }
 

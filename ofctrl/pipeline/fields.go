@@ -17,7 +17,9 @@ var (
 	ZoneBridge          = Field{"zone: bridge", sub(flow.Reg10, 12, 4), "0xE minus the index of the bridge"}
 	CtZone              = Field{"zone", sub(flow.Reg10, 0, 16), "conntrack zone"}
 	ReplyZone           = Field{"reply zone", sub(flow.Reg10, 16, 16),
-		"PRE to LEG_REPLY: zone of the connection that the packet may be a reply of"}
+		"PRE to LEG_REPLY: zone of the connection that the packet may be a reply of; where policy is asked: service number, 0 = none"}
+	Service = Field{"service", ReplyZone.SubField,
+		"number of the protocol and destination port of the original tuple; 0 = in no numbered service"}
 	EgressRule     = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
 	IngressRule    = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
 	EgressVerdict  = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
@@ -34,7 +36,13 @@ var (
 	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
 	Arriving = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
 	Done     = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
-	ProbeTag = Field{"probe tag", sub(flow.Reg15, 0, 32), "reserved for injected probes"}
+	ProbeTag = Field{"probe tag", sub(flow.Reg13, 19, 12), "reserved for injected probes"}
+
+	SourceClass      = Field{"source class", sub(flow.Reg14, 0, 16), "class of the source endpoint; 0 = not an endpoint"}
+	DestinationClass = Field{"destination class", sub(flow.Reg14, 16, 16), "class of the destination endpoint; 0 = not an endpoint"}
+	SourceAddress    = Field{"source address", sub(flow.Reg15, 0, 16),
+		"address number of the original tuple's source; 0 = in no numbered set"}
+	DestinationAddress = Field{"destination address", sub(flow.Reg15, 16, 16), "address number of its destination; 0 = in no numbered set"}
 )
 
 // The fields of ct_mark; all writes are masked.
@@ -56,12 +64,13 @@ var (
 )
 
 // Fields returns every declared field, grouped by the field it is a part of. The two halves of the zone are listed instead of the
-// whole.
+// whole, and Service goes by the name of ReplyZone.
 func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
-		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving, Done,
-		ProbeTag,
+		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving, ProbeTag,
+		Done,
+		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
 		LabelIngress, LabelEgress, LabelInitiator, LabelResponder,
 	}

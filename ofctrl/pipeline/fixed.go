@@ -32,6 +32,7 @@ func Fixed(o Options) []flow.Flow {
 	p.pre(o)
 	p.link(o)
 	p.state()
+	p.numbers()
 	p.defaults()
 	p.bound(o)
 	p.gates()
@@ -144,8 +145,17 @@ func (p *program) state() {
 	p.drop(TableState, 0, DropUntracked, nil)
 }
 
-// evaluate asks both policies for their verdict.
-func evaluate() []flow.Action { return []flow.Action{table(TableEgress), table(TableIngress)} }
+// evaluate numbers what the rules match and asks both policies for their verdict.
+func evaluate() []flow.Action {
+	return []flow.Action{table(TableAddressSource), table(TableEgress), table(TableIngress)}
+}
+
+// numbers holds what has no number. That is written, too: a packet may be judged twice.
+func (p *program) numbers() {
+	p.system(TableAddressSource, 0, nil, SourceAddress.Load(0), goTo(TableAddressDestination))
+	p.system(TableAddressDestination, 0, nil, DestinationAddress.Load(0), goTo(TableService))
+	p.system(TableService, 0, nil, Service.Load(0))
+}
 
 // judge evaluates both policies and acts on the verdict.
 func judge() []flow.Action { return append(evaluate(), table(TableVerdict)) }
@@ -153,8 +163,8 @@ func judge() []flow.Action { return append(evaluate(), table(TableVerdict)) }
 // defaults allow the side that has no endpoint.
 func (p *program) defaults() {
 	none := NewCookie(CookieDefault, IDNoEndpoint)
-	p.add(TableEgress, PriorityDefault, none, SourceEndpoint.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
-	p.add(TableIngress, PriorityDefault, none, DestinationEndpoint.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	p.add(TableEgress, PriorityDefault, none, SourceClass.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
+	p.add(TableIngress, PriorityDefault, none, DestinationClass.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
 }
 
 // Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and whether a record is wanted.

@@ -11,8 +11,8 @@ import (
 // packet-ins. The two top bits tell the sort:
 //
 //	00 n           rule n
-//	01 n           default allow of one endpoint in one direction; 01 0 = there is no endpoint on that side
-//	10 d endpoint  default deny of the endpoint, d = 0 egress, 1 ingress; such a connection is never committed
+//	01 n           default allow of a class of endpoints in one direction; 01 0 = there is no endpoint on that side
+//	10 d class     default deny of the class, d = 0 egress, 1 ingress; such a connection is never committed
 //
 // The numbers come from one counter, endpoints' too, and are not used twice, so that a stale id in a conntrack entry cannot come
 // alive again.
@@ -30,6 +30,34 @@ const (
 
 // IsRule reports whether id is that of a rule.
 func IsRule(id uint32) bool { return id&IDKindMask == 0 && id != 0 }
+
+// EndpointGenerations is how many ids in a row one endpoint may have, the first a multiple of it. An endpoint that may have lost something
+// takes the next, and what its old id was written into is judged again. Flows that mean the endpoint under whatever id match the base.
+const EndpointGenerations = 16
+
+// EndpointBase is the first of the ids of an endpoint.
+func EndpointBase(id uint32) uint32 { return id &^ (EndpointGenerations - 1) }
+
+// anyGeneration narrows m to packets in which the field is an endpoint under any of its ids.
+func anyGeneration(f Field, m flow.Match, endpoint uint32) flow.Match {
+	return f.IsMasked(m, uint64(EndpointBase(endpoint)), uint64(^uint32(EndpointGenerations-1)))
+}
+
+// Identity is what SOURCE and DESTINATION write of an endpoint.
+type Identity struct {
+	Endpoint uint32 // id
+	Class    uint16
+}
+
+// AsSource returns the actions that make the endpoint the sender.
+func (i Identity) AsSource() []flow.Action {
+	return []flow.Action{SourceEndpoint.Load(uint64(i.Endpoint)), SourceClass.Load(uint64(i.Class))}
+}
+
+// AsDestination returns the actions that make the endpoint the receiver.
+func (i Identity) AsDestination() []flow.Action {
+	return []flow.Action{DestinationEndpoint.Load(uint64(i.Endpoint)), DestinationClass.Load(uint64(i.Class))}
+}
 
 // MaxBridges is how many bridges of one host have a range of conntrack zones: zones of the kernel are shared by all bridges.
 const MaxBridges = 8
@@ -115,18 +143,21 @@ type CookieKind uint8
 
 // The kinds of cookies, with what the object id of the cookie then is.
 const (
-	CookieSystem     CookieKind = 1 // table<<8 | item
-	CookieDrop       CookieKind = 2 // DropReason
-	CookieRule       CookieKind = 3 // rule id
-	CookieDefault    CookieKind = 4 // id of the default
-	CookiePickup     CookieKind = 5 // unused: earlier versions had copies of policy flows during a pickup window
-	CookieSample     CookieKind = 6 // reserved for sampling and mirrors
-	CookieDNS        CookieKind = 7 // reserved for names
-	CookieQuarantine CookieKind = 8 // reserved for quarantine
-	CookieEndpoint   CookieKind = 9 // endpoint id: the classifying flows
+	CookieSystem     CookieKind = 1  // table<<8 | item
+	CookieDrop       CookieKind = 2  // DropReason
+	CookieRule       CookieKind = 3  // rule id
+	CookieDefault    CookieKind = 4  // id of the default
+	CookiePickup     CookieKind = 5  // unused: earlier versions had copies of policy flows during a pickup window
+	CookieSample     CookieKind = 6  // reserved for sampling and mirrors
+	CookieDNS        CookieKind = 7  // reserved for names
+	CookieQuarantine CookieKind = 8  // reserved for quarantine
+	CookieEndpoint   CookieKind = 9  // base of the endpoint's ids: the classifying flows
+	CookieNumber     CookieKind = 10 // address or service number, by table
+	CookieClause     CookieKind = 11 // number of a rule's conjunction: its clauses
 )
 
-var cookieKinds = [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint"}
+var cookieKinds = [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint", "number",
+	"clause"}
 
 // String returns the name of the kind.
 func (k CookieKind) String() string {

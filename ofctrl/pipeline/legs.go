@@ -42,14 +42,14 @@ func Legs(c flow.Cookie, endpoint uint32, in, out uint16) []flow.Flow {
 		toLeg := goTo(TableLeg)
 		for _, from := range []uint8{TablePre, TableLink} { // where track hands packets to conntrack
 			flows = append(flows,
-				flow.Flow{Table: from, Priority: PriorityForwarder, Cookie: c, Match: SourceEndpoint.Is(m, uint64(endpoint)),
+				flow.Flow{Table: from, Priority: PriorityForwarder, Cookie: c, Match: anyGeneration(SourceEndpoint, m, endpoint),
 					Actions: []flow.Action{CtZone.Load(uint64(out)), ReplyZone.Load(uint64(in)), toLeg}},
-				flow.Flow{Table: from, Priority: PriorityForwarder - 1, Cookie: c, Match: DestinationEndpoint.Is(m, uint64(endpoint)),
+				flow.Flow{Table: from, Priority: PriorityForwarder - 1, Cookie: c, Match: anyGeneration(DestinationEndpoint, m, endpoint),
 					Actions: []flow.Action{CtZone.Load(uint64(in)), toLeg}})
 		}
 		flows = append(flows,
 			// Between two of them the sender's Out is the packet's own zone, and a reply is one on the receiver's Out.
-			flow.Flow{Table: TableLeg, Priority: PriorityForwarder, Cookie: c, Match: DestinationEndpoint.Is(m, uint64(endpoint)),
+			flow.Flow{Table: TableLeg, Priority: PriorityForwarder, Cookie: c, Match: anyGeneration(DestinationEndpoint, m, endpoint),
 				Actions: []flow.Action{ReplyZone.Load(uint64(out)), lookForReply}})
 	}
 	return flows

@@ -38,7 +38,7 @@ func DHCPServer(endpoint uint32) []flow.Flow {
 		udp(EthIPv4, 67, 68),
 		udp(EthIPv6, 547, 546).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask).WithMasked(flow.IPv6Dst, linkLocal, linkLocalMask),
 	} {
-		p.add(TableLink, 500, SystemCookie(TableLink, ItemDHCP), SourceEndpoint.Is(m, uint64(endpoint)), table(TableExit))
+		p.add(TableLink, 500, SystemCookie(TableLink, ItemDHCP), anyGeneration(SourceEndpoint, m, endpoint), table(TableExit))
 	}
 	return p.flows
 }

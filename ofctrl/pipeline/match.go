@@ -24,7 +24,13 @@ const vlanPresent = 0x1000
 // groupBit is the bit of a MAC address that makes it a multicast or broadcast address.
 const groupBit = 1 << 40
 
-// Untagged, Tagged and PriorityTagged build the matches of SOURCE.
+// NoVLAN, Untagged and Tagged build the matches of SOURCE. NoVLAN is for frames from port without a tag and for those whose tag names no
+// VLAN (IEEE 802.1Q priority tag).
+func NoVLAN(port uint32) flow.Match {
+	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U128{}, flow.U64(0xfff))
+}
+
+// Untagged matches frames without a tag from port.
 func Untagged(port uint32) flow.Match {
 	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U128{}, flow.U64(vlanPresent))
 }
@@ -32,11 +38,6 @@ func Untagged(port uint32) flow.Match {
 // Tagged matches frames with a VLAN tag from port.
 func Tagged(port uint32) flow.Match {
 	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent))
-}
-
-// PriorityTagged matches frames whose VLAN tag names no VLAN (IEEE 802.1Q priority tag) from port.
-func PriorityTagged(port uint32) flow.Match {
-	return flow.Match{}.With(flow.InPort, flow.U64(uint64(port))).WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent|0xfff))
 }
 
 // LoadTag returns the actions that build the zone of a tagged packet on the bridge with index k, 0 ≤ k < MaxBridges.

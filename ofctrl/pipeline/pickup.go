@@ -129,7 +129,7 @@ func Remembered(c Connection) []flow.Flow {
 		b, _ := flow.Prefix(netip.PrefixFrom(dst.Addr(), dst.Addr().BitLen()))
 		m := ipProto(ether, ProtoTCP).With(srcField, a).With(dstField, b).
 			With(flow.TCPSrc, flow.U64(uint64(src.Port()))).With(flow.TCPDst, flow.U64(uint64(dst.Port())))
-		return DestinationEndpoint.Is(SourceEndpoint.Is(CtZone.Is(m, uint64(zone)), uint64(from)), uint64(to))
+		return anyGeneration(DestinationEndpoint, anyGeneration(SourceEndpoint, CtZone.Is(m, uint64(zone)), from), to)
 	}
 	return []flow.Flow{
 		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.Zone, c.Src, c.Dst, c.Initiator, c.Responder),

@@ -31,7 +31,8 @@ func tellMAC() flow.Action {
 // OwnMAC returns the flow for what the endpoint sends under its own address.
 func OwnMAC(c flow.Cookie, endpoint uint32, mac uint64) flow.Flow {
 	return flow.Flow{Table: TableSpoof, Priority: priorityKnownMAC, Cookie: c,
-		Match: SourceEndpoint.Is(flow.Match{}.With(flow.EthSrc, flow.U64(mac)), uint64(endpoint)), Actions: []flow.Action{goTo(TableDestination)}}
+		Match:   anyGeneration(SourceEndpoint, flow.Match{}.With(flow.EthSrc, flow.U64(mac)), endpoint),
+		Actions: []flow.Action{goTo(TableDestination)}}
 }
 
 // StrayMAC returns the flow for what the endpoint sends in a zone under an address that is not its own and was told of already: it is
@@ -54,15 +55,15 @@ func WatchMAC(c flow.Cookie, zone uint16, mac uint64) flow.Flow {
 
 // BindMAC returns the flow that recognises frames to an address that the endpoint was seen to use in a zone. Whoever declares the address
 // goes before.
-func BindMAC(c flow.Cookie, endpoint uint32, zone uint16, mac uint64) flow.Flow {
+func BindMAC(c flow.Cookie, who Identity, zone uint16, mac uint64) flow.Flow {
 	return flow.Flow{Table: TableDestination, Priority: PriorityStrayMAC, Cookie: c,
 		Match:   CtZone.Is(flow.Match{}.With(flow.EthDst, flow.U64(mac)), uint64(zone)),
-		Actions: []flow.Action{DestinationEndpoint.Load(uint64(endpoint)), goTo(TablePre)}}
+		Actions: append(who.AsDestination(), goTo(TablePre))}
 }
 
 // UnknownMAC returns the flow for what the endpoint sends under addresses that have no flow. Without it they are told of and judged.
 func UnknownMAC(c flow.Cookie, endpoint uint32, tell, drop bool) flow.Flow {
-	f := flow.Flow{Table: TableSpoof, Priority: priorityUnknownMAC, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(endpoint))}
+	f := flow.Flow{Table: TableSpoof, Priority: priorityUnknownMAC, Cookie: c, Match: anyGeneration(SourceEndpoint, nil, endpoint)}
 	if tell {
 		f.Actions = append(f.Actions, tellMAC())
 	}
@@ -74,7 +75,7 @@ func UnknownMAC(c flow.Cookie, endpoint uint32, tell, drop bool) flow.Flow {
 	return f
 }
 
-// ParseStrayMAC reads the match of a flow of StrayMAC back; ok is false for other flows of SPOOF.
+// ParseStrayMAC reads the match of a flow of StrayMAC back, endpoint being the base of its ids; ok is false for other flows of SPOOF.
 func ParseStrayMAC(m flow.Match) (endpoint uint32, vlan int, mac net.HardwareAddr, ok bool) {
 	who, ok1 := m.Get(SourceEndpoint.Field)
 	zone, ok2 := m.Get(CtZone.Field)

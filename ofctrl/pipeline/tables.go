@@ -2,31 +2,35 @@ package pipeline
 
 // The tables. 200–229 are tapwall's in every mode; table 0 only holds entry flows.
 const (
-	TableEntry          uint8 = 0
-	TableSource         uint8 = 200
-	TableSpoof          uint8 = 201
-	TableDestination    uint8 = 202
-	TablePre            uint8 = 203
-	TableState          uint8 = 204
-	TableEgress         uint8 = 205
-	TableIngress        uint8 = 206
-	TableLiveEgress     uint8 = 207
-	TableLiveIngress    uint8 = 208
-	TableVerdict        uint8 = 209
-	TableRecheck        uint8 = 210
-	TableExit           uint8 = 211
-	TableCommit         uint8 = 212
-	TablePickup         uint8 = 213
-	TablePickupForward  uint8 = 216
-	TablePickupReversed uint8 = 217
-	TableBoundInitiator uint8 = 218
-	TableBoundResponder uint8 = 219
-	TableLink           uint8 = 221
-	TablePickupReply    uint8 = 222
-	TableSamePort       uint8 = 223
-	TableWrongEnd       uint8 = 224
-	TableLeg            uint8 = 225
-	TableLegReply       uint8 = 226
+	TableEntry       uint8 = 0
+	TableSource      uint8 = 200
+	TableSpoof       uint8 = 201
+	TableDestination uint8 = 202
+	TablePre         uint8 = 203
+	TableState       uint8 = 204
+	TableEgress      uint8 = 205
+	TableIngress     uint8 = 206
+	TableLiveEgress  uint8 = 207
+	TableLiveIngress uint8 = 208
+	TableVerdict     uint8 = 209
+	TableRecheck     uint8 = 210
+	TableExit        uint8 = 211
+	TableCommit      uint8 = 212
+	TablePickup      uint8 = 213
+	// TableAddressSource, TableAddressDestination and TableService number what rules match.
+	TableAddressSource      uint8 = 214
+	TableAddressDestination uint8 = 215
+	TablePickupForward      uint8 = 216
+	TablePickupReversed     uint8 = 217
+	TableBoundInitiator     uint8 = 218
+	TableBoundResponder     uint8 = 219
+	TableService            uint8 = 220
+	TableLink               uint8 = 221
+	TablePickupReply        uint8 = 222
+	TableSamePort           uint8 = 223
+	TableWrongEnd           uint8 = 224
+	TableLeg                uint8 = 225
+	TableLegReply           uint8 = 226
 	// TableDNSAnswer and TableDNSResume are reserved for DNS answers that wait for the rules they bring; they have no flows.
 	TableDNSAnswer uint8 = 227
 	TableDNSResume uint8 = 228
@@ -51,16 +55,18 @@ func Tables() []Table {
 	return []Table{
 		{TableEntry, "ENTRY", "everything, at priority 1", "hands the packet to SOURCE", false},
 		{TableSource, "SOURCE", "in_port and whether there is a VLAN tag",
-			"names the source endpoint (reg8) and the conntrack zone (reg10); an unknown port is dropped", false},
+			"names the source endpoint (reg8), its class (reg14) and the conntrack zone (reg10); an unknown port is dropped", false},
 		{TableSpoof, "SPOOF", "reg8 and dl_src (anti-spoofing comes later)",
 			"tells the controller of addresses that an endpoint does not declare; drops them where it says so", false},
 		{TableDestination, "DESTINATION", "zone and dl_dst",
-			"names the destination endpoint (reg9); drops unicast IP in group-addressed frames while there are rules", false},
+			"names the destination endpoint (reg9) and its class (reg14); drops unicast IP in group-addressed frames while there are rules", false},
 		{TablePre, "PRE", "ARP, non-IP, traffic between unmanaged stations",
 			"lets pass without conntrack; ND, MLD, IGMP and DHCP go to LINK, all other IP through ct() to STATE", false},
 		{TableState, "STATE", "ct_state", "established to BOUND, replies with the ends exchanged; new to the policy, invalid to the bin", false},
-		{TableEgress, "EGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes egress verdict and rule id into registers", false},
-		{TableIngress, "INGRESS", "conntrack original tuple, reg8, reg9", "leaf: writes ingress verdict and rule id into registers", false},
+		{TableEgress, "EGRESS", "classes (reg14), address numbers (reg15), service (reg10), or the original tuple",
+			"leaf: writes egress verdict and rule id into registers", false},
+		{TableIngress, "INGRESS", "classes (reg14), address numbers (reg15), service (reg10), or the original tuple",
+			"leaf: writes ingress verdict and rule id into registers", false},
 		{TableLiveEgress, "LIVE_EGRESS", "egress rule id in ct_label: one flow per rule that is in force",
 			"goes on while the rule lives, else to RECHECK", false},
 		{TableLiveIngress, "LIVE_INGRESS", "ingress rule id in ct_label: one flow per rule that is in force",
@@ -71,6 +77,8 @@ func Tables() []Table {
 		{TableCommit, "COMMIT", "the log, pickup and turn bits",
 			"commits the connection with both rule ids and both ends in ct_label, then EXIT", false},
 		{TablePickup, "PICKUP", "TCP without SYN that conntrack does not know", "judges the packet as its own initiator", true},
+		{TableAddressSource, "ADDRESS_SOURCE", "source of the original tuple, longest prefix first", "numbers it (reg15)", false},
+		{TableAddressDestination, "ADDRESS_DESTINATION", "destination of the original tuple, longest prefix first", "numbers it (reg15)", false},
 		{TablePickupForward, "PICKUP_FORWARD", "the forward verdict",
 			"commits what an explicit rule allows; else exchanges addresses, ports and ends, and hands the packet to ct() as a reply", false},
 		{TablePickupReversed, "PICKUP_REVERSED", "the reversed verdict",
@@ -79,6 +87,7 @@ func Tables() []Table {
 			"goes on with the connection's own initiator; else a sender is judged in RECHECK, a reply in WRONG_END", false},
 		{TableBoundResponder, "BOUND_RESPONDER", "responder id in ct_label against reg9: one flow per endpoint",
 			"goes on to the LIVE gates with the connection's own responder, else to RECHECK", false},
+		{TableService, "SERVICE", "protocol and destination port of the original tuple", "numbers them (reg10)", false},
 		{TableLink, "LINK", "hop limits and addresses of ND, MLD, IGMP and DHCP",
 			"lets pass without conntrack what is within the RFCs; the rest goes through ct() to STATE", false},
 		{TablePickupReply, "PICKUP_REPLY", "ct_state in a zone without connections",
@@ -111,6 +120,11 @@ const (
 	PriorityRuleMax uint16 = 65000
 	// PriorityDefault is where an endpoint's default stands, below every rule.
 	PriorityDefault uint16 = 1
+	// PriorityPrefix is that of a prefix without length in ADDRESS_SOURCE and ADDRESS_DESTINATION; longer ones come before.
+	PriorityPrefix uint16 = 10
+	// PriorityService and PriorityProtocol are those of ports, and of whole protocols, in SERVICE.
+	PriorityService  uint16 = 20
+	PriorityProtocol uint16 = 10
 	// PriorityPort is that of the classifying flows of SOURCE.
 	PriorityPort uint16 = 100
 	// PriorityAccessMAC and PriorityTrunkMAC are those of DESTINATION: an address that is bound to one VLAN is looked at before

@@ -172,7 +172,9 @@ func (s *stage) names(r revoker, who string, port int) (entries string) {
 		if policy == "" && id>>30 != 1 || policy != "" && id != s.rule(policy, name).ID {
 			s.t.Errorf("the connection to port %d is not %s's: %s", port, who, e.text)
 		}
-		entries += e.text
+		// What the rules' half of the label says stays; an end that may have lost something by another rule has a new id.
+		tuple, _, _ := strings.Cut(e.text, "labels=")
+		entries += sprintf("%s labels of rules %#x ", tuple, e.label)
 	}
 	return entries
 }

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -41,9 +42,25 @@ const (
 	OwnerRetired = "retired" // for ids that endpoints no longer have
 	OwnerPickup  = "pickup"  // what takes up remembered connections
 
-	ownerEndpoint = "endpoint/"
-	ownerPolicy   = "policy/"
+	OwnerServices = "services" // the numbers of services
+
+	ownerEndpoint  = "endpoint/"
+	ownerPolicy    = "policy/"
+	ownerClassRoot = "class/"
 )
+
+// ownerClass is the owner of the defaults of a class of endpoints.
+func ownerClass(n uint16) string { return ownerClassRoot + strconv.Itoa(int(n)) }
+
+// ClassOf returns the number of the class whose defaults belong to an owner, if they are those of one.
+func ClassOf(owner string) (number uint16, ok bool) {
+	text, ok := strings.CutPrefix(owner, ownerClassRoot)
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), ok && err == nil
+}
+
+// ownerAddresses is the owner of the numbers of some addresses.
+func ownerAddresses(shard uint16) string { return "addresses/" + strconv.Itoa(int(shard)) }
 
 // OwnerEndpoint is the owner of the flows that classify the workload with this key and of its defaults.
 func OwnerEndpoint(key string) string { return ownerEndpoint + key }
@@ -119,8 +136,8 @@ type RuleInfo struct {
 	Action policy.Effect
 	// Log: the rule wants records.
 	Log bool
-	// Endpoint is the key of the workload whose default this is, else empty. The default of a side without an endpoint has neither
-	// an endpoint nor a direction.
+	// Endpoint is the key of one of the workloads whose default this is, else empty; see Firewall.Members. The default of a side without an
+	// endpoint has neither an endpoint nor a direction.
 	Endpoint string
 	// Removed: the id is no longer in force.
 	Removed bool

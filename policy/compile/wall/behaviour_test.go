@@ -38,7 +38,7 @@ func TestDefaultAllowIsRenewed(t *testing.T) {
 		{"the same deny", func(l lab) { l.put("one", open(deny("10.0.0.0/24"))) }, false},
 		{"a narrower deny", func(l lab) { l.put("one", open(deny("10.0.0.0/25"))) }, false},
 		{"a wider deny", func(l lab) { l.put("one", open(deny("10.0.0.0/23"))) }, true},
-		{"a deny deleted", func(l lab) { l.fw.DeletePolicy("one"); l.compile() }, false},
+		{"a deny deleted, so that w0 comes into the class of others", func(l lab) { l.fw.DeletePolicy("one"); l.compile() }, true},
 		{"a deny raised", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { open(deny("10.0.0.0/24"))(s); s.Tier = policy.TierSecurity })
 		}, false},
@@ -49,7 +49,7 @@ func TestDefaultAllowIsRenewed(t *testing.T) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.DefaultDeny, s.Egress = &policy.DefaultDeny{Egress: &no}, []policy.Rule{{Name: "x", Action: policy.Deny}}
 			})
-		}, false},
+		}, true}, // an id of an endpoint is in both directions
 		{"a new endpoint", func(l lab) { l.vm(3, "a"); l.tell(); l.compile() }, false},
 		{"isolated and no longer", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow}} })
@@ -60,15 +60,16 @@ func TestDefaultAllowIsRenewed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, "a", "a", "b")
 			l.put("one", open(deny("10.0.0.0/24")))
-			before := l.assignments.Endpoints["w0"].IngressAllow
+			number := func() uint32 { return l.class("w0").IngressAllow }
+			stamp := func() [2]uint32 { return [2]uint32{l.assignments.Endpoints["w0"].ID, number()} }
+			before := stamp()
 			c.change(l)
-			after := l.assignments.Endpoints["w0"].IngressAllow
-			if (after != before) != c.renewed || after == 0 {
-				t.Errorf("number %d is now %d, want renewed %v", before, after, c.renewed)
+			after := stamp()
+			if (after != before) != c.renewed || number() == 0 {
+				t.Errorf("endpoint and default %d are now %d, want renewed %v", before, after, c.renewed)
 			}
-			if info, ok := l.fw.Rule(pipeline.IDDefaultAllow | after); !ok || info.Removed || info.Endpoint != "w0" ||
-				info.Ref.Direction != policy.Ingress {
-				t.Errorf("%d stands for %+v", after, info)
+			if info, ok := l.fw.Rule(pipeline.IDDefaultAllow | number()); !ok || info.Removed || info.Ref.Direction != policy.Ingress {
+				t.Errorf("%d stands for %+v", number(), info)
 			}
 		})
 	}
@@ -183,16 +184,16 @@ func TestStateOfPolicies(t *testing.T) {
 func TestRuleNames(t *testing.T) {
 	l := newLab(t, "a")
 	l.put("one", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow, Log: true}} })
-	id, endpoint := l.rule("one", "x"), l.assignments.Endpoints["w0"]
+	id, class := l.rule("one", "x"), uint32(l.assignments.Endpoints["w0"].Class)
 	for _, c := range []struct {
 		id   uint32
 		want wall.RuleInfo
 	}{
 		{id, wall.RuleInfo{Ref: policy.RuleRef{Policy: "one", Direction: policy.Ingress, Rule: "x"}, Action: policy.Allow, Log: true}},
-		{pipeline.IDDefaultDeny | pipeline.IDIngress | endpoint.ID,
+		{pipeline.IDDefaultDeny | pipeline.IDIngress | class,
 			wall.RuleInfo{Ref: policy.RuleRef{Policy: "one", Direction: policy.Ingress, Rule: policy.RuleDefaultDeny}, Action: policy.Deny,
 				Endpoint: "w0"}},
-		{pipeline.IDDefaultAllow | endpoint.EgressAllow,
+		{pipeline.IDDefaultAllow | l.class("w0").EgressAllow,
 			wall.RuleInfo{Ref: policy.RuleRef{Direction: policy.Egress, Rule: policy.RuleDefaultAllow}, Action: policy.Allow, Endpoint: "w0"}},
 		{pipeline.IDNoEndpoint, wall.RuleInfo{Ref: policy.RuleRef{Rule: policy.RuleDefaultAllow}, Action: policy.Allow}},
 	} {

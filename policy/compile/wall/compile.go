@@ -22,30 +22,56 @@ type change struct {
 // Compile returns what differs since the last Compile. The first returns everything.
 func (f *Firewall) Compile() Changes {
 	var c change
-	dirty := f.takeDirty()
-	for _, ps := range dirty {
+	f.resolveChoices()
+	for _, ps := range f.takeDirty() {
 		f.update(ps, &c)
 	}
+	if !f.compiled {
+		f.remember()
+	}
 	f.reversion(&c)
+	f.dropIdle()
+	f.settleClasses()
+	for side, es := range f.isolate() {
+		for _, e := range es {
+			f.closed[side][e] = struct{}{}
+		}
+	}
+	f.renewDue()
 	f.settleDefaults()
+	f.settleServices()
+	f.settleAddresses()
+	f.countTerms()
+	f.rewriteRules()
 	for side := range f.order {
 		f.settleOrder(side, &c)
 	}
 	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
-	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{}}
+	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{},
+		Classes: map[uint16]*ClassAssignment{}, Addresses: map[string]*AddressAssignment{}, AddressNumbers: map[uint16]string{},
+		ServiceNumbers: map[uint16]string{}}
 	out.Uprooted, f.uprooted, out.Arrived = f.uprooted, false, f.takeArrived()
 	f.forgetImported(&out)
-	f.emitPolicies(dirty, &c, &out)
+	f.emitPolicies(&c, &out)
 	f.emitEndpoints(&out)
+	f.emitClasses(&out)
+	f.emitAddresses(&out)
+	f.emitServices(&out)
+	f.emitChoices(&out)
 	f.emitRetired(&out)
 	f.emitSystem(&out)
 	out.Assignments.Retired, f.retiredNow = f.retiredNow, map[uint32]*Station{}
-	out.Assignments.Next = f.next
+	f.rested = slices.Clone(f.classes.numbers.resting)
+	out.Assignments.Next, out.Assignments.Resting = f.next, f.rested
 	out.Names = f.registry.take()
 
 	for _, r := range c.rules {
-		r.before = ruleBefore{r.id, r.rank, r.space}
+		r.before = ruleBefore{r.id, r.rank, r.scope}
 	}
+	for x := range f.changedChoices {
+		x.was, x.foreign, x.changed, x.grown = x.now, false, false, false
+	}
+	clear(f.changedChoices)
 	f.dirtyPickup, f.dirtyPorts, f.anyBorn, f.compiled = false, false, false, true
 	return out
 }
@@ -76,24 +102,69 @@ func (f *Firewall) settleOrder(side int, c *change) {
 	}
 }
 
+// resolveChoices brings the choices up to date whose workloads or groups changed.
+func (f *Firewall) resolveChoices() {
+	for x := range f.staleChoices {
+		if f.choices.byHash[x.hash] != x {
+			continue
+		}
+		before := x.shape()
+		f.resolve(x)
+		for ps := range x.subjectOf {
+			f.told[ps] = struct{}{}
+		}
+		if x.shape() != before { // rules come to match something, or nothing any more
+			for ps := range x.subjectOf {
+				f.touch(ps)
+			}
+			for r := range x.peerOf {
+				f.touch(r.owner)
+			}
+		}
+	}
+	clear(f.staleChoices)
+}
+
+// dropIdle gives up the choices that nobody uses any more.
+func (f *Firewall) dropIdle() {
+	for _, x := range slices.Concat(f.idle, f.newChoices) {
+		f.release(x)
+	}
+	f.idle, f.newChoices = nil, nil
+}
+
+// rewriteRules has the flows of the rules built again that match a choice otherwise.
+func (f *Firewall) rewriteRules() {
+	for x := range f.rewritten {
+		for r := range f.usersOf(x) {
+			f.rewrite(r)
+		}
+	}
+	clear(f.rewritten)
+}
+
+// rewrite has the flows of a rule built again.
+func (f *Firewall) rewrite(r *rule) {
+	r.fresh, r.owner.changed = false, true
+	f.told[r.owner] = struct{}{}
+}
+
 // emitPolicies builds the flows of the rules that changed and tells of their policies.
-func (f *Firewall) emitPolicies(dirty []*policyState, c *change, out *Changes) {
-	todo := make(map[*policyState]struct{}, len(dirty))
-	for _, ps := range dirty {
-		todo[ps] = struct{}{}
-	}
+func (f *Firewall) emitPolicies(c *change, out *Changes) {
 	for _, r := range c.rules {
-		todo[r.owner] = struct{}{}
+		f.told[r.owner] = struct{}{}
 	}
-	for ps := range todo {
+	for ps := range f.told {
 		f.emitPolicy(ps, out)
 	}
+	clear(f.told)
 }
 
 func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 	if ps.policy == nil {
 		delete(f.policies, ps.name)
 		if ps.installed {
+			ps.installed = false
 			out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), nil)
 			out.Policies[ps.name] = nil
 			out.Assignments.Policies[ps.name] = nil
@@ -107,7 +178,7 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 				continue
 			}
 			if !r.fresh {
-				r.flows, r.fresh = ruleFlows(r), true
+				r.flows, r.fresh = f.ruleFlows(r), true
 			}
 			flows = append(flows, r.flows...)
 		}
@@ -171,6 +242,7 @@ func (f *Firewall) forgetImported(out *Changes) {
 			f.retireID(a.ID, a.Station)
 		}
 	}
+	f.forgetNumbers(out)
 	f.imported, f.reserved = Assignments{}, nil
 }
 
@@ -183,9 +255,12 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	warn := func(code policy.Code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})
 	}
+	var subjects []*endpoint
+	for _, x := range ps.subjects {
+		subjects = union(subjects, x.now.endpoints)
+	}
 	var unknown []string
-	for _, id := range ps.subjects {
-		e := f.byID[id]
+	for _, e := range subjects {
 		if e.w.Forwards && e.forwarder == 0 {
 			warn(WarnTooManyForwarders, "", "more than %d endpoints of bridge %s forward: connections through %s are cut where their two legs meet",
 				pipeline.MaxForwarders, f.opt.Bridge, e.w.Key)
@@ -197,7 +272,7 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	}
 	slices.Sort(s.Endpoints)
 	slices.Sort(unknown)
-	if len(ps.subjects) == 0 {
+	if len(subjects) == 0 {
 		warn(WarnNoEndpoints, "", "the policy applies to no endpoint of bridge %s", f.opt.Bridge)
 	}
 	if len(unknown) > 0 {
@@ -205,7 +280,7 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 			"the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
 				"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
 	}
-	for _, g := range ps.unknown {
+	for _, g := range ps.unknownGroups() {
 		warn(WarnGroupUnknown, "", "group %q does not exist and selects nobody", g)
 	}
 	if ps.overflow {
@@ -214,7 +289,7 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 		return s
 	}
 	for _, r := range ps.rules {
-		if r.id == 0 && len(ps.subjects) > 0 {
+		if r.id == 0 && len(subjects) > 0 {
 			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
 		}
 	}

@@ -83,7 +83,7 @@ func crowdPrefix(c chooser) netip.Prefix {
 
 // stir changes something of the crowd.
 func (h *history) stir(t *rapid.T, c chooser) step {
-	none := func(uint32) bool { return false }
+	none := func(uint32, string) bool { return false }
 	switch c(4) {
 	case 0:
 		return h.setCrowdPolicy(t, c, c(crowdPolicies))

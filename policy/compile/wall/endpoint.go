@@ -1,7 +1,6 @@
 package wall
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -25,16 +24,19 @@ func direction(side int) policy.Direction {
 
 // endpoint is a workload of the bridge.
 type endpoint struct {
-	w    *policy.Workload
-	id   uint32
-	born bool // in this Compile: no connection carries its id yet
+	w      *policy.Workload
+	serial int    // in order of appearance in this run
+	id     uint32 // the low bits count how often it had to be another; see pipeline.EndpointGenerations
+	born   bool   // in this Compile: no connection carries its id yet
+	gone   bool   // it is no more
+	was    uint32 // id before, whose packets may still be under way; 0 = none
 	// forwarder is 1 + the index of the zones of a forwarding endpoint, 0 for others.
 	forwarder int
-	// allow are the numbers of the default allow ids, 0 where isolated.
-	allow [2]uint32
-	// policies that apply to it. isolating are those of them that isolate it, by name, with whether they log.
-	policies  map[*policyState]struct{}
-	isolating [2]map[string]bool
+	choices   []*choice // that it is in, by hash
+	key       uint64    // their hashes exclusive-or'ed
+	class     *class
+	open      [2]bool // allowed by default when Compile last ended
+	kept      bool    // it left groups that keep the connections of members that leave
 }
 
 // place is where frames to an endpoint are recognised.
@@ -65,9 +67,7 @@ func (f *Firewall) setEndpoint(key string, w *policy.Workload) (moved bool) {
 	}
 	if e.w.MAC != w.MAC { // from unknown to known
 		f.dirtyRetired = true
-		for ps := range e.policies {
-			f.touch(ps)
-		}
+		f.retell(e)
 	}
 	if (e.forwarder != 0) != w.Forwards {
 		f.setForwarder(e, w.Forwards)
@@ -91,8 +91,15 @@ func (f *Firewall) setForwarder(e *endpoint, forwards bool) {
 		}
 	}
 	f.uprooted = f.uprooted || !e.born
-	for ps := range e.policies {
-		f.touch(ps) // for the warning
+	f.retell(e) // for the warning
+}
+
+// retell has the status of the policies that apply to an endpoint told again.
+func (f *Firewall) retell(e *endpoint) {
+	for _, x := range e.choices {
+		for ps := range x.subjectOf {
+			f.told[ps] = struct{}{}
+		}
 	}
 }
 
@@ -104,10 +111,18 @@ func sameStation(a, b *policy.Workload) bool {
 }
 
 func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
-	e := &endpoint{w: w, policies: map[*policyState]struct{}{}}
+	f.serial++
+	e := &endpoint{w: w, serial: f.serial}
 	known, ok := f.imported.Endpoints[key]
-	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, MACs: known.MACs, VLAN: known.VLAN}, w); ok {
-		e.id, e.allow = known.ID, [2]uint32{egress: known.EgressAllow, ingress: known.IngressAllow}
+	// Of what class an endpoint was is known by the word of the class alone: without it, anything may have been taken from it.
+	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, MACs: known.MACs, VLAN: known.VLAN}, w) &&
+		f.classes.byNumber[known.Class] != nil; ok {
+		e.id, e.was, e.kept = known.ID, known.Was, known.Kept
+		c := f.classes.byNumber[known.Class]
+		e.class, c.endpoints[e] = c, struct{}{}
+		for side := range e.open {
+			e.open[side] = c.allow[side] != 0
+		}
 		if n := known.Forwarder; n > 0 && n <= pipeline.MaxForwarders && w.Forwards && f.forwarders[n] == nil {
 			e.forwarder, f.forwarders[n] = n, e
 		}
@@ -115,11 +130,45 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 		if known.ID != 0 {
 			f.retireID(known.ID, known.Station)
 		}
-		e.id, e.born, f.anyBorn = f.number(), true, true
+		e.id, e.born, f.anyBorn = f.endpointNumber(), true, true
 	}
 	f.dirtyRetired = true
 	f.endpoints[key], f.byID[e.id] = e, e
+	f.moved[e] = struct{}{}
 	return e
+}
+
+// endpointNumber returns an id for an endpoint that begins: the first of a block of which it has all.
+func (f *Firewall) endpointNumber() uint32 {
+	for {
+		n := (f.next + pipeline.EndpointGenerations - 1) &^ (pipeline.EndpointGenerations - 1)
+		if n == 0 || n+pipeline.EndpointGenerations-1 > pipeline.MaxNumber {
+			f.next, n = 1, pipeline.EndpointGenerations
+		}
+		f.next = n + pipeline.EndpointGenerations
+		free := true
+		for g := n; g < f.next; g++ {
+			free = free && !f.inUse(g)
+		}
+		if free {
+			if last := n + pipeline.EndpointGenerations - 1; f.bounded && !before(last, f.bound) {
+				f.beyond[n] = struct{}{} // the one that is in cookies
+			}
+			return n
+		}
+	}
+}
+
+// renew gives an endpoint another id, so that all its connections are judged again.
+func (f *Firewall) renew(e *endpoint) {
+	delete(f.byID, e.id)
+	f.dirtyEndpoints[e.w.Key] = struct{}{}
+	e.was = e.id
+	if e.id++; e.id%pipeline.EndpointGenerations == 0 {
+		f.retireID(e.was, stationOf(e.w))
+		e.id, e.was, f.dirtyRetired = f.endpointNumber(), 0, true
+	}
+	f.byID[e.id] = e
 }
 
 func (f *Firewall) removeEndpoint(key string, e *endpoint) {
@@ -128,10 +177,8 @@ func (f *Firewall) removeEndpoint(key string, e *endpoint) {
 	f.forwarders[e.forwarder] = nil
 	delete(f.endpoints, key)
 	delete(f.byID, e.id)
-	for side := range e.allow {
-		f.registry.remove(denyID(side, e.id))
-		f.registry.remove(allowID(e.allow[side]))
-	}
+	e.gone = true
+	f.desert(e)
 }
 
 // takePlaces and leavePlaces keep, for each place, the keys that claim it. If there are several, the first in order gets the frames.
@@ -171,88 +218,12 @@ func (f *Firewall) touchPlace(at place) {
 	}
 }
 
-func denyID(side int, endpoint uint32) uint32 {
-	if side == ingress {
-		return pipeline.IDDefaultDeny | pipeline.IDIngress | endpoint
-	}
-	return pipeline.IDDefaultDeny | endpoint
-}
-
-// allowID is the id of a default allow; 0 has none.
-func allowID(number uint32) uint32 {
-	if number == 0 {
-		return 0
-	}
-	return pipeline.IDDefaultAllow | number
-}
-
-// isolated returns the policy that a default deny is attributed to and whether it is recorded.
-func (e *endpoint) isolated(side int) (by string, log, ok bool) {
-	for name, l := range e.isolating[side] {
-		if !ok || name < by {
-			by = name
-		}
-		log, ok = log || l, true
-	}
-	return by, log, ok
-}
-
-// isolate notes whether a policy isolates the endpoint.
-func (f *Firewall) isolate(e *endpoint, side int, name string, isolates, log bool) {
-	was, did := e.isolating[side][name]
-	if log = log && isolates; did == isolates && was == log {
-		return
-	}
-	if e.isolating[side] == nil {
-		e.isolating[side] = map[string]bool{}
-	}
-	if isolates {
-		e.isolating[side][name] = log
-	} else {
-		delete(e.isolating[side], name)
-	}
-	f.dirtyEndpoints[e.w.Key] = struct{}{}
-}
-
-// settleDefaults gives each changed endpoint the ids of its defaults.
-func (f *Firewall) settleDefaults() {
-	for _, key := range slices.Sorted(maps.Keys(f.dirtyEndpoints)) {
-		e := f.endpoints[key]
-		if e == nil {
-			continue
-		}
-		for side := range e.allow {
-			ref := policy.RuleRef{Direction: direction(side)}
-			if by, log, ok := e.isolated(side); ok {
-				f.registry.remove(allowID(e.allow[side]))
-				e.allow[side] = 0
-				ref.Policy, ref.Rule = by, policy.RuleDefaultDeny
-				f.registry.set(denyID(side, e.id), RuleInfo{Ref: ref, Action: policy.Deny, Log: log, Endpoint: key})
-				continue
-			}
-			f.registry.remove(denyID(side, e.id))
-			if e.allow[side] == 0 {
-				e.allow[side] = f.number()
-			}
-			ref.Rule = policy.RuleDefaultAllow
-			f.registry.set(allowID(e.allow[side]), RuleInfo{Ref: ref, Action: policy.Allow, Endpoint: key})
-		}
-	}
-}
-
-// renew gives the default allow of an endpoint a new id, because a rule now denies something that it allowed.
-func (f *Firewall) renew(e *endpoint, side int) {
-	f.registry.remove(allowID(e.allow[side]))
-	e.allow[side] = 0
-	f.dirtyEndpoints[e.w.Key] = struct{}{}
-}
-
 // endpointFlows returns all flows of the endpoint.
 func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	var out []flow.Flow
-	cookie := pipeline.NewCookie(pipeline.CookieEndpoint, e.id)
+	cookie, who := pipeline.NewCookie(pipeline.CookieEndpoint, pipeline.EndpointBase(e.id)), e.identity()
 	for _, ofport := range append([]uint32{e.w.OFPort}, e.w.Members...) {
-		out = appendSource(out, f.opt.BridgeIndex, cookie, e.id, Port{OFPort: ofport, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
+		out = appendSource(out, f.opt.BridgeIndex, cookie, who, Port{OFPort: ofport, VLAN: e.w.VLAN + e.w.Native, Tagged: e.w.VLAN == 0})
 	}
 	out = append(out, f.macFlows(key, e, cookie)...)
 	if _, arriving := f.arriving[key]; arriving {
@@ -262,25 +233,17 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 		out = append(out, pipeline.DHCPServer(e.id)...)
 	}
 	_, macKnown := parseMAC(e.w.MAC)
-	out = append(out, pipeline.Bind(cookie, e.id, macKnown, e.forwarder != 0)...)
+	out = append(out, pipeline.Bind(cookie, who, macKnown, e.forwarder != 0)...)
+	if e.was != 0 {
+		out = append(out, pipeline.Reclassify(cookie, e.was)...)
+	}
 	if e.forwarder != 0 {
 		in, outgoing := pipeline.ForwarderZones(f.opt.BridgeIndex, e.forwarder-1)
 		out = append(out, pipeline.Legs(cookie, e.id, in, outgoing)...)
 	}
-	for side := range e.allow {
-		id, effect := allowID(e.allow[side]), policy.Allow
-		_, log, isolated := e.isolated(side)
-		if isolated {
-			id, effect = denyID(side, e.id), policy.Deny
-		}
-		d, cookie := dimensions(side), pipeline.NewCookie(pipeline.CookieDefault, id)
-		out = append(out, flow.Flow{
-			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: d.subject(e.id),
-			Actions: pipeline.Decide(side == ingress, verdict(effect), id, log),
-		})
-		if !isolated {
-			out = append(out, pipeline.Gate(side == ingress, cookie, id))
-		}
-	}
 	return out
+}
+
+func (e *endpoint) identity() pipeline.Identity {
+	return pipeline.Identity{Endpoint: e.id, Class: e.class.number}
 }

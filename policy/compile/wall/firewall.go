@@ -39,11 +39,18 @@ type Firewall struct {
 	selected  *selections
 	groups    map[string]*policy.Group
 	policies  map[string]*policyState
-	order     [2]ordered
-	pickup    bool
-	used      [2]int           // rules that have or will have a priority
-	system    pipeline.Options // of the flows last returned
-	registry  *registry
+	choices   choices
+	classes   *classes
+	atlas     *atlas
+	services  *services
+	serial    int // of endpoints
+	// maxProduct is the constant of this name, but for tests.
+	maxProduct int
+	order      [2]ordered
+	pickup     bool
+	used       [2]int           // rules that have or will have a priority
+	system     pipeline.Options // of the flows last returned
+	registry   *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
 	forwarders [pipeline.MaxForwarders + 1]*endpoint
 	retired    map[uint32]Station
@@ -55,6 +62,20 @@ type Firewall struct {
 	dirtyPolicies  map[string]*policyState
 	dirtyEndpoints map[string]struct{}
 	dirtyPorts     bool
+	dirtyServices  bool
+	rested         []uint16                  // as Assignments.Resting
+	told           map[*policyState]struct{} // whose status may be another
+	moved          map[*endpoint]struct{}    // whose choices are others
+	members        map[*endpoint]struct{}    // that lost something, see reversion
+	closed         [2]map[*endpoint]struct{} // that lost something of what was allowed by default
+	staleChoices   map[*choice]struct{}      // to be resolved
+	newChoices     []*choice
+	changedChoices map[*choice]struct{} // whose now and was may differ
+	renumbered     map[*choice]struct{} // whose classes are others
+	readdressed    choiceSet            // whose addresses or users are others
+	rewritten      map[*choice]struct{} // that rules match otherwise
+	idle           []*choice            // perhaps without users
+	dropped        []uint64             // hashes of choices that are no more
 	dirtyPickup    bool
 	dirtyRetired   bool                // ids that endpoints no longer have, or the endpoints that are there instead
 	retiredNow     map[uint32]*Station // as AssignmentChanges.Retired
@@ -80,27 +101,27 @@ func NewFirewall(o Options) (*Firewall, error) {
 		o.LogPerSecond = DefaultLogPerSecond
 	}
 	f := &Firewall{
-		opt: o, next: 1,
+		opt: o, next: 1, maxProduct: maxProduct,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
 		arrived: map[string]struct{}{}, retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
 		overflowed: map[*policyState]struct{}{}, beyond: map[uint32]struct{}{}, held: map[string]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
+		choices: choices{map[uint64]*choice{}, map[string]*choice{}}, classes: newClasses(), atlas: newAtlas(), services: newServices(),
+		told: map[*policyState]struct{}{}, moved: map[*endpoint]struct{}{}, members: map[*endpoint]struct{}{},
+		closed:       [2]map[*endpoint]struct{}{{}, {}},
+		staleChoices: map[*choice]struct{}{}, changedChoices: map[*choice]struct{}{}, renumbered: map[*choice]struct{}{},
+		readdressed: choiceSet{}, rewritten: map[*choice]struct{}{},
 	}
-	f.selected = newSelections(func(key string) (uint32, bool) {
-		e, ok := f.endpoints[key]
-		if !ok {
-			return 0, false
-		}
-		return e.id, true
-	})
+	f.selected = newSelections(f.endpoints)
 	if a := o.Assignments; a != nil {
 		f.next = max(f.next, a.Next)
-		f.imported = Assignments{Policies: maps.Clone(a.Policies), Endpoints: maps.Clone(a.Endpoints)}
+		f.imported = Assignments{Policies: maps.Clone(a.Policies), Endpoints: maps.Clone(a.Endpoints), Addresses: maps.Clone(a.Addresses)}
 		for id, s := range a.Retired {
 			f.retireID(id, s)
 		}
 		f.reserved = a.numbers()
+		f.importNumbers(a)
 		f.opt.Assignments = nil
 	}
 	return f, nil
@@ -114,14 +135,19 @@ func (f *Firewall) number() uint32 {
 		if f.next++; f.next > pipeline.MaxNumber {
 			f.next = 1
 		}
-		_, reserved := f.reserved[n]
-		_, retired := f.retired[n]
-		if _, endpoint := f.byID[n]; reserved || retired || endpoint || f.registry.has(n) || f.registry.has(allowID(n)) {
+		if f.inUse(n) {
 			continue
 		}
 		f.gave(n)
 		return n
 	}
+}
+
+func (f *Firewall) inUse(n uint32) bool {
+	_, reserved := f.reserved[n]
+	_, retired := f.retired[n]
+	_, endpoint := f.byID[n]
+	return reserved || retired || endpoint || f.registry.has(n) || f.registry.has(allowID(n))
 }
 
 // SetWorkloads replaces the workloads of all bridges, local and remote, and the ports of the bridge that are not workloads. Workloads
@@ -152,12 +178,23 @@ func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 		if w != nil && !f.here(w) {
 			local = nil
 		}
-		moved := f.setEndpoint(key, local)
+		was := f.endpoints[key]
+		f.setEndpoint(key, local)
 		if local != nil {
 			f.noteArrival(key, local, before)
 		}
-		f.selected.replace(key, w, moved, f.touch)
+		f.selected.replace(key, w, was, f.staleMembers, f.staleAddresses)
 	}
+}
+
+func (f *Firewall) staleMembers(x *choice) {
+	x.staleMembers = true
+	f.staleChoices[x] = struct{}{}
+}
+
+func (f *Firewall) staleAddresses(x *choice) {
+	x.staleAddresses = true
+	f.staleChoices[x] = struct{}{}
 }
 
 func (f *Firewall) here(w *policy.Workload) bool {
@@ -170,7 +207,7 @@ func (f *Firewall) SetGroups(groups []*policy.Group) {
 	changed := map[string]struct{}{}
 	for _, g := range groups {
 		now[g.Name] = g
-		if old := f.groups[g.Name]; old != g && (old == nil || !reflect.DeepEqual(old.Spec, g.Spec)) {
+		if f.groups[g.Name] != g {
 			changed[g.Name] = struct{}{}
 		}
 	}
@@ -180,15 +217,9 @@ func (f *Firewall) SetGroups(groups []*policy.Group) {
 		}
 	}
 	f.groups = now
-	if len(changed) == 0 {
-		return
-	}
-	for _, ps := range f.policies {
-		for name := range ps.groups {
-			if _, ok := changed[name]; ok {
-				f.touch(ps)
-				break
-			}
+	for name := range changed {
+		if x := f.choices.groups[name]; x != nil {
+			f.staleAddresses(x)
 		}
 	}
 }
@@ -225,13 +256,31 @@ func (f *Firewall) SetUnstamped(on bool) { f.unstamped = on }
 // Pickup reports whether the pickup window is open.
 func (f *Firewall) Pickup() bool { return f.pickup }
 
-// Rule says what an id stands for: a rule, the default of an endpoint, or the default of sides without one. Ids that were removed are
+// Rule says what an id stands for: a rule, the default of a class, or the default of sides without one. Ids that were removed are
 // known for a while. It is safe for concurrent use.
 func (f *Firewall) Rule(id uint32) (RuleInfo, bool) { return f.registry.get(id) }
 
 // Assignments returns all assignments as of the last Compile.
 func (f *Firewall) Assignments() *Assignments {
-	a := &Assignments{Next: f.next, Policies: map[string]PolicyAssignment{}, Endpoints: map[string]EndpointAssignment{}}
+	a := &Assignments{Next: f.next, Policies: map[string]PolicyAssignment{}, Endpoints: map[string]EndpointAssignment{},
+		Resting: f.rested, Classes: map[uint16]ClassAssignment{}, Addresses: map[string]AddressAssignment{}, AddressNumbers: map[uint16]string{},
+		ServiceNumbers: map[uint16]string{}}
+	for n, c := range f.classes.byNumber {
+		a.Classes[n] = *c.assignment()
+	}
+	for _, x := range f.choices.byHash {
+		if v := x.assignment(); v != nil {
+			a.Addresses[hexHash(x.hash)] = *v
+		}
+	}
+	for _, r := range f.atlas.regions {
+		if r.number != 0 {
+			a.AddressNumbers[r.number] = hexHash(r.hash())
+		}
+	}
+	for key, n := range f.services.parts {
+		a.ServiceNumbers[n] = hexHash(hashOf(key))
+	}
 	for name, ps := range f.policies {
 		if p := ps.assignment(); p != nil {
 			a.Policies[name] = p
@@ -251,7 +300,8 @@ func (f *Firewall) touch(ps *policyState) { f.dirtyPolicies[ps.name] = ps }
 func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 	out := pipeline.Fixed(o)
 	for _, p := range f.ports {
-		out = appendSource(out, f.opt.BridgeIndex, pipeline.SystemCookie(pipeline.TableSource, pipeline.ItemPort), 0, p)
+		out = appendSource(out, f.opt.BridgeIndex, pipeline.SystemCookie(pipeline.TableSource, pipeline.ItemPort), pipeline.Identity{},
+			p)
 	}
 	return out
 }
@@ -262,7 +312,9 @@ func (f *Firewall) systemOptions() pipeline.Options {
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
 		o.Forwarders = o.Forwarders || e.forwarder != 0
-		o.GuardGroupFrames = o.GuardGroupFrames || len(e.isolating[ingress]) > 0
+	}
+	for _, c := range f.classes.byNumber {
+		o.GuardGroupFrames = o.GuardGroupFrames || c.isolation[ingress].is()
 	}
 	return o
 }

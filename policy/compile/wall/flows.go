@@ -2,6 +2,7 @@ package wall
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -11,8 +12,8 @@ import (
 // localPort is LOCAL as OVSDB numbers it (OpenFlow 1.0); OpenFlow 1.1 and later have another number.
 const localPort = 65534
 
-// appendSource adds the flows that classify what a port sends.
-func appendSource(out []flow.Flow, bridge int, cookie flow.Cookie, endpoint uint32, p Port) []flow.Flow {
+// appendSource adds the flows that classify what a port sends; who is nobody where the port is not an endpoint's.
+func appendSource(out []flow.Flow, bridge int, cookie flow.Cookie, who pipeline.Identity, p Port) []flow.Flow {
 	if p.OFPort == 0 {
 		return out
 	}
@@ -20,37 +21,38 @@ func appendSource(out []flow.Flow, bridge int, cookie flow.Cookie, endpoint uint
 	if port == localPort {
 		port = flow.PortLocal
 	}
-	add := func(c flow.Cookie, m flow.Match, actions ...flow.Action) {
-		out = append(out, flow.Flow{Table: pipeline.TableSource, Priority: pipeline.PriorityPort, Cookie: c, Match: m, Actions: actions})
+	add := func(c flow.Cookie, priority uint16, m flow.Match, actions ...flow.Action) {
+		out = append(out, flow.Flow{Table: pipeline.TableSource, Priority: priority, Cookie: c, Match: m, Actions: actions})
 	}
-	var who []flow.Action
-	if endpoint != 0 {
-		who = append(who, pipeline.SourceEndpoint.Load(uint64(endpoint)))
+	var as []flow.Action
+	if who.Endpoint != 0 {
+		as = who.AsSource()
 	}
 	next := flow.GotoTable{Table: pipeline.TableSpoof}
-	zone := uint64(pipeline.ZoneBase(bridge)) + uint64(p.VLAN)
-	add(cookie, pipeline.Untagged(port), append(who[:len(who):len(who)], pipeline.CtZone.Load(zone), next)...)
+	zone := pipeline.CtZone.Load(uint64(pipeline.ZoneBase(bridge)) + uint64(p.VLAN))
+	untagged := append(slices.Clip(as), zone, next)
 	if !p.Tagged || p.VLAN != 0 { // a tag of VLAN 0 names none: NORMAL takes the frame for an untagged one, on access ports too
-		add(cookie, pipeline.PriorityTagged(port), append(who[:len(who):len(who)], pipeline.CtZone.Load(zone), next)...)
-		out[len(out)-1].Priority++
+		add(cookie, pipeline.PriorityPort+1, pipeline.NoVLAN(port), untagged...)
+	} else {
+		add(cookie, pipeline.PriorityPort, pipeline.Untagged(port), untagged...)
 	}
 	if p.Tagged {
-		add(cookie, pipeline.Tagged(port), append(append(who[:len(who):len(who)], pipeline.LoadTag(bridge)...), next)...)
+		add(cookie, pipeline.PriorityPort, pipeline.Tagged(port), append(append(slices.Clip(as), pipeline.LoadTag(bridge)...), next)...)
 	} else {
-		add(pipeline.DropTaggedAccess.Cookie(), pipeline.Tagged(port))
+		add(pipeline.DropTaggedAccess.Cookie(), pipeline.PriorityPort, pipeline.Tagged(port))
 	}
 	return out
 }
 
 // destination returns the flow that recognises frames to an endpoint, in its VLAN or (0) in any.
-func destination(bridge int, cookie flow.Cookie, endpoint uint32, mac uint64, vlan int) flow.Flow {
+func destination(bridge int, cookie flow.Cookie, who pipeline.Identity, mac uint64, vlan int) flow.Flow {
 	m, priority := flow.Match{}.With(flow.EthDst, flow.U64(mac)), pipeline.PriorityTrunkMAC
 	if vlan != 0 {
 		m, priority = m.With(flow.Reg10, flow.U64(uint64(pipeline.ZoneBase(bridge))+uint64(vlan))), pipeline.PriorityAccessMAC
 	}
 	return flow.Flow{
 		Table: pipeline.TableDestination, Priority: priority, Cookie: cookie, Match: m,
-		Actions: []flow.Action{pipeline.DestinationEndpoint.Load(uint64(endpoint)), flow.GotoTable{Table: pipeline.TablePre}},
+		Actions: append(who.AsDestination(), flow.GotoTable{Table: pipeline.TablePre}),
 	}
 }
 
@@ -64,21 +66,18 @@ func (d dimensions) table() uint8 {
 	return pipeline.TableIngress
 }
 
+// subject is where the class of the endpoint that is judged stands, peer where that of the other side does.
+func (d dimensions) subject() pipeline.Field {
+	if d == egress {
+		return pipeline.SourceClass
+	}
+	return pipeline.DestinationClass
+}
+
+func (d dimensions) peer() pipeline.Field { return (egress + ingress - d).subject() }
+
 func exact(f flow.FieldID, v uint64, bits int) flow.Term {
 	return flow.Term{Field: f, Value: flow.U64(v), Mask: flow.Ones(bits)}
-}
-
-// subject matches the endpoint that is judged.
-func (d dimensions) subject(id uint32) flow.Match {
-	if d == egress {
-		return flow.Match{exact(flow.Reg8, uint64(id), 32)}
-	}
-	return flow.Match{exact(flow.Reg9, uint64(id), 32)}
-}
-
-// peer matches the other side's endpoint.
-func (d dimensions) peer(id uint32) flow.Match {
-	return (egress + ingress - d).subject(id)
 }
 
 // tracked makes the fields of conntrack's original tuple available (ovs-fields(7)).
@@ -91,71 +90,122 @@ func ether(f families) flow.Term {
 	return exact(flow.EthType, pipeline.EthIPv6, 16)
 }
 
-// address matches the other side's address in the original tuple.
-func (d dimensions) address(p netip.Prefix) flow.Match {
-	fam, src, dst := familyOf(p), flow.CtNwSrc, flow.CtNwDst
-	if fam == ipv6 {
-		src, dst = flow.CtIPv6Src, flow.CtIPv6Dst
-	}
+// prefixMatch matches an address in the original tuple.
+func prefixMatch(p netip.Prefix, source bool) flow.Match {
+	fam := familyOf(p)
 	if p.Bits() == 0 {
 		return flow.Match{tracked, ether(fam)}
 	}
-	field := src
-	if d == egress {
-		field = dst
+	var field flow.FieldID
+	switch {
+	case source && fam == ipv4:
+		field = flow.CtNwSrc
+	case source:
+		field = flow.CtIPv6Src
+	case fam == ipv4:
+		field = flow.CtNwDst
+	default:
+		field = flow.CtIPv6Dst
 	}
 	value, mask := flow.Prefix(p)
 	return flow.Match{tracked, {Field: field, Value: value, Mask: mask}, ether(fam)}
 }
 
-// services appends the matches of one protocol in one family.
-func (d dimensions) services(out []flow.Match, fam families, s policy.ProtoPorts) []flow.Match {
+// serviceMatches appends the matches of one protocol in one family.
+func serviceMatches(out []flow.Match, fam families, s policy.ProtoPorts) []flow.Match {
 	proto := exact(flow.CtNwProto, uint64(s.Proto), 8)
 	if s.Ports == nil {
 		return append(out, flow.Match{tracked, proto, ether(fam)})
 	}
-	for _, r := range s.Ports {
-		for _, m := range flow.PortMasks(r.Lo, r.Hi) {
-			out = append(out, flow.Match{tracked, proto, {Field: flow.CtTpDst, Value: flow.U64(uint64(m.Value)),
-				Mask: flow.U64(uint64(m.Mask))}, ether(fam)})
-		}
+	for _, m := range portMasks(s.Ports) {
+		out = append(out, flow.Match{tracked, proto, {Field: flow.CtTpDst, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))},
+			ether(fam)})
 	}
 	return out
 }
 
 // clauses returns the matches of each dimension that restricts anything: subjects always, then peers, then services. IP versions that
 // not every dimension can match are left out.
-func (d dimensions) clauses(s *space) [][]flow.Match {
-	fams := s.families()
-	subjects := make([]flow.Match, 0, len(s.subjects))
-	for _, id := range s.subjects {
-		subjects = append(subjects, d.subject(id))
+func (d dimensions) clauses(r *rule) [][]flow.Match {
+	fams := familiesOfAll(&r.scope.services)
+	if p, all := r.peerFamilies(); !all {
+		fams &= p
+	}
+	var subjects, peers, services []flow.Match
+	for _, t := range terms(r.scope.subjects) {
+		subjects = append(subjects, d.subject().IsMasked(nil, uint64(t.value), uint64(t.mask)))
 	}
 	out := append(make([][]flow.Match, 0, 3), subjects)
-	if !s.peers.any {
-		peers := make([]flow.Match, 0, len(s.peers.endpoints)+len(s.peers.prefixes))
-		for _, id := range s.peers.endpoints {
-			peers = append(peers, d.peer(id))
+	if !r.anyPeer() {
+		for _, t := range terms(r.scope.peers) {
+			peers = append(peers, d.peer().IsMasked(nil, uint64(t.value), uint64(t.mask)))
 		}
-		for _, p := range s.peers.prefixes {
-			if fams&familyOf(p) != 0 {
-				peers = append(peers, d.address(p))
-			}
-		}
-		out = append(out, peers)
+		out = append(out, d.addresses(r, fams, peers))
 	}
-	if !s.services.Any {
-		var services []flow.Match
-		for _, v := range s.services.Protos {
-			for _, fam := range []families{ipv4, ipv6} {
-				if fams&familiesOf(v)&fam != 0 {
-					services = d.services(services, fam, v)
+	if x := r.service; x != nil {
+		for _, n := range x.numbers {
+			services = append(services, pipeline.Service.Is(nil, uint64(n)))
+		}
+		if x.numbers == nil {
+			for _, v := range x.set.Protos {
+				for _, fam := range []families{ipv4, ipv6} {
+					if fams&familiesOf(v)&fam != 0 {
+						services = serviceMatches(services, fam, v)
+					}
 				}
 			}
 		}
 		out = append(out, services)
 	}
 	return out
+}
+
+// addresses appends what matches peers by what is not their class.
+func (d dimensions) addresses(r *rule, fams families, out []flow.Match) []flow.Match {
+	number := pipeline.DestinationAddress
+	if d == ingress {
+		number = pipeline.SourceAddress
+	}
+	// Several choices may have the same.
+	var world bool
+	var numbers []uint16
+	var prefixes []netip.Prefix
+	for _, x := range r.scope.peers {
+		world = world || x.now.world
+		if x.address.listed == nil {
+			prefixes = append(prefixes, x.now.prefixes...)
+		}
+		numbers = append(numbers, x.address.numbers...)
+	}
+	if world {
+		out = append(out, d.peer().Is(nil, 0))
+	}
+	if len(r.scope.peers) > 1 {
+		slices.Sort(numbers)
+		numbers, prefixes = slices.Compact(numbers), policy.DistinctPrefixes(prefixes)
+	}
+	for _, n := range numbers {
+		out = append(out, number.Is(nil, uint64(n)))
+	}
+	for _, p := range prefixes {
+		if fams&familyOf(p) != 0 {
+			out = append(out, prefixMatch(p, d == ingress))
+		}
+	}
+	return out
+}
+
+// terms returns those of all classes in the choices.
+func terms(xs []*choice) []term {
+	if len(xs) == 1 {
+		return xs[0].terms
+	}
+	var out []term
+	for _, x := range xs {
+		out = append(out, x.terms...)
+	}
+	slices.SortFunc(out, compareTerms)
+	return slices.Compact(out)
 }
 
 // maxProduct is up to how many flows a rule is multiplied out, even where clauses of a conjunction were fewer.
@@ -165,12 +215,14 @@ const maxProduct = 16
 // meet. It returns false where that takes more flows than both the conjunction and maxProduct. Without conjunctions a packet is looked up
 // once, and no rule adds to the lists of flows with equal matches (all rules of an endpoint have its clause) that Open vSwitch walks
 // whenever one is installed.
-func multiply(clauses [][]flow.Match) ([]flow.Match, bool) {
+func multiply(clauses [][]flow.Match, maxProduct int) ([]flow.Match, bool) {
 	product, most := 1, 1
 	for _, c := range clauses {
 		most += len(c)
 	}
-	most = max(most, maxProduct)
+	if most = max(most, maxProduct); maxProduct == 0 {
+		most = 0
+	}
 	for _, c := range clauses {
 		if product *= len(c); len(clauses) > 1 && product > most {
 			return nil, false
@@ -191,7 +243,7 @@ func multiply(clauses [][]flow.Match) ([]flow.Match, bool) {
 	return out, true
 }
 
-// both matches what a and b match; false = nothing. Terms of one field are the same or exclude each other.
+// both matches what a and b match; false = nothing. Terms of one field are about the same bits, or about different halves of a register.
 func both(a, b flow.Match) (flow.Match, bool) {
 	out := make(flow.Match, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
@@ -200,6 +252,9 @@ func both(a, b flow.Match) (flow.Match, bool) {
 			out, a = append(out, x), a[1:]
 		case x.Field > y.Field:
 			out, b = append(out, y), b[1:]
+		case x.Mask.And(y.Mask) == (flow.U128{}):
+			x.Value, x.Mask = x.Value.Or(y.Value), x.Mask.Or(y.Mask)
+			out, a, b = append(out, x), a[1:], b[1:]
 		case x != y:
 			return nil, false
 		default:
@@ -209,28 +264,28 @@ func both(a, b flow.Match) (flow.Match, bool) {
 	return append(append(out, a...), b...), true
 }
 
-// ruleFlows returns all flows of a rule that has an id: in the policy table and, if it allows, its gate. conj_id is the rule's id
-// (conjunction ids are per table).
-func ruleFlows(r *rule) []flow.Flow {
+// ruleFlows returns all flows of a rule that has an id: in the policy table and, if it allows, its gate. Its conjunction has a number of
+// its own, which also is in the cookies of clauses, so that a new id changes no clause (conjunction ids are per table).
+func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
 	decide := pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
 	d, cookie := dimensions(r.side), pipeline.NewCookie(pipeline.CookieRule, r.id)
 	var out []flow.Flow
-	add := func(m flow.Match, actions []flow.Action) {
-		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: cookie, Match: m, Actions: actions})
+	add := func(c flow.Cookie, m flow.Match, actions []flow.Action) {
+		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: c, Match: m, Actions: actions})
 	}
-	clauses := d.clauses(&r.space)
-	if matches, ok := multiply(clauses); ok {
+	clauses := d.clauses(r)
+	if matches, ok := multiply(clauses, f.maxProduct); ok {
 		for _, m := range matches {
-			add(m, decide)
+			add(cookie, m, decide)
 		}
 	} else {
 		for i, matches := range clauses {
-			clause := []flow.Action{flow.Conjunction{ID: r.id, Clause: uint8(i + 1), N: uint8(len(clauses))}}
+			clause := []flow.Action{flow.Conjunction{ID: r.conj, Clause: uint8(i + 1), N: uint8(len(clauses))}}
 			for _, m := range matches {
-				add(m, clause)
+				add(pipeline.NewCookie(pipeline.CookieClause, r.conj), m, clause)
 			}
 		}
-		add(flow.Match{exact(flow.ConjID, uint64(r.id), 32)}, decide)
+		add(cookie, flow.Match{exact(flow.ConjID, uint64(r.conj), 32)}, decide)
 	}
 	if r.passes() {
 		out = append(out, pipeline.Gate(r.side == ingress, cookie, r.id))

@@ -39,7 +39,7 @@ func (x *identities) byName(r *rule) *rule {
 
 // byContent returns a rule, none of those that byName found, that matched and ranked as r does.
 func (x *identities) byContent(r *rule) *rule {
-	if r.space.empty() || len(x.rules) == 0 && len(x.taken) == len(x.assigned) {
+	if r.empty() || len(x.rules) == 0 && len(x.taken) == len(x.assigned) {
 		return nil
 	}
 	if x.content == nil {
@@ -58,7 +58,7 @@ func (x *identities) byContent(r *rule) *rule {
 			slices.Sort(keys)
 		}
 	}
-	at := string(r.ref.Direction) + r.space.hash(r.rank)
+	at := string(r.ref.Direction) + r.scope.hash(r.rank)
 	keys := x.content[at]
 	if len(keys) == 0 {
 		return nil
@@ -93,11 +93,11 @@ func (x *identities) left() []*rule {
 // revive returns the rule as it was in an earlier run if it matched and ranked as r does; otherwise nobody knows what was lost since,
 // and it gets new numbers.
 func revive(r *rule, a RuleAssignment) *rule {
-	if r.space.empty() || a.Hash != r.space.hash(r.rank) || a.ID == 0 {
+	if r.empty() || a.Hash != r.scope.hash(r.rank) || a.ID == 0 {
 		return nil
 	}
 	return &rule{
-		ref: r.ref, side: r.side, rank: r.rank, space: r.space, id: a.ID, priority: a.Priority, hash: a.Hash,
-		before: ruleBefore{a.ID, r.rank, r.space},
+		ref: r.ref, side: r.side, rank: r.rank, scope: r.scope, id: a.ID, conj: a.Conjunction, priority: a.Priority, hash: a.Hash,
+		before: ruleBefore{a.ID, r.rank, r.scope},
 	}
 }

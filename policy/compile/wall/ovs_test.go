@@ -21,6 +21,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
@@ -109,16 +110,17 @@ func TestSwitchDecides(t *testing.T) {
 				continue
 			}
 			want := w.evaluate(x)
-			var ids [2]uint32
+			var ends [2]wall.EndpointAssignment
 			if src := w.local(x.from.key); src != nil {
-				ids[0] = w.assignments.Endpoints[src.Key].ID
+				ends[0] = w.assignments.Endpoints[src.Key]
 			}
 			if dst := w.local(x.to.key); dst != nil && dst.MAC != "" {
-				ids[1] = w.assignments.Endpoints[dst.Key].ID
+				ends[1] = w.assignments.Endpoints[dst.Key]
 			}
 			out := s.Appctl("ofproto/trace-packet-out", "br0", traceFlow(x.tuple), fmt.Sprintf(
-				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],resubmit(,%d),resubmit(,%d)", ids[0], ids[1], pipeline.TableEgress,
-				pipeline.TableIngress))
+				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],load:%d->NXM_NX_REG14[0..15],load:%d->NXM_NX_REG14[16..31],"+
+					"resubmit(,%d),resubmit(,%d),resubmit(,%d)", ends[0].ID, ends[1].ID, ends[0].Class, ends[1].Class, pipeline.TableAddressSource,
+				pipeline.TableEgress, pipeline.TableIngress))
 			_, final, ok := strings.Cut(out, "Final flow: ")
 			if !ok {
 				t.Fatalf("trace: %s", out)
@@ -311,7 +313,7 @@ func TestSwitchRevokes(t *testing.T) {
 	data("established", true)
 	label := func(rule string) {
 		t.Helper()
-		e := l.assignments.Endpoints["w0"].EgressAllow | pipeline.IDDefaultAllow
+		e := l.class("w0").EgressAllow | pipeline.IDDefaultAllow
 		ends := [2]uint32{l.assignments.Endpoints["w1"].ID, l.assignments.Endpoints["w0"].ID}
 		want := fmt.Sprintf("labels=%#x%08x%08x%08x", ends[0], ends[1], e, l.rule("one", rule))
 		if out := s.Appctl("dpctl/dump-conntrack"); !strings.Contains(out, want) || !strings.Contains(out, "zone=57344") {

@@ -58,6 +58,9 @@ func TestPairs(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		runs++
 		h := &history{world: newWorld(t)}
+		if h.conjoin = runs%3 == 0; h.conjoin {
+			h.start(nil)
+		}
 		h.randomize(t, false)
 		c := seeded(rapid.Uint64().Draw(t, "packets"))
 		for n := 0; n < steps*tries; {
@@ -66,7 +69,7 @@ func TestPairs(t *testing.T) {
 				h.workloads["w0"] = w0
 				h.tell()
 				h.compile()
-				h.judge(t, step{"w0 came", func(uint32) bool { return false }})
+				h.judge(t, step{"w0 came", func(uint32, string) bool { return false }})
 			}
 			h.connect(t)
 			s := h.change(t)

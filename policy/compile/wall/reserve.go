@@ -22,9 +22,11 @@ func (f *Firewall) Reserve(bound uint32) {
 	for owner := range f.held {
 		if name, ok := PolicyOf(owner); ok && f.policies[name] != nil {
 			f.policies[name].changed = true
-			f.touch(f.policies[name])
+			f.told[f.policies[name]] = struct{}{}
 		} else if key, ok := EndpointOf(owner); ok {
 			f.dirtyEndpoints[key] = struct{}{}
+		} else if n, ok := ClassOf(owner); ok && f.classes.byNumber[n] != nil {
+			f.classes.dirty[f.classes.byNumber[n]] = struct{}{}
 		}
 	}
 }
@@ -78,7 +80,12 @@ func (f *Firewall) released(owner string, flows []flow.Flow) []flow.Flow {
 // number returns the number that packets get from a flow with this cookie, or that it lets pass; 0 = none.
 func number(c flow.Cookie) uint32 {
 	switch kind, id, _ := pipeline.ParseCookie(c); kind {
-	case pipeline.CookieRule, pipeline.CookieDefault, pipeline.CookieEndpoint:
+	case pipeline.CookieDefault:
+		if id&pipeline.IDDefaultDeny != 0 {
+			return 0 // of a class, which is in no connection
+		}
+		return id & pipeline.MaxNumber
+	case pipeline.CookieRule, pipeline.CookieEndpoint:
 		return id & pipeline.MaxNumber
 	}
 	return 0

@@ -23,29 +23,29 @@ func TestReserve(t *testing.T) {
 				t.Fatal(err)
 			}
 			f.Reserve(next)
-			bound, due := f.Reservation(7)
-			if !due || bound != 1+(next+6)%pipeline.MaxNumber {
+			bound, due := f.Reservation(56)
+			if !due || bound != 1+(next+55)%pipeline.MaxNumber {
 				t.Fatalf("bound %d, due %v", bound, due)
 			}
 			f.Reserve(bound)
-			if _, due := f.Reservation(7); due {
+			if _, due := f.Reservation(56); due {
 				t.Error("due with a whole block left")
 			}
 			endpoint := func(i int) *policy.Workload {
 				key := fmt.Sprintf("vm%d", i)
 				return &policy.Workload{Key: key, Bridge: "br0", Port: key, OFPort: uint32(i), MAC: fmt.Sprintf("52:54:00:00:00:%02x", i)}
 			}
-			// An endpoint takes three numbers: its own, and one for each default.
+			// An endpoint takes 16 numbers, for its generations, and the class of all has two for its defaults.
 			ws := []*policy.Workload{endpoint(1), endpoint(2)}
 			f.SetWorkloads(ws, nil)
 			f.Compile()
 			if held := f.Held(); len(held) != 0 {
-				t.Errorf("held with 1 of 7 numbers left: %v", held)
+				t.Errorf("held with the block not used up: %v", held)
 			}
-			if _, due := f.Reservation(7); !due {
+			if _, due := f.Reservation(56); !due {
 				t.Error("not due with less than half of a block left")
 			}
-			ws = append(ws[1:], endpoint(3), endpoint(4)) // 6 numbers more, and vm1 goes
+			ws = append(ws[1:], endpoint(3), endpoint(4)) // 32 numbers more, and vm1 goes
 			f.SetWorkloads(ws, nil)
 			ch := f.Compile()
 			if flows, told := ch.Owners[wall.OwnerEndpoint("vm1")]; !told || len(flows) > 0 {
@@ -66,7 +66,7 @@ func TestReserve(t *testing.T) {
 					t.Errorf("frames to %s are judged as frames to nobody", owner)
 				}
 			}
-			bound, _ = f.Reservation(7)
+			bound, _ = f.Reservation(56)
 			f.Reserve(bound)
 			ch = f.Compile()
 			if held := f.Held(); len(held) != 0 {

@@ -57,7 +57,7 @@ func (f *Firewall) emitRetired(out *Changes) {
 	for _, id := range slices.Sorted(maps.Keys(f.retired)) {
 		// Where somebody else is there, what was opened before him is not his; where nobody is, nobody's policy has to be asked.
 		if e := now[f.retired[id].Port]; e != nil && f.retired[id].same(stationOf(e.w)) {
-			if _, waits := f.beyond[e.id]; waits {
+			if _, waits := f.beyond[pipeline.EndpointBase(e.id)]; waits {
 				continue // see Reserve
 			}
 			flows = append(flows, pipeline.BindRetired(pipeline.NewCookie(pipeline.CookieEndpoint, id), id, e.id)...)
@@ -73,9 +73,7 @@ func (f *Firewall) emitRetired(out *Changes) {
 func (f *Firewall) Judged() map[uint32]bool {
 	out := map[uint32]bool{}
 	for id, e := range f.byID {
-		if len(e.policies) > 0 {
-			out[id] = true
-		}
+		out[id] = slices.ContainsFunc(e.choices, func(x *choice) bool { return len(x.subjectOf) > 0 })
 	}
 	return out
 }

@@ -2,6 +2,8 @@ package wall_test
 
 import (
 	"fmt"
+	"maps"
+	"strings"
 	"testing"
 
 	"github.com/tapwall/tapwall/policy"
@@ -46,6 +48,11 @@ func (l lab) put(name string, change func(*policy.PolicySpec)) wall.Changes {
 }
 
 func app(v string) policy.Selector { return policy.Selector{Labels: map[string]string{"app": v}} }
+
+// class returns what is persisted of the class of an endpoint.
+func (l lab) class(key string) wall.ClassAssignment {
+	return l.assignments.Classes[l.assignments.Endpoints[key].Class]
+}
 
 // rule returns the id of a rule, 0 without flows.
 func (l lab) rule(policy, name string) uint32 {
@@ -93,83 +100,84 @@ func TestRevision(t *testing.T) {
 		name    string
 		change  func(l lab)
 		renewed bool
+		moved   string // the endpoints that have another id afterwards
 	}{
-		{"same again", func(l lab) { l.put("one", base) }, false},
-		{"log", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Log = true }) }, false},
+		{"same again", func(l lab) { l.put("one", base) }, false, ""},
+		{"log", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Log = true }) }, false, ""},
 		{"wider service", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services = tcp("80-100", "22") })
-		}, false},
-		{"every service", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services = nil }) }, false},
+		}, false, ""},
+		{"every service", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services = nil }) }, false, ""},
 		{"narrower service", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services = tcp("80-98") })
-		}, true},
+		}, true, ""},
 		{"other service", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services[0].Protocol = "udp" })
-		}, true},
+		}, true, ""},
 		{"wider peer", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].From = cidr("10.0.0.0/23") })
-		}, false},
+		}, false, ""},
 		{"same peer in two", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) {
 				base(s)
 				s.Ingress[0].From = append(cidr("10.0.0.0/25"), cidr("10.0.0.128/25")...)
 			})
-		}, false},
-		{"every peer", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].From = nil }) }, false},
+		}, false, ""},
+		{"every peer", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].From = nil }) }, false, ""},
 		{"peer with a hole", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].From[0].Except = []string{"10.0.0.9/32"} })
-		}, true},
-		{"one endpoint more", func(l lab) { l.vm(3, "a"); l.tell(); l.compile() }, false},
-		{"one endpoint less", func(l lab) { l.vm(1, "c"); l.tell(); l.compile() }, true},
-		{"endpoint deleted", func(l lab) { delete(l.workloads, "w1"); l.tell(); l.compile() }, true},
+		}, true, ""},
+		{"one endpoint more", func(l lab) { l.vm(3, "a"); l.tell(); l.compile() }, false, ""},
+		{"one endpoint less", func(l lab) { l.vm(1, "c"); l.tell(); l.compile() }, false, "w1"},
+		{"endpoint deleted", func(l lab) { delete(l.workloads, "w1"); l.tell(); l.compile() }, false, "w1"},
 		{"endpoint with another MAC", func(l lab) {
 			l.edit(1, func(w *policy.Workload) { w.MAC = macOf("w8") })
 			l.compile()
-		}, true},
-		{"endpoint on another port", func(l lab) { l.edit(1, func(w *policy.Workload) { w.OFPort = 77 }); l.compile() }, false},
+		}, false, "w1"},
+		{"endpoint on another port", func(l lab) { l.edit(1, func(w *policy.Workload) { w.OFPort = 77 }); l.compile() }, false, ""},
 		{"another allow above", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				priority(50)(s)
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow}}
 			})
-		}, false},
+		}, false, ""},
 		{"new deny above", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Deny, From: cidr("10.0.0.7/32")}}
 			})
-		}, true},
+		}, true, ""},
 		{"new deny above beside it", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Deny, From: cidr("10.0.1.0/24")}}
 			})
-		}, false},
+		}, false, ""},
 		{"new deny above for others", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.AppliesTo = []policy.Selector{app("b")}
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Deny}}
 			})
-		}, false},
+		}, false, "w2"},
 		{"new deny in the other direction", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) { s.Egress = []policy.Rule{{Name: "x", Action: policy.Deny}} })
-		}, false},
+		}, false, "w0 w1"},
 		{"deny below widened", func(l lab) {
 			l.put("later", later(func(s *policy.PolicySpec) { s.Ingress[0].Services = nil; s.Ingress[0].From = nil }))
-		}, false},
-		{"deny raised beside it", func(l lab) { l.put("later", later(priority(50))) }, false},
+		}, false, ""},
+		{"deny raised beside it", func(l lab) { l.put("later", later(priority(50))) }, false, ""},
 		{"deny raised and widened", func(l lab) {
 			l.put("later", later(func(s *policy.PolicySpec) { priority(50)(s); s.Ingress[0].Services = nil }))
-		}, true},
+		}, true, ""},
 		{"allow lowered below a deny beside it", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); priority(300)(s) })
-		}, false},
+		}, false, ""},
 		{"allow lowered below a deny that meets it", func(l lab) {
 			l.put("later", later(func(s *policy.PolicySpec) { s.Ingress[0].Services = nil }))
 			l.put("one", func(s *policy.PolicySpec) { base(s); priority(300)(s) })
-		}, true},
+		}, true, ""},
 		{"deny that meets it raised", func(l lab) {
 			l.put("later", later(func(s *policy.PolicySpec) { s.Ingress[0].Services = nil }))
 			l.put("later", later(func(s *policy.PolicySpec) { s.Ingress[0].Services = nil; priority(50)(s) }))
-		}, true},
+		}, true, ""},
 		{"deny by label whose endpoint appears", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Deny, From: []policy.Selector{app("bad")}}}
@@ -177,7 +185,7 @@ func TestRevision(t *testing.T) {
 			l.vm(4, "bad")
 			l.tell()
 			l.compile()
-		}, false},
+		}, false, ""},
 		{"deny by label that an endpoint gets", func(l lab) {
 			l.put("two", func(s *policy.PolicySpec) {
 				s.Ingress = []policy.Rule{{Name: "x", Action: policy.Deny, From: []policy.Selector{app("bad")}}}
@@ -185,17 +193,22 @@ func TestRevision(t *testing.T) {
 			l.vm(2, "bad")
 			l.tell()
 			l.compile()
-		}, true},
+		}, false, "w2"},
 		{"rank changed and back in one go", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); nothing(s) })
-		}, false},
+		}, false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, "a", "a", "b")
 			l.put("one", base)
 			l.put("later", later(nothing))
-			before := l.rule("one", "allow")
+			before, endpoints := l.rule("one", "allow"), maps.Clone(l.assignments.Endpoints)
 			c.change(l)
+			for key, e := range endpoints {
+				if after := l.assignments.Endpoints[key].ID; (after != e.ID) != strings.Contains(c.moved, key) {
+					t.Errorf("endpoint %s had id %d and has %d", key, e.ID, after)
+				}
+			}
 			if after := l.rule("one", "allow"); (after != before) != c.renewed {
 				t.Errorf("id %d is now %d, want renewed %v", before, after, c.renewed)
 			}

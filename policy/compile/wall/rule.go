@@ -1,6 +1,8 @@
 package wall
 
 import (
+	"slices"
+
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -13,10 +15,12 @@ type rule struct {
 	side  int
 	rank  policy.Rank // with its effect
 	log   bool
-	space space
+	scope scope
 
-	id       uint32 // 0 = no flows
-	priority uint16 // 0 = none
+	service  *service // of the scope; nil = any
+	id       uint32   // 0 = no flows
+	conj     uint32   // of its conjunction, as long as it has an id
+	priority uint16   // 0 = none
 	hash     string
 	flows    []flow.Flow
 
@@ -30,7 +34,7 @@ type rule struct {
 type ruleBefore struct {
 	id    uint32 // 0 = there were no flows, so nothing carries the rule's id
 	rank  policy.Rank
-	space space
+	scope scope
 }
 
 func (r *rule) key() string { return string(r.ref.Direction) + "/" + r.ref.Rule }
@@ -40,18 +44,60 @@ func (r *rule) passes() bool { return r.rank.Effect.Passes() }
 
 func (r *rule) info() RuleInfo { return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log} }
 
+// empty reports whether no packet is in the rule's space.
+func (r *rule) empty() bool {
+	p, _ := r.peerFamilies()
+	return p&familiesOfAll(&r.scope.services) == 0 ||
+		!slices.ContainsFunc(r.scope.subjects, func(x *choice) bool { return len(x.now.endpoints) > 0 })
+}
+
+// anyPeer reports whether every station is a peer.
+func (r *rule) anyPeer() bool {
+	return r.scope.any || slices.ContainsFunc(r.scope.peers, func(x *choice) bool { return x.now.any })
+}
+
+// peerFamilies returns the IP versions that peers may use; all: there are peers that are not told by their addresses.
+func (r *rule) peerFamilies() (p families, all bool) {
+	if r.scope.any {
+		return bothFamilies, true
+	}
+	for _, x := range r.scope.peers {
+		if s := x.shape(); s.any || s.world || s.endpoints {
+			return bothFamilies, true
+		}
+		p |= x.now.fams
+	}
+	return p, false
+}
+
 // policyState is a policy with what became of it.
 type policyState struct {
-	name       string
-	policy     *policy.Policy // nil = deleted
-	rules      []*rule        // in the order of the document, ingress first
-	subjects   []uint32       // endpoint ids, sorted
-	selections map[*selection]struct{}
-	groups     map[string]struct{} // named by its rules, whether they exist or not
-	unknown    []string            // of those, the ones that do not exist, sorted
-	overflow   bool                // no priorities are left for its rules
-	isolates   [2]bool
-	logs       bool
-	changed    bool // flows, priorities or ids of its rules differ from what Changes last told
-	installed  bool // Changes has told of it
+	name      string
+	policy    *policy.Policy // nil = deleted
+	rules     []*rule        // in the order of the document, ingress first
+	subjects  []*choice
+	overflow  bool // no priorities are left for its rules
+	isolates  [2]bool
+	logs      bool
+	changed   bool // flows, priorities or ids of its rules differ from what Changes last told
+	retell    bool // its status may be another
+	installed bool // Changes has told of it
+}
+
+// unknownGroups returns the groups that the policy names and that do not exist, sorted.
+func (ps *policyState) unknownGroups() []string {
+	var out []string
+	note := func(xs []*choice) {
+		for _, x := range xs {
+			if x.unknown {
+				out = append(out, x.group)
+			}
+		}
+	}
+	note(ps.subjects)
+	for _, r := range ps.rules {
+		note(r.scope.peers)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

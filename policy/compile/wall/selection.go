@@ -7,19 +7,14 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// A selection is what one selector chooses among the workloads. Selectors that read the same share it, however many rules use them, so a
-// changed workload is compared with each selector once, and only the policies that use a selector which answers differently are
-// compiled again.
+// A selection is what one selector chooses among the workloads. Selectors that read the same share it, however many choices use them, so a
+// changed workload is compared with each selector once, and only the choices that use a selection which has changed are resolved again.
 type selection struct {
 	sel     policy.Selector
 	members map[string]*policy.Workload // by key
-	users   map[*policyState]struct{}
-
-	// ids and addrs are computed from members when asked for: endpoint ids on this bridge, and the addresses of workloads that are
-	// not on it.
-	fresh bool
-	ids   []uint32
-	addrs []netip.Prefix
+	users   map[*choice]struct{}
+	// endpoints are those of the members that are on the bridge, by serial. It is immutable.
+	endpoints []*endpoint
 }
 
 // selections holds the workloads and the selections among them.
@@ -27,43 +22,47 @@ type selections struct {
 	workloads map[string]*policy.Workload
 	byLabel   map[label]map[string]*policy.Workload
 	bySel     map[string]*selection
-	// endpointID returns the id of a workload that is on the bridge.
-	endpointID func(key string) (uint32, bool)
+	// here returns the endpoint of a workload that is on the bridge.
+	here map[string]*endpoint
 }
 
 type label struct{ key, value string }
 
-func newSelections(endpointID func(string) (uint32, bool)) *selections {
+func newSelections(here map[string]*endpoint) *selections {
 	return &selections{
 		workloads: map[string]*policy.Workload{}, byLabel: map[label]map[string]*policy.Workload{}, bySel: map[string]*selection{},
-		endpointID: endpointID,
+		here: here,
 	}
 }
 
-// use returns the selection of sel and notes that ps uses it.
-func (s *selections) use(sel policy.Selector, ps *policyState) *selection {
+// use returns the selection of sel and notes that c uses it.
+func (s *selections) use(sel policy.Selector, c *choice) *selection {
 	key := sel.String()
 	x := s.bySel[key]
 	if x == nil {
-		x = &selection{sel: sel, members: map[string]*policy.Workload{}, users: map[*policyState]struct{}{}}
+		x = &selection{sel: sel, members: map[string]*policy.Workload{}, users: map[*choice]struct{}{}}
 		for k, w := range s.candidates(sel) {
 			if sel.MatchesWorkload(w) {
 				x.members[k] = w
+				if e := s.here[k]; e != nil {
+					x.endpoints = append(x.endpoints, e)
+				}
 			}
 		}
+		slices.SortFunc(x.endpoints, bySerial)
 		s.bySel[key] = x
 	}
-	x.users[ps], ps.selections[x] = struct{}{}, struct{}{}
+	x.users[c], c.selections[x] = struct{}{}, struct{}{}
 	return x
 }
 
-// release gives up those of the selections that ps no longer uses.
-func (s *selections) release(old map[*selection]struct{}, ps *policyState) {
+// release gives up those of the selections that c no longer uses.
+func (s *selections) release(old map[*selection]struct{}, c *choice) {
 	for x := range old {
-		if _, still := ps.selections[x]; still {
+		if _, still := c.selections[x]; still {
 			continue
 		}
-		if delete(x.users, ps); len(x.users) == 0 {
+		if delete(x.users, c); len(x.users) == 0 {
 			delete(s.bySel, x.sel.String())
 		}
 	}
@@ -80,9 +79,9 @@ func (s *selections) candidates(sel policy.Selector) map[string]*policy.Workload
 	return least
 }
 
-// replace changes one workload, nil = none; moved says that its endpoint id changed though nothing else did. It calls touch for each
-// policy that uses a selection which has thereby changed.
-func (s *selections) replace(key string, w *policy.Workload, moved bool, touch func(*policyState)) {
+// replace changes one workload, nil = none; was is its endpoint before, if it had one. It calls members and addresses for each choice
+// whose endpoints or addresses may thereby have changed.
+func (s *selections) replace(key string, w *policy.Workload, was *endpoint, members, addresses func(*choice)) {
 	old := s.workloads[key]
 	if old != nil {
 		for k, v := range old.Labels {
@@ -103,43 +102,66 @@ func (s *selections) replace(key string, w *policy.Workload, moved bool, touch f
 			s.byLabel[l][key] = w
 		}
 	}
+	is := s.here[key]
 	for _, x := range s.bySel {
-		_, was := x.members[key]
-		is := w != nil && x.sel.MatchesWorkload(w)
-		if !was && !is {
+		_, had := x.members[key]
+		has := w != nil && x.sel.MatchesWorkload(w)
+		if !had && !has {
 			continue
 		}
-		if is {
+		if has {
 			x.members[key] = w
 		} else {
 			delete(x.members, key)
 		}
-		if was == is && !moved && slices.Equal(old.Addresses, w.Addresses) {
-			continue
+		from, to := was, is
+		if !had {
+			from = nil
 		}
-		x.fresh = false
-		for ps := range x.users {
-			touch(ps)
+		if !has {
+			to = nil
+		}
+		if from != to {
+			x.exchange(from, to)
+			tell(x.users, members)
+		}
+		if from == nil && to == nil && !(had && has && slices.Equal(old.Addresses, w.Addresses)) ||
+			(from == nil) != (to == nil) && had && has { // addresses count while there is no endpoint
+			tell(x.users, addresses)
 		}
 	}
 }
 
-// resolve computes ids and addrs.
-func (s *selections) resolve(x *selection) {
-	if x.fresh {
-		return
+func tell(users map[*choice]struct{}, what func(*choice)) {
+	for c := range users {
+		what(c)
 	}
-	x.fresh = true
-	x.ids, x.addrs = nil, nil
+}
+
+// exchange replaces an endpoint by another; either may be nil.
+func (x *selection) exchange(from, to *endpoint) {
+	x.endpoints = slices.Clone(x.endpoints)
+	if from != nil {
+		if i, found := slices.BinarySearchFunc(x.endpoints, from, bySerial); found {
+			x.endpoints = slices.Delete(x.endpoints, i, i+1)
+		}
+	}
+	if to != nil {
+		i, _ := slices.BinarySearchFunc(x.endpoints, to, bySerial)
+		x.endpoints = slices.Insert(x.endpoints, i, to)
+	}
+}
+
+// addresses returns those of the members that are not on the bridge.
+func (s *selections) addresses(x *selection) []netip.Prefix {
+	var out []netip.Prefix
 	for key, w := range x.members {
-		if id, ok := s.endpointID(key); ok {
-			x.ids = append(x.ids, id)
+		if s.here[key] != nil {
 			continue
 		}
 		for _, a := range w.Addresses {
-			x.addrs = append(x.addrs, netip.PrefixFrom(a, a.BitLen()))
+			out = append(out, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
-	slices.Sort(x.ids)
-	x.addrs = policy.JoinPrefixes(x.addrs)
+	return out
 }

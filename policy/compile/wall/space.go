@@ -6,24 +6,77 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"github.com/tapwall/tapwall/policy"
 )
 
-// space is what a rule matches: the product of three dimensions. Spaces are in canonical form, so that equal spaces are equal values,
-// and immutable, so that they may share slices.
+// scope is what a rule names: the product of three dimensions. It is immutable; what its choices hold is not.
+type scope struct {
+	subjects []*choice
+	any      bool // every station is a peer
+	peers    []*choice
+	services policy.ServiceSet
+}
+
+// space is what a scope holds at one time. Spaces are immutable, so that they may share slices.
 type space struct {
-	subjects []uint32 // endpoint ids the rule applies to, sorted
+	subjects []*endpoint // by serial
 	peers    peerSet
 	services policy.ServiceSet
 }
 
-// peerSet is the other side of the connections a rule matches: any station, or those with one of the endpoint ids in their register or
-// an address in one of the prefixes. Endpoint 0 is every station that is not an endpoint of the bridge.
+// peerSet is the other side of the connections a rule matches: any station, the endpoints, all that is no endpoint of the bridge (world),
+// or those with an address in one of the prefixes.
 type peerSet struct {
-	any       bool
-	endpoints []uint32 // sorted
-	prefixes  policy.Prefixes
+	any, world bool
+	endpoints  []*endpoint     // by serial
+	prefixes   policy.Prefixes // distinct
+	fams       families        // of prefixes
+}
+
+// now and was return what the scope holds, and what it held at the end of the last Compile.
+func (s *scope) now() space { return s.space(func(x *choice) *content { return &x.now }) }
+
+func (s *scope) was() space { return s.space(func(x *choice) *content { return &x.was }) }
+
+func (s *scope) space(of func(*choice) *content) space {
+	out := space{services: s.services, peers: peerSet{any: s.any}}
+	for _, x := range s.subjects {
+		out.subjects = union(out.subjects, of(x).endpoints)
+	}
+	for i, x := range s.peers {
+		c, p := of(x), &out.peers
+		p.any, p.world, p.fams = p.any || c.any, p.world || c.world, p.fams|c.fams
+		p.endpoints = union(p.endpoints, c.endpoints)
+		if i == 0 || len(p.prefixes) == 0 {
+			p.prefixes = c.prefixes
+		} else if len(c.prefixes) > 0 {
+			p.prefixes = policy.DistinctPrefixes(slices.Concat(p.prefixes, c.prefixes))
+		}
+	}
+	if out.peers.any {
+		out.peers = peerSet{any: true}
+	}
+	return out
+}
+
+// union joins two lists of endpoints.
+func union(a, b []*endpoint) []*endpoint {
+	switch {
+	case len(a) == 0:
+		return b
+	case len(b) == 0 || len(a) == len(b) && &a[0] == &b[0]:
+		return a
+	}
+	out := slices.Concat(a, b)
+	slices.SortFunc(out, bySerial)
+	return slices.Compact(out)
+}
+
+// same reports whether both scopes name the same.
+func (s *scope) same(o *scope) bool {
+	return s.any == o.any && slices.Equal(s.subjects, o.subjects) && slices.Equal(s.peers, o.peers) && s.services.Equal(&o.services)
 }
 
 // families are the IP versions that a set can match.
@@ -43,14 +96,10 @@ func familyOf(p netip.Prefix) families {
 }
 
 func (s *peerSet) families() families {
-	if s.any || len(s.endpoints) > 0 {
+	if s.any || s.world || len(s.endpoints) > 0 {
 		return bothFamilies
 	}
-	var f families
-	for _, p := range s.prefixes {
-		f |= familyOf(p)
-	}
-	return f
+	return s.fams
 }
 
 func familiesOf(s policy.ProtoPorts) families {
@@ -79,64 +128,40 @@ func (s *space) empty() bool { return len(s.subjects) == 0 || s.families() == 0 
 
 func (s *space) families() families { return s.peers.families() & familiesOfAll(&s.services) }
 
-// newPeerSet brings a set into canonical form; it takes over the slices.
-func newPeerSet(any bool, endpoints []uint32, prefixes []netip.Prefix) peerSet {
-	if any {
-		return peerSet{any: true}
-	}
-	slices.Sort(endpoints)
-	return peerSet{endpoints: slices.Compact(endpoints), prefixes: policy.JoinPrefixes(prefixes)}
-}
-
-// equal reports whether both spaces are the same.
-func (s *space) equal(o *space) bool {
-	return slices.Equal(s.subjects, o.subjects) && s.peers.equal(&o.peers) && s.services.Equal(&o.services)
-}
-
-func (s *peerSet) equal(o *peerSet) bool {
-	return s.any == o.any && slices.Equal(s.endpoints, o.endpoints) && slices.Equal(s.prefixes, o.prefixes)
-}
-
-// hash is a digest of the space and of how the rule ranks.
-func (s *space) hash(rank policy.Rank) string {
+// hash is a digest of what the scope names and of how the rule ranks.
+func (s *scope) hash(rank policy.Rank) string {
 	b := make([]byte, 0, 256)
 	num := func(vs ...int) {
 		for _, v := range vs {
 			b = binary.AppendVarint(b, int64(v))
 		}
 	}
-	flag := func(v bool) {
-		if v {
-			num(1)
-		} else {
-			num(0)
+	names := func(xs []*choice) {
+		num(len(xs))
+		for _, x := range xs {
+			b = binary.BigEndian.AppendUint64(b, x.hash)
 		}
 	}
-	ids := func(ids []uint32) {
-		num(len(ids))
-		for _, id := range ids {
-			b = binary.AppendUvarint(b, uint64(id))
-		}
+	num(rank.Tier, rank.Priority, digits[rank.Effect])
+	names(s.subjects)
+	names(s.peers)
+	if s.any {
+		num(1)
 	}
-	num(rank.Tier, rank.Priority)
-	num(digits[rank.Effect])
-	ids(s.subjects)
-	flag(s.peers.any)
-	ids(s.peers.endpoints)
-	num(len(s.peers.prefixes))
-	for _, p := range s.peers.prefixes {
-		a := p.Addr().As16()
-		flag(p.Addr().Is4())
-		b = append(b, a[:]...)
-		num(p.Bits())
-	}
-	flag(s.services.Any)
-	for _, sv := range s.services.Protos {
-		num(int(sv.Proto), len(sv.Ports))
-		for _, r := range sv.Ports {
-			num(int(r.Lo), int(r.Hi))
-		}
+	b = append(b, serviceText(&s.services)...)
+	if s.services.Any {
+		num(1)
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
+}
+
+func hexHash(h uint64) string { return strconv.FormatUint(h, 16) }
+
+// nameOf is hexHash, "" for 0.
+func nameOf(h uint64) string {
+	if h == 0 {
+		return ""
+	}
+	return hexHash(h)
 }

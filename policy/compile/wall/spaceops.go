@@ -1,19 +1,11 @@
 package wall
 
-import (
-	"cmp"
-	"slices"
-)
-
-// within reports whether every packet of s is in o, dimension by dimension.
-func (s *space) within(o *space) bool {
-	return subset(s.subjects, o.subjects) && s.peers.within(&o.peers) && s.services.Within(&o.services)
-}
+import "cmp"
 
 // overlaps reports whether a packet may be in both spaces. It is true too often rather than too seldom: an endpoint may have any
 // address.
 func (s *space) overlaps(o *space) bool {
-	return s.families()&o.families() != 0 && intersect(s.subjects, o.subjects) && s.peers.overlaps(&o.peers) &&
+	return s.families()&o.families() != 0 && meet(s.subjects, o.subjects) && s.peers.overlaps(&o.peers) &&
 		s.services.Overlaps(&o.services)
 }
 
@@ -21,8 +13,8 @@ func (s *space) overlaps(o *space) bool {
 // others.
 func (s *space) added(old *space) []space {
 	var out []space
-	if ids := minus(s.subjects, old.subjects); len(ids) > 0 {
-		out = append(out, space{ids, s.peers, s.services})
+	if es := without(s.subjects, old.subjects); len(es) > 0 {
+		out = append(out, space{es, s.peers, s.services})
 	}
 	if p := s.peers.minus(&old.peers); p.families() != 0 {
 		out = append(out, space{s.subjects, p, s.services})
@@ -33,24 +25,10 @@ func (s *space) added(old *space) []space {
 	return out
 }
 
-// subset reports whether every id of the sorted list a is in the sorted list b.
-func subset(a, b []uint32) bool {
-	i := 0
-	for _, id := range a {
-		for i < len(b) && b[i] < id {
-			i++
-		}
-		if i == len(b) || b[i] != id {
-			return false
-		}
-	}
-	return true
-}
-
-// intersect reports whether the sorted lists have an id in common.
-func intersect(a, b []uint32) bool {
+// meet reports whether the lists have an endpoint in common.
+func meet(a, b []*endpoint) bool {
 	for i, j := 0, 0; i < len(a) && j < len(b); {
-		switch cmp.Compare(a[i], b[j]) {
+		switch cmp.Compare(a[i].serial, b[j].serial) {
 		case 0:
 			return true
 		case -1:
@@ -62,31 +40,13 @@ func intersect(a, b []uint32) bool {
 	return false
 }
 
-// minus returns the ids of a that are not in b; both lists are sorted.
-func minus(a, b []uint32) []uint32 {
-	var out []uint32
-	for _, id := range a {
-		if _, found := slices.BinarySearch(b, id); !found {
-			out = append(out, id)
-		}
-	}
-	return out
-}
-
-func (s *peerSet) within(o *peerSet) bool {
-	if o.any {
-		return true
-	}
-	return !s.any && subset(s.endpoints, o.endpoints) && s.prefixes.Within(o.prefixes)
-}
-
 func (s *peerSet) overlaps(o *peerSet) bool {
 	switch {
 	case s.any || o.any:
 		return true
-	case len(s.endpoints) > 0 && len(o.prefixes) > 0, len(s.prefixes) > 0 && len(o.endpoints) > 0:
+	case (s.world || len(s.endpoints) > 0) && len(o.prefixes) > 0, len(s.prefixes) > 0 && (o.world || len(o.endpoints) > 0):
 		return true
-	case intersect(s.endpoints, o.endpoints):
+	case s.world && o.world, meet(s.endpoints, o.endpoints):
 		return true
 	}
 	return s.prefixes.Overlaps(o.prefixes)
@@ -99,5 +59,9 @@ func (s *peerSet) minus(old *peerSet) peerSet {
 	case s.any:
 		return *s
 	}
-	return peerSet{endpoints: minus(s.endpoints, old.endpoints), prefixes: s.prefixes.Minus(old.prefixes)}
+	out := peerSet{world: s.world && !old.world, endpoints: without(s.endpoints, old.endpoints), prefixes: s.prefixes.Minus(old.prefixes)}
+	for _, p := range out.prefixes {
+		out.fams |= familyOf(p)
+	}
+	return out
 }

@@ -62,7 +62,7 @@ func (f *Firewall) macFlows(key string, e *endpoint, cookie flow.Cookie) []flow.
 		}
 		out = append(out, pipeline.OwnMAC(cookie, e.id, mac))
 		if f.places[place{e.w.VLAN, s}][0] == key {
-			out = append(out, destination(f.opt.BridgeIndex, cookie, e.id, mac, e.w.VLAN))
+			out = append(out, destination(f.opt.BridgeIndex, cookie, e.identity(), mac, e.w.VLAN))
 		}
 	}
 	strays := f.strays[key]
@@ -74,7 +74,7 @@ func (f *Firewall) macFlows(key string, e *endpoint, cookie flow.Cookie) []flow.
 		}
 		out = append(out, pipeline.StrayMAC(cookie, e.id, zone, mac, e.w.DropUnknownMAC))
 		if s.Bound && !e.w.DropUnknownMAC {
-			out = append(out, pipeline.BindMAC(cookie, e.id, zone, mac), pipeline.WatchMAC(cookie, zone, mac))
+			out = append(out, pipeline.BindMAC(cookie, e.identity(), zone, mac), pipeline.WatchMAC(cookie, zone, mac))
 		}
 	}
 	if full := len(strays) >= MaxStrays; full || e.w.DropUnknownMAC {

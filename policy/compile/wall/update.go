@@ -1,132 +1,78 @@
 package wall
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/tapwall/tapwall/policy"
 )
 
-// update compiles one policy again: which endpoints it applies to, what its rules match, which keep their ids.
+// update compiles one policy again: what it applies to, what its rules match, which keep their ids.
 func (f *Firewall) update(ps *policyState, c *change) {
-	old := ps.selections
-	ps.selections, ps.groups, ps.unknown = map[*selection]struct{}{}, map[string]struct{}{}, nil
-	var subjects []uint32
+	var subjects []*choice
 	var rules []*rule
 	isolates, logs := [2]bool{}, false
 	if p := ps.policy; p != nil {
-		subjects = f.peers(ps, p.Spec.AppliesTo).endpoints
-		if len(subjects) > 0 && subjects[0] == 0 { // entity world is nobody that a policy could apply to
-			subjects = subjects[1:]
-		}
+		subjects = f.choose(p.Spec.AppliesTo)
 		for _, side := range []int{ingress, egress} {
 			isolates[side] = p.Isolates(direction(side))
 			rules = f.rules(ps, side, subjects, rules)
 		}
 		logs = p.LogsDefaultDeny()
 	}
-	slices.Sort(ps.unknown)
-	ps.unknown = slices.Compact(ps.unknown)
-	f.selected.release(old, ps)
-
-	ps.overflow = false
-	if f.overflows(ps, rules) {
-		ps.overflow = true
+	ps.overflow = f.overflows(ps, rules)
+	if ps.overflow {
 		for _, r := range rules {
-			r.space = space{}
+			r.scope = scope{}
 		}
 	}
+	for _, x := range subjects {
+		x.subjectOf[ps] = struct{}{}
+	}
+	old := ps.subjects
 	ps.rules = f.adopt(ps, rules, c)
-
-	for _, id := range ps.subjects {
-		if e := f.byID[id]; e != nil {
-			if _, still := slices.BinarySearch(subjects, id); !still {
-				delete(e.policies, ps)
-				f.isolate(e, egress, ps.name, false, false)
-				f.isolate(e, ingress, ps.name, false, false)
-			}
+	for _, x := range old {
+		if !slices.Contains(subjects, x) {
+			delete(x.subjectOf, ps)
+			f.idle = append(f.idle, x)
 		}
 	}
-	for _, id := range subjects {
-		e := f.byID[id]
-		e.policies[ps] = struct{}{}
-		f.isolate(e, egress, ps.name, isolates[egress], logs)
-		f.isolate(e, ingress, ps.name, isolates[ingress], logs)
+	if ps.isolates != isolates || ps.logs != logs || !slices.Equal(old, subjects) {
+		for _, x := range slices.Concat(old, subjects) {
+			f.touchIsolation(x)
+		}
 	}
-	ps.subjects, ps.isolates, ps.logs = subjects, isolates, logs
+	ps.subjects, ps.isolates, ps.logs, ps.retell = subjects, isolates, logs, true
+	f.told[ps] = struct{}{}
+}
+
+// touchIsolation has the isolation of all classes looked at that are in the choice. Classes that come to be in it are looked at anyway.
+func (f *Firewall) touchIsolation(x *choice) {
+	for c := range x.classes {
+		f.touchClass(c)
+	}
 }
 
 // rules appends the rules of one direction as the policy now reads.
-func (f *Firewall) rules(ps *policyState, side int, subjects []uint32, out []*rule) []*rule {
+func (f *Firewall) rules(ps *policyState, side int, subjects []*choice, out []*rule) []*rule {
 	d := direction(side)
 	specs := ps.policy.Rules(d)
 	for i := range specs {
 		spec := &specs[i]
-		r := &rule{
+		peers := spec.Peers(d)
+		out = append(out, &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
 			rank: policy.RankOf(ps.policy, spec), log: spec.Log,
-			space: space{subjects: subjects, services: policy.NewServiceSet(spec.Services)},
-		}
-		if peers := spec.Peers(d); len(peers) == 0 {
-			r.space.peers = peerSet{any: true}
-		} else {
-			r.space.peers = f.peers(ps, peers)
-		}
-		if r.space.empty() {
-			r.space = space{}
-		}
-		out = append(out, r)
+			scope: scope{subjects: subjects, any: len(peers) == 0, peers: f.choose(peers), services: policy.NewServiceSet(spec.Services)},
+		})
 	}
 	return out
-}
-
-// peers resolves selectors.
-func (f *Firewall) peers(ps *policyState, selectors []policy.Selector) peerSet {
-	var any bool
-	var ids []uint32
-	var prefixes []netip.Prefix
-	var add func(sel policy.Selector)
-	add = func(sel policy.Selector) {
-		switch sel.Kind() {
-		case policy.SelectEntity:
-			any = any || sel.Entity == policy.EntityAny
-			if sel.Entity == policy.EntityWorld {
-				ids = append(ids, 0)
-			}
-		case policy.SelectCIDR:
-			if p, err := sel.Prefixes(); err == nil {
-				prefixes = append(prefixes, p...)
-			}
-		case policy.SelectGroup:
-			ps.groups[sel.Group] = struct{}{}
-			g := f.groups[sel.Group]
-			if g == nil {
-				ps.unknown = append(ps.unknown, sel.Group)
-				return
-			}
-			for _, m := range g.Spec.Members {
-				if m.Group == "" {
-					add(m)
-				}
-			}
-		case policy.SelectFQDN, "":
-		default:
-			x := f.selected.use(sel, ps)
-			f.selected.resolve(x)
-			ids, prefixes = append(ids, x.ids...), append(prefixes, x.addrs...)
-		}
-	}
-	for _, sel := range selectors {
-		add(sel)
-	}
-	return newPeerSet(any, ids, prefixes)
 }
 
 // overflows reports whether the priorities of a direction do not suffice for the policy's rules.
 func (f *Firewall) overflows(ps *policyState, rules []*rule) bool {
 	var n [2]int
 	for _, r := range rules {
-		if len(r.space.subjects) > 0 {
+		if slices.ContainsFunc(r.scope.subjects, func(x *choice) bool { return len(x.now.endpoints) > 0 }) {
 			n[r.side]++
 		}
 	}
@@ -153,6 +99,7 @@ func (f *Firewall) adopt(ps *policyState, now []*rule, c *change) []*rule {
 	}
 	for _, r := range old.left() {
 		f.retire(r, c)
+		f.use(r, scope{})
 	}
 	for i, r := range now {
 		if out[i] == nil {
@@ -169,20 +116,21 @@ func (f *Firewall) adopt(ps *policyState, now []*rule, c *change) []*rule {
 func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
 	moved := r.ref != now.ref || r.rank != now.rank
-	changed := moved || r.log != now.log || !r.space.equal(&now.space)
-	r.ref, r.rank, r.log, r.space = now.ref, now.rank, now.log, now.space
+	changed := moved || r.log != now.log || !r.scope.same(&now.scope)
+	r.ref, r.rank, r.log = now.ref, now.rank, now.log
+	f.use(r, now.scope)
 	switch {
-	case r.space.empty():
+	case r.empty():
 		f.retire(r, c)
 		return
-	case r.id == 0 || r.passes() && !r.before.space.within(&r.space):
+	case r.id == 0 || r.passes() && r.narrowed():
 		f.renumber(r)
 	case changed || !r.placed:
 		f.registry.set(r.id, r.info())
 		r.owner.changed, r.fresh = true, false
 	}
 	if changed || r.hash == "" {
-		r.hash = r.space.hash(r.rank)
+		r.hash = r.scope.hash(r.rank)
 	}
 	if r.placed && moved {
 		f.displace(r, c)
@@ -194,6 +142,42 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	}
 }
 
+// use gives a rule its scope.
+func (f *Firewall) use(r *rule, now scope) {
+	old, service := r.scope, r.service
+	for _, x := range now.peers {
+		if _, ok := x.peerOf[r]; !ok {
+			x.peerOf[r] = struct{}{}
+			f.readdressed[x], f.changedChoices[x] = struct{}{}, struct{}{}
+		}
+	}
+	for _, x := range old.peers {
+		if !slices.Contains(now.peers, x) {
+			delete(x.peerOf, r)
+			f.readdressed[x], f.changedChoices[x] = struct{}{}, struct{}{}
+			f.idle = append(f.idle, x)
+		}
+	}
+	r.scope = now
+	if r.service = nil; !r.empty() {
+		r.service = f.services.use(now.services, r)
+	}
+	if service != r.service {
+		f.services.release(service, r)
+	}
+}
+
+// narrowed reports whether something that the rule matched it no longer matches, save for endpoints: see lose.
+func (r *rule) narrowed() bool {
+	if r.before.id != r.id || r.before.scope.same(&r.scope) {
+		return false // what became of its choices, reversion sees
+	}
+	before, now := r.before.scope.was(), r.scope.now()
+	p, q := &before.peers, &now.peers
+	return !before.services.Within(&now.services) ||
+		!q.any && (p.any || p.world && !q.world || len(policy.LostPrefixes(p.prefixes, q.prefixes)) > 0)
+}
+
 // displace takes a rule out of the order; its priority is lost.
 func (f *Firewall) displace(r *rule, c *change) {
 	r.placed, r.priority = false, 0
@@ -203,8 +187,14 @@ func (f *Firewall) displace(r *rule, c *change) {
 
 // renumber gives a rule a new id; connections that carry the old one are judged again.
 func (f *Firewall) renumber(r *rule) {
+	if r.id == 0 {
+		f.readdressed.add(r.scope.peers)
+	}
 	f.registry.remove(r.id)
 	r.id = f.number()
+	if r.conj == 0 {
+		r.conj = r.id
+	}
 	f.registry.set(r.id, r.info())
 	r.owner.changed, r.fresh = true, false
 }
@@ -214,10 +204,11 @@ func (f *Firewall) retire(r *rule, c *change) {
 	if r.id == 0 {
 		return
 	}
+	f.readdressed.add(r.scope.peers)
 	f.registry.remove(r.id)
 	if r.placed {
 		f.displace(r, c)
 	}
-	r.id, r.hash, r.flows, r.fresh = 0, "", nil, false
+	r.id, r.conj, r.hash, r.flows, r.fresh = 0, 0, "", nil, false
 	r.owner.changed = true
 }

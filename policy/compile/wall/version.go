@@ -3,23 +3,151 @@ package wall
 import (
 	"maps"
 	"slices"
+
+	"github.com/tapwall/tapwall/policy"
 )
 
-// A connection that an id allowed passes while the id's gate stands, unseen by any rule. So an allow must get a new id when something
-// that it allowed is no longer allowed by it. What it lost by its own change, assign has seen. Here is the rest: a deny that newly
-// stands above it. (That endpoints appear takes nothing from anybody: no connection carries their ids, and the gates of sides without
-// an endpoint look at the registers.)
+// A connection that an id allowed passes while the id's gate stands and its ends have the ids that it was opened under, unseen by any rule.
+// So when something that was allowed no longer is, one of these ids must be another. What a rule lost by its own change, but for endpoints,
+// assign has seen, and the rule has a new id. Here is the rest:
+//
+//   - an endpoint has left what an allow names, or come into what a deny names, or is isolated: the endpoint gets a new id. The rule's
+//     other connections are not looked at. Where many endpoints leave few rules, the rules get new ids instead;
+//   - addresses have left what an allow names: nothing in a connection's label says which, so the rules get new ids;
+//   - a deny newly stands above an allow: the allow gets a new id.
+//
+// That endpoints appear takes nothing from anybody: no connection carries their ids.
 
-// reversion gives new ids to the allows, by rule or by default, that lose something to a deny in this change.
+// manyEndpoints is from how many endpoints on rules get new ids instead, where they are fewer.
+const manyEndpoints = 16
+
+// reversion gives new ids to what loses something in this change.
 func (f *Firewall) reversion(c *change) {
-	for _, r := range c.rules {
+	for x := range f.changedChoices {
+		f.reviewChoice(x, c)
+	}
+	f.reviewPolicies(c)
+	for _, r := range slices.Clone(c.rules) {
 		switch {
 		case r.id == 0:
 		case !r.passes():
 			f.loseTo(r, c)
 		case r.before.id == r.id && r.rank.Compare(r.before.rank) > 0:
-			f.lower(r)
+			f.lower(r, c)
 		}
+	}
+}
+
+// reviewChoice looks at what a choice lost and gained while the rules that name it read the same.
+func (f *Firewall) reviewChoice(x *choice, c *change) {
+	joined := slices.DeleteFunc(without(x.now.endpoints, x.was.endpoints), func(e *endpoint) bool { return e.born })
+	left := slices.DeleteFunc(without(x.was.endpoints, x.now.endpoints), func(e *endpoint) bool { return e.gone })
+	narrowed := x.foreign || !x.now.any && (x.was.any || x.was.world && !x.now.world || len(policy.LostPrefixes(x.was.prefixes,
+		x.now.prefixes)) > 0)
+	grown := x.foreign || x.now.any && !x.was.any || x.now.world && !x.was.world || len(policy.LostPrefixes(x.now.prefixes,
+		x.was.prefixes)) > 0
+	if x.grown = grown; len(joined)+len(left) == 0 && !narrowed && !grown {
+		return
+	}
+	var losers []*rule
+	var leaving []*endpoint
+	for r := range f.usersOf(x) {
+		peer := slices.Contains(r.scope.peers, x)
+		switch {
+		case r.id == 0 || !r.before.scope.same(&r.scope):
+		case !r.passes():
+			if grown && peer {
+				c.rules = append(c.rules, r) // loseTo sees what
+			}
+			for _, e := range joined {
+				f.members[e] = struct{}{}
+			}
+		case r.before.id != r.id:
+		case narrowed && peer && !r.scope.any && (!x.now.keep || x.foreign):
+			f.renumber(r)
+			c.rules = append(c.rules, r)
+		default:
+			x.kept = x.kept || narrowed && peer
+			out := r.outside(x, left)
+			if len(out) > 0 {
+				losers, leaving = append(losers, r), union(leaving, out)
+			}
+		}
+	}
+	if x.now.keep {
+		for _, e := range leaving {
+			e.kept = true
+			f.dirtyEndpoints[e.w.Key] = struct{}{}
+		}
+		return
+	}
+	f.lose(losers, leaving, c)
+}
+
+// outside returns those of the endpoints that left x which are in no other choice that stands beside x in the rule.
+func (r *rule) outside(x *choice, left []*endpoint) []*endpoint {
+	beside := r.scope.peers
+	if slices.Contains(r.scope.subjects, x) {
+		beside = r.scope.subjects
+	}
+	if len(beside) == 1 || len(left) == 0 {
+		return left
+	}
+	out := left
+	for _, y := range beside {
+		if y != x {
+			out = without(out, y.now.endpoints)
+		}
+	}
+	return out
+}
+
+// usersOf returns the rules that name the choice.
+func (f *Firewall) usersOf(x *choice) map[*rule]struct{} {
+	out := maps.Clone(x.peerOf)
+	for ps := range x.subjectOf {
+		for _, r := range ps.rules {
+			out[r] = struct{}{}
+		}
+	}
+	return out
+}
+
+// reviewPolicies looks at the endpoints that allows lost because they read otherwise.
+func (f *Firewall) reviewPolicies(c *change) {
+	losers, leaving := map[*policyState][]*rule{}, map[*policyState][]*endpoint{}
+	for _, r := range c.rules {
+		if r.id == 0 || r.before.id != r.id || !r.passes() || r.before.scope.same(&r.scope) {
+			continue
+		}
+		before, now := r.before.scope.was(), r.scope.now()
+		left := without(before.subjects, now.subjects)
+		if !now.peers.any {
+			left = union(left, without(before.peers.endpoints, now.peers.endpoints))
+		}
+		left = slices.DeleteFunc(slices.Clone(left), func(e *endpoint) bool { return e.gone })
+		if len(left) > 0 {
+			losers[r.owner], leaving[r.owner] = append(losers[r.owner], r), union(leaving[r.owner], left)
+		}
+	}
+	for _, ps := range sortedPolicies(maps.Keys(losers)) {
+		f.lose(losers[ps], leaving[ps], c)
+	}
+}
+
+// lose gives new ids to the endpoints that allows lost, or to the allows.
+func (f *Firewall) lose(losers []*rule, leaving []*endpoint, c *change) {
+	if len(leaving) > max(manyEndpoints, len(losers)) {
+		for _, r := range losers {
+			if r.id == r.before.id {
+				f.renumber(r)
+				c.rules = append(c.rules, r)
+			}
+		}
+		return
+	}
+	for _, e := range leaving {
+		f.members[e] = struct{}{}
 	}
 }
 
@@ -27,24 +155,35 @@ func (f *Firewall) reversion(c *change) {
 func (f *Firewall) loseTo(deny *rule, c *change) {
 	// What the deny matches now and did not before is taken from the allows that were below it all the time; all of it is taken from
 	// those that have come to be below it.
-	isNew := deny.before.id == 0
-	whole := f.aged([]space{deny.space})
-	gained := whole
-	if !isNew {
-		gained = f.aged(deny.space.added(&deny.before.space))
+	grown := func(x *choice) bool { return x.grown }
+	if deny.rank == deny.before.rank && deny.before.scope.same(&deny.scope) && !slices.ContainsFunc(deny.scope.peers, grown) {
+		return // it has come by endpoints alone: see reviewChoice
 	}
-	rose := isNew || deny.rank.Compare(deny.before.rank) < 0
+	now, before := deny.scope.now(), deny.before.scope.was()
+	whole, gained := f.aged([]space{now}), f.aged(now.added(&before))
+	if slices.ContainsFunc(deny.scope.peers, func(x *choice) bool { return x.foreign }) {
+		gained = whole
+	}
+	rose := deny.before.id == 0 || deny.rank.Compare(deny.before.rank) < 0
 	if len(gained) == 0 && !rose || len(whole) == 0 {
 		return
 	}
 	for _, s := range gained {
-		for _, id := range s.subjects {
-			if e := f.byID[id]; e.allow[deny.side] != 0 {
-				f.renew(e, deny.side)
+		for _, e := range s.subjects {
+			if e.open[deny.side] {
+				f.closed[deny.side][e] = struct{}{}
+			}
+			if e.kept {
+				f.members[e] = struct{}{}
+			}
+		}
+		for _, e := range s.peers.endpoints {
+			if e.kept {
+				f.members[e] = struct{}{}
 			}
 		}
 	}
-	for _, allow := range f.beside(deny) {
+	for _, allow := range f.beside(deny, &now) {
 		if !allow.passes() || allow.id == 0 || allow.id != allow.before.id || deny.rank.Compare(allow.rank) >= 0 {
 			continue
 		}
@@ -60,11 +199,13 @@ func (f *Firewall) loseTo(deny *rule, c *change) {
 }
 
 // beside returns the rules of the same direction that apply to an endpoint that r applies to, in a fixed order.
-func (f *Firewall) beside(r *rule) []*rule {
+func (f *Firewall) beside(r *rule, s *space) []*rule {
 	seen := map[*policyState]struct{}{}
-	for _, id := range r.space.subjects {
-		for ps := range f.byID[id].policies {
-			seen[ps] = struct{}{}
+	for _, e := range s.subjects {
+		for _, x := range e.choices {
+			for ps := range x.subjectOf {
+				seen[ps] = struct{}{}
+			}
 		}
 	}
 	var out []*rule
@@ -79,15 +220,16 @@ func (f *Firewall) beside(r *rule) []*rule {
 }
 
 // lower re-versions an allow that has come to be below a deny.
-func (f *Firewall) lower(allow *rule) {
-	for _, deny := range f.beside(allow) {
+func (f *Firewall) lower(allow *rule, c *change) {
+	now := allow.scope.now()
+	for _, deny := range f.beside(allow, &now) {
 		if deny.passes() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
 			continue
 		}
 		if deny.before.id != 0 && deny.before.rank.Compare(allow.before.rank) < 0 {
 			continue // it was above before; loseTo knows what it gained
 		}
-		if meets(allow, []space{deny.space}) {
+		if meets(allow, []space{deny.scope.now()}) {
 			f.renumber(allow)
 			return
 		}
@@ -96,8 +238,12 @@ func (f *Firewall) lower(allow *rule) {
 
 // meets reports whether a rule may have allowed something in one of the spaces.
 func meets(allow *rule, taken []space) bool {
+	s := allow.scope.now()
+	if slices.ContainsFunc(allow.scope.peers, func(x *choice) bool { return x.kept }) {
+		s.peers = peerSet{any: true} // what was kept is not known any more
+	}
 	for i := range taken {
-		if allow.space.overlaps(&taken[i]) {
+		if s.overlaps(&taken[i]) {
 			return true
 		}
 	}
@@ -109,16 +255,57 @@ func (f *Firewall) aged(in []space) []space {
 	if !f.anyBorn {
 		return in
 	}
-	born := func(id uint32) bool { e := f.byID[id]; return e != nil && e.born }
+	born := func(e *endpoint) bool { return e.born }
 	out := in[:0]
 	for _, s := range in {
 		s.subjects = slices.DeleteFunc(slices.Clone(s.subjects), born)
 		if !s.peers.any {
 			s.peers.endpoints = slices.DeleteFunc(slices.Clone(s.peers.endpoints), born)
 		}
-		if !s.empty() {
+		if len(s.subjects) > 0 && s.families() != 0 {
 			out = append(out, s)
 		}
 	}
 	return out
+}
+
+// renewFlows is how many times as many flows change with the id of an endpoint as with that of a default.
+const renewFlows = 3
+
+// renewDue gives new ids to the endpoints that lost something: by rules, or by default, where that takes less than new ids for all
+// defaults.
+func (f *Firewall) renewDue() {
+	for side, closed := range f.closed {
+		extra := 0
+		for e := range closed {
+			if _, anyway := f.members[e]; !anyway {
+				extra++
+			}
+		}
+		open := 0
+		for _, c := range f.classes.byNumber {
+			if c.allow[side] != 0 && !c.isolation[side].is() {
+				open++
+			}
+		}
+		if extra > max(manyEndpoints, open/renewFlows) {
+			f.renewDefaults(side)
+			for e := range closed {
+				if e.kept {
+					f.members[e] = struct{}{}
+				}
+			}
+		} else {
+			for e := range closed {
+				f.members[e] = struct{}{}
+			}
+		}
+		clear(closed)
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(f.members), bySerial) {
+		if !e.born && !e.gone {
+			f.renew(e)
+		}
+	}
+	clear(f.members)
 }

@@ -28,6 +28,7 @@ type world struct {
 	policies  map[string]*policy.Policy
 	pickup    bool
 	crowd     []string // keys of workloads beside keys; see genCrowd
+	conjoin   bool     // rules are conjunctions where they can be
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
@@ -60,6 +61,9 @@ func (w *world) start(a *wall.Assignments) {
 	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Assignments: a})
 	if err != nil {
 		w.t.Fatalf("%v", err)
+	}
+	if w.conjoin {
+		fw.Conjoin()
 	}
 	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*wall.PolicyState{}
 	w.assignments, w.names = wall.Assignments{}, map[uint32]*wall.RuleInfo{}

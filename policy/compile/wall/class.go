@@ -1,0 +1,457 @@
+package wall
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// A class is a part of the endpoints of the bridge: those that are in the same choices. Flows of rules match its number, which SOURCE and
+// DESTINATION write beside the id of the endpoint. It is in no conntrack entry.
+//
+// When memberships change, the largest part of what a class was keeps its number, so that as few flows as possible change; a part that
+// splits off gets a number of the same block. Two classes may come to be in the same choices; they stay two, unless one is small.
+type class struct {
+	number    uint16
+	hashes    []uint64 // of the choices, sorted; an imported class may name some that are no more
+	key       uint64   // all of them exclusive-or'ed
+	endpoints map[*endpoint]struct{}
+	allow     [2]uint32 // numbers of the default allow ids, 0 where isolated
+	isolation [2]isolation
+
+	stale     bool // isolation may have changed
+	installed bool // Changes told of it
+}
+
+// isolation is what isolates a class in one direction: the first policy by name, and whether one of them records.
+type isolation struct {
+	by  string
+	log bool
+}
+
+func (i isolation) is() bool { return i.by != "" }
+
+// smallClass is up to how many endpoints are moved to a class that is in the same choices.
+const smallClass = 16
+
+type classes struct {
+	byNumber map[uint16]*class
+	byKey    map[uint64][]*class
+	numbers  *blocks
+	dirty    map[*class]struct{}
+	gone     []uint16
+}
+
+func newClasses() *classes {
+	return &classes{byNumber: map[uint16]*class{}, byKey: map[uint64][]*class{}, numbers: newBlocks(), dirty: map[*class]struct{}{}}
+}
+
+// in reports whether the class is in exactly these choices.
+func (c *class) in(choices []*choice) bool {
+	return len(c.hashes) == len(choices) && !slices.ContainsFunc(choices, func(x *choice) bool {
+		_, found := slices.BinarySearch(c.hashes, x.hash)
+		return !found
+	})
+}
+
+// find returns a class that is in exactly the choices of e and is not but; nil = there is none.
+func (s *classes) find(e *endpoint, but *class) *class {
+	for _, c := range s.byKey[e.key] {
+		if c != but && c.in(e.choices) {
+			return c
+		}
+	}
+	return nil
+}
+
+// settleClasses puts each endpoint whose choices changed into the class for them.
+func (f *Firewall) settleClasses() {
+	if len(f.moved) == 0 {
+		return
+	}
+	parts := map[*class]map[uint64][]*endpoint{}
+	for _, e := range slices.SortedFunc(maps.Keys(f.moved), bySerial) {
+		if e.gone || e.class != nil && e.class.in(e.choices) {
+			continue
+		}
+		if parts[e.class] == nil {
+			parts[e.class] = map[uint64][]*endpoint{}
+		}
+		parts[e.class][e.key] = append(parts[e.class][e.key], e)
+	}
+	clear(f.moved)
+	for _, c := range slices.SortedFunc(maps.Keys(parts), func(a, b *class) int { return cmp.Compare(a.order(), b.order()) }) {
+		f.divide(c, parts[c])
+	}
+}
+
+func (c *class) order() int {
+	if c == nil {
+		return -1
+	}
+	return int(c.number)
+}
+
+// divide moves parts out of a class, or out of none, by the exclusive-or of what their choices are.
+func (f *Firewall) divide(c *class, parts map[uint64][]*endpoint) {
+	keys := slices.Sorted(maps.Keys(parts))
+	if c != nil {
+		rest := len(c.endpoints)
+		for _, part := range parts {
+			rest -= len(part)
+		}
+		heir, largest := -1, rest
+		for i, key := range keys {
+			part := parts[key]
+			if len(part) > largest && (len(part) > smallClass || f.classes.find(part[0], c) == nil) {
+				heir, largest = i, len(part)
+			}
+		}
+		if heir >= 0 {
+			staying := parts[keys[heir]]
+			if rest > 0 {
+				f.found(c, f.others(c, parts), slices.Clone(c.hashes))
+			}
+			f.rename(c, staying[0])
+			delete(parts, keys[heir])
+		}
+	}
+	for _, key := range keys {
+		part := parts[key]
+		if len(part) == 0 {
+			continue
+		}
+		if to := f.classes.find(part[0], c); to != nil {
+			f.put(part, to)
+			continue
+		}
+		f.found(c, part, hashesOf(part[0].choices))
+	}
+	if c != nil && len(c.endpoints) == 0 {
+		f.dissolve(c)
+	}
+}
+
+func hashesOf(choices []*choice) []uint64 {
+	out := make([]uint64, len(choices))
+	for i, x := range choices {
+		out[i] = x.hash
+	}
+	return out
+}
+
+// others returns the endpoints of c that are in none of the parts.
+func (f *Firewall) others(c *class, parts map[uint64][]*endpoint) []*endpoint {
+	moving := map[*endpoint]struct{}{}
+	for _, part := range parts {
+		for _, e := range part {
+			moving[e] = struct{}{}
+		}
+	}
+	var out []*endpoint
+	for e := range c.endpoints {
+		if _, ok := moving[e]; !ok {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, bySerial)
+	return out
+}
+
+// found makes a class, beside c if that is not nil, and puts endpoints into it.
+func (f *Firewall) found(beside *class, es []*endpoint, hashes []uint64) {
+	var n uint16
+	if beside != nil {
+		n = f.classes.numbers.near(beside.number)
+	} else {
+		n = f.classes.numbers.fresh()
+	}
+	c := &class{number: n, hashes: hashes, endpoints: map[*endpoint]struct{}{}}
+	for _, h := range hashes {
+		c.key ^= h
+	}
+	f.enter(c)
+	f.put(es, c)
+}
+
+// enter makes a class known under its number and its choices.
+func (f *Firewall) enter(c *class) {
+	f.classes.byNumber[c.number] = c
+	f.index(c)
+}
+
+func (f *Firewall) index(c *class) {
+	f.classes.byKey[c.key] = append(f.classes.byKey[c.key], c)
+	for _, h := range c.hashes {
+		if x := f.choices.byHash[h]; x != nil {
+			x.classes[c] = struct{}{}
+			f.renumbered[x] = struct{}{}
+		}
+	}
+	f.touchClass(c)
+	f.touchBlock(c.number)
+}
+
+func (f *Firewall) unindex(c *class) {
+	f.classes.byKey[c.key] = slices.DeleteFunc(f.classes.byKey[c.key], func(o *class) bool { return o == c })
+	if len(f.classes.byKey[c.key]) == 0 {
+		delete(f.classes.byKey, c.key)
+	}
+	for _, h := range c.hashes {
+		if x := f.choices.byHash[h]; x != nil {
+			delete(x.classes, c)
+			f.renumbered[x] = struct{}{}
+		}
+	}
+	f.touchBlock(c.number)
+}
+
+// touchBlock has the terms of all choices looked at that may match the block of a number at once.
+func (f *Firewall) touchBlock(n uint16) {
+	for m := n & blockMask; m-n&blockMask < blockSize; m++ {
+		if c := f.classes.byNumber[m]; c != nil {
+			for _, h := range c.hashes {
+				if x := f.choices.byHash[h]; x != nil {
+					f.renumbered[x] = struct{}{}
+				}
+			}
+		}
+	}
+}
+
+// rename gives a class the choices of e.
+func (f *Firewall) rename(c *class, e *endpoint) {
+	f.unindex(c)
+	c.hashes, c.key = hashesOf(e.choices), e.key
+	f.index(c)
+}
+
+// put moves endpoints into a class.
+func (f *Firewall) put(es []*endpoint, to *class) {
+	for _, e := range es {
+		if from := e.class; from != nil {
+			delete(from.endpoints, e)
+			f.classes.dirty[from] = struct{}{} // it may have been known by this endpoint
+		}
+		e.class = to
+		to.endpoints[e] = struct{}{}
+		f.dirtyEndpoints[e.w.Key] = struct{}{}
+	}
+	f.touchClass(to)
+}
+
+// desert takes an endpoint that is no more out of its class.
+func (f *Firewall) desert(e *endpoint) {
+	c := e.class
+	if c == nil {
+		return
+	}
+	e.class = nil
+	f.classes.dirty[c] = struct{}{}
+	if delete(c.endpoints, e); len(c.endpoints) == 0 {
+		f.dissolve(c)
+	}
+}
+
+// dissolve gives up a class without endpoints.
+func (f *Firewall) dissolve(c *class) {
+	f.unindex(c)
+	delete(f.classes.byNumber, c.number)
+	f.classes.numbers.free(c.number)
+	for side := range c.allow {
+		f.registry.remove(denyID(side, c.number))
+		f.registry.remove(allowID(c.allow[side]))
+	}
+	delete(f.classes.dirty, c)
+	f.classes.gone = append(f.classes.gone, c.number)
+}
+
+func (f *Firewall) touchClass(c *class) {
+	c.stale = true
+	f.classes.dirty[c] = struct{}{}
+}
+
+// countTerms computes the terms of choices whose classes changed.
+func (f *Firewall) countTerms() {
+	for x := range f.renumbered {
+		terms := f.termsOf(x.classes)
+		if slices.Equal(terms, x.terms) {
+			continue
+		}
+		x.terms = terms
+		f.rewritten[x] = struct{}{}
+	}
+	clear(f.renumbered)
+}
+
+// termsOf returns the matches of the numbers of classes: a whole block at once where all numbers of it that are in use are among them.
+func (f *Firewall) termsOf(in map[*class]struct{}) []term {
+	count := map[uint16]uint8{}
+	for c := range in {
+		count[c.number/blockSize]++
+	}
+	var out []term
+	for c := range in {
+		block := c.number / blockSize
+		if n := count[block]; n > 1 && n == f.classes.numbers.used[block] {
+			out = append(out, term{c.number & blockMask, blockMask})
+			continue
+		}
+		out = append(out, term{c.number, 0xffff})
+	}
+	slices.SortFunc(out, compareTerms)
+	return slices.Compact(out)
+}
+
+func compareTerms(a, b term) int {
+	return cmp.Or(cmp.Compare(a.value, b.value), cmp.Compare(a.mask, b.mask))
+}
+
+// isolate computes what isolates the classes that may be isolated otherwise than before, and returns, per direction, the endpoints whose
+// default allow is gone.
+func (f *Firewall) isolate() (lost [2][]*endpoint) {
+	for c := range f.classes.dirty {
+		if !c.stale {
+			continue
+		}
+		c.stale = false
+		c.isolation = [2]isolation{}
+		for _, h := range c.hashes {
+			x := f.choices.byHash[h]
+			if x == nil {
+				continue
+			}
+			for ps := range x.subjectOf {
+				for side := range c.isolation {
+					if i := &c.isolation[side]; ps.isolates[side] {
+						i.log = i.log || ps.logs
+						if i.by == "" || ps.name < i.by {
+							i.by = ps.name
+						}
+					}
+				}
+			}
+		}
+		for e := range c.endpoints {
+			for side := range c.isolation {
+				if e.open[side] && c.isolation[side].is() {
+					lost[side] = append(lost[side], e)
+				}
+				e.open[side] = !c.isolation[side].is()
+			}
+		}
+	}
+	return lost
+}
+
+// settleDefaults gives each changed class the ids of its defaults.
+func (f *Firewall) settleDefaults() {
+	for _, c := range f.dirtyClasses() {
+		one := c.keys()[0]
+		for side := range c.allow {
+			ref := policy.RuleRef{Direction: direction(side)}
+			if i := c.isolation[side]; i.is() {
+				f.registry.remove(allowID(c.allow[side]))
+				c.allow[side] = 0
+				ref.Policy, ref.Rule = i.by, policy.RuleDefaultDeny
+				f.registry.set(denyID(side, c.number), RuleInfo{Ref: ref, Action: policy.Deny, Log: i.log, Endpoint: one})
+				continue
+			}
+			f.registry.remove(denyID(side, c.number))
+			if c.allow[side] == 0 {
+				c.allow[side] = f.number()
+			}
+			ref.Rule = policy.RuleDefaultAllow
+			f.registry.set(allowID(c.allow[side]), RuleInfo{Ref: ref, Action: policy.Allow, Endpoint: one})
+		}
+	}
+}
+
+// keys returns the endpoints of the class, sorted.
+func (c *class) keys() []string {
+	out := make([]string, 0, len(c.endpoints))
+	for e := range c.endpoints {
+		out = append(out, e.w.Key)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Members returns the endpoints of a class, sorted; nil = there is none with this number.
+func (f *Firewall) Members(class uint16) []string {
+	if c := f.classes.byNumber[class]; c != nil {
+		return c.keys()
+	}
+	return nil
+}
+
+func (f *Firewall) dirtyClasses() []*class {
+	return slices.SortedFunc(maps.Keys(f.classes.dirty), func(a, b *class) int { return cmp.Compare(a.number, b.number) })
+}
+
+// renewDefaults gives all default allows of a direction new ids: endpoints carry those of classes that they were in before, too.
+func (f *Firewall) renewDefaults(side int) {
+	for _, c := range f.classes.byNumber {
+		if c.allow[side] != 0 {
+			f.registry.remove(allowID(c.allow[side]))
+			c.allow[side] = 0
+			f.classes.dirty[c] = struct{}{}
+		}
+	}
+}
+
+func denyID(side int, class uint16) uint32 {
+	if side == ingress {
+		return pipeline.IDDefaultDeny | pipeline.IDIngress | uint32(class)
+	}
+	return pipeline.IDDefaultDeny | uint32(class)
+}
+
+// allowID is the id of a default allow; 0 has none.
+func allowID(number uint32) uint32 {
+	if number == 0 {
+		return 0
+	}
+	return pipeline.IDDefaultAllow | number
+}
+
+// emitClasses builds the defaults of the classes that changed.
+func (f *Firewall) emitClasses(out *Changes) {
+	for _, n := range f.classes.gone {
+		if f.classes.byNumber[n] == nil {
+			out.Owners[ownerClass(n)] = f.released(ownerClass(n), nil)
+			out.Assignments.Classes[n] = nil
+		}
+	}
+	f.classes.gone = nil
+	for _, c := range f.dirtyClasses() {
+		out.Owners[ownerClass(c.number)] = f.released(ownerClass(c.number), c.flows())
+		out.Assignments.Classes[c.number] = c.assignment()
+	}
+	clear(f.classes.dirty)
+}
+
+// flows are the defaults of the class.
+func (c *class) flows() []flow.Flow {
+	var out []flow.Flow
+	for side := range c.allow {
+		id, effect := allowID(c.allow[side]), policy.Allow
+		if c.isolation[side].is() {
+			id, effect = denyID(side, c.number), policy.Deny
+		}
+		cookie := pipeline.NewCookie(pipeline.CookieDefault, id)
+		d := dimensions(side)
+		out = append(out, flow.Flow{
+			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: d.subject().Is(nil, uint64(c.number)),
+			Actions: pipeline.Decide(side == ingress, verdict(effect), id, c.isolation[side].log),
+		})
+		if effect == policy.Allow {
+			out = append(out, pipeline.Gate(side == ingress, cookie, id))
+		}
+	}
+	return out
+}
