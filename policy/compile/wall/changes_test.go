@@ -45,7 +45,8 @@ func TestRestartSendsNothingAfterAThousandChanges(t *testing.T) {
 // again returns what a firewall makes of the same world that starts with these assignments.
 func (h *history) again(t *testing.T, a *wall.Assignments) *world {
 	w := &world{
-		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, pickup: h.pickup, conjoin: h.conjoin, sw: h.sw.Fresh(),
+		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, pickup: h.pickup, conjoin: h.conjoin, shares: h.shares,
+		sw: h.sw.Fresh(),
 	}
 	w.start(a)
 	return w

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"maps"
@@ -141,6 +142,13 @@ func (f *Firewall) rewriteRules() {
 		}
 	}
 	clear(f.rewritten)
+	for x := range f.changedChoices { // rules that share may overlap now
+		for r := range f.usersOf(x) {
+			if r.at != 0 {
+				f.rewrite(r)
+			}
+		}
+	}
 }
 
 // rewrite has the flows of a rule built again.
@@ -172,6 +180,14 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 		return
 	}
 	if ps.changed {
+		for _, r := range ps.rules {
+			if r.at != 0 { // as long as it shares
+				r.at, r.fresh = 0, false
+			}
+		}
+		for _, set := range f.sharers(ps) {
+			f.share(set)
+		}
 		var flows []flow.Flow
 		for _, r := range ps.rules {
 			if r.id == 0 {
@@ -250,7 +266,7 @@ func (f *Firewall) forgetImported(out *Changes) {
 func (f *Firewall) state(ps *policyState) *PolicyState {
 	s := &PolicyState{}
 	for _, r := range ps.rules {
-		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: r.priority, Flows: len(r.flows)})
+		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: cmp.Or(r.at, r.priority), Flows: len(r.flows)})
 	}
 	warn := func(code policy.Code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})

@@ -44,13 +44,13 @@ type Firewall struct {
 	atlas     *atlas
 	services  *services
 	serial    int // of endpoints
-	// maxProduct is the constant of this name, but for tests.
-	maxProduct int
-	order      [2]ordered
-	pickup     bool
-	used       [2]int           // rules that have or will have a priority
-	system     pipeline.Options // of the flows last returned
-	registry   *registry
+	// maxProduct and manyClasses are the constants of these names, but for tests.
+	maxProduct, manyClasses int
+	order                   [2]ordered
+	pickup                  bool
+	used                    [2]int           // rules that have or will have a priority
+	system                  pipeline.Options // of the flows last returned
+	registry                *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
 	forwarders [pipeline.MaxForwarders + 1]*endpoint
 	retired    map[uint32]Station
@@ -101,7 +101,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		o.LogPerSecond = DefaultLogPerSecond
 	}
 	f := &Firewall{
-		opt: o, next: 1, maxProduct: maxProduct,
+		opt: o, next: 1, maxProduct: maxProduct, manyClasses: manyClasses,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
 		arrived: map[string]struct{}{}, retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),

@@ -74,6 +74,10 @@ func (s liveSwitch) dump() []string {
 // worlds are drawn by rapid, but a few only and always the same.
 var worlds = rapid.Custom(func(t *rapid.T) *world {
 	w := newWorld(t)
+	if w.conjoin = rapid.Bool().Draw(t, "conjoin"); w.conjoin {
+		w.shares = true
+		w.start(nil)
+	}
 	w.pickup = rapid.Bool().Draw(t, "pickup")
 	w.fw.SetPickup(w.pickup, nil)
 	w.randomize(t, true)

@@ -58,7 +58,7 @@ func TestPairs(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		runs++
 		h := &history{world: newWorld(t)}
-		if h.conjoin = runs%3 == 0; h.conjoin {
+		if h.conjoin, h.shares = runs%3 == 0, runs%6 == 0; h.conjoin {
 			h.start(nil)
 		}
 		h.randomize(t, false)

@@ -21,6 +21,7 @@ type rule struct {
 	id       uint32   // 0 = no flows
 	conj     uint32   // of its conjunction, as long as it has an id
 	priority uint16   // 0 = none
+	at       uint16   // where its flows stand if it shares them, else 0
 	hash     string
 	flows    []flow.Flow
 

@@ -29,6 +29,7 @@ type world struct {
 	pickup    bool
 	crowd     []string // keys of workloads beside keys; see genCrowd
 	conjoin   bool     // rules are conjunctions where they can be
+	shares    bool     // and share clauses where they can
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
@@ -63,7 +64,7 @@ func (w *world) start(a *wall.Assignments) {
 		w.t.Fatalf("%v", err)
 	}
 	if w.conjoin {
-		fw.Conjoin()
+		fw.Conjoin(w.shares)
 	}
 	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*wall.PolicyState{}
 	w.assignments, w.names = wall.Assignments{}, map[uint32]*wall.RuleInfo{}
