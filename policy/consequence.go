@@ -41,16 +41,18 @@ const (
 // they select.
 func Consequences(before, after *Set) []Consequence {
 	c := comparison{before: newStances(before), after: newStances(after)}
-	if maps.Equal(before.Groups, after.Groups) {
+	c.after.crowds = c.before.crowds
+	regrouped := c.regrouped()
+	if len(regrouped) == 0 {
 		c.after.rules = c.before.rules // the same policy says the same of strangers in both
 	}
-	touched := c.touched()
+	touched := c.touched(regrouped)
 	var out []Consequence
 	for _, dir := range [...]Direction{Ingress, Egress} {
 		var isolated, released, opened []*Workload
 		var by []RuleRef
 		for _, key := range touched {
-			o, n := c.before.byKey[key], c.after.byKey[key]
+			o, n := c.before.endpoints()[key], c.after.endpoints()[key]
 			was, is := c.before.of(o, dir), c.after.of(n, dir)
 			switch {
 			case n == nil: // it is gone, or no endpoint any more
@@ -152,11 +154,12 @@ type comparison struct {
 // stances finds what a set means for endpoints.
 type stances struct {
 	coverIndex
-	policies []*coverPolicy // as in set, each made when it is first needed, see policy
-	byKey    map[identity]*Workload
-	inverse  map[*Workload][]int // which policies select it; nil until it is worth the while
+	policies []*coverPolicy         // as in set, each made when it is first needed, see policy
+	byKey    map[identity]*Workload // nil until needed, see endpoints
+	inverse  map[*Workload][]int    // which policies select it; nil until it is worth the while
 	known    map[stanceID]*stance
 	rules    map[strangersOf][]strangerRule
+	crowds   map[*Group]crowd // the strangers among the members of groups
 }
 
 // identity is what an endpoint is known by: keys of several hosts may be equal.
@@ -181,14 +184,21 @@ type stance struct {
 }
 
 func newStances(set *Set) *stances {
-	s := &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)),
-		byKey: make(map[identity]*Workload, len(set.Workloads)), known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule)}
-	for _, w := range set.Workloads {
-		if !w.Remote {
-			s.byKey[w.identity()] = w
+	return &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), known: make(map[stanceID]*stance),
+		rules: make(map[strangersOf][]strangerRule), crowds: make(map[*Group]crowd)}
+}
+
+// endpoints returns the workloads of the set that are on a host.
+func (s *stances) endpoints() map[identity]*Workload {
+	if s.byKey == nil {
+		s.byKey = make(map[identity]*Workload, len(s.set.Workloads))
+		for _, w := range s.set.Workloads {
+			if !w.Remote {
+				s.byKey[w.identity()] = w
+			}
 		}
 	}
-	return s
+	return s.byKey
 }
 
 // policy returns the i-th policy of the set with what was derived of it so far.
@@ -199,20 +209,53 @@ func (s *stances) policy(i int) *coverPolicy {
 	return s.policies[i]
 }
 
+// regrouped returns the names of the groups that differ, in endpoints or in strangers. Most changes of a large one do neither.
+func (c *comparison) regrouped() map[string]bool {
+	out := make(map[string]bool)
+	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
+		for name, g := range pair[0].set.Groups {
+			if !out[name] && !c.before.sameGroup(g, pair[1].set.Groups[name]) {
+				out[name] = true
+			}
+		}
+	}
+	return out
+}
+
+// sameGroup reports whether two groups have the same endpoints and the same strangers for members.
+func (s *stances) sameGroup(a, b *Group) bool {
+	if a == b || a == nil || b == nil {
+		return a == b
+	}
+	x, y := a.Spec.Members, b.Spec.Members
+	for len(x) > 0 && len(y) > 0 && x[0].equal(&y[0]) {
+		x, y = x[1:], y[1:]
+	}
+	for len(x) > 0 && len(y) > 0 && x[len(x)-1].equal(&y[len(y)-1]) {
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	if !slices.EqualFunc(WithoutCIDRs(x), WithoutCIDRs(y), func(s, t Selector) bool { return s.equal(&t) }) {
+		return false
+	}
+	return crowdAmong(x)|crowdAmong(y) == 0 || s.crowdOfGroup(a) == s.crowdOfGroup(b)
+}
+
+// equal reports whether two selectors read the same.
+func (s *Selector) equal(o *Selector) bool {
+	if s.CIDR != o.CIDR {
+		return false
+	}
+	return s.CIDR != "" && len(s.Except)+len(o.Except) == 0 || reflect.DeepEqual(s, o)
+}
+
 // touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a
-// policy selects that differs or refers to a group that does.
-func (c *comparison) touched() []identity {
+// policy selects that differs or refers to one of the groups, which differ.
+func (c *comparison) touched(groups map[string]bool) []identity {
 	keys := make(map[identity]bool)
 	ahead, behind := alike(c.before.set.Policies, c.after.set.Policies)
 	sameWorkloads := slices.Equal(c.before.set.Workloads, c.after.set.Workloads)
 	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
 		s, other := pair[0], pair[1]
-		groups := make(map[string]bool) // those that differ
-		for name, g := range s.set.Groups {
-			if other.set.Groups[name] != g {
-				groups[name] = true
-			}
-		}
 		byName := make(map[string]int) // those that may differ
 		for i := ahead; i < len(other.policies)-behind; i++ {
 			byName[other.set.Policies[i].Name] = i
@@ -222,7 +265,7 @@ func (c *comparison) touched() []identity {
 			if j, ok := byName[p.Name]; !same && ok {
 				same = other.set.Policies[j] == p || s.same(s.policy(i), other, other.policy(j))
 			}
-			if same && !p.refersTo(groups) {
+			if same && !p.RefersTo(groups) {
 				continue
 			}
 			for _, w := range s.coverIndex.selected(s.policy(i)) {
@@ -232,8 +275,8 @@ func (c *comparison) touched() []identity {
 		if sameWorkloads {
 			continue
 		}
-		for key, w := range s.byKey {
-			if o := other.byKey[key]; o == nil || !w.same(o) {
+		for key, w := range s.endpoints() {
+			if o := other.endpoints()[key]; o == nil || !w.same(o) {
 				keys[key] = true
 			}
 		}
@@ -276,13 +319,9 @@ func (w *Workload) same(o *Workload) bool {
 		slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
 }
 
-func (p *Policy) refersTo(groups map[string]bool) bool {
-	return len(groups) > 0 && slices.ContainsFunc(Refs(p), func(r Ref) bool { return groups[r.Name] })
-}
-
 // invert finds the policies of every endpoint at once.
 func (s *stances) invert() {
-	s.inverse = make(map[*Workload][]int, len(s.byKey))
+	s.inverse = make(map[*Workload][]int, len(s.set.Workloads))
 	for i := range s.policies {
 		for _, w := range s.coverIndex.selected(s.policy(i)) {
 			s.inverse[w] = append(s.inverse[w], i)

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"net/netip"
@@ -20,12 +21,8 @@ var families = [...]family{
 }
 
 // covered reports whether the ranges, which are of the family, leave out no address of it. Most do, which their sizes tell at once.
-func (f family) covered(ranges []netip.Prefix) bool {
-	size := 0.0
-	for _, r := range ranges {
-		size += math.Ldexp(1, -r.Bits())
-	}
-	return size >= 1 && len(CIDRMinus(f.all, ranges)) == 0
+func (f family) covered(r familyRanges) bool {
+	return r.size >= 1 && len(CIDRMinus(f.all, r.prefixes)) == 0
 }
 
 // OneFamily returns a WarnOneFamily for every rule of p that shuts out one IP version and leaves the other open, which is seldom meant:
@@ -33,11 +30,12 @@ func (f family) covered(ranges []netip.Prefix) bool {
 // version only, since who has an excepted address has another of the other version. Groups are looked into; unknown ones have no members.
 func OneFamily(p *Policy, groups map[string]*Group) []Warning {
 	var out []Warning
+	known := make(map[string]ranges) // of groups
 	for _, d := range [...]Direction{Ingress, Egress} {
 		rules := p.Rules(d)
 		for i := range rules {
 			r := &rules[i]
-			peers := peerRanges(r.Peers(d), groups)
+			peers := peerRanges(r.Peers(d), groups, known)
 			for f := range families {
 				if why := oneFamily(r, peers, families[f], families[1-f]); why != "" {
 					out = append(out, Warning{Code: WarnOneFamily, Policy: p.Name, Rule: string(d) + "/" + r.Name,
@@ -52,30 +50,63 @@ func OneFamily(p *Policy, groups map[string]*Group) []Warning {
 // ranges are the cidr selectors of a rule's peers.
 type ranges struct {
 	everybody bool // an entity of both families is among the peers
-	of        [len(families)]struct {
-		prefixes []netip.Prefix // without regard to excepts
-		except   string         // one of the excepts, "" = none
-	}
+	of        [len(families)]familyRanges
 }
 
-func peerRanges(peers []Selector, groups map[string]*Group) ranges {
-	var out ranges
-	for _, s := range expandGroups(peers, groups) {
-		out.everybody = out.everybody || s.Entity == EntityAny || s.Entity == EntityWorld
-		p, err := ParseCIDR(s.CIDR)
-		if err != nil {
-			continue
-		}
-		o := &out.of[0]
-		if p.Addr().Is6() {
-			o = &out.of[1]
-		}
-		o.prefixes = append(o.prefixes, p)
-		if len(s.Except) > 0 {
-			o.except = s.Except[0]
+type familyRanges struct {
+	prefixes []netip.Prefix // without regard to excepts
+	size     float64        // of all of them together, in families
+	except   string         // one of the excepts, "" = none
+}
+
+// peerRanges returns the ranges of a rule's peers; known holds those of groups that were looked into.
+func peerRanges(peers []Selector, groups map[string]*Group, known map[string]ranges) (out ranges) {
+	for i := range peers {
+		g := groups[peers[i].Group]
+		switch {
+		case peers[i].Group == "":
+			out.add(&peers[i])
+		case g != nil:
+			in, ok := known[g.Name]
+			if !ok {
+				for j := range g.Spec.Members {
+					in.add(&g.Spec.Members[j])
+				}
+				known[g.Name] = in
+			}
+			if len(peers) == 1 {
+				return in
+			}
+			out.everybody = out.everybody || in.everybody
+			for f := range out.of {
+				out.of[f].prefixes = append(out.of[f].prefixes, in.of[f].prefixes...)
+				out.of[f].size += in.of[f].size
+				out.of[f].except = cmp.Or(in.of[f].except, out.of[f].except)
+			}
 		}
 	}
 	return out
+}
+
+// add takes one selector.
+func (x *ranges) add(s *Selector) {
+	x.everybody = x.everybody || s.Entity == EntityAny || s.Entity == EntityWorld
+	if s.CIDR == "" {
+		return
+	}
+	p, err := ParseCIDR(s.CIDR)
+	if err != nil {
+		return
+	}
+	o := &x.of[0]
+	if p.Addr().Is6() {
+		o = &x.of[1]
+	}
+	o.prefixes = append(o.prefixes, p)
+	o.size += math.Ldexp(1, -p.Bits())
+	if len(s.Except) > 0 {
+		o.except = s.Except[0]
+	}
 }
 
 // oneFamily says what is wrong with a rule as far as its ranges of family f go.
@@ -86,12 +117,12 @@ func oneFamily(r *Rule, peers ranges, f, other family) string {
 	}
 	onlyMine := len(r.Services) > 0 && !slices.ContainsFunc(r.Services, func(s Service) bool { return s.Protocol != f.proto })
 	switch {
-	case peers.everybody || onlyMine || !f.covered(mine.prefixes):
+	case peers.everybody || onlyMine || !f.covered(mine):
 		return ""
 	case !r.Action.Passes() && r.Action != Pass && len(theirs.prefixes) == 0:
 		return fmt.Sprintf("covers all of %s and nothing of %s, which other rules and the default decide about: add {cidr: %q}, or write "+
 			"{entity: any} instead", f.name, other.name, other.all)
-	case r.Action == Allow && mine.except != "" && theirs.except == "" && other.covered(theirs.prefixes):
+	case r.Action == Allow && mine.except != "" && theirs.except == "" && other.covered(theirs):
 		return fmt.Sprintf("excepts %s of %s and nothing of %s, by which the same machines get in: except their %s addresses too, or deny "+
 			"them by a rule", mine.except, f.name, other.name, other.name)
 	}

@@ -182,8 +182,11 @@ func halves(p netip.Prefix) (low, high netip.Prefix) {
 // Prefixes returns the address ranges of a cidr selector: CIDR without Except. It fails only on selectors that Validate refuses.
 func (s Selector) Prefixes() ([]netip.Prefix, error) {
 	p, err := ParseCIDR(s.CIDR)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case len(s.Except) == 0:
+		return []netip.Prefix{p}, nil
 	}
 	except := make([]netip.Prefix, 0, len(s.Except))
 	for _, e := range s.Except {

@@ -30,6 +30,30 @@ func Refs(r Resource) []Ref {
 	return refs
 }
 
+// RefersTo reports whether the policy names one of the groups.
+func (p *Policy) RefersTo(groups map[string]bool) bool {
+	names := func(ss []Selector) bool {
+		for i := range ss {
+			if ss[i].Group != "" && groups[ss[i].Group] {
+				return true
+			}
+		}
+		return false
+	}
+	if len(groups) == 0 || names(p.Spec.AppliesTo) {
+		return len(groups) > 0
+	}
+	for _, d := range [...]Direction{Ingress, Egress} {
+		rules := p.Rules(d)
+		for i := range rules {
+			if names(rules[i].Peers(d)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // HostsNamed lists the hosts that selectors of a resource name, each once, in order.
 func HostsNamed(r Resource) []string {
 	var names []string

@@ -151,11 +151,21 @@ func AnyMatches(selectors []Selector, groups map[string]*Group, w *Workload) boo
 		}
 		if g := groups[s.Group]; g != nil {
 			for j := range g.Spec.Members {
-				if g.Spec.Members[j].MatchesWorkload(w) {
+				if m := &g.Spec.Members[j]; m.CIDR == "" && m.MatchesWorkload(w) {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// WithoutCIDRs returns those of the selectors that are no address ranges.
+func WithoutCIDRs(ss []Selector) (out []Selector) {
+	for i := range ss {
+		if ss[i].CIDR == "" {
+			out = append(out, ss[i])
+		}
+	}
+	return out
 }

@@ -85,11 +85,28 @@ func (s *stances) crowdOf(peers []Selector) (whom crowd) {
 	if len(peers) == 0 {
 		return everyStranger
 	}
-	if slices.ContainsFunc(peers, func(p Selector) bool { return p.Group != "" }) {
-		peers = s.expand(peers)
-	}
 	for i := range peers {
-		switch p := &peers[i]; p.Kind() {
+		if g := s.set.Groups[peers[i].Group]; g != nil {
+			whom |= s.crowdOfGroup(g)
+		}
+	}
+	return whom | crowdAmong(peers)
+}
+
+// crowdOfGroup returns the strangers among the members of a group.
+func (s *stances) crowdOfGroup(g *Group) crowd {
+	whom, ok := s.crowds[g]
+	if !ok {
+		whom = crowdAmong(g.Spec.Members)
+		s.crowds[g] = whom
+	}
+	return whom
+}
+
+// crowdAmong returns the strangers whom selectors choose, but for those of groups.
+func crowdAmong(selectors []Selector) (whom crowd) {
+	for i := range selectors {
+		switch p := &selectors[i]; p.Kind() {
 		case SelectEntity:
 			if p.Entity == EntityAny || p.Entity == EntityWorld {
 				return everyStranger

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/tapwall/tapwall/policy"
@@ -99,9 +101,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// differ lists the policies that have to be looked at again since before: those that changed and, where one went or a group or the
-// workloads changed, all. A policy that covers another one's rules is found when the other one is looked at, so a changed policy makes
-// all of them stale, too, unless there are many: then those that it covers are told when they are written next.
+// differ lists the policies that have to be looked at again since before: those that changed, that refer to a group which did, or apply to
+// workloads that did. A policy that covers another one's rules is found when the other one is looked at, so any change makes all of them
+// stale, too, unless there are many: then those that it covers are told when they are written next.
 func (v *view) differ(before *view) []*policy.Policy {
 	const few = 20
 	same := func(kind policy.Kind) bool { return v.resources[kind] == before.resources[kind] }
@@ -110,13 +112,42 @@ func (v *view) differ(before *view) []*policy.Policy {
 		return nil
 	}
 	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
-	if len(all) <= few || before.resources == nil || !same(policy.KindGroup) || !ports {
+	if len(all) <= few || before.resources == nil {
 		return all
+	}
+	var moved []*policy.Workload
+	if !ports {
+		if moved = differing(v.inventory.Workloads, before.inventory.Workloads); len(moved) > few {
+			return all
+		}
+	}
+	groups, regrouped := v.resources.groups(), map[string]bool{}
+	if !same(policy.KindGroup) {
+		old := before.resources.groups()
+		for name, g := range groups {
+			regrouped[name] = old[name] != g
+		}
+		for name := range old {
+			regrouped[name] = old[name] != groups[name]
+		}
 	}
 	var out []*policy.Policy
 	for _, p := range all {
-		if before.resources.get(policy.KindPolicy, p.Name) != policy.Resource(p) {
+		if before.resources.get(policy.KindPolicy, p.Name) != policy.Resource(p) || p.RefersTo(regrouped) ||
+			slices.ContainsFunc(moved, func(w *policy.Workload) bool { return policy.AnyMatches(p.Spec.AppliesTo, groups, w) }) {
 			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// differing returns the workloads of either list, both by key, that are not the same in the other.
+func differing(a, b []*policy.Workload) (out []*policy.Workload) {
+	for _, pair := range [...][2][]*policy.Workload{{a, b}, {b, a}} {
+		for _, w := range pair[0] {
+			if o := workload(pair[1], w.Key); o == nil || o != w && !reflect.DeepEqual(o, w) {
+				out = append(out, w)
+			}
 		}
 	}
 	return out

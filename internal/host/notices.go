@@ -63,6 +63,7 @@ func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, work
 	case *policy.Mirror:
 		selectors = r.Spec.Sources
 	}
+	selectors = policy.WithoutCIDRs(selectors)
 	var out []policy.Warning
 	for _, key := range slices.Sorted(maps.Keys(n.byWorkload)) {
 		if policy.AnyMatches(selectors, groups, workload(workloads, key)) {
@@ -138,11 +139,8 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 			out = append(out, policy.Shadowed(p, set)...)
 		}
 	}
-	uses := func(p *policy.Policy) bool {
-		return slices.ContainsFunc(policy.Refs(p), func(r policy.Ref) bool { return r.Kind == policy.KindGroup && groups[r.Name] })
-	}
 	for _, p := range set.Policies {
-		if slices.Contains(policies, p) || len(groups) > 0 && uses(p) {
+		if slices.Contains(policies, p) || p.RefersTo(groups) {
 			out = append(out, policy.OneFamily(p, set.Groups)...)
 		}
 	}

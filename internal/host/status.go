@@ -182,11 +182,15 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 
 func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key())}
+	var members []policy.Selector
+	if g, ok := res.(*policy.Group); ok {
+		members = policy.WithoutCIDRs(g.Spec.Members)
+	}
 	for _, w := range v.inventory.Workloads {
 		var member bool
 		switch res := res.(type) {
 		case *policy.Group:
-			member = policy.AnyMatches(res.Spec.Members, nil, w)
+			member = policy.AnyMatches(members, nil, w)
 		case *policy.Endpoint:
 			member = w.Endpoint == res.Name && !w.Remote
 		}
