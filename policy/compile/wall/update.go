@@ -192,6 +192,9 @@ func (f *Firewall) renumber(r *rule) {
 	}
 	f.registry.remove(r.id)
 	r.id = f.number()
+	if !r.passes() { // it is in no connection, and what takes access away waits for nothing
+		delete(f.beyond, r.id)
+	}
 	if r.conj == 0 {
 		r.conj = r.id
 	}

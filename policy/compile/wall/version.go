@@ -84,20 +84,20 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 	f.lose(losers, leaving, c)
 }
 
-// outside returns those of the endpoints that left x which are in no other choice that stands beside x in the rule.
-func (r *rule) outside(x *choice, left []*endpoint) []*endpoint {
-	beside := r.scope.peers
-	if slices.Contains(r.scope.subjects, x) {
-		beside = r.scope.subjects
-	}
-	if len(beside) == 1 || len(left) == 0 {
-		return left
-	}
-	out := left
-	for _, y := range beside {
-		if y != x {
-			out = without(out, y.now.endpoints)
+// outside returns those of the endpoints that left x which are in no other choice that stands beside x in the rule, be it as subjects or as
+// peers.
+func (r *rule) outside(x *choice, left []*endpoint) (out []*endpoint) {
+	for _, beside := range [][]*choice{r.scope.subjects, r.scope.peers} {
+		if !slices.Contains(beside, x) {
+			continue
 		}
+		lost := left
+		for _, y := range beside {
+			if y != x {
+				lost = without(lost, y.now.endpoints)
+			}
+		}
+		out = union(out, lost)
 	}
 	return out
 }
