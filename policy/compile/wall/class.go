@@ -288,7 +288,8 @@ func (f *Firewall) countTerms() {
 	clear(f.renumbered)
 }
 
-// termsOf returns the matches of the numbers of classes: a whole block at once where all numbers of it that are in use are among them.
+// termsOf returns the matches of the numbers of classes: a whole block at once where all numbers of it that are in use are among them, be it
+// a single one, so that a part which splits off within the choice changes no rule.
 func (f *Firewall) termsOf(in map[*class]struct{}) []term {
 	count := map[uint16]uint8{}
 	for c := range in {
@@ -297,7 +298,7 @@ func (f *Firewall) termsOf(in map[*class]struct{}) []term {
 	var out []term
 	for c := range in {
 		block := c.number / blockSize
-		if n := count[block]; n > 1 && n == f.classes.numbers.used[block] {
+		if count[block] == f.classes.numbers.used[block] {
 			out = append(out, term{c.number & blockMask, blockMask})
 			continue
 		}

@@ -294,7 +294,9 @@ func (s *services) inherit(segments []segment) map[string]uint16 {
 	}) {
 		if _, taken := given[p.number]; numbers[p.key] == 0 && !taken {
 			numbers[p.key], given[p.number] = p.number, struct{}{}
-			s.named[p.number] = hashOf(p.key)
+			if s.parts[p.key] != p.number {
+				s.named[p.number] = hashOf(p.key)
+			}
 		}
 	}
 	for _, n := range s.parts {
