@@ -109,6 +109,7 @@ func (h *history) stir(t *rapid.T, c chooser) step {
 // TestPairsOfACrowd is TestPairs with more of everything: fifty endpoints of dozens of kinds, ten policies with long lists. At the end
 // a restart must change nothing.
 func TestPairsOfACrowd(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	const worlds, steps, tries = 5, 40, 60
 	var first outcomes

@@ -272,6 +272,7 @@ func (w *world) batch(c chooser, n int, id *uint16) (out []injected) {
 // TestSwitchJudgesInjectedPackets injects 2,000 first packets into a switch and reads the verdict on each back from its conntrack and
 // its counters. Between them worlds change, and answers on the connections of before are judged again.
 func TestSwitchJudgesInjectedPackets(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	const worlds, steps, tries = 12, 3, 60
 	s := startSwitch(t, newWorld(t))

@@ -236,7 +236,7 @@ func TestSamePort(t *testing.T) {
 			cut++
 		}
 	})
-	if turned == 0 || kept == 0 || cut == 0 {
+	if !testing.Short() && (turned == 0 || kept == 0 || cut == 0) {
 		t.Errorf("turned %d, kept %d, cut %d: too one-sided to mean anything", turned, kept, cut)
 	}
 }

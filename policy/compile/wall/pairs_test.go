@@ -50,6 +50,7 @@ func (o *outcomes) balanced(t *testing.T) {
 // and in which labels endpoints have, so that endpoints of one kind part and come together. After each step connections of before are
 // judged (see judge) and many first packets tried.
 func TestPairs(t *testing.T) {
+	whole(t)
 	t.Parallel()
 	const steps, tries = 12, 100
 	var first outcomes
@@ -107,6 +108,14 @@ func TestPairs(t *testing.T) {
 	}
 	if conjunctions*10 < states {
 		t.Errorf("%d of %d states with conjunctions", conjunctions, states)
+	}
+}
+
+// whole skips a test that takes long under the race detector; `make property` runs it without.
+func whole(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("make property runs it whole")
 	}
 }
 
