@@ -75,7 +75,7 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 	var revision int64
 	if current != nil {
 		revision = current.GetMeta().Revision
-		if next != nil && sameWish(current, next) {
+		if next != nil && w.kind != policy.KindGroup && sameWish(current, next) { // a group, which may be long, has no defaults
 			next = current.Clone() // so that writing the defaults out is no change
 		}
 	}

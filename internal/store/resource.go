@@ -196,6 +196,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 				ops = append(ops, clientv3.OpPut(k, string(value)))
 				size += len(value)
 				written[i] = value
+				defer s.shared.announce(k, withMeta(c.Resource, meta), value)()
 			}
 		}
 	}

@@ -16,6 +16,8 @@ type shared struct {
 	mu    sync.Mutex
 	seed  maphash.Seed
 	byKey map[string]sharedValue
+	// coming are those that are being written: whoever watches may read one before its writer is told that it is stored.
+	coming map[string]sharedValue
 }
 
 // sharedValue is a resource and the sum of the value that it was read from or written as: of a cluster that was restored from a backup, a
@@ -25,16 +27,27 @@ type sharedValue struct {
 	sum      uint64
 }
 
-func newShared() shared { return shared{seed: maphash.MakeSeed(), byKey: map[string]sharedValue{}} }
+func newShared() shared {
+	return shared{seed: maphash.MakeSeed(), byKey: map[string]sharedValue{}, coming: map[string]sharedValue{}}
+}
 
 // read returns the resource that a pair holds.
 func (s *shared) read(kind policy.Kind, name string, kv *mvccpb.KeyValue) (policy.Resource, error) {
 	k := string(kv.Key)
 	s.mu.Lock()
 	have, known := s.byKey[k]
+	next, coming := s.coming[k]
 	s.mu.Unlock()
-	if known && have.resource.GetMeta().Revision == kv.ModRevision && have.sum == maphash.Bytes(s.seed, kv.Value) {
+	sum := maphash.Bytes(s.seed, kv.Value)
+	if known && have.resource.GetMeta().Revision == kv.ModRevision && have.sum == sum {
 		return have.resource, nil
+	}
+	if coming && next.sum == sum {
+		m := *next.resource.GetMeta()
+		m.Revision = kv.ModRevision
+		r := withMeta(next.resource, m)
+		s.put(k, r, kv.Value)
+		return r, nil
 	}
 	r, err := decode(kind, name, kv.Value, kv.ModRevision)
 	if err == nil {
@@ -50,6 +63,21 @@ func (s *shared) put(key string, r policy.Resource, value []byte) {
 	defer s.mu.Unlock()
 	if old, known := s.byKey[key]; !known || old.resource.GetMeta().Revision <= r.GetMeta().Revision {
 		s.byKey[key] = sharedValue{r, sum}
+	}
+}
+
+// announce tells of a resource that is about to be stored as value; what it returns is called when that is done, or has failed.
+func (s *shared) announce(key string, r policy.Resource, value []byte) (done func()) {
+	x := sharedValue{r, maphash.Bytes(s.seed, value)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.coming[key] = x
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.coming[key] == x { // nobody else has begun to write it since
+			delete(s.coming, key)
+		}
 	}
 }
 
