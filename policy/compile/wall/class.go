@@ -288,8 +288,8 @@ func (f *Firewall) countTerms() {
 	clear(f.renumbered)
 }
 
-// termsOf returns the matches of the numbers of classes: a whole block at once where all numbers of it that are in use are among them, be it
-// a single one, so that a part which splits off within the choice changes no rule.
+// termsOf returns the matches of the numbers of classes: a whole block at once where all numbers of it that are in use are among them,
+// even a single one, so that a part which splits off within the choice changes no rule.
 func (f *Firewall) termsOf(in map[*class]struct{}) []term {
 	count := map[uint16]uint8{}
 	for c := range in {
