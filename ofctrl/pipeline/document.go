@@ -9,8 +9,8 @@ import (
 )
 
 // Document renders docs/pipeline.md from the declarations of this package. The example of a table is a flow of it as ovs-ofctl prints
-// it; a table without flows in the example bridge has none.
-func Document(examples map[uint8]flow.Flow) string {
+// it; a table without flows in the example bridge has none. rules are some of its rules' flows.
+func Document(examples map[uint8]flow.Flow, rules []flow.Flow) string {
 	var d document
 	d.text(documentHead)
 	d.tables(examples)
@@ -18,7 +18,13 @@ func Document(examples map[uint8]flow.Flow) string {
 	d.registers()
 	d.ids()
 	d.cookies()
+	d.text(documentNumbers)
 	d.text(documentRules)
+	d.line("```")
+	for i := range rules {
+		d.line("%s", rules[i].String())
+	}
+	d.line("```")
 	return d.String()
 }
 

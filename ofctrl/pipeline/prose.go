@@ -72,22 +72,67 @@ controller, which then binds the address to the endpoint (SPOOF and DESTINATION)
 
 `
 
+	documentNumbers = `
+## Classes, address numbers and service numbers
+
+**Classes.** Endpoints that the same groups and selector lists choose, of all that policies name, are a class. SOURCE
+and DESTINATION write its number into reg14 beside the endpoint id in reg8 and reg9; 0 is a station that is no
+endpoint. Numbers are given in blocks of 16: a new class that splits off another gets a number of the same block, and
+a rule that names all classes of a block, often one, matches the block (reg14=0x200030/0xfff0fff0: from any of 48–63
+to any of 32–47). When memberships change, the largest part of what a class was keeps the number. No conntrack entry
+has a class number. A number that is given up rests until 256 others have been, because a packet that conntrack hands
+back while flows change may carry it. Class 65535 is for endpoints beyond the last number: it is denied everything.
+
+**Address numbers.** ADDRESS_SOURCE and ADDRESS_DESTINATION find the longest prefix, at priority 10 + its length, that
+holds the source and destination of the original tuple, and write its number into the halves of reg15. Addresses that
+are in the same lists have one number. **Service numbers**: SERVICE writes into reg10[16..31] the number of the
+protocol and destination port; ports that are in the same lists have one number. 0 = in no list that is numbered. A
+list stays raw, matched as ct_nw_src=…, ct_tp_dst=…, if it would have more numbers than elements because other lists
+divide it, or if it is short and one rule names it. These numbers are in no conntrack entry either; flows that give
+them and flows that match them change in one bundle.
+
+How to read a flow: ` + "`reg14=0x110012`" + ` in INGRESS is from class 18 to class 17,
+` + "`reg14=0x110000/0xffff0000,reg15=0x1/0xffff`" + ` from addresses of number 1 to class 17, ` + "`reg10=0x10000/0xffff0000`" + `
+services of number 1. ` + "`tapwall flows`" + ` says what they stand for.
+
+## Ids and generations
+
+Rules, defaults that allow, and endpoints have ids, which conntrack entries carry in ct_label; an established packet
+passes while those of its entry are in force. So whatever takes something away gives one of them another value, in the
+bundle that takes it away:
+
+- An endpoint that leaves what an allow names, joins what a deny names or becomes isolated takes the next of 16
+  **generations**: id + 1, at the cost of its classifying and binding flows. Flows that mean it under any id match the
+  first 28 bits (reg8=…/0xfffffff0). Its connections miss BOUND_INITIATOR or BOUND_RESPONDER and are judged in
+  RECHECK; nobody else's are. After the last generation it gets another block of ids.
+- A rule from which addresses are taken, that is narrowed, or that falls behind a deny gets a new id, as connections
+  do not say which part of it they used. If more than 16 endpoints leave fewer rules at once, those rules get new ids
+  instead.
+- Endpoints that appear, join allows or only change their class, and lists that are numbered anew, change no id.
+
+A group with ` + "`onMemberRemoved: keep`" + ` gives no new ids for members that leave. Endpoints without a class on record (of
+versions before classes) get new ids at the first start.
+
+`
+
 	documentRules = `
 ## Rules
 
-A rule has up to three dimensions: the endpoints it applies to (reg8 in EGRESS, reg9 in INGRESS), its peers (the other register for ` +
-		`endpoints
-of the bridge, 0 for entity world, addresses of the original tuple for everything else) and its services. Dimensions that restrict ` +
-		`nothing are
-left out. A rule of up to 16 combinations of elements, or of no more than the other way takes, has a flow for each, which decides. With
-more, each element is a clause of conjunction(id, k/n), and one flow with conj_id = id decides: 1,000 endpoints and 1,000 peers cost 2,001
-flows.
+A rule has up to three dimensions, each a list of things to match: the endpoints it applies to, as classes (one half
+of reg14: the low one in EGRESS, the high one in INGRESS); its peers, as classes for endpoints of the bridge (the
+other half, 0 for entity world) and as addresses for everything else; and its services. Dimensions that restrict
+nothing are left out. A rule of up to 16 combinations of elements, or of no more than the other way takes, has a flow
+for each, which decides. With more, each element is a clause of conjunction(n, k/m), and one flow with conj_id = n
+decides. n is a number that the rule keeps when its id changes, so that a new id changes the flow that decides and the
+gate, and no clause.
 
-Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name. The defaults of the
-endpoints are at priority 1.
+Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name.
+The defaults of the classes are at priority 1.
 
-The examples are from a bridge with the endpoints web (port 1, VLAN 10), db (port 2, VLAN 10) and router (port 4, VLAN 10, which ` +
-		`forwards), an uplink (port 3), and the policy: web may be
-reached on tcp/80 and tcp/443 from 10.0.0.0/24 and from db, recorded; a pickup window is open.
+The examples are from a bridge with the endpoints web (port 1, VLAN 10), db and cache (ports 2 and 5, VLAN 10), which
+are two classes of one block, and router (port 4, VLAN 10, which forwards), an uplink (port 3), and the policies: web
+may be reached from db and cache by tcp/80 and tcp/443, recorded, and from a group of five networks by a list of
+ports; a policy of db tells the two apart. A pickup window is open.
+
 `
 )

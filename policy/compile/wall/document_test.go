@@ -1,7 +1,10 @@
 package wall_test
 
 import (
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,25 +27,55 @@ func TestDocument(t *testing.T) {
 	}
 	router := endpoint("router", 4, "52:54:00:00:00:04")
 	router.Forwards = true
-	fw.SetWorkloads([]*policy.Workload{endpoint("web", 1, "52:54:00:00:00:01"), endpoint("db", 2, "52:54:00:00:00:02"), router},
+	cache := endpoint("cache", 5, "52:54:00:00:00:05")
+	db := endpoint("db", 2, "52:54:00:00:00:02")
+	db.Labels["tier"], cache.Labels["tier"] = "data", "data"
+	fw.SetWorkloads([]*policy.Workload{endpoint("web", 1, "52:54:00:00:00:01"), db, cache, router},
 		[]wall.Port{{Name: "eth0", OFPort: 3, Tagged: true}})
+	var networks []policy.Selector
+	for _, cidr := range []string{"10.1.0.0/16", "10.3.0.0/16", "10.5.0.0/16", "10.7.0.0/16", "10.9.0.0/16"} {
+		networks = append(networks, policy.Selector{CIDR: cidr})
+	}
+	fw.SetGroups([]*policy.Group{{Meta: policy.Meta{Name: "offices"}, Spec: policy.GroupSpec{Members: networks}}})
+	offices, long := []policy.Selector{{Group: "offices"}}, tcp("22", "8000-8099", "9000-9999")
 	fw.SetPolicy(&policy.Policy{Meta: policy.Meta{Name: "web"}, Spec: policy.PolicySpec{
 		AppliesTo: []policy.Selector{app("web")},
-		Ingress: []policy.Rule{{Name: "in", Action: policy.Allow, From: []policy.Selector{{CIDR: "10.0.0.0/24"}, app("db")},
-			Services: tcp("80", "443"), Log: true}},
+		Ingress: []policy.Rule{
+			{Name: "in", Action: policy.Allow, From: []policy.Selector{{Labels: map[string]string{"tier": "data"}}},
+				Services: tcp("80", "443"), Log: true},
+			{Name: "offices", Action: policy.Allow, From: offices, Services: long},
+		},
+		Egress: []policy.Rule{{Name: "back", Action: policy.Allow, To: offices}},
 	}})
 	fw.SetPickup(true, nil)
-	c := fw.Compile()
+	owners := fw.Compile().Owners
+	fw.SetPolicy(&policy.Policy{Meta: policy.Meta{Name: "db"}, Spec: policy.PolicySpec{
+		AppliesTo: []policy.Selector{app("db")},
+		Ingress:   []policy.Rule{{Name: "in", Action: policy.Allow, From: []policy.Selector{app("web")}}},
+	}}) // it parts db and cache
+	maps.Copy(owners, fw.Compile().Owners)
 	examples := map[uint8]flow.Flow{}
 	// What a policy makes says more than a fixed flow.
-	for _, owner := range []string{wall.OwnerPolicy("web"), wall.OwnerEndpoint("web"), wall.OwnerSystem} {
-		for _, f := range c.Owners[owner] {
+	order := []string{wall.OwnerPolicy("web"), wall.OwnerEndpoint("web"), wall.OwnerServices}
+	for _, owner := range slices.Sorted(maps.Keys(owners)) {
+		if strings.HasPrefix(owner, "addresses/") {
+			order = append(order, owner)
+		}
+	}
+	for _, owner := range append(order, wall.OwnerSystem) {
+		for _, f := range owners[owner] {
 			if _, ok := examples[f.Table]; !ok {
 				examples[f.Table] = f
 			}
 		}
 	}
-	got := pipeline.Document(examples)
+	var rules []flow.Flow
+	for _, f := range owners[wall.OwnerPolicy("web")] {
+		if text := f.String(); f.Table == pipeline.TableIngress || strings.Contains(text, "conjunction(") {
+			rules = append(rules, f)
+		}
+	}
+	got := pipeline.Document(examples, rules)
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
