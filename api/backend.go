@@ -54,6 +54,8 @@ type Engine interface {
 	Unknown() []string
 	// Flows reads flows back from the switches. With a *backend.PartialError comes what the hosts that answered have.
 	Flows(ctx context.Context, q backend.FlowQuery) ([]FlowEntry, error)
+	// Classes lists the classes of endpoints, by host, bridge and number. It reads memory only.
+	Classes(q backend.ClassQuery) []Class
 	// System is the health of the whole process.
 	System() SystemStatus
 	// Ready reports whether every managed bridge is in force now as desired; the error says what is missing.
@@ -78,6 +80,7 @@ type (
 	HostPort      = wire.HostPort
 	HostMirror    = wire.HostMirror
 	FlowEntry     = wire.FlowEntry
+	Class         = wire.Class
 	SystemStatus  = wire.SystemStatus
 	StoreStatus   = wire.StoreStatus
 	HostHealth    = wire.HostHealth

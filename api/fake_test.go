@@ -199,6 +199,10 @@ func (e *engine) Unknown() []string             { return e.unknown }
 func (e *engine) System() api.SystemStatus      { return e.system }
 func (e *engine) Ready() error                  { return e.ready }
 
+func (e *engine) Classes(q backend.ClassQuery) []api.Class {
+	return []api.Class{{Host: "h1", Bridge: "br0", Number: 16, Endpoints: []string{"vm1"}, Policies: []string{q.Policy}}}
+}
+
 func (e *engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	if e.panics {
 		panic("the engine has a bug")

@@ -118,6 +118,17 @@ func schemaNotes() []note {
 		text("Workload.labels", "With where each comes from: ovsdb or endpoint/NAME"),
 		text("FlowEntry.rule", "The rule or default that the flow was compiled from, POLICY/DIRECTION/RULE as in events"),
 		text("FlowEntry.tableName", "Name of the table in the pipeline, as ovs-ofctl --names prints it on owned bridges"),
+		text("FlowEntry.names", "What numbers in the flow stand for, where owner and rule do not say it"),
+		text("FlowName.field", "Name of the field, as in docs/pipeline.md, such as source class or destination address"),
+		text("FlowName.number", "As the field holds it; 16-31 = all of these"),
+		text("FlowName.name", "The endpoints, addresses or ports: vm1, vm2 and 3 more; 10.0.0.0/8 and 12 more (group lbs); tcp 80, 8000-8099"),
+		text("Class.number", "As flows match it in reg14"),
+		text("Class.endpoints", "Names of the endpoints that are in it, as in events, sorted"),
+		text("Class.chosenBy", "Groups and lists of selectors that policies name and that choose them"),
+		text("Class.policies", "Those that apply to it"),
+		text("Class.rules", "Those that apply to it (subject) or have it among their peers (peer)"),
+		text("ClassRule.rule", "POLICY/DIRECTION/RULE as in events"),
+		words("ClassRule.as", "subject: it is judged by the rule; peer: it is in its from or to", "subject", "peer"),
 		words("FlowEntry.state", "missing = desired, not on the switch; foreign = not tapwall's", "installed", "missing", "foreign"),
 	}...)
 }
@@ -184,6 +195,6 @@ const (
 	warnings = "Sort of warning: " +
 		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
-		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
+		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN"
 )

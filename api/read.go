@@ -33,6 +33,15 @@ type flowsInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"100000" default:"10000" doc:"At most this many"`
 }
 
+type classesInput struct {
+	Bridge   string `query:"bridge" doc:"Only classes of this bridge"`
+	Endpoint string `query:"endpoint" doc:"Only the class that the workload with this key is in"`
+	Policy   string `query:"policy" doc:"Only classes that this policy applies to or names, with its rules alone" example:"web"`
+	Limit    int    `query:"limit" minimum:"1" maximum:"10000" default:"1000" doc:"At most this many"`
+}
+
+type classesOutput struct{ Body List[Class] }
+
 type flowsOutput struct{ Body List[FlowEntry] }
 
 type systemOutput struct{ Body SystemStatus }
@@ -96,6 +105,14 @@ func (s *Server) registerRead() {
 			return nil, s.problemFor(ctx, err)
 		}
 		return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows)}}, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "list-classes", Method: http.MethodGet, Path: "/v1/classes", Tags: []string{"flows"},
+		Summary: "List classes of endpoints",
+		Description: "Flows match the number of a class instead of its endpoints: those that the same groups and selectors choose, of all that " +
+			"policies name. Each class with its endpoints and the rules that name it.",
+		Responses: d.responses(schemaFor[List[Class]](d), nil, 422)}, func(_ context.Context, in *classesInput) (*classesOutput, error) {
+		all := s.o.Engine.Classes(backend.ClassQuery{Bridge: in.Bridge, Endpoint: in.Endpoint, Policy: in.Policy})
+		return &classesOutput{Body: List[Class]{Items: notNil(all[:min(len(all), in.Limit)]), Problems: s.o.Engine.Unknown()}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Tags: []string{"status"},
 		Summary:     "Health of the whole process",

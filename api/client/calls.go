@@ -167,6 +167,20 @@ func (c *Client) Workloads(ctx context.Context, labels []string) ([]Workload, er
 	return pages[Workload](ctx, c, "/v1/workloads", url.Values{"label": labels})
 }
 
+// ClassQuery narrows Classes; zero fields match everything. Endpoint is the key of a workload.
+type ClassQuery struct{ Bridge, Endpoint, Policy string }
+
+// Classes returns the classes of endpoints, up to 10,000.
+func (c *Client) Classes(ctx context.Context, q ClassQuery) ([]Class, error) {
+	v := url.Values{"limit": {"10000"}}
+	for name, value := range map[string]string{"bridge": q.Bridge, "endpoint": q.Endpoint, "policy": q.Policy} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return pages[Class](ctx, c, "/v1/classes", v)
+}
+
 // FlowQuery narrows Flows; zero fields match everything. Table -1 means all tables.
 type FlowQuery struct {
 	Bridge, Owner, Match string

@@ -62,6 +62,10 @@ func (engine) Workloads() []*policy.Workload {
 		LabelFrom: map[string]string{"app": "ovsdb"}}}
 }
 func (engine) Unknown() []string { return []string{"host west: it has not been reached yet"} }
+func (engine) Classes(q backend.ClassQuery) []api.Class {
+	return []api.Class{{Bridge: q.Bridge, Number: 16}}
+}
+
 func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	return []api.FlowEntry{{Bridge: q.Bridge, State: "installed", Text: "table=0"}}, nil
 }

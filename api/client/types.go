@@ -16,4 +16,7 @@ type (
 	System      = wire.SystemStatus
 	Host        = wire.Host
 	Workload    = wire.Workload
+	Class       = wire.Class
+	ClassRule   = wire.ClassRule
+	FlowName    = wire.FlowName
 )

@@ -64,6 +64,33 @@ type FlowEntry struct {
 	Text      string `json:"flow"`                // as ovs-ofctl dump-flows prints it, without statistics
 	Packets   uint64 `json:"packets"`
 	Bytes     uint64 `json:"bytes"`
+	// Names says what numbers in the flow stand for, where that is not said by Owner and Rule.
+	Names []FlowName `json:"names,omitempty"`
+}
+
+// FlowName says what a number in a flow stands for.
+type FlowName struct {
+	Field  string `json:"field"`  // as docs/pipeline.md has it: source class, destination address, service, …
+	Number string `json:"number"` // as the field holds it; 16-31 = all of these
+	Name   string `json:"name"`   // "vm1, vm2 and 3 more", "10.0.0.0/8 and 12 more (group lbs)", "tcp 80, 8000-8099"
+}
+
+// Class is a class of endpoints of a bridge: those that the same groups and selectors choose, of all that policies name. Flows match its
+// number instead of the endpoints.
+type Class struct {
+	Host      string      `json:"host"`
+	Bridge    string      `json:"bridge"`
+	Number    int         `json:"number"`
+	Endpoints []string    `json:"endpoints"` // as events name them, sorted
+	ChosenBy  []string    `json:"chosenBy"`  // "group lbs", "labels app=web, port tap0"
+	Policies  []string    `json:"policies"`  // that apply to it
+	Rules     []ClassRule `json:"rules"`     // that name it
+}
+
+// ClassRule is a rule that names a class.
+type ClassRule struct {
+	Rule string `json:"rule"` // POLICY/DIRECTION/RULE
+	As   string `json:"as"`   // subject | peer
 }
 
 // SystemStatus is the health of the process.

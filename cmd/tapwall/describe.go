@@ -62,7 +62,16 @@ func describe(ctx context.Context, w io.Writer, cl *client.Client, i *item) erro
 	case *client.Host:
 		return describeHost(ctx, w, cl, d)
 	}
-	return describeDocument(w, i.document)
+	if err := describeDocument(w, i.document); err != nil {
+		return err
+	}
+	switch i.document.Kind {
+	case policy.KindPolicy:
+		return describePolicyClasses(ctx, w, cl, i.document.Name)
+	case policy.KindEndpoint:
+		return describeEndpointClasses(ctx, w, cl, i.document.Name)
+	}
+	return nil
 }
 
 // describeDocument prints a resource for reading.

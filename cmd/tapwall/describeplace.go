@@ -32,6 +32,8 @@ func describeWorkload(ctx context.Context, w io.Writer, cl *client.Client, x *cl
 	at := place(x)
 	if x.Remote {
 		at = x.Key
+	} else if err := describeClass(ctx, w, cl, x); err != nil {
+		return err
 	}
 	return printApplying(ctx, w, cl, func(h policy.HostStatus) bool {
 		return (x.Host == "" || h.Host == x.Host) && slices.Contains(h.Endpoints, at)

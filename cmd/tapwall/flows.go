@@ -21,7 +21,7 @@ func newFlows(g *global) *cobra.Command {
 	var o output
 	c := &cobra.Command{
 		Use:   "flows",
-		Short: "Print flows as read back from the switches, with the resource and the rule that each was compiled from",
+		Short: "Print flows as read back from the switches, with the rule that each was compiled from and what its numbers stand for",
 		Example: `  tapwall flows --owner policy/web
   tapwall flows --table STATE -o wide
   tapwall flows --match tp_dst=80`,
@@ -100,7 +100,7 @@ func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
 		if wide {
 			row = append(row, fmt.Sprint(f.Bytes), f.Bridge)
 		}
-		rows = append(rows, append(row, f.Text))
+		rows = append(rows, append(row, f.Text+names(f.Names)))
 	}
 	if wide {
 		header += "OWNER RULE TABLE STATE PACKETS BYTES BRIDGE FLOW"
@@ -108,6 +108,18 @@ func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
 		header += "OWNER RULE TABLE STATE PACKETS FLOW"
 	}
 	return table(c.OutOrStdout(), header, rows)
+}
+
+// names tells, behind a flow, what its numbers stand for.
+func names(all []client.FlowName) string {
+	var texts []string
+	for _, x := range all {
+		texts = append(texts, fmt.Sprintf("%s %s: %s", x.Field, x.Number, x.Name))
+	}
+	if len(texts) == 0 {
+		return ""
+	}
+	return "  # " + strings.Join(texts, "; ")
 }
 
 // flowOwner reads --owner. An endpoint, which owns its flows by the key of the workload, goes by every name that a workload goes by.

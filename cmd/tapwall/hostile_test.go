@@ -195,6 +195,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = wire.List[wire.Workload]{Items: []wire.Workload{filled[wire.Workload](k.text)}}
 	case path == "/v1/flows":
 		body = wire.List[wire.FlowEntry]{Items: []wire.FlowEntry{filled[wire.FlowEntry](k.text)}}
+	case path == "/v1/classes":
+		body = wire.List[wire.Class]{Items: []wire.Class{filled[wire.Class](k.text)}}
 	case path == "/v1/events":
 		verdict, loss, notice := filled[event.Event](k.text), filled[event.Event](k.text), filled[event.Event](k.text)
 		verdict.Tapwall.Loss, verdict.Tapwall.Notice, loss.Tapwall.Notice, notice.Tapwall.Loss = nil, nil, nil, nil

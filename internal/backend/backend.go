@@ -51,6 +51,13 @@ type Batch struct {
 // MaxStateBytes bounds one value of the state that the store keeps of a host.
 const MaxStateBytes = 1 << 20
 
+// ClassQuery narrows a listing of classes of endpoints; zero fields match everything.
+type ClassQuery struct {
+	Bridge   string
+	Endpoint string // key of a workload: the class that it is in
+	Policy   string // classes that it applies to or that its rules name, with its rules alone
+}
+
 // FlowQuery narrows a listing of flows; zero fields match everything.
 type FlowQuery struct {
 	Bridge string

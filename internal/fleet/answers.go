@@ -195,6 +195,16 @@ func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntr
 	return out, nil
 }
 
+// Classes implements api.Engine.
+func (f *Fleet) Classes(q backend.ClassQuery) []wire.Class {
+	out := []wire.Class{}
+	for _, e := range f.hosts {
+		out = append(out, e.Classes(q)...)
+	}
+	slices.SortStableFunc(out, func(a, b wire.Class) int { return strings.Compare(a.Host, b.Host) })
+	return out
+}
+
 // Unknown implements api.Engine. A process with one host, of which nothing is known, has no list that would lack something.
 func (f *Fleet) Unknown() (out []string) {
 	if len(f.hosts) == 1 {

@@ -25,6 +25,9 @@ type firewall struct {
 	fw       *wall.Firewall
 	ledger   *ledger
 	numbers  numbers
+	sets     numberShelf[[]string] // as wallView has them
+	services map[uint16]string
+	usage    []wall.Use
 	policies shelf[*wall.PolicyState]     // as installed
 	compiled map[string]*wall.PolicyState // not installed yet; nil = the policy is gone
 	held     []string                     // what waits for numbers
@@ -90,14 +93,14 @@ func (w *firewall) begin() error {
 		fw.SetPolicy(p)
 	}
 	w.book.use(fw.Rule)
-	w.fw, w.numbers = fw, newNumbers(&l.given)
+	w.fw, w.numbers, w.sets, w.services = fw, newNumbers(&l.given), newNumberShelf[[]string](), nil
 	return nil
 }
 
 // view is the wall as it is now, on the bridge as it is now.
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
-		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving()}
+		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage}
 }
 
 // feed tells the firewall what changed.
@@ -202,7 +205,17 @@ const marksFor = time.Second
 
 func (w *firewall) compileOnce() (uprooted bool, arrived []string) {
 	ch := w.fw.Compile()
-	w.numbers = w.numbers.with(ch.Assignments)
+	w.numbers, w.usage = w.numbers.with(ch.Assignments), w.fw.Usage()
+	for n, sets := range ch.Addresses {
+		if sets == nil {
+			w.sets = w.sets.Delete(n)
+		} else {
+			w.sets = w.sets.Set(n, sets)
+		}
+	}
+	if ch.Services != nil {
+		w.services = ch.Services
+	}
 	judged := w.fw.Judged()
 	w.judged.Store(&judged)
 	w.publishRules(ch.Names)

@@ -66,19 +66,6 @@ var directions = []struct {
 	{policy.Ingress, "defaultDenyIngressPackets", "unattributedIngressPackets"},
 }
 
-// ruleOf names the rule or default that a flow was compiled from, POLICY/DIRECTION/RULE as events do; "" where there is none.
-func (l *link) ruleOf(f *flow.Flow) string {
-	kind, id, ours := pipeline.ParseCookie(f.Cookie)
-	if !ours || kind != pipeline.CookieRule && kind != pipeline.CookieDefault {
-		return ""
-	}
-	r := l.directory.Names().Rule(id)
-	if r == nil {
-		return ""
-	}
-	return strings.TrimLeft(r.ID, "/") // some defaults have no policy, or no direction either
-}
-
 // Flows reads the flows of all managed bridges back.
 func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {
 	v := e.view.Load()
@@ -94,12 +81,16 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 			}
 			return nil, err
 		}
+		key := &legend{workloads: v.inventory.Workloads, b: v.wallOf(b.cfg.Name)}
 		owner := map[string]string{} // by key
 		desired := map[string]flow.Flow{}
 		for _, o := range b.sw.Owners() {
 			for _, f := range b.sw.Desired(o) {
 				k := string(f.AppendKey(nil))
 				owner[k], desired[k] = o, f
+				if f.Table == pipeline.TableAddressSource || f.Table == pipeline.TableAddressDestination {
+					key.addressed = append(key.addressed, &f)
+				}
 			}
 		}
 		add := func(f *flow.Flow, state, o string, stats flow.Stats) {
@@ -107,9 +98,15 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 			if q.Owner != "" && q.Owner != o || q.Table != nil && *q.Table != f.Table || q.Match != "" && !strings.Contains(text, q.Match) {
 				return
 			}
-			out = append(out, wire.FlowEntry{Host: v.host, Bridge: b.cfg.Name, Owner: o, Rule: b.ruleOf(f), Table: int(f.Table),
-				TableName: names[f.Table], State: state,
-				Text: text, Packets: stats.Packets, Bytes: stats.Bytes})
+			if q.Limit > 0 && len(out) == q.Limit {
+				return
+			}
+			entry := wire.FlowEntry{Host: v.host, Bridge: b.cfg.Name, Owner: o, Rule: key.rule(f), Table: int(f.Table),
+				TableName: names[f.Table], State: state, Text: text, Packets: stats.Packets, Bytes: stats.Bytes}
+			if state != "foreign" {
+				entry.Names = key.names(f, entry.Rule)
+			}
+			out = append(out, entry)
 		}
 		for i := range installed {
 			f := &installed[i]
@@ -126,10 +123,6 @@ func (e *Engine) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEnt
 			f := desired[k]
 			add(&f, "missing", owner[k], flow.Stats{})
 		}
-	}
-	slices.SortStableFunc(out, func(a, b wire.FlowEntry) int { return strings.Compare(a.Bridge, b.Bridge) })
-	if q.Limit > 0 && len(out) > q.Limit {
-		out = out[:q.Limit]
 	}
 	return out, nil
 }

@@ -65,6 +65,19 @@ type wallView struct {
 	arriving []string              // keys of the workloads with a window of their own
 	strays   map[string][]wall.Stray
 	logRate  uint32
+	sets     numberShelf[[]string] // what chooses the addresses of a number
+	services map[uint16]string     // what their numbers stand for; replaced when one changes
+	usage    []wall.Use
+}
+
+// wallOf returns the wall of a bridge; nil = it has none.
+func (v *view) wallOf(bridge string) *wallView {
+	for i := range v.walls {
+		if v.walls[i].cfg.Name == bridge {
+			return &v.walls[i]
+		}
+	}
+	return nil
 }
 
 // numbers are the numbers in use; see wall.Assignments.

@@ -32,6 +32,8 @@ const fewPrefixes = 4
 type atlas struct {
 	spots   bart.Table[*spot]
 	regions map[string]*region // by the hashes of their choices
+	settled int                // regions that have spots
+	most    int                // how many may have
 	numbers pool
 	known   map[uint64]uint16 // numbers of regions of an earlier run, by region.hash
 	shards  map[uint16][]*spot
@@ -40,7 +42,7 @@ type atlas struct {
 	touched map[*choice]struct{} // whose regions changed
 	movers  []*spot
 	visited map[*region]struct{} // those that are new, or that spots have left
-	named   map[uint16]uint64    // numbers that were given; 0 = taken back
+	named   map[uint16]*region   // that were given numbers; nil = the number was taken back
 	steps   map[transition]*region
 }
 
@@ -71,7 +73,7 @@ type transition struct {
 
 func newAtlas() *atlas {
 	return &atlas{regions: map[string]*region{}, shards: map[uint16][]*spot{}, dirty: map[uint16]struct{}{}, touched: map[*choice]struct{}{},
-		visited: map[*region]struct{}{}, named: map[uint16]uint64{}, steps: map[transition]*region{}}
+		visited: map[*region]struct{}{}, named: map[uint16]*region{}, steps: map[transition]*region{}, most: most}
 }
 
 // hash names the region in the state of later runs.
@@ -192,7 +194,9 @@ func (a *atlas) regionOf(choices []*choice) *region {
 }
 
 func (a *atlas) enter(s *spot, r *region) {
-	s.region, s.at = r, len(r.spots)
+	if s.region, s.at = r, len(r.spots); s.at == 0 {
+		a.settled++
+	}
 	r.spots = append(r.spots, s)
 	a.dirty[s.shard] = struct{}{}
 }
@@ -201,7 +205,9 @@ func (a *atlas) exit(s *spot) {
 	r := s.region
 	last := r.spots[len(r.spots)-1]
 	r.spots[s.at], last.at = last, s.at
-	r.spots = r.spots[:len(r.spots)-1]
+	if r.spots = r.spots[:len(r.spots)-1]; len(r.spots) == 0 {
+		a.settled--
+	}
 	a.visited[r] = struct{}{}
 }
 
@@ -273,7 +279,7 @@ func (a *atlas) abandon(r *region) {
 	delete(a.regions, r.key)
 	if r.number != 0 {
 		a.numbers.free(r.number)
-		a.named[r.number] = 0
+		a.named[r.number] = nil
 		r.number = 0
 	}
 	for _, x := range r.choices {
@@ -285,7 +291,7 @@ func (a *atlas) abandon(r *region) {
 // name gives a region a number.
 func (a *atlas) name(r *region, n uint16) {
 	r.number = n
-	a.named[n] = r.hash()
+	a.named[n] = r
 	a.touch(r)
 	for _, x := range r.choices {
 		a.touched[x] = struct{}{}
@@ -352,7 +358,7 @@ func (f *Firewall) thin() bool {
 			out = x
 		}
 	}
-	if out == nil && len(a.regions) > maxNumbers-1 {
+	if out == nil && a.settled > a.most {
 		for x := range a.touched {
 			if x.address.listed != nil && (out == nil || cmp.Or(cmp.Compare(x.address.users(), out.address.users()), cmp.Compare(x.hash,
 				out.hash)) < 0) {
@@ -437,8 +443,12 @@ func (f *Firewall) emitAddresses(out *Changes) {
 		}
 	}
 	clear(f.atlas.dirty)
-	for n, hash := range f.atlas.named {
-		out.Assignments.AddressNumbers[n] = nameOf(hash)
+	for n, r := range f.atlas.named {
+		if r == nil {
+			out.Assignments.AddressNumbers[n], out.Addresses[n] = "", nil
+			continue
+		}
+		out.Assignments.AddressNumbers[n], out.Addresses[n] = hexHash(r.hash()), textsOf(r.choices)
 	}
 	clear(f.atlas.named)
 }

@@ -92,6 +92,11 @@ type Changes struct {
 	Arrived []string
 	// Policies holds the status of each policy that changed; nil = the policy is gone.
 	Policies map[string]*PolicyState
+	// Addresses says what address numbers stand for, of those that did not or stood for something else: the groups and selectors that name
+	// these addresses; nil = nothing.
+	Addresses map[uint16][]string
+	// Services says what all service numbers stand for, such as "tcp 80, 8000-8099"; nil = what they did before.
+	Services map[uint16]string
 	// Names says what ids stand for, of those that did not or stood for something else; nil = the id is forgotten, some time after it was in
 	// force. It is true before the flows are installed.
 	Names map[uint32]*RuleInfo
@@ -106,6 +111,8 @@ func (c *Changes) Empty() bool {
 type PolicyState struct {
 	// Endpoints are the keys of the workloads it applies to, sorted.
 	Endpoints []string
+	// Subjects are what it applies to.
+	Subjects []Choice
 	// Rules in the order of the document, ingress first.
 	Rules []RuleState
 	// Warnings say what the user should know; the policy works as far as it can.
@@ -125,6 +132,14 @@ type RuleState struct {
 	Priority uint16
 	// Flows counts the rule's flows.
 	Flows int
+	// Peers are what the rule names as its peers; none = everybody.
+	Peers []Choice
+}
+
+// Choice is a group, or the other selectors of a list together.
+type Choice struct {
+	ID   string // as in ClassAssignment.Choices
+	Text string // "group lbs", "labels app=web, cidr 10.0.0.0/8"
 }
 
 // RuleInfo says what an id stands for.
@@ -151,6 +166,7 @@ const (
 	WarnGroupUnknown       policy.Code = "GROUP_UNKNOWN"        // a group that a rule names does not exist
 	// a forwarding endpoint has no zones of its own and is treated as one that does not forward
 	WarnTooManyForwarders policy.Code = "TOO_MANY_FORWARDERS"
+	WarnLimitNear         policy.Code = "LIMIT_NEAR" // of a bridge: see Usage
 )
 
 // ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.

@@ -18,6 +18,7 @@ import (
 type choice struct {
 	// hash is that of the selectors' text: the name of the choice, also for later runs.
 	hash      uint64
+	text      string            // for people
 	group     string            // named; else
 	selectors []policy.Selector // chosen by
 	fixed     []netip.Prefix    // those of CIDR selectors
@@ -33,6 +34,7 @@ type choice struct {
 	unknown    bool    // the group does not exist
 
 	classes map[*class]struct{}
+	conj    [2]int // conjunctions of rules that apply to it, by side
 	terms   []term // the numbers of classes
 	address addressing
 	// foreign: was is not known of the addresses, because an earlier run left no word of them.
@@ -98,7 +100,7 @@ func (f *Firewall) choose(selectors []policy.Selector) []*choice {
 		x := f.choices.groups[s.Group]
 		if x == nil {
 			x = f.newChoice(hashOf("group", s.Group))
-			x.group = s.Group
+			x.group, x.text = s.Group, "group "+s.Group
 			f.choices.groups[s.Group] = x
 			f.resolve(x)
 		}
@@ -115,7 +117,7 @@ func (f *Firewall) choose(selectors []policy.Selector) []*choice {
 		x := f.choices.byHash[hash]
 		if x == nil {
 			x = f.newChoice(hash)
-			x.selectors, x.fixed = rest, fixedPrefixes(rest)
+			x.selectors, x.fixed, x.text = rest, fixedPrefixes(rest), few(texts)
 			x.constant = !slices.ContainsFunc(rest, func(s policy.Selector) bool {
 				return s.Kind() != policy.SelectCIDR && s.Kind() != policy.SelectEntity
 			})

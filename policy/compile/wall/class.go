@@ -23,17 +23,19 @@ type class struct {
 	allow     [2]uint32 // numbers of the default allow ids, 0 where isolated
 	isolation [2]isolation
 
+	conj [2]int // conjunctions of rules that apply to it
+
 	stale     bool // isolation may have changed
 	installed bool // Changes told of it
 }
 
-// isolation is what isolates a class in one direction: the first policy by name, and whether one of them records.
+// isolation is what isolates a class in one direction: the first policy by name, and whether one of them records; or that it is shut.
 type isolation struct {
-	by  string
-	log bool
+	by        string
+	log, shut bool
 }
 
-func (i isolation) is() bool { return i.by != "" }
+func (i isolation) is() bool { return i.by != "" || i.shut }
 
 // smallClass is up to how many endpoints are moved to a class that is in the same choices.
 const smallClass = 16
@@ -52,7 +54,7 @@ func newClasses() *classes {
 
 // in reports whether the class is in exactly these choices.
 func (c *class) in(choices []*choice) bool {
-	return len(c.hashes) == len(choices) && !slices.ContainsFunc(choices, func(x *choice) bool {
+	return !c.shut() && len(c.hashes) == len(choices) && !slices.ContainsFunc(choices, func(x *choice) bool {
 		_, found := slices.BinarySearch(c.hashes, x.hash)
 		return !found
 	})
@@ -70,6 +72,7 @@ func (s *classes) find(e *endpoint, but *class) *class {
 
 // settleClasses puts each endpoint whose choices changed into the class for them.
 func (f *Firewall) settleClasses() {
+	f.reopen()
 	if len(f.moved) == 0 {
 		return
 	}
@@ -78,14 +81,21 @@ func (f *Firewall) settleClasses() {
 		if e.gone || e.class != nil && e.class.in(e.choices) {
 			continue
 		}
-		if parts[e.class] == nil {
-			parts[e.class] = map[uint64][]*endpoint{}
+		from := e.class
+		if from.shut() {
+			from = nil
 		}
-		parts[e.class][e.key] = append(parts[e.class][e.key], e)
+		if parts[from] == nil {
+			parts[from] = map[uint64][]*endpoint{}
+		}
+		parts[from][e.key] = append(parts[from][e.key], e)
 	}
 	clear(f.moved)
 	for _, c := range slices.SortedFunc(maps.Keys(parts), func(a, b *class) int { return cmp.Compare(a.order(), b.order()) }) {
 		f.divide(c, parts[c])
+	}
+	if c := f.classes.byNumber[shutNumber]; c != nil && len(c.endpoints) == 0 {
+		f.dissolve(c)
 	}
 }
 
@@ -170,6 +180,10 @@ func (f *Firewall) found(beside *class, es []*endpoint, hashes []uint64) {
 	} else {
 		n = f.classes.numbers.fresh()
 	}
+	if n == 0 {
+		f.shut(es)
+		return
+	}
 	c := &class{number: n, hashes: hashes, endpoints: map[*endpoint]struct{}{}}
 	for _, h := range hashes {
 		c.key ^= h
@@ -186,9 +200,11 @@ func (f *Firewall) enter(c *class) {
 
 func (f *Firewall) index(c *class) {
 	f.classes.byKey[c.key] = append(f.classes.byKey[c.key], c)
+	c.conj = [2]int{}
 	for _, h := range c.hashes {
 		if x := f.choices.byHash[h]; x != nil {
 			x.classes[c] = struct{}{}
+			c.count(x.conj)
 			f.renumbered[x] = struct{}{}
 		}
 	}
@@ -320,7 +336,7 @@ func (f *Firewall) isolate() (lost [2][]*endpoint) {
 			continue
 		}
 		c.stale = false
-		c.isolation = [2]isolation{}
+		c.isolation = [2]isolation{{shut: c.shut()}, {shut: c.shut()}}
 		for _, h := range c.hashes {
 			x := f.choices.byHash[h]
 			if x == nil {
@@ -380,14 +396,6 @@ func (c *class) keys() []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// Members returns the endpoints of a class, sorted; nil = there is none with this number.
-func (f *Firewall) Members(class uint16) []string {
-	if c := f.classes.byNumber[class]; c != nil {
-		return c.keys()
-	}
-	return nil
 }
 
 func (f *Firewall) dirtyClasses() []*class {

@@ -47,7 +47,8 @@ func (f *Firewall) Compile() Changes {
 	for side := range f.order {
 		f.settleOrder(side, &c)
 	}
-	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters()}
+	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters(),
+		Addresses: map[uint16][]string{}}
 	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{},
 		Classes: map[uint16]*ClassAssignment{}, Addresses: map[string]*AddressAssignment{}, AddressNumbers: map[uint16]string{},
 		ServiceNumbers: map[uint16]string{}}
@@ -170,6 +171,7 @@ func (f *Firewall) emitPolicies(c *change, out *Changes) {
 
 func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 	if ps.policy == nil {
+		f.countConjunctions(ps)
 		delete(f.policies, ps.name)
 		if ps.installed {
 			ps.installed = false
@@ -200,6 +202,7 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 		}
 		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
 		out.Assignments.Policies[ps.name] = ps.assignment()
+		f.countConjunctions(ps)
 	}
 	ps.changed, ps.installed = false, true
 	out.Policies[ps.name] = f.state(ps)
@@ -264,9 +267,10 @@ func (f *Firewall) forgetImported(out *Changes) {
 
 // state describes what became of a policy.
 func (f *Firewall) state(ps *policyState) *PolicyState {
-	s := &PolicyState{}
+	s := &PolicyState{Subjects: namesOf(ps.subjects)}
 	for _, r := range ps.rules {
-		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: cmp.Or(r.at, r.priority), Flows: len(r.flows)})
+		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: cmp.Or(r.at, r.priority), Flows: len(r.flows),
+			Peers: namesOf(r.scope.peers)})
 	}
 	warn := func(code policy.Code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})

@@ -8,3 +8,11 @@ func (f *Firewall) Conjoin(shares bool) {
 		f.manyClasses = 0
 	}
 }
+
+// Narrow leaves few numbers: one block of classes, and so many for addresses and for services. It must be called before the first Compile.
+func (f *Firewall) Narrow(numbers int) {
+	f.classes.numbers.end, f.atlas.most, f.services.most = 2, numbers, numbers
+}
+
+// Shut returns the endpoints for which there was no class number.
+func (f *Firewall) Shut() []string { return f.Members(shutNumber) }

@@ -274,7 +274,8 @@ func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
 		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: c, Match: m, Actions: actions})
 	}
 	clauses := d.clauses(r)
-	if matches, ok := multiply(clauses, f.maxProduct); ok {
+	matches, ok := multiply(clauses, f.maxProduct)
+	if r.conjoined = !ok; ok {
 		for _, m := range matches {
 			add(cookie, m, decide)
 		}

@@ -19,9 +19,18 @@ type blocks struct {
 	taken   map[uint16]struct{}
 	used    [maxNumbers / blockSize]uint8
 	resting []uint16 // the last first
+	end     int      // blocks from this one on are not given
 }
 
-func newBlocks() *blocks { return &blocks{taken: map[uint16]struct{}{}} }
+// newBlocks leaves the last block out: shutNumber is in it.
+func newBlocks() *blocks {
+	b := &blocks{taken: map[uint16]struct{}{}}
+	b.end = len(b.used) - 1
+	return b
+}
+
+// room is how many numbers there are to give.
+func (b *blocks) room() int { return (b.end - 1) * blockSize }
 
 func (b *blocks) take(n uint16) {
 	b.taken[n] = struct{}{}
@@ -34,7 +43,7 @@ func (b *blocks) free(n uint16) {
 	b.resting = append([]uint16{n}, b.resting[:min(len(b.resting), restingNumbers-1)]...)
 }
 
-// near gives a number of the block that n is in, or else of a fresh one.
+// near gives a number of the block that n is in, or else as fresh does.
 func (b *blocks) near(n uint16) uint16 {
 	if best := b.in(n/blockSize, b.resting); best != 0 {
 		b.take(best)
@@ -43,10 +52,11 @@ func (b *blocks) near(n uint16) uint16 {
 	return b.fresh()
 }
 
-// fresh gives the first number of a block that is not in use, or, when all are, any. There are more numbers than a bridge has ports.
+// fresh gives the first number of a block that is not in use, or, when all are, any; 0 = there is none, which takes more endpoints than
+// Open vSwitch has ports for (class.shut).
 func (b *blocks) fresh() uint16 {
 	for _, full := range []uint8{0, blockSize - 1} {
-		for block := 1; block < len(b.used); block++ {
+		for block := 1; block < b.end; block++ {
 			if b.used[block] > full {
 				continue
 			}
@@ -56,13 +66,13 @@ func (b *blocks) fresh() uint16 {
 			}
 		}
 	}
-	for block := 1; block < len(b.used); block++ {
+	for block := 1; block < b.end; block++ {
 		if n := b.in(uint16(block), nil); n != 0 {
 			b.take(n)
 			return n
 		}
 	}
-	panic("wall: more classes than numbers")
+	return 0
 }
 
 // in returns the first number of a block that is free and does not rest; 0 = there is none.
@@ -84,6 +94,9 @@ type pool struct {
 	taken map[uint16]struct{}
 	low   uint16 // all before it are taken
 }
+
+// most is how many numbers a pool has; who takes from it sees to it that no more are needed.
+const most = maxNumbers - 1
 
 // next returns a number; there must be one.
 func (p *pool) next() uint16 {

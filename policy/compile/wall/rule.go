@@ -29,6 +29,7 @@ type rule struct {
 	before ruleBefore
 	// placed: the rule is, or by the end of Compile will be, in the order of its side. fresh: flows are those of its other fields.
 	placed, fresh bool
+	conjoined     bool // flows are a conjunction
 	leaving       bool // on its way out of the order, within ordered.update
 }
 
@@ -82,6 +83,7 @@ type policyState struct {
 	logs      bool
 	changed   bool // flows, priorities or ids of its rules differ from what Changes last told
 	retell    bool // its status may be another
+	counted   conjunctions
 	installed bool // Changes has told of it
 }
 

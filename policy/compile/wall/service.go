@@ -36,6 +36,7 @@ type services struct {
 	wanted   []*service        // as last numbered
 	stale    bool
 	named    map[uint16]uint64
+	most     int // how many numbers there are
 }
 
 // segment is a range of ports of a protocol, or (ports nil) all of it, that is in the same services.
@@ -48,7 +49,7 @@ type segment struct {
 }
 
 func newServices() *services {
-	return &services{byText: map[string]*service{}, parts: map[string]uint16{}, named: map[uint16]uint64{}}
+	return &services{byText: map[string]*service{}, parts: map[string]uint16{}, named: map[uint16]uint64{}, most: most}
 }
 
 // use returns the service of a set and notes that r uses it; nil = any.
@@ -137,9 +138,13 @@ func (f *Firewall) settleServices() {
 		}
 		n := len(wanted)
 		wanted = slices.DeleteFunc(slices.Clone(wanted), func(x *service) bool { return len(count[x]) > x.matches })
-		if len(wanted) == n {
+		if len(wanted) < n {
+			continue
+		}
+		if n = parts(segments); n <= s.most {
 			break
 		}
+		wanted = fewer(wanted, n-s.most)
 	}
 	f.nameServices(segments, wanted)
 }
@@ -344,5 +349,6 @@ func (f *Firewall) emitServices(out *Changes) {
 	for n, hash := range f.services.named {
 		out.Assignments.ServiceNumbers[n] = nameOf(hash)
 	}
+	out.Services = f.services.texts()
 	clear(f.services.named)
 }

@@ -64,7 +64,7 @@ func (f *Firewall) share(set []*rule) {
 	}
 	places := map[string]place{}
 	for _, r := range set {
-		r.flows, r.at, r.fresh = nil, first.priority, true
+		r.flows, r.at, r.fresh, r.conjoined = nil, first.priority, true, r == first // a packet finds their clauses at once
 		clauses := d.clauses(r)
 		for i, matches := range clauses {
 			clause := flow.Conjunction{ID: r.conj, Clause: uint8(i + 1), N: uint8(len(clauses))}
