@@ -103,12 +103,26 @@ func bindEarlier(c flow.Cookie, old, now uint32) flow.Flow {
 // Reclassify returns the flows for packets that were on their way through conntrack, by a cached decision, when the id of an endpoint
 // changed: they come out of it with the old id and class, and begin again.
 func Reclassify(c flow.Cookie, old uint32) []flow.Flow {
-	again := []flow.Action{SourceEndpoint.Load(0), DestinationEndpoint.Load(0), SourceClass.Load(0), DestinationClass.Load(0),
-		flow.CTClear{}, table(TableSource)}
 	return []flow.Flow{
-		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: again},
-		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)), Actions: again},
+		{Table: TableState, Priority: 300, Cookie: c, Match: SourceEndpoint.Is(nil, uint64(old)), Actions: again()},
+		{Table: TableState, Priority: 290, Cookie: c, Match: DestinationEndpoint.Is(nil, uint64(old)), Actions: again()},
 	}
+}
+
+// ReclassifyMoved is Reclassify for an endpoint that was in another class, whose number may stand for others now, and kept its id.
+func ReclassifyMoved(c flow.Cookie, was Identity) []flow.Flow {
+	return []flow.Flow{
+		{Table: TableState, Priority: 280, Cookie: c, Match: SourceClass.Is(SourceEndpoint.Is(nil, uint64(was.Endpoint)), uint64(was.Class)),
+			Actions: again()},
+		{Table: TableState, Priority: 270, Cookie: c,
+			Match:   DestinationClass.Is(DestinationEndpoint.Is(nil, uint64(was.Endpoint)), uint64(was.Class)),
+			Actions: again()},
+	}
+}
+
+func again() []flow.Action {
+	return []flow.Action{SourceEndpoint.Load(0), DestinationEndpoint.Load(0), SourceClass.Load(0), DestinationClass.Load(0),
+		flow.CTClear{}, table(TableSource)}
 }
 
 // recheck is a resubmit, because goto_table cannot go back.

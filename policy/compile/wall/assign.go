@@ -70,8 +70,10 @@ type EndpointAssignment struct {
 	MACs  []string `json:"macs,omitempty"`
 	Class uint16   `json:"class,omitempty"` // number
 	// Was is the id before, 0 = none: packets that carried it may have been under way.
-	Was  uint32 `json:"was,omitempty"`
-	Kept bool   `json:"kept,omitempty"` // it left groups that keep connections
+	Was uint32 `json:"was,omitempty"`
+	// WasClass is the number of the class before, since the endpoint has its id; 0 = none.
+	WasClass uint16 `json:"wasClass,omitempty"`
+	Kept     bool   `json:"kept,omitempty"` // it left groups that keep connections
 	// Forwarder is 1 + the index of its zones (pipeline.ForwarderZones); 0 = it does not forward.
 	Forwarder int `json:"forwarder,omitempty"`
 }
@@ -168,7 +170,8 @@ func (a *Assignments) numbers() map[uint32]struct{} {
 
 // assignment is what is persisted of an endpoint.
 func (e *endpoint) assignment() EndpointAssignment {
-	out := EndpointAssignment{ID: e.id, Station: stationOf(e.w), MACs: e.w.MACs, Was: e.was, Kept: e.kept, Forwarder: e.forwarder}
+	out := EndpointAssignment{ID: e.id, Station: stationOf(e.w), MACs: e.w.MACs, Was: e.was, WasClass: e.wasClass, Kept: e.kept,
+		Forwarder: e.forwarder}
 	if e.class != nil {
 		out.Class = e.class.number
 	}

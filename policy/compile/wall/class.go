@@ -252,6 +252,7 @@ func (f *Firewall) put(es []*endpoint, to *class) {
 		if from := e.class; from != nil {
 			delete(from.endpoints, e)
 			f.classes.dirty[from] = struct{}{} // it may have been known by this endpoint
+			e.wasClass = from.number
 		}
 		e.class = to
 		to.endpoints[e] = struct{}{}

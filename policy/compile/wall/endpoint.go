@@ -30,6 +30,8 @@ type endpoint struct {
 	born   bool   // in this Compile: no connection carries its id yet
 	gone   bool   // it is no more
 	was    uint32 // id before, whose packets may still be under way; 0 = none
+	// wasClass is the number of the class before, since the endpoint has this id; 0 = none. Packets that carried it may still be under way.
+	wasClass uint16
 	// forwarder is 1 + the index of the zones of a forwarding endpoint, 0 for others.
 	forwarder int
 	choices   []*choice // that it is in, by hash
@@ -117,7 +119,7 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 	// Of what class an endpoint was is known by the word of the class alone: without it, anything may have been taken from it.
 	if ok = ok && sameStation(&policy.Workload{MAC: known.MAC, MACs: known.MACs, VLAN: known.VLAN}, w) &&
 		f.classes.byNumber[known.Class] != nil; ok {
-		e.id, e.was, e.kept = known.ID, known.Was, known.Kept
+		e.id, e.was, e.wasClass, e.kept = known.ID, known.Was, known.WasClass, known.Kept
 		c := f.classes.byNumber[known.Class]
 		e.class, c.endpoints[e] = c, struct{}{}
 		for side := range e.open {
@@ -163,7 +165,7 @@ func (f *Firewall) endpointNumber() uint32 {
 func (f *Firewall) renew(e *endpoint) {
 	delete(f.byID, e.id)
 	f.dirtyEndpoints[e.w.Key] = struct{}{}
-	e.was = e.id
+	e.was, e.wasClass = e.id, 0
 	if e.id++; e.id%pipeline.EndpointGenerations == 0 {
 		f.retireID(e.was, stationOf(e.w))
 		e.id, e.was, f.dirtyRetired = f.endpointNumber(), 0, true
@@ -236,6 +238,9 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	out = append(out, pipeline.Bind(cookie, who, macKnown, e.forwarder != 0)...)
 	if e.was != 0 {
 		out = append(out, pipeline.Reclassify(cookie, e.was)...)
+	}
+	if e.wasClass != 0 {
+		out = append(out, pipeline.ReclassifyMoved(cookie, pipeline.Identity{Endpoint: e.id, Class: e.wasClass})...)
 	}
 	if e.forwarder != 0 {
 		in, outgoing := pipeline.ForwarderZones(f.opt.BridgeIndex, e.forwarder-1)

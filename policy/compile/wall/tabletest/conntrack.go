@@ -163,6 +163,9 @@ func (w *walk) ct(a *flow.CT, depth int) {
 			w.original(c.Orig)
 		}
 	}
+	if w.s.Recirculates != nil {
+		w.s.Recirculates()
+	}
 	w.table(a.Table, depth+1)
 }
 

@@ -63,6 +63,9 @@ func (r *Result) Visited(table uint8) bool { return slices.Contains(r.Tables, ta
 type Switch struct {
 	tables map[uint8][]rank // by falling priority
 	conns  map[Tuple]*Conn  // by both tuples
+
+	// Recirculates, if not nil, is called when a packet has been in conntrack and its tables are still to be looked up.
+	Recirculates func()
 }
 
 // rank holds the flows of a table that have one priority: those that decide alone, the clauses of conjunctions and what these decide.
