@@ -189,7 +189,7 @@ func (c *class) assignment() *ClassAssignment {
 
 // assignment is what is persisted of a choice; nil = nothing.
 func (x *choice) assignment() *AddressAssignment {
-	if len(x.peerOf) == 0 {
+	if len(x.peerOf) == 0 && !x.kept {
 		return nil
 	}
 	out := AddressAssignment{Raw: x.address.raw, Kept: x.kept}

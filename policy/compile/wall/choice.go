@@ -39,7 +39,7 @@ type choice struct {
 	address addressing
 	// foreign: was is not known of the addresses, because an earlier run left no word of them.
 	foreign bool
-	// kept: addresses have left that were to keep their connections.
+	// kept: members have left that were to keep their connections.
 	kept bool
 
 	staleMembers, staleAddresses, changed bool

@@ -117,7 +117,7 @@ func (f *Firewall) divide(c *class, parts map[uint64][]*endpoint) {
 		heir, largest := -1, rest
 		for i, key := range keys {
 			part := parts[key]
-			if len(part) > largest && (len(part) > smallClass || f.classes.find(part[0], c) == nil) {
+			if len(part) > largest && (len(part) > smallClass || keeps(part) || f.classes.find(part[0], c) == nil) {
 				heir, largest = i, len(part)
 			}
 		}
@@ -144,6 +144,11 @@ func (f *Firewall) divide(c *class, parts map[uint64][]*endpoint) {
 	if c != nil && len(c.endpoints) == 0 {
 		f.dissolve(c)
 	}
+}
+
+// keeps reports whether some of the endpoints have connections that are kept. They may bear the default ids of the class.
+func keeps(es []*endpoint) bool {
+	return slices.ContainsFunc(es, func(e *endpoint) bool { return e.kept })
 }
 
 func hashesOf(choices []*choice) []uint64 {

@@ -309,7 +309,7 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 		return s
 	}
 	for _, r := range ps.rules {
-		if r.id == 0 && len(subjects) > 0 {
+		if (r.id == 0 || r.empty()) && len(subjects) > 0 {
 			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
 		}
 	}

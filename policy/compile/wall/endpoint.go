@@ -165,7 +165,7 @@ func (f *Firewall) endpointNumber() uint32 {
 func (f *Firewall) renew(e *endpoint) {
 	delete(f.byID, e.id)
 	f.dirtyEndpoints[e.w.Key] = struct{}{}
-	e.was, e.wasClass = e.id, 0
+	e.was, e.wasClass, e.kept = e.id, 0, false
 	if e.id++; e.id%pipeline.EndpointGenerations == 0 {
 		f.retireID(e.was, stationOf(e.w))
 		e.id, e.was, f.dirtyRetired = f.endpointNumber(), 0, true

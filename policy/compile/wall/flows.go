@@ -274,6 +274,9 @@ func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
 		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: c, Match: m, Actions: actions})
 	}
 	clauses := d.clauses(r)
+	if r.empty() { // it lingers
+		clauses = [][]flow.Match{nil}
+	}
 	matches, ok := multiply(clauses, f.maxProduct)
 	if r.conjoined = !ok; ok {
 		for _, m := range matches {

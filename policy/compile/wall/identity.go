@@ -93,11 +93,15 @@ func (x *identities) left() []*rule {
 // revive returns the rule as it was in an earlier run if it matched and ranked as r does; otherwise nobody knows what was lost since,
 // and it gets new numbers.
 func revive(r *rule, a RuleAssignment) *rule {
-	if r.empty() || a.Hash != r.scope.hash(r.rank) || a.ID == 0 {
+	if a.Hash != r.scope.hash(r.rank) || a.ID == 0 {
 		return nil
 	}
-	return &rule{
+	out := &rule{
 		ref: r.ref, side: r.side, rank: r.rank, scope: r.scope, id: a.ID, conj: a.Conjunction, priority: a.Priority, hash: a.Hash,
 		before: ruleBefore{a.ID, r.rank, r.scope},
 	}
+	if out.empty() && !out.lingers() {
+		return nil
+	}
+	return out
 }

@@ -53,6 +53,11 @@ func (r *rule) empty() bool {
 		!slices.ContainsFunc(r.scope.subjects, func(x *choice) bool { return len(x.now.endpoints) > 0 })
 }
 
+// lingers reports whether the rule, though empty, stands for connections that are to be kept.
+func (r *rule) lingers() bool {
+	return r.id != 0 && r.passes() && slices.ContainsFunc(r.scope.choices(), func(x *choice) bool { return x.now.keep })
+}
+
 // anyPeer reports whether every station is a peer.
 func (r *rule) anyPeer() bool {
 	return r.scope.any || slices.ContainsFunc(r.scope.peers, func(x *choice) bool { return x.now.any })

@@ -22,7 +22,7 @@ func (f *Firewall) sharers(ps *policyState) [][]*rule {
 	if len(terms(ps.subjects)) <= f.manyClasses {
 		return nil
 	}
-	in := slices.DeleteFunc(slices.Clone(ps.rules), func(r *rule) bool { return r.id == 0 })
+	in := slices.DeleteFunc(slices.Clone(ps.rules), func(r *rule) bool { return r.id == 0 || r.empty() })
 	slices.SortFunc(in, func(a, b *rule) int {
 		if a.side != b.side {
 			return a.side - b.side

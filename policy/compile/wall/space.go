@@ -19,6 +19,9 @@ type scope struct {
 	services policy.ServiceSet
 }
 
+// choices are all that the scope names.
+func (s *scope) choices() []*choice { return slices.Concat(s.subjects, s.peers) }
+
 // space is what a scope holds at one time. Spaces are immutable, so that they may share slices.
 type space struct {
 	subjects []*endpoint // by serial

@@ -116,16 +116,17 @@ func (f *Firewall) adopt(ps *policyState, now []*rule, c *change) []*rule {
 func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
 	moved := r.ref != now.ref || r.rank != now.rank
-	changed := moved || r.log != now.log || !r.scope.same(&now.scope)
+	renamed := !r.scope.same(&now.scope)
+	changed := moved || renamed || r.log != now.log
 	r.ref, r.rank, r.log = now.ref, now.rank, now.log
 	f.use(r, now.scope)
 	switch {
-	case r.empty():
+	case r.empty() && (moved || renamed || !r.lingers()):
 		f.retire(r, c)
 		return
 	case r.id == 0 || r.passes() && r.narrowed():
 		f.renumber(r)
-	case changed || !r.placed:
+	case changed || !r.placed || r.empty():
 		f.registry.set(r.id, r.info())
 		r.owner.changed, r.fresh = true, false
 	}
@@ -171,6 +172,9 @@ func (f *Firewall) use(r *rule, now scope) {
 func (r *rule) narrowed() bool {
 	if r.before.id != r.id || r.before.scope.same(&r.scope) {
 		return false // what became of its choices, reversion sees
+	}
+	if slices.ContainsFunc(r.before.scope.choices(), func(x *choice) bool { return x.kept && !slices.Contains(r.scope.choices(), x) }) {
+		return true
 	}
 	before, now := r.before.scope.was(), r.scope.now()
 	p, q := &before.peers, &now.peers

@@ -75,6 +75,7 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 		}
 	}
 	if x.now.keep {
+		x.kept = x.kept || len(leaving) > 0
 		for _, e := range leaving {
 			e.kept = true
 			f.dirtyEndpoints[e.w.Key] = struct{}{}
@@ -173,11 +174,14 @@ func (f *Firewall) loseTo(deny *rule, c *change) {
 			if e.open[deny.side] {
 				f.closed[deny.side][e] = struct{}{}
 			}
-			if e.kept {
-				f.members[e] = struct{}{}
-			}
 		}
-		for _, e := range s.peers.endpoints {
+	}
+	kept := gained
+	if rose {
+		kept = whole
+	}
+	for _, s := range kept {
+		for _, e := range union(s.subjects, s.peers.endpoints) {
 			if e.kept {
 				f.members[e] = struct{}{}
 			}
@@ -221,6 +225,10 @@ func (f *Firewall) beside(r *rule, s *space) []*rule {
 
 // lower re-versions an allow that has come to be below a deny.
 func (f *Firewall) lower(allow *rule, c *change) {
+	if slices.ContainsFunc(allow.scope.choices(), func(x *choice) bool { return x.kept }) {
+		f.renumber(allow) // what was kept is not known any more
+		return
+	}
 	now := allow.scope.now()
 	for _, deny := range f.beside(allow, &now) {
 		if deny.passes() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
@@ -288,13 +296,8 @@ func (f *Firewall) renewDue() {
 				open++
 			}
 		}
-		if extra > max(manyEndpoints, open/renewFlows) {
+		if extra > max(manyEndpoints, open/renewFlows) && !f.keeps() {
 			f.renewDefaults(side)
-			for e := range closed {
-				if e.kept {
-					f.members[e] = struct{}{}
-				}
-			}
 		} else {
 			for e := range closed {
 				f.members[e] = struct{}{}
@@ -308,4 +311,14 @@ func (f *Firewall) renewDue() {
 		}
 	}
 	clear(f.members)
+}
+
+// keeps reports whether there may be connections that are kept: rules that do not match them any more stand for them.
+func (f *Firewall) keeps() bool {
+	for _, x := range f.choices.byHash {
+		if x.kept {
+			return true
+		}
+	}
+	return false
 }
