@@ -60,6 +60,15 @@ func Bind(c flow.Cookie, who Identity, macKnown, forwards bool) []flow.Flow {
 				Actions: append(who.AsSource(), goTo(TableBoundResponder))},
 			flow.Flow{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: CtState(responder(nil, 0, endpoint), 0, flow.CtRpl),
 				Actions: append(who.AsDestination(), table(TableLiveEgress))})
+		if EndpointBase(endpoint) != endpoint {
+			out = append(out,
+				flow.Flow{Table: TableBoundInitiator, Priority: PriorityRetired, Cookie: c,
+					Match:   CtState(anyGeneration(LabelInitiator, SourceEndpoint.Is(nil, 0), endpoint), flow.CtRpl, flow.CtRpl),
+					Actions: append(who.AsSource(), recheck)},
+				flow.Flow{Table: TableBoundResponder, Priority: PriorityRetired, Cookie: c,
+					Match:   CtState(anyGeneration(LabelResponder, DestinationEndpoint.Is(nil, 0), endpoint), 0, flow.CtRpl),
+					Actions: append(who.AsDestination(), recheck)})
+		}
 	}
 	if forwards {
 		out = append(out, bindRouter(c, endpoint)...)
