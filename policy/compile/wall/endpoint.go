@@ -239,7 +239,7 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	if e.was != 0 {
 		out = append(out, pipeline.Reclassify(cookie, e.was)...)
 	}
-	if e.wasClass != 0 {
+	if e.wasClass != 0 && e.wasClass != e.class.number { // numbers that rest are given when no others are left
 		out = append(out, pipeline.ReclassifyMoved(cookie, pipeline.Identity{Endpoint: e.id, Class: e.wasClass})...)
 	}
 	if e.forwarder != 0 {
