@@ -25,8 +25,7 @@ type class struct {
 
 	conj [2]int // conjunctions of rules that apply to it
 
-	stale     bool // isolation may have changed
-	installed bool // Changes told of it
+	stale bool // isolation may have changed
 }
 
 // isolation is what isolates a class in one direction: the first policy by name, and whether one of them records; or that it is shut.

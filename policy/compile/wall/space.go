@@ -126,9 +126,6 @@ func familiesOfAll(s *policy.ServiceSet) families {
 	return f
 }
 
-// empty reports whether no packet is in the space.
-func (s *space) empty() bool { return len(s.subjects) == 0 || s.families() == 0 }
-
 func (s *space) families() families { return s.peers.families() & familiesOfAll(&s.services) }
 
 // hash is a digest of what the scope names and of how the rule ranks.
