@@ -205,9 +205,17 @@ func mutateRule(t *rapid.T, p *policy.Policy) {
 
 // beside tells of the ids of other policies that apply to none of the endpoints that these policies, versions of one, apply to.
 func (h *history) beside(versions ...*policy.Policy) func(uint32, string) bool {
+	// An endpoint that a rule no longer names as a peer has another id, too.
 	concerned := func(key string) bool {
 		return slices.ContainsFunc(versions, func(p *policy.Policy) bool {
-			return p != nil && policy.AnyMatches(p.Spec.AppliesTo, h.groups, h.local(key))
+			if p == nil {
+				return false
+			}
+			named := slices.Clone(p.Spec.AppliesTo)
+			for _, r := range slices.Concat(p.Spec.Ingress, p.Spec.Egress) {
+				named = append(append(named, r.From...), r.To...)
+			}
+			return policy.AnyMatches(named, h.groups, h.local(key))
 		})
 	}
 	return func(id uint32, key string) bool {
