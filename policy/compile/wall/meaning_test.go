@@ -192,7 +192,7 @@ func TestPickup(t *testing.T) {
 // only where a rule allows the answerer to open it, who is then the initiator. What comes from other ports is an answer and stays one.
 func TestSamePort(t *testing.T) {
 	var turned, kept, cut int
-	check(t, func(t *rapid.T) {
+	one := func(t *rapid.T) {
 		w := newWorld(t)
 		w.randomize(t, false)
 		x, ok := w.genTalk(drawn(t))
@@ -235,10 +235,13 @@ func TestSamePort(t *testing.T) {
 		default:
 			cut++
 		}
-	})
-	if !testing.Short() && (turned == 0 || kept == 0 || cut == 0) {
-		t.Errorf("turned %d, kept %d, cut %d: too one-sided to mean anything", turned, kept, cut)
 	}
+	for range 10 { // a turn takes some luck
+		if check(t, one); turned > 0 && kept > 0 && cut > 0 {
+			return
+		}
+	}
+	t.Errorf("turned %d, kept %d, cut %d: too one-sided to mean anything", turned, kept, cut)
 }
 
 // connection is a talk as tapwall remembers it.
