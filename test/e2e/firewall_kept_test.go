@@ -29,8 +29,10 @@ spec:
 		before, after func(s *stage, keep string) string
 	}{
 		"label": {
-			before: func(_ *stage, keep string) string { return label("client") + group(keep, "{labels: {role: client}}, {port: vm3}") },
-			after:  func(*stage, string) string { return label("guest") },
+			before: func(_ *stage, keep string) string {
+				return label("client") + group(keep, "{labels: {role: client}}, {port: vm3}")
+			},
+			after: func(*stage, string) string { return label("guest") },
 		},
 		"listed port": {
 			before: func(_ *stage, keep string) string { return group(keep, "{port: vm1}, {port: vm3}") },

@@ -138,7 +138,11 @@ func (f *Firewall) divide(c *class, parts map[uint64][]*endpoint) {
 			f.put(part, to)
 			continue
 		}
-		f.found(c, part, hashesOf(part[0].choices))
+		beside := c
+		if c != nil && !slices.ContainsFunc(part[0].choices, func(x *choice) bool { return slices.Contains(c.hashes, x.hash) }) {
+			beside = nil // no rule names both, so the room of the block is kept for parts that one does
+		}
+		f.found(beside, part, hashesOf(part[0].choices))
 	}
 	if c != nil && len(c.endpoints) == 0 {
 		f.dissolve(c)
