@@ -115,7 +115,8 @@ func (f *Firewall) resolveChoices() {
 		for ps := range x.subjectOf {
 			f.told[ps] = struct{}{}
 		}
-		if x.shape() != before { // rules come to match something, or nothing any more
+		if x.shape() != before { // rules come to match something, or nothing any more, or another IP version
+			f.rewritten[x] = struct{}{}
 			for ps := range x.subjectOf {
 				f.touch(ps)
 			}
