@@ -12,7 +12,7 @@ type Prefixes []netip.Prefix
 
 // JoinPrefixes brings prefixes into canonical form, in place.
 func JoinPrefixes(in []netip.Prefix) Prefixes {
-	slices.SortFunc(in, comparePrefixes)
+	slices.SortFunc(in, netip.Prefix.Compare)
 	out := in[:0]
 	for _, p := range in {
 		if n := len(out); n > 0 && covers(out[n-1], p) {
@@ -29,7 +29,7 @@ func JoinPrefixes(in []netip.Prefix) Prefixes {
 // DistinctPrefixes brings prefixes into order and drops those that others cover, in place. Halves stay two prefixes: a set that changes one
 // of them changes one.
 func DistinctPrefixes(in []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(in, comparePrefixes)
+	slices.SortFunc(in, netip.Prefix.Compare)
 	out := in[:0]
 	for _, p := range in {
 		if n := len(out); n == 0 || !covers(out[n-1], p) {
@@ -37,10 +37,6 @@ func DistinctPrefixes(in []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return out
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // LostPrefixes returns those of before that after does not cover, one by one or together. Both are distinct.
@@ -51,7 +47,7 @@ func LostPrefixes(before, after []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	j := 0
 	for _, p := range before {
-		for j < len(after) && comparePrefixes(after[j], p) < 0 {
+		for j < len(after) && after[j].Compare(p) < 0 {
 			j++
 		}
 		if j < len(after) && after[j] == p || Prefixes(after).Covers(p) {

@@ -161,14 +161,7 @@ func (r *rig) install(what string, policies []any, limit limits, was formerly) (
 	if err := read(1); err != nil {
 		return nil, err
 	}
-	flows, err := flowCount(r.Lab, "br0")
-	if err != nil {
-		return nil, err
-	}
-	if err := r.quiet(); err != nil {
-		return nil, err
-	}
-	ours, peak, err := resident(r.tw.Pid())
+	flows, ours, peak, err := r.weigh()
 	if err != nil {
 		return nil, err
 	}

@@ -63,14 +63,7 @@ func feed(rules int) (out []line, err error) {
 	if err != nil {
 		return nil, err
 	}
-	flows, err := flowCount(r.Lab, "br0")
-	if err != nil {
-		return nil, err
-	}
-	if err := r.quiet(); err != nil {
-		return nil, err
-	}
-	rss, peak, err := resident(r.tw.Pid())
+	flows, rss, peak, err := r.weigh()
 	if err != nil {
 		return nil, err
 	}

@@ -250,6 +250,18 @@ func (e effects) line(what string, mods int, within time.Duration) line {
 	return l
 }
 
+// weigh returns how many flows br0 has, and, once the switch is left alone, the resident bytes of tapwall, now and at most so far.
+func (r *rig) weigh() (flows int, now, peak int64, err error) {
+	if flows, err = flowCount(r.Lab, "br0"); err != nil {
+		return 0, 0, 0, err
+	}
+	if err = r.quiet(); err != nil {
+		return 0, 0, 0, err
+	}
+	now, peak, err = resident(r.tw.Pid())
+	return flows, now, peak, err
+}
+
 // flowCount is how many flows the switch has.
 func flowCount(l *lab.Lab, bridge string) (int, error) {
 	out, err := l.Ofctl("dump-aggregate", bridge)

@@ -139,13 +139,13 @@ func (f *Firewall) dropIdle() {
 // rewriteRules has the flows of the rules built again that match a choice otherwise.
 func (f *Firewall) rewriteRules() {
 	for x := range f.rewritten {
-		for r := range f.usersOf(x) {
+		for r := range x.users() {
 			f.rewrite(r)
 		}
 	}
 	clear(f.rewritten)
 	for x := range f.changedChoices { // rules that share may overlap now
-		for r := range f.usersOf(x) {
+		for r := range x.users() {
 			if r.at != 0 {
 				f.rewrite(r)
 			}

@@ -106,6 +106,14 @@ func (h *history) stir(t *rapid.T, c chooser) step {
 	return step{"labels of " + key, none}
 }
 
+// example runs what draws, outside of a check.
+func example(c chooser, f func(*rapid.T)) {
+	rapid.Custom(func(rt *rapid.T) int {
+		f(rt)
+		return rapid.Int().Draw(rt, "end")
+	}).Example(c(1 << 30))
+}
+
 // TestPairsOfACrowd is TestPairs with more of everything: fifty endpoints of dozens of kinds, ten policies with long lists. At the end
 // a restart must change nothing.
 func TestPairsOfACrowd(t *testing.T) {
@@ -117,12 +125,7 @@ func TestPairsOfACrowd(t *testing.T) {
 	for seed := range worlds {
 		h := &history{world: newWorld(t)}
 		c := seeded(uint64(seed))
-		draw := func(f func(*rapid.T)) {
-			rapid.Custom(func(rt *rapid.T) int {
-				f(rt)
-				return rapid.Int().Draw(rt, "end")
-			}).Example(c(1 << 30))
-		}
+		draw := func(f func(*rapid.T)) { example(c, f) }
 		draw(func(rt *rapid.T) {
 			h.randomize(rt, false)
 			h.genCrowd(rt, c)

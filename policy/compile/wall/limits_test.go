@@ -22,12 +22,7 @@ func TestFewNumbers(t *testing.T) {
 		h := &history{world: newWorld(t)}
 		c := seeded(uint64(seed))
 		h.fw.Narrow(3 + seed)
-		draw := func(f func(*rapid.T)) {
-			rapid.Custom(func(rt *rapid.T) int {
-				f(rt)
-				return rapid.Int().Draw(rt, "end")
-			}).Example(c(1 << 30))
-		}
+		draw := func(f func(*rapid.T)) { example(c, f) }
 		draw(func(rt *rapid.T) {
 			h.randomize(rt, false)
 			h.genCrowd(rt, c)

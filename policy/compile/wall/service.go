@@ -128,8 +128,7 @@ func (f *Firewall) settleServices() {
 		segments = cut(wanted)
 		count := map[*service]map[string]struct{}{}
 		for _, g := range segments {
-			for i := 0; i < len(g.key); i += 4 {
-				x := wanted[binary.BigEndian.Uint32([]byte(g.key[i:i+4]))]
+			for _, x := range listed(g.key, wanted) {
 				if count[x] == nil {
 					count[x] = map[string]struct{}{}
 				}
@@ -196,6 +195,15 @@ func cut(xs []*service) []segment {
 	return out
 }
 
+// listed returns the services whose indices a key holds.
+func listed(key string, xs []*service) []*service {
+	var out []*service
+	for i := 0; i < len(key); i += 4 {
+		out = append(out, xs[binary.BigEndian.Uint32([]byte(key[i:i+4]))])
+	}
+	return out
+}
+
 // merge joins two lists of indices.
 func merge(a, b []byte) string {
 	var ids []uint32
@@ -220,17 +228,15 @@ func (f *Firewall) nameServices(segments []segment, wanted []*service) {
 		g := &segments[i]
 		if texts[g.key] == "" {
 			var b strings.Builder
-			for j := 0; j < len(g.key); j += 4 {
-				b.WriteString(wanted[binary.BigEndian.Uint32([]byte(g.key[j:j+4]))].text + "\n")
+			for _, x := range listed(g.key, wanted) {
+				b.WriteString(x.text + "\n")
 			}
 			texts[g.key] = b.String()
 		}
 	}
 	members := map[string][]*service{}
 	for key, text := range texts {
-		for j := 0; j < len(key); j += 4 {
-			members[text] = append(members[text], wanted[binary.BigEndian.Uint32([]byte(key[j:j+4]))])
-		}
+		members[text] = listed(key, wanted)
 	}
 	for i := range segments {
 		segments[i].key = texts[segments[i].key]

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"iter"
 	"maps"
 	"slices"
 
@@ -51,7 +52,7 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 	}
 	var losers []*rule
 	var leaving []*endpoint
-	for r := range f.usersOf(x) {
+	for r := range x.users() {
 		peer := slices.Contains(r.scope.peers, x)
 		switch {
 		case r.id == 0 || !r.before.scope.same(&r.scope):
@@ -103,15 +104,22 @@ func (r *rule) outside(x *choice, left []*endpoint) (out []*endpoint) {
 	return out
 }
 
-// usersOf returns the rules that name the choice.
-func (f *Firewall) usersOf(x *choice) map[*rule]struct{} {
-	out := maps.Clone(x.peerOf)
-	for ps := range x.subjectOf {
-		for _, r := range ps.rules {
-			out[r] = struct{}{}
+// users yields the rules that name the choice.
+func (x *choice) users() iter.Seq[*rule] {
+	return func(yield func(*rule) bool) {
+		for r := range x.peerOf {
+			if !yield(r) {
+				return
+			}
+		}
+		for ps := range x.subjectOf {
+			for _, r := range ps.rules {
+				if _, told := x.peerOf[r]; !told && !yield(r) {
+					return
+				}
+			}
 		}
 	}
-	return out
 }
 
 // reviewPolicies looks at the endpoints that allows lost because they read otherwise.
@@ -284,6 +292,9 @@ const renewFlows = 3
 // defaults.
 func (f *Firewall) renewDue() {
 	for side, closed := range f.closed {
+		if len(closed) == 0 {
+			continue
+		}
 		extra := 0
 		for e := range closed {
 			if _, anyway := f.members[e]; !anyway {

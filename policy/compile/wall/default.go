@@ -1,0 +1,122 @@
+package wall
+
+import (
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// isolation is what isolates a class in one direction: the first policy by name, and whether one of them records; or that it is shut.
+type isolation struct {
+	by        string
+	log, shut bool
+}
+
+func (i isolation) is() bool { return i.by != "" || i.shut }
+
+// isolate computes what isolates the classes that may be isolated otherwise than before, and returns, per direction, the endpoints whose
+// default allow is gone.
+func (f *Firewall) isolate() (lost [2][]*endpoint) {
+	for c := range f.classes.dirty {
+		if !c.stale {
+			continue
+		}
+		c.stale = false
+		c.isolation = [2]isolation{{shut: c.shut()}, {shut: c.shut()}}
+		for _, h := range c.hashes {
+			x := f.choices.byHash[h]
+			if x == nil {
+				continue
+			}
+			for ps := range x.subjectOf {
+				for side := range c.isolation {
+					if i := &c.isolation[side]; ps.isolates[side] {
+						i.log = i.log || ps.logs
+						if i.by == "" || ps.name < i.by {
+							i.by = ps.name
+						}
+					}
+				}
+			}
+		}
+		for e := range c.endpoints {
+			for side := range c.isolation {
+				if e.open[side] && c.isolation[side].is() {
+					lost[side] = append(lost[side], e)
+				}
+				e.open[side] = !c.isolation[side].is()
+			}
+		}
+	}
+	return lost
+}
+
+// settleDefaults gives each changed class the ids of its defaults.
+func (f *Firewall) settleDefaults() {
+	for _, c := range f.dirtyClasses() {
+		one := c.keys()[0]
+		for side := range c.allow {
+			ref := policy.RuleRef{Direction: direction(side)}
+			if i := c.isolation[side]; i.is() {
+				f.registry.remove(allowID(c.allow[side]))
+				c.allow[side] = 0
+				ref.Policy, ref.Rule = i.by, policy.RuleDefaultDeny
+				f.registry.set(denyID(side, c.number), RuleInfo{Ref: ref, Action: policy.Deny, Log: i.log, Endpoint: one})
+				continue
+			}
+			f.registry.remove(denyID(side, c.number))
+			if c.allow[side] == 0 {
+				c.allow[side] = f.number()
+			}
+			ref.Rule = policy.RuleDefaultAllow
+			f.registry.set(allowID(c.allow[side]), RuleInfo{Ref: ref, Action: policy.Allow, Endpoint: one})
+		}
+	}
+}
+
+// renewDefaults gives all default allows of a direction new ids: endpoints carry those of classes that they were in before, too.
+func (f *Firewall) renewDefaults(side int) {
+	for _, c := range f.classes.byNumber {
+		if c.allow[side] != 0 {
+			f.registry.remove(allowID(c.allow[side]))
+			c.allow[side] = 0
+			f.classes.dirty[c] = struct{}{}
+		}
+	}
+}
+
+func denyID(side int, class uint16) uint32 {
+	if side == ingress {
+		return pipeline.IDDefaultDeny | pipeline.IDIngress | uint32(class)
+	}
+	return pipeline.IDDefaultDeny | uint32(class)
+}
+
+// allowID is the id of a default allow; 0 has none.
+func allowID(number uint32) uint32 {
+	if number == 0 {
+		return 0
+	}
+	return pipeline.IDDefaultAllow | number
+}
+
+// flows are the defaults of the class.
+func (c *class) flows() []flow.Flow {
+	var out []flow.Flow
+	for side := range c.allow {
+		id, effect := allowID(c.allow[side]), policy.Allow
+		if c.isolation[side].is() {
+			id, effect = denyID(side, c.number), policy.Deny
+		}
+		cookie := pipeline.NewCookie(pipeline.CookieDefault, id)
+		d := dimensions(side)
+		out = append(out, flow.Flow{
+			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: d.subject().Is(nil, uint64(c.number)),
+			Actions: pipeline.Decide(side == ingress, verdict(effect), id, c.isolation[side].log),
+		})
+		if effect == policy.Allow {
+			out = append(out, pipeline.Gate(side == ingress, cookie, id))
+		}
+	}
+	return out
+}
