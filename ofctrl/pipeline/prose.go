@@ -77,8 +77,9 @@ controller, which then binds the address to the endpoint (SPOOF and DESTINATION)
 
 **Classes.** Endpoints that the same groups and selector lists choose, of all that policies name, are a class. SOURCE
 and DESTINATION write its number into reg14 beside the endpoint id in reg8 and reg9; 0 is a station that is no
-endpoint. Numbers are given in blocks of 16: a new class that splits off another gets a number of the same block, and
-a rule that names all classes of a block, often one, matches the block (reg14=0x200030/0xfff0fff0: from any of 48–63
+endpoint. Numbers are given in blocks of 16: a new class that splits off another, and that a rule may
+name with it, gets a number of the same block, and a rule that names
+all classes of a block, often one, matches the block (reg14=0x200030/0xfff0fff0: from any of 48–63
 to any of 32–47). When memberships change, the largest part of what a class was keeps the number. No conntrack entry
 has a class number. A number that is given up rests until 256 others have been, because a packet that conntrack hands
 back while flows change may carry it. Class 65535 is for endpoints beyond the last number: it is denied everything.
