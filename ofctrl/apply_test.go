@@ -22,6 +22,7 @@ import (
 func texts(fs []flow.Flow) []string {
 	out := make([]string, len(fs))
 	for i, f := range fs {
+		f.Flags &^= flow.ResetCounts // of its flow-mod, not of the flow
 		out[i] = f.String()
 	}
 	slices.Sort(out)

@@ -20,7 +20,8 @@ import (
 
 // dump returns the flows without statistics, in a fixed order.
 func dump(o *oftest.OVS) string {
-	lines := strings.Split(o.Ofctl("--no-stats", "dump-flows", "br0"), "\n")
+	text := strings.ReplaceAll(o.Ofctl("--no-stats", "dump-flows", "br0"), "reset_counts ", "") // of flow-mods, not of flows
+	lines := strings.Split(text, "\n")
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
 }
@@ -41,7 +42,7 @@ func TestForeignChanges(t *testing.T) {
 		{"delete all", []string{"del-flows", "br0"}, 100, 100, false},
 		{"other actions", []string{"mod-flows", "br0", "table=205,tcp,nw_src=10.0.0.4,actions=drop"}, 1, 1, true},
 		{"other cookie bits", []string{"add-flow", "br0",
-			"table=205,priority=1000,cookie=0x74617000000000ff,tcp,reg8=0,nw_src=10.0.0.5,tp_dst=80,actions=drop"}, 1, 2, false},
+			"table=205,priority=1000,cookie=0x74617000000000ff,tcp,reg8=0,nw_src=10.0.0.5,tp_dst=80,actions=drop"}, 1, 1, false},
 		{"stray with our cookie", []string{"add-flow", "br0", "table=206,cookie=0x746170000000beef,actions=NORMAL"}, 1, 1, false},
 	}
 	for _, tt := range tests {

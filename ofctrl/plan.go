@@ -48,16 +48,14 @@ func (s *Switch) plan() []change {
 			switch {
 			case e.there == ours && e.have.attrs == e.want.attrs:
 				c.command = ofp.FlowModifyStrict
-			case e.there == ours || e.there == intruder:
-				// What it replaces meant something else, so it must not inherit the counters. (The flag OFPFF_RESET_COUNTS would do, too, but
-				// Open vSwitch shows it with the flow for ever.)
+			case e.there == ours:
+				// What it replaces meant something else, so it must not inherit the counters.
+				f := *c.flow
+				f.Flags |= flow.ResetCounts
+				c.flow = &f
+			case e.there == intruder:
 				old := c
 				old.command, old.flow, c.foreign = ofp.FlowDeleteStrict, old.foreign, nil
-				if old.flow == nil {
-					f := stray(c.flow)
-					f.Cookie = s.opts.Cookie
-					old.flow = &f
-				}
 				changes = append(changes, old)
 			}
 		}

@@ -29,6 +29,7 @@ type link struct {
 	datapathID atomic.Uint64
 	others     interferences
 	book       *book
+	seen       seenMarks
 	memory     *memory                         // nil on a bridge without a wall
 	index      int                             // of the bridge's conntrack zones
 	judged     atomic.Pointer[map[uint32]bool] // endpoint ids that a policy applies to
@@ -116,7 +117,14 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	switch cfg.Mode {
 	case Owned:
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
-		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
+		opt.OnReadBack, opt.OnCommit = func(f *ofp.FlowStats) {
+			b.book.readBack(f)
+			if f == nil {
+				b.seen.readBack(nil)
+			} else {
+				b.seen.readBack(&f.Flow)
+			}
+		}, b.book.committed
 	case made:
 		opt.Own = ofctrl.Tables{Last: pipeline.TableLast}
 	}

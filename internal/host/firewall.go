@@ -34,6 +34,7 @@ type firewall struct {
 	renamed  bool                         // endpoint ids changed, and the recorder has not been told
 
 	marks      []uint64  // of ledger, as last handed over or desired
+	sheets     sheets    // of marks
 	marksUntil time.Time // when marks that are not needed any more go at the latest; zero = there are none
 	epoch      uint64    // connection that the pickup window was decided for
 	restoring  bool      // the switch was seen to wait until its flows are restored, and what it held up has not been taken up yet
@@ -133,7 +134,7 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 		if !st.Ready {
 			return false // which ids are still true is known by the switch alone
 		}
-		if w.ledger.doubt(w.sw.Has) {
+		if w.ledger.doubt(!w.sw.Has(entryKey()), w.seen.has) {
 			if err := w.begin(); err != nil {
 				w.failed(w.e, now, err)
 				return false
@@ -177,12 +178,8 @@ func (w *firewall) compile(now time.Time) {
 		w.compileOnce()
 	}
 	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) && !w.canWait(marks, now) {
-		flows := make([]flow.Flow, len(marks))
-		for i, m := range marks {
-			flows[i] = markFlow(m)
-		}
-		w.marks = marks
-		w.want(map[string][]flow.Flow{ownerMarks: flows})
+		w.marks, w.sheets = marks, w.sheets.with(marks)
+		w.want(map[string][]flow.Flow{ownerMarks: w.sheets.flows()})
 	}
 }
 

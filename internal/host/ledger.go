@@ -21,8 +21,8 @@ import (
 // Two things about numbers must survive a restart. That a number was given: for that, blocks of them are reserved in the store ahead of
 // their use (wall.Firewall.Reserve). And what it stands for, so that its connections go on: for that, each policy and endpoint has an
 // entry in the store. Entries are written behind the installation of the flows, which waits for no disk: a revocation has to happen with
-// the disk full, too. Until an entry is written, a flow that nothing matches, a mark that names the entry and the value that the store
-// has of it, stands on the switch: it comes in the bundle that makes the value stale, and goes in the first one after the value has been
+// the disk full, too. Until an entry is written, a mark that names the entry and the value that the store has of it stands on the switch,
+// in a flow that nothing matches: it comes in the bundle that makes the value stale, and goes in the first one after the value has been
 // replaced. A later process takes no marked value for true; what it finds nothing of gets new numbers, and its connections are judged
 // again. Nothing else would do: an entry that says that id 5 lets in vm1 may be older than an hour in which id 5 let in vm2 as well, and
 // the disk is full.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -51,19 +52,107 @@ func markOf(key string, value []byte) uint64 {
 	return h.Sum64()
 }
 
-// markFlow is a mark as a flow, which no packet meets.
-func markFlow(mark uint64) flow.Flow {
-	return flow.Flow{Table: pipeline.TableLast, Priority: 2, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
-		Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort)).With(flow.Metadata, flow.U64(mark))}
+// sheets are marks as they stand on a switch: each sheet is one flow, which no packet meets, so that a change of many marks is one
+// flow-mod. A mark stays on its sheet.
+type sheets [][]uint64
+
+// maxMarks is how many marks are on a sheet. As actions they are 24 bytes each, and a flow-mod has 64 KiB.
+const maxMarks = 1000
+
+// with returns the sheets with exactly these marks, which are sorted.
+func (s sheets) with(marks []uint64) sheets {
+	var out sheets
+	there := map[uint64]bool{}
+	for _, sheet := range s {
+		kept := slices.DeleteFunc(slices.Clone(sheet), func(m uint64) bool { _, keep := slices.BinarySearch(marks, m); return !keep })
+		for _, m := range kept {
+			there[m] = true
+		}
+		out = append(out, kept)
+	}
+	at := 0
+	for _, m := range marks {
+		if there[m] {
+			continue
+		}
+		for at < len(out) && len(out[at]) >= maxMarks {
+			at++
+		}
+		if at == len(out) {
+			out = append(out, nil)
+		}
+		out[at] = append(out[at], m)
+	}
+	return out
+}
+
+func (s sheets) flows() (out []flow.Flow) {
+	for i, sheet := range s {
+		if len(sheet) == 0 {
+			continue
+		}
+		f := flow.Flow{Table: pipeline.TableLast, Priority: 2, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
+			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort)).With(flow.Metadata, flow.U64(uint64(i)))}
+		for _, m := range sheet {
+			f.Actions = append(f.Actions, flow.Load{Value: m, Dst: flow.Whole(flow.XReg0)})
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// onSheet returns the marks that a flow bears; nil = it is no sheet. Earlier versions had a flow for each mark, which was its metadata.
+func onSheet(f *flow.Flow) (marks []uint64) {
+	if f.Table != pipeline.TableLast || f.Priority != 2 || f.Cookie != pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone) {
+		return nil
+	}
+	for _, a := range f.Actions {
+		if l, ok := a.(flow.Load); ok {
+			marks = append(marks, l.Value)
+		}
+	}
+	for _, t := range f.Match {
+		if t.Field == flow.Metadata && len(f.Actions) == 0 {
+			marks = append(marks, t.Value.Lo)
+		}
+	}
+	return marks
+}
+
+// seenMarks are those that a switch was found with when its connection began. It is safe for concurrent use.
+type seenMarks struct {
+	mu        sync.Mutex
+	part, all map[uint64]bool
+}
+
+// readBack takes a flow that is read back; nil = that was all.
+func (s *seenMarks) readBack(f *flow.Flow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f == nil {
+		s.all, s.part = s.part, nil
+		return
+	}
+	for _, m := range onSheet(f) {
+		if s.part == nil {
+			s.part = map[uint64]bool{}
+		}
+		s.part[m] = true
+	}
+}
+
+func (s *seenMarks) has(mark uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[mark]
 }
 
 // doubt forgets the entries that the switch says are stale, save for where their endpoints were. Where the pipeline is gone from the
 // switch, and the marks with it, all that let anything pass are forgotten; endpoints keep their ids. It reports whether there were any.
-func (l *ledger) doubt(has func(flow.Flow) bool) (stale bool) {
+func (l *ledger) doubt(wiped bool, has func(mark uint64) bool) (stale bool) {
 	l.unproven = false
-	wiped := !has(entryKey())
 	for key, value := range l.stored {
-		marked := isEntry(key) && has(markFlow(markOf(key, value)))
+		marked := isEntry(key) && has(markOf(key, value))
 		if !isEntry(key) || !wiped && !marked {
 			continue
 		}
