@@ -15,6 +15,9 @@ const maxRules = 60000
 // apart, if there are not too many.
 const step = 32
 
+// priorities is how far apart the bounds of the rules' priorities are, both exclusive.
+const priorities = int(pipeline.PriorityRuleMax-pipeline.PriorityRuleMin) + 2
+
 // ordered holds the rules of one direction that have flows, first to decide first, each with an OpenFlow priority of its own: at one
 // priority overlapping conjunctions are undefined (ovs-fields(7)). Priorities are sparse, so that a rule can be put in between; where
 // there is no room, the rules around are moved apart, no more of them than need be, because a moved rule is sent anew.
@@ -49,19 +52,41 @@ func (o *ordered) update(gone, added []*rule) []*rule {
 		rest = rest[i:]
 	}
 	o.rules = append(merged, rest...)
-	changed := added
+	changed, without := added, 0
 	for _, r := range added {
 		at, _ := slices.BinarySearchFunc(o.rules, r, compareRules)
 		if !o.fits(at) { // an earlier run was of another opinion about the order
 			r.priority = 0
 		}
-	}
-	for _, r := range added {
 		if r.priority == 0 {
-			changed = append(changed, o.fill(r)...)
+			without++
+		}
+	}
+	many := 2*without >= len(o.rules) // at once
+	for _, r := range added {
+		if r.priority != 0 {
+			continue
+		}
+		moved := o.fill(r)
+		changed = append(changed, moved...)
+		if len(moved) > 0 && many {
+			return append(changed, o.even()...)
 		}
 	}
 	return changed
+}
+
+// even spreads all rules evenly, so that later ones find room anywhere, and returns those that had to move. Where as many have come at once
+// as there were, it costs little beside them.
+func (o *ordered) even() (moved []*rule) {
+	for i, r := range o.rules {
+		p := pipeline.PriorityRuleMax + 1 - uint16((i+1)*priorities/(len(o.rules)+1))
+		if r.priority != 0 && r.priority != p {
+			moved = append(moved, r)
+		}
+		r.priority = p
+	}
+	return moved
 }
 
 // fits reports whether the rule's priority, if it has one, is between those of its neighbours.
@@ -159,10 +184,10 @@ func (o *ordered) spread(first, last, top, gap int) {
 
 // makeRoom places the rules first..last-1, between which and their neighbours there is no room, by moving those around. It doubles how
 // far it looks until there is enough room per rule, and asks for more the farther it looks, so that those who come next find what it
-// leaves. Half of the room becomes a gap where it is needed. It returns the rules that moved.
+// leaves. A quarter of the room becomes a gap where it is needed. It returns the rules that moved.
 func (o *ordered) makeRoom(first, last int) []*rule {
 	all := float64(len(o.rules))
-	average := float64(pipeline.PriorityRuleMax-pipeline.PriorityRuleMin+2) / (all + 1)
+	average := float64(priorities) / (all + 1)
 	for width := 4; ; width *= 2 {
 		f, l := max(0, first-width), min(len(o.rules), last+width)
 		for f > 0 && o.rules[f-1].priority == 0 {
@@ -177,9 +202,13 @@ func (o *ordered) makeRoom(first, last int) []*rule {
 		if l-f < len(o.rules) && (room < wanted || room < 1) {
 			continue
 		}
-		gap := max(1, int(room/2))
-		o.spread(f, first, high-gap, gap)
-		o.spread(last, l, low+gap*(l-last), gap)
+		gap := max(1, room*3/4)
+		for i, r := range o.rules[f:first] {
+			r.priority = uint16(high - int(gap*float64(i+1)))
+		}
+		for i, r := range o.rules[last:l] {
+			r.priority = uint16(low + int(gap*float64(l-last-i)))
+		}
 		o.place(first, last)
 		return o.rules[f:l]
 	}
