@@ -273,7 +273,12 @@ func addTo(r *ApplyResult, c backend.Change, before, stored policy.Resource) {
 	case before == nil:
 		r.Created = append(r.Created, item)
 	default:
-		if item.Changes = diff(before, c.Resource); len(item.Changes) == 0 {
+		if change, ok := memberChange(before, c.Resource); ok {
+			item.Changes = diffMembers(before.(*policy.Group), change)
+		} else {
+			item.Changes = diff(before, c.Resource)
+		}
+		if len(item.Changes) == 0 {
 			r.Unchanged = append(r.Unchanged, item)
 		} else {
 			r.Updated = append(r.Updated, item)

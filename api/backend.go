@@ -88,6 +88,7 @@ type (
 	ApplyResult   = wire.ApplyResult
 	ApplyItem     = wire.ApplyItem
 	FieldChange   = wire.FieldChange
+	Members       = wire.Members
 	Workload      = wire.Workload
 	WorkloadLabel = wire.WorkloadLabel
 )

@@ -66,6 +66,13 @@ func schemaNotes() []note {
 		words("GroupSpec.onMemberRemoved", "What becomes of connections that rules allowed because of a member that leaves: revoke = cut, "+
 			"unless another rule allows them (default); keep = they go on until they end or something denies them",
 			policy.OnMemberRemovedRevoke, policy.OnMemberRemovedKeep),
+		text("MemberEdit.add", "Become members, if they are none yet"),
+		text("MemberEdit.remove", "Are no members from now on"),
+		text("Members.members", "How many members the group has"),
+		text("Members.added", "New members"),
+		text("Members.removed", "Members that are none any more"),
+		text("Members.present", "To be added, but members already"),
+		text("Members.absent", "To be removed, but no members"),
 		text("EndpointSpec.match", "Which port: port, neutronPort, vm or mac"),
 		text("EndpointSpec.labels", "Added to those of OVSDB, and winning over them"),
 		shaped("EndpointSpec.mac", "Where external_ids:attached-mac is absent", macAddress),

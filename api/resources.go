@@ -21,6 +21,7 @@ func (s *Server) registerResources() {
 	registerKind[policy.GroupSpec](s, policy.KindGroup, "A group is a named set of peers.")
 	registerKind[policy.EndpointSpec](s, policy.KindEndpoint,
 		"An endpoint resource adds labels and addresses to a port that OVSDB alone cannot tell. See /v1/workloads for what was discovered.")
+	s.registerMembers()
 }
 
 type listInput struct {
@@ -285,6 +286,14 @@ func (s *Server) delete(ctx context.Context, kind policy.Kind, in *deleteInput) 
 	})
 }
 
+// document is what is answered of a resource that was written.
+func (w *write) document(r policy.Resource, st policy.Status) any {
+	if w.show != nil {
+		return w.show(r, st)
+	}
+	return documentWith(r, st)
+}
+
 // answer writes, waits if asked to, and makes the response.
 func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOutput, error) {
 	res, err := s.do(ctx, w, want)
@@ -319,7 +328,7 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 				return nil, err
 			}
 			if res.resource != nil {
-				p.Resource = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
+				p.Resource = w.document(res.resource, addWarnings(st, res.advice().asWarnings()))
 			}
 			return nil, p
 		}
@@ -328,11 +337,10 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 		return &documentOutput{Status: http.StatusNoContent}, nil
 	}
 	out := &documentOutput{Status: http.StatusOK, ETag: etag(revision)}
-	if w.wait.limit > 0 {
-		out.Body = documentWith(res.resource, addWarnings(st, res.advice().asWarnings()))
-	} else {
-		out.Body = s.document(res.resource, res.advice().asWarnings())
+	if w.wait.limit == 0 {
+		st = s.o.Engine.Status(w.kind, w.name)
 	}
+	out.Body = w.document(res.resource, addWarnings(st, res.advice().asWarnings()))
 	if res.created {
 		out.Status = http.StatusCreated
 		out.Location = fmt.Sprintf("/v1/%s/%s", w.kind.Plural(), w.name)

@@ -29,6 +29,10 @@ type write struct {
 	pre    precondition
 	dryRun bool
 	wait   waiting
+	// place finds the place in the body of a fault found in the resource; nil = it is the same.
+	place func(*policy.Fault)
+	// show makes the answer of what was written and observed; nil = the document.
+	show func(policy.Resource, policy.Status) any
 }
 
 // written is the outcome: the resource (nil = deleted), whether it is new, and the result of a dry run instead.
@@ -79,8 +83,18 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 			next = current.Clone() // so that writing the defaults out is no change
 		}
 	}
+	if current != nil && next == current && !w.dryRun {
+		return written{resource: current, advice: func() advice { return advice{} }}, nil
+	}
 	change := backend.Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision, Before: current}
-	guards, err := s.checkRefs(ctx, []backend.Change{change}, func(_ int, faults policy.Faults) error { return invalid(faults) })
+	guards, err := s.checkRefs(ctx, []backend.Change{change}, func(_ int, faults policy.Faults) error {
+		for i := range faults {
+			if w.place != nil {
+				w.place(&faults[i])
+			}
+		}
+		return invalid(faults)
+	})
 	if err != nil {
 		return written{}, err
 	}
@@ -200,7 +214,11 @@ func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty
 		if c.Resource == nil {
 			continue
 		}
-		if faults := policy.ValidateRefs(c.Resource, v.lookup()); len(faults) > 0 {
+		r := c.Resource
+		if change, ok := memberChange(c.Before, r); ok { // the others were looked at when they came
+			r = &policy.Group{Meta: *r.GetMeta(), Spec: policy.GroupSpec{Members: change.Added}}
+		}
+		if faults := policy.ValidateRefs(r, v.lookup()); len(faults) > 0 {
 			errs = append(errs, faulty(i, faults))
 		}
 	}
@@ -213,7 +231,11 @@ func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty
 	guards := v.guards()
 
 	narrowed := slices.ContainsFunc(changes, func(c backend.Change) bool {
-		return c.Kind == policy.KindGroup && (c.Resource == nil || hasCIDR(c.Resource.(*policy.Group)))
+		if c.Kind != policy.KindGroup || c.Resource == nil {
+			return c.Kind == policy.KindGroup
+		}
+		old, _ := c.Before.(*policy.Group)
+		return c.Resource.(*policy.Group).HasCIDR() && (old == nil || !old.HasCIDR())
 	})
 	if !narrowed {
 		return guards, nil
@@ -274,10 +296,6 @@ func refersTo(r policy.Resource, groups map[string]policy.Resource) bool {
 		_, ok := groups[ref.Name]
 		return ok && ref.Kind == policy.KindGroup
 	})
-}
-
-func hasCIDR(g *policy.Group) bool {
-	return slices.ContainsFunc(g.Spec.Members, func(s policy.Selector) bool { return s.CIDR != "" })
 }
 
 // mergeProblems makes one answer of several.

@@ -72,6 +72,8 @@ type GroupSpec struct {
 	// OnMemberRemoved says what becomes of connections that rules allowed because of a member that leaves: revoke (default) cuts those that
 	// nothing else allows, keep lets them go on until they end. What a rule denies from then on is cut either way.
 	OnMemberRemoved string `json:"onMemberRemoved,omitempty"`
+	// Change says how Members came to be from those of an earlier version; nil = not known. It is in no document.
+	Change *MemberChange `json:"-"`
 }
 
 // The values of GroupSpec.OnMemberRemoved.

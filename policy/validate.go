@@ -181,6 +181,10 @@ func (g *Group) Validate() Faults {
 	if g.Spec.Members == nil {
 		c.addf(at, nil, "is required; an empty list is a group of nobody")
 	}
+	if n := len(g.Spec.Members); n > MaxMembers {
+		c.add(Fault{Pointer: at.String(), Code: CodeTooLarge, Detail: fmt.Sprintf("has %d members, more than %d", n, MaxMembers)})
+		return c.faults
+	}
 	for i := range g.Spec.Members {
 		c.selector(at.at(i), &g.Spec.Members[i], asMember)
 	}

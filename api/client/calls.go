@@ -123,6 +123,27 @@ func (c *Client) write(ctx context.Context, r request) (*Document, error) {
 	return nil, err
 }
 
+// EditMembers adds and removes members of a group; ErrNotFound. When the wait was too long, the answer is returned with the error, without
+// its counts.
+func (c *Client) EditMembers(ctx context.Context, group string, e policy.MemberEdit, o WriteOptions) (*Members, error) {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	var m Members
+	err = c.call(ctx, request{method: "POST", path: path(policy.KindGroup, group) + "/members", query: o.query(), header: o.header(),
+		body: body, contentType: "application/json"}, &m)
+	if err == nil {
+		return &m, nil
+	}
+	var p *Problem
+	if errors.As(err, &p) && p.Status == http.StatusGatewayTimeout && p.Resource != nil {
+		d := p.Resource
+		return &Members{Kind: d.Kind, Meta: d.Meta, Status: d.Status}, err
+	}
+	return nil, err
+}
+
 // Delete deletes a resource; ErrNotFound.
 func (c *Client) Delete(ctx context.Context, kind policy.Kind, name string, o WriteOptions) error {
 	return c.call(ctx, request{method: "DELETE", path: path(kind, name), query: o.query(), header: o.header()}, nil)

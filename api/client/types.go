@@ -12,6 +12,7 @@ type (
 	Document    = wire.Document[json.RawMessage]
 	ApplyResult = wire.ApplyResult
 	ApplyItem   = wire.ApplyItem
+	Members     = wire.Members
 	Flow        = wire.FlowEntry
 	System      = wire.SystemStatus
 	Host        = wire.Host

@@ -1,0 +1,211 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"weak"
+)
+
+// MaxMembers bounds a group.
+const MaxMembers = 500_000
+
+// MemberEdit says only what is to change in the members of a group.
+type MemberEdit struct {
+	Add    []Selector `json:"add,omitempty"`
+	Remove []Selector `json:"remove,omitempty"`
+}
+
+// CheckMemberEdit reads and checks the JSON text of an edit, as strictly as CheckJSON reads a document.
+func CheckMemberEdit(text []byte) (MemberEdit, Faults) {
+	t, faults := oneJSON(text)
+	if faults != nil {
+		return MemberEdit{}, faults
+	}
+	var e MemberEdit
+	o, ok := t.(object)
+	if !ok {
+		return e, Faults{{Detail: fmt.Sprintf("must be a map with add, remove or both, not %s", describe(t))}}
+	}
+	w := newWalker()
+	var root pointer
+	w.structure(root, o, reflect.ValueOf(&e).Elem())
+	d := Document{tree: t}
+	faults = append(w.faults, notCovered(e.Validate(), w.faults)...)
+	for i := range faults {
+		faults[i] = d.place(faults[i])
+	}
+	return e, inOrder(faults)
+}
+
+// Validate lists everything that is wrong with the edit by itself.
+func (e *MemberEdit) Validate() Faults {
+	var c checker
+	var root pointer
+	if e.Add == nil && e.Remove == nil {
+		c.addf(root, nil, "says nothing to change: give add, remove or both")
+	}
+	add, remove := root.field("add"), root.field("remove")
+	wanted := make(map[memberID]bool, len(e.Add))
+	for i := range e.Add {
+		c.selector(add.at(i), &e.Add[i], asMember)
+		wanted[e.Add[i].member()] = true
+	}
+	for i := range e.Remove {
+		n := len(c.faults)
+		c.selector(remove.at(i), &e.Remove[i], asMember)
+		if len(c.faults) == n && wanted[e.Remove[i].member()] {
+			c.addf(remove.at(i), e.Remove[i].String(), "is to be added, too: say one of both")
+		}
+	}
+	return c.faults
+}
+
+// memberID is the same for selectors that select the same by the same means, however their addresses are written.
+type memberID struct {
+	prefix netip.Prefix
+	text   string // of all but plain address ranges
+}
+
+func (s *Selector) member() memberID {
+	if s.plainCIDR() {
+		if p, err := ParseCIDR(s.CIDR); err == nil {
+			return memberID{prefix: p}
+		}
+	}
+	return memberID{text: s.String()}
+}
+
+// plainCIDR reports whether the selector is an address range without exceptions, as most members of a large group are.
+func (s *Selector) plainCIDR() bool { return s.CIDR != "" && s.Except == nil && s.Kind() == SelectCIDR }
+
+// MemberCount says what came of an edit.
+type MemberCount struct {
+	Added   int // new members
+	Removed int // members that were there, repeated ones counted each
+	Present int // of those to be added: are members already, or were given twice
+	Absent  int // of those to be removed: were no members
+}
+
+// Edit returns the group with an edit applied: new members come after the others. It is g itself if nothing changes. addedAt are the
+// indices in e.Add of the new members.
+func (g *Group) Edit(e MemberEdit) (out *Group, n MemberCount, addedAt []int) {
+	const (
+		add = iota
+		remove
+		gone // to be removed, and found
+		there
+	)
+	wanted := make(map[memberID]uint8, len(e.Add)+len(e.Remove))
+	byText := make(map[string]*Selector, len(e.Add)+len(e.Remove)) // plain ranges as they are written
+	for _, list := range []struct {
+		selectors []Selector
+		what      uint8
+	}{{e.Add, add}, {e.Remove, remove}} {
+		for i := range list.selectors {
+			s := &list.selectors[i]
+			if wanted[s.member()] = list.what; s.plainCIDR() {
+				byText[s.CIDR] = s
+			}
+		}
+	}
+	var removed []int // indices of members
+	for i := range g.Spec.Members {
+		m := &g.Spec.Members[i]
+		// Most members are IPv4 ranges, of which there is one spelling.
+		if m.CIDR != "" && m.Except == nil && byText[m.CIDR] == nil && strings.IndexByte(m.CIDR, ':') < 0 {
+			continue
+		}
+		id := m.member()
+		switch state, ok := wanted[id]; {
+		case !ok:
+		case state == add:
+			wanted[id] = there
+		case state == remove, state == gone:
+			wanted[id] = gone
+			removed = append(removed, i)
+		}
+	}
+	var added []Selector
+	for i := range e.Add {
+		if id := e.Add[i].member(); wanted[id] == add {
+			wanted[id] = there
+			added, addedAt = append(added, e.Add[i]), append(addedAt, i)
+		} else {
+			n.Present++
+		}
+	}
+	for i := range e.Remove {
+		if id := e.Remove[i].member(); wanted[id] == remove {
+			n.Absent++
+		}
+	}
+	n.Added, n.Removed = len(added), len(removed)
+	if n.Added+n.Removed == 0 {
+		return g, n, nil
+	}
+	c := &MemberChange{Added: added, of: placeOf(g.Spec.Members)}
+	for _, i := range removed {
+		c.Removed, c.RemovedAt = append(c.Removed, g.Spec.Members[i]), append(c.RemovedAt, i)
+	}
+	return g.Changed(c), n, addedAt
+}
+
+// MemberChange is what has become of the members of a group since they were others: those at RemovedAt have left, Added have come behind
+// the rest. It is immutable.
+type MemberChange struct {
+	Added     []Selector
+	Removed   []Selector
+	RemovedAt []int // ascending
+	of        place
+}
+
+// place tells a list of members, which is never changed, from all others, without keeping it alive.
+type place struct {
+	first weak.Pointer[Selector]
+	n     int
+}
+
+func placeOf(members []Selector) place {
+	if len(members) == 0 {
+		return place{}
+	}
+	return place{weak.Make(&members[0]), len(members)}
+}
+
+// Changed returns the group after a change of its members, which knows it: see Since.
+func (g *Group) Changed(c *MemberChange) *Group {
+	old := g.Spec.Members
+	members := make([]Selector, 0, len(old)-len(c.RemovedAt)+len(c.Added))
+	at := 0
+	for _, i := range c.RemovedAt {
+		members, at = append(members, old[at:i]...), i+1
+	}
+	members = append(append(members, old[at:]...), c.Added...)
+	out := &Group{Meta: g.Meta, Spec: g.Spec}
+	out.Spec.Members = members
+	out.Spec.Change = &MemberChange{Added: c.Added, Removed: c.Removed, RemovedAt: c.RemovedAt, of: placeOf(old)}
+	return out
+}
+
+// Since returns by what the members differ from those of before, if that is known without comparing them; a group that has not changed
+// differs by nothing.
+func (s *GroupSpec) Since(before *GroupSpec) (*MemberChange, bool) {
+	was := placeOf(before.Members)
+	switch {
+	case len(before.Members) == 0: // all of them are new
+		return nil, false
+	case was == placeOf(s.Members):
+		return &MemberChange{of: was}, true
+	case s.Change != nil && s.Change.of == was:
+		return s.Change, true
+	}
+	return nil, false
+}
+
+// HasCIDR reports whether there are address ranges among the members.
+func (g *Group) HasCIDR() bool {
+	return slices.ContainsFunc(g.Spec.Members, func(s Selector) bool { return s.CIDR != "" })
+}
