@@ -125,7 +125,9 @@ other half, 0 for entity world) and as addresses for everything else; and its se
 nothing are left out. A rule of up to 16 combinations of elements, or of no more than the other way takes, has a flow
 for each, which decides. With more, each element is a clause of conjunction(n, k/m), and one flow with conj_id = n
 decides. n is a number that the rule keeps when its id changes, so that a new id changes the flow that decides and the
-gate, and no clause.
+gate, and no clause. Where a rule applies to one class, or to few and its lists are short, the class stands in the
+clauses of the other dimensions and has none of its own: all rules of an endpoint would share that one, and a first
+packet pays for each rule of which it meets a clause.
 
 Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name.
 The defaults of the classes are at priority 1.

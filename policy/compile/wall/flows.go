@@ -230,17 +230,36 @@ func multiply(clauses [][]flow.Match, maxProduct int) ([]flow.Match, bool) {
 	}
 	out := clauses[0]
 	for _, c := range clauses[1:] {
-		var next []flow.Match
-		for _, a := range out {
-			for _, b := range c {
-				if m, ok := both(a, b); ok {
-					next = append(next, m)
-				}
-			}
-		}
-		out = next
+		out = times(out, c)
 	}
 	return out, true
+}
+
+// times returns the matches of each combination of one of a and one of b that a packet can meet.
+func times(a, b []flow.Match) []flow.Match {
+	out := make([]flow.Match, 0, len(a)*len(b))
+	for _, x := range a {
+		for _, y := range b {
+			if m, ok := both(x, y); ok {
+				out = append(out, m)
+			}
+		}
+	}
+	return out
+}
+
+// fold takes the subjects of a conjunction of three clauses into both of the others, where that takes no more flows, or up to maxProduct:
+// all rules of an endpoint would have the clause of its class, and the classifier of Open vSwitch looks at each flow with the match of a
+// clause that a packet meets. So it looks at the rules that name the packet's peer or its service only.
+func fold(clauses [][]flow.Match, maxProduct int) [][]flow.Match {
+	if len(clauses) != 3 {
+		return clauses
+	}
+	k, others := len(clauses[0]), len(clauses[1])+len(clauses[2])
+	if k*others > max(k+others, maxProduct) {
+		return clauses
+	}
+	return [][]flow.Match{times(clauses[0], clauses[1]), times(clauses[0], clauses[2])}
 }
 
 // both matches what a and b match; false = nothing. Terms of one field are about the same bits, or about different halves of a register.
@@ -283,6 +302,7 @@ func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
 			add(cookie, m, decide)
 		}
 	} else {
+		clauses = fold(clauses, f.maxProduct)
 		for i, matches := range clauses {
 			clause := []flow.Action{flow.Conjunction{ID: r.conj, Clause: uint8(i + 1), N: uint8(len(clauses))}}
 			for _, m := range matches {
