@@ -81,7 +81,7 @@ func TestWarningsOfHosts(t *testing.T) {
 	}
 }
 
-var same = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})}
+var same = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreUnexported(inventory.Inventory{})}
 
 func few[T any](t *rapid.T, name string, vs ...T) T { return rapid.SampledFrom(vs).Draw(t, name) }
 
@@ -198,24 +198,4 @@ func TestHostsDoNotMix(t *testing.T) {
 			t.Fatalf("warnings (-alone +together)\n%s", diff)
 		}
 	})
-}
-
-// BenchmarkBuild: ten times the ports and endpoints take ten times as long.
-func BenchmarkBuild(b *testing.B) {
-	for _, n := range []int{1000, 10000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			var ports []plug
-			var endpoints []*policy.Endpoint
-			for i := range n {
-				host := fmt.Sprintf("h%d", i%20)
-				ports = append(ports, on(host, port("br0", fmt.Sprintf("tap%d", i/20), ids("iface-id", fmt.Sprint(i)))))
-				endpoints = append(endpoints, endpoint(fmt.Sprint(i), policy.Selector{Port: fmt.Sprintf("tap%d", i/20), Host: host},
-					withAddresses(fmt.Sprintf("10.0.%d.%d", i>>8, i&255))))
-			}
-			hosts := hostsOf(ports)
-			for b.Loop() {
-				inventory.Build(hosts, endpoints)
-			}
-		})
-	}
 }

@@ -27,6 +27,8 @@ type Inventory struct {
 	// Remote one is that of another.
 	Workloads []*policy.Workload
 	Warnings  []Warning
+
+	source *source // what it was made of; nil = nothing
 }
 
 // Warning is one about a workload of a host or, with AboutResource, about what an Endpoint resource finds there.
@@ -43,6 +45,19 @@ type Warning struct {
 // claims nothing against one of its host with: where both have an iface-id, or a MAC in one VLAN of a bridge, in common, it is what was
 // left of a port that went, so it has no workload, and a warning names it.
 func Build(hosts []Host, endpoints []*policy.Endpoint) Inventory {
+	return Inventory{}.Rebuild(hosts, endpoints)
+}
+
+// Rebuild is Build at less cost where most is as it was when inv was built: rows of topologies and resources that are the same pointers. A
+// workload that is what it was stays the same pointer, so that whoever compares inventories sees at once what differs.
+func (inv Inventory) Rebuild(hosts []Host, endpoints []*policy.Endpoint) Inventory {
+	now := &source{
+		hosts:     slices.SortedFunc(slices.Values(hosts), func(a, b Host) int { return strings.Compare(a.id(), b.id()) }),
+		endpoints: slices.SortedFunc(slices.Values(endpoints), func(a, b *policy.Endpoint) int { return strings.Compare(a.Name, b.Name) }),
+	}
+	if out, ok := inv.relabelled(now); ok {
+		return out
+	}
 	n := 0
 	for _, h := range hosts {
 		if h.Topology != nil {
@@ -51,9 +66,10 @@ func Build(hosts []Host, endpoints []*policy.Endpoint) Inventory {
 			}
 		}
 	}
-	inv := Inventory{Ports: make([]Port, 0, n)} // it never grows: candidates point into it
-	var candidates []candidate
-	for _, h := range slices.SortedFunc(slices.Values(hosts), func(a, b Host) int { return strings.Compare(a.id(), b.id()) }) {
+	out := Inventory{Ports: make([]Port, 0, n), source: now} // it never grows: candidates point into it
+	now.rows = make([]candidate, 0, n)
+	candidates := make([]*candidate, 0, n)
+	for _, h := range now.hosts {
 		if h.Topology == nil {
 			continue
 		}
@@ -63,18 +79,33 @@ func Build(hosts []Host, endpoints []*policy.Endpoint) Inventory {
 		}
 		for _, bridge := range slices.Sorted(maps.Keys(h.Topology.Bridges)) {
 			ports := h.Topology.Bridges[bridge].Ports
+			before := inv.rows(h.id(), bridge)
 			for _, name := range slices.Sorted(maps.Keys(ports)) {
-				c := read(h.id(), bridge, ports[name])
-				inv.Ports = append(inv.Ports, *c.Port)
-				c.Port = &inv.Ports[len(inv.Ports)-1]
+				for len(before) > 0 && before[0].Name < name {
+					before = before[1:]
+				}
+				var c candidate
+				if len(before) > 0 && before[0].row == ports[name] {
+					c = before[0].again()
+				} else {
+					c = read(h.id(), bridge, ports[name])
+				}
+				out.Ports = append(out.Ports, *c.Port)
+				c.Port = &out.Ports[len(out.Ports)-1]
+				c.Kind, c.Workload = c.kind, nil
+				now.rows = append(now.rows, c)
 				if managed[bridge] && c.Kind != KindTap && len(c.Interfaces) > 0 {
-					candidates = append(candidates, c)
+					candidates = append(candidates, &now.rows[len(now.rows)-1])
 				}
 			}
 		}
 	}
-	inv.Workloads, inv.Warnings = resolve(candidates, endpoints)
-	return inv
+	var before map[*policy.Endpoint]*policy.Workload
+	if inv.source != nil {
+		before = inv.source.remotes
+	}
+	out.Workloads, out.Warnings, now.remotes = resolve(candidates, now.endpoints, before)
+	return out
 }
 
 func (h *Host) id() string {
@@ -86,10 +117,16 @@ func (h *Host) id() string {
 
 // On returns the ports of a bridge, ordered by name.
 func (inv Inventory) On(host, bridge string) []Port {
-	at := func(p *Port) int { return cmp.Or(strings.Compare(p.Host, host), strings.Compare(p.Bridge, bridge)) }
-	first, _ := slices.BinarySearchFunc(inv.Ports, 0, func(p Port, than int) int { return cmp.Compare(at(&p), than) })
-	last, _ := slices.BinarySearchFunc(inv.Ports, 1, func(p Port, than int) int { return cmp.Compare(at(&p), than) })
+	first, last := inv.place(host, bridge)
 	return inv.Ports[first:last]
+}
+
+// place is where the ports of a bridge are.
+func (inv Inventory) place(host, bridge string) (first, last int) {
+	at := func(p *Port) int { return cmp.Or(strings.Compare(p.Host, host), strings.Compare(p.Bridge, bridge)) }
+	first, _ = slices.BinarySearchFunc(inv.Ports, 0, func(p Port, than int) int { return cmp.Compare(at(&p), than) })
+	last, _ = slices.BinarySearchFunc(inv.Ports, 1, func(p Port, than int) int { return cmp.Compare(at(&p), than) })
+	return first, last
 }
 
 // Port returns a port; nil = there is none.

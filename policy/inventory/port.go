@@ -93,7 +93,23 @@ type candidate struct {
 	*Port
 	row *vswitch.Port
 	// ids are the external_ids of the Port and those of its Interfaces, which win, the first before the others.
-	ids map[string]string
+	ids    map[string]string
+	kind   Kind   // that of the row by itself
+	names  []name // what an Endpoint resource may call the port, each once; nil until needed
+	use    use    // what its workload is made of beside the row
+	before found  // when the same row was looked at last
+}
+
+// use is what an Endpoint resource does for a port.
+type use struct {
+	endpoint *policy.Endpoint // nil = there is none
+	only     bool             // the port is the only one that it finds
+}
+
+// found is the workload of a port and what it was made of.
+type found struct {
+	workload *policy.Workload
+	use      use
 }
 
 // read takes in a row of the Port table.
@@ -126,7 +142,7 @@ func read(host, bridge string, row *vswitch.Port) candidate {
 	case claims(row, ids):
 		p.Kind = KindEndpoint
 	}
-	return candidate{p, row, ids}
+	return candidate{Port: p, row: row, ids: ids, kind: p.Kind}
 }
 
 func readInterface(i *vswitch.Interface) Interface {

@@ -25,43 +25,66 @@ const (
 	labelVLAN   = "vlan"
 )
 
-// resolve finds the workloads of the candidates and notes them in their ports. Candidates are ordered as in Inventory.Ports.
-func resolve(candidates []candidate, endpoints []*policy.Endpoint) ([]*policy.Workload, []Warning) {
+// resolve finds the workloads of the candidates and notes them in their ports. Candidates are ordered as in Inventory.Ports, endpoints by
+// name. before are the workloads that Endpoint resources were found to be which match no port; so are remotes.
+func resolve(candidates []*candidate, endpoints []*policy.Endpoint, before map[*policy.Endpoint]*policy.Workload) (_ []*policy.Workload,
+	_ []Warning, remotes map[*policy.Endpoint]*policy.Workload) {
 	r := resolver{
 		ports:     candidates,
-		endpoints: slices.SortedFunc(slices.Values(endpoints), func(a, b *policy.Endpoint) int { return cmp.Compare(a.Name, b.Name) }),
-		keys:      make(map[identity]claim),
-		taken:     make(map[string]bool),
-		stations:  make(map[station]claim),
+		endpoints: endpoints,
+		keys:      make(map[identity]claim, len(candidates)),
+		taken:     make(map[string]bool, len(candidates)),
+		stations:  make(map[station]claim, len(candidates)),
+		workloads: make([]*policy.Workload, 0, len(candidates)),
 	}
 	// Claims are given in this order: to ports with a device first.
-	dead := func(c candidate) int {
+	dead := func(c *candidate) int {
 		if c.HasDevice() {
 			return 0
 		}
 		return 1
 	}
-	slices.SortStableFunc(r.ports, func(a, b candidate) int { return dead(a) - dead(b) })
+	slices.SortStableFunc(r.ports, func(a, b *candidate) int { return dead(a) - dead(b) })
 	r.match()
 	for i, p := range r.ports {
 		if e := r.byPort[i]; e != nil || p.Kind == KindEndpoint {
-			r.local(p, e)
+			p.use = use{e, e != nil && r.only(p, e)}
+			r.local(p)
 		}
 	}
+	remotes = make(map[*policy.Endpoint]*policy.Workload)
 	for _, e := range r.endpoints {
 		if r.hits[e.Name] == 0 {
-			w := remote(e)
-			w.Key = free(w.Key, func(key string) bool { return r.taken[key] })
+			w := before[e]
+			if w == nil {
+				w = remote(e)
+			}
+			w = withKey(w, free("endpoint/"+e.Name, func(key string) bool { return r.taken[key] }))
+			remotes[e] = w
 			r.add(w, nil)
 		}
 	}
-	slices.SortFunc(r.workloads, func(a, b *policy.Workload) int { return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(a.Host, b.Host)) })
+	slices.SortFunc(r.workloads, byKey)
 	r.duplicateAddresses()
-	return r.workloads, r.warnings
+	return r.workloads, r.warnings, remotes
+}
+
+// withKey returns the workload under a key. One that has another already may be somebody else's, too, so it stays as it is.
+func withKey(w *policy.Workload, key string) *policy.Workload {
+	switch w.Key {
+	case key:
+		return w
+	case "":
+		w.Key = key
+		return w
+	}
+	other := *w
+	other.Key = key
+	return &other
 }
 
 type resolver struct {
-	ports     []candidate
+	ports     []*candidate
 	endpoints []*policy.Endpoint
 	byPort    []*policy.Endpoint // the endpoint of each port, nil without
 	hits      map[string]int     // how many ports each endpoint found: those with a device, or the others if there is none
@@ -110,9 +133,13 @@ func (r *resolver) warnResource(host string, code policy.Code, e *policy.Endpoin
 // of ports and endpoints.
 func (r *resolver) match() {
 	byName := make(map[name][]*policy.Endpoint, len(r.endpoints))
+	kinds := make(map[policy.SelectorKind]bool) // by which anything is looked for
+	onHost := false
 	for _, e := range r.endpoints {
 		n := nameIn(&e.Spec.Match)
 		byName[n] = append(byName[n], e)
+		kinds[n.kind] = true
+		onHost = onHost || n.host != ""
 	}
 	r.byPort = make([]*policy.Endpoint, len(r.ports))
 	r.hits = make(map[string]int, len(r.endpoints))
@@ -120,8 +147,13 @@ func (r *resolver) match() {
 	candidates := make([][]*policy.Endpoint, len(r.ports))
 	for i, p := range r.ports {
 		var found []*policy.Endpoint
-		for _, n := range p.names() {
-			found = append(found, byName[n]...)
+		if p.names == nil {
+			p.names = p.spell()
+		}
+		for _, n := range p.names {
+			if kinds[n.kind] && (onHost || n.host == "") {
+				found = append(found, byName[n]...)
+			}
 		}
 		slices.SortFunc(found, func(a, b *policy.Endpoint) int { return cmp.Compare(a.Name, b.Name) })
 		for _, e := range found {
@@ -166,7 +198,7 @@ func (r *resolver) choose(i int, found []*policy.Endpoint) {
 }
 
 // only reports whether the port is the only one that the endpoint finds, so that its addresses are those of the port.
-func (r *resolver) only(p candidate, e *policy.Endpoint) bool {
+func (r *resolver) only(p *candidate, e *policy.Endpoint) bool {
 	return r.hits[e.Name] == 1 && (p.HasDevice() || r.deadOnly[e.Name])
 }
 
@@ -209,8 +241,8 @@ func nameIn(match *policy.Selector) name {
 	return name{match.Host, match.Kind(), match.Port + match.NeutronPort + match.VM + strings.ToLower(match.MAC)}
 }
 
-// names lists what an Endpoint resource may call the port, each once.
-func (p *candidate) names() []name {
+// spell lists what an Endpoint resource may call the port.
+func (p *candidate) spell() []name {
 	var out []name
 	add := func(kind policy.SelectorKind, value string) {
 		if n := (name{"", kind, value}); value != "" && !slices.Contains(out, n) {
@@ -233,7 +265,25 @@ func (p *candidate) names() []name {
 }
 
 // local adds the workload of a port, unless the port is what was left of another one.
-func (r *resolver) local(p candidate, e *policy.Endpoint) {
+func (r *resolver) local(p *candidate) {
+	w := p.before.workload
+	if w == nil || p.before.use != p.use {
+		w = p.workload()
+	}
+	w, ok := r.identify(w, p)
+	if !ok {
+		return
+	}
+	if s := p.ids[attachedMAC]; s != "" && w.MAC == "" {
+		_, err := policy.ParseMAC(s)
+		r.warn(w.Host, policy.WarnBadMAC, w.Key, "external_ids:attached-mac %.80q of port %s of bridge %s %v", s, p.Name, p.Bridge, err)
+	}
+	r.add(w, p.Port)
+	p.Kind, p.Workload = KindEndpoint, w
+}
+
+// workload makes the workload of a port, which has no key yet.
+func (p *candidate) workload() *policy.Workload {
 	w := &policy.Workload{
 		Host:      p.Host,
 		Bridge:    p.Bridge,
@@ -267,13 +317,13 @@ func (r *resolver) local(p candidate, e *policy.Endpoint) {
 		w.VLAN = p.VLAN
 		label(labelVLAN, strconv.Itoa(p.VLAN), fromOVSDB)
 	}
-	if e != nil {
+	if e, only := p.use.endpoint, p.use.only; e != nil {
 		w.Endpoint, w.Forwards, w.DHCPServer = e.Name, e.Spec.Forwards, e.Spec.DHCPServer
-		w.DropUnknownMAC = e.Spec.UnknownMAC == policy.UnknownMACDrop || e.Spec.UnknownMAC == "" && len(e.Spec.MACs) > 0 && r.only(p, e)
+		w.DropUnknownMAC = e.Spec.UnknownMAC == policy.UnknownMACDrop || e.Spec.UnknownMAC == "" && len(e.Spec.MACs) > 0 && only
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)
 		}
-		if r.only(p, e) {
+		if only {
 			if own, err := policy.ParseMAC(e.Spec.MAC); err == nil {
 				attached, _ := policy.ParseMAC(p.ids[attachedMAC])
 				declare(w, own, append(parseMACs(e.Spec.MACs), attached)...)
@@ -283,19 +333,11 @@ func (r *resolver) local(p candidate, e *policy.Endpoint) {
 			w.Addresses = parseAddresses(e.Spec.Addresses)
 		}
 	}
-	w.Key = p.Bridge + "/" + p.Name
-	if r.identify(w, p) {
-		if s := p.ids[attachedMAC]; s != "" && w.MAC == "" {
-			_, err := policy.ParseMAC(s)
-			r.warn(w.Host, policy.WarnBadMAC, w.Key, "external_ids:attached-mac %.80q of port %s of bridge %s %v", s, p.Name, p.Bridge, err)
-		}
-		r.add(w, p.Port)
-		p.Kind, p.Workload = KindEndpoint, w
-	}
+	return w
 }
 
-// identify gives w its key and its station. It reports false where p has no device and a port with one has either of them.
-func (r *resolver) identify(w *policy.Workload, p candidate) bool {
+// identify returns w with its key, and notes its station. It reports false where p has no device and a port with one has either of them.
+func (r *resolver) identify(w *policy.Workload, p *candidate) (*policy.Workload, bool) {
 	id := p.ids[policy.LabelNeutronPort]
 	byID, taken := r.keys[identity{w.Host, id}]
 	taken = taken && id != ""
@@ -308,21 +350,22 @@ func (r *resolver) identify(w *policy.Workload, p candidate) bool {
 	const leftover = "port row %s has the %s of port %s and is left out; ovs-vsctl del-port %s %s removes it"
 	if left(byID, taken) {
 		r.warn(w.Host, policy.WarnDuplicateIface, byID.w.Key, leftover, p, "external_ids:iface-id "+id, byID.p, p.Bridge, p.Name)
-		return false
+		return nil, false
 	}
 	if left(byMAC, occupied) {
 		r.warn(w.Host, policy.WarnDuplicateMAC, byMAC.w.Key, leftover, p, "MAC "+macs[i], byMAC.p, p.Bridge, p.Name)
-		return false
+		return nil, false
 	}
 	both := func(code policy.Code, other claim, format string, args ...any) {
 		for _, key := range [...]string{other.w.Key, w.Key} {
 			r.warn(w.Host, code, key, format, args...)
 		}
 	}
+	key := p.Bridge + "/" + p.Name
 	if id != "" && !taken {
-		w.Key = id
+		key = id
 	}
-	w.Key = free(w.Key, func(key string) bool { _, taken := r.keys[identity{w.Host, key}]; return taken })
+	w = withKey(w, free(key, func(key string) bool { _, taken := r.keys[identity{w.Host, key}]; return taken }))
 	if taken {
 		both(policy.WarnDuplicateIface, byID, "ports %s and %s have the same external_ids:iface-id %s", byID.p, p, id)
 	}
@@ -335,15 +378,15 @@ func (r *resolver) identify(w *policy.Workload, p candidate) bool {
 			r.stations[at(m)] = claim{w, p.Port}
 		}
 	}
-	return true
+	return w, true
 }
 
-// remote builds the workload of an endpoint that is not on this host. What its match says of it is known too, so that peers that
-// select it by machine, Neutron port, port or MAC find its addresses.
+// remote builds the workload of an endpoint that is not on this host, which has no key yet. What its match says of it is known too, so that
+// peers that select it by machine, Neutron port, port or MAC find its addresses.
 func remote(e *policy.Endpoint) *policy.Workload {
 	from := "endpoint/" + e.Name
 	w := &policy.Workload{
-		Key: from, Remote: true, Endpoint: e.Name,
+		Remote: true, Endpoint: e.Name,
 		Labels: make(map[string]string, len(e.Spec.Labels)+1), LabelFrom: make(map[string]string, len(e.Spec.Labels)+1),
 		Port: e.Spec.Match.Port, Addresses: parseAddresses(e.Spec.Addresses),
 	}
