@@ -26,7 +26,7 @@ func (d *Directory) Names() *Names {
 // that a change costs what it changes. What it points to is shared with events.
 type Names struct {
 	rules     table[event.Rule]
-	endpoints map[uint32]*event.Endpoint
+	endpoints table[event.Endpoint]
 }
 
 // Rule names the rule or default with the id; nil = unknown.
@@ -42,7 +42,7 @@ func (n *Names) Endpoint(id uint32) *event.Endpoint {
 	if n == nil {
 		return nil
 	}
-	return n.endpoints[id]
+	return n.endpoints.get(id)
 }
 
 // WithRules returns names in which these ids stand for something else; nil = for nothing.
@@ -55,13 +55,13 @@ func (n *Names) WithRules(changed map[uint32]*event.Rule) *Names {
 	return &out
 }
 
-// WithEndpoints returns names with these endpoints and no others. The map belongs to the names from then on.
-func (n *Names) WithEndpoints(all map[uint32]*event.Endpoint) *Names {
+// WithEndpoints returns names in which these ids stand for other endpoints; nil = for none.
+func (n *Names) WithEndpoints(changed map[uint32]*event.Endpoint) *Names {
 	var out Names
 	if n != nil {
 		out = *n
 	}
-	out.endpoints = all
+	out.endpoints = out.endpoints.with(changed)
 	return &out
 }
 

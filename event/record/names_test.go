@@ -46,7 +46,7 @@ func TestNames(t *testing.T) {
 	})
 	eps := map[uint32]*event.Endpoint{1: {Name: "a"}}
 	n := (*record.Names)(nil).WithRules(map[uint32]*event.Rule{7: {Name: "r"}}).WithEndpoints(eps)
-	if m := n.WithEndpoints(nil); m.Endpoint(1) != nil || m.Rule(7) == nil || n.Endpoint(1) == nil {
+	if m := n.WithEndpoints(map[uint32]*event.Endpoint{1: nil}); m.Endpoint(1) != nil || m.Rule(7) == nil || n.Endpoint(1) == nil {
 		t.Errorf("%+v became %+v", n, m)
 	}
 	var d *record.Directory

@@ -143,6 +143,12 @@ func (v *view) differ(before *view) []*policy.Policy {
 
 // differing returns the workloads of either list, both by key, that are not the same in the other.
 func differing(a, b []*policy.Workload) (out []*policy.Workload) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
 	for _, pair := range [...][2][]*policy.Workload{{a, b}, {b, a}} {
 		for _, w := range pair[0] {
 			if o := workload(pair[1], w.Key); o == nil || o != w && !reflect.DeepEqual(o, w) {

@@ -25,6 +25,9 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 		after.resolve()
 	}
 	was, now = earlier.judged(), after.judged()
+	if earlier.resources[policy.KindPolicy] == after.resources[policy.KindPolicy] {
+		was.Policies = now.Policies
+	}
 	if slices.Equal(was.Workloads, now.Workloads) {
 		was.Workloads = now.Workloads // who compares them sees at once that nothing differs
 	}
@@ -33,7 +36,7 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 
 // resolve finds the endpoints that the resources of a view that nobody else sees make of the ports.
 func (v *view) resolve() {
-	v.inventory = stock(v.topo, v.bridgeNames(), v.resources)
+	v.inventory = stock(v.inventory, v.topo, v.bridgeNames(), v.resources)
 }
 
 // judged is the view as far as policies are enforced: the endpoints of bridges that have a wall.

@@ -323,15 +323,16 @@ func (e *Engine) take(b backend.Batch) {
 	e.loaded = true
 	e.revision = b.Revision
 	e.resources = e.resources.with(b.Changes)
+	mirrored := e.resources[policy.KindMirror].Len() > 0
 	for _, c := range b.Changes {
 		e.unsettled = e.unsettled.Set(resource{c.Kind, c.Name}.key(), struct{}{})
 		switch c.Kind {
 		case policy.KindPolicy:
 			e.stale.policies[c.Name] = true
 		case policy.KindGroup:
-			e.stale.groups, e.stale.mirrors = true, true
+			e.stale.groups, e.stale.mirrors = true, e.stale.mirrors || mirrored
 		case policy.KindEndpoint:
-			e.stale.endpoints, e.stale.mirrors = true, true
+			e.stale.endpoints, e.stale.mirrors = true, e.stale.mirrors || mirrored
 		case policy.KindMirror:
 			e.stale.mirrors = true
 		}

@@ -173,14 +173,30 @@ func ruleName(ref policy.RuleRef) *event.Rule {
 	return &event.Rule{ID: ref.Policy + "/" + string(ref.Direction) + "/" + name, Name: name, Ruleset: ref.Policy}
 }
 
-// publishEndpoints tells the recorder what the endpoint ids stand for, which wall.Firewall gave.
+// publishEndpoints tells the recorder what the endpoint ids stand for, which wall.Firewall gave: those that differ from what it was told.
 func (w *firewall) publishEndpoints(ws []*policy.Workload) {
-	byID := map[uint32]*event.Endpoint{}
-	for _, x := range ws {
-		if a, ok := w.numbers.endpoints.Get(x.Key); ok && x.Bridge == w.cfg.Name {
-			byID[a.ID] = &event.Endpoint{Name: orElse(x.Endpoint, x.Port), PortName: x.Port, Labels: x.Labels}
+	keys := w.renamed
+	for _, x := range differing(ws, w.told) {
+		keys[x.Key] = struct{}{}
+	}
+	w.told = ws
+	if len(keys) == 0 {
+		return
+	}
+	changed := map[uint32]*event.Endpoint{}
+	for key := range keys {
+		if id, named := w.named[key]; named {
+			changed[id] = nil
+			delete(w.named, key)
 		}
 	}
-	w.directory.Publish(w.directory.Names().WithEndpoints(byID))
-	w.renamed = false
+	for key := range keys {
+		x := workload(ws, key)
+		if a, ok := w.numbers.endpoints.Get(key); ok && x != nil && x.Bridge == w.cfg.Name {
+			changed[a.ID] = &event.Endpoint{Name: orElse(x.Endpoint, x.Port), PortName: x.Port, Labels: x.Labels}
+			w.named[key] = a.ID
+		}
+	}
+	w.directory.Publish(w.directory.Names().WithEndpoints(changed))
+	clear(w.renamed)
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl"
@@ -31,7 +32,9 @@ type firewall struct {
 	policies shelf[*wall.PolicyState]     // as installed
 	compiled map[string]*wall.PolicyState // not installed yet; nil = the policy is gone
 	held     []string                     // what waits for numbers
-	renamed  bool                         // endpoint ids changed, and the recorder has not been told
+	renamed  map[string]struct{}          // endpoints whose ids changed, and the recorder has not been told
+	named    map[string]uint32            // ids of endpoints that it was told
+	told     []*policy.Workload           // which these were
 
 	marks      []uint64  // of ledger, as last handed over or desired
 	sheets     sheets    // of marks
@@ -49,7 +52,7 @@ type firewall struct {
 	wipe       int64
 	copiesThen uint64 // packet-ins received when the last change began
 	strays     strays
-	claims     map[address]string // who declares an address, in words
+	claims     func() map[address]string // who declares an address, in words
 }
 
 const notYet = -1
@@ -67,7 +70,7 @@ func entryKey() flow.Flow {
 // addWall gives an owned bridge its wall.
 func (e *Engine) addWall(b *bridge) error {
 	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays(),
-		pickups: pickups{open: map[string]window{}}}
+		pickups: pickups{open: map[string]window{}}, renamed: map[string]struct{}{}, named: map[string]uint32{}}
 	var err error
 	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {
 		e.log.Warn("what an earlier process knew of connections is lost", "bridge", b.cfg.Name, "err", err)
@@ -123,8 +126,8 @@ func (w *firewall) feed(stale *work) {
 
 func (w *firewall) setWorkloads() {
 	ports, ws := w.e.inventory.On(w.e.topo.Host, w.cfg.Name), w.e.inventory.Workloads
-	w.claims = newClaims(w.cfg.Name, ports, ws)
-	w.strays.behind(w.cfg.Name, ws)
+	w.claims = sync.OnceValue(func() map[address]string { return newClaims(w.cfg.Name, ports, ws) }) // seldom needed
+	w.strays.bridge, w.strays.workloads = w.cfg.Name, ws
 	w.fw.SetWorkloads(ws, wall.PlainPorts(ports))
 }
 
@@ -217,7 +220,9 @@ func (w *firewall) compileOnce() (uprooted bool, arrived []string) {
 	w.judged.Store(&judged)
 	w.publishRules(ch.Names)
 	w.ledger.change(ch.Assignments)
-	w.renamed = w.renamed || len(ch.Assignments.Endpoints) > 0
+	for key := range ch.Assignments.Endpoints {
+		w.renamed[key] = struct{}{}
+	}
 	w.meters = ch.Meters
 	w.want(ch.Owners)
 	if w.compiled == nil {

@@ -124,7 +124,7 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	}
 	workloads, notices := v.inventory.Workloads, v.notices
 	if v.topo != nil && slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
-		found := stock(v.topo, v.bridgeNames(), v.resources)
+		found := stock(v.inventory, v.topo, v.bridgeNames(), v.resources)
 		workloads = found.Workloads
 		notices = newNotices(found.About(v.topo.Host), workloads)
 	}

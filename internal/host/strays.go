@@ -49,22 +49,21 @@ type strays struct {
 	recovered bool // those of an earlier process were read from the switch
 	seen      map[string]map[address]time.Time
 	holders   map[address]*holder
-	next      time.Time                   // when the first of seen is too old; zero = none
-	endpoints map[string]*policy.Workload // those of the bridge whose address is known, by key
+	next      time.Time // when the first of seen is too old; zero = none
+	bridge    string
+	workloads []*policy.Workload // all, by key
 }
 
 func newStrays() strays {
 	return strays{seen: map[string]map[address]time.Time{}, holders: map[address]*holder{}}
 }
 
-// behind tells which endpoints there are on a bridge.
-func (s *strays) behind(bridge string, ws []*policy.Workload) {
-	s.endpoints = map[string]*policy.Workload{}
-	for _, w := range ws {
-		if w.Bridge == bridge && !w.Remote && w.MAC != "" {
-			s.endpoints[w.Key] = w
-		}
+// endpoint returns one of the bridge whose address is known; nil = there is none with this key.
+func (s *strays) endpoint(key string) *policy.Workload {
+	if w := workload(s.workloads, key); w != nil && w.Bridge == s.bridge && !w.Remote && w.MAC != "" {
+		return w
 	}
+	return nil
 }
 
 // sightings are what was seen since the loop last looked: true = to be used still, by the counter of its flow. It is safe for concurrent
@@ -171,13 +170,13 @@ func (h *holder) contested() bool { return h != nil && h.moves > maxStrayMoves }
 
 // flows returns what the firewall has to know. An address that another station used since is left out: when the endpoint uses it again,
 // that is seen.
-func (s *strays) flows(drops func(key string) bool, claims map[address]string) map[string][]wall.Stray {
+func (s *strays) flows(drops func(key string) bool, claims func() map[address]string) map[string][]wall.Stray {
 	out := map[string][]wall.Stray{}
 	for key, addresses := range s.seen {
 		for a := range addresses {
 			h := s.holders[a]
-			bound := h != nil && h.key == key && !h.contested() && claimed(claims, a) == ""
-			if bound || drops(key) || h.contested() || claimed(claims, a) != "" {
+			bound := h != nil && h.key == key && !h.contested() && claimed(claims(), a) == ""
+			if bound || drops(key) || h.contested() || claimed(claims(), a) != "" {
 				out[key] = append(out[key], wall.Stray{MAC: a.mac, VLAN: a.vlan, Bound: bound})
 			}
 		}
@@ -283,7 +282,7 @@ func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
 		}
 		for x, used := range reported {
 			key := keys[pipeline.EndpointBase(x.endpoint)]
-			ep := s.endpoints[key]
+			ep := s.endpoint(key)
 			switch {
 			case x.endpoint != 0 && ep == nil:
 			case used:
@@ -296,17 +295,17 @@ func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
 		}
 	}
 	s.forget(now, func(key string, a address) bool {
-		ep := s.endpoints[key]
+		ep := s.endpoint(key)
 		return ep != nil && ep.MAC != a.mac && !slices.Contains(ep.MACs, a.mac)
 	})
-	w.fw.SetStrays(s.flows(func(key string) bool { return s.endpoints[key].DropUnknownMAC }, w.claims))
+	w.fw.SetStrays(s.flows(func(key string) bool { return s.endpoint(key).DropUnknownMAC }, w.claims))
 }
 
 // strayWarnings tells of the addresses of a bridge.
 func (w *firewall) strayWarnings() []policy.Warning {
 	var out []policy.Warning
 	for _, key := range slices.Sorted(maps.Keys(w.strays.seen)) {
-		x, addresses := w.strays.endpoints[key], w.strays.seen[key]
+		x, addresses := w.strays.endpoint(key), w.strays.seen[key]
 		if x == nil {
 			continue
 		}
@@ -316,7 +315,7 @@ func (w *firewall) strayWarnings() []policy.Warning {
 		}) {
 			text := fmt.Sprintf("port %s of bridge %s sends under the MAC address %s in VLAN %d, which is not that of its endpoint", x.Port,
 				x.Bridge, a.mac, a.vlan)
-			declared, h := claimed(w.claims, a), w.strays.holders[a]
+			declared, h := claimed(w.claims(), a), w.strays.holders[a]
 			switch {
 			case x.DropUnknownMAC:
 				text += "; such frames are dropped; add the address to macs of its Endpoint if it belongs there"

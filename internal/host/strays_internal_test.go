@@ -22,7 +22,7 @@ func TestStrays(t *testing.T) {
 	note := func(key string, at address) { s.note(key, at, drops[key], now) }
 	check := func(what string, want map[string][]wall.Stray) {
 		t.Helper()
-		got := s.flows(func(key string) bool { return drops[key] }, claims)
+		got := s.flows(func(key string) bool { return drops[key] }, func() map[address]string { return claims })
 		for key, x := range got {
 			if len(x) == 0 {
 				delete(got, key)
@@ -82,7 +82,8 @@ func TestStrays(t *testing.T) {
 	for i := range 100 {
 		note("e1", address{i, a.mac})
 	}
-	if n := len(s.flows(func(string) bool { return false }, claims)["e1"]); n != wall.MaxStrays || len(s.holders) != wall.MaxStrays {
+	nobody := func() map[address]string { return nil }
+	if n := len(s.flows(func(string) bool { return false }, nobody)["e1"]); n != wall.MaxStrays || len(s.holders) != wall.MaxStrays {
 		t.Errorf("a flood leaves %d addresses", n)
 	}
 	var seen sightings

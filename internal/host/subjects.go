@@ -2,6 +2,7 @@ package host
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -25,7 +26,7 @@ type appliers struct {
 
 // subject is what counts for one policy.
 type subject struct {
-	endpoints []string
+	endpoints []string // in order
 	ids       []uint32 // of rules, those that deny first
 	denies    int      // how many
 	isolates  map[policy.Direction]bool
@@ -35,48 +36,82 @@ func newSubjects() subjects {
 	return subjects{policies: map[string]subject{}, byEndpoint: map[string]*appliers{}, rules: map[uint32]policy.RuleRef{}}
 }
 
-// set takes over what became of a policy; ps nil = it is gone.
+// set takes over what became of a policy; ps nil = it is gone. An endpoint more or less may be news of hundreds of policies that apply to
+// hundreds of endpoints each, so the cost grows with what differs.
 func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 	old := s.policies[name]
-	for _, key := range old.endpoints {
-		a := s.byEndpoint[key]
-		delete(a.policies, name)
-		if a.denies -= old.denies; len(a.policies) == 0 {
-			delete(s.byEndpoint, key)
-		}
-	}
-	for _, id := range old.ids {
-		if s.rules[id].Policy == name {
-			delete(s.rules, id)
-		}
-	}
 	if ps == nil || p == nil {
+		for _, key := range old.endpoints {
+			s.apply(key, name, false, -old.denies)
+		}
+		s.forget(name, old.ids)
 		delete(s.policies, name)
 		return
 	}
-	now := subject{endpoints: ps.Endpoints, isolates: map[policy.Direction]bool{policy.Ingress: p.Isolates(policy.Ingress),
-		policy.Egress: p.Isolates(policy.Egress)}}
+	now := subject{endpoints: ps.Endpoints, isolates: old.isolates}
+	if in, out := p.Isolates(policy.Ingress), p.Isolates(policy.Egress); now.isolates == nil || in != now.isolates[policy.Ingress] ||
+		out != now.isolates[policy.Egress] {
+		now.isolates = map[policy.Direction]bool{policy.Ingress: in, policy.Egress: out}
+	}
+	now.ids = make([]uint32, 0, len(ps.Rules))
 	for _, r := range ps.Rules {
 		if r.ID == 0 {
 			continue
 		}
-		s.rules[r.ID] = r.Ref
 		if now.ids = append(now.ids, r.ID); !r.Action.Passes() {
 			last := len(now.ids) - 1
 			now.ids[now.denies], now.ids[last] = now.ids[last], now.ids[now.denies]
 			now.denies++
 		}
 	}
-	for _, key := range ps.Endpoints {
-		a := s.byEndpoint[key]
-		if a == nil {
-			a = &appliers{policies: map[string]struct{}{}}
-			s.byEndpoint[key] = a
+	if !slices.Equal(now.ids, old.ids) {
+		s.forget(name, old.ids)
+	}
+	for _, r := range ps.Rules {
+		if r.ID != 0 && s.rules[r.ID] != r.Ref {
+			s.rules[r.ID] = r.Ref
 		}
-		a.policies[name] = struct{}{}
-		a.denies += now.denies
+	}
+	for a, b := old.endpoints, now.endpoints; len(a) > 0 || len(b) > 0; {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
+			s.apply(a[0], name, false, -old.denies)
+			a = a[1:]
+		case len(a) == 0 || b[0] < a[0]:
+			s.apply(b[0], name, true, now.denies)
+			b = b[1:]
+		default:
+			if now.denies != old.denies {
+				s.apply(a[0], name, true, now.denies-old.denies)
+			}
+			a, b = a[1:], b[1:]
+		}
 	}
 	s.policies[name] = now
+}
+
+// apply notes whether a policy applies to an endpoint, and how many rules that deny there are more.
+func (s *subjects) apply(key, name string, applies bool, denies int) {
+	a := s.byEndpoint[key]
+	if a == nil {
+		a = &appliers{policies: map[string]struct{}{}}
+		s.byEndpoint[key] = a
+	}
+	a.denies += denies
+	if applies {
+		a.policies[name] = struct{}{}
+	} else if delete(a.policies, name); len(a.policies) == 0 {
+		delete(s.byEndpoint, key)
+	}
+}
+
+// forget gives up the ids of a policy's rules that are not another one's by now.
+func (s *subjects) forget(name string, ids []uint32) {
+	for _, id := range ids {
+		if s.rules[id].Policy == name {
+			delete(s.rules, id)
+		}
+	}
 }
 
 // appliers returns the policies that apply to an endpoint.

@@ -40,6 +40,8 @@ func (e *Engine) sync(ctx context.Context) {
 	complete := e.manageBridges(ctx, now)
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
+	}
+	if e.stale.topology {
 		for name, b := range e.bridges {
 			b.publishPorts(e.inventory.On(e.topo.Host, name))
 		}
@@ -50,7 +52,7 @@ func (e *Engine) sync(ctx context.Context) {
 	if e.reroute(now) {
 		e.stale.mirrors = true
 	}
-	if e.stale.mirrors || e.stale.topology || e.stale.endpoints {
+	if e.stale.mirrors || e.stale.topology {
 		e.compileTaps()
 	}
 	flowsDone := complete
@@ -58,11 +60,9 @@ func (e *Engine) sync(ctx context.Context) {
 		flowsDone = e.install(ctx, b, now) && flowsDone
 	}
 	for _, w := range e.walls {
-		if e.stale.topology || e.stale.endpoints || w.renamed {
-			w.publishEndpoints(e.inventory.Workloads)
-		}
+		w.publishEndpoints(e.inventory.Workloads)
 	}
-	look := e.stale.mirrors || e.stale.topology || e.stale.endpoints || e.mirrors.waits
+	look := e.stale.mirrors || e.stale.topology || e.mirrors.waits
 	if look {
 		e.mirrors.waits = e.desire()
 	}
@@ -242,11 +242,11 @@ var errLedgerUnderWay = errors.New("the first of its numbers are being saved")
 
 // resolve derives the workloads from topology and Endpoint resources.
 func (e *Engine) resolve() {
-	e.inventory = stock(e.topo, e.found(), e.resources)
+	e.inventory = stock(e.inventory, e.topo, e.found(), e.resources)
 	e.endpointWarnings = e.inventory.About(e.topo.Host)
 }
 
-// stock finds what is plugged in on this host.
-func stock(topo *vswitch.Topology, managed []string, resources catalog) inventory.Inventory {
-	return inventory.Build([]inventory.Host{{Topology: topo, Bridges: managed}}, ofKind[*policy.Endpoint](resources, policy.KindEndpoint))
+// stock finds what is plugged in on this host. What was found before says what need not be found again.
+func stock(before inventory.Inventory, topo *vswitch.Topology, managed []string, resources catalog) inventory.Inventory {
+	return before.Rebuild([]inventory.Host{{Topology: topo, Bridges: managed}}, ofKind[*policy.Endpoint](resources, policy.KindEndpoint))
 }

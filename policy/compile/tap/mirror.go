@@ -87,6 +87,9 @@ const (
 // Compile compiles the mirrors into native mirror rows: per mirror one row, on the bridge where its sources and its target are.
 func Compile(in Input) Plan {
 	p := mirrorPlanner{in: in, taken: map[output]string{}, plan: Plan{Info: map[string]Info{}}}
+	if len(in.Mirrors) == 0 {
+		return p.plan
+	}
 	if in.Topology == nil {
 		p.in.Topology = &vswitch.Topology{}
 	}

@@ -35,7 +35,8 @@ type Firewall struct {
 	byID      map[uint32]*endpoint
 	places    map[place][]string
 	strays    map[string][]Stray          // by workload key
-	known     map[string]*policy.Workload // as given
+	given     []*policy.Workload          // as given
+	known     map[string]*policy.Workload // the same, by key
 	selected  *selections
 	groups    map[string]*policy.Group
 	policies  map[string]*policyState
@@ -156,21 +157,35 @@ func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 	if !slices.Equal(ports, f.ports) {
 		f.ports, f.dirtyPorts = slices.Clone(ports), true
 	}
-	now := make(map[string]*policy.Workload, len(workloads))
+	// Most changes are of few, and the others are the same pointers in the same order.
+	old, more := f.given, workloads
+	for len(old) > 0 && len(more) > 0 && old[0] == more[0] {
+		old, more = old[1:], more[1:]
+	}
+	for len(old) > 0 && len(more) > 0 && old[len(old)-1] == more[len(more)-1] {
+		old, more = old[:len(old)-1], more[:len(more)-1]
+	}
+	f.given = slices.Clone(workloads)
+	now := make(map[string]*policy.Workload, len(more))
 	var changed []string
-	for _, w := range workloads {
+	for _, w := range more {
 		now[w.Key] = w
 		if old := f.known[w.Key]; old != w && (old == nil || !reflect.DeepEqual(old, w)) {
 			changed = append(changed, w.Key)
 		}
 	}
-	for key := range f.known {
-		if now[key] == nil {
-			changed = append(changed, key)
+	for _, w := range old {
+		if now[w.Key] == nil {
+			changed = append(changed, w.Key)
 		}
 	}
 	before := f.known
-	f.known = now
+	defer func() {
+		for _, w := range old {
+			delete(f.known, w.Key)
+		}
+		maps.Copy(f.known, now)
+	}()
 	slices.Sort(changed) // ids are given in this order
 	for _, key := range changed {
 		w := now[key]
