@@ -94,7 +94,8 @@ func dummyPort(i int, ls labels) []string {
 	return args
 }
 
-// quiet waits until the pickup window is closed and the switch has been left alone for a second.
+// quiet waits until the pickup window is closed, what numbers stand for is in the store, and the switch has been left alone for longer than
+// the mark of what was not may stay there.
 func (r *rig) quiet() error {
 	last, since := -1.0, time.Now()
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -102,7 +103,11 @@ func (r *rig) quiet() error {
 		if err != nil {
 			return err
 		}
-		if mods != last {
+		unsaved, err := r.metric("tapwall_assignments_unsaved")
+		if err != nil {
+			return err
+		}
+		if mods != last || unsaved > 0 {
 			last, since = mods, time.Now()
 		} else if time.Since(since) > 1500*time.Millisecond {
 			return nil

@@ -54,36 +54,45 @@ func (f *Firewall) sharers(ps *policyState) [][]*rule {
 	return out
 }
 
-// share builds the flows of rules that share. Those of shared clauses count as the first rule's.
+// share builds the flows of rules that share. Those of shared clauses count as the first rule's. The endpoints are a clause of all.
 func (f *Firewall) share(set []*rule) {
 	first := set[0]
 	d := dimensions(first.side)
+	add := func(r *rule, c flow.Cookie, m flow.Match, actions []flow.Action) {
+		r.flows = append(r.flows, flow.Flow{Table: d.table(), Priority: first.priority, Cookie: c, Match: m, Actions: actions})
+	}
 	type place struct {
 		rule *rule
 		at   int // in its flows
 	}
-	places := map[string]place{}
-	for _, r := range set {
+	places := map[flow.Key]place{}
+	clauses, ofAll := make([][][]flow.Match, len(set)), make([]flow.Action, len(set))
+	for i, r := range set {
 		r.flows, r.at, r.fresh, r.conjoined = nil, first.priority, true, r == first // a packet finds their clauses at once
-		clauses := d.clauses(r)
-		for i, matches := range clauses {
-			clause := flow.Conjunction{ID: r.conj, Clause: uint8(i + 1), N: uint8(len(clauses))}
+		clauses[i] = d.clauses(r)
+		ofAll[i] = flow.Conjunction{ID: r.conj, Clause: 1, N: uint8(len(clauses[i]))}
+	}
+	for _, m := range clauses[0][0] {
+		add(first, pipeline.NewCookie(pipeline.CookieClause, first.conj), m, ofAll)
+	}
+	var key []byte
+	for i, r := range set {
+		for n, matches := range clauses[i][1:] {
+			clause := flow.Conjunction{ID: r.conj, Clause: uint8(n + 2), N: uint8(len(clauses[i]))}
 			for _, m := range matches {
-				key := m.String()
-				if p, shared := places[key]; shared {
+				key = flow.Flow{Match: m}.AppendKey(key[:0])
+				if p, shared := places[flow.Key(key)]; shared {
 					fl := &p.rule.flows[p.at]
 					fl.Actions = append(fl.Actions, clause)
 					continue
 				}
-				places[key] = place{r, len(r.flows)}
-				r.flows = append(r.flows, flow.Flow{Table: d.table(), Priority: first.priority,
-					Cookie: pipeline.NewCookie(pipeline.CookieClause, r.conj), Match: m, Actions: []flow.Action{clause}})
+				places[flow.Key(key)] = place{r, len(r.flows)}
+				add(r, pipeline.NewCookie(pipeline.CookieClause, r.conj), m, []flow.Action{clause})
 			}
 		}
 		cookie := pipeline.NewCookie(pipeline.CookieRule, r.id)
-		r.flows = append(r.flows, flow.Flow{Table: d.table(), Priority: first.priority, Cookie: cookie,
-			Match:   flow.Match{exact(flow.ConjID, uint64(r.conj), 32)},
-			Actions: pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)})
+		add(r, cookie, flow.Match{exact(flow.ConjID, uint64(r.conj), 32)},
+			pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log))
 		if r.passes() {
 			r.flows = append(r.flows, pipeline.Gate(r.side == ingress, cookie, r.id))
 		}
