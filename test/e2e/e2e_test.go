@@ -134,6 +134,20 @@ func (s *stage) flows(filter ...string) []string {
 	return lines
 }
 
+// ownDrops is how many packets ovs-vswitchd has dropped itself: a busy one drops those that come while it is changing how it looks after
+// its caches.
+func (s *stage) ownDrops() (n int64) {
+	s.t.Helper()
+	for _, counter := range []string{"datapath_drop_lock_error", "datapath_drop_upcall_error"} {
+		out, err := s.Appctl("coverage/read-counter", counter)
+		must(s.t, err)
+		x, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+		must(s.t, err)
+		n += x
+	}
+	return n
+}
+
 var nPackets = regexp.MustCompile(`n_packets=(\d+)`)
 
 // packets sums the packet counters of br0's flows whose text contains every one of the parts.

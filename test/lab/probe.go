@@ -18,8 +18,8 @@ type Probe struct {
 	mu             sync.Mutex
 	arrivals       []time.Time
 	broken         atomic.Pointer[error]
-	stop           context.CancelFunc
-	done           sync.WaitGroup
+	stop, hush     context.CancelFunc
+	done, sender   sync.WaitGroup
 }
 
 // Sent is how many messages have been written (0 for a push stream, whose sender is the far side).
@@ -71,9 +71,16 @@ func (p *Probe) MaxGap(since time.Time) time.Duration {
 	return max(longest, time.Since(last))
 }
 
+// Hush ends the sending, so that answers that are under way can come before Stop.
+func (p *Probe) Hush() {
+	p.hush()
+	p.sender.Wait()
+}
+
 // Stop ends the probe and waits for it.
 func (p *Probe) Stop() {
 	p.stop()
+	p.sender.Wait()
 	p.done.Wait()
 }
 
@@ -205,15 +212,16 @@ func (vm *VM) EchoUDP(host string, port int, every time.Duration) (*Probe, error
 // errors on later calls, which do not end it.
 func startProbe(c net.Conn, every time.Duration, stream bool) *Probe {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &Probe{stop: func() { cancel(); _ = c.Close() }}
+	sending, hush := context.WithCancel(ctx)
+	p := &Probe{stop: func() { cancel(); _ = c.Close() }, hush: hush}
 	if every > 0 {
-		p.done.Go(func() {
+		p.sender.Go(func() {
 			tick := time.NewTicker(every)
 			defer tick.Stop()
 			msg := make([]byte, 8)
 			for n := uint64(1); ; n++ {
 				select {
-				case <-ctx.Done():
+				case <-sending.Done():
 					return
 				case <-tick.C:
 				}
