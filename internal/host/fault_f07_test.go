@@ -40,24 +40,25 @@ func (r *run) gated(what string, there []uint32, gone ...uint32) {
 	})
 }
 
-// renewed waits until what connections of an endpoint bear is another id than before.
+// renewed waits until no endpoint is recognised by the id that one had before.
 func (r *run) renewed(what, key string, before uint32) {
 	r.t.Helper()
 	r.eventually(what, func() error {
-		text := strings.Join(r.flows(backend.FlowQuery{Table: table(pipeline.TableBoundInitiator)}), "\n")
-		if old := fmt.Sprintf(",reg8=%#x ", before); strings.Contains(text, old) {
+		text := strings.Join(r.flows(backend.FlowQuery{Table: table(pipeline.TableSource)}), "\n")
+		if old := fmt.Sprintf("load:%#x->NXM_NX_REG8[]", before); strings.Contains(text, old) {
 			return fmt.Errorf("endpoint %s still has the id %#x:\n%s", key, before, text)
 		}
 		return nil
 	})
 }
 
-// end returns the id of an endpoint, as the flows have it that let its connections pass.
+// end returns the id of an endpoint, as the flows have it by which it is recognised.
 func (r *run) end(key string) uint32 {
 	r.t.Helper()
-	for _, text := range r.flows(backend.FlowQuery{Owner: "endpoint/" + key, Table: table(pipeline.TableBoundInitiator)}) {
+	for _, text := range r.flows(backend.FlowQuery{Owner: "endpoint/" + key, Table: table(pipeline.TableSource)}) {
 		var id uint32
-		if _, at, ok := strings.Cut(text, ",reg8=0x"); ok && !strings.Contains(at, "/") {
+		if at, _, ok := strings.Cut(text, "->NXM_NX_REG8[]"); ok {
+			at = at[strings.LastIndex(at, "0x")+2:]
 			if _, err := fmt.Sscanf(at, "%x", &id); err == nil {
 				return id
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -84,7 +85,7 @@ spec:
 		}
 	}
 	for _, f := range all {
-		switch clause := strings.Contains(f.Text, "conjunction("); {
+		switch clause := f.Table == int(pipeline.TableIngress) && strings.Contains(f.Text, "conjunction("); {
 		case clause && f.Rule != "p/ingress/long":
 			t.Errorf("rule %q of a clause: %s", f.Rule, f.Text)
 		case f.Owner == "system" && len(f.Names) > 0:

@@ -47,9 +47,16 @@ func relatedError(m flow.Match, reply bool) flow.Match {
 // connections of others. A station that is no endpoint and forwards what the endpoint sent does not become who opened the connection.
 func Bind(c flow.Cookie, who Identity, macKnown, forwards bool) []flow.Flow {
 	endpoint := who.Endpoint
-	out := append(bind(c, endpoint, endpoint), flow.Flow{Table: TableCommit, Priority: 110, Cookie: c,
-		Match:   anyGeneration(LabelInitiator, SourceEndpoint.Is(nil, 0), endpoint),
-		Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}})
+	out := []flow.Flow{
+		{Table: TableBoundInitiator, Priority: priorityBase, Cookie: c,
+			Match:   anyGeneration(LabelInitiator, anyGeneration(SourceEndpoint, nil, endpoint), endpoint),
+			Actions: []flow.Action{sameEndpoint}},
+		{Table: TableBoundResponder, Priority: priorityBase, Cookie: c,
+			Match:   anyGeneration(LabelResponder, anyGeneration(DestinationEndpoint, nil, endpoint), endpoint),
+			Actions: []flow.Action{sameEndpoint}},
+		{Table: TableCommit, Priority: 110, Cookie: c, Match: anyGeneration(LabelInitiator, SourceEndpoint.Is(nil, 0), endpoint),
+			Actions: []flow.Action{flow.Move{Src: LabelInitiator.SubField, Dst: SourceEndpoint.SubField}, table(TableCommit)}},
+	}
 	if EndpointBase(endpoint) != endpoint {
 		out = append(out, bindEarlier(c, endpoint, endpoint))
 	}
@@ -76,12 +83,38 @@ func Bind(c flow.Cookie, who Identity, macKnown, forwards bool) []flow.Flow {
 	return out
 }
 
-func bind(c flow.Cookie, here, stamped uint32) []flow.Flow {
+// An endpoint's own connections are those under the id that it has now: the conjunction of flows that know the endpoint under whatever
+// generation of its id, and of sixteen for all endpoints that compare generations. So another generation changes none of them.
+var sameEndpoint, sameGeneration = flow.Conjunction{ID: conjBound, Clause: 1, N: 2}, flow.Conjunction{ID: conjBound, Clause: 2, N: 2}
+
+const (
+	conjBound    = 1
+	priorityBase = PriorityGate - 1 // beneath what matches whole ids
+)
+
+// generations holds the part of the conjunctions that is the same for all endpoints.
+func (p *program) generations() {
+	const mask = EndpointGenerations - 1
+	for _, t := range []struct {
+		table        uint8
+		here, stamps Field
+		next         flow.Action
+	}{{TableBoundInitiator, SourceEndpoint, LabelInitiator, goTo(TableBoundResponder)},
+		{TableBoundResponder, DestinationEndpoint, LabelResponder, table(TableLiveEgress)}} {
+		for g := range uint64(EndpointGenerations) {
+			p.system(t.table, priorityBase, t.stamps.IsMasked(t.here.IsMasked(nil, g, mask), g, mask), sameGeneration)
+		}
+		p.system(t.table, priorityBase, flow.Match{}.With(flow.ConjID, flow.U64(conjBound)), t.next)
+	}
+}
+
+// bindNobody lets the connections of stations that are no endpoints pass.
+func bindNobody() []flow.Flow {
 	return []flow.Flow{
-		{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: c, Match: initiator(nil, here, stamped),
-			Actions: []flow.Action{goTo(TableBoundResponder)}},
-		{Table: TableBoundResponder, Priority: PriorityGate, Cookie: c, Match: responder(nil, here, stamped),
-			Actions: []flow.Action{table(TableLiveEgress)}},
+		{Table: TableBoundInitiator, Priority: PriorityGate, Cookie: SystemCookie(TableBoundInitiator, ItemNone),
+			Match: initiator(nil, 0, IDNoEndpoint), Actions: []flow.Action{goTo(TableBoundResponder)}},
+		{Table: TableBoundResponder, Priority: PriorityGate, Cookie: SystemCookie(TableBoundResponder, ItemNone),
+			Match: responder(nil, 0, IDNoEndpoint), Actions: []flow.Action{table(TableLiveEgress)}},
 	}
 }
 
@@ -139,7 +172,7 @@ var recheck = table(TableRecheck)
 
 // Stamps returns a flow that is on a switch whose connections bear their ends in ct_label, and UnstampedFlow the one that is there as
 // long as some may not.
-func Stamps() flow.Flow { return bind(0, 0, IDNoEndpoint)[0] }
+func Stamps() flow.Flow { return bindNobody()[0] }
 
 // UnstampedFlow: see Stamps.
 func UnstampedFlow() flow.Flow {
@@ -148,7 +181,9 @@ func UnstampedFlow() flow.Flow {
 }
 
 func (p *program) bound(o Options) {
-	for _, f := range append(bind(0, 0, IDNoEndpoint), bindRouter(0, 0)...) {
+	p.flows = append(p.flows, bindNobody()...)
+	p.generations()
+	for _, f := range bindRouter(0, 0) {
 		f.Cookie = SystemCookie(f.Table, ItemNone)
 		p.flows = append(p.flows, f)
 	}

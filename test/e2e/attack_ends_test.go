@@ -77,11 +77,11 @@ func TestAttackIdentitiesSwapped(t *testing.T) {
 			atA, atB := s.inbox(a, 7000), s.inbox(b, 7000)
 			s.say(d, a, 6053, 7000, "answer")
 			s.arrives(atA, "answer")
-			before := strings.Join(s.flows("table=218"), "\n")
+			before := strings.Join(s.flows("table=200"), "\n")
 			_, err := s.Vsctl(swap(a, b)...)
 			must(t, err)
 			lab.Eventually(t, 5*time.Second, "tapwall has followed", func() bool {
-				return strings.Join(s.flows("table=218"), "\n") != before
+				return strings.Join(s.flows("table=200"), "\n") != before
 			})
 			_, err = s.Appctl("revalidator/wait")
 			must(t, err)

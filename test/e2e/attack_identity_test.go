@@ -96,7 +96,7 @@ func TestAttackOldestReplugged(t *testing.T) {
 		})
 		t.Logf("round %d: %d retired", round, len(s.flows("table=212"))-9-6)
 	}
-	ids := func() string { return strings.Join(s.flows("table=218"), "\n") }
+	ids := func() string { return strings.Join(s.flows("table=200"), "\n") }
 	before := ids()
 	_, err := s.Vsctl("--", "set", "interface", "vm1", "external_ids:iface-id=another")
 	must(t, err)
