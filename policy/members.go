@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -159,7 +160,43 @@ type MemberChange struct {
 	Added     []Selector
 	Removed   []Selector
 	RemovedAt []int // ascending
-	of        place
+	of, to    place
+	index     memberIndex // of what the members have become
+}
+
+// memberIndex says of the members of a group what would take a look at each of them.
+type memberIndex struct {
+	others []Selector             // those that are no address ranges, in order
+	size   [len(families)]float64 // of all address ranges together, without regard to overlaps and excepts
+}
+
+// add takes in members, or takes them out again.
+func (x *memberIndex) add(members []Selector, sign float64) {
+	for i := range members {
+		if p, err := ParseCIDR(members[i].CIDR); err == nil {
+			f := 0
+			if p.Addr().Is6() {
+				f = 1
+			}
+			x.size[f] += sign * math.Ldexp(1, -p.Bits())
+		}
+	}
+}
+
+// index is known of groups that came from others by a change.
+func (s *GroupSpec) index() (*memberIndex, bool) {
+	if s.Change == nil || s.Change.to != placeOf(s.Members) {
+		return nil, false
+	}
+	return &s.Change.index, true
+}
+
+// Others returns the members that are no address ranges, in order.
+func (s *GroupSpec) Others() []Selector {
+	if x, ok := s.index(); ok {
+		return x.others
+	}
+	return WithoutCIDRs(s.Members)
 }
 
 // place tells a list of members, which is never changed, from all others, without keeping it alive.
@@ -186,8 +223,32 @@ func (g *Group) Changed(c *MemberChange) *Group {
 	members = append(append(members, old[at:]...), c.Added...)
 	out := &Group{Meta: g.Meta, Spec: g.Spec}
 	out.Spec.Members = members
-	out.Spec.Change = &MemberChange{Added: c.Added, Removed: c.Removed, RemovedAt: c.RemovedAt, of: placeOf(old)}
+	out.Spec.Change = &MemberChange{Added: c.Added, Removed: c.Removed, RemovedAt: c.RemovedAt, of: placeOf(old),
+		to: placeOf(members), index: g.Spec.after(c)}
 	return out
+}
+
+// after is the index of the members after a change.
+func (s *GroupSpec) after(c *MemberChange) (x memberIndex) {
+	if known, ok := s.index(); ok {
+		x = *known
+	} else {
+		x.others = WithoutCIDRs(s.Members)
+		x.add(s.Members, 1)
+	}
+	x.add(c.Removed, -1)
+	x.add(c.Added, 1)
+	if gone := WithoutCIDRs(c.Removed); len(gone) > 0 {
+		names := make(map[memberID]bool, len(gone)) // a change takes all members that select the same
+		for i := range gone {
+			names[gone[i].member()] = true
+		}
+		x.others = slices.DeleteFunc(slices.Clone(x.others), func(s Selector) bool { return names[s.member()] })
+	}
+	if come := WithoutCIDRs(c.Added); len(come) > 0 {
+		x.others = slices.Concat(x.others, come)
+	}
+	return x
 }
 
 // Since returns by what the members differ from those of before, if that is known without comparing them; a group that has not changed
@@ -199,10 +260,26 @@ func (s *GroupSpec) Since(before *GroupSpec) (*MemberChange, bool) {
 		return nil, false
 	case was == placeOf(s.Members):
 		return &MemberChange{of: was}, true
-	case s.Change != nil && s.Change.of == was:
+	case s.Change != nil && s.Change.of == was && s.Change.to == placeOf(s.Members):
 		return s.Change, true
 	}
 	return nil, false
+}
+
+// Same reports whether both ask for the same, in the same order.
+func (s *GroupSpec) Same(o *GroupSpec) bool {
+	if s.OnMemberRemoved != o.OnMemberRemoved || len(s.Members) != len(o.Members) {
+		return false
+	}
+	if c, ok := s.Since(o); ok {
+		return len(c.Added)+len(c.RemovedAt) == 0
+	}
+	for i := range s.Members {
+		if !s.Members[i].equal(&o.Members[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // HasCIDR reports whether there are address ranges among the members.

@@ -81,7 +81,11 @@ func (m *Mirror) Clone() Resource { return clone(m) }
 func (p *Policy) Clone() Resource { return clone(p) }
 
 // Clone implements Resource.
-func (g *Group) Clone() Resource { return clone(g) }
+func (g *Group) Clone() Resource {
+	c := *g
+	c.Spec.Change = nil // the members may be changed from now on
+	return clone(&c)
+}
 
 // Clone implements Resource.
 func (e *Endpoint) Clone() Resource { return clone(e) }

@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -45,6 +44,7 @@ type record struct {
 	UID       string            `json:"uid"`
 	CreatedAt time.Time         `json:"createdAt"`
 	Spec      json.RawMessage   `json:"spec"`
+	Apart     *apart            `json:"apart,omitempty"` // where the members of a group are; nil = in Spec
 }
 
 // packAbove is the length in bytes from which a value is stored compressed. What is that long is a list of addresses and shrinks to a
@@ -69,14 +69,8 @@ func pack(text []byte) ([]byte, error) {
 
 // readRecord reads a stored value.
 func readRecord(value []byte) (rec record, err error) {
-	if bytes.HasPrefix(value, []byte{0x1f, 0x8b}) {
-		r, err := gzip.NewReader(bytes.NewReader(value))
-		if err != nil {
-			return record{}, err
-		}
-		if value, err = io.ReadAll(r); err != nil {
-			return record{}, err
-		}
+	if value, err = unpack(value); err != nil {
+		return record{}, err
 	}
 	err = json.Unmarshal(value, &rec)
 	return rec, err
@@ -102,21 +96,26 @@ func specOf(r policy.Resource) any {
 	return nil
 }
 
-// decode reads a stored value. Fields of a newer version are refused rather than dropped: dropping them could widen a policy.
-func decode(kind policy.Kind, name string, value []byte, revision int64) (policy.Resource, error) {
+// decode reads a stored value. Fields of a newer version are refused rather than dropped: dropping them could widen a policy. Members that
+// are stored apart are for the caller to read.
+func decode(kind policy.Kind, name string, value []byte, revision int64) (policy.Resource, *apart, error) {
 	rec, err := readRecord(value)
 	if err != nil {
-		return nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
+		return nil, nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
 	}
 	r := policy.New(kind)
 	if rec.Kind != kind || rec.Name != name {
-		return nil, fmt.Errorf("store: %s holds %s/%s", key(kind, name), rec.Kind, rec.Name)
+		return nil, nil, fmt.Errorf("store: %s holds %s/%s", key(kind, name), rec.Kind, rec.Name)
 	}
-	dec := json.NewDecoder(bytes.NewReader(rec.Spec))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(specOf(r)); err != nil {
-		return nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
+	spec := specOf(r)
+	var without apartSpec
+	if g, ok := r.(*policy.Group); ok && rec.Apart != nil {
+		spec = &without
+		defer func() { g.Spec.OnMemberRemoved = without.OnMemberRemoved }()
+	}
+	if err := decodeStrict(rec.Spec, spec); err != nil {
+		return nil, nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
 	}
 	*r.GetMeta() = policy.Meta{Name: rec.Name, Labels: rec.Labels, UID: rec.UID, Revision: revision, CreatedAt: rec.CreatedAt}
-	return r, nil
+	return r, rec.Apart, nil
 }

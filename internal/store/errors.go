@@ -38,6 +38,13 @@ func (e *unavailable) Unwrap() []error {
 	return errs
 }
 
+// requestError is an error of etcd's, where others are possible.
+type requestError struct{ error }
+
+func (e *requestError) Unwrap() error { return e.error }
+
+func ofEtcd(err error) bool { var e *requestError; return errors.As(err, &e) }
+
 // fail turns an error of the etcd client into one of this package. The end of the caller's own context stays what it is.
 func (s *Store) fail(ctx context.Context, err error) error {
 	if ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {

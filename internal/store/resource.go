@@ -33,7 +33,11 @@ func (s *Store) Get(ctx context.Context, kind policy.Kind, name string) (policy.
 	if len(resp.Kvs) == 0 {
 		return nil, fmt.Errorf("%s %q: %w", kind, name, backend.ErrNotFound)
 	}
-	return s.shared.read(kind, name, resp.Kvs[0])
+	v, err := s.read(rctx, kind, name, resp.Kvs[0], resp.Header.Revision)
+	if ofEtcd(err) {
+		return nil, s.fail(ctx, err)
+	}
+	return v.resource, err
 }
 
 // List implements api.Store. A stored value that cannot be read is an error that names its key.
@@ -48,10 +52,10 @@ func (s *Store) List(ctx context.Context, kind policy.Kind, after string, limit 
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	var out []policy.Resource
-	revision, err := s.scan(rctx, from, clientv3.GetPrefixRangeEnd(prefix(kind)), 0, limit, func(kv *mvccpb.KeyValue) error {
+	revision, err := s.scan(rctx, from, clientv3.GetPrefixRangeEnd(prefix(kind)), 0, limit, func(kv *mvccpb.KeyValue, at int64) error {
 		_, name, _ := splitKey(string(kv.Key))
-		r, err := s.shared.read(kind, name, kv)
-		out = append(out, r)
+		v, err := s.read(rctx, kind, name, kv, at)
+		out = append(out, v.resource)
 		return err
 	})
 	if err != nil {
@@ -60,9 +64,10 @@ func (s *Store) List(ctx context.Context, kind policy.Kind, after string, limit 
 	return out, revision, nil
 }
 
-// scan calls f for every key of [from, to) in order, all as of one revision (0 = now), reading pages so that no answer of etcd grows
-// with the number of resources. limit 0 = all.
-func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit int, f func(*mvccpb.KeyValue) error) (int64, error) {
+// scan calls f for every key of [from, to) in order, all as of one revision (0 = now), which it is told, reading pages so that no answer of
+// etcd grows with the number of resources. limit 0 = all.
+func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit int,
+	f func(kv *mvccpb.KeyValue, revision int64) error) (int64, error) {
 	const page = 1000
 	for n := 0; ; {
 		size := page
@@ -79,7 +84,9 @@ func (s *Store) scan(ctx context.Context, from, to string, revision int64, limit
 			revision = resp.Header.Revision
 		}
 		for _, kv := range resp.Kvs {
-			if err := f(kv); err != nil {
+			if err := f(kv, revision); ofEtcd(err) {
+				return 0, err
+			} else if err != nil {
 				return 0, &badValue{err}
 			}
 		}
@@ -158,7 +165,7 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 	var cmps []clientv3.Cmp
 	var ops []clientv3.Op
 	out := make([]policy.Resource, len(changes))
-	written := make([][]byte, len(changes))
+	written := make([]*sharedValue, len(changes))
 	size := 0
 	now := time.Now().UTC().Truncate(time.Millisecond)
 	for i, c := range changes {
@@ -169,8 +176,8 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 		k := key(c.Kind, c.Name)
 		old, known := current[k]
 		if !known && c.Expect != nil {
-			if old.revision = *c.Expect; c.Before != nil && c.Resource != nil {
-				if old, err = storedAs(c.Before); err != nil {
+			if old.revision = *c.Expect; c.Before != nil {
+				if old, err = s.storedAs(c); err != nil {
 					return nil, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
 				}
 			}
@@ -185,18 +192,22 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 			if old.revision == 0 {
 				return nil, fmt.Errorf("%s %q: %w", c.Kind, c.Name, backend.ErrNotFound)
 			}
-			ops = append(ops, clientv3.OpDelete(k))
+			if ops = append(ops, clientv3.OpDelete(k)); old.Apart != nil {
+				ops = append(ops, deleteMembers(c.Name))
+			}
 		default:
-			value, meta, same, err := encode(c.Resource, old, now)
+			e, err := encode(c.Resource, old, now)
 			if err != nil {
 				return nil, encodingError{fmt.Errorf("store: %s %q: %w", c.Kind, c.Name, err)}
 			}
-			out[i] = withMeta(c.Resource, meta)
-			if !same {
-				ops = append(ops, clientv3.OpPut(k, string(value)))
-				size += len(value)
-				written[i] = value
-				defer s.shared.announce(k, withMeta(c.Resource, meta), value)()
+			out[i] = withMeta(c.Resource, e.meta)
+			if !e.same {
+				ops = append(append(ops, clientv3.OpPut(k, string(e.value))), e.ops...)
+				size += e.size
+				written[i] = &sharedValue{resource: out[i], sum: s.shared.sum(e.value), apart: e.apart, folded: e.folded}
+				coming := *written[i]
+				coming.resource = withMeta(c.Resource, e.meta)
+				defer s.shared.announce(k, coming)()
 			}
 		}
 	}
@@ -216,7 +227,8 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 		switch {
 		case written[i] != nil:
 			out[i].GetMeta().Revision = resp.Header.Revision
-			s.shared.put(key(c.Kind, c.Name), out[i], written[i])
+			s.shared.put(key(c.Kind, c.Name), *written[i])
+			s.fold(c.Name, *written[i])
 		case c.Resource == nil && !c.Guard:
 			s.shared.drop(key(c.Kind, c.Name))
 		}
@@ -227,14 +239,23 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 // stored is what is there before a change.
 type stored struct {
 	record
-	revision int64 // 0 = nothing
+	revision int64         // 0 = nothing
+	group    *policy.Group // instead of Spec; it may be long
+	folded   int64         // as sharedValue has it
 }
 
-// storedAs is what was stored of a resource as it was read.
-func storedAs(r policy.Resource) (stored, error) {
-	m := r.GetMeta()
-	spec, err := encodeSpec(r)
-	return stored{record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels, Spec: spec}, m.Revision}, err
+// storedAs is what was stored of the resource that a change replaces, as it was read.
+func (s *Store) storedAs(c backend.Change) (stored, error) {
+	m := c.Before.GetMeta()
+	out := stored{record: record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels}, revision: m.Revision}
+	var err error
+	if g, ok := c.Before.(*policy.Group); ok {
+		v, _ := s.shared.at(key(c.Kind, c.Name), m.Revision)
+		out.group, out.Apart, out.folded = g, v.apart, v.folded
+	} else if c.Resource != nil {
+		out.Spec, err = encodeSpec(c.Before)
+	}
+	return out, err
 }
 
 // current reads what the writers of changes do not say that they know, by key. The transaction compares the revisions, so they need not
@@ -243,7 +264,12 @@ func (s *Store) current(ctx context.Context, changes []backend.Change) (map[stri
 	var keys []string
 	var gets []clientv3.Op
 	for _, c := range changes {
-		if known := c.Expect != nil && (c.Resource == nil || c.Before != nil || *c.Expect == 0); !known {
+		known := c.Expect != nil && (c.Guard || c.Resource == nil || c.Before != nil || *c.Expect == 0)
+		if c.Kind == policy.KindGroup && known && !c.Guard && *c.Expect != 0 { // and where its members are
+			_, known = s.shared.at(key(c.Kind, c.Name), *c.Expect)
+			known = known && c.Before != nil
+		}
+		if !known {
 			keys = append(keys, key(c.Kind, c.Name))
 			gets = append(gets, clientv3.OpGet(keys[len(keys)-1], s.readOpts...))
 		}
@@ -260,6 +286,17 @@ func (s *Store) current(ctx context.Context, changes []backend.Change) (map[stri
 				was.revision = kv.ModRevision
 				if was.record, err = readRecord(kv.Value); err != nil {
 					was.record = record{} // what cannot be read is replaced as a whole
+					continue
+				}
+				if kind, name, _ := splitKey(keys[0]); kind == policy.KindGroup {
+					v, err := s.read(ctx, kind, name, kv, resp.Header.Revision)
+					if ofEtcd(err) {
+						return nil, err
+					}
+					was.group, _ = v.resource.(*policy.Group)
+					if was.folded = v.folded; err != nil {
+						was.group = nil
+					}
 				}
 			}
 			out[keys[0]], keys = was, keys[1:]
@@ -268,20 +305,51 @@ func (s *Store) current(ctx context.Context, changes []backend.Change) (map[stri
 	return out, nil
 }
 
-// encode makes the value to store and the Meta to answer with. same is true if old says the same already.
-func encode(r policy.Resource, old stored, now time.Time) (value []byte, meta policy.Meta, same bool, err error) {
+// encoded is what to write of a resource, and the Meta to answer with.
+type encoded struct {
+	value  []byte
+	ops    []clientv3.Op // beside the put of value
+	size   int           // of all
+	meta   policy.Meta
+	same   bool // the same is there already
+	apart  *apart
+	folded int64
+}
+
+// encode makes what to write of a resource that replaces another.
+func encode(r policy.Resource, old stored, now time.Time) (e encoded, err error) {
 	m := r.GetMeta()
 	rec := record{Kind: r.Kind(), Name: m.Name, Labels: m.Labels, UID: old.UID, CreatedAt: old.CreatedAt}
-	if rec.Spec, err = encodeSpec(r); err != nil {
-		return nil, meta, false, err
+	isApart := false
+	if g, ok := r.(*policy.Group); ok {
+		if e.same = old.UID != "" && old.group != nil && maps.Equal(old.Labels, rec.Labels) && g.Spec.Same(&old.group.Spec); !e.same {
+			if e.ops, e.size, isApart, err = encodeApart(&rec, g, old); err != nil {
+				return encoded{}, err
+			}
+		}
+		if e.apart = rec.Apart; isApart && old.Apart != nil && rec.Apart.List == old.Apart.List {
+			e.folded = old.folded
+		}
+	} else if rec.Spec, err = encodeSpec(r); err != nil {
+		return encoded{}, err
+	} else {
+		e.same = old.UID != "" && bytes.Equal(old.Spec, rec.Spec) && maps.Equal(old.Labels, rec.Labels)
 	}
-	same = old.UID != "" && bytes.Equal(old.Spec, rec.Spec) && maps.Equal(old.Labels, rec.Labels)
 	if rec.UID == "" {
 		rec.UID, rec.CreatedAt = uuid.NewString(), now
 	}
-	meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision}
-	if value, err = json.Marshal(rec); err == nil {
-		value, err = pack(value)
+	e.meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision}
+	if e.same {
+		return e, nil
 	}
-	return value, meta, same, err
+	if rec.Spec == nil {
+		if rec.Spec, err = encodeSpec(r); err != nil {
+			return encoded{}, err
+		}
+	}
+	if e.value, err = json.Marshal(rec); err == nil {
+		e.value, err = pack(e.value)
+	}
+	e.size += len(e.value)
+	return e, err
 }

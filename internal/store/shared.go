@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"fmt"
 	"hash/maphash"
 	"sync"
 
@@ -25,14 +27,16 @@ type shared struct {
 type sharedValue struct {
 	resource policy.Resource
 	sum      uint64
+	apart    *apart // where the members of a group are; immutable
+	folded   int64  // the edits up to this one are in the list
 }
 
 func newShared() shared {
 	return shared{seed: maphash.MakeSeed(), byKey: map[string]sharedValue{}, coming: map[string]sharedValue{}}
 }
 
-// read returns the resource that a pair holds.
-func (s *shared) read(kind policy.Kind, name string, kv *mvccpb.KeyValue) (policy.Resource, error) {
+// find returns the resource that a pair holds, if it is known; else the newest version that is, or nothing.
+func (s *shared) find(kv *mvccpb.KeyValue) (v sharedValue, found bool) {
 	k := string(kv.Key)
 	s.mu.Lock()
 	have, known := s.byKey[k]
@@ -40,35 +44,69 @@ func (s *shared) read(kind policy.Kind, name string, kv *mvccpb.KeyValue) (polic
 	s.mu.Unlock()
 	sum := maphash.Bytes(s.seed, kv.Value)
 	if known && have.resource.GetMeta().Revision == kv.ModRevision && have.sum == sum {
-		return have.resource, nil
+		return have, true
 	}
 	if coming && next.sum == sum {
 		m := *next.resource.GetMeta()
 		m.Revision = kv.ModRevision
-		r := withMeta(next.resource, m)
-		s.put(k, r, kv.Value)
-		return r, nil
+		next.resource = withMeta(next.resource, m)
+		s.put(k, next)
+		return next, true
 	}
-	r, err := decode(kind, name, kv.Value, kv.ModRevision)
-	if err == nil {
-		s.put(k, r, kv.Value)
-	}
-	return r, err
+	return have, false
 }
 
-// put remembers r, which is stored as value, unless a newer version is known.
-func (s *shared) put(key string, r policy.Resource, value []byte) {
-	sum := maphash.Bytes(s.seed, value)
+// at returns a resource at a revision, if it is known.
+func (s *shared) at(key string, revision int64) (v sharedValue, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, known := s.byKey[key]; !known || old.resource.GetMeta().Revision <= r.GetMeta().Revision {
-		s.byKey[key] = sharedValue{r, sum}
+	v, found = s.byKey[key]
+	return v, found && v.resource.GetMeta().Revision == revision
+}
+
+// folded notes that edits of a group up to the last one of a are in its list.
+func (s *shared) folded(key string, a *apart) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, known := s.byKey[key]; known && v.apart != nil && v.apart.List == a.List {
+		v.folded = max(v.folded, a.Edit)
+		s.byKey[key] = v
 	}
 }
 
-// announce tells of a resource that is about to be stored as value; what it returns is called when that is done, or has failed.
-func (s *shared) announce(key string, r policy.Resource, value []byte) (done func()) {
-	x := sharedValue{r, maphash.Bytes(s.seed, value)}
+// read returns the resource that a pair holds, as it was at revision.
+func (s *Store) read(ctx context.Context, kind policy.Kind, name string, kv *mvccpb.KeyValue, revision int64) (sharedValue, error) {
+	v, found := s.shared.find(kv)
+	if found {
+		return v, nil
+	}
+	r, a, err := decode(kind, name, kv.Value, kv.ModRevision)
+	if err != nil {
+		return v, err
+	}
+	now := sharedValue{resource: r, sum: s.shared.sum(kv.Value), apart: a}
+	if g, ok := r.(*policy.Group); ok && a != nil {
+		if now.folded, err = s.readApart(ctx, g, a, v, revision); err != nil {
+			return v, fmt.Errorf("store: %s: %w", kv.Key, err)
+		}
+	}
+	s.shared.put(string(kv.Key), now)
+	return now, nil
+}
+
+func (s *shared) sum(value []byte) uint64 { return maphash.Bytes(s.seed, value) }
+
+// put remembers a resource, unless a newer version is known.
+func (s *shared) put(key string, v sharedValue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old, known := s.byKey[key]; !known || old.resource.GetMeta().Revision <= v.resource.GetMeta().Revision {
+		s.byKey[key] = v
+	}
+}
+
+// announce tells of a resource that is about to be stored; what it returns is called when that is done, or has failed.
+func (s *shared) announce(key string, x sharedValue) (done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.coming[key] = x

@@ -16,20 +16,20 @@ func TestSharedAnnounced(t *testing.T) {
 		return &mvccpb.KeyValue{Key: []byte(key(policy.KindGroup, "g")), Value: []byte(value), ModRevision: 7}
 	}
 	g := &policy.Group{Meta: policy.Meta{Name: "g"}, Spec: policy.GroupSpec{Members: []policy.Selector{{CIDR: "10.0.0.0/8"}}}}
-	done := s.announce(key(policy.KindGroup, "g"), g, []byte("never decoded"))
-	if r, err := s.read(policy.KindGroup, "g", kv("another")); err == nil {
+	done := s.announce(key(policy.KindGroup, "g"), sharedValue{resource: g, sum: s.sum([]byte("never decoded"))})
+	if r, found := s.find(kv("another")); found {
 		t.Errorf("another value is read as %+v", r)
 	}
-	r, err := s.read(policy.KindGroup, "g", kv("never decoded"))
-	if err != nil {
-		t.Fatal(err)
+	r, found := s.find(kv("never decoded"))
+	if !found {
+		t.Fatal("it is decoded")
 	}
-	if got := r.(*policy.Group); got.Revision != 7 || &got.Spec.Members[0] != &g.Spec.Members[0] || g.Revision != 0 {
+	if got := r.resource.(*policy.Group); got.Revision != 7 || &got.Spec.Members[0] != &g.Spec.Members[0] || g.Revision != 0 {
 		t.Errorf("read %+v, and %+v was announced", got, g)
 	}
 	done()
 	s.drop(key(policy.KindGroup, "g"))
-	if r, err := s.read(policy.KindGroup, "g", kv("never decoded")); err == nil {
+	if r, found := s.find(kv("never decoded")); found {
 		t.Errorf("a value is read as %+v after its writer has gone", r)
 	}
 }

@@ -57,7 +57,7 @@ func (s *Store) ListStates(ctx context.Context, host, prefix string) (map[string
 	}
 	from := statePrefix(host) + prefix
 	out := map[string][]byte{}
-	_, err := s.scan(rctx, from, clientv3.GetPrefixRangeEnd(from), 0, 0, func(kv *mvccpb.KeyValue) error {
+	_, err := s.scan(rctx, from, clientv3.GetPrefixRangeEnd(from), 0, 0, func(kv *mvccpb.KeyValue, _ int64) error {
 		out[strings.TrimPrefix(string(kv.Key), statePrefix(host))] = kv.Value
 		return nil
 	})

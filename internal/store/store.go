@@ -91,6 +91,8 @@ type Store struct {
 	readOpts []clientv3.OpOption
 
 	shared shared
+	// folding means that edits of a group are being folded into its list.
+	folding atomic.Bool
 
 	// revision is the newest seen and trouble the last failure, for Status.
 	revision atomic.Int64

@@ -81,8 +81,11 @@ func (w *watch) session(ctx context.Context) (progress bool, err error) {
 		}
 		progress = true
 		w.store.saw(resp.Header.Revision)
-		if !w.deliver(ctx, resp.Events) {
-			return progress, ctx.Err()
+		if err := w.deliver(ctx, resp.Events); err != nil {
+			if errors.Is(err, rpctypes.ErrCompacted) {
+				w.synced = false
+			}
+			return progress, err
 		}
 	}
 	return progress, errors.New("the stream has ended")
@@ -92,12 +95,13 @@ func (w *watch) snapshot(ctx context.Context) error {
 	b := backend.Batch{Snapshot: true}
 	found := map[string]bool{}
 	for _, k := range policy.Kinds() {
-		rev, err := w.store.scan(ctx, prefix(k), clientv3.GetPrefixRangeEnd(prefix(k)), b.Revision, 0, func(kv *mvccpb.KeyValue) error {
-			if c, ok := w.change(kv); ok {
+		rev, err := w.store.scan(ctx, prefix(k), clientv3.GetPrefixRangeEnd(prefix(k)), b.Revision, 0, func(kv *mvccpb.KeyValue, at int64) error {
+			c, ok, err := w.change(ctx, kv, at)
+			if ok {
 				found[string(kv.Key)] = true
 				b.Changes = append(b.Changes, c)
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return err
@@ -119,7 +123,7 @@ func (w *watch) snapshot(ctx context.Context) error {
 }
 
 // deliver sends one batch per transaction: all events of one revision.
-func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
+func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) error {
 	for len(events) > 0 {
 		rev := events[0].Kv.ModRevision
 		n := 1
@@ -134,7 +138,11 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 			}
 			c := backend.Change{Kind: k, Name: name}
 			if e.Type == mvccpb.PUT {
-				if c, ok = w.change(e.Kv); !ok {
+				var err error
+				if c, ok, err = w.change(ctx, e.Kv, rev); err != nil {
+					return w.store.fail(ctx, err)
+				}
+				if !ok {
 					continue
 				}
 				w.known[string(e.Kv.Key)] = true
@@ -146,24 +154,28 @@ func (w *watch) deliver(ctx context.Context, events []*clientv3.Event) bool {
 		}
 		events = events[n:]
 		if len(b.Changes) > 0 && !w.send(ctx, b) {
-			return false
+			return ctx.Err()
 		}
 		w.next = rev + 1
 	}
-	return true
+	return nil
 }
 
-func (w *watch) change(kv *mvccpb.KeyValue) (backend.Change, bool) {
+// change reads what a pair holds, as of a revision; ok is false if it is left out. Errors are those of etcd.
+func (w *watch) change(ctx context.Context, kv *mvccpb.KeyValue, revision int64) (c backend.Change, ok bool, err error) {
 	k, name, ok := splitKey(string(kv.Key))
 	if !ok {
-		return backend.Change{}, false
+		return backend.Change{}, false, nil
 	}
-	r, err := w.store.shared.read(k, name, kv)
+	v, err := w.store.read(ctx, k, name, kv, revision)
+	if ofEtcd(err) {
+		return backend.Change{}, false, err
+	}
 	if err != nil {
 		w.store.log.Error("a stored resource cannot be read and is left out", slog.String("key", string(kv.Key)), slog.Any("error", err))
-		return backend.Change{}, false
+		return backend.Change{}, false, nil
 	}
-	return backend.Change{Kind: k, Name: name, Resource: r}, true
+	return backend.Change{Kind: k, Name: name, Resource: v.resource}, true, nil
 }
 
 func (w *watch) send(ctx context.Context, b backend.Batch) bool {
