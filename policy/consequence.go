@@ -228,6 +228,11 @@ func (s *stances) sameGroup(a, b *Group) bool {
 		return a == b
 	}
 	x, y := a.Spec.Members, b.Spec.Members
+	if c, ok := b.Spec.Since(&a.Spec); ok {
+		x, y = c.Removed, c.Added
+	} else if c, ok := a.Spec.Since(&b.Spec); ok {
+		x, y = c.Added, c.Removed
+	}
 	for len(x) > 0 && len(y) > 0 && x[0].equal(&y[0]) {
 		x, y = x[1:], y[1:]
 	}

@@ -35,6 +35,9 @@ func OneFamily(p *Policy, groups map[string]*Group) []Warning {
 		rules := p.Rules(d)
 		for i := range rules {
 			r := &rules[i]
+			if tooFew(r.Peers(d), groups) {
+				continue
+			}
 			peers := peerRanges(r.Peers(d), groups, known)
 			for f := range families {
 				if why := oneFamily(r, peers, families[f], families[1-f]); why != "" {
@@ -57,6 +60,26 @@ type familyRanges struct {
 	prefixes []netip.Prefix // without regard to excepts
 	size     float64        // of all of them together, in families
 	except   string         // one of the excepts, "" = none
+}
+
+// tooFew reports whether groups alone are the peers and their ranges are known to be too small for all of a family.
+func tooFew(peers []Selector, groups map[string]*Group) bool {
+	var size [len(families)]float64
+	for i := range peers {
+		g := groups[peers[i].Group]
+		if g == nil {
+			return false
+		}
+		x, ok := g.Spec.index()
+		if !ok {
+			return false
+		}
+		for f := range size {
+			size[f] += x.size[f]
+		}
+	}
+	const rounded = 1e-6 // by many additions and subtractions
+	return len(peers) > 0 && size[0] < 1-rounded && size[1] < 1-rounded
 }
 
 // peerRanges returns the ranges of a rule's peers; known holds those of groups that were looked into.

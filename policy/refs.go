@@ -57,6 +57,9 @@ func (p *Policy) RefersTo(groups map[string]bool) bool {
 // HostsNamed lists the hosts that selectors of a resource name, each once, in order.
 func HostsNamed(r Resource) []string {
 	var names []string
+	if g, ok := r.(*Group); ok { // it may have many address ranges, which are on no host
+		r = &Group{Spec: GroupSpec{Members: g.Spec.Others()}}
+	}
 	eachSelector(r, func(_ pointer, s *Selector, _ role) {
 		if s.Host != "" {
 			names = append(names, s.Host)

@@ -30,8 +30,16 @@ func JoinPrefixes(in []netip.Prefix) Prefixes {
 // of them changes one.
 func DistinctPrefixes(in []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(in, netip.Prefix.Compare)
-	out := in[:0]
-	for _, p := range in {
+	return distinct(in[:0], in)
+}
+
+// DistinctOf is DistinctPrefixes for prefixes that are in order already, which stay as they are.
+func DistinctOf(sorted []netip.Prefix) []netip.Prefix {
+	return distinct(make([]netip.Prefix, 0, len(sorted)), sorted)
+}
+
+func distinct(out, sorted []netip.Prefix) []netip.Prefix {
+	for _, p := range sorted {
 		if n := len(out); n == 0 || !covers(out[n-1], p) {
 			out = append(out, p)
 		}
@@ -47,6 +55,10 @@ func LostPrefixes(before, after []netip.Prefix) []netip.Prefix {
 	var out []netip.Prefix
 	j := 0
 	for _, p := range before {
+		if j < len(after) && after[j] == p { // most are in both
+			j++
+			continue
+		}
 		for j < len(after) && after[j].Compare(p) < 0 {
 			j++
 		}

@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -243,5 +244,21 @@ func TestAccountForgets(t *testing.T) {
 	a.forget(func(ref policy.RuleRef) bool { return ref.Policy == "7" })
 	if len(a.totals) != 1 || a.totals[policy.RuleRef{Policy: "7", Rule: "r"}].packets != 1 {
 		t.Errorf("%d totals are left", len(a.totals))
+	}
+}
+
+// TestUncounted holds that what is asked of the switch for the account has all that counts.
+func TestUncounted(t *testing.T) {
+	for k := range pipeline.CookieKind(255) {
+		for _, id := range []uint32{0, 1, pipeline.IDDefaultDeny, pipeline.IDDefaultDeny | 7, ^uint32(0)} {
+			if c := pipeline.NewCookie(k, id); counts(c) && c&uncounted != 0 {
+				t.Errorf("%v %#x counts, and would not be read", k, id)
+			}
+		}
+	}
+	for _, k := range []pipeline.CookieKind{pipeline.CookieNumber, pipeline.CookieClause, pipeline.CookieEndpoint} {
+		if pipeline.NewCookie(k, 1)&uncounted == 0 {
+			t.Errorf("%v would be read for nothing", k)
+		}
 	}
 }

@@ -248,7 +248,8 @@ func classifying(flows []flow.Flow) []flow.Flow {
 
 // askCounters asks for a reading of what t counts, which goes into the account on the reader; see [ofctrl.Switch.AskFlows].
 func (l *link) askCounters(ctx context.Context, t scope) (wait func() error, err error) {
-	filters := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(pipeline.CookieMagic), CookieMask: uint64(pipeline.CookieMagicMask)}}
+	filters := []ofp.FlowFilter{{Table: ofp.AllTables, Cookie: uint64(pipeline.CookieMagic),
+		CookieMask: uint64(pipeline.CookieMagicMask | uncounted)}}
 	if !t.all && len(t.cookies) > 0 {
 		filters = filters[:0]
 		for c := range t.cookies {

@@ -53,13 +53,19 @@ func workload(ordered []*policy.Workload, key string) *policy.Workload {
 // about returns the warnings about what a resource selects, or names.
 func (n *notices) about(r policy.Resource, groups map[string]*policy.Group, workloads []*policy.Workload) []policy.Warning {
 	var selectors []policy.Selector
+	if len(n.byWorkload) == 0 {
+		if r, ok := r.(*policy.Endpoint); ok {
+			return n.byEndpoint[r.Name]
+		}
+		return nil
+	}
 	switch r := r.(type) {
 	case *policy.Endpoint:
 		return n.byEndpoint[r.Name]
 	case *policy.Policy:
 		selectors = r.Spec.AppliesTo
 	case *policy.Group:
-		selectors = r.Spec.Members
+		selectors = r.Spec.Others()
 	case *policy.Mirror:
 		selectors = r.Spec.Sources
 	}

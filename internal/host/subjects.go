@@ -153,6 +153,10 @@ func counts(c flow.Cookie) bool {
 		id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
 }
 
+// uncounted is a bit that cookies of most flows that do not count have, and none that does: a feed of 100,000 addresses is not to be read
+// after each change.
+const uncounted flow.Cookie = 8 << 32
+
 const (
 	// maxTouched bounds how many rules and defaults a change may touch before it counts as touching everything.
 	maxTouched = 512

@@ -84,6 +84,10 @@ func missing(a, b []netip.Prefix) iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		i := 0
 		for _, p := range a {
+			if i < len(b) && b[i] == p { // most are in both
+				i++
+				continue
+			}
 			for i < len(b) && b[i].Compare(p) < 0 {
 				i++
 			}

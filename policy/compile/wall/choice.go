@@ -21,7 +21,8 @@ type choice struct {
 	text      string            // for people
 	group     string            // named; else
 	selectors []policy.Selector // chosen by
-	fixed     []netip.Prefix    // those of CIDR selectors
+	fixed     []netip.Prefix    // those of CIDR selectors, in order
+	read      *policy.GroupSpec // the group as it was read last
 	// constant: the addresses are in the selectors' text, so they cannot be others under this hash.
 	constant bool
 
@@ -117,7 +118,7 @@ func (f *Firewall) choose(selectors []policy.Selector) []*choice {
 		x := f.choices.byHash[hash]
 		if x == nil {
 			x = f.newChoice(hash)
-			x.selectors, x.fixed, x.text = rest, fixedPrefixes(rest), few(texts)
+			x.selectors, x.fixed, x.text = rest, orderedPrefixes(rest), few(texts)
 			x.constant = !slices.ContainsFunc(rest, func(s policy.Selector) bool {
 				return s.Kind() != policy.SelectCIDR && s.Kind() != policy.SelectEntity
 			})
@@ -167,15 +168,55 @@ func (f *Firewall) resolve(x *choice) {
 // readGroup takes the selectors of a group as it now reads.
 func (f *Firewall) readGroup(x *choice) {
 	g := f.groups[x.group]
+	if g != nil && x.read != nil && f.readChange(x, &g.Spec) {
+		return
+	}
 	old := x.selections
 	x.selections, x.selectors, x.unknown, x.now.keep = map[*selection]struct{}{}, nil, g == nil, false
+	x.read, x.fixed = nil, nil
 	if g != nil {
-		x.selectors, x.now.keep = g.Spec.Members, g.Spec.Keeps()
+		x.selectors, x.now.keep = g.Spec.Others(), g.Spec.Keeps()
+		x.read, x.fixed = &g.Spec, orderedPrefixes(g.Spec.Members)
 	}
-	x.fixed = fixedPrefixes(x.selectors)
 	x.staleMembers = true
 	f.useSelections(x)
 	f.selected.release(old, x)
+}
+
+// readChange does the same where it is known that only address ranges have come and gone.
+func (f *Firewall) readChange(x *choice, now *policy.GroupSpec) bool {
+	c, ok := now.Since(x.read)
+	if !ok || len(policy.WithoutCIDRs(c.Added))+len(policy.WithoutCIDRs(c.Removed)) > 0 {
+		return false
+	}
+	fixed, ok := exchanged(x.fixed, orderedPrefixes(c.Removed), orderedPrefixes(c.Added))
+	if ok {
+		x.read, x.fixed, x.now.keep = now, fixed, now.Keeps()
+	}
+	return ok
+}
+
+// exchanged returns list, in order, without some of its elements and with others. ok is false if it does not have those to be taken out.
+func exchanged(list, out, in []netip.Prefix) (now []netip.Prefix, ok bool) {
+	now = make([]netip.Prefix, 0, max(0, len(list)+len(in)-len(out)))
+	for len(out)+len(in) > 0 {
+		take := len(in) == 0 || len(out) > 0 && out[0].Compare(in[0]) <= 0
+		next := in
+		if take {
+			next = out
+		}
+		i, found := slices.BinarySearchFunc(list, next[0], netip.Prefix.Compare)
+		now, list = append(now, list[:i]...), list[i:]
+		switch {
+		case !take:
+			now, in = append(now, next[0]), in[1:]
+		case found:
+			list, out = list[1:], out[1:]
+		default:
+			return nil, false
+		}
+	}
+	return append(now, list...), true
 }
 
 func (f *Firewall) useSelections(x *choice) {
@@ -213,18 +254,23 @@ func (f *Firewall) readAddresses(x *choice) {
 			x.now.world = x.now.world || s.Entity == policy.EntityWorld
 		}
 	}
-	prefixes := slices.Clone(x.fixed)
+	var more []netip.Prefix
 	for s := range x.selections {
-		prefixes = append(prefixes, f.selected.addresses(s)...)
+		more = append(more, f.selected.addresses(s)...)
 	}
-	x.now.prefixes, x.now.fams = policy.DistinctPrefixes(prefixes), 0
+	if len(more) == 0 {
+		x.now.prefixes = policy.DistinctOf(x.fixed)
+	} else {
+		x.now.prefixes = policy.DistinctPrefixes(append(more, x.fixed...))
+	}
+	x.now.fams = 0
 	for _, p := range x.now.prefixes {
 		x.now.fams |= familyOf(p)
 	}
 }
 
-// fixedPrefixes returns the addresses that CIDR selectors name.
-func fixedPrefixes(selectors []policy.Selector) []netip.Prefix {
+// orderedPrefixes returns the addresses that CIDR selectors name, in order.
+func orderedPrefixes(selectors []policy.Selector) []netip.Prefix {
 	var out []netip.Prefix
 	for i := range selectors {
 		if s := &selectors[i]; s.CIDR != "" {
@@ -233,6 +279,7 @@ func fixedPrefixes(selectors []policy.Selector) []netip.Prefix {
 			}
 		}
 	}
+	slices.SortFunc(out, netip.Prefix.Compare)
 	return out
 }
 
