@@ -127,7 +127,8 @@ for each, which decides. With more, each element is a clause of conjunction(n, k
 decides. n is a number that the rule keeps when its id changes, so that a new id changes the flow that decides and the
 gate, and no clause. Where a rule applies to one class, or to few and its lists are short, the class stands in the
 clauses of the other dimensions and has none of its own: all rules of an endpoint would share that one, and a first
-packet pays for each rule of which it meets a clause.
+packet pays for each rule of which it meets a clause. Beyond 100 conjunctions of a class, rules of up to 256
+combinations that come then are multiplied out, too, as long as that takes no more than 32,768 flows more.
 
 Every rule has an OpenFlow priority of its own in its table (2–65000), by tier, priority, deny before allow, and name.
 The defaults of the classes are at priority 1.

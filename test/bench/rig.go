@@ -109,7 +109,7 @@ func (r *rig) quiet() error {
 		}
 		if mods != last || unsaved > 0 {
 			last, since = mods, time.Now()
-		} else if time.Since(since) > 1500*time.Millisecond {
+		} else if time.Since(since) > 2500*time.Millisecond {
 			return nil
 		}
 	}

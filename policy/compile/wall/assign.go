@@ -56,6 +56,8 @@ type RuleAssignment struct {
 	Priority uint16 `json:"priority"`
 	// Conjunction is the number of its conjunction, an id that it had.
 	Conjunction uint32 `json:"conjunction,omitempty"`
+	// Form is how its flows are written if its lists are long.
+	Form Form `json:"form,omitempty"`
 	// Hash is that of what the rule named and how it ranked when the id was given or last confirmed: a rule that comes back
 	// different gets a new id, as it may have lost something in the meantime.
 	Hash string `json:"hash"`
@@ -212,7 +214,7 @@ func (ps *policyState) assignment() PolicyAssignment {
 		if out == nil {
 			out = PolicyAssignment{}
 		}
-		out[r.key()] = RuleAssignment{ID: r.id, Conjunction: r.conj, Priority: r.priority, Hash: r.hash}
+		out[r.key()] = RuleAssignment{ID: r.id, Conjunction: r.conj, Form: r.form, Priority: r.priority, Hash: r.hash}
 	}
 	return out
 }

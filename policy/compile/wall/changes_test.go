@@ -19,12 +19,21 @@ func TestRestartSendsNothingAfterAThousandChanges(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rapid.Custom(func(rt *rapid.T) *history {
 				h := &history{world: newWorld(t)}
+				if seed%2 == 1 { // in both forms
+					h.conjoin, h.shares, h.walked, h.surplus = true, seed == 3, 2, 200
+					h.start(nil)
+				}
 				h.randomize(rt, false)
-				names := map[string]int{}
+				names, forms := map[string]int{}, map[wall.Form]int{}
 				for n := 1; n <= changes; n++ {
 					names[h.edit(rt).name]++
 					if n%100 == 0 {
 						h.compile()
+						for _, p := range h.assignments.Policies {
+							for _, r := range p {
+								forms[r.Form]++
+							}
+						}
 						h.same(t, n)
 					} else if rapid.Bool().Draw(rt, "compile") { // else with the next change
 						h.compile()
@@ -32,6 +41,9 @@ func TestRestartSendsNothingAfterAThousandChanges(t *testing.T) {
 				}
 				if n := len(diffOwners(h.owners, h.again(t, nil).owners)); n == 0 {
 					t.Errorf("seed %d: a firewall that starts anew has the same flows: the changes meant nothing", seed)
+				}
+				if h.conjoin && len(forms) != 3 {
+					t.Errorf("seed %d: rules by form: %v", seed, forms)
 				}
 				if len(names) < 20 {
 					t.Errorf("seed %d has too few kinds of changes: %v", seed, names)
@@ -46,7 +58,7 @@ func TestRestartSendsNothingAfterAThousandChanges(t *testing.T) {
 func (h *history) again(t *testing.T, a *wall.Assignments) *world {
 	w := &world{
 		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, pickup: h.pickup, conjoin: h.conjoin, shares: h.shares,
-		sw: h.sw.Fresh(),
+		walked: h.walked, surplus: h.surplus, sw: h.sw.Fresh(),
 	}
 	w.start(a)
 	return w

@@ -164,7 +164,7 @@ func (f *Firewall) emitPolicies(c *change, out *Changes) {
 	for _, r := range c.rules {
 		f.told[r.owner] = struct{}{}
 	}
-	for ps := range f.told {
+	for _, ps := range sortedPolicies(maps.Keys(f.told)) { // forms of rules are decided in this order
 		f.emitPolicy(ps, out)
 	}
 	clear(f.told)

@@ -9,6 +9,10 @@ func (f *Firewall) Conjoin(shares bool) {
 	}
 }
 
+// Crowd has rules multiplied out beyond so many conjunctions of a class, as long as that has taken fewer flows than surplus. It must be
+// called before the first Compile.
+func (f *Firewall) Crowd(walked, surplus int) { f.maxWalked, f.maxSurplus = walked, surplus }
+
 // Narrow leaves few numbers: one block of classes, and so many for addresses and for services. It must be called before the first Compile.
 func (f *Firewall) Narrow(numbers int) {
 	f.classes.numbers.end, f.atlas.most, f.services.most = 2, numbers, numbers

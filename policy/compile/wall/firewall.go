@@ -45,13 +45,15 @@ type Firewall struct {
 	atlas     *atlas
 	services  *services
 	serial    int // of endpoints
-	// maxProduct and manyClasses are the constants of these names, but for tests.
-	maxProduct, manyClasses int
-	order                   [2]ordered
-	pickup                  bool
-	used                    [2]int           // rules that have or will have a priority
-	system                  pipeline.Options // of the flows last returned
-	registry                *registry
+	// maxProduct, manyClasses, maxWalked and maxSurplus are the constants of these names, but for tests.
+	maxProduct, manyClasses, maxWalked, maxSurplus int
+
+	surplus  int // of all rules
+	order    [2]ordered
+	pickup   bool
+	used     [2]int           // rules that have or will have a priority
+	system   pipeline.Options // of the flows last returned
+	registry *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
 	forwarders [pipeline.MaxForwarders + 1]*endpoint
 	retired    map[uint32]Station
@@ -102,7 +104,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		o.LogPerSecond = DefaultLogPerSecond
 	}
 	f := &Firewall{
-		opt: o, next: 1, maxProduct: maxProduct, manyClasses: manyClasses,
+		opt: o, next: 1, maxProduct: maxProduct, manyClasses: manyClasses, maxWalked: maxWalked, maxSurplus: maxSurplus,
 		endpoints: map[string]*endpoint{}, byID: map[uint32]*endpoint{}, places: map[place][]string{}, known: map[string]*policy.Workload{},
 		arrived: map[string]struct{}{}, retired: map[uint32]Station{}, retiredNow: map[uint32]*Station{},
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),

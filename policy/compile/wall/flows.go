@@ -216,11 +216,8 @@ const maxProduct = 16
 // once, and no rule adds to the lists of flows with equal matches (all rules of an endpoint have its clause) that Open vSwitch walks
 // whenever one is installed.
 func multiply(clauses [][]flow.Match, maxProduct int) ([]flow.Match, bool) {
-	product, most := 1, 1
-	for _, c := range clauses {
-		most += len(c)
-	}
-	if most = max(most, maxProduct); maxProduct == 0 {
+	product, most := 1, max(conjunctionSize(clauses), maxProduct)
+	if maxProduct == 0 {
 		most = 0
 	}
 	for _, c := range clauses {
@@ -233,6 +230,15 @@ func multiply(clauses [][]flow.Match, maxProduct int) ([]flow.Match, bool) {
 		out = times(out, c)
 	}
 	return out, true
+}
+
+// conjunctionSize is how many flows in the policy table a conjunction of these clauses takes.
+func conjunctionSize(clauses [][]flow.Match) int {
+	n := 1
+	for _, c := range clauses {
+		n += len(c)
+	}
+	return n
 }
 
 // times returns the matches of each combination of one of a and one of b that a packet can meet.
@@ -296,8 +302,7 @@ func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
 	if r.empty() { // it lingers
 		clauses = [][]flow.Match{nil}
 	}
-	matches, ok := multiply(clauses, f.maxProduct)
-	if r.conjoined = !ok; ok {
+	if matches, ok := f.expand(r, clauses); ok {
 		for _, m := range matches {
 			add(cookie, m, decide)
 		}

@@ -97,7 +97,7 @@ func revive(r *rule, a RuleAssignment) *rule {
 		return nil
 	}
 	out := &rule{
-		ref: r.ref, side: r.side, rank: r.rank, scope: r.scope, id: a.ID, conj: a.Conjunction, priority: a.Priority, hash: a.Hash,
+		ref: r.ref, side: r.side, rank: r.rank, scope: r.scope, id: a.ID, conj: a.Conjunction, form: a.Form, priority: a.Priority, hash: a.Hash,
 		before: ruleBefore{a.ID, r.rank, r.scope},
 	}
 	if out.empty() && !out.lingers() {

@@ -60,6 +60,7 @@ func TestPairs(t *testing.T) {
 		runs++
 		h := &history{world: newWorld(t)}
 		if h.conjoin, h.shares = runs%3 == 0, runs%6 == 0; h.conjoin {
+			h.walked, h.surplus = 1+runs%2*100, 1000 // at times in both forms
 			h.start(nil)
 		}
 		h.randomize(t, false)

@@ -30,6 +30,8 @@ type rule struct {
 	// placed: the rule is, or by the end of Compile will be, in the order of its side. fresh: flows are those of its other fields.
 	placed, fresh bool
 	conjoined     bool // flows are a conjunction
+	form          Form // where its lists are long
+	surplus       int  // flows beyond what a conjunction would take, because of its form
 	leaving       bool // on its way out of the order, within ordered.update
 }
 

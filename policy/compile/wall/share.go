@@ -68,7 +68,8 @@ func (f *Firewall) share(set []*rule) {
 	places := map[flow.Key]place{}
 	clauses, ofAll := make([][][]flow.Match, len(set)), make([]flow.Action, len(set))
 	for i, r := range set {
-		r.flows, r.at, r.fresh, r.conjoined = nil, first.priority, true, r == first // a packet finds their clauses at once
+		r.flows, r.at, r.fresh = nil, first.priority, true
+		r.conjoined, r.surplus = r == first, 0 // a packet finds their clauses at once
 		clauses[i] = d.clauses(r)
 		ofAll[i] = flow.Conjunction{ID: r.conj, Clause: 1, N: uint8(len(clauses[i]))}
 	}

@@ -119,6 +119,9 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	renamed := !r.scope.same(&now.scope)
 	changed := moved || renamed || r.log != now.log
 	r.ref, r.rank, r.log = now.ref, now.rank, now.log
+	if renamed {
+		r.form = undecided
+	}
 	f.use(r, now.scope)
 	switch {
 	case r.empty() && (moved || renamed || !r.lingers()):
@@ -216,6 +219,6 @@ func (f *Firewall) retire(r *rule, c *change) {
 	if r.placed {
 		f.displace(r, c)
 	}
-	r.id, r.conj, r.hash, r.flows, r.fresh = 0, 0, "", nil, false
+	r.id, r.conj, r.hash, r.flows, r.fresh, r.form = 0, 0, "", nil, false, undecided
 	r.owner.changed = true
 }

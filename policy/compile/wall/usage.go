@@ -44,49 +44,6 @@ func (f *Firewall) Usage() []Use {
 	}
 }
 
-// conjunctions are those of a policy as they are counted in the choices that it applies to.
-type conjunctions struct {
-	in []*choice
-	n  [2]int
-}
-
-// countConjunctions counts the conjunctions of a policy whose flows are built.
-func (f *Firewall) countConjunctions(ps *policyState) {
-	now := conjunctions{in: ps.subjects}
-	for _, r := range ps.rules {
-		if r.id != 0 && r.conjoined {
-			now.n[r.side]++
-		}
-	}
-	before := ps.counted
-	if ps.counted = now; before.n == now.n && slices.Equal(before.in, now.in) {
-		return
-	}
-	f.addConjunctions(before.in, [2]int{-before.n[egress], -before.n[ingress]})
-	f.addConjunctions(now.in, now.n)
-}
-
-func (f *Firewall) addConjunctions(in []*choice, n [2]int) {
-	for _, x := range in {
-		if f.choices.byHash[x.hash] != x {
-			continue // nobody is in it any more
-		}
-		for side := range n {
-			x.conj[side] += n[side]
-		}
-		for c := range x.classes {
-			c.count(n)
-		}
-	}
-}
-
-// count adds to the conjunctions of the class.
-func (c *class) count(n [2]int) {
-	for side := range n {
-		c.conj[side] += n[side]
-	}
-}
-
 // shutNumber is the class of endpoints for which there was no number. No rule names it, and nothing is allowed to it: an endpoint must
 // not be judged as if it were nobody, or one of another class.
 const shutNumber = maxNumbers - 1

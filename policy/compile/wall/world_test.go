@@ -30,6 +30,8 @@ type world struct {
 	crowd     []string // keys of workloads beside keys; see genCrowd
 	conjoin   bool     // rules are conjunctions where they can be
 	shares    bool     // and share clauses where they can
+	walked    int      // conjunctions of a class beyond which rules are multiplied out; 0 = as usual
+	surplus   int      // flows more by which no more are
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
@@ -65,6 +67,9 @@ func (w *world) start(a *wall.Assignments) {
 	}
 	if w.conjoin {
 		fw.Conjoin(w.shares)
+	}
+	if w.walked > 0 {
+		fw.Crowd(w.walked, w.surplus)
 	}
 	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*wall.PolicyState{}
 	w.assignments, w.names = wall.Assignments{}, map[uint32]*wall.RuleInfo{}
