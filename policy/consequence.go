@@ -47,12 +47,15 @@ func Consequences(before, after *Set) []Consequence {
 		c.after.rules = c.before.rules // the same policy says the same of strangers in both
 	}
 	touched := c.touched(regrouped)
+	order := slices.SortedFunc(maps.Keys(touched), func(a, b identity) int {
+		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.host, b.host))
+	})
 	var out []Consequence
 	for _, dir := range [...]Direction{Ingress, Egress} {
 		var isolated, released, opened []*Workload
 		var by []RuleRef
-		for _, key := range touched {
-			o, n := c.before.endpoints()[key], c.after.endpoints()[key]
+		for _, key := range order {
+			o, n := touched[key].before, touched[key].after
 			was, is := c.before.of(o, dir), c.after.of(n, dir)
 			switch {
 			case n == nil: // it is gone, or no endpoint any more
@@ -155,7 +158,8 @@ type comparison struct {
 type stances struct {
 	coverIndex
 	policies []*coverPolicy         // as in set, each made when it is first needed, see policy
-	byKey    map[identity]*Workload // nil until needed, see endpoints
+	moved    map[identity]*Workload // the endpoints that are not the same pointers in the other set
+	asked    map[*Workload][]int    // which policies select it, as far as somebody wanted to know
 	inverse  map[*Workload][]int    // which policies select it; nil until it is worth the while
 	known    map[stanceID]*stance
 	rules    map[strangersOf][]strangerRule
@@ -184,21 +188,32 @@ type stance struct {
 }
 
 func newStances(set *Set) *stances {
-	return &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), known: make(map[stanceID]*stance),
-		rules: make(map[strangersOf][]strangerRule), crowds: make(map[*Group]crowd)}
+	return &stances{coverIndex: coverIndex{set: set}, policies: make([]*coverPolicy, len(set.Policies)), asked: make(map[*Workload][]int),
+		known: make(map[stanceID]*stance), rules: make(map[strangersOf][]strangerRule), crowds: make(map[*Group]crowd)}
 }
 
-// endpoints returns the workloads of the set that are on a host.
-func (s *stances) endpoints() map[identity]*Workload {
-	if s.byKey == nil {
-		s.byKey = make(map[identity]*Workload, len(s.set.Workloads))
-		for _, w := range s.set.Workloads {
-			if !w.Remote {
-				s.byKey[w.identity()] = w
-			}
+// onHosts returns those of the workloads that are on a host.
+func onHosts(ws []*Workload) map[identity]*Workload {
+	out := make(map[identity]*Workload, len(ws))
+	for _, w := range ws {
+		if !w.Remote {
+			out[w.identity()] = w
 		}
 	}
-	return s.byKey
+	return out
+}
+
+// ends are an endpoint in two sets; nil = it is not there.
+type ends struct{ before, after *Workload }
+
+// ends finds an endpoint of one of the sets in both.
+func (c *comparison) ends(w *Workload) (identity, ends) {
+	key := w.identity()
+	o, n := c.before.moved[key], c.after.moved[key]
+	if o == nil && n == nil {
+		o, n = w, w
+	}
+	return key, ends{o, n}
 }
 
 // policy returns the i-th policy of the set with what was derived of it so far.
@@ -253,12 +268,21 @@ func (s *Selector) equal(o *Selector) bool {
 	return s.CIDR != "" && len(s.Except)+len(o.Except) == 0 || reflect.DeepEqual(s, o)
 }
 
-// touched lists the keys of the endpoints for which something may differ, in order: those that differ themselves, and those that a
-// policy selects that differs or refers to one of the groups, which differ.
-func (c *comparison) touched(groups map[string]bool) []identity {
-	keys := make(map[identity]bool)
+// touched finds the endpoints for which something may differ: those that differ themselves, and those that a policy selects that differs
+// or refers to one of the groups, which differ.
+func (c *comparison) touched(groups map[string]bool) map[identity]ends {
+	out := make(map[identity]ends)
 	ahead, behind := alike(c.before.set.Policies, c.after.set.Policies)
-	sameWorkloads := slices.Equal(c.before.set.Workloads, c.after.set.Workloads)
+	was, is := c.before.set.Workloads, c.after.set.Workloads
+	same, last := alike(was, is)
+	c.before.moved, c.after.moved = onHosts(was[same:len(was)-last]), onHosts(is[same:len(is)-last])
+	for _, ws := range [...]map[identity]*Workload{c.before.moved, c.after.moved} {
+		for _, w := range ws {
+			if key, x := c.ends(w); x.before == nil || x.after == nil || !x.before.same(x.after) {
+				out[key] = x
+			}
+		}
+	}
 	for _, pair := range [...][2]*stances{{c.before, c.after}, {c.after, c.before}} {
 		s, other := pair[0], pair[1]
 		byName := make(map[string]int) // those that may differ
@@ -274,25 +298,16 @@ func (c *comparison) touched(groups map[string]bool) []identity {
 				continue
 			}
 			for _, w := range s.coverIndex.selected(s.policy(i)) {
-				keys[w.identity()] = true
-			}
-		}
-		if sameWorkloads {
-			continue
-		}
-		for key, w := range s.endpoints() {
-			if o := other.endpoints()[key]; o == nil || !w.same(o) {
-				keys[key] = true
+				key, x := c.ends(w)
+				out[key] = x
 			}
 		}
 	}
-	if len(keys) > fewSelected {
+	if len(out) > fewSelected {
 		c.before.invert()
 		c.after.invert()
 	}
-	return slices.SortedFunc(maps.Keys(keys), func(a, b identity) int {
-		return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.host, b.host))
-	})
+	return out
 }
 
 // alike returns how many elements at the beginning and at the end are the same in both. Sets that differ by a change of few mostly are
@@ -341,11 +356,16 @@ func (s *stances) selecting(w *Workload) (by []int) {
 	case s.inverse != nil:
 		by = s.inverse[w]
 	default:
-		for i := range s.policies {
-			if s.selects(s.policy(i), w) {
+		var known bool
+		if by, known = s.asked[w]; known {
+			return by
+		}
+		for i, p := range s.set.Policies {
+			if AnyMatches(p.Spec.AppliesTo, s.set.Groups, w) {
 				by = append(by, i)
 			}
 		}
+		s.asked[w] = by
 	}
 	return by
 }

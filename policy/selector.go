@@ -102,7 +102,7 @@ var VMLabels = [...]string{LabelVMUUID, LabelVMID, LabelVMName}
 
 // MatchesWorkload reports whether the selector selects the workload by what it is: its labels (all pairs equal), machine, Neutron
 // port, MAC, port, VLAN or bridge. Groups, entities, address ranges and names never match here; who needs them resolves them first.
-func (s Selector) MatchesWorkload(w *Workload) bool {
+func (s *Selector) MatchesWorkload(w *Workload) bool {
 	if s.Host != "" && s.Host != w.Host {
 		return false
 	}

@@ -14,18 +14,62 @@ import (
 // Cover is by a single rule and errs towards silence. Endpoints are compared by what selects them and, where workloads are known, by
 // whom that selects now. Rules of equal rank do not shadow each other: they say the same. A covered rule is named once, with the first
 // rule that covers it.
-func Shadowed(changed *Policy, s *Set) []Warning {
-	x := &coverIndex{set: s}
+func Shadowed(changed *Policy, s *Set) []Warning { return NewShadows(s).Of(changed) }
+
+// Shadows finds the rules of a set of policies that can never match. What many policies have to know of the others is gathered once. It is
+// for one goroutine.
+type Shadows struct {
+	index coverIndex
+	ranks []rankOfAll
+}
+
+// rankOfAll is what decides whether a policy may come before another one.
+type rankOfAll struct {
+	tier, priority int
+	allows, other  bool // it has rules that allow, and that do something else
+}
+
+// NewShadows gathers what has to be known of a set.
+func NewShadows(s *Set) *Shadows {
+	x := &Shadows{index: coverIndex{set: s}, ranks: make([]rankOfAll, len(s.Policies))}
+	for i, p := range s.Policies {
+		x.ranks[i] = p.ranks()
+	}
+	return x
+}
+
+func (p *Policy) ranks() rankOfAll {
+	r := rankOfAll{tier: p.Spec.Tier.Rank(), priority: p.EffectivePriority()}
+	for _, d := range [...]Direction{Ingress, Egress} {
+		rules := p.Rules(d)
+		for i := range rules {
+			allows := rules[i].Action == Allow
+			r.allows, r.other = r.allows || allows, r.other || !allows
+			if r.allows && r.other {
+				return r
+			}
+		}
+	}
+	return r
+}
+
+// before reports whether a rule of r may rank before one of low: the policy does or, at equal tier and priority, denies what low allows.
+func (r rankOfAll) before(low rankOfAll) bool {
+	c := cmp.Or(cmp.Compare(r.tier, low.tier), cmp.Compare(r.priority, low.priority))
+	return c < 0 || c == 0 && low.allows && r.other
+}
+
+// Of is Shadowed for a policy of the set, or a version of one.
+func (s *Shadows) Of(changed *Policy) []Warning {
+	x := &s.index
+	own := changed.ranks()
 	mine := coverPolicy{Policy: changed}
 	x.selected(&mine) // first, for the sake of subjectsCover
 	above, below := []relation{{policy: &mine}}, []relation(nil)
-	for _, p := range s.Policies {
-		if p.Name == changed.Name {
-			continue
-		}
+	for i, p := range x.set.Policies {
 		// Most policies end here, of the same rank and with no rule that denies: nothing is derived of them.
-		over, under := decidesBefore(p, changed), decidesBefore(changed, p)
-		if !over && !under {
+		over, under := s.ranks[i].before(own), own.before(s.ranks[i])
+		if !over && !under || p.Name == changed.Name {
 			continue
 		}
 		q := coverPolicy{Policy: p}
@@ -136,26 +180,6 @@ type coverRule struct {
 	peers    *peerSet
 	services ServiceSet
 	parsed   bool
-}
-
-// decidesBefore reports whether a rule of high may rank before one of low: the policy does or, at equal tier and priority, denies what
-// low allows.
-func decidesBefore(high, low *Policy) bool {
-	c := cmp.Or(cmp.Compare(high.Spec.Tier.Rank(), low.Spec.Tier.Rank()), cmp.Compare(high.EffectivePriority(), low.EffectivePriority()))
-	return c < 0 || c == 0 && low.hasRule(true) && high.hasRule(false)
-}
-
-// hasRule reports whether p has a rule that allows, or one that does something else.
-func (p *Policy) hasRule(allows bool) bool {
-	for _, d := range [...]Direction{Ingress, Egress} {
-		rules := p.Rules(d)
-		for i := range rules {
-			if (rules[i].Action == Allow) == allows {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func (p *coverPolicy) rule(d Direction, i int) *coverRule {

@@ -36,20 +36,22 @@ func (e *Engine) advise(ctx context.Context) {
 	for {
 		v := e.view.Load()
 		todo := v.differ(looked)
-		var set *policy.Set
+		var groups map[string]*policy.Group
+		var all *policy.Shadows
 		if len(todo) > 0 {
-			set = &policy.Set{
-				Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups(), Workloads: v.inventory.Workloads,
-			}
+			groups = v.resources.groups()
+			all = policy.NewShadows(&policy.Set{
+				Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: groups, Workloads: v.inventory.Workloads,
+			})
 		}
 		results := map[string]found{}
 		for _, p := range todo {
 			if ctx.Err() != nil {
 				return
 			}
-			f := found{policy: p, warnings: policy.OneFamily(p, set.Groups)}
+			f := found{policy: p, warnings: policy.OneFamily(p, groups)}
 			start := time.Now()
-			for _, x := range policy.Shadowed(p, set) {
+			for _, x := range all.Of(p) {
 				if x.Policy == p.Name {
 					f.warnings = append(f.warnings, x)
 				}

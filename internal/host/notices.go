@@ -140,9 +140,10 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	// The cost of these grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for
 	// them: the statuses have them afterwards (advise).
 	const most = 10
-	if len(policies) <= most {
+	if len(policies) > 0 && len(policies) <= most {
+		shadows := policy.NewShadows(set)
 		for _, p := range policies {
-			out = append(out, policy.Shadowed(p, set)...)
+			out = append(out, shadows.Of(p)...)
 		}
 	}
 	for _, p := range set.Policies {
