@@ -74,17 +74,17 @@ func (s *subjects) set(name string, ps *wall.PolicyState, p *policy.Policy) {
 	}
 	for a, b := old.endpoints, now.endpoints; len(a) > 0 || len(b) > 0; {
 		switch {
-		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
-			s.apply(a[0], name, false, -old.denies)
-			a = a[1:]
-		case len(a) == 0 || b[0] < a[0]:
-			s.apply(b[0], name, true, now.denies)
-			b = b[1:]
-		default:
+		case len(a) > 0 && len(b) > 0 && a[0] == b[0]:
 			if now.denies != old.denies {
 				s.apply(a[0], name, true, now.denies-old.denies)
 			}
 			a, b = a[1:], b[1:]
+		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
+			s.apply(a[0], name, false, -old.denies)
+			a = a[1:]
+		default:
+			s.apply(b[0], name, true, now.denies)
+			b = b[1:]
 		}
 	}
 	s.policies[name] = now

@@ -168,6 +168,7 @@ func (f *Firewall) emitPolicies(c *change, out *Changes) {
 		f.emitPolicy(ps, out)
 	}
 	clear(f.told)
+	clear(f.listed)
 }
 
 func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
@@ -276,30 +277,19 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 	warn := func(code policy.Code, rule, format string, args ...any) {
 		s.Warnings = append(s.Warnings, policy.Warning{Code: code, Rule: rule, Message: fmt.Sprintf(format, args...)})
 	}
-	var subjects []*endpoint
-	for _, x := range ps.subjects {
-		subjects = union(subjects, x.now.endpoints)
+	subjects := f.list(ps.subjects)
+	s.Endpoints = subjects.keys
+	for _, key := range subjects.cut {
+		warn(WarnTooManyForwarders, "", "more than %d endpoints of bridge %s forward: connections through %s are cut where their two legs meet",
+			pipeline.MaxForwarders, f.opt.Bridge, key)
 	}
-	var unknown []string
-	for _, e := range subjects {
-		if e.w.Forwards && e.forwarder == 0 {
-			warn(WarnTooManyForwarders, "", "more than %d endpoints of bridge %s forward: connections through %s are cut where their two legs meet",
-				pipeline.MaxForwarders, f.opt.Bridge, e.w.Key)
-		}
-		s.Endpoints = append(s.Endpoints, e.w.Key)
-		if e.w.MAC == "" {
-			unknown = append(unknown, e.w.Key)
-		}
-	}
-	slices.Sort(s.Endpoints)
-	slices.Sort(unknown)
-	if len(subjects) == 0 {
+	if len(subjects.keys) == 0 {
 		warn(WarnNoEndpoints, "", "the policy applies to no endpoint of bridge %s", f.opt.Bridge)
 	}
-	if len(unknown) > 0 {
+	if len(subjects.unknown) > 0 {
 		warn(WarnEndpointMACUnknown, "",
 			"the MAC address of %s is unknown, so what is sent to it cannot be recognised and its ingress is not enforced; "+
-				"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(unknown, ", "))
+				"set external_ids:attached-mac or an Endpoint with a mac", strings.Join(subjects.unknown, ", "))
 	}
 	for _, g := range ps.unknownGroups() {
 		warn(WarnGroupUnknown, "", "group %q does not exist and selects nobody", g)
@@ -310,11 +300,44 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 		return s
 	}
 	for _, r := range ps.rules {
-		if (r.id == 0 || r.empty()) && len(subjects) > 0 {
+		if (r.id == 0 || r.empty()) && len(subjects.keys) > 0 {
 			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
 		}
 	}
 	return s
+}
+
+// listing names the endpoints of choices.
+type listing struct {
+	keys    []string // in order
+	unknown []string // those whose MAC is
+	cut     []string // those that forward and have no number to be told apart by
+}
+
+// list names the endpoints of choices. Many policies apply to the same one, so it is made once for all of them.
+func (f *Firewall) list(choices []*choice) (l listing) {
+	if len(choices) == 1 {
+		if l, made := f.listed[choices[0]]; made {
+			return l
+		}
+		defer func() { f.listed[choices[0]] = l }()
+	}
+	var es []*endpoint
+	for _, x := range choices {
+		es = union(es, x.now.endpoints)
+	}
+	for _, e := range es {
+		if e.w.Forwards && e.forwarder == 0 {
+			l.cut = append(l.cut, e.w.Key)
+		}
+		l.keys = append(l.keys, e.w.Key)
+		if e.w.MAC == "" {
+			l.unknown = append(l.unknown, e.w.Key)
+		}
+	}
+	slices.Sort(l.keys)
+	slices.Sort(l.unknown)
+	return l
 }
 
 // unknownMACPerSecond is how many frames of unknown addresses a bridge may copy to the controller: enough to learn those of many guests

@@ -85,6 +85,7 @@ type Firewall struct {
 	uprooted       bool                // as Changes.Uprooted
 	arrived        map[string]struct{} // as Changes.Arrived
 
+	listed           map[*choice]listing       // of this Compile
 	installedRetired bool                      // OwnerRetired has flows
 	anyBorn          bool                      // some endpoint is born
 	overflowed       map[*policyState]struct{} // without priorities
@@ -113,6 +114,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		choices: choices{map[uint64]*choice{}, map[string]*choice{}}, classes: newClasses(), atlas: newAtlas(), services: newServices(),
 		told: map[*policyState]struct{}{}, moved: map[*endpoint]struct{}{}, members: map[*endpoint]struct{}{},
 		closed:       [2]map[*endpoint]struct{}{{}, {}},
+		listed:       map[*choice]listing{},
 		staleChoices: map[*choice]struct{}{}, changedChoices: map[*choice]struct{}{}, renumbered: map[*choice]struct{}{},
 		readdressed: choiceSet{}, rewritten: map[*choice]struct{}{},
 	}
