@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -100,11 +101,18 @@ func benchMember() (out []line, err error) {
 		4+3*groupRules, 30*time.Millisecond); err != nil {
 		return out, err
 	}
-	e, err = r.measure(10, r.newPort)
-	if err := add(e, err, fmt.Sprintf("new port with known labels among %d", scale(manyEndpoints)), "", 10,
-		20*time.Millisecond); err != nil {
+	var rows []time.Duration
+	e, err = r.measure(10, func(i int) (time.Duration, error) {
+		p, err := r.newPort(i)
+		rows = append(rows, p.numbered)
+		return p.flows, err
+	})
+	what := fmt.Sprintf("new port with known labels among %d", scale(manyEndpoints))
+	if err := add(e, err, what+", number -> flows", "", 10, 20*time.Millisecond); err != nil {
 		return out, err
 	}
+	out = append(out, line{"the same, Open vSwitch's part: row -> number", fmt.Sprintf("p50 %v, max %v",
+		median(rows).Round(10*time.Microsecond), slices.Max(rows).Round(10*time.Microsecond)), "-", true, ""})
 	l, err := ovnSetLine(ovnHosts(groupSize), groupRules, 1)
 	if err == nil {
 		out = append(out, l)
@@ -112,31 +120,66 @@ func benchMember() (out []line, err error) {
 	return out, err
 }
 
-// newPort adds a dummy port and returns the time from when the database had it to when the switch had its flows, as the switch's own
-// monitor tells. Open vSwitch's part, to make the port, is in it.
-func (r *rig) newPort(i int) (took time.Duration, err error) {
+// arrival is what becomes of a port's row in the database.
+type arrival struct {
+	numbered time.Duration // until Open vSwitch has made the port and given it its OpenFlow port number, without which there are no flows
+	flows    time.Duration // from then until the switch has its flows
+}
+
+// newPort adds a dummy port. Its number is seen in the database, and its flows by the switch's own monitor.
+func (r *rig) newPort(i int) (out arrival, err error) {
 	n := 5000 + i
-	w, err := r.watch()
+	numbers, err := r.watchNumbers()
 	if err != nil {
-		return 0, err
+		return out, err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
+	defer func() { err = errors.Join(err, numbers.Close()) }()
+	flows, err := r.watchFlows()
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, flows.Close()) }()
 	if _, err := r.Vsctl(append([]string{"--no-wait"}, dummyPort(n, usualLabels(n))...)...); err != nil {
-		return 0, err
+		return out, err
 	}
 	start := time.Now()
-	at, err := w.await("dl_dst="+dummyMAC(n), "table=200 ") // where it is a destination, and where it is a source
-	return at.Sub(start), err
+	row, err := numbers.await(fmt.Sprintf(`,new,d%d,\d`, n))
+	if err != nil {
+		return out, err
+	}
+	number := row.text[strings.LastIndex(row.text, ",")+1:]
+	// Where it is a destination, and where it is a source.
+	flow, err := flows.await("dl_dst="+dummyMAC(n), `table=200 .*in_port=`+number+`\b`)
+	return arrival{row.at.Sub(start), flow.at.Sub(row.at)}, err
 }
 
-// watch is a monitor of the flows of br0.
+// watch is a monitor.
 type watch struct {
 	*exec.Cmd
-	lines chan string
+	lines chan printed
 }
 
-func (r *rig) watch() (*watch, error) {
-	cmd := exec.Command("ovs-ofctl", "-O", "OpenFlow13", "monitor", filepath.Join(r.Dir, "br0.mgmt"), "watch:!initial")
+// printed is a line and when it came.
+type printed struct {
+	text string
+	at   time.Time
+}
+
+// watchFlows follows the flows of br0.
+func (r *rig) watchFlows() (*watch, error) {
+	return r.watch("FLOW_MONITOR reply", // the answer to its request: from here on it tells
+		"ovs-ofctl", "-O", "OpenFlow13", "monitor", filepath.Join(r.Dir, "br0.mgmt"), "watch:!initial")
+}
+
+// watchNumbers follows the numbers of ports, as id,action,name,number; "new" is what a row becomes.
+func (r *rig) watchNumbers() (*watch, error) {
+	return r.watch(",initial,br0,", "ovsdb-client", "--format=csv", "monitor", "unix:"+filepath.Join(r.Dir, "db.sock"), "Open_vSwitch",
+		"Interface", "name,ofport")
+}
+
+// watch runs a monitor and returns when it has printed a text.
+func (r *rig) watch(begun, name string, args ...string) (*watch, error) {
+	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "OVS_RUNDIR="+r.Dir) // where it makes its control socket
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -147,34 +190,34 @@ func (r *rig) watch() (*watch, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	w := &watch{cmd, make(chan string, 10_000)}
+	w := &watch{cmd, make(chan printed, 20_000)}
 	go func() {
 		defer out.Close()
 		defer close(w.lines)
 		for s := bufio.NewScanner(out); s.Scan(); {
-			w.lines <- s.Text()
+			w.lines <- printed{s.Text(), time.Now()}
 		}
 	}()
-	_, err = w.await("FLOW_MONITOR reply") // the answer to its request: from here on it tells
+	_, err = w.await(begun)
 	return w, err
 }
 
-// await returns when each text has been in a line.
-func (w *watch) await(texts ...string) (time.Time, error) {
+// await returns the line with which each pattern has been in one.
+func (w *watch) await(patterns ...string) (printed, error) {
 	deadline, last := time.After(10*time.Second), ""
 	for {
 		select {
 		case l, more := <-w.lines:
-			texts = slices.DeleteFunc(texts, func(text string) bool { return strings.Contains(l, text) })
-			if len(texts) == 0 {
-				return time.Now(), nil
+			patterns = slices.DeleteFunc(patterns, func(p string) bool { return regexp.MustCompile(p).MatchString(l.text) })
+			if len(patterns) == 0 {
+				return l, nil
 			}
 			if !more {
-				return time.Time{}, fmt.Errorf("the monitor ended before %q: %s", texts, last)
+				return l, fmt.Errorf("the monitor ended before %q: %s", patterns, last)
 			}
-			last = l
+			last = l.text
 		case <-deadline:
-			return time.Time{}, fmt.Errorf("no %q within 10 s", texts)
+			return printed{}, fmt.Errorf("no %q within 10 s", patterns)
 		}
 	}
 }
