@@ -97,10 +97,8 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 // decodeDocuments reads and checks a set of documents as a whole.
 func decodeDocuments(contentType string, text []byte) ([]policy.Document, error) {
 	if contentType == typeJSON {
-		_, err := policy.DecodeJSON(bytes.NewReader(text))
-		var faults policy.Faults
-		if errors.As(err, &faults) && faults[0].Code == policy.CodeSyntax {
-			return nil, invalid(policy.Faults{withColumn(faults[0], text)})
+		if f := policy.SyntaxOfJSON(text); f != nil {
+			return nil, invalid(policy.Faults{withColumn(*f, text)})
 		}
 		// A list is fine, too: {"items": …} without the braces.
 		if b := bytes.TrimLeft(text, " \t\r\n"); len(b) > 0 && b[0] == '[' {

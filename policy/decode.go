@@ -34,6 +34,14 @@ func DecodeYAML(r io.Reader) ([]Document, error) { return decode(r, parseYAML) }
 // DecodeJSON reads one JSON document or several after each other as DecodeYAML does.
 func DecodeJSON(r io.Reader) ([]Document, error) { return decode(r, parseJSON) }
 
+// SyntaxOfJSON says what makes a text no JSON, or no text; nil = nothing does.
+func SyntaxOfJSON(text []byte) *Fault {
+	if _, faults := parseJSON(text); len(faults) > 0 && faults[0].Code == CodeSyntax {
+		return &faults[0]
+	}
+	return nil
+}
+
 // Load reads YAML or JSON and checks everything that can be said of the documents alone: form, Validate, and that no two have the same
 // kind and name. The error is a Faults with every fault, or comes from r.
 func Load(r io.Reader) ([]Document, error) {
@@ -44,8 +52,8 @@ func Load(r io.Reader) ([]Document, error) {
 	parse := parseYAML
 	if b := bytes.TrimLeft(text, " \t\r\n"); len(b) > 0 && b[0] == '{' {
 		// JSON is YAML too, but its own parser is the faster one. Text that only looks like JSON is left to the other.
-		if _, faults := parseJSON(text); faults == nil {
-			parse = parseJSON
+		if trees, faults := parseJSON(text); faults == nil {
+			parse = func([]byte) ([]parsed, Faults) { return trees, nil }
 		}
 	}
 	docs, faults := decodeText(text, parse)

@@ -82,6 +82,15 @@ func (s *Selector) member() memberID {
 // plainCIDR reports whether the selector is an address range without exceptions, as most members of a large group are.
 func (s *Selector) plainCIDR() bool { return s.CIDR != "" && s.Except == nil && s.Kind() == SelectCIDR }
 
+// validCIDR reports whether the selector is a plain address range, and nothing is wrong with it.
+func (s *Selector) validCIDR() bool {
+	if !s.plainCIDR() || s.Host != "" {
+		return false
+	}
+	_, err := ParseCIDR(s.CIDR)
+	return err == nil
+}
+
 // MemberCount says what came of an edit.
 type MemberCount struct {
 	Added   int // new members

@@ -148,10 +148,19 @@ func lineOf(tree any, line int, steps []string) int {
 
 // parseJSON reads a stream of JSON values. On a fault of syntax the values before it are returned with it.
 func parseJSON(text []byte) ([]parsed, Faults) {
-	p := jsonParser{dec: json.NewDecoder(bytes.NewReader(text)), text: text, line: 1}
 	if !utf8.Valid(text) {
 		return nil, Faults{{Detail: textFormat, Code: CodeSyntax}}
 	}
+	fast := fastJSON{text: string(text), line: 1, keys: map[string]string{}}
+	if docs, ok := fast.stream(); ok {
+		return docs, nil
+	}
+	return parseSlowly(text)
+}
+
+// parseSlowly is parseJSON, and says what is wrong.
+func parseSlowly(text []byte) ([]parsed, Faults) {
+	p := jsonParser{dec: json.NewDecoder(bytes.NewReader(text)), text: text, line: 1}
 	p.dec.UseNumber()
 	var docs []parsed
 	for {

@@ -186,6 +186,9 @@ func (g *Group) Validate() Faults {
 		return c.faults
 	}
 	for i := range g.Spec.Members {
+		if g.Spec.Members[i].validCIDR() {
+			continue
+		}
 		c.selector(at.at(i), &g.Spec.Members[i], asMember)
 	}
 	c.oneOf(root.path("spec", "onMemberRemoved"), g.Spec.OnMemberRemoved, OnMemberRemovedRevoke, OnMemberRemovedKeep)

@@ -103,6 +103,9 @@ func (w *walker) value(at pointer, v any, dst reflect.Value) {
 		}
 		dst.Set(reflect.MakeSlice(dst.Type(), len(l.items), len(l.items)))
 		for i, item := range l.items {
+			if s, ok := dst.Index(i).Addr().Interface().(*Selector); ok && s.readCIDR(item) {
+				continue
+			}
 			w.value(at.at(i), item, dst.Index(i))
 		}
 	case reflect.Map:
@@ -121,6 +124,20 @@ func (w *walker) value(at pointer, v any, dst reflect.Value) {
 	default:
 		panic(fmt.Sprintf("policy: specifications have no fields of type %s", dst.Type()))
 	}
+}
+
+// readCIDR fills the selector from {cidr: text}, as most members of a large group are.
+func (s *Selector) readCIDR(v any) bool {
+	o, ok := v.(object)
+	if !ok || len(o.members) != 1 || o.members[0].key != "cidr" {
+		return false
+	}
+	text, ok := o.members[0].value.(string)
+	if !ok || text == "" {
+		return false
+	}
+	s.CIDR = text
+	return true
 }
 
 func (w *walker) integer(at pointer, v any, dst reflect.Value) {

@@ -184,7 +184,7 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key())}
 	var members []policy.Selector
 	if g, ok := res.(*policy.Group); ok {
-		members = policy.WithoutCIDRs(g.Spec.Members)
+		members = g.Spec.Others()
 	}
 	for _, w := range v.inventory.Workloads {
 		var member bool
