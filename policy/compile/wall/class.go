@@ -10,8 +10,8 @@ import (
 // DESTINATION write beside the id of the endpoint. It is in no conntrack entry.
 //
 // When memberships change, the largest part of what a class was keeps its number, so that as few flows as possible change; a part that
-// splits off gets a number of the same block while there is room, if a choice has both. Two classes may come to be in the same choices;
-// they stay two, unless one is small.
+// splits off gets a number of the same block while there is room, if it is in all choices that the class is in, or the other way round.
+// Two classes may come to be in the same choices; they stay two, unless one is small.
 type class struct {
 	number    uint16
 	hashes    []uint64 // of the choices, sorted; an imported class may name some that are no more
@@ -128,14 +128,25 @@ func (f *Firewall) divide(c *class, parts map[uint64][]*endpoint) {
 			continue
 		}
 		beside := c
-		if c != nil && !slices.ContainsFunc(part[0].choices, func(x *choice) bool { return slices.Contains(c.hashes, x.hash) }) {
-			beside = nil // no rule names both, so the room of the block is kept for parts that one does
+		if c != nil && !nested(c.hashes, part[0].choices) {
+			beside = nil // rules name one without the other, so a part that splits off there would need its number beside
 		}
 		f.found(beside, part, hashesOf(part[0].choices))
 	}
 	if c != nil && len(c.endpoints) == 0 {
 		f.dissolve(c)
 	}
+}
+
+// nested reports whether all choices of one are among those of the other.
+func nested(hashes []uint64, choices []*choice) bool {
+	both := 0
+	for _, x := range choices {
+		if slices.Contains(hashes, x.hash) {
+			both++
+		}
+	}
+	return both > 0 && both == min(len(hashes), len(choices))
 }
 
 // keeps reports whether some of the endpoints have connections that are kept. They may bear the default ids of the class.
