@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -13,7 +14,13 @@ import (
 )
 
 // sameWish reports whether two resources ask for the same, written-out defaults or not.
-func sameWish(a, b policy.Resource) bool { return bytes.Equal(wishText(a), wishText(b)) }
+func sameWish(a, b policy.Resource) bool {
+	if a, ok := a.(*policy.Group); ok {
+		b, ok := b.(*policy.Group)
+		return ok && maps.Equal(a.Labels, b.Labels) && a.Spec.Same(&b.Spec)
+	}
+	return bytes.Equal(wishText(a), wishText(b))
+}
 
 // wish is wishText as encoding/json reads it back.
 func wish(r policy.Resource) any { return decodeAny(wishText(r)) }
@@ -46,8 +53,67 @@ func decodeAny(text []byte) any {
 // was put in front of others shows as one addition; otherwise those that are in both lists are left out, and the others go by position.
 func diff(old, new policy.Resource) []FieldChange {
 	var out []FieldChange
+	if a, ok := old.(*policy.Group); ok {
+		if b, ok := new.(*policy.Group); ok && diffGroup(a, b, &out) {
+			return out
+		}
+	}
 	diffAny("", wish(old), wish(new), &out)
 	return out
+}
+
+// diffGroup does so for groups, which may have many members; it reports whether others than their order differ.
+func diffGroup(old, new *policy.Group, out *[]FieldChange) bool {
+	a, b := memberTexts(old.Spec.Members), memberTexts(new.Spec.Members)
+	inOld, inNew := inBoth(a, b), inBoth(b, a)
+	if !slices.Contains(inOld, false) && !slices.Contains(inNew, false) {
+		return false
+	}
+	for i := range a {
+		if !inOld[i] {
+			a[i] = decodeAny(textOf(&old.Spec.Members[i]))
+		}
+	}
+	for i := range b {
+		if !inNew[i] {
+			b[i] = decodeAny(textOf(&new.Spec.Members[i]))
+		}
+	}
+	x, y := *old, *new
+	x.Spec.Members, y.Spec.Members = []policy.Selector{}, []policy.Selector{}
+	diffAny("", wish(&x), wish(&y), out)
+	diffRest("/spec/members", a, b, inOld, inNew, out)
+	slices.SortStableFunc(*out, func(x, y FieldChange) int { // members come ahead of what else the spec has
+		return cmp.Compare(fieldOf(x.Pointer), fieldOf(y.Pointer))
+	})
+	return true
+}
+
+// fieldOf is the part of a pointer that says which field of a resource, or of its spec, it is in.
+func fieldOf(pointer string) string {
+	parts := strings.SplitN(pointer, "/", 4)
+	return strings.Join(parts[:min(3, len(parts))], "/")
+}
+
+// memberTexts are the same for equal members only.
+func memberTexts(members []policy.Selector) []any {
+	out := make([]any, len(members))
+	for i := range members {
+		if m := &members[i]; m.Kind() == policy.SelectCIDR && m.Except == nil && m.Host == "" {
+			out[i] = m.CIDR
+		} else {
+			out[i] = string(textOf(m))
+		}
+	}
+	return out
+}
+
+func textOf(m *policy.Selector) []byte {
+	text, err := json.Marshal(m)
+	if err != nil { // the specifications hold nothing that cannot be encoded
+		panic(fmt.Sprintf("api: %v", err))
+	}
+	return text
 }
 
 func diffAny(at string, old, new any, out *[]FieldChange) {
