@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/tapwall/tapwall/policy"
 )
@@ -341,14 +340,9 @@ func without(a, b []*endpoint) []*endpoint {
 	return out
 }
 
-// contentHash is a digest of the addresses and entities of a choice.
+// contentHash is a digest of the addresses and entities of a choice: hashOf of what it is, and of all prefixes, which are not put together
+// for that.
 func (c *content) contentHash() string {
-	var b strings.Builder
-	buf := make([]byte, 0, 32)
-	for _, p := range c.prefixes {
-		buf, _ = p.AppendBinary(buf[:0])
-		b.Write(buf)
-	}
 	flags := "p"
 	if c.any {
 		flags += "a"
@@ -356,5 +350,20 @@ func (c *content) contentHash() string {
 	if c.world {
 		flags += "w"
 	}
-	return hexHash(hashOf(flags, b.String()))
+	size := 0
+	for _, p := range c.prefixes {
+		size += p.Addr().BitLen()/8 + 1
+	}
+	h := sha256.New()
+	buf := append(binary.AppendUvarint(make([]byte, 0, 4096), uint64(len(flags))), flags...)
+	buf = binary.AppendUvarint(buf, uint64(size))
+	for _, p := range c.prefixes {
+		if len(buf) > cap(buf)-32 {
+			h.Write(buf)
+			buf = buf[:0]
+		}
+		buf, _ = p.AppendBinary(buf)
+	}
+	h.Write(buf)
+	return hexHash(binary.BigEndian.Uint64(h.Sum(nil)))
 }
