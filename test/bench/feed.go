@@ -122,6 +122,10 @@ func (r *rig) repeat(n int, what string, within time.Duration, change func() (ti
 		return line{}, err
 	}
 	var took []time.Duration
+	ours, err := threadTime(r.tw.Pid())
+	if err != nil {
+		return line{}, err
+	}
 	for range n {
 		d, err := change()
 		if err != nil {
@@ -132,9 +136,14 @@ func (r *rig) repeat(n int, what string, within time.Duration, change func() (ti
 	if err := r.settle(before); err != nil {
 		return line{}, err
 	}
+	then, err := threadTime(r.tw.Pid())
+	if err != nil {
+		return line{}, err
+	}
 	now, err := r.mods()
-	return atMost(what, fmt.Sprintf("%v, max %v, %.0f flow-mods", median(took).Round(100*time.Microsecond),
-		slices.Max(took).Round(100*time.Microsecond), (now-before)/float64(n)), "", median(took), within), err
+	return atMost(what, fmt.Sprintf("%v, max %v, CPU of tapwall %v each, %.0f flow-mods", median(took).Round(100*time.Microsecond),
+		slices.Max(took).Round(100*time.Microsecond), ((then-ours)/time.Duration(n)).Round(100*time.Microsecond),
+		(now-before)/float64(n)), "", median(took), within), err
 }
 
 // resync wipes the flow tables and waits until all flows are back.
