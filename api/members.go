@@ -26,7 +26,8 @@ type membersInput struct {
 
 func (s *Server) registerMembers() {
 	d := s.describe()
-	result := schemaFor[Members](d)
+	result, edit := schemaFor[Members](d), schemaFor[policy.MemberEdit](d)
+	d.schemas.Map()["MemberEdit"].MinProperties = new(1)
 	example := map[string]any{"add": []any{map[string]any{"cidr": "198.51.100.0/24"}}, "remove": []any{map[string]any{"cidr": "10.0.5.0/24"}}}
 	answer := exampleDocument(policy.KindGroup)
 	delete(answer, "spec")
@@ -41,7 +42,7 @@ func (s *Server) registerMembers() {
 			"and to remove what is none, is no fault and is counted. New members come behind the others; an address range is the same " +
 			"however it is written. " +
 			"With dryRun the answer is an ApplyResult.",
-		RequestBody: d.requestBody(schemaFor[policy.MemberEdit](d), example, typeJSON), SkipValidateBody: true, MaxBodyBytes: maxBody + 1,
+		RequestBody: d.requestBody(edit, example, typeJSON), SkipValidateBody: true, MaxBodyBytes: maxBody + 1,
 		BodyReadTimeout: requestLimit, Responses: ok}, func(ctx context.Context, in *membersInput) (*documentOutput, error) {
 		out, err := s.editMembers(ctx, in)
 		if err != nil {
