@@ -192,7 +192,7 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 		for _, set := range f.sharers(ps) {
 			f.share(set)
 		}
-		var flows []flow.Flow
+		n := 0
 		for _, r := range ps.rules {
 			if r.id == 0 {
 				continue
@@ -200,7 +200,13 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 			if !r.fresh {
 				r.flows, r.fresh = f.ruleFlows(r), true
 			}
-			flows = append(flows, r.flows...)
+			n += len(r.flows)
+		}
+		flows := slices.Grow([]flow.Flow(nil), n)
+		for _, r := range ps.rules {
+			if r.id != 0 {
+				flows = append(flows, r.flows...)
+			}
 		}
 		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
 		out.Assignments.Policies[ps.name] = ps.assignment()
@@ -269,7 +275,7 @@ func (f *Firewall) forgetImported(out *Changes) {
 
 // state describes what became of a policy.
 func (f *Firewall) state(ps *policyState) *PolicyState {
-	s := &PolicyState{Subjects: namesOf(ps.subjects)}
+	s := &PolicyState{Subjects: namesOf(ps.subjects), Rules: slices.Grow([]RuleState(nil), len(ps.rules))}
 	for _, r := range ps.rules {
 		s.Rules = append(s.Rules, RuleState{Ref: r.ref, Action: r.rank.Effect, ID: r.id, Priority: cmp.Or(r.at, r.priority), Flows: len(r.flows),
 			Peers: namesOf(r.scope.peers)})
