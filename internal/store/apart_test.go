@@ -148,14 +148,12 @@ func TestFoldedAndDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, last, got, "after the folding")
-	for _, key := range append(keys(t, raw, "members/feed/edits/"), "/tapwall/v1/members/feed/list") {
-		if _, err := raw.Delete(t.Context(), key); err != nil {
-			t.Fatal(err)
-		}
-		if got, err := open(t, options).Get(t.Context(), policy.KindGroup, "feed"); err == nil {
-			t.Fatalf("without %s it is read with %d members", key, len(got.(*policy.Group).Spec.Members))
-		}
-		break
+	lost := append(keys(t, raw, "members/feed/edits/"), "/tapwall/v1/members/feed/list")[0]
+	if _, err := raw.Delete(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := open(t, options).Get(t.Context(), policy.KindGroup, "feed"); err == nil {
+		t.Fatalf("without %s it is read with %d members", lost, len(got.(*policy.Group).Spec.Members))
 	}
 	// A write of the whole puts it right.
 	want := put(t, open(t, options), large("feed", 3000))
