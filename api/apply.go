@@ -23,6 +23,7 @@ type applyInput struct {
 	DryRun      bool   `query:"dryRun" doc:"Check everything and answer what would change, here and on the switches, but write nothing"`
 	Wait        string `query:"wait" enum:"installed,effective" doc:"Answer when all changes are installed on every connected host, or have failed there; effective: and no decision is left that a switch cached before"`
 	Timeout     string `query:"timeout" default:"5s" doc:"How long to wait, up to 60s; after that the answer is 504, and the changes stay" example:"5s"`
+	Confirm     string `query:"confirmWithin" doc:"Undo everything when so much time has passed, unless it is confirmed (POST /v1/confirmations/{id}): from 1s to 24h, also if tapwall ends meanwhile" example:"60s"`
 	RawBody     []byte
 }
 
@@ -69,6 +70,10 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 	if err != nil {
 		return nil, err
 	}
+	confirm, err := parseConfirm(in.Confirm, in.DryRun)
+	if err != nil {
+		return nil, err
+	}
 	docs, err := decodeDocuments(contentType, in.RawBody)
 	if err != nil {
 		return nil, err
@@ -78,7 +83,7 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 		return nil, err
 	}
 	for try := 1; ; try++ {
-		out, err := s.tryApply(ctx, docs, prune, in.DryRun)
+		out, err := s.tryApply(ctx, docs, prune, in.DryRun, confirm)
 		if err == nil {
 			if wait.limit > 0 && !in.DryRun {
 				return out, s.waitForAll(ctx, wait, out)
@@ -148,7 +153,8 @@ func parsePrune(param string, docs []policy.Document) (pruneLabel, error) {
 	return pruneLabel{k, v}, nil
 }
 
-func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pruneLabel, dryRun bool) (*ApplyResult, error) {
+func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pruneLabel, dryRun bool,
+	confirm time.Duration) (*ApplyResult, error) {
 	current, err := s.snapshot(ctx, docs, prune)
 	if err != nil {
 		return nil, err
@@ -207,7 +213,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 		return result, nil
 	}
 	advice := s.advise(ctx, slices.Clip(changes), before)
-	stored, err := s.o.Store.Commit(ctx, append(slices.Clip(changes), guards...))
+	stored, err := s.commitConfirming(ctx, append(slices.Clip(changes), guards...), before, confirm, result)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,10 @@ type Store interface {
 	// revision. It returns backend.ErrConflict when an Expect does not hold, or somebody else wrote at the same time, and
 	// backend.ErrNotFound for the deletion of what is not there. It never tries again: what to write depends on what is there.
 	Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error)
+	// CommitNoting is Commit with a note, which must be new or, with a nil Value, be there and goes; else the error is backend.ErrConflict.
+	CommitNoting(ctx context.Context, changes []backend.Change, n backend.Note) ([]policy.Resource, error)
+	// Notes returns all notes, by id.
+	Notes(ctx context.Context) (map[string][]byte, error)
 }
 
 // Engine is what runs the resources. All methods are safe for concurrent use and answer from observed state.
@@ -73,24 +77,28 @@ type Events interface {
 
 // The documents of package wire, by the names that the descriptions use.
 type (
-	Plan          = wire.Plan
-	BridgePlan    = wire.BridgePlan
-	Host          = wire.Host
-	HostBridge    = wire.HostBridge
-	HostPort      = wire.HostPort
-	HostMirror    = wire.HostMirror
-	FlowEntry     = wire.FlowEntry
-	Class         = wire.Class
-	SystemStatus  = wire.SystemStatus
-	StoreStatus   = wire.StoreStatus
-	HostHealth    = wire.HostHealth
-	BridgeHealth  = wire.BridgeHealth
-	ApplyResult   = wire.ApplyResult
-	ApplyItem     = wire.ApplyItem
-	FieldChange   = wire.FieldChange
-	Members       = wire.Members
-	Workload      = wire.Workload
-	WorkloadLabel = wire.WorkloadLabel
+	Plan         = wire.Plan
+	BridgePlan   = wire.BridgePlan
+	Host         = wire.Host
+	HostBridge   = wire.HostBridge
+	HostPort     = wire.HostPort
+	HostMirror   = wire.HostMirror
+	FlowEntry    = wire.FlowEntry
+	Class        = wire.Class
+	SystemStatus = wire.SystemStatus
+	StoreStatus  = wire.StoreStatus
+	HostHealth   = wire.HostHealth
+	BridgeHealth = wire.BridgeHealth
+	ApplyResult  = wire.ApplyResult
+	ApplyItem    = wire.ApplyItem
+	Confirmation = wire.Confirmation
+	Undone       = wire.Undone
+
+	ConfirmationChange = wire.ConfirmationChange
+	FieldChange        = wire.FieldChange
+	Members            = wire.Members
+	Workload           = wire.Workload
+	WorkloadLabel      = wire.WorkloadLabel
 )
 
 // Document is wire.Document.

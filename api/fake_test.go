@@ -19,6 +19,7 @@ type memory struct {
 	mu       sync.Mutex
 	revision int64
 	items    map[api.Ref]policy.Resource
+	notes    map[string][]byte
 	err      error  // of every call, if set
 	race     func() // called once, inside Commit before it looks
 }
@@ -113,6 +114,34 @@ func (m *memory) Commit(_ context.Context, changes []backend.Change) ([]policy.R
 		}
 	}
 	return out, nil
+}
+
+func (m *memory) CommitNoting(ctx context.Context, changes []backend.Change, n backend.Note) ([]policy.Resource, error) {
+	m.mu.Lock()
+	_, there := m.notes[n.ID]
+	m.mu.Unlock()
+	if there != (n.Value == nil) {
+		return nil, backend.ErrConflict
+	}
+	out, err := m.Commit(ctx, changes)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.notes == nil {
+		m.notes = map[string][]byte{}
+	}
+	if m.notes[n.ID] = n.Value; n.Value == nil {
+		delete(m.notes, n.ID)
+	}
+	return out, nil
+}
+
+func (m *memory) Notes(context.Context) (map[string][]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.notes), m.err
 }
 
 func equalWish(a, b policy.Resource) bool {

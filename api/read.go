@@ -117,8 +117,12 @@ func (s *Server) registerRead() {
 	huma.Register(s.api, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Tags: []string{"status"},
 		Summary:     "Health of the whole process",
 		Description: "Connections, desired and installed revisions, the store, and the figures of the record with every loss.",
-		Responses:   d.responses(schemaFor[SystemStatus](d), nil)}, func(context.Context, *struct{}) (*systemOutput, error) {
-		return &systemOutput{Body: s.o.Engine.System()}, nil
+		Responses:   d.responses(schemaFor[SystemStatus](d), nil)}, func(ctx context.Context, _ *struct{}) (*systemOutput, error) {
+		out := s.o.Engine.System()
+		if all, err := s.listConfirmations(ctx); err == nil { // else Store says what is wrong
+			out.Confirmations = all
+		}
+		return &systemOutput{Body: out}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "healthz", Method: http.MethodGet, Path: "/healthz", Tags: []string{"status"},
 		Summary: "The process answers", Description: "Says nothing of switches: restarting tapwall does not bring those back. Needs no token.",

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -14,6 +15,8 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tapwall/tapwall/event"
 )
 
 // Limits of the API.
@@ -37,6 +40,8 @@ type Options struct {
 	Store  Store
 	Engine Engine
 	Events Events
+	// Record takes events of the API's own, and does not block; nil = nobody does.
+	Record func(event.Event)
 	// Registry is served as /metrics and gets the API's own metrics; nil = an empty one.
 	Registry *prometheus.Registry
 	// Logger gets every change at info, every request at debug; nil = discard.
@@ -58,6 +63,9 @@ type Server struct {
 	metrics *metrics
 	streams chan struct{} // one token for each stream
 	spec    openAPI
+
+	began    chan struct{} // a confirmation is outstanding, see Run
+	problems sync.Map      // why confirmations could not be undone, by id
 }
 
 // NewServer builds the handler.
@@ -80,7 +88,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.Heartbeat == 0 {
 		o.Heartbeat = defaultHeartbeat
 	}
-	s := &Server{o: o, log: o.Logger, router: chi.NewMux(), streams: make(chan struct{}, o.MaxStreams)}
+	s := &Server{o: o, log: o.Logger, router: chi.NewMux(), streams: make(chan struct{}, o.MaxStreams), began: make(chan struct{}, 1)}
 	var err error
 	if s.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
@@ -95,6 +103,7 @@ func NewServer(o Options) (*Server, error) {
 	s.api.UseMiddleware(strict)
 	s.registerResources()
 	s.registerApply()
+	s.registerConfirmations()
 	s.registerRead()
 	s.registerEvents()
 	if err := s.finishSpec(); err != nil {

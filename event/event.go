@@ -210,10 +210,14 @@ const (
 	ActionTakeOver      = "bridge-taken-over"
 	ActionPickupOpened  = "pickup-window-opened"
 	ActionPickupClosed  = "pickup-window-closed"
+	ActionConfirming    = "apply-to-be-confirmed"
+	ActionConfirmed     = "apply-confirmed"
+	ActionUndone        = "apply-undone"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"
 	DatasetSwitch = "tapwall.switch"
+	DatasetChange = "tapwall.change"
 
 	PolicyDenied = "POLICY_DENIED"
 	UnknownRule  = "UNKNOWN_RULE"
@@ -236,5 +240,15 @@ func NewNotice(action, host, bridge string, n Notice) Event {
 		},
 		Observer: &Observer{Name: host},
 		Tapwall:  Tapwall{Bridge: bridge, Notice: &n},
+	}
+}
+
+// NewChange is the event that tells of n, which happened to resources; action is one of the constants, such as ActionUndone.
+func NewChange(action string, n Notice) Event {
+	return Event{
+		Event: Meta{
+			Kind: "event", Category: []string{"configuration"}, Type: []string{"change"}, Action: action, Dataset: DatasetChange, Provider: "api",
+		},
+		Tapwall: Tapwall{Notice: &n},
 	}
 }

@@ -29,6 +29,8 @@ type WriteOptions struct {
 	Revision int64
 	// Prune, for Apply: delete resources with this label (key=value) that are not among the documents.
 	Prune string
+	// ConfirmWithin, for Apply: undo everything after so long unless it is confirmed; 0 = it stays.
+	ConfirmWithin time.Duration
 }
 
 func (o WriteOptions) query() url.Values {
@@ -45,6 +47,9 @@ func (o WriteOptions) query() url.Values {
 	}
 	if o.Prune != "" {
 		q.Set("prune", o.Prune)
+	}
+	if o.ConfirmWithin != 0 {
+		q.Set("confirmWithin", o.ConfirmWithin.String())
 	}
 	return q
 }
@@ -158,6 +163,23 @@ func (c *Client) Apply(ctx context.Context, documents []byte, o WriteOptions) (*
 		return p.Result, err
 	}
 	return &r, err
+}
+
+// Confirmations returns what is undone unless it is confirmed, the next first.
+func (c *Client) Confirmations(ctx context.Context) ([]Confirmation, error) {
+	return pages[Confirmation](ctx, c, "/v1/confirmations", url.Values{})
+}
+
+// Confirm keeps what was applied; ErrNotFound.
+func (c *Client) Confirm(ctx context.Context, id string) (*Confirmation, error) {
+	var x Confirmation
+	return &x, c.call(ctx, request{method: "POST", path: "/v1/confirmations/" + url.PathEscape(id)}, &x)
+}
+
+// Undo undoes what was applied; ErrNotFound.
+func (c *Client) Undo(ctx context.Context, id string) (*Undone, error) {
+	var u Undone
+	return &u, c.call(ctx, request{method: "DELETE", path: "/v1/confirmations/" + url.PathEscape(id)}, &u)
 }
 
 // OpenAPI returns the server's description of itself.

@@ -32,6 +32,8 @@ type ApplyResult struct {
 	Effects []policy.Consequence `json:"effects,omitempty"`
 	// Warnings are those of the engine about the changed resources.
 	Warnings []policy.Warning `json:"warnings,omitempty"`
+	// Confirmation is what undoes the changes unless it is confirmed; with confirmWithin only.
+	Confirmation *Confirmation `json:"confirmation,omitempty"`
 	// Plan is what would happen on the switches; dry runs only.
 	Plan *Plan `json:"plan,omitempty"`
 }

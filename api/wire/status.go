@@ -101,6 +101,8 @@ type SystemStatus struct {
 	Store    StoreStatus    `json:"store"`
 	Hosts    []HostHealth   `json:"hosts"`
 	Events   event.Counters `json:"events"`
+	// Confirmations are outstanding.
+	Confirmations []Confirmation `json:"confirmations,omitempty"`
 }
 
 // StoreStatus is the health of the store.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,6 +59,7 @@ func (d *documentFlags) apply(c *cobra.Command, g *global, wo client.WriteOption
 func newApply(g *global) *cobra.Command {
 	var d documentFlags
 	var dryRun bool
+	var within time.Duration
 	var w waitFlags
 	c := &cobra.Command{
 		Use:   "apply -f FILE|DIR|-",
@@ -65,6 +67,7 @@ func newApply(g *global) *cobra.Command {
 		Example: `  tapwall apply -f examples/
   tapwall apply --wait -f policy.yaml -f groups.yaml
   tapwall apply -R -f policies/
+  tapwall apply -f policies/ --confirm-within 60s && tapwall confirm
   generate-policies | tapwall apply --prune set=generated -f -`,
 		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -72,7 +75,7 @@ func newApply(g *global) *cobra.Command {
 				return errors.Join(d.allow("text", "json", "yaml"), err)
 			}
 			wo := w.options()
-			wo.DryRun = dryRun
+			wo.DryRun, wo.ConfirmWithin = dryRun, within
 			r, err := d.apply(c, g, wo, printApply)
 			if r == nil {
 				return err // nothing was written
@@ -86,6 +89,8 @@ func newApply(g *global) *cobra.Command {
 	}
 	d.flags(c, g)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and print what would change, but write nothing")
+	c.Flags().DurationVar(&within, "confirm-within", 0, "undo everything after so long, unless tapwall confirm comes before")
+	completeFlag(c, "confirm-within", fixed("60s", "5m", "1h"))
 	w.flags(c)
 	return c
 }
@@ -109,6 +114,9 @@ func printApply(w io.Writer, r *client.ApplyResult) {
 	}
 	printEffects(w, r.Effects)
 	printWarnings(w, r.Warnings)
+	if x := r.Confirmation; x != nil {
+		printf(w, "undone at %s, unless you run: tapwall confirm %s\n", x.Until.Local().Format(time.DateTime), x.ID)
+	}
 }
 
 // printEffects says what the change does to endpoints as a whole.

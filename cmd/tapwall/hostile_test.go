@@ -36,6 +36,7 @@ const (
 // invocations are the arguments that each command is tried with. {dir} is a directory with a valid document, {bad} a file with hostile
 // faults.
 var invocations = map[string][]string{
+	"confirm":  {"", "{hostile}", "--list", "--undo {hostile}", "{hostile} -o json"},
 	"apply":    {"-f {dir}", "-f {dir} -o json", "-f {dir} -o yaml", "-f {dir} --dry-run", "-f {dir} --wait", "-f {bad}"},
 	"delete":   {"policy x", "policy x y --wait", "all -l x", "-f {dir}", "-f {bad}"},
 	"describe": {"policy x", "group x", "endpoint x", "mirror x", "workload {hostile}", "host {hostile}"},

@@ -175,7 +175,8 @@ environment variable TAPWALL_SERVER says otherwise.`,
 130  interrupted`,
 	}
 	hideClientFlags(exitCodes)
-	root.AddCommand(serve, newApply(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newGroup(g), newMirror(g),
+	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newGroup(g),
+		newMirror(g),
 		newObserve(g), newFlows(g),
 		newStatus(g), newVersion(g), exitCodes)
 	strict(root)

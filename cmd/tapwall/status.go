@@ -93,6 +93,9 @@ func printStatus(w io.Writer, s *client.System) error {
 		}
 		printWarnings(w, h.Warnings)
 	}
+	for _, x := range s.Confirmations {
+		printf(w, "confirm: %s, %s unless it is confirmed\n", x.ID, until(x))
+	}
 	e := s.Events
 	var lost []string
 	for stage, n := range e.Lost {

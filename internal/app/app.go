@@ -73,7 +73,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, err := api.NewServer(api.Options{Store: st, Engine: all, Events: recorder, Registry: registry, Logger: log, Version: o.Version})
+	handler, err := api.NewServer(api.Options{Store: st, Engine: all, Events: recorder, Record: recorder.Record, Registry: registry,
+		Logger: log, Version: o.Version})
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "hosts", len(hosts), "bridges", bridges)
 	defer func() { log.Info("tapwall has stopped; flows and mirrors stay in force") }()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range append(tasks, recorder, all) {
+	for _, t := range append(tasks, recorder, all, handler) {
 		g.Go(func() error {
 			if err := t.Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", t, err)

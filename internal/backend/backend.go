@@ -37,6 +37,15 @@ type Change struct {
 	Guard bool
 }
 
+// Note is a record that a transaction of resources writes or removes beside them: an undo that is outstanding.
+type Note struct {
+	ID    string
+	Value []byte // nil = the note must be there, and goes
+}
+
+// MaxNoteBytes bounds the value of a note: with the changes that it goes along with, it has to fit into one transaction.
+const MaxNoteBytes = 512 << 10
+
 // Batch is what one transaction changed, or everything there is.
 type Batch struct {
 	// Revision is that of the store after the batch.

@@ -106,17 +106,22 @@ func (e *badValue) Unwrap() error { return e.error }
 // Commit implements api.Store. It builds one transaction that holds only if nothing has changed since the writer, or here in his place,
 // Commit looked.
 func (s *Store) Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
+	return s.write(ctx, changes, nil)
+}
+
+// write is Commit with a note, if it is not nil.
+func (s *Store) write(ctx context.Context, changes []backend.Change, n *backend.Note) ([]policy.Resource, error) {
 	if err := checkChanges(changes); err != nil {
 		return nil, err
 	}
-	if s.space != nil {
+	if undoes := n != nil && n.Value == nil; s.space != nil && !undoes {
 		if err := s.space.check(); err != nil {
 			return nil, err
 		}
 	}
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	out, err := s.commit(rctx, changes)
+	out, err := s.commit(rctx, changes, n)
 	if err == nil || errors.Is(err, backend.ErrConflict) || errors.Is(err, backend.ErrNotFound) || isEncoding(err) {
 		return out, err
 	}
@@ -156,8 +161,8 @@ type encodingError struct{ error }
 
 func isEncoding(err error) bool { var e encodingError; return errors.As(err, &e) }
 
-// commit is Commit without checks and translation of errors.
-func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error) {
+// commit is write without checks and translation of errors.
+func (s *Store) commit(ctx context.Context, changes []backend.Change, n *backend.Note) ([]policy.Resource, error) {
 	current, err := s.current(ctx, changes)
 	if err != nil {
 		return nil, err
@@ -210,6 +215,10 @@ func (s *Store) commit(ctx context.Context, changes []backend.Change) ([]policy.
 				defer s.shared.announce(k, coming)()
 			}
 		}
+	}
+	if n != nil {
+		cmp, op := notePart(n)
+		cmps, ops, size = append(cmps, cmp), append(ops, op), size+len(n.Value)
 	}
 	if len(cmps) == 0 {
 		return out, nil
