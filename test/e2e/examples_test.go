@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// What examples/firewall says of itself, by traffic: each document applied alone, and taken away again.
+func TestExamplesOfTheFirewall(t *testing.T) {
+	t.Parallel()
+	s := open(t, 4)
+	for _, vm := range s.vm[1:] {
+		must(t, s.Serve(vm, 22, 80, 443, 5432, 8080))
+	}
+	type try struct {
+		from, to, port int
+		passes         bool
+	}
+	all := []try{}
+	for from := 1; from <= 4; from++ {
+		for to := 1; to <= 4; to++ {
+			if from != to {
+				all = append(all, try{from, to, 80, true})
+			}
+		}
+	}
+	check := func(what string, tries ...try) {
+		t.Helper()
+		for _, x := range tries {
+			from, to := s.vm[x.from], s.vm[x.to]
+			for _, address := range []string{to.IPv4, to.IPv6} {
+				if x.passes {
+					s.mustConnect(from, address, x.port)
+				} else {
+					s.mustNotConnect(from, address, x.port)
+				}
+			}
+			if t.Failed() {
+				t.Fatalf("%s: %+v", what, x)
+			}
+		}
+	}
+	ping := func(from, to *lab.VM, answered bool) {
+		t.Helper()
+		if s.ping(from, to.IPv4) != answered || s.ping(from, to.IPv6) != answered {
+			t.Errorf("ping from %s to %s is not as it should be (answered: %t)", from.Port, to.Port, answered)
+		}
+	}
+	check("without policies", all...)
+	for _, x := range []struct {
+		file  string
+		tries []try
+		more  func()
+	}{
+		{"three-tier.yaml", []try{{4, 1, 443, true}, {4, 1, 80, false}, {1, 2, 8080, true}, {4, 2, 8080, false}, {2, 3, 5432, true}, {1, 3, 5432, false},
+			{3, 1, 443, false}, {2, 1, 443, false}, {1, 4, 80, true}}, func() {}},
+		{"default-deny.yaml", []try{{1, 2, 22, true}, {3, 2, 22, false}, {1, 2, 80, false}, {2, 1, 80, false}}, func() {
+			ping(s.vm[3], s.vm[2], true)
+			s.tapwall("apply", "--wait=effective", "-f", "../../examples/firewall/three-tier.yaml")
+			check("default-deny.yaml below three-tier.yaml", try{1, 2, 8080, true}, try{4, 2, 8080, false}, try{1, 4, 80, false})
+			s.tapwall("delete", "-f", "../../examples/firewall/three-tier.yaml")
+		}},
+		{"threat-feed.yaml", all[:3], func() {
+			stream := s.datagrams(s.vm[4], s.vm[2], 80, 10*time.Millisecond)
+			s.running(stream)
+			s.tapwall("group", "add", "blocklist", s.vm[4].IPv4, s.vm[4].IPv6, "--wait=effective")
+			s.quiet(stream, time.Now(), time.Second, "on the blocklist")
+			check("an address of the blocklist", try{4, 2, 80, false}, try{2, 4, 80, false}, try{1, 2, 80, true})
+			s.tapwall("group", "remove", "blocklist", s.vm[4].IPv4, s.vm[4].IPv6, "--wait=effective")
+			check("off the blocklist", try{4, 2, 80, true})
+		}},
+		{"lockdown.yaml", []try{{1, 2, 80, true}, {2, 1, 80, true}, {3, 2, 80, false}, {2, 3, 80, false}, {3, 4, 80, true}}, func() {
+			ping(s.vm[1], s.vm[2], true)
+			ping(s.vm[3], s.vm[2], false)
+		}},
+	} {
+		file := filepath.Join("../../examples/firewall", x.file)
+		s.tapwall("apply", "--wait=effective", "-f", file)
+		check(x.file, x.tries...)
+		x.more()
+		s.tapwall("delete", "-f", file)
+		s.revalidated()
+	}
+	check("without policies again", all[:4]...)
+}
