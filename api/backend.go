@@ -58,6 +58,13 @@ type Engine interface {
 	Unknown() []string
 	// Flows reads flows back from the switches. With a *backend.PartialError comes what the hosts that answered have.
 	Flows(ctx context.Context, q backend.FlowQuery) ([]FlowEntry, error)
+	// Connections lists what is tracked on the switches. With a *backend.PartialError comes what could be looked at. Errors match
+	// backend.ErrLimit where looking would delay packets for too long, and backend.ErrUnable where the switch cannot be asked.
+	Connections(ctx context.Context, q backend.ConnectionQuery) (Connections, error)
+	// KillConnections has the switches forget connections; q.Limit bounds what is listed of them. Errors are those of Connections.
+	KillConnections(ctx context.Context, q backend.ConnectionQuery, dryRun bool) (Killed, error)
+	// Explain says what the numbers in a conntrack entry stand for. It reads memory only. Its error says what cannot be read of the entry.
+	Explain(q backend.ConnectionQuestion) ([]Explanation, error)
 	// Classes lists the classes of endpoints, by host, bridge and number. It reads memory only.
 	Classes(q backend.ClassQuery) []Class
 	// System is the health of the whole process.
@@ -99,6 +106,11 @@ type (
 	Members            = wire.Members
 	Workload           = wire.Workload
 	WorkloadLabel      = wire.WorkloadLabel
+
+	Connections  = wire.Connections
+	Killed       = wire.Killed
+	Explanation  = wire.Explanation
+	Explanations = wire.Explanations
 )
 
 // Document is wire.Document.

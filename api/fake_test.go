@@ -2,9 +2,11 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -169,6 +171,9 @@ type engine struct {
 	limit     error
 	unknown   []string
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
+	tracked   func(backend.ConnectionQuery) (api.Connections, error)
+	kills     int // not dry runs
+	asked     backend.ConnectionQuestion
 	system    api.SystemStatus
 	ready     error
 	effective func(context.Context) error // nil = at once
@@ -240,6 +245,26 @@ func (e *engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry,
 		return nil, nil
 	}
 	return e.flows(q)
+}
+
+func (e *engine) Connections(_ context.Context, q backend.ConnectionQuery) (api.Connections, error) {
+	return e.tracked(q)
+}
+
+func (e *engine) KillConnections(_ context.Context, q backend.ConnectionQuery, dryRun bool) (api.Killed, error) {
+	c, err := e.tracked(q)
+	if !dryRun {
+		e.kills++
+	}
+	return api.Killed{Connections: c, DryRun: dryRun, Killed: c.Matched}, err
+}
+
+func (e *engine) Explain(q backend.ConnectionQuestion) ([]api.Explanation, error) {
+	e.asked = q
+	if strings.Contains(q.Entry+q.Label, "bad") {
+		return nil, errors.New("unixctl: bad conntrack entry")
+	}
+	return nil, nil
 }
 
 // record is an api.Events over a growing slice.

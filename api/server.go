@@ -105,6 +105,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerApply()
 	s.registerConfirmations()
 	s.registerRead()
+	s.registerConnections()
 	s.registerEvents()
 	if err := s.finishSpec(); err != nil {
 		return nil, err

@@ -87,6 +87,7 @@ func (s *Server) finishSpec() error {
 		{Name: "mirrors", Description: "Taps"}, {Name: "policies", Description: "The wall"}, {Name: "groups", Description: "Named sets of peers"},
 		{Name: "endpoints", Description: "Labels and addresses for ports"}, {Name: "apply", Description: "Several documents at once"},
 		{Name: "events", Description: "The record"}, {Name: "flows", Description: "What is on the switches"},
+		{Name: "connections", Description: "What the switches track"},
 		{Name: "hosts", Description: "Switches and what is plugged in"},
 		{Name: "status", Description: "Health"},
 	}

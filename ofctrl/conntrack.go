@@ -35,14 +35,8 @@ var echoes = []uint8{0, 8, 13, 14, 15, 16}
 // sent, for ICMPv6 and for ICMP other than echo, timestamp and information, for which that version aborts the whole ovs-vswitchd (seen with
 // ICMPv6 type 128 and ICMP types 3 and 17). Others are those of EachFlow.
 func (s *Switch) FlushConnection(ctx context.Context, zone uint16, proto uint8, t ofp.CTTuple) error {
-	ports := t.SrcPort != 0 && t.DstPort != 0
-	switch {
-	case !t.Src.IsValid() || !t.Dst.IsValid() || t.Src.Is4() != t.Dst.Is4():
-		return fmt.Errorf("flush of a connection: not two addresses of one family: %w", ErrInvalid)
-	case t.Src.IsUnspecified() || t.Dst.IsUnspecified() || proto == 0 || slices.Contains(withPorts, proto) && !ports:
-		return fmt.Errorf("flush of a connection: an address, protocol or port of 0 would select others, too: %w", ErrInvalid)
-	case proto == protoICMPv6, proto == protoICMP && !slices.Contains(echoes, t.ICMPType):
-		return fmt.Errorf("%w: protocol %d, type %d", ErrUnsafeFlush, proto, t.ICMPType)
+	if err := Flushable(proto, t); err != nil {
+		return err
 	}
 	conn, err := s.connection()
 	if err != nil {
@@ -59,4 +53,18 @@ func (s *Switch) FlushConnection(ctx context.Context, zone uint16, proto uint8, 
 		return fmt.Errorf("flush of a connection: %w: %w", ErrInvalid, err)
 	}
 	return gone(err)
+}
+
+// Flushable reports what FlushConnection would refuse without asking the switch: errors match [ErrInvalid] and [ErrUnsafeFlush].
+func Flushable(proto uint8, t ofp.CTTuple) error {
+	ports := t.SrcPort != 0 && t.DstPort != 0
+	switch {
+	case !t.Src.IsValid() || !t.Dst.IsValid() || t.Src.Is4() != t.Dst.Is4():
+		return fmt.Errorf("flush of a connection: not two addresses of one family: %w", ErrInvalid)
+	case t.Src.IsUnspecified() || t.Dst.IsUnspecified() || proto == 0 || slices.Contains(withPorts, proto) && !ports:
+		return fmt.Errorf("flush of a connection: an address, protocol or port of 0 would select others, too: %w", ErrInvalid)
+	case proto == protoICMPv6, proto == protoICMP && !slices.Contains(echoes, t.ICMPType):
+		return fmt.Errorf("%w: protocol %d, type %d", ErrUnsafeFlush, proto, t.ICMPType)
+	}
+	return nil
 }

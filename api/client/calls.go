@@ -241,6 +241,70 @@ func (c *Client) Flows(ctx context.Context, q FlowQuery) ([]Flow, error) {
 	return pages[Flow](ctx, c, "/v1/flows", v)
 }
 
+// ConnectionQuery chooses connections; zero fields match everything.
+type ConnectionQuery struct {
+	event.Filter          // bridge, policy, rule, protocol, addresses, ports and names of endpoints; nothing else of it is asked
+	Host         string   // id
+	VLAN         []int    // 0 = untagged
+	State        []string // of the protocol
+	// Force asks also for what delays the switch for more than 20 ms.
+	Force bool
+	Limit int // of what is listed; 0 = the server's
+}
+
+func (q ConnectionQuery) values() url.Values {
+	f := q.Filter
+	f.Limit = 0
+	v := f.Values()
+	for _, vlan := range q.VLAN {
+		v.Add("vlan", strconv.Itoa(vlan))
+	}
+	for _, state := range q.State {
+		v.Add("state", state)
+	}
+	if q.Host != "" {
+		v.Set("host", q.Host)
+	}
+	if q.Force {
+		v.Set("force", "true")
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return v
+}
+
+// Connections lists what the switches track.
+func (c *Client) Connections(ctx context.Context, q ConnectionQuery) (*Connections, error) {
+	var out Connections
+	return &out, c.call(ctx, request{method: "GET", path: "/v1/connections", query: q.values()}, &out)
+}
+
+// KillConnections has the switches forget connections, or says which those would be. With all, it is those that q leaves out none of.
+func (c *Client) KillConnections(ctx context.Context, q ConnectionQuery, all, dryRun bool) (*Killed, error) {
+	v := q.values()
+	if all {
+		v.Set("all", "true")
+	}
+	if dryRun {
+		v.Set("dryRun", "true")
+	}
+	var out Killed
+	return &out, c.call(ctx, request{method: "DELETE", path: "/v1/connections", query: v}, &out)
+}
+
+// ExplainConnection says what the numbers in a conntrack entry, or in a ct_label alone, stand for, on each bridge that it may be of. host
+// and bridge narrow that; "" = any.
+func (c *Client) ExplainConnection(ctx context.Context, entry, label, host, bridge string) ([]Explanation, error) {
+	v := url.Values{}
+	for name, value := range map[string]string{"entry": entry, "label": label, "host": host, "bridge": bridge} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	return pages[Explanation](ctx, c, "/v1/connections/explain", v)
+}
+
 // Events returns one page of the record, and each event as the server wrote it.
 func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []json.RawMessage, error) {
 	var raw struct {

@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -68,6 +69,16 @@ func (engine) Classes(q backend.ClassQuery) []api.Class {
 
 func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	return []api.FlowEntry{{Bridge: q.Bridge, State: "installed", Text: "table=0"}}, nil
+}
+func (engine) Connections(_ context.Context, q backend.ConnectionQuery) (api.Connections, error) {
+	return api.Connections{Items: []client.Connection{{Bridge: q.Filter.Bridge[0], State: q.State[0], Zone: q.VLAN[0], Host: q.Host}},
+		Matched: 2, Problems: []string{fmt.Sprint(q.Endpoint, q.From, q.To, q.Filter.Port, q.Force, q.Limit)}}, nil
+}
+func (e engine) KillConnections(ctx context.Context, q backend.ConnectionQuery, dryRun bool) (api.Killed, error) {
+	return api.Killed{DryRun: dryRun, Killed: 1}, nil
+}
+func (engine) Explain(q backend.ConnectionQuestion) ([]api.Explanation, error) {
+	return []api.Explanation{{Connection: client.Connection{Bridge: q.Bridge, Host: q.Host, Label: q.Label, State: q.Entry}}}, nil
 }
 func (engine) System() api.SystemStatus { return api.SystemStatus{Version: "v1", Healthy: true} }
 func (engine) Ready() error             { return errors.New("bridge br0 is not in sync") }
@@ -170,6 +181,25 @@ func TestCalls(t *testing.T) {
 	}
 	if len(problems) != 2 || problems[0] != "host west: it has not been reached yet" { // of both lists
 		t.Errorf("problems: %q", problems)
+	}
+	q := client.ConnectionQuery{Filter: event.Filter{Bridge: []string{"br0"}, Endpoint: []string{"a"}, FromName: []string{"b"},
+		ToName: []string{"c"}, Port: []int{5}, Limit: 9}, State: []string{"S"}, VLAN: []int{7}, Host: "h1", Force: true, Limit: 3}
+	if x, err := c.Connections(ctx, q); err != nil || x.Matched != 2 || len(x.Items) != 1 ||
+		x.Items[0] != (client.Connection{Bridge: "br0", State: "S", Zone: 7, Host: "h1"}) || x.Problems[0] != "[a] [b] [c] [5] true 3" {
+		t.Errorf("%+v, %v", x, err)
+	}
+	if k, err := c.KillConnections(ctx, q, false, true); err != nil || !k.DryRun || k.Killed != 1 {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if k, err := c.KillConnections(ctx, client.ConnectionQuery{}, true, false); err != nil || k.DryRun || k.Killed != 1 {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if _, err := c.KillConnections(ctx, client.ConnectionQuery{}, false, false); err == nil {
+		t.Error("a kill of nothing in particular")
+	}
+	if x, err := c.ExplainConnection(ctx, "", "0x1", "h1", "br0"); err != nil || len(x) != 1 ||
+		x[0].Connection != (client.Connection{Bridge: "br0", Host: "h1", Label: "0x1"}) {
+		t.Errorf("%+v, %v", x, err)
 	}
 	if f, err := c.Flows(ctx, client.FlowQuery{Bridge: "br0", Table: -1}); err != nil || len(f) != 1 || f[0].Bridge != "br0" {
 		t.Errorf("flows: %+v, %v", f, err)

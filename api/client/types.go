@@ -22,4 +22,11 @@ type (
 	Class        = wire.Class
 	ClassRule    = wire.ClassRule
 	FlowName     = wire.FlowName
+
+	Connection     = wire.Connection
+	ConnectionEnd  = wire.ConnectionEnd
+	Connections    = wire.Connections
+	ConnectionRule = wire.ConnectionRule
+	Killed         = wire.Killed
+	Explanation    = wire.Explanation
 )

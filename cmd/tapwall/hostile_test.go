@@ -44,6 +44,11 @@ var invocations = map[string][]string{
 	"explain":  {"policy", "policy.spec.ingress", "policy --recursive", "policy.{hostile}"},
 	"diff":     {"-f {dir}", "-f {dir} -o json", "-f {bad}"},
 	"flows":    {"", "-o wide", "-o json", "-o yaml"},
+
+	"connections":         {"", "-o wide", "-o json", "-o yaml", "--endpoint {hostile}"},
+	"connections explain": {"0x12", "udp,orig=(src=1.1.1.1,dst=2.2.2.2)", "-", "{hostile}", "0x12 -o json"},
+	"connections kill":    {"--all", "--endpoint {hostile}", "--all --dry-run", "--all -o json"},
+
 	"get": {"all", "policies,groups -o name", "workloads -o jsonpath={..key}", "hosts -o jsonpath={..bridges[*].name}",
 		"policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
 		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json",
@@ -154,7 +159,7 @@ func commands(c *cobra.Command) (out []*cobra.Command) {
 		c.InitDefaultCompletionCmd()
 	}
 	for _, sub := range c.Commands() {
-		if sub.Runnable() && !sub.HasSubCommands() || sub.Name() == "mirror" {
+		if sub.Runnable() && !sub.HasSubCommands() || sub.Name() == "mirror" || sub.Name() == "connections" {
 			out = append(out, sub)
 		}
 		out = append(out, commands(sub)...)
@@ -181,7 +186,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	switch path := r.URL.Path; {
-	case k.problems || path == "/readyz" || r.Method == "DELETE" || path == "/v1/events/stream" && k.streams.Add(1) > 1,
+	case k.problems || path == "/readyz" || r.Method == "DELETE" && path != "/v1/connections",
+		path == "/v1/events/stream" && k.streams.Add(1) > 1,
 		r.URL.Query().Get("label") == "watch" && k.watches.Add(1)%2 == 0:
 		p := filled[client.Problem](k.text)
 		status, p.Status = http.StatusGatewayTimeout, http.StatusGatewayTimeout
@@ -199,6 +205,12 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = wire.List[wire.Workload]{Items: []wire.Workload{filled[wire.Workload](k.text)}}
 	case path == "/v1/flows":
 		body = wire.List[wire.FlowEntry]{Items: []wire.FlowEntry{filled[wire.FlowEntry](k.text)}}
+	case path == "/v1/connections" && r.Method == "DELETE":
+		body = filled[wire.Killed](k.text)
+	case path == "/v1/connections":
+		body = filled[wire.Connections](k.text)
+	case path == "/v1/connections/explain":
+		body = wire.List[wire.Explanation]{Items: []wire.Explanation{filled[wire.Explanation](k.text)}}
 	case path == "/v1/classes":
 		body = wire.List[wire.Class]{Items: []wire.Class{filled[wire.Class](k.text)}}
 	case path == "/v1/events":

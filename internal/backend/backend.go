@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -14,6 +15,7 @@ var (
 	ErrConflict    = errors.New("the resource was changed by somebody else")
 	ErrLimit       = errors.New("a limit is reached")      // of a switch: 409
 	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
+	ErrUnable      = errors.New("not possible there")      // of a host, as it is managed: 409
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
 
@@ -65,6 +67,38 @@ type ClassQuery struct {
 	Bridge   string
 	Endpoint string // key of a workload: the class that it is in
 	Policy   string // classes that it applies to or that its rules name, with its rules alone
+}
+
+// ConnectionQuery narrows a listing, or a kill, of connections; zero fields match everything.
+type ConnectionQuery struct {
+	// Filter holds what is asked as of events: bridge, policy, rule, protocol, addresses and ports. Its other fields are not looked at.
+	Filter event.Filter
+	// Endpoint, From and To are names of endpoints: any that a workload goes by. Several are alternatives.
+	Endpoint, From, To []string
+	Host               string // id
+	VLAN               []int
+	State              []string // in any case
+	// Force also asks for what delays forwarding for longer than is stated.
+	Force bool
+	Limit int // of what is listed; 0 = all
+}
+
+// Everything reports whether the query leaves no connection out.
+func (q *ConnectionQuery) Everything() bool {
+	f := &q.Filter
+	lists := [][]string{f.Bridge, f.Policy, f.Rule, f.Protocol, f.IP, f.FromIP, f.ToIP, q.Endpoint, q.From, q.To, q.State}
+	for _, list := range lists {
+		if len(list) > 0 {
+			return false
+		}
+	}
+	return q.Host == "" && len(f.Port)+len(f.FromPort)+len(f.ToPort)+len(q.VLAN) == 0
+}
+
+// ConnectionQuestion asks what the numbers in a conntrack entry, or in a ct_label alone, stand for.
+type ConnectionQuestion struct {
+	Entry, Label string // one of them
+	Host, Bridge string // "" = any
 }
 
 // FlowQuery narrows a listing of flows; zero fields match everything.

@@ -463,6 +463,12 @@ func TestHostsPassiveController(t *testing.T) {
 		s.Reason != policy.ReasonNoLocalDevices || !strings.Contains(s.Message, "localDevices") || len(p.Hosts()[0].Capabilities) != 0 {
 		t.Errorf("a port to be made far away: %+v", s)
 	}
+	if _, err := p.Connections(t.Context(), backend.ConnectionQuery{}); !errors.Is(err, backend.ErrUnable) {
+		t.Errorf("connections of a host without a control socket: %v", err)
+	}
+	if k, err := p.KillConnections(t.Context(), backend.ConnectionQuery{}, false); !errors.Is(err, backend.ErrUnable) || k.Killed > 0 {
+		t.Errorf("a kill there: %+v, %v", k, err)
+	}
 	p.eventually("saved", func() error { // its marks are flows, too
 		if n := strings.Count(far.Ofctl("dump-flows", "br0", "table=229"), "cookie"); n > 0 {
 			return fmt.Errorf("%d marks", n)

@@ -101,6 +101,7 @@ type Engine struct {
 	// shadows are what the adviser found; it replaces them.
 	shadows atomic.Pointer[shadows]
 	rounds  cacheRounds
+	listing chan struct{} // holds one value while connections are listed
 
 	// Owned by the loop.
 	loaded           bool   // the first batch of the store has come
@@ -190,6 +191,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		opt: o, log: o.Logger,
 		wake:        make(chan struct{}, 1),
+		listing:     make(chan struct{}, 1),
 		resources:   newCatalog(),
 		observed:    newShelf[int64](),
 		unsettled:   newShelf[struct{}](),

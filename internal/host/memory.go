@@ -22,7 +22,7 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 )
 
-// Bounds of what is remembered. A dump holds up ovs-vswitchd, and on a userspace datapath its packets, for about 1 µs per connection.
+// Bounds of what is remembered. A dump holds up ovs-vswitchd, and on a userspace datapath its packets, for about 8 µs per connection.
 const (
 	rememberEvery  = 5 * time.Second
 	maxTracked     = 100_000 // connections in conntrack; with more, nothing is remembered

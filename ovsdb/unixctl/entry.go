@@ -121,7 +121,7 @@ func ParseEntry(line string) (Entry, error) {
 		case "mark":
 			e.Mark, err = number[uint32](value)
 		case "labels":
-			e.LabelsHi, e.LabelsLo, err = parseLabels(value)
+			e.LabelsHi, e.LabelsLo, err = ParseLabels(value)
 		case "timeout":
 			e.Timeout, err = number[uint32](value)
 		case "id":
@@ -246,8 +246,8 @@ func number[T uint8 | uint16 | uint32 | uint64](text string) (T, error) {
 	return T(n), nil
 }
 
-// parseLabels reads 0x and up to 32 hexadecimal digits.
-func parseLabels(text string) (hi, lo uint64, err error) {
+// ParseLabels reads a ct_label: 0x and up to 32 hexadecimal digits.
+func ParseLabels(text string) (hi, lo uint64, err error) {
 	digits, ok := strings.CutPrefix(text, "0x")
 	if !ok || digits == "" || len(digits) > 32 {
 		return 0, 0, errors.New("want 0x and at most 32 digits")

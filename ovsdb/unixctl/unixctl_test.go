@@ -234,6 +234,17 @@ func TestConntrack(t *testing.T) {
 			t.Errorf("timeout %d of %+v", e.Timeout, e)
 		}
 	}
+	for zone, n := range map[uint16]int{5: 4, 6: 2, 7: 0} {
+		if got, err := d.CountConntrack(t.Context(), unixctl.Scope{Datapath: dps[0], Zone: &zone}); err != nil || got != n {
+			t.Errorf("%d connections in zone %d, %v; want %d", got, zone, err, n)
+		}
+	}
+	if n, err := d.CountConntrack(t.Context(), unixctl.Scope{Datapath: dps[0]}); err != nil || n != len(want) {
+		t.Errorf("%d connections, %v; want %d", n, err, len(want))
+	}
+	if n, err := d.CountConntrack(t.Context(), unixctl.Scope{Datapath: "netdev@nowhere"}); err == nil {
+		t.Errorf("%d connections of a datapath that is not there", n)
+	}
 	zone := uint16(6)
 	if diff := cmp.Diff(want[4:], dump(t, d, unixctl.Scope{Zone: &zone}), opts); diff != "" {
 		t.Errorf("zone 6 (-want +got):\n%s", diff)
