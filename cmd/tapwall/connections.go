@@ -17,7 +17,7 @@ import (
 	"github.com/tapwall/tapwall/api/client"
 )
 
-const defaultConnections = 1000
+const maxConnections = 100_000 // of what the server lists
 
 func newConnections(g *global) *cobra.Command {
 	var q client.ConnectionQuery
@@ -40,7 +40,7 @@ docs/firewall.md.`,
 			if err := o.allow("table", "wide", "json", "yaml"); err != nil {
 				return err
 			}
-			if err := checkConnections(&q, 1); err != nil {
+			if err := checkConnections(&q); err != nil {
 				return err
 			}
 			cl, err := g.client()
@@ -69,6 +69,8 @@ docs/firewall.md.`,
 		},
 	}
 	connectionFlags(c, g, &q)
+	c.Flags().IntVar(&q.Limit, "limit", maxConnections/100, "list at most this many, up to 100000")
+	free(c, "limit")
 	o.flag(c, "table", "wide", "json", "yaml")
 	c.AddCommand(newConnectionsKill(g), newConnectionsExplain(g))
 	return c
@@ -100,7 +102,6 @@ func connectionFlags(c *cobra.Command, g *global, q *client.ConnectionQuery) {
 	fl.StringSliceVar(&q.State, "state", nil, "state of the protocol: ESTABLISHED, SYN_SENT, …")
 	fl.StringVar(&q.Host, "host", "", "only of the host with this id")
 	fl.BoolVar(&q.Force, "force", false, "also where forwarding stands still for more than 20 ms")
-	fl.IntVar(&q.Limit, "limit", defaultConnections, "list at most this many, up to 100000")
 	for _, flag := range []string{"endpoint", "from", "to"} {
 		completeFlag(c, flag, g.completePorts)
 	}
@@ -114,7 +115,7 @@ func connectionFlags(c *cobra.Command, g *global, q *client.ConnectionQuery) {
 	completeFlag(c, "state", fixed("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT_1", "CLOSE_WAIT", "FIN_WAIT_2", "LAST_ACK", "CLOSING",
 		"TIME_WAIT"))
 	completeFlag(c, "host", g.completeHosts)
-	free(c, "port", "from-port", "to-port", "vlan", "limit")
+	free(c, "port", "from-port", "to-port", "vlan")
 }
 
 // completeHosts offers the ids of hosts.
@@ -132,9 +133,9 @@ func (g *global) completeHosts(*cobra.Command) (out []string) {
 }
 
 // checkConnections finds what makes no sense before anybody is asked.
-func checkConnections(q *client.ConnectionQuery, least int) error {
-	if q.Limit < least || q.Limit > 100_000 {
-		return usage("--limit %d: want %d to 100000", q.Limit, least)
+func checkConnections(q *client.ConnectionQuery) error {
+	if q.Limit < 1 || q.Limit > maxConnections {
+		return usage("--limit %d: want 1 to %d", q.Limit, maxConnections)
 	}
 	for _, vlan := range q.VLAN {
 		if vlan < 0 || vlan > 4094 {
@@ -259,7 +260,8 @@ end itself. They are listed, and end by themselves after a minute without packet
 			if err := o.allow("table", "json", "yaml"); err != nil {
 				return err
 			}
-			if err := checkConnections(&q, 1); err != nil {
+			q.Limit = maxConnections // all that is killed is listed
+			if err := checkConnections(&q); err != nil {
 				return err
 			}
 			cl, err := g.client()

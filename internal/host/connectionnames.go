@@ -21,7 +21,8 @@ type directory struct {
 	endpoints map[uint32]*policy.Workload // by the first of their ids
 	former    map[uint32]string           // ports of endpoints that have other ids now, likewise
 	current   map[uint32]struct{}         // ids that endpoints have
-	gates     map[gate]bool               // found before: whether they stand on the switch
+	stands    func(flow.Flow) bool        // on the switch
+	gates     map[gate]bool               // asked for before
 }
 
 type gate struct {
@@ -31,7 +32,7 @@ type gate struct {
 
 func newDirectory(v *view, b *wallView) *directory {
 	d := &directory{v: v, b: b, endpoints: map[uint32]*policy.Workload{}, former: map[uint32]string{}, current: map[uint32]struct{}{},
-		gates: map[gate]bool{}}
+		stands: b.sw.Has, gates: map[gate]bool{}}
 	for id, s := range b.numbers.retired {
 		d.former[pipeline.EndpointBase(id)] = s.Port
 	}
@@ -120,7 +121,7 @@ func (d *directory) rule(ingress bool, id, end uint32) wire.ConnectionRule {
 	g := gate{ingress, id}
 	stands, asked := d.gates[g]
 	if !asked {
-		stands = d.b.sw.Has(pipeline.Gate(ingress, 0, id))
+		stands = d.stands(pipeline.Gate(ingress, 0, id))
 		d.gates[g] = stands
 	}
 	r.InForce = stands

@@ -16,6 +16,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // Bounds of what a listing of connections costs others. While ovs-vswitchd writes them out it does nothing else: some 8 µs for each
@@ -139,22 +140,25 @@ func (e *Engine) search(ctx context.Context, s *search) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	if total <= maxDumped || s.q.Force {
+	zones, others := s.zones()
+	switch {
+	case total <= maxDumped, s.q.Force && others:
 		return unavailable(s.read(ctx, daemon, scope))
-	}
-	if total > maxCounted {
+	case total > maxCounted && !s.q.Force:
 		return fmt.Errorf("%w: the datapath has %d connections; with more than %d not even those of a zone can be counted without delaying "+
-			"packets for more than 20 ms. --force (force=true) asks all the same: nothing is forwarded for some %d ms",
+			"packets for more than 20 ms. --force (force=true) asks all the same: nothing is forwarded for up to some %d ms",
 			backend.ErrLimit, total, maxCounted, cost(total))
 	}
-	zones, others := s.zones()
 	for _, zone := range zones {
 		scope.Zone = &zone
-		n, err := daemon.CountConntrack(ctx, scope)
+		n := total // by force, whatever there is
+		if !s.q.Force {
+			if n, err = daemon.CountConntrack(ctx, scope); err != nil {
+				return unavailable(err)
+			}
+		}
 		switch {
-		case err != nil:
-			return unavailable(err)
-		case n > maxDumped:
+		case n > maxDumped && !s.q.Force:
 			s.refused = append(s.refused, fmt.Errorf("%w: zone %d (%s) has %d connections, and more than %d cannot be listed without delaying "+
 				"packets for more than 20 ms. Name another VLAN, or ask with --force (force=true) all the same: nothing is forwarded for some %d ms",
 				backend.ErrLimit, zone, zoneText(s.b.index, zone), n, maxDumped, cost(n)))
@@ -219,13 +223,17 @@ func (s *search) zones() (zones []uint16, others bool) {
 		}
 	}
 	names := slices.Concat(s.q.Endpoint, s.q.From, s.q.To)
+	named := func(w *policy.Workload) bool {
+		return w.Bridge == s.b.cfg.Name && slices.ContainsFunc(names, func(n string) bool { return goesBy(w, n) })
+	}
+	if !slices.ContainsFunc(s.v.inventory.Workloads, named) {
+		names = nil // they may be of endpoints that are no more
+	}
 	for _, vlan := range s.q.VLAN {
 		add(vlan)
 	}
 	for _, w := range s.v.inventory.Workloads {
-		if len(s.q.VLAN) > 0 || w.Bridge != s.b.cfg.Name || len(names) > 0 && !slices.ContainsFunc(names, func(n string) bool {
-			return goesBy(w, n)
-		}) {
+		if len(s.q.VLAN) > 0 || w.Bridge != s.b.cfg.Name || len(names) > 0 && !named(w) {
 			continue
 		}
 		add(w.VLAN)

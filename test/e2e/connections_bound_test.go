@@ -160,5 +160,5 @@ func TestConnectionsBounded(t *testing.T) {
 	}
 	until := time.Now()
 	lab.Eventually(t, 5*time.Second, "packets come again", func() bool { return beside.ReceivedSince(until) > 3 })
-	t.Logf("48,000 connections by force: packets are kept for %v", beside.MaxGap(since))
+	t.Logf("48,000 connections, a VLAN by force: packets are kept for %v", beside.MaxGap(since))
 }
