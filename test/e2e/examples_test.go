@@ -55,8 +55,8 @@ func TestExamplesOfTheFirewall(t *testing.T) {
 		tries []try
 		more  func()
 	}{
-		{"three-tier.yaml", []try{{4, 1, 443, true}, {4, 1, 80, false}, {1, 2, 8080, true}, {4, 2, 8080, false}, {2, 3, 5432, true}, {1, 3, 5432, false},
-			{3, 1, 443, false}, {2, 1, 443, false}, {1, 4, 80, true}}, func() {}},
+		{"three-tier.yaml", []try{{4, 1, 443, true}, {4, 1, 80, false}, {1, 2, 8080, true}, {4, 2, 8080, false}, {2, 3, 5432, true},
+			{1, 3, 5432, false}, {3, 1, 443, false}, {2, 1, 443, false}, {1, 4, 80, true}}, func() {}},
 		{"default-deny.yaml", []try{{1, 2, 22, true}, {3, 2, 22, false}, {1, 2, 80, false}, {2, 1, 80, false}}, func() {
 			ping(s.vm[3], s.vm[2], true)
 			s.tapwall("apply", "--wait=effective", "-f", "../../examples/firewall/three-tier.yaml")
