@@ -33,7 +33,7 @@ func schemaNotes() []note {
 		words("PolicySpec.tier", "Tiers decide in this order; default application", "emergency", "security", "application", "baseline"),
 		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0,
 			policy.MaxPriority),
-		words("PolicySpec.mode", "Default enforce; audit comes later", "enforce"),
+		words("PolicySpec.mode", "Default enforce. audit = it decides nothing, and what it would deny is recorded", "enforce", "audit"),
 		text("PolicySpec.appliesTo", "The endpoints that the policy is about; selected by any entry"),
 		text("PolicySpec.ingress", "Rules for new connections to the endpoints; their order means nothing"),
 		text("PolicySpec.egress", "Rules for new connections from the endpoints; their order means nothing"),
@@ -41,7 +41,8 @@ func schemaNotes() []note {
 		text("PolicySpec.notBefore", "Comes later"),
 		text("PolicySpec.expiresAt", "Comes later"),
 		shaped("Rule.name", "DNS label, unique within the direction; events name it", dnsLabel),
-		words("Rule.action", "Pass and reject come later", "allow", "deny"),
+		words("Rule.action", "pass = the rules of the next tier decide, after the last one the default. Reject comes later", "allow", "deny",
+			"pass"),
 		text("Rule.from", "Ingress only: peers; absent = everybody"),
 		text("Rule.to", "Egress only: peers; absent = everybody"),
 		text("Rule.services", "Protocols and destination ports; absent = everything"),
@@ -82,6 +83,7 @@ func schemaNotes() []note {
 			"drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
 		text("EndpointSpec.forwards", "It sends on what others sent to it, as a router or bridge with one port does"),
+		words("EndpointSpec.mode", "Default enforce. audit = what policies would deny it passes, and is recorded", "enforce", "audit"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
 
 		text("MirrorSpec.enabled", "false stops the mirror; default true"),
@@ -213,7 +215,7 @@ const (
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
-		"ONE_FAMILY, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
+		"ONE_FAMILY, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN"
 )

@@ -24,6 +24,7 @@ const (
 	WarnBadMAC            Code = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
 	WarnMACContradiction  Code = "MAC_CONTRADICTION"  // an Endpoint resource has another MAC than the port, so it does not apply
 	WarnUnknownMAC        Code = "UNKNOWN_MAC"        // an endpoint sends under an address that it does not declare
+	WarnAudit             Code = "AUDIT"              // a policy or an endpoint is in mode audit, so that something is not denied
 )
 
 // Codes of consequences.

@@ -326,7 +326,7 @@ func (s *stances) same(p *coverPolicy, other *stances, o *coverPolicy) bool {
 		return false
 	}
 	for _, dir := range [...]Direction{Ingress, Egress} {
-		if o.Isolates(dir) != p.Isolates(dir) || !slices.EqualFunc(s.strangerRules(p, dir), other.strangerRules(o, dir), strangerRule.equal) {
+		if o.Shuts(dir) != p.Shuts(dir) || !slices.EqualFunc(s.strangerRules(p, dir), other.strangerRules(o, dir), strangerRule.equal) {
 			return false
 		}
 	}
@@ -336,6 +336,7 @@ func (s *stances) same(p *coverPolicy, other *stances, o *coverPolicy) bool {
 // same reports whether the same selectors select both.
 func (w *Workload) same(o *Workload) bool {
 	return w == o || w.Bridge == o.Bridge && w.Port == o.Port && w.MAC == o.MAC && w.VLAN == o.VLAN && w.Endpoint == o.Endpoint &&
+		w.Audit == o.Audit &&
 		slices.Equal(w.MACs, o.MACs) && maps.Equal(w.Labels, o.Labels)
 }
 
@@ -372,7 +373,10 @@ func (s *stances) selecting(w *Workload) (by []int) {
 
 // of returns the stance towards an endpoint.
 func (s *stances) of(w *Workload, dir Direction) *stance {
-	by := s.selecting(w)
+	var by []int
+	if w != nil && !w.Audit { // in mode audit everything passes
+		by = s.selecting(w)
+	}
 	var id []byte
 	for _, i := range by {
 		id = binary.AppendUvarint(id, uint64(i))
@@ -384,7 +388,7 @@ func (s *stances) of(w *Workload, dir Direction) *stance {
 	st := new(stance)
 	for _, i := range by {
 		p := s.policy(i)
-		st.isolated = st.isolated || p.Isolates(dir)
+		st.isolated = st.isolated || p.Shuts(dir)
 		st.rules = append(st.rules, s.strangerRules(p, dir)...)
 	}
 	slices.SortFunc(st.rules, strangerRule.compare)

@@ -152,8 +152,8 @@ func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *poli
 	v4, v6, strangers := policy.Strangers()
 	isolates := func(s *policy.Set) bool {
 		on := w(s)
-		return on != nil && slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool {
-			return p.Isolates(dir) && policy.AnyMatches(p.Spec.AppliesTo, s.Groups, on)
+		return on != nil && !on.Audit && slices.ContainsFunc(s.Policies, func(p *policy.Policy) bool {
+			return p.Shuts(dir) && policy.AnyMatches(p.Spec.AppliesTo, s.Groups, on)
 		})
 	}
 	// everybody tells for each family whether most strangers may.

@@ -4,8 +4,7 @@ package policy
 // Evaluate and compiled rules decide. Its words are those of documents.
 type Effect string
 
-// The effects. Validate refuses all actions but Allow and Deny: the others come later, and Audit is what a policy in mode audit makes of a
-// Deny.
+// The effects. Validate refuses Reject, which comes later, and Audit, which is no action: an endpoint in mode audit makes it of a Deny.
 const (
 	Allow  Effect = "allow"
 	Deny   Effect = "deny"
@@ -18,7 +17,8 @@ const (
 // does an effect that is none of the constants.
 func (e Effect) Passes() bool { return e == Allow || e == Audit }
 
-// precedence is the order among rules of one tier and priority: what denies decides before what allows.
+// precedence is the order among rules of one tier and priority: what denies decides before what allows, and both before what leaves the
+// tier.
 func (e Effect) precedence() int {
 	switch e {
 	case Deny:
@@ -27,9 +27,9 @@ func (e Effect) precedence() int {
 		return 1
 	case Audit:
 		return 2
-	case Pass:
-		return 3
 	case Allow:
+		return 3
+	case Pass:
 		return 4
 	}
 	return -1 // refused by Validate

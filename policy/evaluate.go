@@ -35,9 +35,13 @@ type Decision struct {
 // SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: its Effect is Allow and it has no Ref.
 type SideDecision struct {
 	Judged bool
-	Effect Effect
-	Ref    RuleRef
-	Log    bool // the deciding rule or default wants a record
+	Effect Effect  // Audit: Ref denies, and the endpoint is in mode audit
+	Ref    RuleRef // what is enforced
+	Log    bool    // the deciding rule or default wants a record
+	// Passed is the last rule that led judgement to the next tier; zero = none.
+	Passed RuleRef
+	// Audited is the rule or default that would deny, and does not because its policy or the endpoint is in mode audit; zero = none would.
+	Audited RuleRef
 }
 
 // Evaluate says what a policy set means for one packet. It is the reference: what is compiled for a switch must give the same verdicts
@@ -46,10 +50,15 @@ type SideDecision struct {
 //   - The sender's side is judged by egress rules if Src is an endpoint, the receiver's by ingress rules if Dst is one. The
 //     packet passes if no judged side denies it.
 //   - For a side, the candidates are the rules of that direction of every policy whose appliesTo selects the endpoint. They are a set:
-//     their order is tier, then smaller priority, then deny before allow, inside one policy as between policies. Rules that are still
-//     equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
-//   - The first candidate that matches decides. If none does and at least one of the policies isolates the endpoint in that direction,
-//     the default denies, attributed to the first such policy by name and recorded if any of them logs; otherwise the default allows.
+//     their order is tier, then smaller priority, then deny before allow before pass, inside one policy as between policies. Rules that
+//     are still equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
+//   - The first candidate that matches decides, save that a pass has judgement go on with the next tier. If none does and at least one of
+//     the policies isolates the endpoint in that direction, the default denies, attributed to the first such policy by name and recorded if
+//     any of them logs; otherwise the default allows.
+//   - Policies in mode audit decide nothing. If one of their rules is the first of all to match and denies, or if they alone isolate the
+//     endpoint and nothing matches, that is noted (Audited), and judgement goes on with what is enforced. Their first allow to match ends
+//     the notes, their passes are for their own rules alone.
+//   - What an endpoint in mode audit would be denied passes, and is noted.
 //   - A rule matches if it has no peers or any of its peers matches, and it has no services or any of its services matches.
 //   - A peer is judged against the other side: a cidr by the address, in the same family, outside the exceptions; entity any always;
 //     entity world if the other side is no endpoint of this bridge; any other selector if the other side is an endpoint of this bridge
@@ -66,6 +75,9 @@ func Evaluate(s *Set, p Packet) Decision {
 	}
 	if d.Effect = d.Egress.Effect; d.Effect == Allow || d.Effect.Passes() && !d.Ingress.Effect.Passes() {
 		d.Effect = d.Ingress.Effect
+	}
+	if d.Effect == Allow && (d.Egress.Audited != (RuleRef{}) || d.Ingress.Audited != (RuleRef{})) {
+		d.Effect = Audit
 	}
 	return d
 }
@@ -85,7 +97,7 @@ type candidate struct {
 
 func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision {
 	var candidates []candidate
-	isolated := RuleRef{Direction: dir}
+	isolated, audit := RuleRef{Direction: dir}, RuleRef{Direction: dir}
 	logs := false
 	for _, pol := range s.Policies {
 		if !AnyMatches(pol.Spec.AppliesTo, s.Groups, w) {
@@ -95,25 +107,64 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 		for i := range rules {
 			candidates = append(candidates, candidate{RankOf(pol, &rules[i]), pol.Name, &rules[i]})
 		}
-		if pol.Isolates(dir) {
-			if isolated.Rule == "" || pol.Name < isolated.Policy {
-				isolated.Policy, isolated.Rule = pol.Name, RuleDefaultDeny
-			}
+		if !pol.Isolates(dir) {
+			continue
+		}
+		by := &isolated
+		if pol.Audits() {
+			by = &audit
+		} else {
 			logs = logs || pol.LogsDefaultDeny()
+		}
+		if by.Rule == "" || pol.Name < by.Policy {
+			by.Policy, by.Rule = pol.Name, RuleDefaultDeny
 		}
 	}
 	slices.SortFunc(candidates, func(a, b candidate) int {
 		return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.policy, b.policy), cmp.Compare(a.rule.Name, b.rule.Name))
 	})
+	d := SideDecision{Judged: true}
+	passed, auditPassed, audited := -1, -1, false // the tiers that are done with, for all rules and for those in audit
 	for _, c := range candidates {
-		if s.ruleMatches(c.rule, dir, o, p) {
-			return SideDecision{Judged: true, Effect: c.rule.Action, Ref: RuleRef{c.policy, dir, c.rule.Name}, Log: c.rule.Log}
+		ref := RuleRef{c.policy, dir, c.rule.Name}
+		switch {
+		case c.rank.Tier == passed, c.rank.Audit && (audited || c.rank.Tier == auditPassed), !s.ruleMatches(c.rule, dir, o, p):
+			continue
+		case c.rank.Audit && c.rule.Action == Pass:
+			auditPassed = c.rank.Tier
+			continue
+		case c.rank.Audit:
+			if audited = true; !c.rule.Action.Passes() {
+				d.Audited = ref
+			}
+			continue
+		case c.rule.Action == Pass:
+			passed, d.Passed = c.rank.Tier, ref
+			continue
 		}
+		d.Effect, d.Ref, d.Log = c.rule.Action, ref, c.rule.Log
+		return d.at(w)
 	}
 	if isolated.Rule != "" {
-		return SideDecision{Judged: true, Effect: Deny, Ref: isolated, Log: logs}
+		d.Effect, d.Ref, d.Log = Deny, isolated, logs
+		return d.at(w)
 	}
-	return SideDecision{Judged: true, Effect: Allow, Ref: RuleRef{Direction: dir, Rule: RuleDefaultAllow}}
+	if audit.Rule != "" && !audited {
+		d.Audited = audit
+	}
+	d.Effect, d.Ref = Allow, RuleRef{Direction: dir, Rule: RuleDefaultAllow}
+	return d
+}
+
+// at is the decision for an endpoint, which may be in mode audit.
+func (d SideDecision) at(w *Workload) SideDecision {
+	if w.Audit && !d.Effect.Passes() {
+		d.Effect, d.Log = Audit, false
+		if d.Audited == (RuleRef{}) {
+			d.Audited = d.Ref
+		}
+	}
+	return d
 }
 
 func (s *Set) ruleMatches(r *Rule, dir Direction, o other, p Packet) bool {

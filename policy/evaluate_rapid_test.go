@@ -76,8 +76,9 @@ func drawPeer(t *rapid.T, groups bool) policy.Selector {
 
 func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	var rules []policy.Rule
+	actions := []policy.Effect{policy.Allow, policy.Deny, policy.Allow, policy.Deny, policy.Pass}
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
-		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "action"),
+		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom(actions).Draw(t, "action"),
 			Log: rapid.Bool().Draw(t, "log")}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
@@ -106,6 +107,9 @@ func drawPolicy(t *rapid.T, name string) *policy.Policy {
 	p.Spec.Tier = rapid.SampledFrom([]policy.Tier{"", policy.TierSecurity, policy.TierApplication}).Draw(t, "tier")
 	if rapid.Bool().Draw(t, "with priority") {
 		p.Spec.Priority = new(rapid.SampledFrom([]int{1, 100, 200}).Draw(t, "priority"))
+	}
+	if rapid.IntRange(0, 4).Draw(t, "audit") == 0 {
+		p.Spec.Mode = policy.ModeAudit
 	}
 	for range rapid.IntRange(1, 2).Draw(t, "subjects") {
 		p.Spec.AppliesTo = append(p.Spec.AppliesTo, drawEndpointSelector(t))
@@ -138,7 +142,8 @@ func drawSet(t *rapid.T) *policy.Set {
 		s.Groups[name] = g
 	}
 	for i := range rapid.IntRange(1, 5).Draw(t, "workloads") {
-		w := &policy.Workload{Key: fmt.Sprintf("w%d", i), Labels: drawLabels(t), Addresses: []netip.Addr{drawAddr(t)}}
+		w := &policy.Workload{Key: fmt.Sprintf("w%d", i), Labels: drawLabels(t), Addresses: []netip.Addr{drawAddr(t)},
+			Audit: rapid.IntRange(0, 9).Draw(t, "audit") == 0}
 		switch rapid.IntRange(0, 3).Draw(t, "place") {
 		case 0:
 			w.Remote = true
@@ -306,8 +311,10 @@ func TestShadowedRulesDecideNothing(t *testing.T) {
 			p := drawPacket(t, s)
 			d := policy.Evaluate(s, p)
 			for _, side := range []policy.SideDecision{d.Egress, d.Ingress} {
-				if slices.Contains(dead, side.Ref.Policy+"/"+string(side.Ref.Direction)+"/"+side.Ref.Rule) {
-					t.Fatalf("%v decided %+v although it is shadowed", side.Ref, p)
+				for _, ref := range []policy.RuleRef{side.Ref, side.Audited} {
+					if slices.Contains(dead, ref.Policy+"/"+string(ref.Direction)+"/"+ref.Rule) {
+						t.Fatalf("%v decided %+v although it is shadowed", ref, p)
+					}
 				}
 			}
 		}

@@ -9,6 +9,7 @@ const (
 	MaxPriority      = 65535
 	DefaultVXLANPort = 4789
 	ModeEnforce      = "enforce"
+	ModeAudit        = "audit" // what would be denied passes, and is recorded
 
 	EntityAny   = "any"
 	EntityWorld = "world"
@@ -74,6 +75,12 @@ func (p *Policy) Isolates(d Direction) bool {
 	return len(p.Rules(d)) > 0
 }
 
+// Audits reports whether the policy decides nothing: what it would deny is recorded.
+func (p *Policy) Audits() bool { return p.Spec.Mode == ModeAudit }
+
+// Shuts reports whether the policy isolates in that direction and is enforced.
+func (p *Policy) Shuts(d Direction) bool { return !p.Audits() && p.Isolates(d) }
+
 // LogsDefaultDeny reports whether denials by the default are to be recorded.
 func (p *Policy) LogsDefaultDeny() bool { return p.Spec.DefaultDeny != nil && p.Spec.DefaultDeny.Log }
 
@@ -85,22 +92,32 @@ func (r *Rule) Peers(d Direction) []Selector {
 	return r.To
 }
 
-// Rank is the place of a rule among all rules of a direction, for comparison only. Rules of equal Rank have the same tier, priority and
-// action, so their order among each other cannot change a verdict.
+// Rank is the place of a rule among all rules of a direction, for comparison only. Rules of equal Rank have the same tier, priority, action
+// and mode, so their order among each other cannot change a verdict.
 type Rank struct {
 	Tier     int // Tier.Rank
 	Priority int
-	Effect   Effect // at equal tier and priority Deny comes first, Allow last
+	Effect   Effect // at equal tier and priority Deny comes first, then Allow, Pass last
+	Audit    bool   // of a policy in mode audit: behind rules that rank equally and are enforced
 }
 
 // RankOf returns the rank of rule r of policy p.
 func RankOf(p *Policy, r *Rule) Rank {
-	return Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Effect: r.Action}
+	return Rank{Tier: p.Spec.Tier.Rank(), Priority: p.EffectivePriority(), Effect: r.Action, Audit: p.Audits()}
 }
 
 // Compare is negative if a decides before b and 0 if they rank equally.
 func (a Rank) Compare(b Rank) int {
-	return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Effect.precedence(), b.Effect.precedence()))
+	return cmp.Or(cmp.Compare(a.Tier, b.Tier), cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.place(), b.place()))
+}
+
+// place is that among rules of one tier and priority.
+func (a Rank) place() int {
+	n := 2 * a.Effect.precedence()
+	if a.Audit {
+		n++
+	}
+	return n
 }
 
 // String is "policy/direction/rule", as events and counters name a rule.

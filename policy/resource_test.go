@@ -101,7 +101,7 @@ func TestRankOrder(t *testing.T) {
 	order := []policy.Rank{
 		rank(policy.TierEmergency, 65535, policy.Allow), rank(policy.TierSecurity, 0, policy.Deny), rank(policy.TierSecurity, 0, policy.Allow),
 		rank("", 99, policy.Allow), rank(policy.TierApplication, 100, policy.Deny), rank("", 100, policy.Reject), rank("", 100, policy.Audit),
-		rank("", 100, policy.Pass), rank("", 100, policy.Allow), rank(policy.TierBaseline, 0, policy.Deny),
+		rank("", 100, policy.Allow), rank("", 100, policy.Pass), rank(policy.TierBaseline, 0, policy.Deny),
 	}
 	for i, a := range order {
 		for j, b := range order {

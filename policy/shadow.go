@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -19,50 +20,88 @@ func Shadowed(changed *Policy, s *Set) []Warning { return NewShadows(s).Of(chang
 // Shadows finds the rules of a set of policies that can never match. What many policies have to know of the others is gathered once. It is
 // for one goroutine.
 type Shadows struct {
-	index coverIndex
-	ranks []rankOfAll
+	index  coverIndex
+	ranks  []rankOfAll
+	passes passes
 }
 
 // rankOfAll is what decides whether a policy may come before another one.
 type rankOfAll struct {
 	tier, priority int
-	allows, other  bool // it has rules that allow, and that do something else
+	first, last    int // places of its rules among others of the same priority
+}
+
+// passes are the first passes of each tier, by direction: what is behind one decides about what it does not match only.
+type passes map[passPlace]Rank
+
+type passPlace struct {
+	dir  Direction
+	tier int
+}
+
+// add takes those of a policy.
+func (x passes) add(p *Policy) {
+	for _, d := range [...]Direction{Ingress, Egress} {
+		rules := p.Rules(d)
+		for i := range rules {
+			if rules[i].Action != Pass {
+				continue
+			}
+			r := RankOf(p, &rules[i])
+			if first, ok := x[passPlace{d, r.Tier}]; !ok || r.Compare(first) < 0 {
+				x[passPlace{d, r.Tier}] = r
+			}
+		}
+	}
+}
+
+// covers reports whether a rule of rank high decides about everything that it matches before one of rank low does: not if a pass may stand
+// before it and lead to a lower tier.
+func (x passes) covers(d Direction, high, low Rank) bool {
+	switch {
+	case high.Compare(low) >= 0, high.Audit && !low.Audit, high.Effect == Pass && high.Tier != low.Tier:
+		return false
+	case high.Tier == low.Tier:
+		return true
+	}
+	first, ok := x[passPlace{d, high.Tier}]
+	return !ok || high.Compare(first) < 0
 }
 
 // NewShadows gathers what has to be known of a set.
 func NewShadows(s *Set) *Shadows {
-	x := &Shadows{index: coverIndex{set: s}, ranks: make([]rankOfAll, len(s.Policies))}
+	x := &Shadows{index: coverIndex{set: s}, ranks: make([]rankOfAll, len(s.Policies)), passes: passes{}}
 	for i, p := range s.Policies {
 		x.ranks[i] = p.ranks()
+		x.passes.add(p)
 	}
 	return x
 }
 
 func (p *Policy) ranks() rankOfAll {
-	r := rankOfAll{tier: p.Spec.Tier.Rank(), priority: p.EffectivePriority()}
+	r := rankOfAll{tier: p.Spec.Tier.Rank(), priority: p.EffectivePriority(), first: math.MaxInt, last: -1}
 	for _, d := range [...]Direction{Ingress, Egress} {
 		rules := p.Rules(d)
 		for i := range rules {
-			allows := rules[i].Action == Allow
-			r.allows, r.other = r.allows || allows, r.other || !allows
-			if r.allows && r.other {
-				return r
-			}
+			n := RankOf(p, &rules[i]).place()
+			r.first, r.last = min(r.first, n), max(r.last, n)
 		}
 	}
 	return r
 }
 
-// before reports whether a rule of r may rank before one of low: the policy does or, at equal tier and priority, denies what low allows.
+// before reports whether a rule of r may rank before one of low: the policy does or, at equal tier and priority, denies what low allows,
+// and the like.
 func (r rankOfAll) before(low rankOfAll) bool {
 	c := cmp.Or(cmp.Compare(r.tier, low.tier), cmp.Compare(r.priority, low.priority))
-	return c < 0 || c == 0 && low.allows && r.other
+	return c < 0 || c == 0 && r.first < low.last
 }
 
 // Of is Shadowed for a policy of the set, or a version of one.
 func (s *Shadows) Of(changed *Policy) []Warning {
 	x := &s.index
 	own := changed.ranks()
+	s.passes.add(changed)
 	mine := coverPolicy{Policy: changed}
 	x.selected(&mine) // first, for the sake of subjectsCover
 	above, below := []relation{{policy: &mine}}, []relation(nil)
@@ -83,14 +122,14 @@ func (s *Shadows) Of(changed *Policy) []Warning {
 	var out []Warning
 	for _, d := range [...]Direction{Ingress, Egress} {
 		for i := range changed.Rules(d) {
-			if by, ok := x.firstCover(d, &mine, i, above); ok {
+			if by, ok := x.firstCover(d, &mine, i, above, s.passes); ok {
 				out = append(out, by.warning(&mine, &changed.Rules(d)[i]))
 			}
 		}
 		for _, o := range below {
 			self := []relation{{policy: &mine, now: o.now}}
 			for i := range o.policy.Rules(d) {
-				if by, ok := x.firstCover(d, o.policy, i, self); ok {
+				if by, ok := x.firstCover(d, o.policy, i, self, s.passes); ok {
 					out = append(out, by.warning(o.policy, &o.policy.Rules(d)[i]))
 				}
 			}
@@ -194,7 +233,7 @@ func (p *coverPolicy) rule(d Direction, i int) *coverRule {
 }
 
 // firstCover finds the first rule, in the order of Evaluate, that covers rule i of p.
-func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relation) (cover, bool) {
+func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relation, passes passes) (cover, bool) {
 	low := RankOf(p.Policy, &p.Rules(d)[i])
 	var best cover
 	var bestRank Rank
@@ -202,7 +241,7 @@ func (x *coverIndex) firstCover(d Direction, p *coverPolicy, i int, by []relatio
 		rules := q.policy.Rules(d)
 		for j := range rules {
 			high := RankOf(q.policy.Policy, &rules[j])
-			if high.Compare(low) >= 0 {
+			if !passes.covers(d, high, low) {
 				continue
 			}
 			if best.rule != nil && cmp.Or(bestRank.Compare(high), cmp.Compare(best.policy.Name, q.policy.Name), cmp.Compare(best.rule.Name,

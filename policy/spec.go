@@ -99,6 +99,8 @@ type EndpointSpec struct {
 	Forwards bool `json:"forwards,omitempty"`
 	// DHCPServer lets the endpoint answer DHCP clients, whatever policies say.
 	DHCPServer bool `json:"dhcpServer,omitempty"`
+	// Mode: enforce (default) or audit: what would be denied on its side passes, and is recorded.
+	Mode string `json:"mode,omitempty"`
 }
 
 // The values of EndpointSpec.UnknownMAC.
@@ -122,7 +124,7 @@ const (
 type PolicySpec struct {
 	Tier        Tier         `json:"tier,omitempty"`     // default application
 	Priority    *int         `json:"priority,omitempty"` // 0..65535, default 100; smaller first
-	Mode        string       `json:"mode,omitempty"`     // enforce (default); audit comes later
+	Mode        string       `json:"mode,omitempty"`     // enforce (default) or audit: what it would deny passes, and is recorded
 	AppliesTo   []Selector   `json:"appliesTo"`
 	Ingress     []Rule       `json:"ingress,omitempty"`
 	Egress      []Rule       `json:"egress,omitempty"`

@@ -71,6 +71,9 @@ func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
 	}
 	var out []strangerRule
 	rules := p.Rules(dir)
+	if p.Audits() {
+		rules = nil
+	}
 	for i := range rules {
 		if whom := s.crowdOf(rules[i].Peers(dir)); whom != 0 {
 			out = append(out, strangerRule{RankOf(p.Policy, &rules[i]), RuleRef{p.Name, dir, rules[i].Name}, whom, p.services(dir, i)})
@@ -153,10 +156,17 @@ type service struct {
 
 // admitted returns the strangers who may use a service, and the rules that allow it.
 func (s *stance) admitted(at service) (in crowd, by []RuleRef) {
-	undecided := everyStranger
+	undecided, passed, tier := everyStranger, crowd(0), -1 // passed: not by this tier
 	for _, r := range s.rules {
-		hit := undecided & r.whom
+		if r.rank.Tier != tier {
+			passed, tier = 0, r.rank.Tier
+		}
+		hit := undecided & r.whom &^ passed
 		if hit == 0 || !r.serves(at) {
+			continue
+		}
+		if r.rank.Effect == Pass {
+			passed |= hit
 			continue
 		}
 		if undecided &^= hit; r.rank.Effect.Passes() {

@@ -208,6 +208,7 @@ func (e *Endpoint) Validate() Faults {
 	}
 	c.macs(spec.field("macs"), e.Spec.MACs, e.Spec.MAC)
 	c.oneOf(spec.field("unknownMac"), e.Spec.UnknownMAC, UnknownMACJudge, UnknownMACDrop)
+	c.oneOf(spec.field("mode"), e.Spec.Mode, ModeEnforce, ModeAudit)
 	seen := make(map[netip.Addr]int, len(e.Spec.Addresses))
 	for i, s := range e.Spec.Addresses {
 		at := spec.path("addresses", i)

@@ -13,11 +13,7 @@ func (p *Policy) Validate() Faults {
 	if s.Priority != nil && (*s.Priority < 0 || *s.Priority > MaxPriority) {
 		c.addf(spec.field("priority"), *s.Priority, "priority %d is outside the range 0-%d", *s.Priority, MaxPriority)
 	}
-	if s.Mode == "audit" {
-		c.later(spec.field("mode"), s.Mode, "mode audit", "")
-	} else {
-		c.oneOf(spec.field("mode"), s.Mode, ModeEnforce)
-	}
+	c.oneOf(spec.field("mode"), s.Mode, ModeEnforce, ModeAudit)
 	if s.NotBefore != nil {
 		c.later(spec.field("notBefore"), nil, "schedules", "")
 	}
@@ -102,15 +98,15 @@ func (c *checker) rules(at pointer, d Direction, rules []Rule) {
 
 func (c *checker) action(at pointer, a Effect) {
 	switch a {
-	case Allow, Deny:
-	case Pass, Reject:
-		c.later(at, string(a), "action "+string(a), "it knows allow and deny")
+	case Allow, Deny, Pass:
+	case Reject:
+		c.later(at, string(a), "action "+string(a), "it knows allow, deny and pass")
 	case Audit:
-		c.addf(at, string(a), "audit is the mode of a policy, no action: must be allow or deny")
+		c.addf(at, string(a), "audit is the mode of a policy, no action: must be allow, deny or pass")
 	case "":
-		c.addf(at, nil, "is required: allow or deny")
+		c.addf(at, nil, "is required: allow, deny or pass")
 	default:
-		c.addf(at, string(a), "unknown action %s: must be allow or deny", quote(string(a)))
+		c.addf(at, string(a), "unknown action %s: must be allow, deny or pass", quote(string(a)))
 	}
 }
 

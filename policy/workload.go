@@ -29,6 +29,8 @@ type Workload struct {
 	Labels    map[string]string
 	LabelFrom map[string]string
 	Addresses []netip.Addr // sorted
+	// Audit: what would be denied on its side passes, and is recorded (Endpoint.spec.mode).
+	Audit bool
 	// DHCPServer: an Endpoint resource says that it may answer DHCP clients.
 	DHCPServer bool
 	// Forwards: it sends packets of others on, so its connections are told apart by leg (Endpoint.spec.forwards).

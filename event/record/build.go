@@ -207,6 +207,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	}
 	ev.Rule = rule
 	tw.Verdict = event.Forwarded
+	if s.Audit {
+		tw.Verdict, tw.Enforcement = event.Audit, "audit"
+	}
 	if s.Drop || s.Reject {
 		tw.Verdict, tw.DropReason = event.Dropped, event.PolicyDenied
 		if s.Reject {

@@ -23,6 +23,7 @@ type PacketIn struct {
 	Reason     uint8 // OpenFlow ofp_packet_in_reason
 	UserData   []byte
 	Registers  [8]uint32 // reg8..reg15; not interpreted here
+	Metadata   uint64    // likewise
 	InPort     uint32    // OpenFlow port number; 0 = not known
 	InPortName string    // "" = not known
 
@@ -41,7 +42,7 @@ type PacketIn struct {
 
 	// Verdicts are the sides that decided this packet and are logged, egress before ingress. Empty means that the packet-in is no
 	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
-	// make no event.
+	// make no event. A side may have two: what would have dropped, and what decided.
 	Verdicts []VerdictSide
 	// Directory names the rules and endpoints; nil = none is known. It is read when the event is made.
 	Directory *Directory
@@ -55,4 +56,6 @@ type VerdictSide struct {
 	RuleID    uint32
 	Drop      bool
 	Reject    bool // the drop was answered with RST or ICMP; implies Drop
+	// Audit: the rule would have dropped, and its policy or the endpoint is in mode audit; Drop is not set.
+	Audit bool
 }

@@ -81,6 +81,8 @@ func readMetadata(in *record.PacketIn, m flow.Match) {
 		switch f := t.Field; {
 		case f >= flow.Reg8 && f <= flow.Reg15:
 			in.Registers[f-flow.Reg8] = uint32(v)
+		case f == flow.Metadata:
+			in.Metadata = v
 		case f == flow.InPort:
 			in.InPort = uint32(v)
 		case f == flow.CtState:
@@ -125,18 +127,32 @@ func register(in *record.PacketIn, f pipeline.Field) uint32 {
 	return in.Registers[f.Field-flow.Reg8] >> f.Ofs & uint32(flow.Ones(int(f.Bits)).Lo)
 }
 
-// verdicts lists the sides whose rule wants a record; what the first side dropped, the second never decided.
+// noted reads what would have denied a side, but for mode audit; 0 = nothing.
+func noted(in *record.PacketIn, f pipeline.Field) uint32 {
+	id := uint32(in.Metadata >> f.Ofs)
+	if id&pipeline.AuditNoted == 0 {
+		return 0
+	}
+	return id &^ pipeline.AuditNoted
+}
+
+// verdicts lists the sides whose rule wants a record, and what would have denied, which always does; what the first side dropped, the
+// second never decided. What a connection's record has already is not told again because of mode audit.
 func verdicts(in *record.PacketIn) []record.VerdictSide {
 	var out []record.VerdictSide
+	known := in.CtMark>>pipeline.MarkLogged.Ofs&1 == 1
 	for _, side := range []struct {
-		dir                event.Direction
-		verdict, rule, log pipeline.Field
+		dir                       event.Direction
+		verdict, rule, log, audit pipeline.Field
 	}{
-		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog},
-		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog},
+		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog, pipeline.EgressAudit},
+		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog, pipeline.IngressAudit},
 	} {
+		if id := noted(in, side.audit); id != 0 {
+			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: id, Audit: true})
+		}
 		drop := pipeline.Verdict(register(in, side.verdict)) != pipeline.VerdictAllow
-		if register(in, side.log) == 1 {
+		if register(in, side.log) == 1 && (drop || !known) {
 			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop})
 		}
 		if drop {

@@ -126,8 +126,8 @@ func TestReadMetadata(t *testing.T) {
 	}{
 		{name: "nothing"},
 		{"registers and port", m(flow.InPort, flow.U64(7), flow.Reg8, flow.U64(1), flow.Reg15, flow.U64(0xffffffff), flow.CtState,
-			flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3)),
-			record.PacketIn{InPort: 7, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
+			flow.U64(0x21), flow.CtZone, flow.U64(0xe000), flow.CtMark, flow.U64(3), flow.Metadata, flow.U64(1<<40)),
+			record.PacketIn{InPort: 7, Metadata: 1 << 40, Registers: [8]uint32{0: 1, 7: 0xffffffff}, CtState: 0x21, CtZone: 0xe000, CtMark: 3}},
 		{"an IPv4 tuple", m(flow.CtNwProto, flow.U64(6), flow.CtNwSrc, flow.U64(0x0a000001), flow.CtNwDst, flow.U64(0xc0000201), flow.CtTpSrc,
 			flow.U64(40000), flow.CtTpDst, flow.U64(80)),
 			record.PacketIn{CtNwProto: 6, CtSrc: netip.MustParseAddr("10.0.0.1"), CtDst: netip.MustParseAddr("192.0.2.1"), CtTpSrc: 40000,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
 // ownerMarks is the owner of the marks on a switch; see ledger.
@@ -166,6 +167,9 @@ func (l *ledger) doubt(wiped bool, has func(mark uint64) bool) (stale bool) {
 func (l *ledger) distrust(key string, marked bool) {
 	if name, ok := strings.CutPrefix(key, statePolicy); ok {
 		delete(l.given.Policies, name)
+		if marked { // who knows whether it had a rule that led past others
+			l.given.Policies[name] = wall.PolicyAssignment{"": {Pass: true}}
+		}
 		l.unsaved[key] = nil
 		return
 	}

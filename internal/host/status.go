@@ -109,6 +109,10 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		}
 	}
 	warnings := slices.Clone(advice.of(p))
+	if p.Audits() {
+		warnings = append(warnings, policy.Warning{Code: policy.WarnAudit, Policy: p.Name,
+			Message: fmt.Sprintf("policy %q is in mode audit: it decides nothing, and what it would deny is recorded as AUDIT", p.Name)})
+	}
 	if !slices.ContainsFunc(p.Spec.AppliesTo, func(s policy.Selector) bool { return s.Host == "" || s.Host == v.topo.Host }) {
 		// It is for other hosts, whatever becomes of this one.
 		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
@@ -129,6 +133,11 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		}
 		if len(ps.Endpoints) > 0 {
 			h.Bridges = append(h.Bridges, b.cfg.Name)
+		}
+		if audited := v.inAudit(ps.Endpoints); audited != "" && !p.Audits() {
+			warnings = append(warnings, policy.Warning{Code: policy.WarnAudit, Policy: p.Name,
+				Message: fmt.Sprintf("of the endpoints that policy %q applies to, these are in mode audit, and what it denies them passes: %s", p.Name,
+					audited)})
 		}
 		for _, key := range ps.Endpoints {
 			h.Endpoints = append(h.Endpoints, v.portOf(key))
@@ -180,6 +189,22 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 	return fromHost(h, warnings)
 }
 
+// inAudit names those of the workloads that are in mode audit, the first of many.
+func (v *view) inAudit(keys []string) string {
+	const most = 10
+	var names []string
+	for _, w := range v.inventory.Workloads {
+		if w.Audit && !w.Remote && slices.Contains(keys, w.Key) {
+			names = append(names, w.Bridge+"/"+w.Port)
+		}
+	}
+	more := ""
+	if n := len(names) - most; n > 0 {
+		names, more = names[:most], fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(names, ", ") + more
+}
+
 func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key())}
 	var members []policy.Selector
@@ -217,6 +242,10 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 		}
 	}
 	about := v.notices.about(res, nil, v.inventory.Workloads)
+	if ep, ok := res.(*policy.Endpoint); ok && ep.Spec.Mode == policy.ModeAudit {
+		about = append(slices.Clip(about), policy.Warning{Code: policy.WarnAudit, Endpoint: ep.Name, AboutResource: true,
+			Message: fmt.Sprintf("endpoint %q is in mode audit: what policies would deny it passes, and is recorded as AUDIT", ep.Name)})
+	}
 	if i := slices.IndexFunc(about, func(x policy.Warning) bool { return x.Code == policy.WarnMACContradiction }); i >= 0 {
 		h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonMACContradiction, about[i].Message
 	}

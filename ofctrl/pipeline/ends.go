@@ -223,12 +223,12 @@ func (p *program) wrongEnd() {
 		again, half := flow.CT{Table: TableWrongEnd, Zone: WrongEndZone}, MarkOurs.Is(CtState(syn, flow.CtNew, flow.CtNew), 1)
 		p.system(TableState, 121, MarkLogged.Is(half, 1), Recorded.Load(1), again)
 		p.system(TableState, 120, half, again)
-		p.system(TableWrongEnd, 200, CtState(syn, flow.CtNew, flow.CtNew), turn()...)
+		p.system(TableWrongEnd, 200, CtState(syn, flow.CtNew, flow.CtNew), p.turn()...)
 		p.drop(TableWrongEnd, 190, DropWrongEnd, tcp) // the middle of somebody else's connection
 	}
-	p.system(TableWrongEnd, 110, Stray.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), judge()...)
-	p.system(TableWrongEnd, 100, CtState(nil, flow.CtNew, flow.CtNew), turn()...)
+	p.system(TableWrongEnd, 110, Stray.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), p.judge()...)
+	p.system(TableWrongEnd, 100, CtState(nil, flow.CtNew, flow.CtNew), p.turn()...)
 	p.drop(TableWrongEnd, 0, DropWrongEnd, nil)
 }
 
-func turn() []flow.Action { return append([]flow.Action{Turn.Load(1)}, judge()...) }
+func (p *program) turn() []flow.Action { return append([]flow.Action{Turn.Load(1)}, p.judge()...) }

@@ -20,37 +20,50 @@ var (
 		"PRE to LEG_REPLY: zone of the connection that the packet may be a reply of; where policy is asked: service number, 0 = none"}
 	Service = Field{"service", ReplyZone.SubField,
 		"number of the protocol and destination port of the original tuple; 0 = in no numbered service"}
-	EgressRule     = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
-	IngressRule    = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
+	EgressRule  = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
+	IngressRule = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
+	Passed      = Field{"tiers passed", sub(flow.Reg13, 0, 4),
+		"EGRESS, INGRESS: a bit for each tier, emergency first: a pass has led behind it"}
 	EgressVerdict  = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
 	IngressVerdict = Field{"ingress verdict", sub(flow.Reg13, 6, 2), "0 none, 1 allow, 2 drop, 3 reject"}
 	Sampled        = Field{"sampled", sub(flow.Reg13, 8, 1), "reserved for sampling"}
 	EgressLog      = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
-	Audit          = Field{"audit", sub(flow.Reg13, 10, 1), "reserved for audit mode"}
-	IngressLog     = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
-	Recorded       = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
-	PickedUp       = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
-	Forward        = Field{"forward verdict", sub(flow.Reg13, 14, 2),
+	Audit          = Field{"audit", sub(flow.Reg13, 10, 1),
+		"EGRESS, INGRESS: the verdict is looked at for endpoints in mode audit; COMMIT: something would have denied the connection"}
+	IngressLog = Field{"ingress log", sub(flow.Reg13, 11, 1), "the ingress rule wants a record"}
+	Recorded   = Field{"recorded", sub(flow.Reg13, 12, 1), "the connection was copied to the controller; COMMIT remembers it"}
+	PickedUp   = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
+	Forward    = Field{"forward verdict", sub(flow.Reg13, 14, 2),
 		"PICKUP: as initiator denied (0), allowed by default (1); 3 = known to be a reply; 2: see SAME_PORT"}
 	Turn     = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
 	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
 	Arriving = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
 	Done     = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
-	ProbeTag = Field{"probe tag", sub(flow.Reg13, 19, 12), "reserved for injected probes"}
+	ProbeTag = Field{"probe tag", sub(flow.Reg13, 19, 7), "reserved for injected probes"}
+	Audited  = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
+		"EGRESS, INGRESS: as reg13[0..3], for rules in mode audit alone; the last bit is for what their policies isolate"}
 
 	SourceClass      = Field{"source class", sub(flow.Reg14, 0, 16), "class of the source endpoint; 0 = not an endpoint"}
 	DestinationClass = Field{"destination class", sub(flow.Reg14, 16, 16), "class of the destination endpoint; 0 = not an endpoint"}
 	SourceAddress    = Field{"source address", sub(flow.Reg15, 0, 16),
 		"address number of the original tuple's source; 0 = in no numbered set"}
 	DestinationAddress = Field{"destination address", sub(flow.Reg15, 16, 16), "address number of its destination; 0 = in no numbered set"}
+
+	// The metadata field is written and matched only while something is in mode audit.
+	EgressAudit = Field{"egress audit", sub(flow.Metadata, 0, 32),
+		"with bit 30: id of what would have denied the initiator, but for mode audit; 0 = nothing"}
+	IngressAudit = Field{"ingress audit", sub(flow.Metadata, 32, 32), "likewise for the responder"}
 )
+
+// AuditNoted is set beside the id in EgressAudit and IngressAudit: no id of what denies has this bit.
+const AuditNoted uint32 = 0x40000000
 
 // The fields of ct_mark; all writes are masked.
 var (
 	MarkOurs     = Field{"ours", sub(flow.CtMark, 0, 1), "committed by tapwall"}
 	MarkLogged   = Field{"logged", sub(flow.CtMark, 1, 1), "a record of the connection was sent"}
 	MarkPickedUp = Field{"picked up", sub(flow.CtMark, 2, 1), "committed in the middle of the connection"}
-	MarkAudit    = Field{"audit", sub(flow.CtMark, 3, 1), "reserved for audit mode"}
+	MarkAudit    = Field{"audit", sub(flow.CtMark, 3, 1), "passed by mode audit: something would have denied it"}
 	MarkSampled  = Field{"sampled", sub(flow.CtMark, 8, 1), "reserved for sampling"}
 	MarkTaps     = Field{"tap set", sub(flow.CtMark, 16, 8), "reserved for mirrors by connection"}
 )
@@ -68,9 +81,10 @@ var (
 func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
-		EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving, ProbeTag,
-		Done,
+		Passed, EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
+		ProbeTag, Audited, Done,
 		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
+		EgressAudit, IngressAudit,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
 		LabelIngress, LabelEgress, LabelInitiator, LabelResponder,
 	}

@@ -19,6 +19,9 @@ type Options struct {
 	// Unstamped has connections judged anew whose ct_label was written by a version that did not write the ends, also by replies. It is on
 	// for a while after an upgrade.
 	Unstamped bool
+	// Passes: there are rules that lead to the next tier. AuditPolicies: there are policies in mode audit. AuditEndpoints: there are endpoints
+	// in mode audit. Only then a packet's way has what these need.
+	Passes, AuditPolicies, AuditEndpoints bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }
@@ -26,7 +29,7 @@ type Options struct {
 // Fixed returns the flows that depend on no policy and no endpoint, ordered by table and falling priority. All bear the kinds
 // CookieSystem, CookieDrop or CookieDefault.
 func Fixed(o Options) []flow.Flow {
-	var p program
+	p := program{opt: o}
 	p.entry()
 	p.destination(o)
 	p.pre(o)
@@ -49,7 +52,10 @@ func Fixed(o Options) []flow.Flow {
 }
 
 // program collects flows.
-type program struct{ flows []flow.Flow }
+type program struct {
+	opt   Options
+	flows []flow.Flow
+}
 
 func (p *program) add(table uint8, priority uint16, c flow.Cookie, m flow.Match, actions ...flow.Action) {
 	p.flows = append(p.flows, flow.Flow{Table: table, Priority: priority, Cookie: c, Match: m, Actions: actions})
@@ -141,13 +147,29 @@ func (p *program) state() {
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
 		p.drop(TableState, 150, DropOutOfState, CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew))
 	}
-	p.system(TableState, 100, CtState(nil, flow.CtNew, flow.CtNew), judge()...)
+	p.system(TableState, 100, CtState(nil, flow.CtNew, flow.CtNew), p.judge()...)
 	p.drop(TableState, 0, DropUntracked, nil)
 }
 
 // evaluate numbers what the rules match and asks both policies for their verdict.
-func evaluate() []flow.Action {
-	return []flow.Action{table(TableAddressSource), table(TableEgress), table(TableIngress)}
+func (p *program) evaluate() []flow.Action {
+	out := []flow.Action{table(TableAddressSource)}
+	if p.audits() {
+		out = append(out, EgressAudit.Load(0), IngressAudit.Load(0))
+	}
+	for _, t := range []uint8{TableEgress, TableIngress} {
+		if p.opt.Passes {
+			out = append(out, Passed.Load(0))
+		}
+		if p.opt.AuditPolicies {
+			out = append(out, Audited.Load(0))
+		}
+		out = append(out, table(t))
+		if p.opt.AuditEndpoints {
+			out = append(out, Audit.Load(1), table(t))
+		}
+	}
+	return out
 }
 
 // numbers holds what has no number. That is written, too: a packet may be judged twice.
@@ -158,13 +180,14 @@ func (p *program) numbers() {
 }
 
 // judge evaluates both policies and acts on the verdict.
-func judge() []flow.Action { return append(evaluate(), table(TableVerdict)) }
+func (p *program) judge() []flow.Action { return append(p.evaluate(), table(TableVerdict)) }
 
 // defaults allow the side that has no endpoint.
 func (p *program) defaults() {
 	none := NewCookie(CookieDefault, IDNoEndpoint)
 	p.add(TableEgress, PriorityDefault, none, SourceClass.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
 	p.add(TableIngress, PriorityDefault, none, DestinationClass.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	p.auditEnds()
 }
 
 // Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and whether a record is wanted.
@@ -211,6 +234,7 @@ func (p *program) verdict() {
 	send := func(r CopyReason) flow.Action {
 		return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: MeterLog}
 	}
+	p.auditVerdict(send)
 	denied := EgressVerdict.Is(nil, uint64(VerdictDrop))
 	p.add(TableVerdict, 400, DropEgress.Cookie(), EgressLog.Is(denied, 1), send(CopyEgressDrop))
 	p.drop(TableVerdict, 390, DropEgress, denied)
@@ -238,7 +262,7 @@ func bothAllow(m flow.Match) flow.Match {
 func (p *program) recheck() {
 	// An error message about a connection whose rule is gone has no tuple to judge; it waits for the connection itself.
 	p.drop(TableRecheck, 300, DropStaleRelated, CtState(nil, flow.CtRel, flow.CtRel|flow.CtEst))
-	p.system(TableRecheck, 0, nil, judge()...)
+	p.system(TableRecheck, 0, nil, p.judge()...)
 }
 
 // commit has its flows twice, because OVS accepts ct(commit) only where the match says IPv4 or IPv6 (OFPBAC_MATCH_INCONSISTENT).
@@ -260,6 +284,9 @@ func (p *program) commit() {
 			flow.Move{Src: SourceEndpoint.SubField, Dst: LabelInitiator.SubField},
 			flow.Move{Src: DestinationEndpoint.SubField, Dst: LabelResponder.SubField},
 			MarkOurs.Load(1),
+		}
+		if p.audits() {
+			exec = append(exec, flow.Move{Src: Audit.SubField, Dst: MarkAudit.SubField})
 		}
 		if v.logged {
 			m = Recorded.Is(m, 1)

@@ -29,7 +29,7 @@ const (
 // conntrack sees it in WrongEndZone, which makes these the original tuple that all rules match. Then they change back.
 func (p *program) pickup(o Options) {
 	if o.Pickup || o.Arrivals {
-		p.system(TablePickup, 0, nil, append(evaluate(), table(TablePickupForward))...)
+		p.system(TablePickup, 0, nil, append(p.evaluate(), table(TablePickupForward))...)
 	}
 	within := func(m flow.Match) flow.Match {
 		if o.Pickup {
@@ -61,7 +61,7 @@ func (p *program) pickup(o Options) {
 		p.system(TablePickupForward, 10, bothAllow(tcp), asReply(ether, forwardDefault)...)
 		p.system(TablePickupForward, 0, tcp, asReply(ether, forwardDenied)...)
 		p.system(TablePickupReply, 10, CtState(tcp, flow.CtNew, flow.CtNew),
-			append(append(append(evaluate(), exchangeHeaders(ether)...), exchange()...), table(TablePickupReversed))...)
+			append(append(append(p.evaluate(), exchangeHeaders(ether)...), exchange()...), table(TablePickupReversed))...)
 
 		// Conntrack sees the packet again as it is: by default both ways, or denied both ways and dropped as any other packet.
 		again := []flow.Action{forget, PickedUp.Load(1), flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}}
@@ -72,13 +72,13 @@ func (p *program) pickup(o Options) {
 		// passes as a reply, uncommitted; its own packets, but for a RST, put its id into the label.
 		stranger := LabelInitiator.Is(tcp, uint64(IDNoEndpoint))
 		p.system(TableLiveEgress, 295, within(Stray.Is(stranger, 1)),
-			append(append(append([]flow.Action{Forward.Load(knownReply)}, evaluate()...), exchange()...), table(TablePickupReversed))...)
+			append(append(append([]flow.Action{Forward.Load(knownReply)}, p.evaluate()...), exchange()...), table(TablePickupReversed))...)
 		p.system(TableBoundInitiator, 95, within(CtState(stranger, flow.CtEst, flow.CtEst|flow.CtRpl)), PickedUp.Load(1), recheck)
 
 		// A RST answers something that may have been forged.
 		p.system(TableCommit, 130, PickedUp.Is(tcp.WithMasked(flow.TCPFlags, flow.U64(tcpRST), flow.U64(tcpRST)), 1), exit)
 	}
-	p.system(TableState, 160, PickedUp.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), judge()...)
+	p.system(TableState, 160, PickedUp.Is(CtState(nil, flow.CtNew, flow.CtNew), 1), p.judge()...)
 	p.drop(TablePickupReply, 0, DropInvalid, nil)
 }
 
@@ -117,8 +117,9 @@ type Connection struct {
 	Initiator, Responder uint32
 }
 
-// Remembered returns the flows that take up a connection whose initiator is known.
-func Remembered(c Connection) []flow.Flow {
+// Remembered returns the flows that take up a connection whose initiator is known. o are those of the fixed flows.
+func Remembered(o Options, c Connection) []flow.Flow {
+	p := program{opt: o}
 	cookie := SystemCookie(TablePickup, ItemRemembered)
 	ether, srcField, dstField := uint64(EthIPv4), flow.IPSrc, flow.IPDst
 	if c.Src.Addr().Is6() {
@@ -133,7 +134,7 @@ func Remembered(c Connection) []flow.Flow {
 	}
 	return []flow.Flow{
 		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.Zone, c.Src, c.Dst, c.Initiator, c.Responder),
-			Actions: append([]flow.Action{PickedUp.Load(1)}, judge()...)},
+			Actions: append([]flow.Action{PickedUp.Load(1)}, p.judge()...)},
 		{Table: TablePickup, Priority: 100, Cookie: cookie, Match: match(c.ReplyZone, c.Dst, c.Src, c.Responder, c.Initiator),
 			Actions: asReply(ether, knownReply)},
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
+var everything = pipeline.Options{Pickup: true, GuardGroupFrames: true, Passes: true, AuditPolicies: true, AuditEndpoints: true}
+
 func TestTablesDoNotClash(t *testing.T) {
 	ids, names := map[uint8]string{}, map[string]bool{}
 	for _, table := range pipeline.Tables() {
@@ -29,7 +31,7 @@ func TestTablesDoNotClash(t *testing.T) {
 			t.Errorf("table %s is not described", table.Name)
 		}
 	}
-	for _, f := range pipeline.Fixed(pipeline.Options{Pickup: true, GuardGroupFrames: true}) {
+	for _, f := range pipeline.Fixed(everything) {
 		if ids[f.Table] == "" {
 			t.Errorf("a flow in the undeclared table %d: %s", f.Table, f.String())
 		}
@@ -51,7 +53,8 @@ func TestFieldsDoNotOverlap(t *testing.T) {
 		if f.Bits == 0 || int(f.Ofs+f.Bits) > f.Field.Bits() {
 			t.Errorf("%s: bits %d..%d of %s, which has %d", f.Name, f.Ofs, f.Ofs+f.Bits-1, f.Field, f.Field.Bits())
 		}
-		if f.Field < flow.Reg8 || f.Field > flow.Reg15 && f.Field != flow.CtMark && f.Field != flow.CtLabel {
+		if f.Field < flow.Reg8 && f.Field != flow.Metadata || f.Field > flow.Reg15 && f.Field != flow.CtMark &&
+			f.Field != flow.CtLabel && f.Field != flow.Metadata {
 			t.Errorf("%s is in %s, which belongs to others", f.Name, f.Field)
 		}
 		for b := f.Ofs; b < f.Ofs+f.Bits; b++ {
@@ -100,7 +103,7 @@ func TestFlowsUseDeclaredFields(t *testing.T) {
 	for _, header := range []flow.FieldID{flow.IPSrc, flow.IPDst, flow.IPv6Src, flow.IPv6Dst, flow.TCPSrc, flow.TCPDst} {
 		declared[header] = flow.Ones(header.Bits())
 	}
-	for _, f := range pipeline.Fixed(pipeline.Options{Pickup: true, GuardGroupFrames: true}) {
+	for _, f := range pipeline.Fixed(everything) {
 		written(f.Actions, func(s flow.SubField) {
 			if bits := flow.Ones(int(s.Bits)).Shl(int(s.Ofs)); s != forget && !bits.And(declared[s.Field].Not()).IsZero() {
 				t.Errorf("undeclared bits of %s are written: %s", s.Field, f.String())

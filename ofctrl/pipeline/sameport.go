@@ -33,13 +33,13 @@ func (p *program) samePort() {
 			p.system(TableSamePort, 70, Field{SubField: n}.Is(Field{SubField: m}.Is(nil, one), 1-one), table(TableVerdict))
 		}
 	}
-	p.system(TableRecheck, 200, Forward.Is(nil, samePort), judge()...) // not as its sender's own: denied as any other reply
-	p.system(TableWrongEnd, 120, Forward.Is(CtState(nil, flow.CtNew, flow.CtNew), samePort), append(evaluate(), table(TableSamePort))...)
+	p.system(TableRecheck, 200, Forward.Is(nil, samePort), p.judge()...) // not as its sender's own: denied as any other reply
+	p.system(TableWrongEnd, 120, Forward.Is(CtState(nil, flow.CtNew, flow.CtNew), samePort), append(p.evaluate(), table(TableSamePort))...)
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
 		reply := CtState(etherType(ether), flow.CtEst|flow.CtRpl, flow.CtEst|flow.CtRpl)
 		of := func(proto uint64, ports ...flow.Action) {
 			m := reply.With(flow.IPProto, flow.U64(proto))
-			p.system(TableRecheck, 100, m, append(append(evaluate(), ports...), table(TableSamePort))...)
+			p.system(TableRecheck, 100, m, append(append(p.evaluate(), ports...), table(TableSamePort))...)
 		}
 		of(ProtoUDP, flow.Move{Src: flow.Whole(flow.UDPSrc), Dst: scratchSource},
 			flow.Move{Src: flow.Whole(flow.UDPDst), Dst: scratchDestination})

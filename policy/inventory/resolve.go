@@ -319,6 +319,7 @@ func (p *candidate) workload() *policy.Workload {
 	}
 	if e, only := p.use.endpoint, p.use.only; e != nil {
 		w.Endpoint, w.Forwards, w.DHCPServer = e.Name, e.Spec.Forwards, e.Spec.DHCPServer
+		w.Audit = e.Spec.Mode == policy.ModeAudit
 		w.DropUnknownMAC = e.Spec.UnknownMAC == policy.UnknownMACDrop || e.Spec.UnknownMAC == "" && len(e.Spec.MACs) > 0 && only
 		for k, v := range e.Spec.Labels {
 			label(k, v, "endpoint/"+e.Name)

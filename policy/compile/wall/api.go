@@ -149,6 +149,8 @@ type RuleInfo struct {
 	Ref policy.RuleRef
 	// Action is what the rule does.
 	Action policy.Effect
+	// Audit: its policy is in mode audit, so it does nothing of the kind.
+	Audit bool
 	// Log: the rule wants records.
 	Log bool
 	// Endpoint is the key of one of the workloads whose default this is, else empty; see Firewall.Members. The default of a side without an

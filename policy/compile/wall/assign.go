@@ -56,6 +56,8 @@ type RuleAssignment struct {
 	Priority uint16 `json:"priority"`
 	// Conjunction is the number of its conjunction, an id that it had.
 	Conjunction uint32 `json:"conjunction,omitempty"`
+	// Pass: the rule leads to the next tier. What stands below it takes over if it is gone when an earlier run's assignments are taken up.
+	Pass bool `json:"pass,omitempty"`
 	// Form is how its flows are written if its lists are long.
 	Form Form `json:"form,omitempty"`
 	// Hash is that of what the rule named and how it ranked when the id was given or last confirmed: a rule that comes back
@@ -214,7 +216,8 @@ func (ps *policyState) assignment() PolicyAssignment {
 		if out == nil {
 			out = PolicyAssignment{}
 		}
-		out[r.key()] = RuleAssignment{ID: r.id, Conjunction: r.conj, Form: r.form, Priority: r.priority, Hash: r.hash}
+		out[r.key()] = RuleAssignment{ID: r.id, Conjunction: r.conj, Form: r.form, Priority: r.priority, Hash: r.hash,
+			Pass: r.leads()}
 	}
 	return out
 }

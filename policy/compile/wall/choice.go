@@ -43,7 +43,7 @@ type choice struct {
 	kept bool
 
 	staleMembers, staleAddresses, changed bool
-	grown                                 bool // other addresses or entities have come in
+	grown, narrowed                       bool // other addresses or entities have come in, or left
 }
 
 // content is what a choice holds.

@@ -19,6 +19,7 @@ type class struct {
 	endpoints map[*endpoint]struct{}
 	allow     [2]uint32 // numbers of the default allow ids, 0 where isolated
 	isolation [2]isolation
+	audit     [2]isolation // by policies in mode audit
 
 	conj [2]int // conjunctions of rules that apply to it
 

@@ -30,6 +30,7 @@ func (f *Firewall) Compile() Changes {
 	if !f.compiled {
 		f.remember()
 	}
+	f.tallyAll(&c)
 	f.reversion(&c)
 	f.dropIdle()
 	f.settleClasses()
@@ -71,9 +72,10 @@ func (f *Firewall) Compile() Changes {
 		r.before = ruleBefore{r.id, r.rank, r.scope}
 	}
 	for x := range f.changedChoices {
-		x.was, x.foreign, x.changed, x.grown = x.now, false, false, false
+		x.was, x.foreign, x.changed, x.grown, x.narrowed = x.now, false, false, false, false
 	}
 	clear(f.changedChoices)
+	f.led = [2]bool{f.leads(egress), f.leads(ingress)}
 	f.dirtyPickup, f.dirtyPorts, f.anyBorn, f.compiled = false, false, false, true
 	return out
 }
@@ -239,6 +241,7 @@ func (f *Firewall) emitEndpoints(out *Changes) {
 
 func (f *Firewall) emitSystem(out *Changes) {
 	if v := f.systemOptions(); !f.compiled || f.dirtyPorts || v != f.system {
+		f.dirtyPickup = f.dirtyPickup || f.pickup // it judges likewise
 		f.system = v
 		out.Owners[OwnerSystem] = f.systemFlows(v)
 	}
@@ -248,7 +251,7 @@ func (f *Firewall) emitSystem(out *Changes) {
 	out.Owners[OwnerPickup] = nil
 	if f.pickup {
 		for _, c := range f.remembered {
-			out.Owners[OwnerPickup] = append(out.Owners[OwnerPickup], pipeline.Remembered(c)...)
+			out.Owners[OwnerPickup] = append(out.Owners[OwnerPickup], pipeline.Remembered(f.system, c)...)
 		}
 	}
 }

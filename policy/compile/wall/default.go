@@ -14,6 +14,13 @@ type isolation struct {
 
 func (i isolation) is() bool { return i.by != "" || i.shut }
 
+// name takes the first policy by name.
+func (i *isolation) name(ps *policyState) {
+	if i.by == "" || ps.name < i.by {
+		i.by = ps.name
+	}
+}
+
 // isolate computes what isolates the classes that may be isolated otherwise than before, and returns, per direction, the endpoints whose
 // default allow is gone.
 func (f *Firewall) isolate() (lost [2][]*endpoint) {
@@ -22,7 +29,7 @@ func (f *Firewall) isolate() (lost [2][]*endpoint) {
 			continue
 		}
 		c.stale = false
-		c.isolation = [2]isolation{{shut: c.shut()}, {shut: c.shut()}}
+		c.isolation, c.audit = [2]isolation{{shut: c.shut()}, {shut: c.shut()}}, [2]isolation{}
 		for _, h := range c.hashes {
 			x := f.choices.byHash[h]
 			if x == nil {
@@ -32,9 +39,10 @@ func (f *Firewall) isolate() (lost [2][]*endpoint) {
 				for side := range c.isolation {
 					if i := &c.isolation[side]; ps.isolates[side] {
 						i.log = i.log || ps.logs
-						if i.by == "" || ps.name < i.by {
-							i.by = ps.name
-						}
+						i.name(ps)
+					}
+					if ps.audits[side] {
+						c.audit[side].name(ps)
 					}
 				}
 			}
@@ -64,7 +72,12 @@ func (f *Firewall) settleDefaults() {
 				f.registry.set(denyID(side, c.number), RuleInfo{Ref: ref, Action: policy.Deny, Log: i.log, Endpoint: one})
 				continue
 			}
-			f.registry.remove(denyID(side, c.number))
+			if a := c.audit[side]; a.is() {
+				by := policy.RuleRef{Policy: a.by, Direction: direction(side), Rule: policy.RuleDefaultDeny}
+				f.registry.set(denyID(side, c.number), RuleInfo{Ref: by, Action: policy.Deny, Audit: true, Endpoint: one})
+			} else {
+				f.registry.remove(denyID(side, c.number))
+			}
 			if c.allow[side] == 0 {
 				c.allow[side] = f.number()
 			}
@@ -110,8 +123,18 @@ func (c *class) flows() []flow.Flow {
 		}
 		cookie := pipeline.NewCookie(pipeline.CookieDefault, id)
 		d := dimensions(side)
+		match := d.subject().Is(nil, uint64(c.number))
+		if c.audit[side].is() && !c.isolation[side].is() {
+			would := denyID(side, c.number)
+			out = append(out, flow.Flow{
+				Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: pipeline.NewCookie(pipeline.CookieDefault, would),
+				Match:   pipeline.BeforeAudit(match, pipeline.AuditIsolated),
+				Actions: pipeline.AuditLeaf(side == ingress, true, would),
+			})
+			match = pipeline.AfterAudit(match, pipeline.AuditIsolated)
+		}
 		out = append(out, flow.Flow{
-			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: d.subject().Is(nil, uint64(c.number)),
+			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: match,
 			Actions: pipeline.Decide(side == ingress, verdict(effect), id, c.isolation[side].log),
 		})
 		if effect == policy.Allow {

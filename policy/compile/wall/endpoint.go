@@ -231,6 +231,9 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 	if _, arriving := f.arriving[key]; arriving {
 		pipeline.Arrive(out)
 	}
+	if e.w.Audit && !e.class.shut() {
+		out = append(out, pipeline.AuditEndpoint(cookie, e.id)...)
+	}
 	if e.w.DHCPServer {
 		out = append(out, pipeline.DHCPServer(e.id)...)
 	}

@@ -52,6 +52,11 @@ type Firewall struct {
 	order    [2]ordered
 	pickup   bool
 	used     [2]int           // rules that have or will have a priority
+	enforced [2]int           // rules in force that are enforced
+	leading  [2][tiers]int    // of these the ones that lead to the next tier
+	guarded  [2][tiers]bool   // rules match that none has
+	led      [2]bool          // there were such rules when Compile last ended
+	auditing int              // policies in mode audit
 	system   pipeline.Options // of the flows last returned
 	registry *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
@@ -327,10 +332,12 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 
 func (f *Firewall) systemOptions() pipeline.Options {
 	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Arrivals: f.arrivals(), Unstamped: f.unstamped,
-		GuardGroupFrames: len(f.order[ingress].rules)+len(f.order[egress].rules) > 0}
+		GuardGroupFrames: f.enforced[ingress]+f.enforced[egress] > 0, AuditPolicies: f.auditing > 0,
+		Passes: f.leads(ingress) || f.leads(egress)}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
 		o.Forwarders = o.Forwarders || e.forwarder != 0
+		o.AuditEndpoints = o.AuditEndpoints || e.w.Audit
 	}
 	for _, c := range f.classes.byNumber {
 		o.GuardGroupFrames = o.GuardGroupFrames || c.isolation[ingress].is()

@@ -125,15 +125,15 @@ func serviceMatches(out []flow.Match, fam families, s policy.ProtoPorts) []flow.
 }
 
 // clauses returns the matches of each dimension that restricts anything: subjects always, then peers, then services. IP versions that
-// not every dimension can match are left out.
-func (d dimensions) clauses(r *rule) [][]flow.Match {
+// not every dimension can match are left out. Subjects are narrowed to before: a conjunction needs all of its clauses.
+func (d dimensions) clauses(r *rule, before flow.Match) [][]flow.Match {
 	fams := familiesOfAll(&r.scope.services)
 	if p, all := r.peerFamilies(); !all {
 		fams &= p
 	}
 	var subjects, peers, services []flow.Match
 	for _, t := range terms(r.scope.subjects) {
-		subjects = append(subjects, d.subject().IsMasked(nil, uint64(t.value), uint64(t.mask)))
+		subjects = append(subjects, d.subject().IsMasked(before, uint64(t.value), uint64(t.mask)))
 	}
 	out := append(make([][]flow.Match, 0, 3), subjects)
 	if !r.anyPeer() {
@@ -206,6 +206,29 @@ func terms(xs []*choice) []term {
 	}
 	slices.SortFunc(out, compareTerms)
 	return slices.Compact(out)
+}
+
+// before returns what a packet has to meet for a rule to be looked at: that no pass has led behind its tier, if there is any, and that no
+// rule in mode audit has come first.
+func (f *Firewall) before(r *rule) (m flow.Match) {
+	if f.guarded[r.side][r.rank.Tier] {
+		m = pipeline.BeforePass(m, r.rank.Tier)
+	}
+	if r.rank.Audit {
+		m = pipeline.BeforeAudit(m, r.rank.Tier)
+	}
+	return m
+}
+
+// leaf returns what a flow of the rule does that decides.
+func (r *rule) leaf() []flow.Action {
+	switch {
+	case r.rank.Effect == policy.Pass:
+		return pipeline.Pass(r.side == ingress, r.rank.Audit, r.rank.Tier)
+	case r.rank.Audit:
+		return pipeline.AuditLeaf(r.side == ingress, !r.rank.Effect.Passes(), r.id)
+	}
+	return pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
 }
 
 // maxProduct is up to how many flows a rule is multiplied out, even where clauses of a conjunction were fewer.
@@ -292,13 +315,13 @@ func both(a, b flow.Match) (flow.Match, bool) {
 // ruleFlows returns all flows of a rule that has an id: in the policy table and, if it allows, its gate. Its conjunction has a number of
 // its own, which also is in the cookies of clauses, so that a new id changes no clause (conjunction ids are per table).
 func (f *Firewall) ruleFlows(r *rule) []flow.Flow {
-	decide := pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
+	decide := r.leaf()
 	d, cookie := dimensions(r.side), pipeline.NewCookie(pipeline.CookieRule, r.id)
 	var out []flow.Flow
 	add := func(c flow.Cookie, m flow.Match, actions []flow.Action) {
 		out = append(out, flow.Flow{Table: d.table(), Priority: r.priority, Cookie: c, Match: m, Actions: actions})
 	}
-	clauses := d.clauses(r)
+	clauses := d.clauses(r, f.before(r))
 	if r.empty() { // it lingers
 		clauses = [][]flow.Match{nil}
 	}

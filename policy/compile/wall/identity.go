@@ -22,10 +22,10 @@ func newIdentities(rules []*rule, assigned PolicyAssignment) *identities {
 	return x
 }
 
-// byName returns the rule that had the name, action and direction of r, or nil.
+// byName returns the rule that had the name, action, mode and direction of r, or nil.
 func (x *identities) byName(r *rule) *rule {
 	key := r.key()
-	if old := x.rules[key]; old != nil && old.rank.Effect == r.rank.Effect {
+	if old := x.rules[key]; old != nil && old.rank.Effect == r.rank.Effect && old.rank.Audit == r.rank.Audit {
 		delete(x.rules, key)
 		return old
 	}

@@ -32,13 +32,17 @@ func (w *world) sameVerdict(x talk) {
 	w.sameSide(x, policy.Egress, register(got, pipeline.EgressRule), want.Egress)
 	w.sameSide(x, policy.Ingress, register(got, pipeline.IngressRule), want.Ingress)
 
-	log := want.Egress.Log || want.Ingress.Log
+	w.sameAudit(x, policy.Egress, register(got, pipeline.EgressAudit), want.Egress)
+	w.sameAudit(x, policy.Ingress, register(got, pipeline.IngressAudit), want.Ingress)
+
+	log, audited := want.Egress.Log || want.Ingress.Log, isAudited(want.Egress) || isAudited(want.Ingress)
 	switch {
 	case !want.Egress.Effect.Passes():
-		log = want.Egress.Log
+		log, audited = want.Egress.Log, isAudited(want.Egress)
 	case !want.Ingress.Effect.Passes():
 		log = want.Ingress.Log
 	}
+	log = log || audited
 	if (len(got.Copies) == 1) != log || len(got.Copies) > 1 {
 		w.t.Fatalf("%v: %d copies, reference says %+v", x, len(got.Copies), want)
 	}
@@ -50,16 +54,16 @@ func (w *world) sameVerdict(x talk) {
 			i != register(got, pipeline.IngressRule) {
 			w.t.Fatalf("%v: label %#x/%#x is not what decided", x, e, i)
 		}
-		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 {
-			w.t.Fatalf("%v: mark %#x, logged %v", x, c.Mark, log)
+		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 || (c.Mark&8 != 0) != audited {
+			w.t.Fatalf("%v: mark %#x, logged %v, audited %v", x, c.Mark, log, audited)
 		}
-		w.secondPacket(x)
+		w.secondPacket(x, want)
 	}
 }
 
 // secondPacket checks that an established connection passes by its gates alone, and that a sender who is not answered gets no
-// second record.
-func (w *world) secondPacket(x talk) {
+// second record. What passes by an endpoint in mode audit alone is judged each time.
+func (w *world) secondPacket(x talk, d policy.Decision) {
 	w.t.Helper()
 	if again := w.sw.Process(w.packet(x, false, syn)); !again.Normal || len(again.Copies) != 0 {
 		w.t.Fatalf("%v: repeated first packet: passed %v, %d copies", x, again.Normal, len(again.Copies))
@@ -69,6 +73,9 @@ func (w *world) secondPacket(x talk) {
 	}
 	for _, reply := range []bool{true, false} {
 		r := w.sw.Process(w.packet(x, reply, ack))
+		if heldByMode(d) && r.Normal && len(r.Copies) == 0 {
+			continue
+		}
 		if !r.Normal || r.Visited(pipeline.TableEgress) || r.Visited(pipeline.TableRecheck) || r.Committed != nil {
 			w.t.Fatalf("%v: established, reply %v: passed %v by tables %v", x, reply, r.Normal, r.Tables)
 		}
@@ -87,9 +94,33 @@ func (w *world) sameSide(x talk, d policy.Direction, id uint32, want policy.Side
 		}
 		return
 	}
-	if info.Ref != want.Ref || info.Action != want.Effect || info.Log != want.Log {
+	effect, log := want.Effect, want.Log
+	if effect == policy.Audit {
+		effect, log = policy.Deny, info.Log
+	}
+	if info.Ref != want.Ref || info.Action != effect || info.Log != log || info.Audit {
 		w.t.Fatalf("%v: %s was decided by %+v, reference says %+v", x, d, info, want)
 	}
+}
+
+// sameAudit compares what is noted of what would have denied a side.
+func (w *world) sameAudit(x talk, d policy.Direction, noted uint32, want policy.SideDecision) {
+	w.t.Helper()
+	id := noted &^ pipeline.AuditNoted
+	info, ok := w.fw.Rule(id)
+	switch {
+	case (noted != 0) != isAudited(want), noted != 0 && noted&pipeline.AuditNoted == 0:
+		w.t.Fatalf("%v: %s: %#x (%+v) is noted, reference says %+v", x, d, noted, info, want)
+	case noted != 0 && (!ok || info.Removed || info.Ref != want.Audited || info.Action.Passes() || info.Audit == (want.Audited == want.Ref)):
+		w.t.Fatalf("%v: %s: %+v is noted, reference says %+v", x, d, info, want)
+	}
+}
+
+func isAudited(d policy.SideDecision) bool { return d.Audited != (policy.RuleRef{}) }
+
+// heldByMode reports whether an endpoint in mode audit is why a packet passes.
+func heldByMode(d policy.Decision) bool {
+	return d.Egress.Effect == policy.Audit || d.Ingress.Effect == policy.Audit
 }
 
 func TestVerdictsAreThoseOfTheReference(t *testing.T) {
@@ -271,7 +302,7 @@ func withZone(x talk, zone uint16) tabletest.Tuple {
 func TestEffects(t *testing.T) {
 	for effect, want := range map[policy.Effect]pipeline.Verdict{
 		policy.Allow: pipeline.VerdictAllow, policy.Deny: pipeline.VerdictDrop, policy.Reject: pipeline.VerdictReject,
-		policy.Pass: pipeline.VerdictNone, policy.Audit: pipeline.VerdictNone,
+		policy.Audit: pipeline.VerdictNone,
 	} {
 		l := newLab(t, "b", "a")
 		l.put("p", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: effect}} })

@@ -122,9 +122,8 @@ func TestSwitchDecides(t *testing.T) {
 				ends[1] = w.assignments.Endpoints[dst.Key]
 			}
 			out := s.Appctl("ofproto/trace-packet-out", "br0", traceFlow(x.tuple), fmt.Sprintf(
-				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],load:%d->NXM_NX_REG14[0..15],load:%d->NXM_NX_REG14[16..31],"+
-					"resubmit(,%d),resubmit(,%d),resubmit(,%d)", ends[0].ID, ends[1].ID, ends[0].Class, ends[1].Class, pipeline.TableAddressSource,
-				pipeline.TableEgress, pipeline.TableIngress))
+				"load:%d->NXM_NX_REG8[],load:%d->NXM_NX_REG9[],load:%d->NXM_NX_REG14[0..15],load:%d->NXM_NX_REG14[16..31],%s", ends[0].ID,
+				ends[1].ID, ends[0].Class, ends[1].Class, w.judging()))
 			_, final, ok := strings.Cut(out, "Final flow: ")
 			if !ok {
 				t.Fatalf("trace: %s", out)
@@ -149,6 +148,22 @@ func TestSwitchDecides(t *testing.T) {
 	if verdicts[true] < 20 || verdicts[false] < 20 {
 		t.Errorf("allowed and denied %v: too one-sided to mean anything", verdicts)
 	}
+}
+
+// judging is what STATE does with the first packet of a connection, but for VERDICT.
+func (w *world) judging() string {
+	for _, f := range w.flows() {
+		if f.Table != pipeline.TableState || f.Priority != 100 {
+			continue
+		}
+		var out []string
+		for _, a := range f.Actions[:len(f.Actions)-1] {
+			out = append(out, a.String())
+		}
+		return strings.Join(out, ",")
+	}
+	w.t.Fatalf("nothing judges first packets")
+	return ""
 }
 
 // traceFlow is a new connection's packet behind ct(), as ovs-appctl takes it.

@@ -11,7 +11,11 @@ import (
 )
 
 // outcomes counts the first packets of connections by what decided about them.
-type outcomes struct{ allow, deny, defaultAllow, defaultDeny int }
+type outcomes struct {
+	allow, deny, defaultAllow, defaultDeny int
+	// Of these the ones that a rule led to a lower tier, and those that something would have denied.
+	pass, audit int
+}
 
 func (o *outcomes) sum() int { return o.allow + o.deny + o.defaultAllow + o.defaultDeny }
 
@@ -19,6 +23,12 @@ func (o *outcomes) sum() int { return o.allow + o.deny + o.defaultAllow + o.defa
 func (o *outcomes) add(d policy.Decision) {
 	rule := func(s policy.SideDecision) bool {
 		return s.Judged && s.Ref.Rule != policy.RuleDefaultAllow && s.Ref.Rule != policy.RuleDefaultDeny
+	}
+	if none := (policy.RuleRef{}); d.Egress.Passed != none || d.Ingress.Passed != none {
+		o.pass++
+	}
+	if isAudited(d.Egress) || isAudited(d.Ingress) {
+		o.audit++
 	}
 	side := d.Egress
 	if side.Effect.Passes() {
@@ -39,7 +49,7 @@ func (o *outcomes) add(d policy.Decision) {
 // balanced fails the test if one of the outcomes is so rare that it was hardly tested.
 func (o *outcomes) balanced(t *testing.T) {
 	t.Helper()
-	for _, n := range []int{o.allow, o.deny, o.defaultAllow, o.defaultDeny} {
+	for _, n := range []int{o.allow, o.deny, o.defaultAllow, o.defaultDeny, o.pass, o.audit} {
 		if n*10 < o.sum() {
 			t.Errorf("each outcome should decide a tenth of the packets: %+v", *o)
 		}

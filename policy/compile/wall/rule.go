@@ -24,6 +24,7 @@ type rule struct {
 	at       uint16   // where its flows stand if it shares them, else 0
 	hash     string
 	flows    []flow.Flow
+	tallied  tallied
 
 	// before is what the last Compile left.
 	before ruleBefore
@@ -44,9 +45,19 @@ type ruleBefore struct {
 func (r *rule) key() string { return string(r.ref.Direction) + "/" + r.ref.Rule }
 
 // passes reports whether connections may carry the rule's id: it lets them pass.
-func (r *rule) passes() bool { return r.rank.Effect.Passes() }
+func (r *rule) passes() bool { return r.rank.Effect.Passes() && !r.rank.Audit }
 
-func (r *rule) info() RuleInfo { return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log} }
+// denies reports whether the rule takes what it matches from rules behind it.
+func (r *rule) denies() bool {
+	return !r.rank.Effect.Passes() && r.rank.Effect != policy.Pass && !r.rank.Audit
+}
+
+// leads reports whether the rule leads to the next tier.
+func (r *rule) leads() bool { return r.rank.Effect == policy.Pass && !r.rank.Audit }
+
+func (r *rule) info() RuleInfo {
+	return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log, Audit: r.rank.Audit}
+}
 
 // empty reports whether no packet is in the rule's space.
 func (r *rule) empty() bool {
@@ -87,6 +98,8 @@ type policyState struct {
 	subjects  []*choice
 	overflow  bool // no priorities are left for its rules
 	isolates  [2]bool
+	audits    [2]bool // it would isolate, and is in mode audit
+	auditing  bool    // it is in mode audit
 	logs      bool
 	changed   bool // flows, priorities or ids of its rules differ from what Changes last told
 	retell    bool // its status may be another

@@ -70,7 +70,7 @@ func (f *Firewall) share(set []*rule) {
 	for i, r := range set {
 		r.flows, r.at, r.fresh = nil, first.priority, true
 		r.conjoined, r.surplus = r == first, 0 // a packet finds their clauses at once
-		clauses[i] = d.clauses(r)
+		clauses[i] = d.clauses(r, f.before(r))
 		ofAll[i] = flow.Conjunction{ID: r.conj, Clause: 1, N: uint8(len(clauses[i]))}
 	}
 	for _, m := range clauses[0][0] {
@@ -92,8 +92,7 @@ func (f *Firewall) share(set []*rule) {
 			}
 		}
 		cookie := pipeline.NewCookie(pipeline.CookieRule, r.id)
-		add(r, cookie, flow.Match{exact(flow.ConjID, uint64(r.conj), 32)},
-			pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log))
+		add(r, cookie, flow.Match{exact(flow.ConjID, uint64(r.conj), 32)}, r.leaf())
 		if r.passes() {
 			r.flows = append(r.flows, pipeline.Gate(r.side == ingress, cookie, r.id))
 		}

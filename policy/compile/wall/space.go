@@ -152,6 +152,9 @@ func (s *scope) hash(rank policy.Rank) string {
 	if s.services.Any {
 		num(1)
 	}
+	if rank.Audit {
+		num(2)
+	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])
 }

@@ -10,14 +10,22 @@ import (
 func (f *Firewall) update(ps *policyState, c *change) {
 	var subjects []*choice
 	var rules []*rule
-	isolates, logs := [2]bool{}, false
+	isolates, audits, logs, auditing := [2]bool{}, [2]bool{}, false, false
 	if p := ps.policy; p != nil {
 		subjects = f.choose(p.Spec.AppliesTo)
 		for _, side := range []int{ingress, egress} {
-			isolates[side] = p.Isolates(direction(side))
+			isolates[side] = p.Shuts(direction(side))
+			audits[side] = p.Isolates(direction(side)) && !isolates[side]
 			rules = f.rules(ps, side, subjects, rules)
 		}
-		logs = p.LogsDefaultDeny()
+		logs, auditing = p.LogsDefaultDeny(), p.Audits()
+	}
+	if auditing != ps.auditing {
+		if ps.auditing = auditing; auditing {
+			f.auditing++
+		} else {
+			f.auditing--
+		}
 	}
 	ps.overflow = f.overflows(ps, rules)
 	if ps.overflow {
@@ -36,12 +44,12 @@ func (f *Firewall) update(ps *policyState, c *change) {
 			f.idle = append(f.idle, x)
 		}
 	}
-	if ps.isolates != isolates || ps.logs != logs || !slices.Equal(old, subjects) {
+	if ps.isolates != isolates || ps.audits != audits || ps.logs != logs || !slices.Equal(old, subjects) {
 		for _, x := range slices.Concat(old, subjects) {
 			f.touchIsolation(x)
 		}
 	}
-	ps.subjects, ps.isolates, ps.logs, ps.retell = subjects, isolates, logs, true
+	ps.subjects, ps.isolates, ps.audits, ps.logs, ps.retell = subjects, isolates, audits, logs, true
 	f.told[ps] = struct{}{}
 }
 
@@ -99,6 +107,10 @@ func (f *Firewall) adopt(ps *policyState, now []*rule, c *change) []*rule {
 	}
 	for _, r := range old.left() {
 		f.retire(r, c)
+		f.tally(r)
+		if r.leads() {
+			f.reviewPass(r)
+		}
 		f.use(r, scope{})
 	}
 	for i, r := range now {

@@ -15,7 +15,8 @@ import (
 //   - an endpoint has left what an allow names, or come into what a deny names, or is isolated: the endpoint gets a new id. The rule's
 //     other connections are not looked at. Where many endpoints leave few rules, the rules get new ids instead;
 //   - addresses have left what an allow names: nothing in a connection's label says which, so the rules get new ids;
-//   - a deny newly stands above an allow: the allow gets a new id.
+//   - a deny newly stands above an allow: the allow gets a new id;
+//   - a rule with action pass gains, loses or moves: see reviewPass.
 //
 // That endpoints appear takes nothing from anybody: no connection carries their ids.
 
@@ -28,11 +29,23 @@ func (f *Firewall) reversion(c *change) {
 		f.reviewChoice(x, c)
 	}
 	f.reviewPolicies(c)
+	if !f.compiled {
+		f.reviewImported()
+	}
 	for _, r := range slices.Clone(c.rules) {
+		moved := r.before.id == r.id && r.rank != r.before.rank && (f.led[r.side] || f.leads(r.side))
 		switch {
-		case r.id == 0:
-		case !r.passes():
-			f.loseTo(r, c)
+		case r.leads():
+			f.reviewPass(r)
+		case r.id == 0 || r.rank.Audit:
+		case r.denies():
+			if f.loseTo(r, c); moved { // what a pass led past it may meet it now
+				for _, e := range r.scope.now().subjects {
+					f.members[e] = struct{}{}
+				}
+			}
+		case moved: // a pass may lead past it now
+			f.renumber(r)
 		case r.before.id == r.id && r.rank.Compare(r.before.rank) > 0:
 			f.lower(r, c)
 		}
@@ -47,7 +60,7 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 		x.now.prefixes)) > 0)
 	grown := x.foreign || x.now.any && !x.was.any || x.now.world && !x.was.world || len(policy.LostPrefixes(x.now.prefixes,
 		x.was.prefixes)) > 0
-	if x.grown = grown; len(joined)+len(left) == 0 && !narrowed && !grown {
+	if x.grown, x.narrowed = grown, narrowed; len(joined)+len(left) == 0 && !narrowed && !grown {
 		return
 	}
 	var losers []*rule
@@ -55,8 +68,15 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 	for r := range x.users() {
 		peer := slices.Contains(r.scope.peers, x)
 		switch {
-		case r.id == 0 || !r.before.scope.same(&r.scope):
-		case !r.passes():
+		case r.id == 0 || r.rank.Audit || !r.before.scope.same(&r.scope):
+		case r.leads():
+			if (grown || narrowed) && peer {
+				c.rules = append(c.rules, r) // reviewPass sees to it
+			}
+			for _, e := range union(joined, left) {
+				f.members[e] = struct{}{}
+			}
+		case r.denies():
 			if grown && peer {
 				c.rules = append(c.rules, r) // loseTo sees what
 			}
@@ -239,7 +259,7 @@ func (f *Firewall) lower(allow *rule, c *change) {
 	}
 	now := allow.scope.now()
 	for _, deny := range f.beside(allow, &now) {
-		if deny.passes() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
+		if !deny.denies() || deny.id == 0 || deny.rank.Compare(allow.rank) >= 0 {
 			continue
 		}
 		if deny.before.id != 0 && deny.before.rank.Compare(allow.before.rank) < 0 {

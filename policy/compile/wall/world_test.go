@@ -217,11 +217,16 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	for i := range n {
 		r := policy.Rule{
 			Name: fmt.Sprint("r", i), Log: rapid.Bool().Draw(t, "log"),
-			Action: rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Allow, policy.Deny}).Draw(t, "action"),
+			Action: rapid.SampledFrom([]policy.Effect{policy.Deny, policy.Pass, policy.Allow, policy.Deny, policy.Allow,
+				policy.Pass}).Draw(t, "action"),
 		}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 3).Draw(t, "peers") {
 			peers = append(peers, genPeer(t, true))
+		}
+		wide := r.Action == policy.Pass && rapid.Bool().Draw(t, "wide") // or hardly anything would be led on
+		if wide {
+			peers = nil
 		}
 		if d == policy.Ingress {
 			r.From = peers
@@ -230,6 +235,9 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "services") {
 			r.Services = append(r.Services, genService(t))
+		}
+		if wide {
+			r.Services = nil
 		}
 		out = append(out, r)
 	}
@@ -243,7 +251,10 @@ func genPolicy(t *rapid.T, name string) *policy.Policy {
 		n := rapid.IntRange(99, 101).Draw(t, "priority")
 		p.Spec.Priority = &n
 	}
-	for range rapid.IntRange(1, 2).Draw(t, "appliesTo") {
+	if rapid.IntRange(0, 3).Draw(t, "mode") == 3 {
+		p.Spec.Mode = policy.ModeAudit
+	}
+	for range rapid.IntRange(1, 3).Draw(t, "appliesTo") {
 		p.Spec.AppliesTo = append(p.Spec.AppliesTo, genEndpointSelector(t, true))
 	}
 	p.Spec.Ingress, p.Spec.Egress = genRules(t, policy.Ingress), genRules(t, policy.Egress)
@@ -271,6 +282,7 @@ func genGroup(t *rapid.T, name string) *policy.Group {
 func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
 	i := slices.Index(keys, key)
 	w := &policy.Workload{Key: key, Labels: genLabels(t), Addresses: genAddresses(t)}
+	w.Audit = rapid.IntRange(0, 11).Draw(t, "audit") == 11
 	switch rapid.IntRange(0, 5).Draw(t, "where") {
 	case 0:
 		w.Remote = true
@@ -330,7 +342,7 @@ func (w *world) randomize(t *rapid.T, noMAC bool) {
 		w.groups[g] = genGroup(t, g)
 	}
 	w.tell()
-	for i := range rapid.IntRange(0, 4).Draw(t, "policies") {
+	for i := range rapid.IntRange(0, 6).Draw(t, "policies") {
 		p := genPolicy(t, fmt.Sprint("p", i))
 		w.policies[p.Name] = p
 		w.fw.SetPolicy(p)
