@@ -12,8 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +23,7 @@ import (
 // Bounds of what is remembered. A dump holds up ovs-vswitchd, and on a userspace datapath its packets, for about 8 µs per connection.
 const (
 	rememberEvery  = 5 * time.Second
-	maxTracked     = 100_000 // connections in conntrack; with more, nothing is remembered
+	maxRead        = 2_500   // connections that are read in one piece: 20 ms
 	maxRemembered  = 16_384  // connections kept of a bridge
 	maxMemoryFile  = 8 << 20 // bytes: more than they take
 	rememberedFor  = 10 * time.Minute
@@ -158,7 +156,8 @@ func (e *Engine) remember(ctx context.Context) {
 		case <-tick.C:
 		}
 		v := e.view.Load()
-		for _, b := range v.walls {
+		for i := range v.walls {
+			b := &v.walls[i]
 			if b.pickupOpen.Load() || b.arrivals.Load() {
 				b.countNotTakenUp(ctx, lastNotTakenUp)
 			}
@@ -170,7 +169,7 @@ func (e *Engine) remember(ctx context.Context) {
 			if !ok || !b.memory.due(time.Now()) {
 				continue
 			}
-			err := b.readConnections(ctx, daemon, br.DatapathType, epoch)
+			err := b.readConnections(ctx, &search{v: v, b: b}, daemon, br.DatapathType, epoch)
 			text := ""
 			if err != nil {
 				text = err.Error()
@@ -205,7 +204,9 @@ func (l *link) inPlace() (epoch uint64, ok bool) {
 	return st.Epoch, st.Ready && st.Missing == 0 && !l.pickupOpen.Load() && l.sw.Has(entryKey())
 }
 
-func (l *link) readConnections(ctx context.Context, daemon unixctl.Daemon, datapathType string, epoch uint64) error {
+// readConnections asks for all connections at once where they are few, else for those of one zone after another. Those of zones that have
+// too many for that are not remembered: after a restart of the switch such a connection is judged in both orientations.
+func (l *link) readConnections(ctx context.Context, zones *search, daemon unixctl.Daemon, datapathType string, epoch uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	s := snapshot{At: time.Now()}
@@ -214,26 +215,58 @@ func (l *link) readConnections(ctx context.Context, daemon unixctl.Daemon, datap
 		return l.memory.keep(s)
 	}
 	scope := unixctl.Scope{Datapath: datapathType + "@ovs-" + datapathType}
-	count, err := daemon.Call(ctx, "dpctl/ct-get-nconns", scope.Datapath)
+	total, err := daemon.CountConntrack(ctx, scope)
 	if err != nil {
 		return err
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(count))
-	if err != nil {
-		return fmt.Errorf("dpctl/ct-get-nconns answers %q", count)
+	var failed []error
+	read := func() error {
+		text, err := daemon.DumpConntrack(ctx, scope)
+		if err != nil {
+			return err
+		}
+		more, err := l.connections(text, *judged)
+		s.Connections = append(s.Connections, more...)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		return nil
 	}
-	if n > maxTracked {
-		return errors.Join(fmt.Errorf("conntrack holds %d connections, more than the %d that are read", n, maxTracked), l.memory.keep(s))
+	if total > maxCounted {
+		failed = append(failed, fmt.Errorf("conntrack holds %d connections, more than the %d among which those of a zone are counted", total,
+			maxCounted))
+	} else if total <= maxRead {
+		err = read()
+	} else {
+		in, others := zones.zones()
+		for _, zone := range in {
+			scope.Zone = &zone
+			n, countErr := daemon.CountConntrack(ctx, scope)
+			if err = countErr; err == nil && n > maxRead {
+				failed = append(failed, fmt.Errorf("zone %d (%s) has %d connections, more than the %d that are read at once", zone,
+					zoneText(l.index, zone), n, maxRead))
+			} else if err == nil && n > 0 {
+				err = read()
+			}
+			if err != nil {
+				break
+			}
+		}
+		if others {
+			failed = append(failed, errors.New("those in VLANs that only trunks carry are not looked at"))
+		}
 	}
-	text, err := daemon.DumpConntrack(ctx, scope)
 	if err != nil {
 		return err
 	}
-	s.Connections, err = l.connections(text, *judged)
 	if now, ok := l.inPlace(); !ok || now != epoch {
 		return nil // the switch went away: this may be what it remembers after a restart
 	}
-	return errors.Join(err, l.memory.keep(s))
+	if n := len(s.Connections); n > maxRemembered {
+		s.Connections = s.Connections[:maxRemembered]
+		failed = append(failed, fmt.Errorf("%d connections are open: more than %d are not remembered", n, maxRemembered))
+	}
+	return errors.Join(append(failed, l.memory.keep(s))...)
 }
 
 // connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the
