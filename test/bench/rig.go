@@ -162,6 +162,7 @@ func parseDump(text string) map[string]string {
 	flows := map[string]string{}
 	for l := range strings.Lines(text) {
 		cookie, rest, ok := strings.Cut(strings.TrimSpace(l), ", ")
+		rest = strings.Replace(rest, "reset_counts ", "", 1) // of the flow-mod
 		id, actions, ok2 := strings.Cut(rest, " actions=")
 		if ok && ok2 {
 			flows[id] = cookie + " " + actions
