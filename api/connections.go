@@ -17,19 +17,12 @@ import (
 
 // ConnectionInput is the parameters that choose connections. It is exported because huma looks into exported embedded structs only.
 type ConnectionInput struct {
+	TupleInput
 	Host     string   `query:"host" doc:"Only of the host with this system-id"`
-	Bridge   []string `query:"bridge,explode" doc:"Name of the bridge"`
 	VLAN     []int    `query:"vlan,explode" minimum:"0" maximum:"4094" doc:"VLAN; 0 = untagged"`
-	Protocol []string `query:"protocol,explode" doc:"tcp, udp, icmp, ipv6-icmp, … or a number"`
 	State    []string `query:"state,explode" doc:"State of the protocol, as the datapath has it" example:"[\"ESTABLISHED\"]"`
 	Policy   []string `query:"policy,explode" doc:"Name of a policy that allowed it" example:"[\"web\"]"`
 	Rule     []string `query:"rule,explode" doc:"Name of a rule or default that allowed it, or policy/direction/rule"`
-	IP       []string `query:"ip,explode" doc:"Address or CIDR of either side"`
-	FromIP   []string `query:"from-ip,explode" doc:"Address or CIDR of the initiator"`
-	ToIP     []string `query:"to-ip,explode" doc:"Address or CIDR of the other side"`
-	Port     []string `query:"port,explode" doc:"Port of either side"`
-	FromPort []string `query:"from-port,explode" doc:"Port of the initiator"`
-	ToPort   []string `query:"to-port,explode" doc:"Port of the other side"`
 	Endpoint []string `query:"endpoint,explode" doc:"Endpoint, port or VM on either side, by any of its names"`
 	FromName []string `query:"from,explode" doc:"Endpoint, port or VM that opened it"`
 	ToName   []string `query:"to,explode" doc:"Endpoint, port or VM on the other side"`

@@ -21,21 +21,26 @@ const (
 	typeNDJSON = "application/x-ndjson"
 )
 
-// FilterInput is the parameters that choose events, for the description; package event reads them from the URL. It is exported because huma
-// looks into exported embedded structs only.
-type FilterInput struct {
-	Verdict  []string `query:"verdict,explode" doc:"FORWARDED, DROPPED, REJECTED, …; several are alternatives" example:"[\"DROPPED\"]"`
-	Action   []string `query:"action,explode" doc:"policy-verdict, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over"`
+// TupleInput is the parameters that choose by where something was and between which addresses.
+type TupleInput struct {
 	Bridge   []string `query:"bridge,explode" doc:"Name of the bridge"`
-	Policy   []string `query:"policy,explode" doc:"Name of the deciding policy" example:"[\"web\"]"`
-	Rule     []string `query:"rule,explode" doc:"Name of the deciding rule, or policy/direction/rule"`
-	Protocol []string `query:"protocol,explode" doc:"tcp, udp, icmp, ipv6-icmp, …"`
+	Protocol []string `query:"protocol,explode" doc:"tcp, udp, icmp, ipv6-icmp, … or a number"`
 	IP       []string `query:"ip,explode" doc:"Address or CIDR of either side"`
 	FromIP   []string `query:"from-ip,explode" doc:"Address or CIDR of the initiator"`
 	ToIP     []string `query:"to-ip,explode" doc:"Address or CIDR of the other side"`
 	Port     []string `query:"port,explode" doc:"Port of either side"`
 	FromPort []string `query:"from-port,explode" doc:"Port of the initiator"`
 	ToPort   []string `query:"to-port,explode" doc:"Port of the other side"`
+}
+
+// FilterInput is the parameters that choose events, for the description; package event reads them from the URL. It is exported because huma
+// looks into exported embedded structs only.
+type FilterInput struct {
+	TupleInput
+	Verdict  []string `query:"verdict,explode" doc:"FORWARDED, DROPPED, REJECTED, …; several are alternatives" example:"[\"DROPPED\"]"`
+	Action   []string `query:"action,explode" doc:"policy-verdict, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over, pickup-window-opened, pickup-window-closed, apply-to-be-confirmed, apply-confirmed, apply-undone"`
+	Policy   []string `query:"policy,explode" doc:"Name of the deciding policy" example:"[\"web\"]"`
+	Rule     []string `query:"rule,explode" doc:"Name of the deciding rule, or policy/direction/rule"`
 	Endpoint []string `query:"endpoint,explode" doc:"Name or port name of the endpoint on either side"`
 	FromName []string `query:"from,explode" doc:"Name or port name of the initiator"`
 	ToName   []string `query:"to,explode" doc:"Name or port name of the other side"`

@@ -196,7 +196,7 @@ func (d Direction) String() string {
 // Actions lists the values of event.action.
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
-		ActionPickupOpened, ActionPickupClosed}
+		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.

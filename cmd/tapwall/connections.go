@@ -88,34 +88,18 @@ func connectionFlags(c *cobra.Command, g *global, q *client.ConnectionQuery) {
 	fl.StringSliceVar(&f.Endpoint, "endpoint", nil, "endpoint, port or VM on either side; repeatable or separated by commas, as all filters")
 	fl.StringSliceVar(&f.FromName, "from", nil, "endpoint, port or VM that opened it")
 	fl.StringSliceVar(&f.ToName, "to", nil, "endpoint, port or VM on the other side")
-	fl.StringSliceVar(&f.IP, "ip", nil, "address or CIDR of either side")
-	fl.StringSliceVar(&f.FromIP, "from-ip", nil, "address or CIDR of the initiator")
-	fl.StringSliceVar(&f.ToIP, "to-ip", nil, "address or CIDR of the other side")
-	fl.IntSliceVar(&f.Port, "port", nil, "port of either side")
-	fl.IntSliceVar(&f.FromPort, "from-port", nil, "port of the initiator")
-	fl.IntSliceVar(&f.ToPort, "to-port", nil, "port of the other side")
-	fl.StringSliceVar(&f.Protocol, "protocol", nil, "tcp, udp, icmp, ipv6-icmp, … or a number")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "policy that allowed it on either side")
 	fl.StringSliceVar(&f.Rule, "rule", nil, "rule or default that allowed it on either side: its name, or policy/direction/rule")
-	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.IntSliceVar(&q.VLAN, "vlan", nil, "VLAN; 0 = untagged")
 	fl.StringSliceVar(&q.State, "state", nil, "state of the protocol: ESTABLISHED, SYN_SENT, …")
+	tupleFlags(c, g, f)
 	fl.StringVar(&q.Host, "host", "", "only of the host with this id")
 	fl.BoolVar(&q.Force, "force", false, "also where forwarding stands still for more than 20 ms")
-	for _, flag := range []string{"endpoint", "from", "to"} {
-		completeFlag(c, flag, g.completePorts)
-	}
-	for _, flag := range []string{"ip", "from-ip", "to-ip"} {
-		completeFlag(c, flag, g.completeAddresses)
-	}
-	completeFlag(c, "protocol", fixed("tcp", "udp", "sctp", "icmp", "ipv6-icmp"))
-	completeFlag(c, "policy", g.completeNamesOf("policies", ""))
 	completeFlag(c, "rule", func(c *cobra.Command) []string { return append(g.completeRules(c), "default-allow") })
-	completeFlag(c, "bridge", g.completeBridges)
 	completeFlag(c, "state", fixed("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT_1", "CLOSE_WAIT", "FIN_WAIT_2", "LAST_ACK", "CLOSING",
 		"TIME_WAIT"))
 	completeFlag(c, "host", g.completeHosts)
-	free(c, "port", "from-port", "to-port", "vlan")
+	free(c, "vlan")
 }
 
 // completeHosts offers the ids of hosts.

@@ -72,16 +72,8 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.StringSliceVar(&f.Verdict, "verdict", nil,
 		"FORWARDED, DROPPED, … or as printed, ALLOWED, DENIED, …; repeatable or separated by commas, as all filters")
 	fl.StringSliceVar(&f.Action, "action", nil, strings.Join(event.Actions(), ", "))
-	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
 	fl.StringSliceVar(&f.Rule, "rule", nil, "name of the deciding rule, or policy/direction/rule")
-	fl.StringSliceVar(&f.Protocol, "protocol", nil, "tcp, udp, icmp, ipv6-icmp, …")
-	fl.StringSliceVar(&f.IP, "ip", nil, "address or CIDR of either side")
-	fl.StringSliceVar(&f.FromIP, "from-ip", nil, "address or CIDR of the initiator")
-	fl.StringSliceVar(&f.ToIP, "to-ip", nil, "address or CIDR of the other side")
-	fl.IntSliceVar(&f.Port, "port", nil, "port of either side")
-	fl.IntSliceVar(&f.FromPort, "from-port", nil, "port of the initiator")
-	fl.IntSliceVar(&f.ToPort, "to-port", nil, "port of the other side")
 	fl.StringSliceVar(&f.Endpoint, "endpoint", nil, "name or port of the endpoint on either side")
 	fl.StringSliceVar(&f.FromName, "from", nil, "name or port of the initiator")
 	fl.StringSliceVar(&f.ToName, "to", nil, "name or port of the other side")
@@ -94,19 +86,35 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	completeFlag(c, "verdict", fixed(event.VerdictWords()...))
 	completeFlag(c, "action", fixed(event.Actions()...))
 	completeFlag(c, "color", fixed("auto", "always", "never"))
-	completeFlag(c, "protocol", fixed("tcp", "udp", "sctp", "icmp", "ipv6-icmp"))
 	completeFlag(c, "since", fixed("1m", "5m", "1h", "1d"))
 	completeFlag(c, "until", fixed("now", "1m", "5m", "1h"))
-	completeFlag(c, "bridge", g.completeBridges)
-	completeFlag(c, "policy", g.completeNamesOf("policies", ""))
 	completeFlag(c, "rule", g.completeRules)
+	tupleFlags(c, g, f)
+	free(c, "last", "first")
+}
+
+// tupleFlags are the flags that choose by where something was and between which addresses. It completes those of endpoints and policies,
+// too, which mean a little different things in different commands.
+func tupleFlags(c *cobra.Command, g *global, f *event.Filter) {
+	fl := c.Flags()
+	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
+	fl.StringSliceVar(&f.Protocol, "protocol", nil, "tcp, udp, icmp, ipv6-icmp, … or a number")
+	fl.StringSliceVar(&f.IP, "ip", nil, "address or CIDR of either side")
+	fl.StringSliceVar(&f.FromIP, "from-ip", nil, "address or CIDR of the initiator")
+	fl.StringSliceVar(&f.ToIP, "to-ip", nil, "address or CIDR of the other side")
+	fl.IntSliceVar(&f.Port, "port", nil, "port of either side")
+	fl.IntSliceVar(&f.FromPort, "from-port", nil, "port of the initiator")
+	fl.IntSliceVar(&f.ToPort, "to-port", nil, "port of the other side")
+	completeFlag(c, "bridge", g.completeBridges)
+	completeFlag(c, "protocol", fixed("tcp", "udp", "sctp", "icmp", "ipv6-icmp"))
+	completeFlag(c, "policy", g.completeNamesOf("policies", ""))
 	for _, flag := range []string{"endpoint", "from", "to"} {
 		completeFlag(c, flag, g.completePorts)
 	}
 	for _, flag := range []string{"ip", "from-ip", "to-ip"} {
 		completeFlag(c, flag, g.completeAddresses)
 	}
-	free(c, "last", "first", "port", "from-port", "to-port")
+	free(c, "port", "from-port", "to-port")
 }
 
 // prepare reads the flags.
