@@ -3,7 +3,6 @@ package api
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -97,14 +96,12 @@ func (s *Server) registerRead() {
 			q.Table = &t
 		}
 		flows, err := s.o.Engine.Flows(ctx, q)
-		var partial *backend.PartialError
-		switch {
-		case errors.As(err, &partial):
-			return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows), Problems: partial.Problems}}, nil
-		case err != nil:
+		var out List[FlowEntry]
+		if err = take(err, &out.Problems); err != nil {
 			return nil, s.problemFor(ctx, err)
 		}
-		return &flowsOutput{Body: List[FlowEntry]{Items: notNil(flows)}}, nil
+		out.Items = notNil(flows)
+		return &flowsOutput{Body: out}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-classes", Method: http.MethodGet, Path: "/v1/classes", Tags: []string{"flows"},
 		Summary: "List classes of endpoints",
