@@ -149,30 +149,47 @@ func (e *Engine) search(ctx context.Context, s *search) error {
 			"packets for more than 20 ms. --force (force=true) asks all the same: nothing is forwarded for up to some %d ms",
 			backend.ErrLimit, total, maxCounted, cost(total))
 	}
-	for _, zone := range zones {
-		scope.Zone = &zone
-		n := total // by force, whatever there is
-		if !s.q.Force {
-			if n, err = daemon.CountConntrack(ctx, scope); err != nil {
-				return unavailable(err)
-			}
-		}
-		switch {
-		case n > maxDumped && !s.q.Force:
+	most := maxDumped
+	if s.q.Force {
+		most = 0
+	}
+	n := len(s.refused)
+	if err := eachZone(ctx, daemon, scope, zones, most, func(part unixctl.Scope) error { return s.read(ctx, daemon, part) },
+		func(zone uint16, n int) {
 			s.refused = append(s.refused, fmt.Errorf("%w: zone %d (%s) has %d connections, and more than %d cannot be listed without delaying "+
 				"packets for more than 20 ms. Name another VLAN, or ask with --force (force=true) all the same: nothing is forwarded for some %d ms",
 				backend.ErrLimit, zone, zoneText(s.b.index, zone), n, maxDumped, cost(n)))
-		case n == 0:
-			s.looked = true
-		default:
-			if err := s.read(ctx, daemon, scope); err != nil {
-				return unavailable(err)
-			}
-		}
+		}); err != nil {
+		return unavailable(err)
 	}
+	s.looked = s.looked || len(s.refused)-n < len(zones)
 	if others {
 		s.refused = append(s.refused, fmt.Errorf("%w: the datapath has %d connections, more than the %d that are listed at once, so only the "+
 			"VLANs of access ports and untagged packets were looked at: name others by --vlan (vlan=)", backend.ErrLimit, total, maxDumped))
+	}
+	return nil
+}
+
+// eachZone calls read with each zone that has connections, and tooMany with one that has more than most, 0 = however many there are.
+func eachZone(ctx context.Context, d unixctl.Daemon, scope unixctl.Scope, zones []uint16, most int, read func(unixctl.Scope) error,
+	tooMany func(zone uint16, n int)) error {
+	for _, zone := range zones {
+		scope.Zone = &zone
+		n := 1
+		if most > 0 {
+			var err error
+			if n, err = d.CountConntrack(ctx, scope); err != nil {
+				return err
+			}
+		}
+		switch {
+		case most > 0 && n > most:
+			tooMany(zone, n)
+		case n > 0:
+			if err := read(scope); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

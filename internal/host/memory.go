@@ -219,39 +219,31 @@ func (l *link) readConnections(ctx context.Context, zones *search, daemon unixct
 	if err != nil {
 		return err
 	}
+	var open, ended []pipeline.Connection
 	var failed []error
-	read := func() error {
-		text, err := daemon.DumpConntrack(ctx, scope)
+	read := func(part unixctl.Scope) error {
+		text, err := daemon.DumpConntrack(ctx, part)
 		if err != nil {
 			return err
 		}
-		more, err := l.connections(text, *judged)
-		s.Connections = append(s.Connections, more...)
+		o, n, err := l.connections(text, *judged)
+		open, ended = append(open, o...), append(ended, n...)
 		if err != nil {
 			failed = append(failed, err)
 		}
 		return nil
 	}
-	if total > maxCounted {
+	switch in, others := zones.zones(); {
+	case total > maxCounted:
 		failed = append(failed, fmt.Errorf("conntrack holds %d connections, more than the %d among which those of a zone are counted", total,
 			maxCounted))
-	} else if total <= maxRead {
-		err = read()
-	} else {
-		in, others := zones.zones()
-		for _, zone := range in {
-			scope.Zone = &zone
-			n, countErr := daemon.CountConntrack(ctx, scope)
-			if err = countErr; err == nil && n > maxRead {
-				failed = append(failed, fmt.Errorf("zone %d (%s) has %d connections, more than the %d that are read at once", zone,
-					zoneText(l.index, zone), n, maxRead))
-			} else if err == nil && n > 0 {
-				err = read()
-			}
-			if err != nil {
-				break
-			}
-		}
+	case total <= maxRead:
+		err = read(scope)
+	default:
+		err = eachZone(ctx, daemon, scope, in, maxRead, read, func(zone uint16, n int) {
+			failed = append(failed, fmt.Errorf("zone %d (%s) has %d connections, more than the %d that are read at once", zone,
+				zoneText(l.index, zone), n, maxRead))
+		})
 		if others {
 			failed = append(failed, errors.New("those in VLANs that only trunks carry are not looked at"))
 		}
@@ -262,17 +254,17 @@ func (l *link) readConnections(ctx context.Context, zones *search, daemon unixct
 	if now, ok := l.inPlace(); !ok || now != epoch {
 		return nil // the switch went away: this may be what it remembers after a restart
 	}
-	if n := len(s.Connections); n > maxRemembered {
-		s.Connections = s.Connections[:maxRemembered]
+	if n := len(open); n > maxRemembered {
+		open = open[:maxRemembered]
 		failed = append(failed, fmt.Errorf("%d connections are open: more than %d are not remembered", n, maxRemembered))
 	}
+	s.Connections = append(open, ended[:min(len(ended), maxRemembered-len(open))]...)
 	return errors.Join(append(failed, l.memory.keep(s))...)
 }
 
-// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: first those that are open, then the
-// others, as whose end a peer can feign while it goes on. With an error, these are not all.
-func (l *link) connections(text string, judged map[uint32]bool) (out []pipeline.Connection, failed error) {
-	var ended []pipeline.Connection
+// connections finds the TCP connections of the bridge in which an endpoint with a policy has a part: those that are open, and the others,
+// as whose end a peer can feign while it goes on. With an error, these are not all.
+func (l *link) connections(text string, judged map[uint32]bool) (open, ended []pipeline.Connection, failed error) {
 	for x, err := range unixctl.Entries(text) {
 		if err != nil {
 			failed = err
@@ -288,15 +280,12 @@ func (l *link) connections(text string, judged map[uint32]bool) (out []pipeline.
 			Src: netip.AddrPortFrom(x.Orig.Src, x.Orig.SrcPort), Dst: netip.AddrPortFrom(x.Orig.Dst, x.Orig.DstPort),
 		}
 		if slices.Contains(openStates[:], x.State) {
-			out = append(out, c)
+			open = append(open, c)
 		} else {
 			ended = append(ended, c)
 		}
 	}
-	if len(out) > maxRemembered {
-		return out[:maxRemembered], fmt.Errorf("%d connections are open: more than %d are not remembered", len(out), maxRemembered)
-	}
-	return append(out, ended[:min(len(ended), maxRemembered-len(out))]...), failed
+	return open, ended, failed
 }
 
 // openStates are those in which a TCP connection may carry data, as the datapath names them for its original direction.
