@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -24,16 +25,11 @@ one that is outstanding.`,
   tapwall confirm
   tapwall confirm --undo k2jd7wqe`,
 		Args: between(0, 1, "an id, as apply --confirm-within prints it"),
-		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			var out []string
-			if cl, err := g.client(); err == nil && len(args) == 0 {
-				defer cl.Close()
-				all, _ := cl.Confirmations(c.Context())
-				for _, x := range all {
-					out = append(out, x.ID+"\t"+until(x))
-				}
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return out, cobra.ShellCompDirectiveNoFileComp
+			return offer(g.confirmationIDs()), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.allow("text", "json", "yaml"); err != nil {
@@ -49,11 +45,10 @@ one that is outstanding.`,
 			defer cl.Close()
 			if list {
 				all, err := cl.Confirmations(c.Context())
-				if err != nil || o.format != "text" {
-					return firstError(err, func() error { return o.print(c.OutOrStdout(), all) })
+				if err != nil {
+					return err
 				}
-				printConfirmations(c.OutOrStdout(), all)
-				return nil
+				return shown(c, &o, all, func(w io.Writer) { printConfirmations(w, all) })
 			}
 			id := ""
 			if len(args) > 0 {
@@ -63,23 +58,18 @@ one that is outstanding.`,
 			}
 			if undo {
 				u, err := cl.Undo(c.Context(), id)
-				if err != nil || o.format != "text" {
-					return firstError(err, func() error { return o.print(c.OutOrStdout(), u) })
+				if err != nil {
+					return err
 				}
-				for _, x := range u.Restored {
-					printf(c.OutOrStdout(), "%s/%s is as before\n", strings.ToLower(string(x.Kind)), x.Name)
-				}
-				for _, x := range u.Left {
-					printf(c.OutOrStdout(), "%s/%s stays: it was changed since, or others refer to it\n", strings.ToLower(string(x.Kind)), x.Name)
-				}
-				return nil
+				return shown(c, &o, u, func(w io.Writer) { printUndone(w, u) })
 			}
 			x, err := cl.Confirm(c.Context(), id)
-			if err != nil || o.format != "text" {
-				return firstError(err, func() error { return o.print(c.OutOrStdout(), x) })
+			if err != nil {
+				return err
 			}
-			return printf(c.OutOrStdout(), "confirmed: %s stays as applied at %s\n", count(len(x.Changes), "resource"),
-				x.Since.Local().Format(time.DateTime))
+			return shown(c, &o, x, func(w io.Writer) {
+				printf(w, "confirmed: %s stays as applied at %s\n", count(len(x.Changes), "resource"), x.Since.Local().Format(time.DateTime))
+			})
 		},
 	}
 	o.flag(c, "text", "json", "yaml")
@@ -88,11 +78,32 @@ one that is outstanding.`,
 	return c
 }
 
-func firstError(err error, otherwise func() error) error {
-	if err != nil {
-		return err
+// shown prints an answer in the format that was asked for.
+func shown(c *cobra.Command, o *output, answer any, text func(io.Writer)) error {
+	if o.format != "text" {
+		return o.print(c.OutOrStdout(), answer)
 	}
-	return otherwise()
+	text(c.OutOrStdout())
+	return nil
+}
+
+func (g *global) confirmationIDs() (out []string) {
+	g.ask(func(ctx context.Context, cl *client.Client) {
+		all, _ := cl.Confirmations(ctx)
+		for _, x := range all {
+			out = append(out, x.ID)
+		}
+	})
+	return out
+}
+
+func printUndone(w io.Writer, u *client.Undone) {
+	for _, x := range u.Restored {
+		printf(w, "%s/%s is as before\n", strings.ToLower(string(x.Kind)), x.Name)
+	}
+	for _, x := range u.Left {
+		printf(w, "%s/%s stays: it was changed since, or others refer to it\n", strings.ToLower(string(x.Kind)), x.Name)
+	}
 }
 
 // onlyConfirmation returns the id of the one that is outstanding.

@@ -9,24 +9,24 @@ import "github.com/tapwall/tapwall/ofctrl/flow"
 // What an endpoint in mode audit is denied passes: its verdict is looked at when it stands. The connection keeps the id of what denies,
 // which has no gate, so each of its packets is judged again until the endpoint is no longer in mode audit.
 
-// tiers is how many there are, which policy.Tiers lists.
-const tiers = 4
+// Tiers is how many there are, which policy.Tiers lists.
+const Tiers = 4
 
 // auditOver ends the rules of policies in mode audit, and what they isolate.
-const auditOver = 1<<(tiers+1) - 1
+const auditOver = 1<<(Tiers+1) - 1
 
-// BeforePass narrows m to packets that no pass has led out of a tier, 0 <= tier < 4.
+// BeforePass narrows m to packets that no pass has led out of a tier, 0 <= tier < Tiers.
 func BeforePass(m flow.Match, tier int) flow.Match { return Passed.IsMasked(m, 0, 1<<tier) }
 
-// BeforeAudit narrows m to packets for which rules in mode audit of a tier are still to be looked at; tier 4 stands for what their policies
-// isolate.
+// BeforeAudit narrows m to packets for which rules in mode audit of a tier are still to be looked at; AuditIsolated stands for what
+// their policies isolate.
 func BeforeAudit(m flow.Match, tier int) flow.Match { return Audited.IsMasked(m, 0, 1<<tier) }
 
 // AfterAudit narrows m to the others.
 func AfterAudit(m flow.Match, tier int) flow.Match { return Audited.IsMasked(m, 1<<tier, 1<<tier) }
 
 // AuditIsolated is the tier of what policies in mode audit isolate.
-const AuditIsolated = tiers
+const AuditIsolated = Tiers
 
 // Pass returns the actions of a leaf that leads to the next tier; audit: for rules in mode audit alone.
 func Pass(ingress, audit bool, tier int) []flow.Action {

@@ -51,13 +51,13 @@ type Firewall struct {
 	surplus  int // of all rules
 	order    [2]ordered
 	pickup   bool
-	used     [2]int           // rules that have or will have a priority
-	enforced [2]int           // rules in force that are enforced
-	leading  [2][tiers]int    // of these the ones that lead to the next tier
-	guarded  [2][tiers]bool   // rules match that none has
-	led      [2]bool          // there were such rules when Compile last ended
-	auditing int              // policies in mode audit
-	system   pipeline.Options // of the flows last returned
+	used     [2]int                  // rules that have or will have a priority
+	enforced [2]int                  // rules in force that are enforced
+	leading  [2][pipeline.Tiers]int  // of these the ones that lead to the next tier
+	guarded  [2][pipeline.Tiers]bool // rules match that none has
+	led      [2]bool                 // there were such rules when Compile last ended
+	auditing int                     // policies in mode audit
+	system   pipeline.Options        // of the flows last returned
 	registry *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
 	forwarders [pipeline.MaxForwarders + 1]*endpoint

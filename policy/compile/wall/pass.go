@@ -1,9 +1,10 @@
 package wall
 
-import "slices"
+import (
+	"slices"
 
-// tiers is how many there are, which policy.Tiers lists.
-const tiers = 4
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+)
 
 // tallied is what a rule counts as.
 type tallied struct {
@@ -32,7 +33,7 @@ func (f *Firewall) add(t tallied, n int) {
 }
 
 // leads reports whether rules of a direction lead to the next tier.
-func (f *Firewall) leads(side int) bool { return f.leading[side] != [tiers]int{} }
+func (f *Firewall) leads(side int) bool { return f.leading[side] != [pipeline.Tiers]int{} }
 
 // tallyAll counts the rules that changed, and has those built again for whose tier there is a first rule that leads behind it, or none any
 // more.
