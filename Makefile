@@ -38,7 +38,7 @@ lab: bin/tapwall
 
 # The scenarios that `make test` shortens, in full.
 soak: bin/tapwall
-	TAPWALL_SOAK=1 TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -v -timeout 60m -run 'TestFirewallScenario' ./test/e2e
+	TAPWALL_SOAK=1 TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -v -timeout 60m -run 'TestFirewallScenario|TestFirewallCases' ./test/e2e
 
 # Requests derived from the OpenAPI description, answers held to it.
 contract: bin/tapwall
