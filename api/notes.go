@@ -45,10 +45,13 @@ func schemaNotes() []note {
 			"pass"),
 		text("Rule.from", "Ingress only: peers; absent = everybody"),
 		text("Rule.to", "Egress only: peers; absent = everybody"),
-		text("Rule.services", "Protocols and destination ports; absent = everything"),
+		text("Rule.services", "Protocols, ports and ICMP types; absent = everything"),
 		text("Rule.log", "Record each verdict of the rule as an event"),
-		words("Service.protocol", "Protocol", "tcp", "udp", "icmp", "icmpv6"),
-		shaped("Service.ports", `Destination ports, "80" or "8000-8099"; absent = all`, portRange),
+		note{at: "Service.protocol", text: "IP protocol, by name or number, which may be a text or a number", as: protocol},
+		shaped("Service.ports", `Destination ports of tcp, udp or sctp, "80", "8000-8099" or a name such as "https"; absent = all`, portRange),
+		shaped("Service.sourcePorts", "Source ports of who opens the connection; absent = all", portRange),
+		ranged("Service.type", "Type of the message that opens the connection, with icmp and icmpv6; absent = all", 0, 255),
+		ranged("Service.code", "Its code; goes with type", 0, 255),
 		text("DefaultDeny.log", "Record what the default denies"),
 		text("Selector.labels", "Endpoints that carry all these labels, from external_ids or Endpoint resources"),
 		text("Selector.host", "Narrows labels, port, vm, neutronPort, mac, vlan or bridge to endpoints of the host with this system-id"),
@@ -215,7 +218,7 @@ const (
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
-		"ONE_FAMILY, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
+		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN"
 )

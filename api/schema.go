@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -15,12 +16,24 @@ import (
 // the two together.
 const (
 	dnsLabel   = `^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`
-	portRange  = `^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$`
 	macAddress = `^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$`
 	deviceName = `^[A-Za-z0-9_.][-A-Za-z0-9_.]{0,14}$`
 	etagList   = `^(\*|` + revisionText + `( *, *` + revisionText + `)*)$`
 	pageToken  = `^([-_A-Za-z0-9]{4})*([-_A-Za-z0-9]{2,3})?$`
 )
+
+// portRange is the pattern of ports: numbers, ranges and the names that there are.
+var portRange = `^([1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?|` + strings.Join(slices.Sorted(maps.Keys(policy.PortNames())), "|") + `)$`
+
+// protocol is the schema of an IP protocol.
+func protocol() *huma.Schema {
+	lo, hi := span(1, 255)
+	names := policy.ProtocolNames()
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: huma.TypeString, Pattern: `^([1-9][0-9]{0,2}|` + strings.Join(names, "|") + `)$`},
+		{Type: huma.TypeInteger, Minimum: lo, Maximum: hi},
+	}}
+}
 
 // revisionText is one revision in If-Match, as an ETag or bare.
 const revisionText = `("[0-9]{1,18}"|[0-9]{1,18})`

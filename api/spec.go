@@ -136,6 +136,7 @@ type note struct {
 	max  *float64
 	// shape is a pattern of the text, or of each text of a list.
 	shape string
+	as    func() *huma.Schema // what the field is, where its Go type does not say
 }
 
 func (n note) apply(schemas map[string]*huma.Schema) error {
@@ -148,6 +149,10 @@ func (n note) apply(schemas map[string]*huma.Schema) error {
 	if p.Ref != "" {
 		// A description beside $ref is allowed in OpenAPI 3.1, but huma leaves it out.
 		p = &huma.Schema{AllOf: []*huma.Schema{{Ref: p.Ref}}}
+		s.Properties[field] = p
+	}
+	if n.as != nil {
+		p = n.as()
 		s.Properties[field] = p
 	}
 	p.Description = n.text

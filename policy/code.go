@@ -21,6 +21,7 @@ const (
 	WarnDuplicateIface    Code = "DUPLICATE_IFACE_ID" // two ports with one external_ids:iface-id
 	WarnDuplicateAddress  Code = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
 	WarnOneFamily         Code = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
+	WarnNeverMatches      Code = "NEVER_MATCHES"      // a rule whose services name what no connection begins with
 	WarnBadMAC            Code = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
 	WarnMACContradiction  Code = "MAC_CONTRADICTION"  // an Endpoint resource has another MAC than the port, so it does not apply
 	WarnUnknownMAC        Code = "UNKNOWN_MAC"        // an endpoint sends under an address that it does not declare

@@ -146,7 +146,8 @@ func TestFault_F22_EffectsInWords(t *testing.T) {
 	}
 }
 
-// consequencesByEvaluate is Consequences by its definition: packet by packet, from every stranger, to every port that the universe knows.
+// consequencesByEvaluate is Consequences by its definition: packet by packet, from every stranger, from and to every port that the universe
+// knows.
 func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *policy.Workload, dir policy.Direction) (isolated, released,
 	opened bool) {
 	v4, v6, strangers := policy.Strangers()
@@ -157,13 +158,13 @@ func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *poli
 		})
 	}
 	// everybody tells for each family whether most strangers may.
-	everybody := func(s *policy.Set, proto uint8, port uint16) (four, six bool) {
+	everybody := func(s *policy.Set, proto uint8, src, dst uint16) (four, six bool) {
 		on := w(s)
 		var n4, n6 int
 		for _, a := range strangers {
 			allow := true
 			if on != nil {
-				p := policy.Packet{Bridge: on.Bridge, Proto: proto, DstPort: port}
+				p := policy.Packet{Bridge: on.Bridge, Proto: proto, SrcPort: src, DstPort: dst, ICMPType: uint8(src), ICMPCode: uint8(dst)}
 				if dir == policy.Ingress {
 					p.Dst, p.SrcIP = on, a
 				} else {
@@ -181,11 +182,13 @@ func consequencesByEvaluate(before, after *policy.Set, w func(*policy.Set) *poli
 		return n4 > v4/2, n6 > v6/2
 	}
 	was, is := isolates(before), isolates(after)
-	for _, proto := range []uint8{policy.ProtoTCP, policy.ProtoUDP, policy.ProtoICMP, policy.ProtoICMPv6, 112} {
-		for port := range uint16(6) {
-			b4, b6 := everybody(before, proto, port+1)
-			a4, a6 := everybody(after, proto, port+1)
-			opened = opened || a4 && !b4 || a6 && !b6
+	for _, proto := range []uint8{policy.ProtoTCP, policy.ProtoUDP, policy.ProtoICMP, policy.ProtoICMPv6, policy.ProtoSCTP, 47, 112, 253} {
+		for src := range uint16(7) {
+			for dst := range uint16(7) {
+				b4, b6 := everybody(before, proto, src, dst)
+				a4, a6 := everybody(after, proto, src, dst)
+				opened = opened || a4 && !b4 || a6 && !b6
+			}
 		}
 	}
 	return !was && is, was && !is, opened

@@ -23,6 +23,8 @@ type Packet struct {
 	Proto        uint8  // IP protocol number
 	SrcPort      uint16 // 0 for protocols without ports
 	DstPort      uint16
+	ICMPType     uint8 // 0 for protocols but ICMP and ICMPv6
+	ICMPCode     uint8
 }
 
 // Decision is the verdict on a packet. It passes if it passes on both sides.
@@ -64,7 +66,8 @@ type SideDecision struct {
 //     entity world if the other side is no endpoint of this bridge; any other selector if the other side is an endpoint of this bridge
 //     that it selects, or if the address is one of the Addresses of a workload that it selects and that is Remote or on another bridge.
 //     A group matches if any of its members does; an unknown group matches nothing.
-//   - A service matches if the protocol is equal and it has no ports or one of its ranges has the destination port.
+//   - A service matches if the protocol is equal and, where it has ports, one of their ranges has the destination port; likewise source
+//     ports, and type and code. ICMP is of IPv4 and ICMPv6 of IPv6 only, also by number.
 func Evaluate(s *Set, p Packet) Decision {
 	d := Decision{Egress: SideDecision{Effect: Allow}, Ingress: SideDecision{Effect: Allow}}
 	if p.Src != nil {
@@ -195,9 +198,13 @@ func (s *Set) peerMatches(sel Selector, o other, bridge string) bool {
 }
 
 func serviceMatches(svc Service, p Packet) bool {
-	proto, ports, err := ParseService(svc)
-	if err != nil || proto != p.Proto {
+	s, err := ParseService(&svc)
+	if err != nil || s.Proto != p.Proto {
 		return false
 	}
-	return ports == nil || slices.ContainsFunc(ports, func(r PortRange) bool { return r.Contains(p.DstPort) })
+	if f := protoFamily(s.Proto); f == 4 && (p.SrcIP.Is6() || p.DstIP.Is6()) || f == 6 && (p.SrcIP.Is4() || p.DstIP.Is4()) {
+		return false
+	}
+	return (s.Ports == nil || within(s.Ports, p.DstPort)) && (s.SourcePorts == nil || within(s.SourcePorts, p.SrcPort)) &&
+		(s.Type == nil || *s.Type == p.ICMPType) && (s.Code == nil || *s.Code == p.ICMPCode)
 }

@@ -90,16 +90,38 @@ func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 			r.To = peers
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "services") {
-			s := policy.Service{Protocol: rapid.SampledFrom([]string{"tcp", "tcp", "udp", "icmp"}).Draw(t, "protocol")}
-			if s.Protocol != "icmp" && rapid.Bool().Draw(t, "with ports") {
-				lo := rapid.IntRange(1, 4).Draw(t, "lo")
-				s.Ports = []string{fmt.Sprintf("%d-%d", lo, rapid.IntRange(lo, 4).Draw(t, "hi"))}
-			}
-			r.Services = append(r.Services, s)
+			r.Services = append(r.Services, drawService(t))
 		}
 		rules = append(rules, r)
 	}
 	return rules
+}
+
+// drawService names ports and ICMP types of 1 to 4.
+func drawService(t *rapid.T) policy.Service {
+	s := policy.Service{Protocol: rapid.SampledFrom([]policy.Protocol{"tcp", "tcp", "udp", "icmp", "icmpv6", "sctp", "6", "gre", "112"}).
+		Draw(t, "protocol")}
+	ports := func(of *[]string, name string) {
+		for rapid.Bool().Draw(t, "with "+name) && len(*of) < 2 {
+			lo := rapid.IntRange(1, 4).Draw(t, "lo")
+			*of = append(*of, fmt.Sprintf("%d-%d", lo, rapid.IntRange(lo, 4).Draw(t, "hi")))
+		}
+	}
+	switch s.Protocol {
+	case "tcp", "udp", "sctp", "6":
+		ports(&s.Ports, "ports")
+		if rapid.Bool().Draw(t, "narrow") {
+			ports(&s.SourcePorts, "source ports")
+		}
+	case "icmp", "icmpv6":
+		if rapid.Bool().Draw(t, "with type") {
+			s.Type = new(rapid.IntRange(1, 4).Draw(t, "type"))
+			if rapid.Bool().Draw(t, "with code") {
+				s.Code = new(rapid.IntRange(0, 2).Draw(t, "code"))
+			}
+		}
+	}
+	return s
 }
 
 func drawPolicy(t *rapid.T, name string) *policy.Policy {
@@ -178,9 +200,14 @@ func drawPacket(t *rapid.T, s *policy.Set) policy.Packet {
 		return w
 	}
 	p.Src, p.Dst = side("source", &p.SrcIP), side("destination", &p.DstIP)
-	p.Proto = rapid.SampledFrom([]uint8{policy.ProtoTCP, policy.ProtoTCP, policy.ProtoUDP, policy.ProtoICMP}).Draw(t, "proto")
-	if p.Proto != policy.ProtoICMP {
-		p.DstPort = uint16(rapid.IntRange(1, 5).Draw(t, "dport"))
+	p.Proto = rapid.SampledFrom([]uint8{policy.ProtoTCP, policy.ProtoTCP, policy.ProtoUDP, policy.ProtoICMP, policy.ProtoICMPv6,
+		policy.ProtoSCTP, 47, 112}).Draw(t, "proto")
+	p.SrcPort = 0
+	switch p.Proto {
+	case policy.ProtoICMP, policy.ProtoICMPv6:
+		p.ICMPType, p.ICMPCode = uint8(rapid.IntRange(0, 5).Draw(t, "type")), uint8(rapid.IntRange(0, 2).Draw(t, "code"))
+	case policy.ProtoTCP, policy.ProtoUDP, policy.ProtoSCTP:
+		p.SrcPort, p.DstPort = uint16(rapid.IntRange(1, 5).Draw(t, "sport")), uint16(rapid.IntRange(1, 5).Draw(t, "dport"))
 	}
 	return p
 }

@@ -1,7 +1,9 @@
 package policy_test
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,7 +48,7 @@ func scene(t *testing.T, docs string) *policy.Set {
 }
 
 // packet is "source > destination proto port": endpoints of br0 by name, anything else by address. An endpoint may be given an address
-// that is not its own as name@address.
+// that is not its own as name@address. The port may be "source>destination", and is "type/code" with ICMP.
 func packet(t *testing.T, s *policy.Set, text string) policy.Packet {
 	t.Helper()
 	f := strings.Fields(text)
@@ -65,12 +67,22 @@ func packet(t *testing.T, s *policy.Set, text string) policy.Packet {
 	}
 	p.Src, p.SrcIP = side(f[0])
 	p.Dst, p.DstIP = side(f[2])
-	proto, _, err := policy.ParseService(policy.Service{Protocol: f[3]})
+	proto, err := policy.Protocol(f[3]).Number()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Proto = proto
-	if len(f) > 4 {
+	if isICMP := proto == policy.ProtoICMP || proto == policy.ProtoICMPv6; isICMP && len(f) > 4 {
+		p.SrcPort = 0
+		if _, err := fmt.Sscanf(f[4], "%d/%d", &p.ICMPType, &p.ICMPCode); err != nil {
+			t.Fatal(err)
+		}
+	} else if len(f) > 4 {
+		src, dst, given := strings.Cut(f[4], ">")
+		if given {
+			n, _ := strconv.ParseUint(src, 10, 16)
+			p.SrcPort, f[4] = uint16(n), dst
+		}
 		r, err := policy.ParsePortRange(f[4])
 		if err != nil {
 			t.Fatal(err)

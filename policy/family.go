@@ -12,12 +12,18 @@ import (
 type family struct {
 	name  string
 	all   netip.Prefix
-	proto string // the service that only this family has
+	proto int // 4 or 6, see protoFamily
+}
+
+// has reports whether only this family has the protocol.
+func (f family) has(p Protocol) bool {
+	n, err := p.Number()
+	return err == nil && protoFamily(n) == f.proto
 }
 
 var families = [...]family{
-	{"IPv4", netip.PrefixFrom(netip.IPv4Unspecified(), 0), "icmp"},
-	{"IPv6", netip.PrefixFrom(netip.IPv6Unspecified(), 0), "icmpv6"},
+	{"IPv4", netip.PrefixFrom(netip.IPv4Unspecified(), 0), 4},
+	{"IPv6", netip.PrefixFrom(netip.IPv6Unspecified(), 0), 6},
 }
 
 // covered reports whether the ranges, which are of the family, leave out no address of it. Most do, which their sizes tell at once.
@@ -138,7 +144,7 @@ func oneFamily(r *Rule, peers ranges, f, other family) string {
 	if f == families[1] {
 		mine, theirs = theirs, mine
 	}
-	onlyMine := len(r.Services) > 0 && !slices.ContainsFunc(r.Services, func(s Service) bool { return s.Protocol != f.proto })
+	onlyMine := len(r.Services) > 0 && !slices.ContainsFunc(r.Services, func(s Service) bool { return !f.has(s.Protocol) })
 	switch {
 	case peers.everybody || onlyMine || !f.covered(mine):
 		return ""

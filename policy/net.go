@@ -11,15 +11,7 @@ import (
 	"strings"
 )
 
-// IP protocol numbers of the protocols that services name.
-const (
-	ProtoICMP   uint8 = 1
-	ProtoTCP    uint8 = 6
-	ProtoUDP    uint8 = 17
-	ProtoICMPv6 uint8 = 58
-)
-
-// PortRange is a range of transport ports, both ends inclusive, 1 <= Lo <= Hi.
+// PortRange is a range of transport ports, both ends inclusive. Where documents write it, 1 <= Lo.
 type PortRange struct{ Lo, Hi uint16 }
 
 // Contains reports whether the range has the port.
@@ -33,8 +25,11 @@ func (r PortRange) String() string {
 	return fmt.Sprintf("%d-%d", r.Lo, r.Hi)
 }
 
-// ParsePortRange reads "80" or "8000-8099". The error says what is allowed.
+// ParsePortRange reads "80", "8000-8099" or a name of [PortNames]. The error says what is allowed.
 func ParsePortRange(s string) (PortRange, error) {
+	if s != "" && !isDigits(s[:1]) {
+		return namedPorts(s)
+	}
 	lo, hi, isRange := strings.Cut(s, "-")
 	if !isRange {
 		hi = lo
@@ -55,7 +50,7 @@ func ParsePortRange(s string) (PortRange, error) {
 
 func parsePort(s string) (uint16, error) {
 	if !isDigits(s) {
-		return 0, errors.New(`must be a port like "80" or a range like "8000-8099"`)
+		return 0, errors.New(portForm)
 	}
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil || n < 1 || n > 65535 {
@@ -69,37 +64,6 @@ func parsePort(s string) (uint16, error) {
 
 func isDigits(s string) bool {
 	return s != "" && strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
-}
-
-// ParseService returns the IP protocol and the destination ports, sorted, without overlaps and adjacent ranges joined; nil ports
-// are all ports. It fails only on services that Validate refuses.
-func ParseService(s Service) (proto uint8, ports []PortRange, err error) {
-	switch s.Protocol {
-	case "tcp":
-		proto = ProtoTCP
-	case "udp":
-		proto = ProtoUDP
-	case "icmp":
-		proto = ProtoICMP
-	case "icmpv6":
-		proto = ProtoICMPv6
-	default:
-		return 0, nil, fmt.Errorf("unknown protocol %s: tcp, udp, icmp or icmpv6", quote(s.Protocol))
-	}
-	if len(s.Ports) == 0 {
-		return proto, nil, nil
-	}
-	if proto == ProtoICMP || proto == ProtoICMPv6 {
-		return 0, nil, fmt.Errorf("%s has no ports", s.Protocol)
-	}
-	for _, text := range s.Ports {
-		r, err := ParsePortRange(text)
-		if err != nil {
-			return 0, nil, err
-		}
-		ports = append(ports, r)
-	}
-	return proto, joinRanges(ports), nil
 }
 
 func joinRanges(rs []PortRange) []PortRange {

@@ -104,40 +104,6 @@ func TestCIDRMinusIsExactAndMinimal(t *testing.T) {
 	})
 }
 
-func TestParseService(t *testing.T) {
-	tests := []struct {
-		name    string
-		service policy.Service
-		proto   uint8
-		ports   []string
-		err     string
-	}{
-		{"OK all ports", policy.Service{Protocol: "tcp"}, 6, nil, ""},
-		{"OK sorted and joined", policy.Service{Protocol: "udp", Ports: []string{"90-95", "80", "81-89", "7", "92"}}, 17,
-			[]string{"7", "80-95"}, ""},
-		{"OK whole range", policy.Service{Protocol: "tcp", Ports: []string{"1-65535", "65535"}}, 6, []string{"1-65535"}, ""},
-		{"OK icmp", policy.Service{Protocol: "icmp"}, 1, nil, ""},
-		{"OK icmpv6", policy.Service{Protocol: "icmpv6"}, 58, nil, ""},
-		{"bad protocol", policy.Service{Protocol: "TCP"}, 0, nil, `unknown protocol "TCP": tcp, udp, icmp or icmpv6`},
-		{"bad icmp port", policy.Service{Protocol: "icmp", Ports: []string{"1"}}, 0, nil, "icmp has no ports"},
-		{"bad port", policy.Service{Protocol: "tcp", Ports: []string{"0"}}, 0, nil, "port 0 is outside the range 1-65535"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			proto, ports, err := policy.ParseService(tt.service)
-			if got := errText(err); got != tt.err {
-				t.Fatalf("error %q, want %q", got, tt.err)
-			}
-			if proto != tt.proto {
-				t.Errorf("protocol %d, want %d", proto, tt.proto)
-			}
-			if diff := cmp.Diff(tt.ports, texts(ports)); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-		})
-	}
-}
-
 func errText(err error) string {
 	if err == nil {
 		return ""

@@ -152,11 +152,18 @@ type Rule struct {
 	Log      bool       `json:"log,omitempty"`
 }
 
-// Service is a protocol with destination ports. Ports are "80" or "8000-8099"; absent means all of the protocol.
+// Service is a protocol, with tcp, udp and sctp narrowed by ports and with icmp and icmpv6 by type and code. Ports are "80", "8000-8099" or
+// a name of [PortNames]; absent means all of the protocol.
 type Service struct {
-	Protocol string   `json:"protocol"` // tcp | udp | icmp | icmpv6
-	Ports    []string `json:"ports,omitempty"`
+	Protocol    Protocol `json:"protocol"`
+	Ports       []string `json:"ports,omitempty"`       // destination
+	SourcePorts []string `json:"sourcePorts,omitempty"` // of who opens the connection
+	Type        *int     `json:"type,omitempty"`        // of the message that opens it
+	Code        *int     `json:"code,omitempty"`        // goes with Type
 }
+
+// Protocol is an IP protocol: one of [ProtocolNames], or its number. Documents may write that as a number or as a text.
+type Protocol string
 
 // MirrorSpec is a tap of design §3. What this version cannot do yet (filter, snaplen, sample, several targets, pcap, events, stopAfter)
 // is refused by Validate.

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -61,7 +62,7 @@ func (r strangerRule) equal(o strangerRule) bool {
 	return r.rank == o.rank && r.ref == o.ref && r.whom == o.whom && r.services.Equal(o.services)
 }
 
-func (r strangerRule) serves(at service) bool { return r.services.Has(at.proto, at.port) }
+func (r strangerRule) serves(at service) bool { return r.services.Has(at.proto, at.src, at.dst) }
 
 // strangerRules lists the rules of a policy that match any stranger.
 func (s *stances) strangerRules(p *coverPolicy, dir Direction) []strangerRule {
@@ -148,10 +149,10 @@ func crowdIn(p netip.Prefix) (whom crowd) {
 	return whom
 }
 
-// service is one protocol and destination port.
+// service is one protocol, source and destination port, or type and code.
 type service struct {
-	proto uint8
-	port  uint16
+	proto    uint8
+	src, dst uint16
 }
 
 // admitted returns the strangers who may use a service, and the rules that allow it.
@@ -162,6 +163,9 @@ func (s *stance) admitted(at service) (in crowd, by []RuleRef) {
 			passed, tier = 0, r.rank.Tier
 		}
 		hit := undecided & r.whom &^ passed
+		if !r.services.Any {
+			hit &= ofFamily(at.proto)
+		}
 		if hit == 0 || !r.serves(at) {
 			continue
 		}
@@ -178,6 +182,18 @@ func (s *stance) admitted(at service) (in crowd, by []RuleRef) {
 		in |= undecided
 	}
 	return in, by
+}
+
+// ofFamily returns the strangers whose packets of a protocol services may match.
+func ofFamily(proto uint8) crowd {
+	const v4 = 1<<strangers4 - 1
+	switch protoFamily(proto) {
+	case 4:
+		return v4
+	case 6:
+		return everyStranger &^ v4
+	}
+	return everyStranger
 }
 
 // opening is what opens to everybody between two stances.
@@ -213,28 +229,61 @@ func (c *comparison) opens(was, is *stance) ([]RuleRef, bool) {
 	return o.by, o.any
 }
 
+// fewSources is how many ranges of source ports of a protocol are told apart.
+const fewSources = 64
+
 // cases lists services such that each service is judged like one of them by both stances, leaving out those that the rules which differ
-// do not match where the stances differ in rules only.
+// do not match where the stances differ in rules only. Where rules name more source ports than fewSources, some are left out, too.
 func cases(was, is *stance) []service {
-	ports := []uint16{1}
+	type points struct{ src, dst []uint16 }
+	named := map[uint8]*points{ProtoICMP: {}, ProtoICMPv6: {}, ProtoTCP: {}, ProtoUDP: {}}
+	begin := func(out *[]uint16, rs []PortRange) {
+		for _, r := range rs {
+			*out = append(*out, r.Lo)
+			if r.Hi < 65535 {
+				*out = append(*out, r.Hi+1)
+			}
+		}
+	}
 	for _, s := range [...]*stance{was, is} {
 		for _, r := range s.rules {
 			for _, sv := range r.services.Protos {
-				for _, p := range sv.Ports {
-					ports = append(ports, p.Lo)
-					if p.Hi < 65535 {
-						ports = append(ports, p.Hi+1)
-					}
+				p := named[sv.Proto]
+				if p == nil {
+					p = new(points)
+					named[sv.Proto] = p
+				}
+				begin(&p.dst, sv.Ports)
+				for _, x := range sv.Pairs {
+					begin(&p.src, x.Src)
+					begin(&p.dst, x.Dst)
 				}
 			}
 		}
 	}
-	slices.Sort(ports)
-	ports = slices.Compact(ports)
-	const other = 253 // a protocol that no service names (RFC 3692)
-	out := []service{{proto: ProtoICMP}, {proto: ProtoICMPv6}, {proto: other}}
-	for _, p := range ports {
-		out = append(out, service{ProtoTCP, p}, service{ProtoUDP, p})
+	var out []service
+	for other := 253; other > 0; other-- { // a protocol that no service names; 253 is for experiments (RFC 3692)
+		if named[uint8(other)] == nil {
+			out = append(out, service{proto: uint8(other)})
+			break
+		}
+	}
+	for _, proto := range slices.Sorted(maps.Keys(named)) {
+		p, first := named[proto], uint16(0)
+		if hasPorts(proto) {
+			first = 1
+		}
+		sorted := func(at []uint16) []uint16 {
+			at = append(at, first)
+			slices.Sort(at)
+			return slices.Compact(at)
+		}
+		sources := sorted(p.src)
+		for _, src := range sources[:min(len(sources), fewSources)] {
+			for _, dst := range sorted(p.dst) {
+				out = append(out, service{proto, src, dst})
+			}
+		}
 	}
 	if was.isolated != is.isolated {
 		return out

@@ -1,7 +1,5 @@
 package policy
 
-import "slices"
-
 // Validate implements Resource.
 func (p *Policy) Validate() Faults {
 	var c checker
@@ -90,9 +88,7 @@ func (c *checker) rules(at pointer, d Direction, rules []Rule) {
 		if r.Services != nil && len(r.Services) == 0 {
 			c.addf(at.field("services"), nil, "an empty list matches nothing; leave it out for every protocol and port")
 		}
-		for j := range r.Services {
-			c.service(at.path("services", j), &r.Services[j])
-		}
+		c.services(at.field("services"), r.Services)
 	}
 }
 
@@ -119,26 +115,74 @@ func (c *checker) peers(at pointer, peers []Selector) {
 	}
 }
 
+// maxNarrow is how many services of a rule may name source ports, or types of messages: each takes matches of its own on a switch.
+const maxNarrow = 256
+
+// maxPairs is how many matches these may take, for each IP version.
+const maxPairs = 1024
+
+func (c *checker) services(at pointer, services []Service) {
+	n, narrow := len(c.faults), 0
+	for j := range services {
+		s := &services[j]
+		c.service(at.at(j), s)
+		if s.SourcePorts != nil || s.Type != nil || s.Ports != nil && isSCTP(s.Protocol) {
+			narrow++
+		}
+	}
+	switch {
+	case len(c.faults) > n:
+	case narrow > maxNarrow:
+		c.addf(at, nil, "%d services name source ports, ICMP types or SCTP ports: at most %d of a rule may", narrow, maxNarrow)
+	case narrow > 0:
+		set := NewServiceSet(services)
+		if n := set.matches(); n > maxPairs {
+			c.addf(at, nil, "the services by source port, ICMP type or SCTP port take %d matches on a switch, which is more than %d: use ranges "+
+				`such as "1024-65535" that begin at multiples of a power of two, or fewer ranges`, n, maxPairs)
+		}
+	}
+}
+
 func (c *checker) service(at pointer, s *Service) {
-	protocols := []string{"tcp", "udp", "icmp", "icmpv6"}
+	proto, err := s.Protocol.Number()
 	if s.Protocol == "" {
-		c.addf(at.field("protocol"), nil, "is required: %s", orList(protocols))
-	} else if !slices.Contains(protocols, s.Protocol) {
-		c.addf(at.field("protocol"), s.Protocol, "unknown protocol %s: must be %s", quote(s.Protocol), orList(protocols))
+		c.addf(at.field("protocol"), nil, "is required: a number or one of %s", orList(ProtocolNames()))
+	} else if err != nil {
+		c.addf(at.field("protocol"), string(s.Protocol), "%v", err)
 	}
-	if s.Ports == nil {
+	known := err == nil
+	c.ports(at.field("ports"), s.Protocol, known && !hasPorts(proto), s.Ports)
+	c.ports(at.field("sourcePorts"), s.Protocol, known && !hasPorts(proto), s.SourcePorts)
+	for _, x := range [...]struct {
+		name string
+		n    *int
+	}{{"type", s.Type}, {"code", s.Code}} {
+		switch {
+		case x.n == nil:
+		case known && !isICMP(proto):
+			c.addf(at.field(x.name), *x.n, "%s has none: only icmp and icmpv6 have types and codes", s.Protocol)
+		case *x.n < 0 || *x.n > 255:
+			c.addf(at.field(x.name), *x.n, "%d is outside the range 0-255", *x.n)
+		case x.name == "code" && s.Type == nil:
+			c.addf(at.field(x.name), *x.n, "a code goes with a type: each type has codes of its own")
+		}
+	}
+}
+
+func (c *checker) ports(at pointer, of Protocol, none bool, ports []string) {
+	switch {
+	case ports == nil:
+	case none:
+		c.addf(at, nil, "%s has no ports: leave them out", of)
+	case len(ports) == 0:
+		c.addf(at, nil, "an empty list matches nothing; leave it out for all ports")
+	}
+	if none {
 		return
 	}
-	if s.Protocol == "icmp" || s.Protocol == "icmpv6" {
-		c.addf(at.field("ports"), nil, "%s has no ports: leave them out", s.Protocol)
-		return
-	}
-	if len(s.Ports) == 0 {
-		c.addf(at.field("ports"), nil, "an empty list matches nothing; leave it out for all ports")
-	}
-	for i, text := range s.Ports {
+	for i, text := range ports {
 		if _, err := ParsePortRange(text); err != nil {
-			c.addf(at.path("ports", i), text, "%v", err)
+			c.addf(at.at(i), text, "%v", err)
 		}
 	}
 }

@@ -182,11 +182,29 @@ expiresAt: null`, nil},
 			[]string{"/spec/ingress/0/from/0/except: except goes with cidr, not with port"}},
 
 		{"bad services empty", rule("services: []"), []string{"/spec/ingress/0/services: an empty list matches nothing"}},
-		{"bad protocol", rule("services: [{protocol: sctp}, {ports: [\"80\"]}]"),
-			[]string{`/spec/ingress/0/services/0/protocol: unknown protocol "sctp": must be tcp, udp, icmp or icmpv6`,
+		{"bad protocol", rule("services: [{protocol: smtp}, {ports: [\"80\"]}]"),
+			[]string{`/spec/ingress/0/services/0/protocol: unknown protocol "smtp": did you mean sctp?`,
 				"/spec/ingress/0/services/1/protocol: is required"}},
 		{"bad ports on icmp", rule("services: [{protocol: icmp, ports: [\"8\"]}, {protocol: icmpv6, ports: []}]"),
 			[]string{"/spec/ingress/0/services/0/ports: icmp has no ports", "/spec/ingress/0/services/1/ports: icmpv6 has no ports"}},
+		{"bad sctp alike", rule("services: [{protocol: 256}, {protocol: 0}, {protocol: TCP}]"), []string{
+			"/spec/ingress/0/services/0/protocol: protocol 256 is outside the range 1-255",
+			"/spec/ingress/0/services/1/protocol: 0 announces hop-by-hop options",
+			`/spec/ingress/0/services/2/protocol: unknown protocol "TCP": write tcp`}},
+		{"bad source ports", rule("services: [{protocol: gre, sourcePorts: [\"1\"]}, {protocol: udp, sourcePorts: []}, " +
+			"{protocol: tcp, sourcePorts: [\"9-8\", sshd]}]"), []string{
+			"/spec/ingress/0/services/0/sourcePorts: gre has no ports", "/spec/ingress/0/services/1/sourcePorts: an empty list",
+			"/spec/ingress/0/services/2/sourcePorts/0: the range is reversed",
+			`/spec/ingress/0/services/2/sourcePorts/1: unknown name "sshd": did you`}},
+		{"bad types", rule("services: [{protocol: icmp, type: 256}, {protocol: tcp, type: 8, code: 0}, {protocol: icmpv6, code: 0}, " +
+			"{protocol: icmp, type: 3, code: -1}, {protocol: icmp, type: echo}]"), []string{
+			"/spec/ingress/0/services/4/type: must be a whole number",
+			"/spec/ingress/0/services/0/type: 256 is outside the range 0-255",
+			"/spec/ingress/0/services/1/type: tcp has none", "/spec/ingress/0/services/1/code: tcp has none",
+			"/spec/ingress/0/services/2/code: a code goes with a type", "/spec/ingress/0/services/3/code: -1 is outside the range 0-255"}},
+		{"bad pairs", rule("services: [{protocol: tcp, ports: [\"1-65534\", \"3\"], sourcePorts: [\"1-65534\"]}, " +
+			"{protocol: sctp, ports: [\"1-65534\"], sourcePorts: [\"1-65534\"]}]"),
+			[]string{"/spec/ingress/0/services: the services by source port, ICMP type or SCTP port take 2700 matches on a switch"}},
 		{"bad ports empty", rule("services: [{protocol: tcp, ports: []}]"),
 			[]string{"/spec/ingress/0/services/0/ports: an empty list matches nothing"}},
 		{"bad port number", rule("services: [{protocol: tcp, ports: [\"1\", \"70000\", \"0\", \"65536-65537\", \"99999999999999999999999\"]}]"),
@@ -197,7 +215,7 @@ expiresAt: null`, nil},
 				"/spec/ingress/0/services/0/ports/4: port 99999999999999999999999 is outside the range 1-65535"}},
 		{"bad port reversed", rule("services: [{protocol: tcp, ports: [\"90-80\"]}]"),
 			[]string{`/spec/ingress/0/services/0/ports/0: the range is reversed: write "80-90"`}},
-		{"bad port text", rule("services: [{protocol: tcp, ports: [http, \"80-\", \"-80\", \" 80\", \"080\"]}]"), []string{
+		{"bad port text", rule("services: [{protocol: tcp, ports: [\"_\", \"80-\", \"-80\", \" 80\", \"080\"]}]"), []string{
 			"/spec/ingress/0/services/0/ports/0: must be a port like", "/spec/ingress/0/services/0/ports/1: must be a port like",
 			"/spec/ingress/0/services/0/ports/2: must be a port like", "/spec/ingress/0/services/0/ports/3: must be a port like",
 			`/spec/ingress/0/services/0/ports/4: write the port without leading zeros: "80"`}},

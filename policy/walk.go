@@ -80,6 +80,9 @@ func (w *walker) value(at pointer, v any, dst reflect.Value) {
 	switch dst.Kind() {
 	case reflect.String:
 		s, ok := v.(string)
+		if n, is := v.(number); is && dst.Type() == reflect.TypeFor[Protocol]() {
+			s, ok = string(n), true
+		}
 		switch {
 		case !ok:
 			w.mismatch(at, v, dst.Type())

@@ -49,7 +49,7 @@ func (e *Engine) advise(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			f := found{policy: p, warnings: policy.OneFamily(p, groups)}
+			f := found{policy: p, warnings: append(policy.OneFamily(p, groups), policy.NeverMatches(p)...)}
 			start := time.Now()
 			for _, x := range all.Of(p) {
 				if x.Policy == p.Name {

@@ -149,6 +149,9 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	for _, p := range set.Policies {
 		if slices.Contains(policies, p) || p.RefersTo(groups) {
 			out = append(out, policy.OneFamily(p, set.Groups)...)
+			if slices.Contains(policies, p) {
+				out = append(out, policy.NeverMatches(p)...)
+			}
 		}
 	}
 	for _, r := range written {

@@ -137,6 +137,8 @@ func (p *program) track(t uint8, o Options) {
 
 func (p *program) state() {
 	p.drop(TableState, 200, DropInvalid, CtState(nil, flow.CtInv, flow.CtInv))
+	// IPv4 has no protocol 0; OVS takes it for "there is no original tuple", so that rules with addresses would not match.
+	p.drop(TableState, 199, DropInvalid, ipProto(EthIPv4, 0))
 	// From here on reg8 is the initiator's endpoint and reg9 the responder's, as the original tuple has it, whoever sent the packet.
 	bound := goTo(TableBoundInitiator)
 	p.system(TableState, 195, CtState(nil, flow.CtEst|flow.CtRpl, flow.CtEst|flow.CtRpl), append(exchange(), bound)...)

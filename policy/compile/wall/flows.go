@@ -111,7 +111,7 @@ func prefixMatch(p netip.Prefix, source bool) flow.Match {
 	return flow.Match{tracked, {Field: field, Value: value, Mask: mask}, ether(fam)}
 }
 
-// serviceMatches appends the matches of one protocol in one family.
+// serviceMatches appends the matches of one protocol in one family that Wide returned.
 func serviceMatches(out []flow.Match, fam families, s policy.ProtoPorts) []flow.Match {
 	proto := exact(flow.CtNwProto, uint64(s.Proto), 8)
 	if s.Ports == nil {
@@ -120,6 +120,57 @@ func serviceMatches(out []flow.Match, fam families, s policy.ProtoPorts) []flow.
 	for _, m := range portMasks(s.Ports) {
 		out = append(out, flow.Match{tracked, proto, {Field: flow.CtTpDst, Value: flow.U64(uint64(m.Value)), Mask: flow.U64(uint64(m.Mask))},
 			ether(fam)})
+	}
+	return out
+}
+
+// narrowMatches appends the matches of the rest of one protocol in one family. OVS has the type and code of the message that began the
+// connection in ct_tp_src and ct_tp_dst.
+func narrowMatches(out []flow.Match, fam families, s policy.ProtoPorts) []flow.Match {
+	if s.Proto == policy.ProtoSCTP {
+		if s.Ports != nil {
+			out = sctpMatches(out, fam, everyPort, portMasks(s.Ports))
+		}
+		for _, x := range s.Pairs {
+			out = sctpMatches(out, fam, portMasks(x.Src), portMasks(x.Dst))
+		}
+		return out
+	}
+	base := flow.Match{tracked, exact(flow.CtNwProto, uint64(s.Proto), 8), ether(fam)}
+	for _, x := range s.Pairs {
+		for _, src := range portMasks(x.Src) {
+			for _, dst := range portMasks(x.Dst) {
+				out = append(out, withPort(withPort(base, flow.CtTpSrc, src), flow.CtTpDst, dst))
+			}
+		}
+	}
+	return out
+}
+
+// everyPort is all ports as one mask.
+var everyPort = []flow.PortMask{{}}
+
+func withPort(m flow.Match, f flow.FieldID, p flow.PortMask) flow.Match {
+	if p.Mask == 0 {
+		return m
+	}
+	return m.WithMasked(f, flow.U64(uint64(p.Value)), flow.U64(uint64(p.Mask)))
+}
+
+// sctpMatches appends the matches of pairs of SCTP ports. OVS's userspace conntrack knows SCTP by addresses only and has no ports in the
+// original tuple. So the packet's own are matched, the other way round in replies; see pipeline.JudgeSCTP.
+func sctpMatches(out []flow.Match, fam families, src, dst []flow.PortMask) []flow.Match {
+	for _, way := range []struct {
+		rpl      uint64
+		src, dst flow.FieldID
+	}{{0, flow.SCTPSrc, flow.SCTPDst}, {flow.CtRpl, flow.SCTPDst, flow.SCTPSrc}} {
+		state := flow.Term{Field: flow.CtState, Value: flow.U64(flow.CtTrk | way.rpl), Mask: flow.U64(flow.CtTrk | flow.CtInv | flow.CtRpl)}
+		base := flow.Match{state, ether(fam)}.With(flow.IPProto, flow.U64(uint64(policy.ProtoSCTP)))
+		for _, a := range src {
+			for _, b := range dst {
+				out = append(out, withPort(withPort(base, way.src, a), way.dst, b))
+			}
+		}
 	}
 	return out
 }
@@ -146,13 +197,16 @@ func (d dimensions) clauses(r *rule, before flow.Match) [][]flow.Match {
 		for _, n := range x.numbers {
 			services = append(services, pipeline.Service.Is(nil, uint64(n)))
 		}
-		if x.numbers == nil {
-			for _, v := range x.set.Protos {
-				for _, fam := range []families{ipv4, ipv6} {
-					if fams&familiesOf(v)&fam != 0 {
-						services = serviceMatches(services, fam, v)
-					}
+		for _, v := range x.set.Protos {
+			wide, some := v.Wide()
+			for _, fam := range []families{ipv4, ipv6} {
+				if fams&familiesOf(v)&fam == 0 {
+					continue
 				}
+				if some && x.numbers == nil {
+					services = serviceMatches(services, fam, wide)
+				}
+				services = narrowMatches(services, fam, v)
 			}
 		}
 		out = append(out, services)
@@ -291,7 +345,7 @@ func fold(clauses [][]flow.Match, maxProduct int) [][]flow.Match {
 	return [][]flow.Match{times(clauses[0], clauses[1]), times(clauses[0], clauses[2])}
 }
 
-// both matches what a and b match; false = nothing. Terms of one field are about the same bits, or about different halves of a register.
+// both matches what a and b match; false = nothing.
 func both(a, b flow.Match) (flow.Match, bool) {
 	out := make(flow.Match, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
@@ -300,12 +354,10 @@ func both(a, b flow.Match) (flow.Match, bool) {
 			out, a = append(out, x), a[1:]
 		case x.Field > y.Field:
 			out, b = append(out, y), b[1:]
-		case x.Mask.And(y.Mask) == (flow.U128{}):
-			x.Value, x.Mask = x.Value.Or(y.Value), x.Mask.Or(y.Mask)
-			out, a, b = append(out, x), a[1:], b[1:]
-		case x != y:
+		case x.Value.And(y.Mask) != y.Value.And(x.Mask):
 			return nil, false
 		default:
+			x.Value, x.Mask = x.Value.Or(y.Value), x.Mask.Or(y.Mask)
 			out, a, b = append(out, x), a[1:], b[1:]
 		}
 	}

@@ -69,19 +69,13 @@ func (w *world) frame(x talk, reply bool) (port string, frame []byte) {
 	id := max(x.tuple.SrcPort, 1)
 	switch tuple.Proto {
 	case 1:
-		kind := uint8(layers.ICMPv4TypeEchoRequest)
-		if reply {
-			kind = layers.ICMPv4TypeEchoReply
-		}
-		stack = append(stack, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(kind, 0), Id: id})
+		stack = append(stack, &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(tuple.Type, tuple.Code), Id: id})
 	case 58:
-		kind := uint8(layers.ICMPv6TypeEchoRequest)
-		if reply {
-			kind = layers.ICMPv6TypeEchoReply
-		}
-		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(kind, 0)}
+		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(tuple.Type, tuple.Code)}
 		_ = icmp.SetNetworkLayerForChecksum(network)
 		stack = append(stack, icmp, &layers.ICMPv6Echo{Identifier: id})
+	case 132:
+		stack = append(stack, &layers.SCTP{SrcPort: layers.SCTPPort(tuple.SrcPort), DstPort: layers.SCTPPort(tuple.DstPort)})
 	case 6:
 		seg := &layers.TCP{SrcPort: layers.TCPPort(tuple.SrcPort), DstPort: layers.TCPPort(tuple.DstPort), Seq: 1, Window: 65535, SYN: true}
 		_ = seg.SetNetworkLayerForChecksum(network)
@@ -124,8 +118,15 @@ type key struct {
 
 func (x *injected) key() key {
 	zone, _ := pipeline.Zone(0, x.vlan)
-	return key{zone, x.tuple.Src, x.tuple.Dst, x.tuple.Proto, x.tuple.SrcPort, x.tuple.DstPort}
+	k := key{zone, x.tuple.Src, x.tuple.Dst, x.tuple.Proto, x.tuple.SrcPort, x.tuple.DstPort}
+	if portless(k.proto) {
+		k.id, k.port = 0, 0
+	}
+	return k
 }
+
+// portless tells the protocols of which userspace conntrack has one connection between two addresses.
+func portless(proto uint8) bool { return proto == 112 || proto == policy.ProtoSCTP }
 
 // tracked returns the labels of conntrack's connections.
 func (s liveSwitch) tracked() map[key]flow.U128 {
@@ -252,19 +253,26 @@ func (s liveSwitch) await(n int, before tally) tally {
 	}
 }
 
-// batch draws connections that no earlier one is like.
-func (w *world) batch(c chooser, n int, id *uint16) (out []injected) {
+// batch draws connections that no earlier one is like; seen has those of protocols that have one connection between two addresses.
+func (w *world) batch(c chooser, n int, id *uint16, seen map[key]bool) (out []injected) {
 	for len(out) < n {
 		x, ok := w.genTalk(c)
 		if !ok {
 			return nil
 		}
-		if x.tuple.Proto == 132 { // userspace conntrack knows no SCTP
-			continue
-		}
 		*id++
-		x.tuple.SrcPort = *id
-		out = append(out, injected{talk: x, want: w.evaluate(x)})
+		in := injected{talk: x}
+		if k := in.key(); portless(k.proto) {
+			back := k
+			back.src, back.dst = k.dst, k.src
+			if seen[k] || seen[back] {
+				continue
+			}
+			seen[k] = true
+		}
+		in.tuple.SrcPort = *id
+		in.want = w.evaluate(in.talk)
+		out = append(out, in)
 	}
 	return out
 }
@@ -290,8 +298,9 @@ func TestSwitchJudgesInjectedPackets(t *testing.T) {
 		s.install(h.flows())
 		s.purge()
 		var live []injected
+		seen := map[key]bool{}
 		for n := range steps {
-			batch := h.batch(c, tries, &id)
+			batch := h.batch(c, tries, &id, seen)
 			for _, x := range batch {
 				first.add(x.want)
 			}

@@ -273,7 +273,9 @@ func (h *history) judge(t *rapid.T, s step) {
 			continue
 		}
 		want, label := h.evaluate(l.talk), l.conn.Label
-		untouched := passed && !heldByMode(want) && s.untouched(bits(label, pipeline.LabelEgress), l.from.key) &&
+		// Of SCTP, each packet may be judged; see pipeline.JudgeSCTP.
+		untouched := passed && !heldByMode(want) && l.tuple.Proto != policy.ProtoSCTP &&
+			s.untouched(bits(label, pipeline.LabelEgress), l.from.key) &&
 			s.untouched(bits(label, pipeline.LabelIngress), l.to.key)
 		reply := rapid.Bool().Draw(t, "reply")
 		// Who was no endpoint when he opened the connection and is one now has to speak first: anybody could have spoken for him then.

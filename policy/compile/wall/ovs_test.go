@@ -172,9 +172,16 @@ func traceFlow(t tabletest.Tuple) string {
 	if t.Src.Is6() {
 		family, ct, ip = "ipv6", "ct_ipv6", "ipv6"
 	}
+	own, src, dst := "", t.SrcPort, t.DstPort // as userspace conntrack has them
+	switch t.Proto {
+	case policy.ProtoICMP, policy.ProtoICMPv6:
+		src, dst = uint16(t.Type), uint16(t.Code)
+	case policy.ProtoSCTP:
+		own, src, dst = fmt.Sprintf(",sctp_src=%d,sctp_dst=%d", src, dst), 0, 0
+	}
 	return fmt.Sprintf(
-		"in_port=1,%s,nw_proto=%d,%s_src=%s,%s_dst=%s,ct_state=new|trk,ct_nw_proto=%d,%s_src=%s,%s_dst=%s,ct_tp_src=%d,ct_tp_dst=%d",
-		family, t.Proto, ip, t.Src, ip, t.Dst, t.Proto, ct, t.Src, ct, t.Dst, t.SrcPort, t.DstPort)
+		"in_port=1,%s,nw_proto=%d%s,%s_src=%s,%s_dst=%s,ct_state=new|trk,ct_nw_proto=%d,%s_src=%s,%s_dst=%s,ct_tp_src=%d,ct_tp_dst=%d",
+		family, t.Proto, own, ip, t.Src, ip, t.Dst, t.Proto, ct, t.Src, ct, t.Dst, src, dst)
 }
 
 // segment is a TCP segment between workloads i and j of a lab.

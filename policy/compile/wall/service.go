@@ -15,12 +15,14 @@ import (
 
 // A service is a set of protocols and ports that rules name. SERVICE gives each part of what services name, ports that are in the same
 // services, a number. A service whose ports are cut into more parts than it has port matches, or that a single rule names and that is
-// short, is matched raw.
+// short, is matched raw. What is told by more than protocol and destination port (source ports, types of ICMP, SCTP) is so in any case,
+// beside the numbers of the rest.
 type service struct {
 	text    string
 	set     policy.ServiceSet
+	wide    []policy.ProtoPorts // what of it may have numbers
 	users   map[*rule]struct{}
-	matches int      // that it takes raw, in one IP version
+	matches int      // that this takes raw, in one IP version
 	numbers []uint16 // of its parts, sorted; nil = it is matched raw
 }
 
@@ -36,7 +38,9 @@ type services struct {
 	wanted   []*service        // as last numbered
 	stale    bool
 	named    map[uint16]uint64
-	most     int // how many numbers there are
+	most     int  // how many numbers there are
+	sctp     int  // how many services name ports of SCTP
+	judges   bool // whether there are any has changed
 }
 
 // segment is a range of ports of a protocol, or (ports nil) all of it, that is in the same services.
@@ -62,9 +66,13 @@ func (s *services) use(set policy.ServiceSet, r *rule) *service {
 	if x == nil {
 		x = &service{text: text, set: set, users: map[*rule]struct{}{}}
 		for _, p := range set.Protos {
-			x.matches += max(1, len(portMasks(p.Ports)))
+			if wide, ok := p.Wide(); ok {
+				x.wide = append(x.wide, wide)
+				x.matches += max(1, len(portMasks(p.Ports)))
+			}
 		}
 		s.byText[text] = x
+		s.countSCTP(x, 1)
 	}
 	wanted := len(x.users) > 0 && x.wants()
 	x.users[r] = struct{}{}
@@ -84,10 +92,20 @@ func (s *services) release(x *service, r *rule) {
 	s.stale = s.stale || wanted && (len(x.users) == 0 || !x.wants())
 	if len(x.users) == 0 {
 		delete(s.byText, x.text)
+		s.countSCTP(x, -1)
 	}
 }
 
-func (x *service) wants() bool { return len(x.users) > 1 || x.matches > fewPorts }
+// countSCTP notes that a service has come or gone; the first and the last one that names ports of SCTP change the flows.
+func (s *services) countSCTP(x *service, n int) {
+	if p := x.set.Of(policy.ProtoSCTP); p != nil && !p.All() {
+		was := s.sctp > 0
+		s.sctp += n
+		s.judges = s.judges || was != (s.sctp > 0)
+	}
+}
+
+func (x *service) wants() bool { return len(x.wide) > 0 && (len(x.users) > 1 || x.matches > fewPorts) }
 
 func serviceText(s *policy.ServiceSet) string {
 	var b strings.Builder
@@ -95,6 +113,17 @@ func serviceText(s *policy.ServiceSet) string {
 		b.WriteString(strconv.Itoa(int(p.Proto)))
 		for _, r := range p.Ports {
 			b.WriteString(" " + r.String())
+		}
+		for _, x := range p.Pairs {
+			b.WriteString(" (")
+			for _, r := range x.Src {
+				b.WriteString(r.String() + " ")
+			}
+			b.WriteByte('>')
+			for _, r := range x.Dst {
+				b.WriteString(" " + r.String())
+			}
+			b.WriteByte(')')
 		}
 		b.WriteByte(';')
 	}
@@ -157,7 +186,7 @@ func cut(xs []*service) []segment {
 	edges := map[edge]struct{}{}
 	whole := map[uint8][]byte{} // services with all of a protocol
 	for i, x := range xs {
-		for _, p := range x.set.Protos {
+		for _, p := range x.wide {
 			if p.Ports == nil {
 				whole[p.Proto] = binary.BigEndian.AppendUint32(whole[p.Proto], uint32(i))
 			}
@@ -173,7 +202,7 @@ func cut(xs []*service) []segment {
 		at[e] = i
 	}
 	for i, x := range xs {
-		for _, p := range x.set.Protos {
+		for _, p := range x.wide {
 			for _, r := range p.Ports {
 				for j := at[edge{int(r.Lo), p.Proto}]; j < at[edge{int(r.Hi) + 1, p.Proto}]; j++ {
 					keys[j] = binary.BigEndian.AppendUint32(keys[j], uint32(i))
@@ -329,10 +358,10 @@ func precedes(a, b segment) bool {
 
 // emitServices builds the flows of SERVICE.
 func (f *Firewall) emitServices(out *Changes) {
-	if !f.dirtyServices {
+	if !f.dirtyServices && !f.services.judges {
 		return
 	}
-	f.dirtyServices = false
+	f.dirtyServices, f.services.judges = false, false
 	var flows []flow.Flow
 	for _, g := range f.services.segments {
 		cookie := pipeline.NewCookie(pipeline.CookieNumber, uint32(g.number))
@@ -350,6 +379,9 @@ func (f *Firewall) emitServices(out *Changes) {
 					Actions: []flow.Action{pipeline.Service.Load(uint64(g.number))}})
 			}
 		}
+	}
+	if f.services.sctp > 0 {
+		flows = append(flows, pipeline.JudgeSCTP()...)
 	}
 	out.Owners[OwnerServices] = flows
 	for n, hash := range f.services.named {

@@ -159,9 +159,13 @@ var (
 		{CIDR: "fd00::/126"}, {CIDR: "::/0", Except: []string{"fd00::2/128"}}, {CIDR: "2001:db8::/32"},
 		{CIDR: "fd00::/64", Except: []string{"fd00::8/125"}},
 	}
-	ports     = []string{"22", "80", "443", "80-443", "8000-8099", "8064-8100", "1-65535"}
-	groupList = []string{"g0", "g1"}
-	keys      = []string{"w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "wa"}
+	ports = []string{"22", "80", "443", "80-443", "8000-8099", "8064-8100", "1-65535"}
+	// Of the ports that packets come from, about half are in each.
+	sourcePorts = []string{"443", "1-1023", "unprivileged", "40000-40001", "8000-65535"}
+	// Those that open connections.
+	icmpTypes, icmpv6Types = []uint8{8, 13, 15}, []uint8{128}
+	groupList              = []string{"g0", "g1"}
+	keys                   = []string{"w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7", "w8", "wa"}
 )
 
 func genEndpointSelector(t *rapid.T, groups bool) policy.Selector {
@@ -204,9 +208,25 @@ func genPeer(t *rapid.T, groups bool) policy.Selector {
 }
 
 func genService(t *rapid.T) policy.Service {
-	s := policy.Service{Protocol: rapid.SampledFrom([]string{"tcp", "tcp", "udp", "icmp", "icmpv6"}).Draw(t, "protocol")}
-	if s.Protocol == "tcp" || s.Protocol == "udp" {
+	s := policy.Service{Protocol: rapid.SampledFrom([]policy.Protocol{"tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmpv6", "sctp", "112"}).
+		Draw(t, "protocol")}
+	switch s.Protocol {
+	case "tcp", "udp", "sctp":
 		s.Ports = rapid.SliceOfN(rapid.SampledFrom(ports), 0, 3).Draw(t, "ports")
+		if rapid.IntRange(0, 2).Draw(t, "narrow") == 0 {
+			s.SourcePorts = rapid.SliceOfN(rapid.SampledFrom(sourcePorts), 1, 2).Draw(t, "source ports")
+		}
+	case "icmp", "icmpv6":
+		kinds := icmpTypes
+		if s.Protocol == "icmpv6" {
+			kinds = icmpv6Types
+		}
+		if rapid.Bool().Draw(t, "with type") {
+			s.Type = new(int(rapid.SampledFrom(kinds).Draw(t, "type")))
+			if rapid.Bool().Draw(t, "with code") {
+				s.Code = new(0)
+			}
+		}
 	}
 	return s
 }
@@ -402,11 +422,16 @@ func genTuple(c chooser) tabletest.Tuple {
 	src := c(len(pool))
 	dst := (src + 1 + c(len(pool)-1)) % len(pool)
 	tu := tabletest.Tuple{
-		Src: netip.MustParseAddr(pool[src]), Dst: netip.MustParseAddr(pool[dst]), Proto: choose(c, []uint8{6, 6, 17, icmp, 132}),
+		Src: netip.MustParseAddr(pool[src]), Dst: netip.MustParseAddr(pool[dst]), Proto: choose(c, []uint8{6, 6, 6, 17, icmp, 112, 132}),
 	}
-	if tu.Proto == 6 || tu.Proto == 17 {
+	switch tu.Proto {
+	case 6, 17, 132:
 		tu.SrcPort = choose(c, []uint16{80, 443, 8010, 40000, 40001})
 		tu.DstPort = choose(c, []uint16{22, 80, 443, 8000, 8064, 8099, 8100})
+	case 1:
+		tu.Type = choose(c, icmpTypes)
+	case 58:
+		tu.Type = choose(c, icmpv6Types)
 	}
 	return tu
 }
@@ -466,7 +491,7 @@ func (w *world) packet(x talk, reply bool, tcpFlags uint16) tabletest.Packet {
 func (w *world) evaluate(x talk) policy.Decision {
 	p := policy.Packet{
 		Bridge: "br0", Src: w.local(x.from.key), Dst: w.local(x.to.key), SrcIP: x.tuple.Src, DstIP: x.tuple.Dst, Proto: x.tuple.Proto,
-		SrcPort: x.tuple.SrcPort, DstPort: x.tuple.DstPort,
+		SrcPort: x.tuple.SrcPort, DstPort: x.tuple.DstPort, ICMPType: x.tuple.Type, ICMPCode: x.tuple.Code,
 	}
 	if p.Dst != nil && p.Dst.MAC == "" {
 		p.Dst = nil // it cannot be recognised

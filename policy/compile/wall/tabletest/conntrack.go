@@ -13,7 +13,7 @@ var ctFields = []flow.FieldID{
 	flow.CtTpSrc, flow.CtTpDst,
 }
 
-// IP builds an untagged packet of IP; the zone in the tuple is ignored. An ICMPv6 packet is an echo request.
+// IP builds an untagged packet of IP; the zone in the tuple is ignored.
 func IP(inPort uint32, dlSrc, dlDst uint64, t Tuple, tcpFlags uint16) Packet {
 	p := Packet{
 		flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(dlSrc), flow.EthDst: flow.U64(dlDst),
@@ -29,8 +29,12 @@ func IP(inPort uint32, dlSrc, dlDst uint64, t Tuple, tcpFlags uint16) Packet {
 		p[flow.TCPSrc], p[flow.TCPDst], p[flow.TCPFlags] = flow.U64(uint64(t.SrcPort)), flow.U64(uint64(t.DstPort)), flow.U64(uint64(tcpFlags))
 	case 17:
 		p[flow.UDPSrc], p[flow.UDPDst] = flow.U64(uint64(t.SrcPort)), flow.U64(uint64(t.DstPort))
+	case 132:
+		p[flow.SCTPSrc], p[flow.SCTPDst] = flow.U64(uint64(t.SrcPort)), flow.U64(uint64(t.DstPort))
+	case 1:
+		p[flow.ICMPType], p[flow.ICMPCode] = flow.U64(uint64(t.Type)), flow.U64(uint64(t.Code))
 	case 58:
-		p[flow.ICMPv6Type] = flow.U64(128)
+		p[flow.ICMPv6Type], p[flow.ICMPv6Code] = flow.U64(uint64(t.Type)), flow.U64(uint64(t.Code))
 	}
 	return p
 }
@@ -68,7 +72,7 @@ func toAddr(v flow.U128, v6 bool) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// tuple reads the packet's headers.
+// tuple reads the packet's headers. As in userspace conntrack, SCTP has no ports there.
 func (w *walk) tuple(zone uint16) Tuple {
 	num := func(f flow.FieldID) uint16 { return uint16(w.p[f].Lo) }
 	t := Tuple{Zone: zone, Proto: uint8(w.p[flow.IPProto].Lo)}
@@ -82,6 +86,10 @@ func (w *walk) tuple(zone uint16) Tuple {
 		t.SrcPort, t.DstPort = num(flow.TCPSrc), num(flow.TCPDst)
 	case 17:
 		t.SrcPort, t.DstPort = num(flow.UDPSrc), num(flow.UDPDst)
+	case 1:
+		t.Type, t.Code = uint8(num(flow.ICMPType)), uint8(num(flow.ICMPCode))
+	case 58:
+		t.Type, t.Code = uint8(num(flow.ICMPv6Type)), uint8(num(flow.ICMPv6Code))
 	}
 	return t
 }
@@ -188,4 +196,7 @@ func (w *walk) original(t Tuple) {
 		w.p[flow.CtIPv6Src], w.p[flow.CtIPv6Dst] = addr(t.Src), addr(t.Dst)
 	}
 	w.p[flow.CtTpSrc], w.p[flow.CtTpDst] = flow.U64(uint64(t.SrcPort)), flow.U64(uint64(t.DstPort))
+	if t.Proto == 1 || t.Proto == 58 {
+		w.p[flow.CtTpSrc], w.p[flow.CtTpDst] = flow.U64(uint64(t.Type)), flow.U64(uint64(t.Code))
+	}
 }

@@ -22,11 +22,16 @@ type Tuple struct {
 	Src, Dst         netip.Addr
 	Proto            uint8
 	SrcPort, DstPort uint16
+	Type, Code       uint8 // of ICMP and ICMPv6
 }
+
+// answers are the types of requests and of their answers (RFC 792, RFC 4443).
+var answers = map[uint8]map[uint8]uint8{1: {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15}, 58: {128: 129, 129: 128}}
 
 // Reversed is the tuple of the other direction.
 func (t Tuple) Reversed() Tuple {
 	t.Src, t.Dst, t.SrcPort, t.DstPort = t.Dst, t.Src, t.DstPort, t.SrcPort
+	t.Type = answers[t.Proto][t.Type]
 	return t
 }
 
