@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +64,28 @@ func TestExamplesOfTheFirewall(t *testing.T) {
 			s.tapwall("apply", "--wait=effective", "-f", "../../examples/firewall/three-tier.yaml")
 			check("default-deny.yaml below three-tier.yaml", try{1, 2, 8080, true}, try{4, 2, 8080, false}, try{1, 4, 80, false})
 			s.tapwall("delete", "-f", "../../examples/firewall/three-tier.yaml")
+		}},
+		{"audit-first.yaml", all[:3], func() {
+			audited := func(dst string) bool {
+				return strings.Contains(s.tapwall("observe", "--verdict", "AUDIT", "--port", dst), "default-deny")
+			}
+			lab.Eventually(t, 5*time.Second, "what would be cut is recorded", func() bool { return audited("80") })
+			check("audit-first.yaml", try{1, 2, 22, true}, try{3, 2, 443, true})
+			lab.Eventually(t, 5*time.Second, "this too", func() bool { return audited("443") })
+			if audited("22") {
+				t.Error("what the policy allows is recorded as what it would cut")
+			}
+			stream, kept := s.echo(s.vm[3], s.vm[2], 80), s.echo(s.vm[1], s.vm[2], 22)
+			s.running(stream, kept)
+			text, err := os.ReadFile("../../examples/firewall/audit-first.yaml")
+			must(t, err)
+			enforced := strings.Replace(string(text), "  mode: audit\n", "  mode: enforce\n", 1)
+			if out, err := s.tw.RunInput(enforced, "apply", "--wait=effective", "-f", "-"); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			s.quiet(stream, time.Now(), time.Second, "enforced")
+			s.lossless(kept, "allowed by the policy")
+			check("enforced", try{1, 2, 80, false}, try{1, 2, 22, true}, try{3, 2, 22, false})
 		}},
 		{"threat-feed.yaml", all[:3], func() {
 			stream := s.datagrams(s.vm[4], s.vm[2], 80, 10*time.Millisecond)
