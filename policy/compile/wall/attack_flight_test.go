@@ -5,8 +5,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // TestAttackClassesPacketsInFlight has packets in conntrack while flows change: they come out of it with ids and class numbers of before.
@@ -22,7 +22,7 @@ func TestAttackClassesPacketsInFlight(t *testing.T) {
 					talks = append(talks, x)
 				}
 			}
-			var packets []tabletest.Packet
+			var packets []tables.Packet
 			var before []policy.Decision
 			was := map[string]policy.Workload{}
 			for _, x := range talks {
@@ -46,7 +46,7 @@ func TestAttackClassesPacketsInFlight(t *testing.T) {
 					continue
 				}
 				want := h.evaluate(x)
-				sw := tabletest.New()
+				sw := tables.New()
 				h.must(sw.SetFlows(old))
 				sw.Recirculates = func() {
 					sw.Recirculates = nil

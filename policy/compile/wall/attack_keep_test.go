@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // TestAttackClassesKept holds what becomes of connections that were kept: a member left group g0, which keeps, and its connection to w0
@@ -88,7 +88,7 @@ func TestAttackClassesKept(t *testing.T) {
 				if c.before != nil {
 					c.before(l)
 				}
-				x := talk{from: station{"w1"}, to: station{"w0"}, tuple: tabletest.Tuple{Proto: 6, SrcPort: 40000, DstPort: 80,
+				x := talk{from: station{"w1"}, to: station{"w0"}, tuple: tables.Tuple{Proto: 6, SrcPort: 40000, DstPort: 80,
 					Src: netip.MustParseAddr("10.0.0.2"), Dst: netip.MustParseAddr("10.0.0.1")}}
 				if c.leaves.CIDR != "" {
 					x.from = station{outside}

@@ -4,8 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // TestAttackClassesUnknownMAC: an endpoint whose MAC address is not known loses what it was allowed to open. What it is sent on such a
@@ -25,7 +25,7 @@ func TestAttackClassesUnknownMAC(t *testing.T) {
 			n := 1
 			s.Priority, s.Egress = &n, []policy.Rule{{Name: "r", Action: policy.Allow, To: []policy.Selector{app("b")}}}
 		})
-		x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tabletest.Tuple{Proto: 6, SrcPort: 40000, DstPort: 80,
+		x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tables.Tuple{Proto: 6, SrcPort: 40000, DstPort: 80,
 			Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2")}}
 		if r := l.sw.Process(l.packet(x, false, syn)); r.Committed == nil {
 			t.Fatalf("refused: %v", r.Tables)

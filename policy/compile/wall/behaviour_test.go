@@ -12,9 +12,9 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // TestDefaultAllowIsRenewed holds what gives the default allow of w0 (app=a) for ingress a new id.
@@ -234,12 +234,12 @@ func TestBesidePolicy(t *testing.T) {
 		s.DefaultDeny = &policy.DefaultDeny{Ingress: &yes, Egress: &yes}
 	})
 	const broadcast = 0xffffffffffff
-	v4 := func(src, dst string, proto uint8, sport, dport uint16) tabletest.Tuple {
-		return tabletest.Tuple{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Proto: proto, SrcPort: sport, DstPort: dport}
+	v4 := func(src, dst string, proto uint8, sport, dport uint16) tables.Tuple {
+		return tables.Tuple{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Proto: proto, SrcPort: sport, DstPort: dport}
 	}
 	type fields map[flow.FieldID]uint64
-	frame := func(port uint32, dst uint64, f fields) tabletest.Packet {
-		p := tabletest.Packet{flow.InPort: flow.U64(uint64(port)), flow.EthDst: flow.U64(dst)}
+	frame := func(port uint32, dst uint64, f fields) tables.Packet {
+		p := tables.Packet{flow.InPort: flow.U64(uint64(port)), flow.EthDst: flow.U64(dst)}
 		for k, v := range f {
 			p[k] = flow.U64(v)
 		}
@@ -258,7 +258,7 @@ func TestBesidePolicy(t *testing.T) {
 	link := func(i pipeline.Item) flow.Cookie { return pipeline.SystemCookie(pipeline.TableLink, i) }
 	for _, c := range []struct {
 		name   string
-		p      tabletest.Packet
+		p      tables.Packet
 		cookie flow.Cookie // of the flow that decides: the last but EXIT's
 	}{
 		{"ARP", frame(1, broadcast, fields{flow.EthType: 0x806}), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemARP)},
@@ -287,57 +287,57 @@ func TestBesidePolicy(t *testing.T) {
 		{"IGMP from outside", frame(uplink, 0x01005e000001, igmp(7, 0xe0000001)), link(pipeline.ItemUnmanaged)},
 		{"echo request", frame(1, 0x333300000001, nd(128, 255)), pipeline.DropEgress.Cookie()},
 		{"not IP", frame(1, 0x0180c2000000, fields{flow.EthType: 0x88cc}), pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemNonIP)},
-		{"DHCP request", tabletest.IP(1, w0, broadcast, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), link(pipeline.ItemDHCP)},
-		{"DHCP request from an address", tabletest.IP(1, w0, broadcast, v4("10.0.0.1", "255.255.255.255", 17, 68, 67), 0),
+		{"DHCP request", tables.IP(1, w0, broadcast, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0), link(pipeline.ItemDHCP)},
+		{"DHCP request from an address", tables.IP(1, w0, broadcast, v4("10.0.0.1", "255.255.255.255", 17, 68, 67), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCP request in a frame to a machine", tabletest.IP(1, w0, w1, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0),
+		{"DHCP request in a frame to a machine", tables.IP(1, w0, w1, v4("0.0.0.0", "255.255.255.255", 17, 68, 67), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCP renewal", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
-		{"DHCPv6 request", tabletest.IP(1, w0, 0x333300010002, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), link(pipeline.ItemDHCP)},
-		{"DHCPv6 request from a global address", tabletest.IP(1, w0, 0x333300010002, v4("fd77::1", "ff02::1:2", 17, 546, 547), 0),
+		{"DHCP renewal", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 68, 67), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 request", tables.IP(1, w0, 0x333300010002, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0), link(pipeline.ItemDHCP)},
+		{"DHCPv6 request from a global address", tables.IP(1, w0, 0x333300010002, v4("fd77::1", "ff02::1:2", 17, 546, 547), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCPv6 request in a frame to a machine", tabletest.IP(1, w0, w1, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0),
+		{"DHCPv6 request in a frame to a machine", tables.IP(1, w0, w1, v4("fe80::1", "ff02::1:2", 17, 546, 547), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCPv6 request to a machine", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
-		{"DHCPv6 answer from outside", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
-		{"DHCPv6 answer of a global address", tabletest.IP(uplink, stranger, w0, v4("fd77::9", "fe80::1", 17, 547, 546), 0),
+		{"DHCPv6 request to a machine", tables.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 546, 547), 0), pipeline.DropEgress.Cookie()},
+		{"DHCPv6 answer from outside", tables.IP(uplink, stranger, w0, v4("fe80::9", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
+		{"DHCPv6 answer of a global address", tables.IP(uplink, stranger, w0, v4("fd77::9", "fe80::1", 17, 547, 546), 0),
 			pipeline.DropIngress.Cookie()},
-		{"DHCPv6 answer to a global address", tabletest.IP(uplink, stranger, w0, v4("fe80::9", "fd77::1", 17, 547, 546), 0),
+		{"DHCPv6 answer to a global address", tables.IP(uplink, stranger, w0, v4("fe80::9", "fd77::1", 17, 547, 546), 0),
 			pipeline.DropIngress.Cookie()},
-		{"DHCPv6 answer from an endpoint", tabletest.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 547, 546), 0),
+		{"DHCPv6 answer from an endpoint", tables.IP(1, w0, stranger, v4("fe80::1", "fe80::9", 17, 547, 546), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCP request to an endpoint", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 68, 67), 0),
+		{"DHCP request to an endpoint", tables.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 68, 67), 0),
 			pipeline.DropIngress.Cookie()},
-		{"DHCP answer from outside", tabletest.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
-		{"DHCP answer from outside by broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 67, 68), 0),
+		{"DHCP answer from outside", tables.IP(uplink, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from outside by broadcast", tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 67, 68), 0),
 			link(pipeline.ItemDHCP)},
-		{"DHCP answer from the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
-		{"DHCP answer from the declared server by broadcast", tabletest.IP(3, w2, broadcast, v4("10.0.0.3", "255.255.255.255", 17, 67, 68), 0),
+		{"DHCP answer from the declared server", tables.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 68), 0), link(pipeline.ItemDHCP)},
+		{"DHCP answer from the declared server by broadcast", tables.IP(3, w2, broadcast, v4("10.0.0.3", "255.255.255.255", 17, 67, 68), 0),
 			link(pipeline.ItemDHCP)},
-		{"DHCPv6 answer from the declared server", tabletest.IP(3, w2, w0, v4("fe80::3", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
-		{"other datagram of the declared server", tabletest.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 69), 0),
+		{"DHCPv6 answer from the declared server", tables.IP(3, w2, w0, v4("fe80::3", "fe80::1", 17, 547, 546), 0), link(pipeline.ItemDHCP)},
+		{"other datagram of the declared server", tables.IP(3, w2, w0, v4("10.0.0.3", "10.0.0.1", 17, 67, 69), 0),
 			pipeline.DropEgress.Cookie()},
-		{"DHCP answer from an endpoint", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 67, 68), 0), pipeline.DropEgress.Cookie()},
-		{"strangers", tabletest.IP(uplink, stranger, stranger, v4("10.0.0.8", "10.0.0.9", 6, 1, 2), syn),
+		{"DHCP answer from an endpoint", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 67, 68), 0), pipeline.DropEgress.Cookie()},
+		{"strangers", tables.IP(uplink, stranger, stranger, v4("10.0.0.8", "10.0.0.9", 6, 1, 2), syn),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"unicast IP in a broadcast frame", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0),
+		{"unicast IP in a broadcast frame", tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0),
 			pipeline.DropGroupUnicast.Cookie()},
-		{"directed broadcast", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0),
+		{"directed broadcast", tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0),
 			pipeline.DropGroupUnicast.Cookie()},
-		{"multicast from outside", tabletest.IP(uplink, stranger, 0x01005e000001, v4("10.0.0.9", "224.0.0.1", 17, 1, 2), 0),
+		{"multicast from outside", tables.IP(uplink, stranger, 0x01005e000001, v4("10.0.0.9", "224.0.0.1", 17, 1, 2), 0),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"limited broadcast from outside", tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 1, 2), 0),
+		{"limited broadcast from outside", tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "255.255.255.255", 17, 1, 2), 0),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"unknown port", tabletest.IP(77, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropUnknownPort.Cookie()},
-		{"priority-tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(0),
+		{"unknown port", tables.IP(77, stranger, w0, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0), pipeline.DropUnknownPort.Cookie()},
+		{"priority-tagged on an access port", tables.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(0),
 			pipeline.DropEgress.Cookie()},
-		{"tagged on an access port", tabletest.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(10),
+		{"tagged on an access port", tables.IP(2, w1, w0, v4("10.0.0.2", "10.0.0.1", 17, 1, 2), 0).Tag(10),
 			pipeline.DropTaggedAccess.Cookie()},
-		{"other VLAN's address", tabletest.IP(uplink, stranger, w1, v4("10.0.0.9", "10.0.0.2", 17, 1, 2), 0).Tag(11),
+		{"other VLAN's address", tables.IP(uplink, stranger, w1, v4("10.0.0.9", "10.0.0.2", 17, 1, 2), 0).Tag(11),
 			pipeline.SystemCookie(pipeline.TablePre, pipeline.ItemUnmanaged)},
-		{"error about nothing", tabletest.IP(1, w0, w1, v4("10.0.0.1", "10.0.0.2", 17, 1, 2), 0).ErrorAbout(false),
+		{"error about nothing", tables.IP(1, w0, w1, v4("10.0.0.1", "10.0.0.2", 17, 1, 2), 0).ErrorAbout(false),
 			pipeline.DropInvalid.Cookie()},
-		{"ACK of nothing", tabletest.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), ack), pipeline.DropOutOfState.Cookie()},
+		{"ACK of nothing", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), ack), pipeline.DropOutOfState.Cookie()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := l.sw.Process(c.p)
@@ -363,7 +363,7 @@ func TestBesidePolicy(t *testing.T) {
 	t.Run("without policy", func(t *testing.T) {
 		l.fw.DeletePolicy("closed")
 		l.compile()
-		if r := l.sw.Process(tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0)); !r.Normal {
+		if r := l.sw.Process(tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.255", 17, 1, 2), 0)); !r.Normal {
 			t.Errorf("directed broadcast is dropped although there are no rules: %v", r.Tables)
 		}
 	})
@@ -379,7 +379,7 @@ func TestBesidePolicy(t *testing.T) {
 					s.Egress = rules
 				}
 			})
-			if r := l.sw.Process(tabletest.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0)); r.Normal {
+			if r := l.sw.Process(tables.IP(uplink, stranger, broadcast, v4("10.0.0.9", "10.0.0.1", 17, 1, 2), 0)); r.Normal {
 				t.Errorf("unicast IP in a broadcast frame passes an %s rule: %v", d, r.Tables)
 			}
 		}
@@ -395,7 +395,7 @@ func TestRelatedErrors(t *testing.T) {
 		})
 	}
 	allow("80")
-	x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tabletest.Tuple{
+	x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tables.Tuple{
 		Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: 6, SrcPort: 4000, DstPort: 80,
 	}}
 	if r := l.sw.Process(l.packet(x, false, syn)); !r.Normal {

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 const keptGroup = "kept"
@@ -162,7 +162,7 @@ func TestOtherFamilyComes(t *testing.T) {
 		AppliesTo: []policy.Selector{app("a")}, DefaultDeny: &policy.DefaultDeny{Ingress: new(false)},
 		Ingress: []policy.Rule{{Name: "no", Action: policy.Deny, From: []policy.Selector{{Group: "g"}}, Services: tcp("22")}}}}
 	w.start(nil)
-	from := talk{from: station{outside}, to: station{"w0"}, tuple: tabletest.Tuple{Src: netip.MustParseAddr("10.0.0.1"),
+	from := talk{from: station{outside}, to: station{"w0"}, tuple: tables.Tuple{Src: netip.MustParseAddr("10.0.0.1"),
 		Dst: netip.MustParseAddr("10.0.0.2"), Proto: 6, SrcPort: 1000, DstPort: 22}}
 	w.sameVerdict(from)
 	group(append(feed, "10.0.0.0/8")...)

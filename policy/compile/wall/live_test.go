@@ -11,14 +11,14 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // live is a connection that was established in an earlier state of the world.
 type live struct {
 	talk
-	conn *tabletest.Conn
+	conn *tables.Conn
 	// passed: it passed when it was last looked at, in the state before this one.
 	passed bool
 	// turned: another connection, in the other direction, has taken its place.
@@ -44,7 +44,7 @@ func (h *history) connect(t *rapid.T) {
 			continue
 		}
 		zone, _ := pipeline.Zone(0, x.vlan)
-		if slices.ContainsFunc(h.sw.Conns(), func(c *tabletest.Conn) bool {
+		if slices.ContainsFunc(h.sw.Conns(), func(c *tables.Conn) bool {
 			return c.Orig == withZone(x, zone) || c.Orig.Reversed() == withZone(x, zone)
 		}) {
 			continue // it would be the same connection

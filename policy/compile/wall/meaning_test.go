@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // sameVerdict sends the first packet of a connection through the flows and compares verdict, deciding ids, records and what was
@@ -298,7 +298,7 @@ func (w *world) connection(x talk) pipeline.Connection {
 }
 
 // withZone returns the packet's tuple as conntrack knows it: it has no ports of SCTP.
-func withZone(x talk, zone uint16) tabletest.Tuple {
+func withZone(x talk, zone uint16) tables.Tuple {
 	if x.tuple.Zone = zone; x.tuple.Proto == policy.ProtoSCTP {
 		x.tuple.SrcPort, x.tuple.DstPort = 0, 0
 	}
@@ -313,7 +313,7 @@ func TestEffects(t *testing.T) {
 	} {
 		l := newLab(t, "b", "a")
 		l.put("p", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: effect}} })
-		x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tabletest.Tuple{
+		x := talk{from: station{"w0"}, to: station{"w1"}, tuple: tables.Tuple{
 			Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"), Proto: policy.ProtoTCP, SrcPort: 40000, DstPort: 80,
 		}}
 		got := l.sw.Process(l.packet(x, false, syn))

@@ -20,9 +20,9 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // liveSwitch is a private Open vSwitch with a bridge br0, whose ports have the numbers of the universe's workloads and the uplink.
@@ -167,7 +167,7 @@ func (w *world) judging() string {
 }
 
 // traceFlow is a new connection's packet behind ct(), as ovs-appctl takes it.
-func traceFlow(t tabletest.Tuple) string {
+func traceFlow(t tables.Tuple) string {
 	family, ct, ip := "ip", "ct_nw", "nw"
 	if t.Src.Is6() {
 		family, ct, ip = "ipv6", "ct_ipv6", "ipv6"

@@ -6,9 +6,9 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // What is sent to any MAC that an endpoint declares is judged as sent to it. A MAC that is added costs no connection; one that is taken
@@ -19,9 +19,9 @@ func TestDeclaredMACs(t *testing.T) {
 		s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow, Services: tcp("80")}}
 	})
 	virtual := macNumber("00:00:5e:00:01:01")
-	packet := func(dst uint64, port uint16, flags uint16) tabletest.Packet {
-		return tabletest.IP(2, macNumber(macOf("w1")), dst,
-			tabletest.Tuple{Src: mustAddr(t, "10.0.0.2"), Dst: mustAddr(t, "10.0.0.1"), Proto: 6, SrcPort: 4000, DstPort: port}, flags)
+	packet := func(dst uint64, port uint16, flags uint16) tables.Packet {
+		return tables.IP(2, macNumber(macOf("w1")), dst,
+			tables.Tuple{Src: mustAddr(t, "10.0.0.2"), Dst: mustAddr(t, "10.0.0.1"), Proto: 6, SrcPort: 4000, DstPort: port}, flags)
 	}
 	id := func() uint32 { return l.assignments.Endpoints["w0"].ID }
 	declare := func(macs ...string) {
@@ -80,15 +80,15 @@ func TestUnknownMACs(t *testing.T) {
 		s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow, Services: tcp("80")}}
 	})
 	stray := macNumber("02:00:00:00:0a:01")
-	from := func(port uint32, mac uint64) tabletest.Result {
-		return l.sw.Process(tabletest.IP(port, mac, macNumber(macOf("w1")),
-			tabletest.Tuple{Src: mustAddr(t, "10.0.0.1"), Dst: mustAddr(t, "10.0.0.2"), Proto: 17, SrcPort: 5, DstPort: 6}, 0))
+	from := func(port uint32, mac uint64) tables.Result {
+		return l.sw.Process(tables.IP(port, mac, macNumber(macOf("w1")),
+			tables.Tuple{Src: mustAddr(t, "10.0.0.1"), Dst: mustAddr(t, "10.0.0.2"), Proto: 17, SrcPort: 5, DstPort: 6}, 0))
 	}
-	to := func(port uint16) tabletest.Result {
-		return l.sw.Process(tabletest.IP(2, macNumber(macOf("w1")), stray,
-			tabletest.Tuple{Src: mustAddr(t, "10.0.0.2"), Dst: mustAddr(t, "10.0.0.1"), Proto: 17, SrcPort: 7, DstPort: port}, 0))
+	to := func(port uint16) tables.Result {
+		return l.sw.Process(tables.IP(2, macNumber(macOf("w1")), stray,
+			tables.Tuple{Src: mustAddr(t, "10.0.0.2"), Dst: mustAddr(t, "10.0.0.1"), Proto: 17, SrcPort: 7, DstPort: port}, 0))
 	}
-	copies := func(r tabletest.Result) (n int) {
+	copies := func(r tables.Result) (n int) {
 		for _, c := range r.Copies {
 			if reason, ok := pipeline.ParseUserData([]byte(c.UserData)); ok && reason == pipeline.CopyUnknownMAC &&
 				c.MeterID == pipeline.MeterUnknownMAC {
@@ -97,7 +97,7 @@ func TestUnknownMACs(t *testing.T) {
 		}
 		return n
 	}
-	check := func(what string, r tabletest.Result, passes bool, told int) {
+	check := func(what string, r tables.Result, passes bool, told int) {
 		t.Helper()
 		if r.Normal != passes || copies(r) != told {
 			t.Errorf("%s: passes %v, told %d times", what, r.Normal, copies(r))

@@ -14,9 +14,9 @@ import (
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
-	"github.com/tapwall/tapwall/policy/compile/wall/tabletest"
 )
 
 // world is everything that decides about packets of bridge br0: what is wanted, the firewall that compiles it, and a switch with the
@@ -38,7 +38,7 @@ type world struct {
 	assignments wall.Assignments
 	states      map[string]*wall.PolicyState
 	names       map[uint32]*wall.RuleInfo
-	sw          *tabletest.Switch
+	sw          *tables.Switch
 }
 
 // failer is what testing.TB and rapid.T have in common.
@@ -52,7 +52,7 @@ const uplink = 100
 func newWorld(t failer) *world {
 	w := &world{
 		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, policies: map[string]*policy.Policy{},
-		sw: tabletest.New(),
+		sw: tables.New(),
 	}
 	w.start(nil)
 	return w
@@ -398,7 +398,7 @@ const outside = "w9"
 type talk struct {
 	from, to station
 	vlan     int
-	tuple    tabletest.Tuple
+	tuple    tables.Tuple
 }
 
 // chooser returns a number of 0..n-1.
@@ -414,14 +414,14 @@ func seeded(seed uint64) chooser { return rand.New(rand.NewPCG(seed, 0)).IntN }
 
 func choose[T any](c chooser, from []T) T { return from[c(len(from))] }
 
-func genTuple(c chooser) tabletest.Tuple {
+func genTuple(c chooser) tables.Tuple {
 	pool, icmp := addresses4, uint8(1)
 	if c(2) == 1 {
 		pool, icmp = addresses6, 58
 	}
 	src := c(len(pool))
 	dst := (src + 1 + c(len(pool)-1)) % len(pool)
-	tu := tabletest.Tuple{
+	tu := tables.Tuple{
 		Src: netip.MustParseAddr(pool[src]), Dst: netip.MustParseAddr(pool[dst]), Proto: choose(c, []uint8{6, 6, 6, 17, icmp, 112, 132}),
 	}
 	switch tu.Proto {
@@ -468,7 +468,7 @@ func (w *world) fits(s station, vlan int) bool {
 }
 
 // packet is what one station sends to the other: the initiator's packet or, reversed, an answer.
-func (w *world) packet(x talk, reply bool, tcpFlags uint16) tabletest.Packet {
+func (w *world) packet(x talk, reply bool, tcpFlags uint16) tables.Packet {
 	from, to, tuple := x.from, x.to, x.tuple
 	if reply {
 		from, to, tuple = to, from, tuple.Reversed()
@@ -480,7 +480,7 @@ func (w *world) packet(x talk, reply bool, tcpFlags uint16) tabletest.Packet {
 			tag = 0
 		}
 	}
-	p := tabletest.IP(port, macNumber(macOf(from.key)), macNumber(macOf(to.key)), tuple, tcpFlags)
+	p := tables.IP(port, macNumber(macOf(from.key)), macNumber(macOf(to.key)), tuple, tcpFlags)
 	if tag != 0 {
 		p.Tag(uint16(tag))
 	}
@@ -504,7 +504,7 @@ const (
 	ack = 0x10
 )
 
-func register(r tabletest.Result, f pipeline.Field) uint32 {
+func register(r tables.Result, f pipeline.Field) uint32 {
 	return uint32(r.Fields[f.Field].Shr(int(f.Ofs)).And(flow.Ones(int(f.Bits))).Lo)
 }
 

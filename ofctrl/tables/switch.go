@@ -1,11 +1,12 @@
-// Package tabletest evaluates packets against flows as an OpenFlow switch with conntrack would, so that tests can ask what flows mean
-// without a switch. It knows the actions that tapwall's pipeline uses and panics on others.
+// Package tables evaluates packets against flows as an OpenFlow switch with conntrack would, so that one can ask what flows mean without a
+// switch. It knows the actions that tapwall's pipeline uses; others are an error.
 //
 // What it simplifies: matching is a linear search; conntrack knows a packet by its tuple and tells new, established, reply and
 // (where the packet says so) related, with no state machines, timeouts or address translation.
-package tabletest
+package tables
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,8 +52,10 @@ type Result struct {
 	Copies []flow.Controller
 	// Committed is the connection that the packet committed or changed, nil without.
 	Committed *Conn
-	// Tables are those it visited, in order; Cookies the cookies of the flows it met there, 0 on a miss.
+	// Tables are those it visited, in order; Flows the flows that it met there, nil on a miss, and Cookies theirs, 0 on a miss. Of a
+	// conjunction the flow is that which decides.
 	Tables  []uint8
+	Flows   []*flow.Flow
 	Cookies []flow.Cookie
 	// Fields are the packet's after its last table.
 	Fields *Fields
@@ -64,50 +67,78 @@ type Fields [256]flow.U128
 // Visited reports whether the packet was in the table.
 func (r *Result) Visited(table uint8) bool { return slices.Contains(r.Tables, table) }
 
-// Switch is a bridge with its flows and conntrack entries.
+// Switch is a bridge with its flows and conntrack entries. It is for one goroutine at a time.
 type Switch struct {
-	tables map[uint8][]rank // by falling priority
-	conns  map[Tuple]*Conn  // by both tuples
+	tables map[uint8]*table
+	conns  map[Tuple]*Conn // by both tuples
 
 	// Recirculates, if not nil, is called when a packet has been in conntrack and its tables are still to be looked up.
 	Recirculates func()
+}
+
+// table holds the flows of one table, in order when they are first asked for: most of a large bridge's are of tables that no packet meets.
+type table struct {
+	flows []*flow.Flow
+	ranks []rank // by falling priority; nil until needed
 }
 
 // rank holds the flows of a table that have one priority: those that decide alone, the clauses of conjunctions and what these decide.
 type rank struct{ plain, clauses, decide []*flow.Flow }
 
 // New returns a switch without flows.
-func New() *Switch { return &Switch{tables: map[uint8][]rank{}, conns: map[Tuple]*Conn{}} }
+func New() *Switch { return With(nil) }
+
+// With returns a switch with the flows, of which no two must have the same identity. They are not copied.
+func With(flows []flow.Flow) *Switch {
+	s := &Switch{tables: map[uint8]*table{}, conns: map[Tuple]*Conn{}}
+	s.add(flows)
+	return s
+}
 
 // Fresh returns a switch with the same flows and no conntrack entries.
 func (s *Switch) Fresh() *Switch { return &Switch{tables: s.tables, conns: map[Tuple]*Conn{}} }
 
 // SetFlows replaces all flows. It fails if two have the same identity.
 func (s *Switch) SetFlows(flows []flow.Flow) error {
-	s.tables = map[uint8][]rank{}
 	seen := make(map[flow.Key]int, len(flows))
-	byTable := map[uint8][]*flow.Flow{}
 	for i := range flows {
-		f := &flows[i]
-		key := f.Key()
+		key := flows[i].Key()
 		if other, ok := seen[key]; ok {
-			return fmt.Errorf("two flows in one place:\n%s\n%s", flows[other].String(), f.String())
+			return fmt.Errorf("two flows in one place:\n%s\n%s", flows[other].String(), flows[i].String())
 		}
 		seen[key] = i
-		byTable[f.Table] = append(byTable[f.Table], f)
 	}
-	for id, table := range byTable {
-		slices.SortStableFunc(table, func(a, b *flow.Flow) int { return int(b.Priority) - int(a.Priority) })
-		var ranks []rank
-		for i, f := range table {
-			if i == 0 || table[i-1].Priority != f.Priority {
-				ranks = append(ranks, rank{})
-			}
-			ranks[len(ranks)-1].add(f)
-		}
-		s.tables[id] = ranks
-	}
+	s.tables = map[uint8]*table{}
+	s.add(flows)
 	return nil
+}
+
+func (s *Switch) add(flows []flow.Flow) {
+	for i := range flows {
+		f := &flows[i]
+		if s.tables[f.Table] == nil {
+			s.tables[f.Table] = new(table)
+		}
+		s.tables[f.Table].flows = append(s.tables[f.Table].flows, f)
+	}
+}
+
+// ranked returns the flows by falling priority.
+func (t *table) ranked() []rank {
+	if t == nil {
+		return nil
+	}
+	if t.ranks != nil {
+		return t.ranks
+	}
+	slices.SortStableFunc(t.flows, func(a, b *flow.Flow) int { return int(b.Priority) - int(a.Priority) })
+	for i, f := range t.flows {
+		if i == 0 || t.flows[i-1].Priority != f.Priority {
+			t.ranks = append(t.ranks, rank{})
+		}
+		t.ranks[len(t.ranks)-1].add(f)
+	}
+	return t.ranks
 }
 
 func (r *rank) add(f *flow.Flow) {
@@ -134,15 +165,40 @@ func (s *Switch) Conns() []*Conn {
 // Forget empties conntrack.
 func (s *Switch) Forget() { clear(s.conns) }
 
-// Process runs a packet through the switch from table 0.
+// fault is what flows ask for that a switch would not do, or this package does not know.
+type fault string
+
+// Try is Process for flows that may hold what this package does not know: the error says what, and the result is of the way up to there.
+func (s *Switch) Try(p Packet) (r Result, err error) {
+	w := s.walk(p)
+	defer func() {
+		r = w.r
+		switch x := recover().(type) {
+		case nil:
+		case fault:
+			err = errors.New(string(x))
+		default:
+			panic(x)
+		}
+	}()
+	w.table(0, 0)
+	return w.r, nil
+}
+
+// Process runs a packet through the switch from table 0. It panics where Try returns an error.
 func (s *Switch) Process(p Packet) Result {
-	w := walk{s: s, p: &Fields{}}
+	w := s.walk(p)
+	w.table(0, 0)
+	return w.r
+}
+
+func (s *Switch) walk(p Packet) *walk {
+	w := &walk{s: s, p: &Fields{}}
 	for f, v := range p {
 		w.p[f] = v
 	}
-	w.table(0, 0)
 	w.r.Fields = w.p
-	return w.r
+	return w
 }
 
 // walk is one packet on its way.
@@ -155,10 +211,10 @@ type walk struct {
 
 func (w *walk) table(id uint8, depth int) {
 	if depth > 64 {
-		panic("resubmit depth exceeded")
+		panic(fault("resubmit depth exceeded"))
 	}
 	f := w.lookup(id)
-	w.r.Tables = append(w.r.Tables, id)
+	w.r.Tables, w.r.Flows = append(w.r.Tables, id), append(w.r.Flows, f)
 	if f == nil {
 		w.r.Cookies = append(w.r.Cookies, 0)
 		return
@@ -172,7 +228,7 @@ func (w *walk) table(id uint8, depth int) {
 // lookup finds the flow for the packet: the highest priority at which a plain flow matches or a conjunction is complete. Two plain flows
 // that match at one priority are a fault of the flows.
 func (w *walk) lookup(id uint8) *flow.Flow {
-	ranks := w.s.tables[id]
+	ranks := w.s.tables[id].ranked()
 	for i := range ranks {
 		if f := w.at(&ranks[i]); f != nil {
 			return f
@@ -186,7 +242,7 @@ func (w *walk) at(r *rank) *flow.Flow {
 	take := func(f *flow.Flow) {
 		if hit != nil && (hit.Cookie != f.Cookie || !flow.ActionsEqual(hit.Actions, f.Actions)) {
 			// Which of them decides is undefined (OpenFlow 1.3 §5.3), so they may only differ in what they match.
-			panic(fmt.Sprintf("two flows match at one priority and differ:\n%s\n%s", hit.String(), f.String()))
+			panic(fault(fmt.Sprintf("two flows match at one priority and differ:\n%s\n%s", hit.String(), f.String())))
 		}
 		hit = f
 	}
@@ -264,7 +320,7 @@ func (w *walk) do(a flow.Action, depth int) {
 		w.r.Copies = append(w.r.Copies, a)
 	case flow.Output:
 		if a.Port != flow.PortNormal {
-			panic("output to a port")
+			panic(fault("output to a port"))
 		}
 		w.r.Normal = true
 	case flow.CTClear:
@@ -274,6 +330,6 @@ func (w *walk) do(a flow.Action, depth int) {
 	case flow.CT:
 		w.ct(&a, depth)
 	default:
-		panic(fmt.Sprintf("action %s is not known here", a))
+		panic(fault(fmt.Sprintf("action %s is not known here", a)))
 	}
 }

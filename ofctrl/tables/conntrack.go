@@ -1,4 +1,4 @@
-package tabletest
+package tables
 
 import (
 	"encoding/binary"
@@ -118,7 +118,7 @@ func (w *walk) ct(a *flow.CT, depth int) {
 	related := w.p[relatedTo].Lo
 	if a.Commit {
 		if related != 0 {
-			panic("commit of an ICMP error")
+			panic(fault("commit of an ICMP error"))
 		}
 		if a.Force && c != nil && t != c.Orig {
 			delete(w.s.conns, t)
@@ -136,7 +136,7 @@ func (w *walk) ct(a *flow.CT, depth int) {
 			case flow.Move:
 				c.write(x.Dst, w.get(x.Src))
 			default:
-				panic("exec of " + x.String())
+				panic(fault("exec of " + x.String()))
 			}
 		}
 		w.r.Committed = c
@@ -184,7 +184,7 @@ func (c *Conn) write(dst flow.SubField, v flow.U128) {
 	case flow.CtLabel:
 		c.Label = set(c.Label, dst, v)
 	default:
-		panic("exec writes elsewhere")
+		panic(fault("exec writes elsewhere"))
 	}
 }
 
