@@ -83,7 +83,8 @@ func (c *cases) text() string {
 
 // label gives a machine other labels.
 func (c *cases) label(vm int) {
-	c.docs[sprintf("endpoint/vm%d", vm)] = sprintf("kind: Endpoint\nname: vm%d\nspec: {match: {port: vm%d}, labels: {app: %c, env: %c}}\n", vm, vm,
+	c.docs[sprintf("endpoint/vm%d", vm)] = sprintf("kind: Endpoint\nname: vm%d\nspec: {match: {port: vm%d}, labels: {app: %c, env: %c}}\n",
+		vm, vm,
 		'a'+rune(c.rand.IntN(3)), 'x'+rune(c.rand.IntN(2)))
 }
 
@@ -206,7 +207,8 @@ func (c *cases) try(what string) {
 	wg.Wait()
 	for i, x := range all {
 		if got[i] != x.passes {
-			c.t.Errorf("after a change of %s, vm%d to vm%d (%s) protocol %d port %d: passes is %t, and should be %t\n%s", what, x.from, x.to, x.address,
+			c.t.Errorf("after a change of %s, vm%d to vm%d (%s) protocol %d port %d: passes is %t, and should be %t\n%s", what, x.from, x.to,
+				x.address,
 				x.proto, x.port, got[i], x.passes, c.text())
 			return
 		}
