@@ -40,6 +40,8 @@ func specOf(r policy.Resource) any {
 		return r.Spec
 	case *policy.Endpoint:
 		return r.Spec
+	case *policy.Quarantine:
+		return r.Spec
 	}
 	return nil
 }

@@ -89,6 +89,17 @@ func schemaNotes() []note {
 		words("EndpointSpec.mode", "Default enforce. audit = what policies would deny it passes, and is recorded", "enforce", "audit"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
 
+		text("QuarantineSpec.match", "Which ports: port (any of an owned bridge), vm (all of its ports), neutronPort or mac"),
+		words("QuarantineSpec.mode", "drop (default): nothing passes but by the pass list; dns: DNS passes as well", policy.QuarantineDrop,
+			policy.QuarantineDNS),
+		text("QuarantineSpec.until", "When it ends by itself; absent = when it is deleted. It then stays, Stopped, until it is deleted"),
+		text("QuarantineSpec.pass", "Whom the machine may still talk with, in both directions, as far as policies allow it; absent = nobody"),
+		text("QuarantineSpec.reason", "Why, for people"),
+		text("Passage.cidr", "An address or a range"),
+		text("Passage.services", "Which services of theirs; absent = all IP"),
+		words("PassedService.protocol", "Protocol", "tcp", "udp", "icmp", "icmpv6"),
+		shaped("PassedService.ports", `Ports of those that cidr names, "80" or "8000-8099"; absent = all`, portRange),
+
 		text("MirrorSpec.enabled", "false stops the mirror; default true"),
 		text("MirrorSpec.sources", "Whose traffic; selected by any entry"),
 		text("MirrorSpec.exclude", "Taken out of the sources"),
@@ -173,6 +184,8 @@ func exampleOf(kind policy.Kind) map[string]any {
 			map[string]any{"cidr": "10.0.5.0/24"}}},
 		policy.KindEndpoint: map[string]any{"match": map[string]any{"port": "tap123"}, "labels": map[string]any{"app": "web"},
 			"addresses": []any{"10.0.0.5", "2001:db8::5"}},
+		policy.KindQuarantine: map[string]any{"match": map[string]any{"vm": "vm7"}, "until": "2026-01-02T17:04:05Z", "reason": "ticket 4711",
+			"pass": []any{map[string]any{"cidr": "10.0.0.9/32", "services": []any{map[string]any{"protocol": "tcp", "ports": []any{"22"}}}}}},
 	}[kind]
 	return map[string]any{"kind": string(kind), "name": exampleName(kind), "spec": spec}
 }
@@ -185,6 +198,8 @@ func exampleName(kind policy.Kind) string {
 		return "lbs"
 	case policy.KindEndpoint:
 		return "vm1"
+	case policy.KindQuarantine:
+		return "vm7"
 	}
 	return "web"
 }
@@ -204,6 +219,8 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 		policy.KindPolicy:   map[string]any{"priority": 50},
 		policy.KindGroup:    map[string]any{"members": []any{map[string]any{"cidr": "10.0.6.0/24"}}},
 		policy.KindEndpoint: map[string]any{"labels": map[string]any{"app": nil, "tier": "front"}},
+
+		policy.KindQuarantine: map[string]any{"until": "2026-01-02T19:04:05Z"},
 	}[kind]
 	return map[string]any{"spec": spec}
 }
@@ -214,11 +231,12 @@ const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
+		"Expired, PortNotConfigured, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
-		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN"
+		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED"
 )

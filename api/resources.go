@@ -21,6 +21,8 @@ func (s *Server) registerResources() {
 	registerKind[policy.GroupSpec](s, policy.KindGroup, "A group is a named set of peers.")
 	registerKind[policy.EndpointSpec](s, policy.KindEndpoint,
 		"An endpoint resource adds labels and addresses to a port that OVSDB alone cannot tell. See /v1/workloads for what was discovered.")
+	registerKind[policy.QuarantineSpec](s, policy.KindQuarantine,
+		"A quarantine takes a machine or a port off the network, before conntrack and every policy, until it is deleted or its time is over.")
 	s.registerMembers()
 }
 

@@ -196,7 +196,8 @@ func (d Direction) String() string {
 // Actions lists the values of event.action.
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
-		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone}
+		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone,
+		ActionQuarantineBegan, ActionQuarantineEnded}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -213,6 +214,9 @@ const (
 	ActionConfirming    = "apply-to-be-confirmed"
 	ActionConfirmed     = "apply-confirmed"
 	ActionUndone        = "apply-undone"
+	// Quarantines, which are of no bridge.
+	ActionQuarantineBegan = "quarantine-began"
+	ActionQuarantineEnded = "quarantine-ended"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"
@@ -220,6 +224,7 @@ const (
 	DatasetChange = "tapwall.change"
 
 	PolicyDenied = "POLICY_DENIED"
+	InQuarantine = "QUARANTINE"
 	UnknownRule  = "UNKNOWN_RULE"
 )
 

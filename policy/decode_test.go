@@ -225,7 +225,8 @@ func TestDecodeFaults(t *testing.T) {
 		text string
 		want []string // "document:line pointer: detail…"
 	}{
-		{"bad kind", "kind: Polcy\nname: x\nspec: {}", []string{"1:1 /kind: unknown kind: must be Endpoint, Group, Policy or Mirror"}},
+		{"bad kind", "kind: Polcy\nname: x\nspec: {}", []string{
+			"1:1 /kind: unknown kind: must be Endpoint, Group, Policy, Mirror or Quarantine"}},
 		{"bad plural kind", "kind: policies\nname: x\nspec: {}", []string{`1:1 /kind: unknown kind "policies": write Policy`}},
 		{"bad missing kind", "name: x\nspec: {}", []string{"1:1 /kind: is required"}},
 		{"bad document", "- a\n- b", []string{"1:0 : a document must be a map with kind, name and spec, not a list"}},

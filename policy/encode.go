@@ -30,6 +30,8 @@ func EncodeJSON(r Resource) ([]byte, error) {
 		e.Spec = r.Spec
 	case *Endpoint:
 		e.Spec = r.Spec
+	case *Quarantine:
+		e.Spec = r.Spec
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -24,6 +24,12 @@ const (
 	ReasonEndpointMACUnknown Reason = "EndpointMACUnknown" // Degraded: ingress of an endpoint cannot be enforced
 )
 
+// Reasons of quarantines.
+const (
+	ReasonExpired           Reason = "Expired"           // Stopped: its time is over
+	ReasonPortNotConfigured Reason = "PortNotConfigured" // Degraded: the switch does not keep everything away from a port
+)
+
 // Reasons of Endpoint resources.
 const (
 	ReasonNoPort           Reason = "NoPort"           // Pending: no port matches, and there are no addresses to know it by

@@ -124,5 +124,7 @@ func eachSelector(r Resource, visit func(at pointer, s *Selector, as role)) {
 		list(spec.field("members"), r.Spec.Members, asMember)
 	case *Endpoint:
 		visit(spec.field("match"), &r.Spec.Match, asMatch)
+	case *Quarantine:
+		visit(spec.field("match"), &r.Spec.Match, asMatch)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Resource is a *Mirror, *Policy, *Group or *Endpoint. Values handed from one part of the program to another are not changed any
-// more; who wants another one clones it first.
+// Resource is a *Mirror, *Policy, *Group, *Endpoint or *Quarantine. Values handed from one part of the program to another are not changed
+// any more; who wants another one clones it first.
 type Resource interface {
 	// GetMeta returns the resource's own Meta, not a copy.
 	GetMeta() *Meta
@@ -24,7 +24,7 @@ type Resource interface {
 }
 
 // Kinds lists the kinds in the order in which documents depend on each other: what is referred to comes first.
-func Kinds() []Kind { return []Kind{KindEndpoint, KindGroup, KindPolicy, KindMirror} }
+func Kinds() []Kind { return []Kind{KindEndpoint, KindGroup, KindPolicy, KindMirror, KindQuarantine} }
 
 // Plural is the kind as paths of the API spell it: "policies". It is "" for an unknown kind.
 func (k Kind) Plural() string {
@@ -37,6 +37,8 @@ func (k Kind) Plural() string {
 		return "groups"
 	case KindEndpoint:
 		return "endpoints"
+	case KindQuarantine:
+		return "quarantines"
 	}
 	return ""
 }
@@ -55,6 +57,8 @@ func New(k Kind) Resource {
 		return new(Group)
 	case KindEndpoint:
 		return new(Endpoint)
+	case KindQuarantine:
+		return new(Quarantine)
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func TestKinds(t *testing.T) {
 		}
 		got = append(got, k.String()+" "+k.Plural())
 	}
-	want := []string{"Endpoint endpoints", "Group groups", "Policy policies", "Mirror mirrors"}
+	want := []string{"Endpoint endpoints", "Group groups", "Policy policies", "Mirror mirrors", "Quarantine quarantines"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}

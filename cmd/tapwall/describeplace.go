@@ -93,7 +93,8 @@ func connected(is bool, message string) string {
 // printApplying lists the resources that have a part on a host that counts.
 func printApplying(ctx context.Context, w io.Writer, cl *client.Client, counts func(policy.HostStatus) bool) error {
 	var rows [][]string
-	for _, k := range []policy.Kind{policy.KindPolicy, policy.KindMirror, policy.KindGroup, policy.KindEndpoint} {
+	for _, k := range []policy.Kind{policy.KindPolicy, policy.KindMirror, policy.KindGroup, policy.KindEndpoint,
+		policy.KindQuarantine} {
 		docs, err := cl.List(ctx, k, nil)
 		if err != nil {
 			return err

@@ -23,9 +23,11 @@ type getter struct {
 func newGet(g *global) *cobra.Command {
 	var x getter
 	c := &cobra.Command{
-		Use:   "get KIND[,KIND...] [NAME...] | KIND/NAME...",
-		Short: "Print resources: mirrors, policies, groups, endpoints, or all; also hosts and workloads (what was found on ports)",
-		Long: `Print resources (mirrors, policies, groups, endpoints, or all of them) and what was found on the switches (hosts, workloads).
+		Use: "get KIND[,KIND...] [NAME...] | KIND/NAME...",
+		Short: "Print resources: mirrors, policies, groups, endpoints, quarantines, or all; also hosts and workloads " +
+			"(what was found on ports)",
+		Long: `Print resources (mirrors, policies, groups, endpoints, quarantines, or all of them) and what was found on the switches (hosts,
+workloads).
 
 A workload goes by any of its names: port, bridge/port, host/bridge/port, external_ids:iface-id, name or UUID of the VM, Endpoint ` +
 			`resource, MAC or address.`,

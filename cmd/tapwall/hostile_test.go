@@ -53,15 +53,19 @@ var invocations = map[string][]string{
 		"policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
 		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json",
 		"workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
-	"group":        {""},
-	"group add":    {"x 10.0.0.0/8", "x 10.0.0.0/8 --wait", "x {hostile}", "x -f {bad}", "x vm=a --dry-run"},
-	"group remove": {"x 10.0.0.0/8", "x 10.0.0.0/8 --wait", "x {hostile}", "x -f {bad}"},
-	"mirror":       {""},
-	"mirror start": {"x", "x --wait"},
-	"mirror stop":  {"x", "x --wait"},
-	"observe":      {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f"},
-	"status":       {"", "-o json", "-o yaml", "--ready"},
-	"version":      {""},
+	"group":              {""},
+	"group add":          {"x 10.0.0.0/8", "x 10.0.0.0/8 --wait", "x {hostile}", "x -f {bad}", "x vm=a --dry-run"},
+	"group remove":       {"x 10.0.0.0/8", "x 10.0.0.0/8 --wait", "x {hostile}", "x -f {bad}"},
+	"mirror":             {""},
+	"mirror start":       {"x", "x --wait"},
+	"mirror stop":        {"x", "x --wait"},
+	"quarantine":         {""},
+	"quarantine add":     {"x", "vm={hostile} --wait", "port=x --name x --pass {hostile}"},
+	"quarantine release": {"x", "x --wait"},
+	"quarantine list":    {"", "-o wide", "-o json"},
+	"observe":            {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f"},
+	"status":             {"", "-o json", "-o yaml", "--ready"},
+	"version":            {""},
 }
 
 // Commands that print nothing but what this program says itself, or that run for ever.
@@ -256,6 +260,8 @@ func (k *talker) document(kind policy.Kind) client.Document {
 		spec = filled[policy.GroupSpec](k.text)
 	case policy.KindEndpoint:
 		spec = filled[policy.EndpointSpec](k.text)
+	case policy.KindQuarantine:
+		spec = filled[policy.QuarantineSpec](k.text)
 	}
 	d := filled[client.Document](k.text)
 	d.Spec, _ = json.Marshal(spec)

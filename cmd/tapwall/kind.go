@@ -49,6 +49,7 @@ func kinds() []*kind {
 		resourceKind(policy.KindGroup, "grp", "NAME MEMBERS MATCHES PHASE"),
 		resourceKind(policy.KindPolicy, "pol", "NAME TIER PRIORITY RULES ENDPOINTS PHASE"),
 		resourceKind(policy.KindMirror, "mir", "NAME PHASE SOURCES TARGET PACKETS"),
+		quarantineKind(),
 	}
 	return append(out, hostKind(), workloadKind())
 }
@@ -90,7 +91,7 @@ func parseKind(s string) (*kind, error) {
 			return k, nil
 		}
 	}
-	hint := "want mirrors, policies, groups or endpoints (to read also hosts and workloads)"
+	hint := "want mirrors, policies, groups, endpoints or quarantines (to read also hosts and workloads)"
 	if near := nearest(l); l != "" && near != "" {
 		hint = "did you mean " + near + "?"
 	}

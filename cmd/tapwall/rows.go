@@ -21,9 +21,13 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 	}
 	var endpoints []string
 	var copied int64
+	dropped := map[string]int64{}
 	for _, h := range d.Status.Hosts {
 		endpoints = append(endpoints, h.Endpoints...)
 		copied += h.Counters["selectedPackets"]
+		for k, n := range h.Counters {
+			dropped[k] += n
+		}
 	}
 	switch kind {
 	case policy.KindMirror:
@@ -46,6 +50,11 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 		var s policy.EndpointSpec
 		err := json.Unmarshal(d.Spec, &s)
 		return []string{d.Name, some(endpoints), dash(labelsText(s.Labels)), some(s.Addresses), state}, err
+	case policy.KindQuarantine:
+		var s policy.QuarantineSpec
+		err := json.Unmarshal(d.Spec, &s)
+		return []string{d.Name, strings.ReplaceAll(s.Match.String(), " ", "="), s.Mode, passText(&s), untilText(&s), some(endpoints),
+			droppedText(dropped), state}, err
 	}
 	return nil, fmt.Errorf("unknown kind")
 }

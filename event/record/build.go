@@ -200,6 +200,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	r.ruleID = s.RuleID
 	tw.RuleID = &r.ruleID
 	rule := names.Rule(s.RuleID)
+	if s.Quarantine != "" {
+		rule = &event.Rule{ID: "quarantine/" + s.Quarantine, Name: "quarantine", Ruleset: s.Quarantine}
+	}
 	known := rule != nil
 	if !known { // still an event, under the number
 		id := fmt.Sprintf("0x%08x", s.RuleID)
@@ -216,6 +219,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 			tw.Verdict = event.Rejected
 		}
 		ev.Event.Type, ev.Event.Outcome = b.denied, "failure"
+	}
+	if s.Quarantine != "" {
+		tw.Verdict, tw.DropReason = event.Quarantined, event.InQuarantine
 	}
 	if !known {
 		tw.DropReason = event.UnknownRule

@@ -58,4 +58,6 @@ type VerdictSide struct {
 	Reject    bool // the drop was answered with RST or ICMP; implies Drop
 	// Audit: the rule would have dropped, and its policy or the endpoint is in mode audit; Drop is not set.
 	Audit bool
+	// Quarantine is the name of the quarantine that dropped the packet; "" = a policy decided. It implies Drop.
+	Quarantine string
 }

@@ -39,9 +39,10 @@ type link struct {
 	pickupOpen atomic.Bool              // for the whole bridge
 	arrivals   atomic.Bool              // workloads have pickup windows of their own
 	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
-	meterMade  atomic.Bool              // and not read since
-	demoted    atomic.Uint64            // epoch of the connection on which another controller took the primary role
-	copies     atomic.Uint64            // packet-ins of VERDICT received
+	held       holdings
+	meterMade  atomic.Bool   // and not read since
+	demoted    atomic.Uint64 // epoch of the connection on which another controller took the primary role
+	copies     atomic.Uint64 // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }
@@ -104,7 +105,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		OnInterference: e.interfered(b.link),
 		Bridge:         cfg.Name, Address: at, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
-		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterStray,
+		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterQuarantine,
 		ControllerID: pipeline.ControllerID,
 		NudgeFlow: flow.Flow{Table: pipeline.TableLast, Priority: 1, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
 			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},
@@ -117,12 +118,19 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	switch cfg.Mode {
 	case Owned:
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
+		opt.OnPortStatus = func(*ofp.PortStatus) {
+			if b.held.portChanged() {
+				e.poke()
+			}
+		}
 		opt.OnReadBack, opt.OnCommit = func(f *ofp.FlowStats) {
 			b.book.readBack(f)
 			if f == nil {
 				b.seen.readBack(nil)
+				b.held.readBack(nil)
 			} else {
 				b.seen.readBack(&f.Flow)
+				b.held.readBack(&f.Flow)
 			}
 		}, b.book.committed
 	case made:
@@ -137,6 +145,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		if err := e.addWall(b); err != nil {
 			return nil, err
 		}
+		w := e.walls[cfg.Name]
+		w.cells = &cells{bridge: b, w: w, e: e}
+		b.parts = append(b.parts, w.cells)
 	case made:
 		b.parts = append(b.parts, &taps{bridge: b, plan: &e.mirrors.plan})
 	}
@@ -151,7 +162,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	e.follow(run, b.sw.Wake())
 	if cfg.Mode == Owned {
 		for _, watch := range []func(context.Context, *link){e.followCaches, e.watchLosses, e.watchChecksums, e.watchStrays,
-			e.watchRole} {
+			e.watchRole, e.watchHeld} {
 			e.tasks.Go(func() { watch(run, b.link) })
 		}
 	}

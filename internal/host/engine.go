@@ -125,6 +125,7 @@ type Engine struct {
 	unmanaged        map[string]error     // named bridges that exist and could not be taken on
 	ledgers          map[string]*ledger   // by bridge; nil = not read yet
 	books            map[string]*book     // by bridge, kept when it goes; replaced when there is another one
+	terms            *terms               // of quarantines
 	block            uint32               // how many numbers are reserved at a time
 	written          chan written         // ends of writes; each ledger has at most one
 	saving           context.Context      // of the writes: it ends a little later than the loop
@@ -204,6 +205,7 @@ func New(o Options) (*Engine, error) {
 		tapCompiler: tap.Compile,
 		stale:       newWork(),
 		books:       map[string]*book{},
+		terms:       newTerms(o.MemoryDir, o.Name),
 	}
 	if old, err := e.rememberedHost(); err == nil && old != "" {
 		_ = e.keep(old) // a host that is away must find it again; whoever is refused is so again when he comes

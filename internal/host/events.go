@@ -22,6 +22,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyAllow:       takeVerdict,
 	pipeline.CopyUnknownMAC:  takeUnknownMAC,
 	pipeline.CopyStray:       takeStray,
+	pipeline.CopyQuarantine:  takeQuarantined,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.

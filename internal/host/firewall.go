@@ -52,6 +52,7 @@ type firewall struct {
 	wipe       int64
 	copiesThen uint64 // packet-ins received when the last change began
 	strays     strays
+	cells      *cells
 	claims     func() map[address]string // who declares an address, in words
 }
 
@@ -104,7 +105,8 @@ func (w *firewall) begin() error {
 // view is the wall as it is now, on the bridge as it is now.
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
-		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage}
+		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage,
+		cells: w.cells.views()}
 }
 
 // feed tells the firewall what changed.

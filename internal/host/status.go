@@ -96,6 +96,8 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 		return v.policyStatus(res.(*policy.Policy), advice)
 	case policy.KindGroup, policy.KindEndpoint:
 		return v.memberStatus(r, res)
+	case policy.KindQuarantine:
+		return v.quarantineStatus(res.(*policy.Quarantine))
 	}
 	return policy.Status{Phase: policy.PhaseFailed, Reason: policy.ReasonUnknownKind, Message: fmt.Sprintf("no status for kind %q", kind)}
 }

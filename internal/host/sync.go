@@ -49,6 +49,7 @@ func (e *Engine) sync(ctx context.Context) {
 	for _, w := range e.walls {
 		w.feed(&e.stale)
 	}
+	e.tendTerms(now)
 	if e.reroute(now) {
 		e.stale.mirrors = true
 	}
@@ -146,9 +147,12 @@ func (e *Engine) due(now time.Time) bool {
 		}
 	}
 	for _, w := range e.walls {
-		if w.due(now) {
+		if w.due(now) || w.cells.due(now) {
 			return true
 		}
+	}
+	if e.terms.due() {
+		return true
 	}
 	for _, l := range e.ledgers {
 		if !l.retry.next.IsZero() && now.After(l.retry.next) {

@@ -37,6 +37,7 @@ type view struct {
 	walls     []wallView   // likewise; those of bridges that have one
 	books     map[string]*book
 	mirrors   map[string]policy.Status
+	sentences map[string]sentence  // of quarantines, by name
 	rows      []vswitch.MirrorSpec // wanted
 	problems  []string
 	waiting   int      // entries of the ledgers that the store does not have yet
@@ -68,6 +69,7 @@ type wallView struct {
 	sets     numberShelf[[]string] // what chooses the addresses of a number
 	services map[uint16]string     // what their numbers stand for; replaced when one changes
 	usage    []wall.Use
+	cells    map[string]cellView // by quarantine
 }
 
 // wallOf returns the wall of a bridge; nil = it has none.
@@ -184,7 +186,7 @@ func (e *Engine) publish(done bool, problems []string) {
 		revision: e.revision, resources: e.resources, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, notices: e.notice(before.notices.all),
-		books: e.books, mirrors: e.mirrors.statuses, rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
+		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
 	}
 	if e.topo != nil {
 		v.host = e.topo.Host

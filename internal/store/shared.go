@@ -137,6 +137,8 @@ func withMeta(r policy.Resource, m policy.Meta) policy.Resource {
 		return &policy.Group{Meta: m, Spec: r.Spec}
 	case *policy.Endpoint:
 		return &policy.Endpoint{Meta: m, Spec: r.Spec}
+	case *policy.Quarantine:
+		return &policy.Quarantine{Meta: m, Spec: r.Spec}
 	}
 	return nil
 }

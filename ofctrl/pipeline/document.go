@@ -80,7 +80,7 @@ func (d *document) draw(fields []Field) {
 	picture := []byte(strings.Repeat(".", width))
 	for i, f := range fields {
 		for b := f.Ofs; b < f.Ofs+f.Bits; b++ {
-			picture[width-1-int(b)] = "ABCDEFGHIJKLMNOP"[i]
+			picture[width-1-int(b)] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[i]
 		}
 	}
 	d.line("```\n%s", fields[0].Field)
@@ -92,7 +92,7 @@ func (d *document) draw(fields []Field) {
 		d.line("%4d %s %d", width-1-at, strings.Join(groups, " "), width-32-at)
 	}
 	for i, f := range fields {
-		d.line("     %c [%d..%d] %s: %s", "ABCDEFGHIJKLMNOP"[i], f.Ofs, f.Ofs+f.Bits-1, f.Name, f.Doc)
+		d.line("     %c [%d..%d] %s: %s", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[i], f.Ofs, f.Ofs+f.Bits-1, f.Name, f.Doc)
 	}
 	d.line("```\n")
 }
@@ -115,7 +115,7 @@ func (d *document) ids() {
 		MeterLog, LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
-	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray} {
+	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyQuarantine} {
 		d.line("| `%x` | %s |", r.UserData(), r)
 	}
 	d.line("")
@@ -132,7 +132,7 @@ func (d *document) cookies() {
 		{CookieSystem, "table × 256 + item"}, {CookieDrop, "why it drops, see below"}, {CookieRule, "rule id"},
 		{CookieDefault, "id of the default"},
 		{CookiePickup, "unused; of earlier versions"}, {CookieSample, "reserved"}, {CookieDNS, "reserved"}, {CookieQuarantine,
-			"reserved"},
+			"hash of the quarantine's name, even; odd: what is sent to its ports"},
 		{CookieEndpoint, "first of the endpoint's ids: what classifies its packets"}, {CookieNumber, "address or service number"},
 		{CookieClause, "number of the rule's conjunction: its clauses"},
 	} {

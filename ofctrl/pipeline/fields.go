@@ -35,12 +35,14 @@ var (
 	PickedUp   = Field{"picked up", sub(flow.Reg13, 13, 1), "committed in the middle of the connection"}
 	Forward    = Field{"forward verdict", sub(flow.Reg13, 14, 2),
 		"PICKUP: as initiator denied (0), allowed by default (1); 3 = known to be a reply; 2: see SAME_PORT"}
-	Turn     = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
-	Stray    = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
-	Arriving = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
-	Done     = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
-	ProbeTag = Field{"probe tag", sub(flow.Reg13, 19, 7), "reserved for injected probes"}
-	Audited  = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
+	Turn       = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
+	Stray      = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
+	Arriving   = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
+	Done       = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
+	PassedFrom = Field{"passed from", sub(flow.Reg13, 19, 1), "the sender is quarantined, and its pass list lets the packet through"}
+	PassedTo   = Field{"passed to", sub(flow.Reg13, 20, 1), "the receiver is quarantined, and its pass list lets the packet through"}
+	ProbeTag   = Field{"probe tag", sub(flow.Reg13, 21, 5), "reserved for injected probes"}
+	Audited    = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
 		"EGRESS, INGRESS: as reg13[0..3], for rules in mode audit alone; the last bit is for what their policies isolate"}
 
 	SourceClass      = Field{"source class", sub(flow.Reg14, 0, 16), "class of the source endpoint; 0 = not an endpoint"}
@@ -82,7 +84,7 @@ func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
 		Passed, EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
-		ProbeTag, Audited, Done,
+		PassedFrom, PassedTo, ProbeTag, Audited, Done,
 		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
 		EgressAudit, IngressAudit,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,

@@ -92,7 +92,9 @@ const (
 	MeterStray uint32 = 0x7a13
 	// MeterDNS is reserved for DNS answers that wait for the rules they bring; it is not installed.
 	MeterDNS uint32 = 0x7a14
-	MACBytes uint16 = 64
+	// MeterQuarantine limits the copies of what quarantined ports send and would get. It is installed while there are any.
+	MeterQuarantine uint32 = 0x7a18
+	MACBytes        uint16 = 64
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -105,6 +107,7 @@ const (
 	CopyAllow       CopyReason = 3
 	CopyUnknownMAC  CopyReason = 4
 	CopyStray       CopyReason = 5
+	CopyQuarantine  CopyReason = 8
 )
 
 // String returns the name of the reason.
@@ -120,6 +123,8 @@ func (r CopyReason) String() string {
 		return "stray"
 	case CopyUnknownMAC:
 		return "unknown MAC"
+	case CopyQuarantine:
+		return "quarantine"
 	}
 	return fmt.Sprintf("copy reason %d", uint8(r))
 }
@@ -132,7 +137,7 @@ func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte
 
 // ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
 func ParseUserData(b []byte) (r CopyReason, ok bool) {
-	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) {
+	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) && b[1] != byte(CopyQuarantine) {
 		return 0, false
 	}
 	return CopyReason(b[1]), true
@@ -150,7 +155,7 @@ const (
 	CookiePickup     CookieKind = 5  // unused: earlier versions had copies of policy flows during a pickup window
 	CookieSample     CookieKind = 6  // reserved for sampling and mirrors
 	CookieDNS        CookieKind = 7  // reserved for names
-	CookieQuarantine CookieKind = 8  // reserved for quarantine
+	CookieQuarantine CookieKind = 8  // hash of the quarantine's name, even; odd for what is sent to its ports
 	CookieEndpoint   CookieKind = 9  // base of the endpoint's ids: the classifying flows
 	CookieNumber     CookieKind = 10 // address or service number, by table
 	CookieClause     CookieKind = 11 // number of a rule's conjunction: its clauses

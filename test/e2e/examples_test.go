@@ -96,6 +96,9 @@ func TestExamplesOfTheFirewall(t *testing.T) {
 			s.tapwall("group", "remove", "blocklist", s.vm[4].IPv4, s.vm[4].IPv6, "--wait=effective")
 			check("off the blocklist", try{4, 2, 80, true})
 		}},
+		{"quarantine.yaml", []try{{1, 2, 80, false}, {2, 1, 80, false}, {1, 4, 22, true}, {4, 1, 22, true}, {2, 3, 80, true}}, func() {
+			ping(s.vm[1], s.vm[2], false)
+		}},
 		{"lockdown.yaml", []try{{1, 2, 80, true}, {2, 1, 80, true}, {3, 2, 80, false}, {2, 3, 80, false}, {3, 4, 80, true}}, func() {
 			ping(s.vm[1], s.vm[2], true)
 			ping(s.vm[3], s.vm[2], false)

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+func quarantineKind() *kind {
+	return resourceKind(policy.KindQuarantine, "qua", "NAME MATCH MODE PASS UNTIL PORTS DROPPED PHASE")
+}
+
+func newQuarantine(g *global) *cobra.Command {
+	c := &cobra.Command{Use: "quarantine", Short: "Take machines off the network, and let them back",
+		Args: noArgs("; it is quarantine add SELECTOR, quarantine release NAME or quarantine list"),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(newQuarantineAdd(g), newQuarantineRelease(g), newQuarantineList(g))
+	return c
+}
+
+func newQuarantineAdd(g *global) *cobra.Command {
+	var w waitFlags
+	var name, host, reason string
+	var lasts time.Duration
+	var dns bool
+	var pass []string
+	c := &cobra.Command{
+		Use:   "add VM | port=PORT | vm=VM | neutronPort=ID | mac=MAC",
+		Short: "Take all ports of a machine, or one port, off the network",
+		Long: `From the moment on that this is installed no frame leaves or reaches the port, of whatever protocol, and connections that were
+open stand still. Whom --pass names can still be talked with, in both directions, as far as policies allow it.
+
+It holds until it is released, or for as long as --for says, over restarts of tapwall and of the switch. Adding a
+quarantine that is there already changes it.`,
+		Example: `  tapwall quarantine add vm7 --for 2h --reason "ticket 4711" --wait
+  tapwall quarantine add port=tap123 --dns --pass 10.0.0.1 --pass 10.0.0.9:tcp/22`,
+		Args: between(1, 1, "a machine or port, like: vm7 or port=tap123"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := w.check(); err != nil {
+				return err
+			}
+			q, err := quarantineOf(args[0], host, pass)
+			if err != nil {
+				return err
+			}
+			if q.Spec.Reason = reason; dns {
+				q.Spec.Mode = policy.QuarantineDNS
+			}
+			if c.Flags().Changed("for") {
+				if lasts <= 0 {
+					return usage("--for %v: want more than 0", lasts)
+				}
+				until := time.Now().Add(lasts).UTC().Truncate(time.Second)
+				q.Spec.Until = &until
+			}
+			if name != "" {
+				q.Name = name
+			}
+			if q.Name == "" {
+				return usage("%q makes no name: give one with --name", args[0])
+			}
+			body, err := json.Marshal(map[string]any{"kind": policy.KindQuarantine, "name": q.Name, "spec": q.Spec})
+			if err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			d, err := cl.Put(c.Context(), policy.KindQuarantine, q.Name, body, w.options())
+			err = named(err, quarantineKind(), q.Name)
+			if d == nil {
+				return err
+			}
+			end := ""
+			if q.Spec.Until != nil {
+				end = ", until " + q.Spec.Until.Local().Format("2006-01-02 15:04:05")
+			}
+			printf(c.OutOrStdout(), "quarantine/%s added%s%s\n", q.Name, end, w.state(d.Status))
+			return w.outcome(err, waited{"quarantine/" + q.Name, &d.Status})
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "of the quarantine; default: made of what it matches")
+	c.Flags().StringVar(&host, "host", "", "only on this host")
+	c.Flags().DurationVar(&lasts, "for", 0, "how long it lasts; default: until it is released")
+	c.Flags().BoolVar(&dns, "dns", false, "let DNS pass, to and from everybody")
+	c.Flags().StringArrayVar(&pass, "pass", nil, "whom it may still talk with: an address or range, perhaps with one of its services, as "+
+		"in 10.0.0.9:tcp/22 or [2001:db8::9]:udp/53 (repeatable)")
+	c.Flags().StringVar(&reason, "reason", "", "why, for people")
+	free(c, "name", "host", "for", "pass", "reason")
+	w.flags(c)
+	return c
+}
+
+// quarantineOf makes the resource of what is written on the command line.
+func quarantineOf(text, host string, pass []string) (*policy.Quarantine, error) {
+	q := &policy.Quarantine{}
+	field, value, ok := strings.Cut(text, "=")
+	if !ok {
+		field, value = "vm", text
+	}
+	switch m := &q.Spec.Match; field {
+	case "vm":
+		m.VM = value
+	case "port":
+		m.Port = value
+	case "neutronPort":
+		m.NeutronPort = value
+	case "mac":
+		m.MAC = value
+	default:
+		return nil, usage("%q: want the name or UUID of a machine, or port=, vm=, neutronPort= or mac= with a value", text)
+	}
+	q.Spec.Match.Host = host
+	q.Name = labelOf(value)
+	for _, p := range pass {
+		x, err := passageOf(p)
+		if err != nil {
+			return nil, err
+		}
+		q.Spec.Pass = append(q.Spec.Pass, x)
+	}
+	return q, nil
+}
+
+// labelOf makes a DNS label of a text, as far as there is something in it that one may have.
+func labelOf(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(s))
+	return strings.Trim(s[:min(len(s), policy.MaxNameLength)], "-")
+}
+
+// passageOf reads ADDRESS, RANGE or one of the two with :PROTOCOL[/PORTS], an IPv6 one then in brackets.
+func passageOf(s string) (policy.Passage, error) {
+	at, service := s, ""
+	if rest, ok := strings.CutPrefix(s, "["); ok {
+		if at, service, ok = strings.Cut(rest, "]"); !ok {
+			return policy.Passage{}, usage("--pass %q: a ] is missing", s)
+		}
+		service = strings.TrimPrefix(service, ":")
+	} else if strings.Count(s, ":") == 1 {
+		at, service, _ = strings.Cut(s, ":")
+	}
+	p := policy.Passage{CIDR: at}
+	if service != "" {
+		proto, port, ok := strings.Cut(service, "/")
+		x := policy.PassedService{Protocol: proto}
+		if ok {
+			x.Ports = []string{port}
+		}
+		p.Services = []policy.PassedService{x}
+	}
+	return p, nil
+}
+
+func newQuarantineRelease(g *global) *cobra.Command {
+	var w waitFlags
+	all := []*kind{quarantineKind()}
+	c := &cobra.Command{
+		Use: "release NAME...", Short: "End quarantines",
+		Args: between(1, 1<<20, "the name of a quarantine"),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return offer(g.names(all, args)), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := w.check(); err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			var failed failures
+			for _, name := range args {
+				err := cl.Delete(c.Context(), policy.KindQuarantine, name, w.options())
+				if err := w.outcome(named(err, all[0], name)); err != nil {
+					failed.add(err)
+					continue
+				}
+				printf(c.OutOrStdout(), "quarantine/%s released\n", name)
+			}
+			return failed.err()
+		},
+	}
+	w.flags(c)
+	return c
+}
+
+func newQuarantineList(g *global) *cobra.Command {
+	var x getter
+	c := &cobra.Command{
+		Use: "list", Short: "Print quarantines: whom they hold, until when, and what they dropped", Args: noArgs(""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := x.check(); err != nil {
+				return err
+			}
+			x.targets = []target{{kinds: []*kind{quarantineKind()}}}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			items, err := x.fetch(c.Context(), cl)
+			if perr := x.show(c.OutOrStdout(), items, err); perr != nil {
+				return perr
+			}
+			return err
+		},
+	}
+	x.flags(c)
+	return c
+}
+
+// passText says how wide a pass list is.
+func passText(s *policy.QuarantineSpec) string {
+	var out []string
+	for _, p := range s.Pass {
+		out = append(out, p.CIDR)
+	}
+	return some(out)
+}
+
+func untilText(s *policy.QuarantineSpec) string {
+	if s.Until == nil {
+		return "-"
+	}
+	return s.Until.Local().Format("2006-01-02T15:04:05")
+}
+
+func droppedText(counters map[string]int64) string {
+	return fmt.Sprint(counters["droppedFromPackets"] + counters["droppedToPackets"])
+}

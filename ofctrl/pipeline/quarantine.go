@@ -1,0 +1,53 @@
+package pipeline
+
+import "github.com/tapwall/tapwall/ofctrl/flow"
+
+// Priorities of quarantine in SOURCE and DESTINATION, above everything else there: what the pass list lets through, and the rest.
+const (
+	PriorityPassList   uint16 = 510
+	PriorityQuarantine uint16 = 500
+)
+
+// quarantineSide is the bit by which a packet that has been let through in a table is not looked at again there.
+func quarantineSide(table uint8) Field {
+	if table == TableSource {
+		return PassedFrom
+	}
+	return PassedTo
+}
+
+// QuarantineDrop returns the flow of SOURCE or DESTINATION that drops what a quarantined port sends, or what is sent to it. The first
+// packets are copied to the controller.
+func QuarantineDrop(table uint8, c flow.Cookie, m flow.Match) flow.Flow {
+	return flow.Flow{Table: table, Priority: PriorityQuarantine, Cookie: c, Match: quarantineSide(table).Is(m, 0),
+		Actions: []flow.Action{flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction,
+			UserData: CopyQuarantine.UserData(), MeterID: MeterQuarantine}}}
+}
+
+// QuarantinePass returns the flow that lets a packet of the pass list go on as if there were no quarantine: the table is looked up again.
+func QuarantinePass(table uint8, c flow.Cookie, m flow.Match) flow.Flow {
+	side := quarantineSide(table)
+	return flow.Flow{Table: table, Priority: PriorityPassList, Cookie: c, Match: side.Is(m, 0),
+		Actions: []flow.Action{side.Load(1), resubmitTo(table)}}
+}
+
+// QuarantineDeliver is QuarantinePass in DESTINATION for a frame to many, which also goes to the port by itself: a port that is kept out of
+// floods would not get it. untagged: the port's frames have no tag.
+func QuarantineDeliver(c flow.Cookie, m flow.Match, port uint32, untagged bool) flow.Flow {
+	f := QuarantinePass(TableDestination, c, m.WithMasked(flow.EthDst, flow.U64(groupBit), flow.U64(groupBit)))
+	out := []flow.Action{flow.Output{Port: port}}
+	if untagged {
+		out = []flow.Action{flow.PopVLAN{}, flow.Output{Port: port}}
+	}
+	f.Actions = append([]flow.Action{flow.Clone{Actions: out}}, f.Actions...)
+	return f
+}
+
+func resubmitTo(t uint8) flow.Action { return flow.Resubmit{Port: flow.PortInPort, Table: t} }
+
+// HeldPort returns the port that a flow of QuarantineDrop in SOURCE is for.
+func HeldPort(f *flow.Flow) (port uint32, ok bool) {
+	kind, _, ours := ParseCookie(f.Cookie)
+	t, there := f.Match.Get(flow.InPort)
+	return uint32(t.Value.Lo), ours && kind == CookieQuarantine && f.Table == TableSource && f.Priority == PriorityQuarantine && there
+}

@@ -1,0 +1,363 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// quarantineFlows are those of quarantines.
+const quarantineFlows = "cookie=0x7a9a110800000000/0xffffffff00000000"
+
+// strange is the EtherType of frames that no stack answers (IEEE 802: local experimental).
+const strange = 0x88b5
+
+// raw makes a frame of any EtherType. mark tells it from others.
+func raw(dst, src string, etherType uint16, mark string) []byte {
+	d, _ := net.ParseMAC(dst)
+	s, _ := net.ParseMAC(src)
+	f := append(append([]byte{}, d...), s...)
+	f = append(f, byte(etherType>>8), byte(etherType))
+	f = append(f, mark...)
+	for len(f) < 60 {
+		f = append(f, 0)
+	}
+	return f
+}
+
+// kinds of frames that leave nobody alone: whatever the protocol, to one, to many, under one's own address and under another.
+func frames(from *lab.VM, to string, own string, mark string) (out [][]byte) {
+	for _, dst := range []string{to, "ff:ff:ff:ff:ff:ff", "01:80:c2:00:00:0e", "33:33:00:00:00:01", "02:77:00:00:ee:ee"} {
+		for _, t := range []uint16{0x0800, 0x0806, 0x86dd, 0x88cc, 0x8100, 0x88a8, 0x8863, strange} {
+			out = append(out, raw(dst, own, t, mark))
+		}
+	}
+	return out
+}
+
+// holding says what the status of a quarantine is.
+type holding struct {
+	Status struct {
+		Phase, Reason, Message string
+		Hosts                  []struct {
+			Endpoints []string
+			Counters  map[string]int64
+		}
+	}
+}
+
+func (s *stage) quarantine(name string) (h holding) {
+	s.t.Helper()
+	must(s.t, json.Unmarshal([]byte(s.tapwall("get", "quarantine", name, "-o", "json")), &h))
+	return h
+}
+
+// cutOff checks that nothing leaves vm or reaches it, whatever is tried.
+func (s *stage) cutOff(when string, vm *lab.VM, others ...*lab.VM) {
+	s.t.Helper()
+	mark := fmt.Sprintf("quiet-%s-%d", strings.ReplaceAll(when, " ", "-"), time.Now().UnixNano())
+	captures := map[*lab.VM]*lab.Capture{}
+	for _, x := range append([]*lab.VM{vm}, others...) {
+		c, err := s.Capture(x.NS, "eth0")
+		must(s.t, err)
+		captures[x] = c
+	}
+	before, err := vm.Received()
+	must(s.t, err)
+	second := "02:77:00:00:aa:01" // not declared, and known to NORMAL since setUp
+	for range 3 {
+		must(s.t, vm.Send(append(frames(vm, others[0].MAC, vm.MAC, mark), frames(vm, others[0].MAC, second, mark)...)...))
+		for _, o := range others {
+			must(s.t, o.Send(append(frames(o, vm.MAC, o.MAC, mark), frames(o, second, o.MAC, mark)...)...))
+		}
+		for _, o := range others {
+			_ = o.CanConnect(vm.IPv4, 5000, 100*time.Millisecond)
+			_ = vm.CanConnect(o.IPv4, 5000, 100*time.Millisecond)
+			_ = vm.CanConnect(o.IPv6, 5000, 100*time.Millisecond)
+		}
+	}
+	time.Sleep(200 * time.Millisecond)
+	after, err := vm.Received()
+	must(s.t, err)
+	if n := after - before; n != 0 {
+		s.t.Errorf("%s: %d frames reached the quarantined machine", when, n)
+		for _, f := range captures[vm].Frames(nil) {
+			s.t.Logf("  %x", f.Data[:min(len(f.Data), 60)])
+		}
+	}
+	own, _ := net.ParseMAC(vm.MAC)
+	other, _ := net.ParseMAC(second)
+	for _, o := range others {
+		for _, f := range captures[o].Frames(nil) {
+			if len(f.Data) > 12 && (bytes.Equal(f.Data[6:12], own) || bytes.Equal(f.Data[6:12], other)) {
+				s.t.Errorf("%s: %s got a frame of the quarantined machine: %x", when, o.Port, f.Data[:min(len(f.Data), 60)])
+				break
+			}
+		}
+	}
+	// The others hear each other, floods included: what is silent is the quarantined machine alone.
+	if len(others) > 1 {
+		n := len(captures[others[1]].Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) }))
+		if n == 0 {
+			s.t.Errorf("%s: %s hears nothing of %s", when, others[1].Port, others[0].Port)
+		}
+	}
+}
+
+// TestQuarantine is a quarantine from its beginning to its end, with all that may happen to it: 0 frames of any EtherType leave or reach
+// the port, over a restart of tapwall and of the switch; another machine is undisturbed; at the end everything is back.
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	vm, a, b := s.vm[1], s.vm[2], s.vm[3]
+	s.hush("vm1")
+	// NORMAL has learned a second address of the machine, which nobody declares.
+	must(t, vm.Send(raw("ff:ff:ff:ff:ff:ff", "02:77:00:00:aa:01", strange, "second")))
+	echo, inward := s.echo(vm, a, 5001), s.echo(a, vm, 5001)
+	control := s.echo(a, b, 5001)
+	s.running(echo, inward, control)
+
+	out := s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--for", "1h", "--reason", "infected", "--wait")
+	if !strings.Contains(out, "quarantine/cell added") || !strings.Contains(out, "Active") {
+		t.Errorf("add says %q", out)
+	}
+	s.effective()
+	s.cutOff("at once", vm, a, b)
+	if !stands(echo) {
+		t.Error("a connection of the quarantined machine goes on")
+	}
+	if !stands(inward) {
+		t.Error("a connection to the quarantined machine goes on")
+	}
+	lab.Eventually(t, 5*time.Second, "drops are counted in both directions", func() bool {
+		c := s.quarantine("cell").Status.Hosts[0].Counters
+		return c["droppedFromPackets"] > 0 && c["droppedToPackets"] > 0
+	})
+	lab.Eventually(t, 5*time.Second, "the first ones are recorded", func() bool {
+		return strings.Contains(s.tapwall("observe", "--verdict", "QUARANTINED", "--last", "50"), "QUARANTINED")
+	})
+	if list := s.tapwall("quarantine", "list"); !strings.Contains(list, "br0/vm1") || !strings.Contains(list, "port=vm1") {
+		t.Errorf("list:\n%s", list)
+	}
+
+	// Somebody takes the configuration away.
+	_, err := s.Ofctl("mod-port", "br0", "vm1", "forward")
+	must(t, err)
+	lab.Eventually(t, 3*time.Second, "it is put back", func() bool { return s.noForward("vm1") })
+
+	flows := s.flows(quarantineFlows)
+	s.tw.Kill()
+	s.cutOff("without tapwall", vm, a, b)
+	must(t, s.tw.Start())
+	s.cutOff("after a restart of tapwall", vm, a, b)
+	if now := s.flows(quarantineFlows); strings.Join(now, "\n") != strings.Join(flows, "\n") {
+		t.Errorf("the restart changed the flows:\n%s\n---\n%s", strings.Join(flows, "\n"), strings.Join(now, "\n"))
+	}
+
+	count, err := vm.Received()
+	must(t, err)
+	stop := make(chan struct{})
+	flood := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				flood <- nil
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if err := b.Send(raw("ff:ff:ff:ff:ff:ff", b.MAC, strange, "flood"), raw("02:77:00:00:ee:ee", b.MAC, strange, "flood")); err != nil {
+				flood <- err
+				return
+			}
+		}
+	}()
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	lab.Eventually(t, 20*time.Second, "active again", func() bool {
+		return s.quarantine("cell").Status.Phase == "Active" && s.noForward("vm1")
+	})
+	time.Sleep(300 * time.Millisecond)
+	close(stop)
+	must(t, <-flood)
+	if n, err := vm.Received(); err != nil || n != count {
+		t.Errorf("%d frames reached the machine while the switch restarted (%v)", n-count, err)
+	}
+	s.cutOff("after a restart of the switch", vm, a, b)
+	s.mustConnect(a, b.IPv4, 5000)
+
+	// The machine goes to another port of the switch.
+	must(t, s.Unplug(vm))
+	lab.Eventually(t, 5*time.Second, "pending", func() bool { return s.quarantine("cell").Status.Phase == "Pending" })
+	must(t, s.Plug(vm))
+	lab.Eventually(t, 10*time.Second, "active on the new port", func() bool { return s.quarantine("cell").Status.Phase == "Active" })
+	s.cutOff("plugged in again", vm, a, b)
+
+	s.tapwall("quarantine", "release", "cell", "--wait")
+	s.effective()
+	if s.noForward("vm1") {
+		t.Error("the port keeps no-forward")
+	}
+	s.mustConnect(vm, a.IPv4, 5000)
+	s.mustConnect(a, vm.IPv4, 5000)
+	s.mustConnect(b, vm.IPv6, 5000)
+	if n := s.flows(quarantineFlows); len(n) != 0 {
+		t.Errorf("flows are left: %v", n)
+	}
+}
+
+// hush keeps the host itself from talking on the device of a port, past the switch.
+func (s *stage) hush(port string) {
+	s.t.Helper()
+	_, err := s.Switch.Run("sysctl", "-qw", "net.ipv6.conf."+port+".disable_ipv6=1")
+	must(s.t, err)
+}
+
+// effective waits until the switch has thrown away what it had cached.
+func (s *stage) effective() {
+	for range 2 {
+		if _, err := s.Appctl("revalidator/wait"); err != nil {
+			break
+		}
+	}
+}
+
+// noForward reports whether the switch says that it sends nothing to a port.
+func (s *stage) noForward(port string) bool {
+	s.t.Helper()
+	out, err := s.Ofctl("dump-ports-desc", "br0")
+	must(s.t, err)
+	_, rest, ok := strings.Cut(out, "("+port+")")
+	if !ok {
+		return false
+	}
+	config, _, _ := strings.Cut(rest, "state:")
+	return strings.Contains(config, "NO_FWD")
+}
+
+// stands reports whether nothing comes back any more.
+func stands(p *lab.Probe) bool {
+	since := time.Now()
+	time.Sleep(400 * time.Millisecond)
+	return p.ReceivedSince(since) == 0
+}
+
+// TestQuarantinePassList: whom the pass list names is reached in both directions, by the services that it says, and nobody else; floods are
+// kept away all the same, but for who asks for the machine's address; over a restart of the switch.
+func TestQuarantinePassList(t *testing.T) {
+	t.Parallel()
+	s := open(t, 4)
+	vm, a, b, resolver := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
+	s.hush("vm1")
+	must(t, s.Serve(resolver, 53))
+	must(t, vm.Send(raw("ff:ff:ff:ff:ff:ff", "02:77:00:00:aa:01", strange, "second")))
+	s.apply("kind: Endpoint\nname: e1\nspec: {match: {port: vm1}, addresses: [10.77.0.1, \"fd77::1\"]}\n")
+	passing := s.echo(vm, a, 5001)
+	inward := s.echo(a, vm, 5002)
+	cut := s.echo(vm, b, 5001)
+	s.running(passing, inward, cut)
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--dns", "--pass", a.IPv4, "--wait")
+	check := func(when string) {
+		t.Helper()
+		s.effective()
+		for range 2 { // ARP is asked anew from both sides
+			_, _ = vm.Run("ip", "neigh", "flush", "all")
+			_, _ = a.Run("ip", "neigh", "flush", "all")
+			_, _ = resolver.Run("ip", "neigh", "flush", "all")
+			s.mustConnect(a, vm.IPv4, 5000)
+			s.mustConnect(vm, a.IPv4, 5000)
+			s.mustConnect(vm, resolver.IPv4, 53)
+			s.mustConnect(vm, resolver.IPv6, 53)
+		}
+		s.mustNotConnect(vm, resolver.IPv4, 5000)
+		s.mustNotConnect(vm, b.IPv4, 5000)
+		s.mustNotConnect(b, vm.IPv4, 5000)
+		s.mustNotConnect(a, vm.IPv6, 5000)
+		s.mustNotConnect(b, vm.IPv6, 5000)
+		mark := fmt.Sprintf("not-for-you-%d", time.Now().UnixNano())
+		got, err := s.Capture(vm.NS, "eth0")
+		must(t, err)
+		heard, err := s.Capture(a.NS, "eth0")
+		must(t, err)
+		for _, o := range []*lab.VM{b, resolver} {
+			must(t, o.Send(append(frames(o, vm.MAC, o.MAC, mark), frames(o, "02:77:00:00:aa:01", o.MAC, mark)...)...))
+		}
+		must(t, vm.Send(append(frames(vm, a.MAC, vm.MAC, mark+"-out"), frames(vm, a.MAC, "02:77:00:00:aa:01", mark+"-out")...)...))
+		time.Sleep(200 * time.Millisecond)
+		marked := func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) }
+		for _, f := range got.Frames(marked) {
+			t.Errorf("%s: reached the machine: %x", when, f.Data)
+		}
+		for _, f := range heard.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark+"-out")) }) {
+			t.Errorf("%s: left the machine: %x", when, f.Data)
+		}
+		if len(heard.Frames(marked)) == 0 {
+			t.Errorf("%s: the others do not hear each other", when)
+		}
+	}
+	check("at once")
+	if stands(passing) || stands(inward) {
+		t.Error("a connection of the pass list stands still")
+	}
+	if !stands(cut) {
+		t.Error("a connection that is not of the pass list goes on")
+	}
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	lab.Eventually(t, 20*time.Second, "active again", func() bool { return s.quarantine("cell").Status.Phase == "Active" })
+	s.pickupClosed()
+	check("after a restart of the switch")
+
+	// The same without the list is one write, and the other way round.
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--wait")
+	s.effective()
+	s.cutOff("without the list", vm, a, b)
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--pass", a.IPv4+":tcp/5000", "--wait")
+	s.effective()
+	s.mustConnect(vm, a.IPv4, 5000)
+	s.mustNotConnect(vm, a.IPv4, 5001)
+	s.tapwall("quarantine", "release", "cell", "--wait")
+	s.mustConnect(vm, b.IPv4, 5000)
+	s.mustConnect(b, vm.IPv4, 5000)
+	s.mustConnect(b, vm.IPv6, 5000)
+}
+
+// TestQuarantineEnds: its time is over also while tapwall is down, and a clock that is set does not end it.
+func TestQuarantineEnds(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	vm, a := s.vm[1], s.vm[2]
+	s.tapwall("quarantine", "add", "uuid-vm1", "--for", "4s", "--wait")
+	s.effective()
+	s.mustNotConnect(a, vm.IPv4, 5000)
+	lab.Eventually(t, 10*time.Second, "it has ended", func() bool {
+		h := s.quarantine("uuid-vm1")
+		return h.Status.Phase == "Stopped" && h.Status.Reason == "Expired"
+	})
+	s.effective()
+	s.mustConnect(a, vm.IPv4, 5000)
+	s.mustConnect(vm, a.IPv4, 5000)
+
+	s.tapwall("quarantine", "add", "uuid-vm1", "--for", "6s", "--wait")
+	s.effective()
+	s.mustNotConnect(a, vm.IPv4, 5000)
+	for _, action := range []string{"quarantine-began", "quarantine-ended"} {
+		if out := s.tapwall("observe", "--action", action, "--last", "10"); !strings.Contains(out, "uuid-vm1") {
+			t.Errorf("%s is not recorded:\n%s", action, out)
+		}
+	}
+	s.tw.Kill()
+	s.mustNotConnect(a, vm.IPv4, 5000)
+	time.Sleep(6 * time.Second)
+	s.mustNotConnect(a, vm.IPv4, 5000) // nobody is there to end it
+	must(t, s.tw.Start())
+	lab.Eventually(t, 10*time.Second, "it has ended", func() bool { return !s.noForward("vm1") && len(s.flows(quarantineFlows)) == 0 })
+	s.effective()
+	s.mustConnect(a, vm.IPv4, 5000)
+}
