@@ -106,7 +106,7 @@ func (w *firewall) begin() error {
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
 		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage,
-		cells: w.cells.views()}
+		cells: w.cells.views(), releasing: w.cells.releasing()}
 }
 
 // feed tells the firewall what changed.

@@ -316,6 +316,16 @@ func (c *cells) after(ofctrl.Result, error) {}
 
 func (c *cells) settle() error { return nil } // what is wrong with a port is told by the status of its quarantine
 
+// releasing reports whether ports that are not wanted any more may still be configured.
+func (c *cells) releasing() bool {
+	for port := range c.mine {
+		if _, wanted := c.want[port]; !wanted {
+			return true
+		}
+	}
+	return false
+}
+
 // due reports whether it is time to look at the ports again.
 func (c *cells) due(now time.Time) bool { return len(c.mine) > 0 && now.Sub(c.asked) >= c.pause() }
 

@@ -29,6 +29,21 @@ func (e *Engine) sentences() map[string]sentence {
 	return out
 }
 
+// lingers says why what quarantines no longer want may still be on a switch; "" = it is not.
+func (v *view) lingers() string {
+	for i := range v.walls {
+		switch b := &v.walls[i]; {
+		case b.err != nil:
+			return fmt.Sprintf("bridge %s: %v", b.cfg.Name, b.err)
+		case b.releasing && !b.sw.State().Ready:
+			return fmt.Sprintf("bridge %s: %s", b.cfg.Name, orElse(linkTrouble(b.sw.State()), "not connected"))
+		case b.releasing:
+			return fmt.Sprintf("bridge %s: a port is still configured", b.cfg.Name)
+		}
+	}
+	return ""
+}
+
 func (v *view) quarantineStatus(q *policy.Quarantine) policy.Status {
 	r := resource{policy.KindQuarantine, q.Name}
 	h := policy.HostStatus{Host: v.topo.Host, Phase: policy.PhaseActive, Observed: lookUp(v.observed, r.key()), Counters: map[string]int64{}}
@@ -56,6 +71,8 @@ func (v *view) quarantineStatus(q *policy.Quarantine) policy.Status {
 		return fromHost(h, warnings)
 	case h.Observed < q.Revision || !known:
 		worse(policy.PhasePending, policy.ReasonNotInstalled, "the change is being installed")
+	case s.over && v.lingers() != "":
+		worse(policy.PhaseDegraded, policy.ReasonNotInstalled, "it has ended, and it is not known whether the switch has let go: "+v.lingers())
 	case s.over:
 		worse(policy.PhaseStopped, policy.ReasonExpired, "it has ended at "+s.until.Format(time.RFC3339)+
 			"; it holds nothing any more, and is kept until it is deleted")

@@ -70,6 +70,8 @@ type wallView struct {
 	services map[uint16]string     // what their numbers stand for; replaced when one changes
 	usage    []wall.Use
 	cells    map[string]cellView // by quarantine
+	// releasing: ports that are no longer quarantined may still be configured as if they were.
+	releasing bool
 }
 
 // wallOf returns the wall of a bridge; nil = it has none.
