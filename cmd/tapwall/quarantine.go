@@ -1,13 +1,17 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -30,16 +34,25 @@ func newQuarantineAdd(g *global) *cobra.Command {
 	var dns bool
 	var pass []string
 	c := &cobra.Command{
-		Use:   "add VM | port=PORT | vm=VM | neutronPort=ID | mac=MAC",
+		Use:   "add NAME | port=PORT | vm=VM | neutronPort=ID | mac=MAC",
 		Short: "Take all ports of a machine, or one port, off the network",
 		Long: `From the moment on that this is installed no frame leaves or reaches the port, of whatever protocol, and connections that were
 open stand still. Whom --pass names can still be talked with, in both directions, as far as policies allow it.
+
+A machine goes by any name: that or the UUID of the VM, its Endpoint, port, iface-id, MAC or address. All ports of the VM are
+held, where it is known which VM it is; else the port. A name that nobody has yet is taken for that of a VM to come.
 
 It holds until it is released, or for as long as --for says, over restarts of tapwall and of the switch. Adding a
 quarantine that is there already changes it.`,
 		Example: `  tapwall quarantine add vm7 --for 2h --reason "ticket 4711" --wait
   tapwall quarantine add port=tap123 --dns --pass 10.0.0.1 --pass 10.0.0.9:tcp/22`,
 		Args: between(1, 1, "a machine or port, like: vm7 or port=tap123"),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return offer(g.names([]*kind{workloadKind()}, nil)), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := w.check(); err != nil {
 				return err
@@ -47,6 +60,16 @@ quarantine that is there already changes it.`,
 			q, err := quarantineOf(args[0], host, pass)
 			if err != nil {
 				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			if !strings.Contains(args[0], "=") {
+				if err := knownAs(c.Context(), cl, args[0], &q.Spec.Match); err != nil {
+					return err
+				}
 			}
 			if q.Spec.Reason = reason; dns {
 				q.Spec.Mode = policy.QuarantineDNS
@@ -68,21 +91,16 @@ quarantine that is there already changes it.`,
 			if err != nil {
 				return err
 			}
-			cl, err := g.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
 			d, err := cl.Put(c.Context(), policy.KindQuarantine, q.Name, body, w.options())
 			err = named(err, quarantineKind(), q.Name)
 			if d == nil {
 				return err
 			}
-			end := ""
-			if q.Spec.Until != nil {
-				end = ", until " + q.Spec.Until.Local().Format("2006-01-02 15:04:05")
+			state := w.state(d.Status)
+			if state == "" && q.Spec.Until != nil {
+				state = ", until " + untilText(&q.Spec)
 			}
-			printf(c.OutOrStdout(), "quarantine/%s added%s%s\n", q.Name, end, w.state(d.Status))
+			printf(c.OutOrStdout(), "quarantine/%s added%s\n", q.Name, state)
 			return w.outcome(err, waited{"quarantine/" + q.Name, &d.Status})
 		},
 	}
@@ -127,6 +145,48 @@ func quarantineOf(text, host string, pass []string) (*policy.Quarantine, error) 
 		q.Spec.Pass = append(q.Spec.Pass, x)
 	}
 	return q, nil
+}
+
+// knownAs makes m, which takes the name for that of a VM, select the workloads that go by it: by their VM, where it is known.
+func knownAs(ctx context.Context, cl *client.Client, name string, m *policy.Selector) error {
+	found, err := workloadKind().byName(ctx, cl, name)
+	switch {
+	case errors.Is(err, client.ErrNotFound):
+		return nil // to come
+	case err != nil:
+		return err
+	}
+	host := m.Host
+	var keys []string
+	for n, i := range found {
+		w := i.doc.(*client.Workload)
+		keys = append(keys, w.Key)
+		at := policy.Selector{Host: host, VM: vmOf(w, name)}
+		if at.VM == "" {
+			if at.NeutronPort = w.Labels[policy.LabelNeutronPort].Value; at.NeutronPort == "" {
+				at.Host, at.Port = cmp.Or(host, w.Host), w.Port
+			}
+		}
+		if n > 0 && (at.VM != m.VM || at.NeutronPort != m.NeutronPort || at.Port != m.Port || at.Host != m.Host) {
+			return usage("%q: several workloads go by that name (%s): say which by port=, vm=, neutronPort= or mac=", name, strings.Join(keys, ", "))
+		}
+		*m = at
+	}
+	return nil
+}
+
+// vmOf is the VM of a workload: as name, if it goes by it; "" = not known.
+func vmOf(w *client.Workload, name string) (vm string) {
+	for _, key := range policy.VMLabels {
+		if w.Labels[key].Value == name {
+			return name
+		}
+		vm = cmp.Or(vm, w.Labels[key].Value)
+	}
+	if vm == "" && w.Port == "" {
+		vm = w.Endpoint // a peer elsewhere, which may come
+	}
+	return vm
 }
 
 // labelOf makes a DNS label of a text, as far as there is something in it that one may have.
