@@ -15,8 +15,8 @@ import (
 )
 
 // docs/jobs.md is run as it stands there: the documents are files of the name in their first line, the commands of a console block are
-// given to a shell, and each line that the page shows of an answer has to come, in this order, but for numbers. "…" stands for any text, in a line of
-// its own for any lines.
+// given to a shell, and each line that the page shows of an answer has to come, in this order, but for numbers. "…" stands for any text,
+// in a line of its own for any lines.
 func TestFiveJobs(t *testing.T) {
 	t.Parallel()
 	s := &stage{Lab: lab.Require(t), t: t}
