@@ -41,6 +41,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"ofctrl/ofp", "ofctrl/pipeline", "the codec knows OpenFlow only"},
 	{"ofctrl/ofp", "net", "a codec does no I/O"},
 	{"ofctrl/pipeline", "policy", "the layout is there before any policy"},
+	{"ofctrl/probe", "policy", "a switch is asked about a frame, whatever it means"},
 	{"ofctrl/tables", "policy", "it evaluates flows, whatever they mean"},
 	{"ofctrl/tables", "ofctrl/ofp", "there is no switch"},
 	{"policy/compile/wall", "net/http", "pure: no I/O"},

@@ -41,7 +41,7 @@ var (
 	Done       = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
 	PassedFrom = Field{"passed from", sub(flow.Reg13, 19, 1), "the sender is quarantined, and its pass list lets the packet through"}
 	PassedTo   = Field{"passed to", sub(flow.Reg13, 20, 1), "the receiver is quarantined, and its pass list lets the packet through"}
-	ProbeTag   = Field{"probe tag", sub(flow.Reg13, 21, 5), "reserved for injected probes"}
+	ProbeTag   = Field{"probe tag", sub(flow.Reg13, 21, 5), "16–31: a probe of the controller; 0 on whatever comes in by a port"}
 	Audited    = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
 		"EGRESS, INGRESS: as reg13[0..3], for rules in mode audit alone; the last bit is for what their policies isolate"}
 

@@ -48,6 +48,7 @@ func Fixed(o Options) []flow.Flow {
 	}
 	p.commit()
 	p.pickup(o)
+	p.probe()
 	return p.flows
 }
 

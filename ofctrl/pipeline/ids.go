@@ -108,6 +108,7 @@ const (
 	CopyUnknownMAC  CopyReason = 4
 	CopyStray       CopyReason = 5
 	CopyQuarantine  CopyReason = 8
+	CopyProbe       CopyReason = 14
 )
 
 // String returns the name of the reason.
@@ -123,6 +124,8 @@ func (r CopyReason) String() string {
 		return "stray"
 	case CopyUnknownMAC:
 		return "unknown MAC"
+	case CopyProbe:
+		return "probe"
 	case CopyQuarantine:
 		return "quarantine"
 	}
@@ -137,7 +140,8 @@ func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte
 
 // ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
 func ParseUserData(b []byte) (r CopyReason, ok bool) {
-	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) && b[1] != byte(CopyQuarantine) {
+	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) && b[1] != byte(CopyQuarantine) &&
+		b[1] != byte(CopyProbe) {
 		return 0, false
 	}
 	return CopyReason(b[1]), true

@@ -48,6 +48,8 @@ everything of tapwall bears its cookie.
   its sender's own (**SAME_PORT**). Where a rule allows that, it is committed in its own direction.
 - A side without an endpoint is allowed under one id, whose gates look at the registers: when a station becomes an endpoint, its connections
   are judged again.
+- A **probe** (reg13, probe tag) is a packet-out of the controller that is judged as the first packet of a connection, in a zone without
+  any. At VERDICT, COMMIT or EXIT it ends as a copy to the controller: it reaches nobody, and no connection is made or touched.
 - An ICMP error passes with the connection it is about, and is dropped while that connection waits for its re-check.
 - TCP that is unknown to conntrack and is not a SYN is dropped, except in a **pickup window** (after a take-over or a restart of the ` +
 		`switch; for endpoints that arrive). Then
