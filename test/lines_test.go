@@ -35,7 +35,9 @@ func TestLines(t *testing.T) {
 // What a merge leaves where it did not know better belongs nowhere.
 func TestNoConflictMarkers(t *testing.T) {
 	marker := regexp.MustCompile(`(?m)^(<{7}|>{7}) `)
-	for _, pattern := range []string{"../*.md", "../docs/*.md", "../docs/design/*.md", "../docs/*.yaml", "../examples/*.yaml", "../examples/*/*.yaml"} {
+	for _, pattern := range []string{
+		"../*.md", "../docs/*.md", "../docs/design/*.md", "../docs/*.yaml", "../examples/*.yaml", "../examples/*/*.yaml",
+	} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s: %v, %v", pattern, paths, err)
