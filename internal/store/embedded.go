@@ -78,6 +78,9 @@ func (s *Store) embed(ctx context.Context, o Options) (err error) {
 	if err := m.start(ctx, dir, o); err != nil {
 		return err
 	}
+	if err := sp.stock(); err != nil {
+		o.Logger.Warn("deletions and quarantines may not be possible on a full disk", slog.Any("error", err))
+	}
 	s.kind, s.member, s.space = "embedded", m, sp
 	s.maxOps, s.maxBytes = embeddedTxnOps, embeddedRequestBytes
 	s.client = v3client.New(m.etcd.Server)

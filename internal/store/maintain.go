@@ -16,7 +16,7 @@ const (
 	// The file is mapped, so what nobody needs of it is resident all the same: hence often, and only when there is a keepful more. With
 	// 70 changes a second of policies of 100 rules this keeps 40 MB from being resident that 1,000 revisions each half minute did not.
 	maintainEvery = 5 * time.Second
-	// quotaCheckEvery is how soon writes work again after the quota was hit and something was deleted.
+	// quotaCheckEvery is how soon writes work again after the quota was hit and something was deleted, and how soon space is reserved again.
 	quotaCheckEvery = time.Second
 	keepRevisions   = 100
 	// A database is rewritten if that gives back at least this much, and at least half of it. Meanwhile etcd answers nothing: about 10 ms
@@ -28,7 +28,8 @@ const (
 	quotaShare = 10
 )
 
-// maintain compacts, defragments and clears the alarm of the quota until ctx ends. An external cluster has its operators for that.
+// maintain compacts, defragments, reserves space and clears the alarm of the quota until ctx ends. An external cluster has its operators
+// for that.
 func (s *Store) maintain(ctx context.Context) {
 	every := time.NewTicker(maintainEvery)
 	defer every.Stop()
@@ -51,7 +52,7 @@ func (s *Store) maintain(ctx context.Context) {
 				tidied = now
 			}
 		case <-quota.C:
-			err = s.clearQuota(ctx)
+			err = errors.Join(s.clearQuota(ctx), s.space.stock())
 		}
 		if err != nil && ctx.Err() == nil {
 			s.log.Warn("upkeep of the store failed", slog.Any("error", err))

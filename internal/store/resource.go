@@ -114,8 +114,12 @@ func (s *Store) write(ctx context.Context, changes []backend.Change, n *backend.
 	if err := checkChanges(changes); err != nil {
 		return nil, err
 	}
-	if undoes := n != nil && n.Value == nil; s.space != nil && !undoes {
-		if err := s.space.check(); err != nil {
+	if s.space != nil {
+		check := s.space.check
+		if undoes := n != nil && n.Value == nil; undoes || n == nil && urgent(changes) {
+			check = s.space.urgent
+		}
+		if err := check(); err != nil {
 			return nil, err
 		}
 	}

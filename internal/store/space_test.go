@@ -38,8 +38,7 @@ func small(t *testing.T, mib int) string {
 // fill takes all the space that is left but so many MiB.
 func fill(t *testing.T, dir string, leave int64) (free func()) {
 	t.Helper()
-	name := filepath.Join(dir, "other-data")
-	f, err := os.Create(name)
+	f, err := os.CreateTemp(dir, "other-data-*")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +58,7 @@ func fill(t *testing.T, dir string, leave int64) (free func()) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	return func() {
-		if err := os.Remove(name); err != nil {
+		if err := os.Remove(f.Name()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -99,6 +98,58 @@ func TestDiskFull(t *testing.T) {
 	put(t, s, group("after", "10.0.0.0/8"))
 	if st := s.Status(); !st.Connected || st.Message != "" {
 		t.Errorf("status: %+v", st)
+	}
+}
+
+// TestDiskFullRevokes fills the disk to the last byte, again and again: what takes access away is written all the same, by space that was
+// kept for it, and durably; other writes are refused. With space again there is some for the next time.
+func TestDiskFullRevokes(t *testing.T) {
+	dir := small(t, 300)
+	s := open(t, store.Options{DataDir: dir})
+	const rounds = 3
+	for i := range rounds {
+		put(t, s, group(fmt.Sprintf("g%d", i), "10.0.0.0/8"))
+	}
+	quarantine := func(i int) *policy.Quarantine {
+		q := &policy.Quarantine{Meta: policy.Meta{Name: fmt.Sprintf("q%d", i)}}
+		q.Spec.Match.Port = "p"
+		return q
+	}
+	commit := func(kind policy.Kind, name string, r policy.Resource) error {
+		_, err := s.Commit(t.Context(), []backend.Change{{Kind: kind, Name: name, Resource: r}})
+		return err
+	}
+	time.Sleep(1500 * time.Millisecond) // the database is on the disk
+	for i := range rounds {
+		free := fill(t, dir, 0)
+		defer free()
+		if err := commit(policy.KindGroup, "full", group("full")); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("an ordinary write: %v", err)
+		}
+		if err := commit(policy.KindGroup, fmt.Sprintf("g%d", i), nil); err != nil {
+			t.Errorf("deletion %d: %v", i, err)
+		}
+		if err := commit(policy.KindQuarantine, quarantine(i).Name, quarantine(i)); err != nil {
+			t.Errorf("quarantine %d: %v", i, err)
+		}
+		mixed := []backend.Change{{Kind: policy.KindQuarantine, Name: "q0"}, {Kind: policy.KindGroup, Name: "full", Resource: group("full")}}
+		if _, err := s.Commit(t.Context(), mixed); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("an ordinary write beside a deletion: %v", err)
+		}
+		time.Sleep(1500 * time.Millisecond) // etcd writes its database
+		if err := s.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, store.Options{DataDir: copied})
+	for kind, want := range map[policy.Kind]int{policy.KindGroup: 0, policy.KindQuarantine: rounds} {
+		if all, _, err := again.List(t.Context(), kind, "", 0); err != nil || len(all) != want {
+			t.Errorf("%d %s of %d: %v", len(all), kind, want, err)
+		}
 	}
 }
 

@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -373,4 +376,45 @@ func (s *stage) reaches(from, to *lab.VM) {
 		}
 		return c.Close() == nil
 	})
+}
+
+// TestQuarantineFullDisk: where not a byte is left for the store, a machine can be cut off all the same, and an allow can be taken away;
+// both take effect on the switch. All else is refused.
+func TestQuarantineFullDisk(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 3)
+	dir := filepath.Join(s.Dir, "small")
+	must(t, os.Mkdir(dir, 0o700))
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=320m"))
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	s.wall("--data-dir", dir)
+	vm, a, b := s.vm[1], s.vm[2], s.vm[3]
+	s.hush("vm1")
+	const isolated = "kind: Policy\nname: isolated\nspec: {appliesTo: [{port: vm2}], defaultDeny: {ingress: true}}\n"
+	s.applyUncached(isolated + "---\n" + allowPorts("open", "vm2", "vm3", "5001"))
+	echo, allowed := s.echo(vm, b, 5001), s.echo(b, a, 5001)
+	s.running(echo, allowed)
+	s.becomesHealthy("healthy before")
+	time.Sleep(1500 * time.Millisecond) // etcd has written its database
+	fill(t, filepath.Join(dir, "other-data"), 0)
+	s.refused("kind: Group\nname: g\nspec: {members: [{port: vm1}]}\n", "apply", "-f", "-")
+
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--for", "1h", "--wait")
+	s.tapwall("delete", "policy", "open", "--wait")
+	s.effective()
+	s.cutOff("on a full disk", vm, a, b)
+	s.stops(allowed, "the connection of the deleted policy")
+	s.mustNotConnect(b, a.IPv4, 5001)
+	if !stands(echo) {
+		t.Error("a connection of the quarantined machine goes on")
+	}
+	must(t, os.Remove(filepath.Join(dir, "other-data")))
+	s.becomesHealthy("healthy with space again")
+	s.unchangedByRestart()
+	s.cutOff("after a restart of tapwall", vm, a, b)
+	s.mustNotConnect(b, a.IPv4, 5001)
 }
