@@ -30,3 +30,9 @@ type (
 	Killed         = wire.Killed
 	Explanation    = wire.Explanation
 )
+
+// What a host's capabilities may be.
+const (
+	CapControlSocket  = wire.CapControlSocket
+	CapFirstFragments = wire.CapFirstFragments
+)

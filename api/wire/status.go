@@ -14,12 +14,20 @@ type Host struct {
 	Connected  bool   `json:"connected"`
 	Message    string `json:"message,omitempty"`
 	// Capabilities are what can be done there beyond flows and rows: controlSocket (what ovs-vswitchd tells on its control socket, such as
-	// connections) and localDevices (ports that are made there are brought up). A host that is managed over the network has none of them.
+	// connections) and localDevices (ports that are made there are brought up), which a host that is managed over the network lacks;
+	// firstFragments (a connection may begin with a fragmented packet where rules have ports).
 	Capabilities []string     `json:"capabilities"`
 	Bridges      []HostBridge `json:"bridges"`
 	// Warnings are about the host, its ports and endpoints: what works and is probably not meant.
 	Warnings []policy.Warning `json:"warnings,omitempty"`
 }
+
+// The words of Host.Capabilities.
+const (
+	CapControlSocket  = "controlSocket"
+	CapLocalDevices   = "localDevices"
+	CapFirstFragments = "firstFragments"
+)
 
 // HostBridge is one bridge of a host; foreign bridges are listed with mode "".
 type HostBridge struct {

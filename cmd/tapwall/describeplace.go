@@ -44,8 +44,11 @@ func describeWorkload(ctx context.Context, w io.Writer, cl *client.Client, x *cl
 func describeHost(ctx context.Context, w io.Writer, cl *client.Client, x *client.Host) error {
 	printf(w, "Host %s\n", x.ID)
 	printf(w, "  Open vSwitch %s, database %s\n", dash(x.OVSVersion), connected(x.Connected, x.Message))
-	if x.Capabilities != nil && len(x.Capabilities) == 0 {
+	if x.Capabilities != nil && !slices.Contains(x.Capabilities, client.CapControlSocket) {
 		printf(w, "  managed over the network: neither its switch's control socket nor its devices can be reached\n")
+	}
+	if x.Capabilities != nil && !slices.Contains(x.Capabilities, client.CapFirstFragments) {
+		printf(w, "  a connection that begins with a fragmented packet matches no rule with ports there\n")
 	}
 	for _, b := range x.Bridges {
 		mode := b.Mode

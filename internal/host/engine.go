@@ -221,14 +221,6 @@ func (e *Engine) String() string { return strings.TrimSpace("engine " + e.opt.Na
 // local reports whether the switch runs on this machine, where its control socket and its devices can be reached.
 func (e *Engine) local() bool { return strings.HasPrefix(e.opt.DB.Status().Address, "unix:") }
 
-// capabilities names what can be done on the host beyond flows and rows, see wire.Host.
-func (e *Engine) capabilities() []string {
-	if e.local() {
-		return []string{"controlSocket", "localDevices"}
-	}
-	return []string{}
-}
-
 // Name is what the host is called: its id or, as long as that is not known, its name in the configuration.
 func (e *Engine) Name() string { return e.view.Load().host }
 

@@ -313,7 +313,7 @@ func (e *Engine) Hosts() []wire.Host {
 		return []wire.Host{}
 	}
 	h := wire.Host{ID: topo.Host, OVSVersion: topo.OVSVersion, Connected: db.Connected, Message: db.LastError,
-		Capabilities: e.capabilities(), Bridges: []wire.HostBridge{}}
+		Capabilities: e.capabilities(topo), Bridges: []wire.HostBridge{}}
 	if db.Connected {
 		h.Message = ""
 	}

@@ -67,23 +67,37 @@ func (vm *VM) CraftTCP(from string, to *VM, srcPort, dstPort uint16, flags byte)
 	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.ParseIP(from), DstIP: net.ParseIP(to.IPv4)}
 	tcp := &layers.TCP{SrcPort: layers.TCPPort(srcPort), DstPort: layers.TCPPort(dstPort), Seq: 1, Ack: 1, Window: 1024,
 		FIN: flags&1 != 0, SYN: flags&2 != 0, RST: flags&4 != 0, PSH: flags&8 != 0, ACK: flags&16 != 0, URG: flags&32 != 0}
-	if err := tcp.SetNetworkLayerForChecksum(ip); err != nil {
-		return nil, err
-	}
 	return vm.frameTo(to, ip, tcp)
 }
 
 func (vm *VM) frameTo(to *VM, upper ...gopacket.SerializableLayer) ([]byte, error) {
-	src, err := net.ParseMAC(vm.MAC)
+	return CraftFrame(vm.MAC, to.MAC, layers.EthernetTypeIPv4, upper...)
+}
+
+// CraftFrame makes an untagged frame between two MAC addresses of the layers above Ethernet, with their lengths and checksums.
+func CraftFrame(srcMAC, dstMAC string, t layers.EthernetType, upper ...gopacket.SerializableLayer) ([]byte, error) {
+	src, err := net.ParseMAC(srcMAC)
 	if err != nil {
 		return nil, err
 	}
-	dst, err := net.ParseMAC(to.MAC)
+	dst, err := net.ParseMAC(dstMAC)
 	if err != nil {
 		return nil, err
+	}
+	for i, l := range upper {
+		ip, is := l.(gopacket.NetworkLayer)
+		if next := i + 1; is && next < len(upper) {
+			if c, has := upper[next].(interface {
+				SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+			}); has {
+				if err := c.SetNetworkLayerForChecksum(ip); err != nil {
+					return nil, err
+				}
+			}
+		}
 	}
 	buf := gopacket.NewSerializeBuffer()
-	all := append([]gopacket.SerializableLayer{&layers.Ethernet{SrcMAC: src, DstMAC: dst, EthernetType: layers.EthernetTypeIPv4}}, upper...)
+	all := append([]gopacket.SerializableLayer{&layers.Ethernet{SrcMAC: src, DstMAC: dst, EthernetType: t}}, upper...)
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...); err != nil {
 		return nil, fmt.Errorf("craft a frame: %w", err)
 	}
