@@ -71,7 +71,7 @@ func TestMembersFaults(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{`{"add":[{"cidr":"192.0.2.0/24"},{"cidr":"10.0.0.1/8"}]}`, `"pointer":"/add/1/cidr"`},
 		{`{"remove":[{"cidr":"x"}]}`, `"pointer":"/remove/0/cidr"`},
-		{`{"remove":[{"group":"x"}]}`, `"pointer":"/remove/0/group"`},
+		{`{"remove":[{"group":"X"}]}`, `"pointer":"/remove/0/group"`},
 		{`{"add":[{"cidrs":"x"}]}`, `"pointer":"/add/0/cidrs"`},
 		{`{"adds":[]}`, `did you mean add`},
 		{`{}`, `says nothing to change`},
@@ -119,4 +119,32 @@ func TestMembersBound(t *testing.T) {
 		t.Error(text)
 	}
 	f.members(200, "feed", `{"add":[{"cidr":"192.0.2.0/24"}],"remove":[{"cidr":"10.0.0.0/32"}]}`)
+}
+
+// A group is not deleted while another contains it, and gets no addresses where one that contains it selects endpoints.
+func TestNestedGroups(t *testing.T) {
+	f := newFixture(t)
+	f.must(201, "PUT", "/v1/groups/leaf", `{"spec":{"members":[{"vm":"a"}]}}`)
+	f.must(201, "PUT", "/v1/groups/middle", `{"spec":{"members":[{"group":"leaf"}]}}`)
+	f.must(201, "PUT", "/v1/groups/outer", `{"spec":{"members":[{"group":"middle"},{"vm":"b"}]}}`)
+	f.must(201, "PUT", "/v1/policies/p", `{"spec":{"appliesTo":[{"group":"outer"}],"defaultDeny":{"ingress":true}}}`)
+	if text := f.must(409, "DELETE", "/v1/groups/leaf", "").Body.String(); !strings.Contains(text, "group/middle") {
+		t.Error(text)
+	}
+	if _, text := f.members(409, "leaf", `{"add":[{"cidr":"10.0.0.0/8"}]}`); !strings.Contains(text, "policy/p") {
+		t.Error(text)
+	}
+	if _, text := f.members(422, "leaf", `{"add":[{"vm":"c"},{"group":"outer"}]}`); !strings.Contains(text, `"GROUP_CYCLE"`) ||
+		!strings.Contains(text, "leaf > outer > middle > leaf") || !strings.Contains(text, `"/add/1/group"`) {
+		t.Error(text)
+	}
+	// A circle that several documents make together, and with what is there.
+	apply := "kind: Group\nname: x\nspec: {members: [{group: y}]}\n---\nkind: Group\nname: y\nspec: {members: [{group: x}]}\n"
+	if text := f.must(422, "POST", "/v1/apply", apply, "Content-Type: application/yaml").Body.String(); !strings.Contains(text, "x > y > x") ||
+		!strings.Contains(text, "y > x > y") {
+		t.Error(text)
+	}
+	f.must(200, "PUT", "/v1/groups/outer", `{"spec":{"members":[{"vm":"b"}]}}`)
+	f.must(200, "PUT", "/v1/groups/middle", `{"spec":{"members":[]}}`)
+	f.must(204, "DELETE", "/v1/groups/leaf", "")
 }

@@ -66,7 +66,7 @@ func schemaNotes() []note {
 		text("Selector.cidr", "Address range without host bits; peers and members of groups only"),
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
-		text("GroupSpec.members", "Endpoints and address ranges; no groups, entities or names"),
+		text("GroupSpec.members", "Endpoints, address ranges and other groups; no entities or names"),
 		words("GroupSpec.onMemberRemoved", "What becomes of connections that rules allowed because of a member that leaves: revoke = cut, "+
 			"unless another rule allows them (default); keep = they go on until they end or something denies them",
 			policy.OnMemberRemovedRevoke, policy.OnMemberRemovedKeep),

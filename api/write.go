@@ -230,26 +230,26 @@ func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty
 	}
 	guards := v.guards()
 
-	narrowed := slices.ContainsFunc(changes, func(c backend.Change) bool {
-		if c.Kind != policy.KindGroup || c.Resource == nil {
-			return c.Kind == policy.KindGroup
-		}
-		old, _ := c.Before.(*policy.Group)
-		return c.Resource.(*policy.Group).HasCIDR() && (old == nil || !old.HasCIDR())
-	})
-	if !narrowed {
+	if !slices.ContainsFunc(changes, narrows) {
 		return guards, nil
 	}
-	// A group goes, or gets address ranges, which cannot be used everywhere: ask those who refer to it.
+	// A group goes, or gets what cannot be used everywhere: ask those who refer to it, or to a group that contains it.
 	var broken []brokenRef
-	for _, kind := range []policy.Kind{policy.KindPolicy, policy.KindMirror} {
+	affected := map[string]bool{}
+	for name := range v.changed {
+		affected[name] = true
+	}
+	for _, kind := range []policy.Kind{policy.KindGroup, policy.KindPolicy, policy.KindMirror} {
 		all, revision, err := s.o.Store.List(ctx, kind, "", 0)
 		if err != nil {
 			return nil, err
 		}
+		if kind == policy.KindGroup {
+			policy.Holders(affected, groupsOf(all))
+		}
 		for _, r := range all {
 			name := refName(kind, r.GetMeta().Name)
-			if inSet[name] || !refersTo(r, v.changed) {
+			if inSet[name] || !refersTo(r, affected) {
 				continue
 			}
 			for _, f := range policy.ValidateRefs(r, policy.Lookup{Group: v.group}) {
@@ -265,6 +265,31 @@ func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty
 		return nil, inUse(broken)
 	}
 	return guards, nil
+}
+
+// narrows reports whether a change may break references of others to a group: it goes, or gets address ranges or groups.
+func narrows(c backend.Change) bool {
+	if c.Kind != policy.KindGroup || c.Resource == nil {
+		return c.Kind == policy.KindGroup
+	}
+	if c.Expect != nil && *c.Expect == 0 {
+		return false // nobody refers to what was not there
+	}
+	now := c.Resource.(*policy.Group)
+	old, _ := c.Before.(*policy.Group)
+	if old == nil {
+		old = &policy.Group{}
+	}
+	return now.HasCIDR() && !old.HasCIDR() ||
+		slices.ContainsFunc(now.Spec.Nested(), func(name string) bool { return !slices.Contains(old.Spec.Nested(), name) })
+}
+
+func groupsOf(all []policy.Resource) []*policy.Group {
+	out := make([]*policy.Group, len(all))
+	for i, r := range all {
+		out[i] = r.(*policy.Group)
+	}
+	return out
 }
 
 // brokenRef is a reference that a change would break.
@@ -291,10 +316,9 @@ func inUse(broken []brokenRef) *Problem {
 	return out
 }
 
-func refersTo(r policy.Resource, groups map[string]policy.Resource) bool {
+func refersTo(r policy.Resource, groups map[string]bool) bool {
 	return slices.ContainsFunc(policy.Refs(r), func(ref policy.Ref) bool {
-		_, ok := groups[ref.Name]
-		return ok && ref.Kind == policy.KindGroup
+		return ref.Kind == policy.KindGroup && groups[ref.Name]
 	})
 }
 

@@ -7,6 +7,7 @@ type Code string
 const (
 	CodeSourceIsTarget Code = "SOURCE_IS_TARGET"  // a mirror would copy its own copies
 	CodeUnknownRef     Code = "UNKNOWN_REFERENCE" // a name of a group or bridge that does not exist
+	CodeGroupCycle     Code = "GROUP_CYCLE"       // a group that contains itself by way of others
 	CodeNotSupported   Code = "NOT_SUPPORTED"     // known, but of a later version
 	CodeSyntax         Code = "SYNTAX"            // the text is no YAML or JSON
 	CodeTooLarge       Code = "TOO_LARGE"         // depth, number of keys or of values beyond the bounds of this package

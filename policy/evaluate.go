@@ -65,7 +65,7 @@ type SideDecision struct {
 //   - A peer is judged against the other side: a cidr by the address, in the same family, outside the exceptions; entity any always;
 //     entity world if the other side is no endpoint of this bridge; any other selector if the other side is an endpoint of this bridge
 //     that it selects, or if the address is one of the Addresses of a workload that it selects and that is Remote or on another bridge.
-//     A group matches if any of its members does; an unknown group matches nothing.
+//     A group matches if any of its members does, or of those of a group in it; an unknown group matches nothing.
 //   - A service matches if the protocol is equal and, where it has ports, one of their ranges has the destination port; likewise source
 //     ports, and type and code. ICMP is of IPv4 and ICMPv6 of IPv6 only, also by number.
 func Evaluate(s *Set, p Packet) Decision {
@@ -186,8 +186,12 @@ func (s *Set) peerMatches(sel Selector, o other, bridge string) bool {
 		prefixes, err := sel.Prefixes()
 		return err == nil && slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(o.ip) })
 	case SelectGroup:
-		g := s.Groups[sel.Group]
-		return g != nil && slices.ContainsFunc(g.Spec.Members, func(m Selector) bool { return m.Group == "" && s.peerMatches(m, o, bridge) })
+		for m := range eachMember(s.Groups, sel.Group) {
+			if s.peerMatches(*m, o, bridge) {
+				return true
+			}
+		}
+		return false
 	}
 	if o.workload != nil && sel.MatchesWorkload(o.workload) {
 		return true

@@ -163,6 +163,10 @@ func drawSet(t *rapid.T) *policy.Set {
 		}
 		s.Groups[name] = g
 	}
+	if rapid.IntRange(0, 3).Draw(t, "nested") == 0 {
+		g := s.Groups["g2"]
+		g.Spec.Members = append(g.Spec.Members, policy.Selector{Group: "g1"})
+	}
 	for i := range rapid.IntRange(1, 5).Draw(t, "workloads") {
 		w := &policy.Workload{Key: fmt.Sprintf("w%d", i), Labels: drawLabels(t), Addresses: []netip.Addr{drawAddr(t)},
 			Audit: rapid.IntRange(0, 9).Draw(t, "audit") == 0}
@@ -294,8 +298,8 @@ func TestGroupIsItsMembers(t *testing.T) {
 				for _, peers := range []*[]policy.Selector{&rules[i].From, &rules[i].To} {
 					var out []policy.Selector
 					for _, sel := range *peers {
-						if g := s.Groups[sel.Group]; g != nil {
-							out = append(out, g.Spec.Members...)
+						if s.Groups[sel.Group] != nil {
+							out = append(out, membersOf(s.Groups, sel.Group, map[string]bool{})...)
 						} else {
 							out = append(out, sel) // an unknown group stays one
 						}

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Lookup finds what resources refer to. A nil function leaves references of that sort unchecked.
@@ -22,6 +23,9 @@ type Ref struct {
 // Refs lists the references of a resource to other resources, so that a caller can find who uses a resource before it changes or goes.
 func Refs(r Resource) []Ref {
 	var refs []Ref
+	if g, ok := r.(*Group); ok && len(g.Spec.Nested()) == 0 {
+		return nil // it may have many members
+	}
 	eachSelector(r, func(at pointer, s *Selector, _ role) {
 		if s.Group != "" {
 			refs = append(refs, Ref{at.field("group").String(), KindGroup, s.Group})
@@ -82,13 +86,11 @@ func ValidateRefs(r Resource, l Lookup) Faults {
 				c.add(Fault{Pointer: at.field("group").String(), Value: s.Group, Code: CodeUnknownRef, Detail: fmt.Sprintf("there is no group %s",
 					quote(s.Group))})
 			case as == asSubject || as == asSource:
-				for i := range g.Spec.Members {
-					if m := &g.Spec.Members[i]; m.CIDR != "" {
-						c.addf(at.field("group"), s.Group, "group %s has the address range %s, but only endpoints can be selected here", quote(s.Group),
-							m.CIDR)
-						break
-					}
+				if what := l.ranges(g, map[string]bool{}); what != "" {
+					c.addf(at.field("group"), s.Group, "%s, but only endpoints can be selected here", what)
 				}
+			case as == asMember:
+				c.nesting(at.field("group"), r.GetMeta().Name, s.Group, l)
 			}
 		}
 		if s.Bridge != "" && l.Bridge != nil && !l.Bridge(s.Bridge) {
@@ -97,6 +99,79 @@ func ValidateRefs(r Resource, l Lookup) Faults {
 		}
 	})
 	return c.faults
+}
+
+// ranges says which address range a group has, itself or by a group in it; "" = none.
+func (l Lookup) ranges(g *Group, seen map[string]bool) string {
+	seen[g.Name] = true
+	for i := range g.Spec.Members {
+		if m := &g.Spec.Members[i]; m.CIDR != "" {
+			return fmt.Sprintf("group %s has the address range %s", quote(g.Name), m.CIDR)
+		}
+	}
+	for _, name := range g.Spec.Nested() {
+		if in, ok := l.Group(name); ok && !seen[name] {
+			if what := l.ranges(in, seen); what != "" {
+				return what
+			}
+		}
+	}
+	return ""
+}
+
+// nesting refuses that group outer contains inner where outer is in inner already, or groups contain each other too deep.
+func (c *checker) nesting(at pointer, outer, inner string, l Lookup) {
+	n := nest{lookup: l, depths: map[string]int{}}
+	depth := n.depth(inner, []string{outer})
+	switch {
+	case n.circle != nil && n.circle[0] == outer:
+		c.add(Fault{Pointer: at.String(), Value: inner, Code: CodeGroupCycle,
+			Detail: fmt.Sprintf("group %s would contain itself: %s", quote(outer), strings.Join(n.circle, " > "))})
+	case depth >= MaxGroupDepth:
+		c.add(Fault{Pointer: at.String(), Value: inner, Code: CodeTooLarge,
+			Detail: fmt.Sprintf("groups would contain groups %d deep, more than %d", depth+1, MaxGroupDepth)})
+	}
+}
+
+// nest follows groups into groups.
+type nest struct {
+	lookup Lookup
+	depths map[string]int
+	circle []string // one that was found: the names from a group to itself
+}
+
+// depth returns how deep groups are in a group, 1 = it contains none; path leads to it.
+func (n *nest) depth(name string, path []string) int {
+	if i := slices.Index(path, name); i >= 0 {
+		if n.circle == nil || i == 0 {
+			n.circle = append(slices.Clone(path[i:]), name)
+		}
+		return 0
+	}
+	if d, known := n.depths[name]; known {
+		return d
+	}
+	most := 0
+	if g, ok := n.lookup.Group(name); ok {
+		path = append(slices.Clip(path), name)
+		for _, in := range g.Spec.Nested() {
+			most = max(most, n.depth(in, path))
+		}
+	}
+	n.depths[name] = most + 1
+	return most + 1
+}
+
+// Holders adds to names those of the groups that contain one of them, directly or by way of others.
+func Holders(names map[string]bool, groups []*Group) {
+	for more := true; more; {
+		more = false
+		for _, g := range groups {
+			if !names[g.Name] && slices.ContainsFunc(g.Spec.Nested(), func(in string) bool { return names[in] }) {
+				names[g.Name], more = true, true
+			}
+		}
+	}
 }
 
 // eachSelector visits every selector of a resource with its place and role.

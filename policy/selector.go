@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,15 +150,36 @@ func AnyMatches(selectors []Selector, groups map[string]*Group, w *Workload) boo
 		if s.Group == "" {
 			continue
 		}
-		if g := groups[s.Group]; g != nil {
-			for j := range g.Spec.Members {
-				if m := &g.Spec.Members[j]; m.CIDR == "" && m.MatchesWorkload(w) {
-					return true
-				}
+		for m := range eachMember(groups, s.Group) {
+			if m.CIDR == "" && m.MatchesWorkload(w) {
+				return true
 			}
 		}
 	}
 	return false
+}
+
+// eachMember yields the members of a group and of the groups in it, but for these groups themselves. An unknown group has none.
+func eachMember(groups map[string]*Group, name string) iter.Seq[*Selector] {
+	return func(yield func(*Selector) bool) {
+		names := []string{name}
+		for i := 0; i < len(names); i++ {
+			g := groups[names[i]]
+			if g == nil {
+				continue
+			}
+			for j := range g.Spec.Members {
+				m := &g.Spec.Members[j]
+				if m.Group != "" {
+					if !slices.Contains(names, m.Group) {
+						names = append(names, m.Group)
+					}
+				} else if !yield(m) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // WithoutCIDRs returns those of the selectors that are no address ranges.

@@ -66,7 +66,7 @@ type Selector struct {
 	FQDN        string            `json:"fqdn,omitempty"` // refused until names land
 }
 
-// GroupSpec lists members; a group may not contain groups, entities or names.
+// GroupSpec lists members; a group may not contain entities or names.
 type GroupSpec struct {
 	Members []Selector `json:"members"`
 	// OnMemberRemoved says what becomes of connections that rules allowed because of a member that leaves: revoke (default) cuts those that

@@ -243,7 +243,7 @@ var endpointKinds = []SelectorKind{SelectPort, SelectLabels, SelectVM, SelectNeu
 var kindsOf = [...][]SelectorKind{
 	asSubject: slices.Concat(endpointKinds, []SelectorKind{SelectGroup}),
 	asPeer:    slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR, SelectEntity}),
-	asMember:  slices.Concat(endpointKinds, []SelectorKind{SelectCIDR}),
+	asMember:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR}),
 	asMatch:   {SelectPort, SelectNeutronPort, SelectVM, SelectMAC},
 	asSource:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup}),
 }
@@ -258,8 +258,6 @@ func (r role) refusal(k SelectorKind) string {
 		return "a policy applies to endpoints, not to addresses: select by labels, or give an Endpoint resource these addresses and a label"
 	case r == asSubject && k == SelectEntity:
 		return "a policy applies to endpoints, not to entities: for all endpoints of a bridge write {bridge: NAME}"
-	case r == asMember && k == SelectGroup:
-		return "a group cannot contain groups: list the members"
 	case r == asMember && k == SelectEntity:
 		return "a group cannot contain entities: write the entity beside the group where it is used"
 	case r == asSource && k == SelectCIDR:

@@ -301,9 +301,9 @@ func TestGroupFaults(t *testing.T) {
 		{"bad empty onMemberRemoved", "members: []\nonMemberRemoved: \"\"", []string{"/spec/onMemberRemoved: is empty"}},
 		{"bad missing", "{}", []string{"/spec/members: is required"}},
 		{"bad null", "members: null", []string{"/spec/members: is null"}},
-		{"bad member kinds", "members: [{group: g}, {entity: any}, {fqdn: a}]",
-			[]string{"/spec/members/0/group: a group cannot contain groups", "/spec/members/1/entity: a group cannot contain entities",
-				"/spec/members/2/fqdn: comes later"}},
+		{"bad member kinds", "members: [{group: g}, {entity: any}, {fqdn: a}, {group: G}]",
+			[]string{"/spec/members/1/entity: a group cannot contain entities", "/spec/members/2/fqdn: comes later",
+				"/spec/members/3/group: must be a DNS label"}},
 	})
 }
 

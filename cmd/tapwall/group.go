@@ -166,11 +166,12 @@ func parseMember(text string) (policy.Selector, error) {
 		return policy.Selector{Labels: map[string]string{key: value}}, nil
 	}
 	for name, s := range map[string]policy.Selector{"port": {Port: value}, "vm": {VM: value}, "neutronPort": {NeutronPort: value},
-		"mac": {MAC: value}, "bridge": {Bridge: value}, "cidr": {CIDR: value}} {
+		"mac": {MAC: value}, "bridge": {Bridge: value}, "group": {Group: value}, "cidr": {CIDR: value}} {
 		if name == field && value != "" {
 			return s, nil
 		}
 	}
-	return policy.Selector{}, fmt.Errorf("%s is no member: write an address, an address range, or port=, vm=, neutronPort=, mac=, bridge= or "+
-		"labels.KEY= with a value", event.Escape(fmt.Sprintf("%.80q", text)))
+	return policy.Selector{}, fmt.Errorf(
+		"%s is no member: write an address, an address range, or port=, vm=, neutronPort=, mac=, bridge=, group= or "+
+			"labels.KEY= with a value", event.Escape(fmt.Sprintf("%.80q", text)))
 }

@@ -42,7 +42,8 @@ func (f *Fleet) Admit(changes []backend.Change) error {
 
 // Warnings implements api.Engine.
 func (f *Fleet) Warnings(changes []backend.Change) []policy.Warning {
-	return append(together(each(f, func(e *host.Engine) []policy.Warning { return e.Warnings(changes) })), f.elsewhere(changes)...)
+	flat := f.flat(changes)
+	return append(together(each(f, func(e *host.Engine) []policy.Warning { return e.Warnings(flat) })), f.elsewhere(changes)...)
 }
 
 // elsewhere warns of selectors that name a host which is none of this process. Another one may manage it, with the same store.
@@ -73,6 +74,7 @@ func (f *Fleet) Consequences(changes []backend.Change, before []policy.Resource)
 	if !slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind != policy.KindMirror }) {
 		return nil
 	}
+	changes, before = f.flatBoth(changes, before)
 	var was, now *policy.Set
 	for _, e := range f.hosts {
 		w, n := e.Judged(changes, before)
@@ -100,8 +102,9 @@ const (
 func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, error) {
 	plan := wire.Plan{Bridges: []wire.BridgePlan{}}
 	var warnings [][]policy.Warning
+	flat := f.flat(changes)
 	for _, e := range f.hosts {
-		p, err := e.Plan(ctx, changes)
+		p, err := e.Plan(ctx, flat)
 		if err != nil {
 			return plan, err
 		}

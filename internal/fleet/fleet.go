@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,8 @@ type Fleet struct {
 	opt   Options
 	hosts []*host.Engine
 	feeds []*feed
+	// roster is what the hosts were told last of the groups, which they see flat. Run replaces it.
+	roster atomic.Pointer[policy.Roster]
 }
 
 // New checks the options.
@@ -54,6 +57,7 @@ func New(o Options) (*Fleet, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{opt: o}
+	f.roster.Store(policy.NewRoster())
 	ids := claims{holders: map[string]string{}, kept: map[string]string{}}
 	names := map[string]bool{}
 	for _, ho := range o.Hosts {
@@ -95,6 +99,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		for b := range f.opt.Store.Watch(ctx, 0) {
+			f.enrol(&b)
 			for _, feed := range f.feeds {
 				feed.push(b)
 			}

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
@@ -59,6 +60,7 @@ func (h *history) again(t *testing.T, a *wall.Assignments) *world {
 	w := &world{
 		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, pickup: h.pickup, conjoin: h.conjoin, shares: h.shares,
 		walked: h.walked, surplus: h.surplus, sw: h.sw.Fresh(),
+		roster: policy.NewRoster(),
 	}
 	w.start(a)
 	return w

@@ -24,7 +24,8 @@ import (
 type world struct {
 	t         failer
 	workloads map[string]*policy.Workload
-	groups    map[string]*policy.Group
+	groups    map[string]*policy.Group // as in documents
+	roster    *policy.Roster           // as the firewall is told
 	policies  map[string]*policy.Policy
 	pickup    bool
 	crowd     []string // keys of workloads beside keys; see genCrowd
@@ -51,7 +52,7 @@ const uplink = 100
 
 func newWorld(t failer) *world {
 	w := &world{
-		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, policies: map[string]*policy.Policy{},
+		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, roster: policy.NewRoster(), policies: map[string]*policy.Policy{},
 		sw: tables.New(),
 	}
 	w.start(nil)
@@ -84,7 +85,14 @@ func (w *world) start(a *wall.Assignments) {
 // tell passes on workloads and groups.
 func (w *world) tell() {
 	w.fw.SetWorkloads(slices.Collect(maps.Values(w.workloads)), []wall.Port{{Name: "eth0", OFPort: uplink, Tagged: true}})
-	w.fw.SetGroups(slices.Collect(maps.Values(w.groups)))
+	changes := map[string]*policy.Group{}
+	for name := range w.roster.All() {
+		changes[name] = nil
+	}
+	maps.Copy(changes, w.groups)
+	maps.DeleteFunc(changes, func(name string, g *policy.Group) bool { return g == w.roster.Raw(name) })
+	w.roster, _ = w.roster.With(changes)
+	w.fw.SetGroups(slices.Collect(maps.Values(w.roster.All())))
 }
 
 // compile compiles and brings the switch up to date.
@@ -288,6 +296,9 @@ func genPolicy(t *rapid.T, name string) *policy.Policy {
 
 func genGroup(t *rapid.T, name string) *policy.Group {
 	g := &policy.Group{Meta: policy.Meta{Name: name}}
+	if name == "g1" && rapid.IntRange(0, 2).Draw(t, "nests") == 0 { // whether or not there is a g0
+		g.Spec.Members = append(g.Spec.Members, policy.Selector{Group: "g0"})
+	}
 	for range rapid.IntRange(1, 5).Draw(t, "members") {
 		if rapid.Bool().Draw(t, "memberCIDR") {
 			g.Spec.Members = append(g.Spec.Members, rapid.SampledFrom(cidrs).Draw(t, "cidr"))
