@@ -32,7 +32,7 @@ type InputError struct {
 	Parameter string      `json:"parameter,omitempty" doc:"Place in the request outside the body" example:"query.limit"`
 	Detail    string      `json:"detail" doc:"What is wrong and what would be right" example:"port 70000 is not in 1-65535"`
 	Value     any         `json:"value,omitempty" doc:"What was found there, shortened"`
-	Code      policy.Code `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart: SOURCE_IS_TARGET, UNKNOWN_REFERENCE, NOT_SUPPORTED, SYNTAX, TOO_LARGE" example:"NOT_SUPPORTED"`
+	Code      policy.Code `json:"code,omitempty" doc:"Sort of fault, where programs may want to tell it apart: SOURCE_IS_TARGET, UNKNOWN_REFERENCE, GROUP_CYCLE, NOT_SUPPORTED, SYNTAX, TOO_LARGE" example:"NOT_SUPPORTED"`
 	Document  int         `json:"document,omitempty" doc:"Which document of a stream or list, from 1" example:"2"`
 	Line      int         `json:"line,omitempty" doc:"Line of the text, from 1, where known" example:"14"`
 }
