@@ -52,8 +52,9 @@ const uplink = 100
 
 func newWorld(t failer) *world {
 	w := &world{
-		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, roster: policy.NewRoster(), policies: map[string]*policy.Policy{},
-		sw: tables.New(),
+		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, roster: policy.NewRoster(),
+		policies: map[string]*policy.Policy{},
+		sw:       tables.New(),
 	}
 	w.start(nil)
 	return w
