@@ -23,9 +23,11 @@ type addressing struct {
 // fewPrefixes is how many prefixes a choice may have without being numbered while a single rule names it.
 const fewPrefixes = 4
 
-// settleAddresses decides which choices are numbered, and how rules match them.
+// settleAddresses decides which choices are numbered, and how rules match them. What it decides does not depend on the order in which
+// it comes by them: a choice that comes to be numbered is held against all that are, and not against some that no longer are.
 func (f *Firewall) settleAddresses() {
 	a := f.atlas
+	var come []*choice
 	for x := range f.readdressed {
 		if f.choices.byHash[x.hash] != x {
 			continue
@@ -35,15 +37,23 @@ func (f *Firewall) settleAddresses() {
 		if f.compiled && x.changed {
 			x.address.raw = false // it may be told otherwise now
 		}
-		if wants && f.compiled && !x.address.raw && x.address.listed == nil && a.crowded(x) {
-			x.address.raw = true
-			f.changedChoices[x] = struct{}{}
-		}
-		if x.address.raw || !wants {
+		switch {
+		case x.address.raw || !wants:
 			a.remove(x)
-		} else {
+		case x.address.listed == nil:
+			come = append(come, x)
+		default:
 			a.list(x, x.now.prefixes)
 		}
+	}
+	slices.SortFunc(come, func(x, y *choice) int { return cmp.Compare(x.hash, y.hash) })
+	for _, x := range come {
+		if f.compiled && a.crowded(x) {
+			x.address.raw = true
+			f.changedChoices[x] = struct{}{}
+			continue
+		}
+		a.list(x, x.now.prefixes)
 	}
 	for f.thin() {
 	}
