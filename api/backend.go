@@ -65,6 +65,9 @@ type Engine interface {
 	KillConnections(ctx context.Context, q backend.ConnectionQuery, dryRun bool) (Killed, error)
 	// Explain says what the numbers in a conntrack entry stand for. It reads memory only. Its error says what cannot be read of the entry.
 	Explain(q backend.ConnectionQuestion) ([]Explanation, error)
+	// Trace says what would happen to a packet and why. Errors are a *backend.QuestionError, or match backend.ErrUnavailable or
+	// backend.ErrUnable.
+	Trace(ctx context.Context, q backend.TraceQuestion) (Trace, error)
 	// Classes lists the classes of endpoints, by host, bridge and number. It reads memory only.
 	Classes(q backend.ClassQuery) []Class
 	// System is the health of the whole process.
@@ -111,6 +114,7 @@ type (
 	Killed       = wire.Killed
 	Explanation  = wire.Explanation
 	Explanations = wire.Explanations
+	Trace        = wire.Trace
 )
 
 // Document is wire.Document.

@@ -172,6 +172,7 @@ type engine struct {
 	unknown   []string
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	tracked   func(backend.ConnectionQuery) (api.Connections, error)
+	traced    func(backend.TraceQuestion) (api.Trace, error)
 	kills     int // not dry runs
 	asked     backend.ConnectionQuestion
 	system    api.SystemStatus
@@ -257,6 +258,13 @@ func (e *engine) KillConnections(_ context.Context, q backend.ConnectionQuery, d
 		e.kills++
 	}
 	return api.Killed{Connections: c, DryRun: dryRun, Killed: c.Matched}, err
+}
+
+func (e *engine) Trace(_ context.Context, q backend.TraceQuestion) (api.Trace, error) {
+	if e.traced == nil {
+		return api.Trace{Verdict: "allow"}, nil
+	}
+	return e.traced(q)
 }
 
 func (e *engine) Explain(q backend.ConnectionQuestion) ([]api.Explanation, error) {

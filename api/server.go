@@ -106,6 +106,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerConfirmations()
 	s.registerRead()
 	s.registerConnections()
+	s.registerTrace()
 	s.registerEvents()
 	if err := s.finishSpec(); err != nil {
 		return nil, err

@@ -196,7 +196,7 @@ func (d Direction) String() string {
 // Actions lists the values of event.action.
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
-		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone,
+		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded}
 }
 
@@ -214,6 +214,8 @@ const (
 	ActionConfirming    = "apply-to-be-confirmed"
 	ActionConfirmed     = "apply-confirmed"
 	ActionUndone        = "apply-undone"
+	// A probe was judged otherwise than policies say.
+	ActionTraceDisagrees = "trace-disagrees"
 	// Quarantines, which are of no bridge.
 	ActionQuarantineBegan = "quarantine-began"
 	ActionQuarantineEnded = "quarantine-ended"

@@ -305,6 +305,40 @@ func (c *Client) ExplainConnection(ctx context.Context, entry, label, host, brid
 	return pages[Explanation](ctx, c, "/v1/connections/explain", v)
 }
 
+// TraceQuery asks what would happen to a packet. Empty fields leave the choice to the server, as do Type and VLAN below 0.
+type TraceQuery struct {
+	From, To, Protocol, Port, FromPort string
+	Type, Code, Family, VLAN           int
+	FromIP, ToIP, Host, Bridge         string
+	NoProbe                            bool
+}
+
+// Trace says what would happen to a packet, and why.
+func (c *Client) Trace(ctx context.Context, q TraceQuery) (*Trace, error) {
+	v := url.Values{}
+	for name, value := range map[string]string{"from": q.From, "to": q.To, "protocol": q.Protocol, "port": q.Port, "from-port": q.FromPort,
+		"from-ip": q.FromIP, "to-ip": q.ToIP, "host": q.Host, "bridge": q.Bridge} {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	for name, n := range map[string]int{"type": q.Type, "vlan": q.VLAN} {
+		if n >= 0 {
+			v.Set(name, strconv.Itoa(n))
+		}
+	}
+	for name, n := range map[string]int{"code": q.Code, "family": q.Family} {
+		if n != 0 {
+			v.Set(name, strconv.Itoa(n))
+		}
+	}
+	if q.NoProbe {
+		v.Set("probe", "false")
+	}
+	var out Trace
+	return &out, c.call(ctx, request{method: "GET", path: "/v1/trace", query: v}, &out)
+}
+
 // Events returns one page of the record, and each event as the server wrote it.
 func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []json.RawMessage, error) {
 	var raw struct {

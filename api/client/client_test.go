@@ -77,6 +77,12 @@ func (engine) Connections(_ context.Context, q backend.ConnectionQuery) (api.Con
 func (e engine) KillConnections(ctx context.Context, q backend.ConnectionQuery, dryRun bool) (api.Killed, error) {
 	return api.Killed{DryRun: dryRun, Killed: 1}, nil
 }
+func (engine) Trace(_ context.Context, q backend.TraceQuestion) (api.Trace, error) {
+	return api.Trace{Verdict: "deny", Problems: []string{fmt.Sprintf("%s %s %d %d %d %d %v", q.From, q.To, q.Proto, q.DstPort, q.Type,
+		q.Family,
+		q.Probe)}}, nil
+}
+
 func (engine) Explain(q backend.ConnectionQuestion) ([]api.Explanation, error) {
 	return []api.Explanation{{Connection: client.Connection{Bridge: q.Bridge, Host: q.Host, Label: q.Label, State: q.Entry}}}, nil
 }
@@ -199,6 +205,11 @@ func TestCalls(t *testing.T) {
 	}
 	if x, err := c.ExplainConnection(ctx, "", "0x1", "h1", "br0"); err != nil || len(x) != 1 ||
 		x[0].Connection != (client.Connection{Bridge: "br0", Host: "h1", Label: "0x1"}) {
+		t.Errorf("%+v, %v", x, err)
+	}
+	if x, err := c.Trace(ctx, client.TraceQuery{From: "a", To: "b", Protocol: "icmpv6", Type: 135, VLAN: -1, Family: 6,
+		NoProbe: true}); err != nil ||
+		x.Verdict != "deny" || x.Problems[0] != "a b 58 0 135 6 false" {
 		t.Errorf("%+v, %v", x, err)
 	}
 	if f, err := c.Flows(ctx, client.FlowQuery{Bridge: "br0", Table: -1}); err != nil || len(f) != 1 || f[0].Bridge != "br0" {

@@ -29,6 +29,10 @@ type (
 	ConnectionRule = wire.ConnectionRule
 	Killed         = wire.Killed
 	Explanation    = wire.Explanation
+
+	Trace         = wire.Trace
+	TraceCrossing = wire.TraceCrossing
+	TraceSide     = wire.TraceSide
 )
 
 // What a host's capabilities may be.

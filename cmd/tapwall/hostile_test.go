@@ -64,6 +64,7 @@ var invocations = map[string][]string{
 	"quarantine release": {"x", "x --wait"},
 	"quarantine list":    {"", "-o wide", "-o json"},
 	"observe":            {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f"},
+	"trace":              {"x {hostile} tcp 1", "{hostile} x icmp -o wide", "x x {hostile}", "x x tcp {hostile} -o json"},
 	"status":             {"", "-o json", "-o yaml", "--ready"},
 	"version":            {""},
 }

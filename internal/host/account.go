@@ -21,6 +21,12 @@ func (c counter) since(before counter) counter {
 	return counter{c.packets - before.packets, c.bytes - before.bytes}
 }
 
+// without takes away what is not to count; left is what of that is still to come.
+func (c counter) without(d counter) (rest, left counter) {
+	now := counter{min(c.packets, d.packets), min(c.bytes, d.bytes)}
+	return counter{c.packets - now.packets, c.bytes - now.bytes}, counter{d.packets - now.packets, d.bytes - now.bytes}
+}
+
 // unattributed is the name, in the place of a rule's or of a reason's, of what flows counted while it was not known for whom.
 const unattributed = "unattributed"
 
@@ -58,6 +64,7 @@ type account struct {
 	subjects func(flow.Cookie) []policy.RuleRef
 	last     map[flow.Key]reading // by place; only flows that have counted anything
 	totals   map[policy.RuleRef]counter
+	probes   map[flow.Cookie]counter // what probes made flows count, and was not read yet
 
 	turn  uint64                 // number of the last change
 	doubt map[flow.Cookie]uint64 // the last change that touched it, if the caches have not followed that
@@ -65,7 +72,8 @@ type account struct {
 }
 
 func newAccount(subjects func(flow.Cookie) []policy.RuleRef) account {
-	return account{subjects: subjects, last: map[flow.Key]reading{}, totals: map[policy.RuleRef]counter{}, doubt: map[flow.Cookie]uint64{}}
+	return account{subjects: subjects, last: map[flow.Key]reading{}, totals: map[policy.RuleRef]counter{}, probes: map[flow.Cookie]counter{},
+		doubt: map[flow.Cookie]uint64{}}
 }
 
 // read takes a reading of some flows, or of the whole switch.
@@ -85,6 +93,12 @@ func (a *account) read(flows []reading, whole bool) {
 }
 
 func (a *account) credit(c flow.Cookie, n counter) {
+	if p, there := a.probes[c]; there {
+		n, a.probes[c] = n.without(p)
+		if a.probes[c] == (counter{}) {
+			delete(a.probes, c)
+		}
+	}
 	if n == (counter{}) {
 		return
 	}
@@ -94,6 +108,15 @@ func (a *account) credit(c flow.Cookie, n counter) {
 			ref.Rule = unattributedOf(ref)
 		}
 		a.totals[ref] = a.totals[ref].plus(n)
+	}
+}
+
+// probe notes that a packet that nobody sent has met flows with these cookies: when it is read, it does not count.
+func (a *account) probe(cookies []flow.Cookie, bytes uint64) {
+	for _, c := range cookies {
+		if counts(c) {
+			a.probes[c] = a.probes[c].plus(counter{1, bytes})
+		}
 	}
 }
 
@@ -113,9 +136,11 @@ func (a *account) change(touched scope, places iter.Seq[flow.Key]) {
 	}
 	if touched.all {
 		a.every = a.turn
+		clear(a.probes)
 	}
 	for c := range touched.cookies {
 		a.doubt[c] = a.turn
+		delete(a.probes, c)
 	}
 	if len(a.last) > 0 {
 		for p := range places {

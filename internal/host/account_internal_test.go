@@ -247,6 +247,38 @@ func TestAccountForgets(t *testing.T) {
 	}
 }
 
+// What probes made flows count is not credited to anybody, however late it is read, and what others are counted for is.
+func TestAccountProbes(t *testing.T) {
+	rule, other := pipeline.NewCookie(pipeline.CookieRule, 7), pipeline.NewCookie(pipeline.CookieRule, 8)
+	ref := func(c flow.Cookie) policy.RuleRef { return policy.RuleRef{Policy: fmt.Sprint(uint32(c)), Rule: "r"} }
+	a := newAccount(func(c flow.Cookie) []policy.RuleRef { return []policy.RuleRef{ref(c)} })
+	total := func(c flow.Cookie, want uint64) {
+		t.Helper()
+		if got := a.totals[ref(c)]; got != (counter{want, 60 * want}) {
+			t.Errorf("%+v is counted, want %d packets", got, want)
+		}
+	}
+	read := func(n, m uint64) {
+		a.read([]reading{{"x", rule, counter{n, 60 * n}}, {"y", other, counter{m, 60 * m}}}, true)
+	}
+	a.probe([]flow.Cookie{rule, rule, pipeline.SystemCookie(pipeline.TableState, 0)}, 60)
+	read(0, 1) // not counted yet
+	total(rule, 0)
+	total(other, 1)
+	read(1, 1)
+	total(rule, 0)
+	read(5, 2)
+	total(rule, 3)
+	read(9, 2)
+	total(rule, 7)
+	// A change that touches the rule ends it: its flow may be another one, which never counted the probe.
+	a.probe([]flow.Cookie{rule}, 60)
+	a.change(scope{cookies: map[flow.Cookie]struct{}{rule: {}}}, none)
+	a.follow(a.turn)
+	read(10, 2)
+	total(rule, 8)
+}
+
 // TestUncounted holds that what is asked of the switch for the account has all that counts.
 func TestUncounted(t *testing.T) {
 	for k := range pipeline.CookieKind(255) {

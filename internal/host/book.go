@@ -62,6 +62,7 @@ func (k *book) reopen() {
 	k.account.subjects = k.names.of
 	k.named, k.first, k.part, k.touching = false, nil, nil, scope{}
 	clear(k.account.last)
+	clear(k.account.probes)
 }
 
 // use has lookup say what ids of default denies stand for.
@@ -113,6 +114,13 @@ func (k *book) changed(places iter.Seq[flow.Key]) {
 	defer k.mu.Unlock()
 	k.account.change(k.touching, places)
 	k.doubt()
+}
+
+// probed notes that a probe has met flows with these cookies.
+func (k *book) probed(cookies []flow.Cookie, bytes uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.account.probe(cookies, bytes)
 }
 
 // none yields nothing.

@@ -14,6 +14,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/ofctrl/probe"
 	"github.com/tapwall/tapwall/policy/inventory"
 )
 
@@ -40,9 +41,12 @@ type link struct {
 	arrivals   atomic.Bool              // workloads have pickup windows of their own
 	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
 	held       holdings
-	meterMade  atomic.Bool   // and not read since
-	demoted    atomic.Uint64 // epoch of the connection on which another controller took the primary role
-	copies     atomic.Uint64 // packet-ins of VERDICT received
+	prober     *probe.Prober
+	// disagreements counts traced packets that the switch judged otherwise than the policies.
+	disagreements atomic.Uint64
+	meterMade     atomic.Bool   // and not read since
+	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
+	copies        atomic.Uint64 // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }
@@ -140,6 +144,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	if b.sw, err = ofctrl.New(opt); err != nil {
 		return nil, err
 	}
+	b.prober = probe.New(b.sw)
 	switch cfg.Mode {
 	case Owned:
 		if err := e.addWall(b); err != nil {

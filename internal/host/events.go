@@ -22,12 +22,16 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyAllow:       takeVerdict,
 	pipeline.CopyUnknownMAC:  takeUnknownMAC,
 	pipeline.CopyStray:       takeStray,
+	pipeline.CopyProbe:       takeNothing,
 	pipeline.CopyQuarantine:  takeQuarantined,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.
 func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 	return func(pi *ofp.PacketIn) {
+		if l.prober.Take(pi) {
+			return
+		}
 		in := record.PacketIn{
 			Host: *l.host.Load(), DatapathID: l.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
 			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &l.directory,
@@ -51,6 +55,9 @@ func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
 	in.Verdicts = verdicts(in)
 	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
+
+// takeNothing is for probes without a tag: there are none.
+func takeNothing(*Engine, *link, *record.PacketIn, flow.Match) {}
 
 // takeUnknownMAC notes an address that an endpoint does not declare.
 func takeUnknownMAC(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {

@@ -30,6 +30,7 @@ type firewall struct {
 	services map[uint16]string
 	usage    []wall.Use
 	policies shelf[*wall.PolicyState]     // as installed
+	inForce  *inForce                     // likewise; nil = nothing yet
 	compiled map[string]*wall.PolicyState // not installed yet; nil = the policy is gone
 	held     []string                     // what waits for numbers
 	renamed  map[string]struct{}          // endpoints whose ids changed, and the recorder has not been told
@@ -106,7 +107,7 @@ func (w *firewall) begin() error {
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
 		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage,
-		cells: w.cells.views(), releasing: w.cells.releasing()}
+		inForce: w.inForce, cells: w.cells.views(), releasing: w.cells.releasing()}
 }
 
 // feed tells the firewall what changed.
@@ -265,6 +266,7 @@ func (w *firewall) settle() error {
 		}
 	}
 	w.compiled = nil
+	w.inForce = &inForce{w.e.revision, w.e.resources, w.e.inventory}
 	if len(w.held) > 0 {
 		return fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force",
 			some(w.held))

@@ -66,7 +66,10 @@ func (l *link) readLosses(ctx context.Context) (c copyCounters, err error) {
 	defer cancel()
 	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic),
 		CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
-		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool { _, ok := a.(flow.Controller); return ok }) {
+		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
+			c, ok := a.(flow.Controller)
+			return ok && c.MeterID == pipeline.MeterLog
+		}) {
 			c.copied += f.Stats.Packets
 		}
 	})

@@ -12,7 +12,8 @@ type Metrics struct {
 	host bool
 
 	rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, flowsDesired, flowsThere, flowMods, flowsLost,
-	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax *prometheus.Desc
+	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax,
+	disagreements *prometheus.Desc
 }
 
 // NewMetrics returns the descriptions; with host, all of them have a label of that name. A process that manages no host but its own
@@ -52,6 +53,8 @@ func NewMetrics(host bool) *Metrics {
 	m.revision = desc("revision", "Store revision that is desired, and installed.", "state")
 	m.unsaved = desc("assignments_unsaved",
 		"Policies and endpoints whose ids the store does not have yet; after a restart their connections would be judged again.")
+	m.disagreements = desc("trace_disagreements_total",
+		"Traced packets that the switch judged otherwise than the policies say, for no known reason: a fault.", "bridge")
 	m.limitUsed = desc("limit_used", "How much is in use of what there is a limited number of: class, address and service numbers, "+
 		"priorities of rules, and conjunctions that apply to one endpoint.", "bridge", "limit")
 	m.limitMax = desc("limit_max", "How much there is of it.", "bridge", "limit")
@@ -107,6 +110,7 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		counter(m.unknownCopies, float64(k.lostCopies.Load()), bridge)
 	}
 	for _, b := range v.walls {
+		counter(m.disagreements, float64(b.disagreements.Load()), b.cfg.Name)
 		for _, u := range b.usage {
 			gauge(m.limitUsed, float64(u.Used), b.cfg.Name, u.Limit)
 			gauge(m.limitMax, float64(u.Max), b.cfg.Name, u.Limit)

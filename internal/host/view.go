@@ -60,6 +60,7 @@ type bridgeView struct {
 type wallView struct {
 	bridgeView
 	policies shelf[*wall.PolicyState]
+	inForce  *inForce // nil = nothing yet
 	numbers  numbers
 	index    int
 	recalled []pipeline.Connection // what the pickup window was opened with
