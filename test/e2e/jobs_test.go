@@ -41,6 +41,9 @@ func TestFiveJobs(t *testing.T) {
 	}
 	// after is what happens behind the console blocks of a section.
 	after := map[string][]func(){
+		"Why can vm7 not reach vm9 on port 5432?": {
+			func() { both(s.mustNotConnect, 7, 9, 5432) }, func() { both(s.mustConnect, 7, 9, 5432) },
+		},
 		"Cut off this VM now": {
 			func() {
 				s.mustConnect(vm[1], vm[2].IPv4, 80)
