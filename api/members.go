@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,7 +114,7 @@ func memberChange(before, after policy.Resource) (*policy.MemberChange, bool) {
 	old, ok := before.(*policy.Group)
 	now, ok2 := after.(*policy.Group)
 	if !ok || !ok2 || old == nil || now == nil || old.Spec.OnMemberRemoved != now.Spec.OnMemberRemoved ||
-		!maps.Equal(old.Labels, now.Labels) {
+		!reflect.DeepEqual(old.Spec.From, now.Spec.From) || !maps.Equal(old.Labels, now.Labels) {
 		return nil, false
 	}
 	return now.Spec.Since(&old.Spec)

@@ -67,6 +67,18 @@ func schemaNotes() []note {
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
 		text("GroupSpec.members", "Endpoints, address ranges and other groups; no entities or names"),
+		text("GroupSpec.from", "A list of addresses that is kept elsewhere: members beside those of members. Each process reads it"),
+		text("GroupSource.file", "Name of a file below the directory that the configuration names"),
+		text("GroupSource.url", "https:// (http:// where the configuration allows it). What may be secret of it is in no status and no log"),
+		text("GroupSource.every", "How often it is read again, 10s to 720h; default 1m for a file, 1h for a URL"),
+		text("Status.source", "Of a group that takes members from a file or URL"),
+		text("SourceStatus.from", "File or URL, without what may be secret of it"),
+		text("SourceStatus.entries", "Addresses and ranges of the list that are in force"),
+		text("SourceStatus.skipped", "Lines that are no address and were left out"),
+		text("SourceStatus.skippedLines", "The first of them"),
+		text("SourceStatus.fetchedAt", "When what is in force was last seen to be the newest; absent = never"),
+		text("SourceStatus.checkedAt", "When it was last tried; absent = not since the process began"),
+		text("SourceStatus.error", "Of the last try. What is in force is from before"),
 		words("GroupSpec.onMemberRemoved", "What becomes of connections that rules allowed because of a member that leaves: revoke = cut, "+
 			"unless another rule allows them (default); keep = they go on until they end or something denies them",
 			policy.OnMemberRemovedRevoke, policy.OnMemberRemovedKeep),
@@ -231,7 +243,7 @@ const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
-		"Expired, PortNotConfigured, " +
+		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +

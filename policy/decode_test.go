@@ -235,7 +235,7 @@ func TestDecodeFaults(t *testing.T) {
 		{"bad unknown fields", "kind: Group\nname: g\nmetadata: {name: g}\nspec:\n  member: []\n  members: []\n  zzz: 1", []string{
 			`1:3 /metadata: unknown field "metadata": kind, name, labels and spec stand at the top of a document`,
 			`1:5 /spec/member: unknown field "member": did you mean members?`,
-			`1:7 /spec/zzz: unknown field "zzz": known are members`}},
+			`1:7 /spec/zzz: unknown field "zzz": known are from, members, onMemberRemoved`}},
 		{"bad case of a field", "kind: Group\nname: g\nSpec: {members: []}", []string{"1:1 /spec: is required",
 			`1:3 /Spec: unknown field "Spec": did you mean spec?`}},
 		{"bad misspelled selector is one fault", "kind: Group\nname: g\nspec:\n  members:\n  - {prot: a}",

@@ -277,7 +277,7 @@ func (s *GroupSpec) Since(before *GroupSpec) (*MemberChange, bool) {
 
 // Same reports whether both ask for the same, in the same order.
 func (s *GroupSpec) Same(o *GroupSpec) bool {
-	if s.OnMemberRemoved != o.OnMemberRemoved || len(s.Members) != len(o.Members) {
+	if s.OnMemberRemoved != o.OnMemberRemoved || len(s.Members) != len(o.Members) || !s.From.same(o.From) {
 		return false
 	}
 	if c, ok := s.Since(o); ok {
@@ -291,7 +291,7 @@ func (s *GroupSpec) Same(o *GroupSpec) bool {
 	return true
 }
 
-// HasCIDR reports whether there are address ranges among the members.
+// HasCIDR reports whether there are address ranges among the members, or may come from elsewhere.
 func (g *Group) HasCIDR() bool {
-	return slices.ContainsFunc(g.Spec.Members, func(s Selector) bool { return s.CIDR != "" })
+	return g.Spec.From != nil || slices.ContainsFunc(g.Spec.Members, func(s Selector) bool { return s.CIDR != "" })
 }

@@ -38,6 +38,13 @@ const (
 	ReasonMACContradiction Reason = "MACContradiction" // Degraded: it has another MAC than the port, so it does not apply
 )
 
+// Reasons of groups that take members from a file or URL.
+const (
+	ReasonListPending Reason = "ListPending" // Pending: the list has not been read yet
+	ReasonListMissing Reason = "ListMissing" // Degraded: the list could not be read yet, so that nobody is in it
+	ReasonListStale   Reason = "ListStale"   // Degraded: the list cannot be read now, and the last good one is in force
+)
+
 // Reasons of mirrors.
 const (
 	ReasonDisabled      Reason = "Disabled"      // Stopped: spec.enabled is false

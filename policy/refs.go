@@ -104,6 +104,9 @@ func ValidateRefs(r Resource, l Lookup) Faults {
 // ranges says which address range a group has, itself or by a group in it; "" = none.
 func (l Lookup) ranges(g *Group, seen map[string]bool) string {
 	seen[g.Name] = true
+	if g.Spec.From != nil {
+		return fmt.Sprintf("group %s has address ranges from %s", quote(g.Name), g.Spec.From)
+	}
 	for i := range g.Spec.Members {
 		if m := &g.Spec.Members[i]; m.CIDR != "" {
 			return fmt.Sprintf("group %s has the address range %s", quote(g.Name), m.CIDR)

@@ -20,25 +20,28 @@ func (s *GroupSpec) Nested() (names []string) {
 }
 
 // A Roster holds groups as those see them who have to know who is in them: flat, the members of groups that are members in their place. It
-// is immutable. A group without groups in it is the same as it came.
+// is immutable. A group that takes nothing from elsewhere, and has no groups in it, is
+// the same as it came.
 //
 // What becomes of connections when a member leaves (OnMemberRemoved) is for each group to say of itself: that of the group which a rule
 // names counts, whichever group in it the member has left.
 type Roster struct {
-	raw  map[string]*Group
-	flat map[string]*flatGroup // those that are not as they came
+	raw map[string]*Group
+	// lists are what groups take from elsewhere, by name, as groups that have nothing else.
+	lists map[string]*Group
+	flat  map[string]*flatGroup // those that are not as they came
 }
 
 // flatGroup is a group with the members of others.
 type flatGroup struct {
 	group *Group
 	names []string // the group and those in it, also those that do not exist
-	parts []*Group // of names, nil = none
+	parts []*Group // of names, nil = none, each with its list
 }
 
 // NewRoster returns a roster of nobody.
 func NewRoster() *Roster {
-	return &Roster{raw: map[string]*Group{}, flat: map[string]*flatGroup{}}
+	return &Roster{raw: map[string]*Group{}, lists: map[string]*Group{}, flat: map[string]*flatGroup{}}
 }
 
 // Get returns a group, nil if there is none.
@@ -68,7 +71,7 @@ func (r *Roster) With(changes map[string]*Group) (*Roster, []string) {
 	if len(changes) == 0 {
 		return r, nil
 	}
-	next := &Roster{raw: maps.Clone(r.raw), flat: maps.Clone(r.flat)}
+	next := &Roster{raw: maps.Clone(r.raw), lists: r.lists, flat: maps.Clone(r.flat)}
 	touched := make(map[string]bool, len(changes))
 	for name, g := range changes {
 		touched[name] = true
@@ -78,30 +81,57 @@ func (r *Roster) With(changes map[string]*Group) (*Roster, []string) {
 			next.raw[name] = g
 		}
 	}
-	for name, f := range r.flat {
-		if slices.ContainsFunc(f.names, func(in string) bool { _, changed := changes[in]; return changed }) {
+	return next, next.update(touched)
+}
+
+// WithLists returns the roster after groups have got other lists from elsewhere, nil = none, by the names of these groups, and the names
+// of all groups that have thereby become others, in order. The list of a group that takes nothing from elsewhere is not looked at.
+func (r *Roster) WithLists(lists map[string]*Group) (*Roster, []string) {
+	next := &Roster{raw: r.raw, lists: maps.Clone(r.lists), flat: maps.Clone(r.flat)}
+	touched := make(map[string]bool, len(lists))
+	for name, list := range lists {
+		if list == nil {
+			delete(next.lists, name)
+		} else {
+			next.lists[name] = list
+		}
+		if r.raw[name] != nil {
 			touched[name] = true
 		}
 	}
-	for name := range touched {
-		next.flatten(name)
+	return next, next.update(touched)
+}
+
+// update brings touched groups, and those that contain them, up to date.
+func (r *Roster) update(touched map[string]bool) []string {
+	all := maps.Clone(touched)
+	for name, f := range r.flat {
+		if slices.ContainsFunc(f.names, func(in string) bool { return touched[in] }) {
+			all[name] = true
+		}
 	}
-	return next, sortedKeys(touched)
+	for name := range all {
+		r.flatten(name)
+	}
+	return sortedKeys(all)
 }
 
 // flatten brings one group up to date.
 func (r *Roster) flatten(name string) {
 	g := r.raw[name]
-	if g == nil || len(g.Spec.Nested()) == 0 {
+	if g == nil || len(g.Spec.Nested()) == 0 && g.Spec.From == nil {
 		delete(r.flat, name)
 		return
 	}
 	f := &flatGroup{names: []string{name}}
 	for i := 0; i < len(f.names); i++ {
 		in := r.raw[f.names[i]]
-		f.parts = append(f.parts, in)
+		f.parts = append(f.parts, in, nil)
 		if in == nil {
 			continue
+		}
+		if in.Spec.From != nil {
+			f.parts[len(f.parts)-1] = r.lists[in.Name]
 		}
 		for _, n := range in.Spec.Nested() {
 			if !slices.Contains(f.names, n) {
@@ -140,7 +170,7 @@ func (f *flatGroup) whole() *Group {
 // named gives the members what else the group is.
 func (f *flatGroup) named(g *Group) *Group {
 	self := f.parts[0]
-	g.Meta, g.Spec.OnMemberRemoved = self.Meta, self.Spec.OnMemberRemoved
+	g.Meta, g.Spec.OnMemberRemoved, g.Spec.From = self.Meta, self.Spec.OnMemberRemoved, self.Spec.From
 	return g
 }
 

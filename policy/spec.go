@@ -68,7 +68,9 @@ type Selector struct {
 
 // GroupSpec lists members; a group may not contain entities or names.
 type GroupSpec struct {
-	Members []Selector `json:"members"`
+	Members []Selector `json:"members,omitzero"`
+	// From adds a list of addresses that is kept elsewhere.
+	From *GroupSource `json:"from,omitempty"`
 	// OnMemberRemoved says what becomes of connections that rules allowed because of a member that leaves: revoke (default) cuts those that
 	// nothing else allows, keep lets them go on until they end. What a rule denies from then on is cut either way.
 	OnMemberRemoved string `json:"onMemberRemoved,omitempty"`

@@ -19,7 +19,9 @@ type Status struct {
 	Message          string       `json:"message,omitempty"`
 	ObservedRevision int64        `json:"observedRevision"` // revision that is installed; behind Meta.Revision = not yet
 	Hosts            []HostStatus `json:"hosts,omitempty"`
-	Warnings         []Warning    `json:"warnings,omitempty"`
+	// Source is that of a group which takes members from a file or URL.
+	Source   *SourceStatus `json:"source,omitempty"`
+	Warnings []Warning     `json:"warnings,omitempty"`
 }
 
 // HostStatus is the part of one host.

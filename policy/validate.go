@@ -178,7 +178,9 @@ func (g *Group) Validate() Faults {
 	var root pointer
 	c.meta(&root, &g.Meta)
 	at := root.path("spec", "members")
-	if g.Spec.Members == nil {
+	if g.Spec.From != nil {
+		c.source(root.path("spec", "from"), g.Spec.From)
+	} else if g.Spec.Members == nil {
 		c.addf(at, nil, "is required; an empty list is a group of nobody")
 	}
 	if n := len(g.Spec.Members); n > MaxMembers {

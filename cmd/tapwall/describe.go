@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -74,6 +75,21 @@ func describe(ctx context.Context, w io.Writer, cl *client.Client, i *item) erro
 	return nil
 }
 
+// sourceText says what became of a list that a group takes members from.
+func sourceText(s *policy.SourceStatus, now time.Time) string {
+	text := "not read yet"
+	if s.FetchedAt != nil {
+		text = fmt.Sprintf("%d entries, read %s ago", s.Entries, now.Sub(*s.FetchedAt).Round(time.Second))
+	}
+	if s.Skipped > 0 {
+		text += fmt.Sprintf("; %s skipped (from line %d on)", count(s.Skipped, "line"), s.SkippedLines[0])
+	}
+	if s.Error != "" {
+		text += "; last try: " + s.Error
+	}
+	return text
+}
+
 // describeDocument prints a resource for reading.
 func describeDocument(w io.Writer, d *client.Document) error {
 	printf(w, "%s %s\n", d.Kind, d.Name)
@@ -96,6 +112,9 @@ func describeDocument(w io.Writer, d *client.Document) error {
 			rule = " " + x.Rule
 		}
 		printf(w, "  warning %s%s: %s\n", x.Code, rule, x.Message)
+	}
+	if s := d.Status.Source; s != nil {
+		printf(w, "  from %s: %s\n", s.From, sourceText(s, time.Now()))
 	}
 	for _, h := range d.Status.Hosts {
 		printf(w, "  host %s: %s\n", h.Host, phase(policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message}))

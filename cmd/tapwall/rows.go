@@ -45,7 +45,11 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 	case policy.KindGroup:
 		var s policy.GroupSpec
 		err := json.Unmarshal(d.Spec, &s)
-		return []string{d.Name, fmt.Sprint(len(s.Members)), some(endpoints), state}, err
+		members := fmt.Sprint(len(s.Members))
+		if source := d.Status.Source; source != nil {
+			members += fmt.Sprintf("+%d", source.Entries)
+		}
+		return []string{d.Name, members, some(endpoints), state}, err
 	case policy.KindEndpoint:
 		var s policy.EndpointSpec
 		err := json.Unmarshal(d.Spec, &s)

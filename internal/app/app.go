@@ -17,6 +17,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/fleet"
+	"github.com/tapwall/tapwall/internal/lists"
 	"github.com/tapwall/tapwall/internal/store"
 )
 
@@ -69,7 +70,13 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	all, err := fleet.New(fleet.Options{Version: o.Version, Store: st, Recorder: recorder, Hosts: hosts, Logger: log, Registry: registry})
+	o.Lists.StateDir, o.Lists.Logger = filepath.Join(o.DataDir, "lists"), log
+	groupLists, err := lists.New(o.Lists)
+	if err != nil {
+		return fmt.Errorf("group-lists: %w", err)
+	}
+	all, err := fleet.New(fleet.Options{Version: o.Version, Store: st, Recorder: recorder, Hosts: hosts, Lists: groupLists, Logger: log,
+		Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -85,7 +92,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	log.Info("tapwall starts", "version", o.Version, "pid", os.Getpid(), "store", st.Status().Kind, "hosts", len(hosts), "bridges", bridges)
 	defer func() { log.Info("tapwall has stopped; flows and mirrors stay in force") }()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range append(tasks, recorder, all, handler) {
+	for _, t := range append(tasks, recorder, groupLists, all, handler) {
 		g.Go(func() error {
 			if err := t.Run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", t, err)

@@ -12,6 +12,8 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/lists"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // file is the configuration file as written. Its keys are the names of serve's flags, plural where a flag is repeatable, and what has no
@@ -31,6 +33,7 @@ type file struct {
 	LogLevel  string       `yaml:"log-level"`
 	LogFormat string       `yaml:"log-format"`
 	Sinks     sinksFile    `yaml:"sinks"`
+	Lists     listsFile    `yaml:"group-lists"`
 	Limits    limitsFile   `yaml:"limits"`
 }
 
@@ -60,6 +63,28 @@ type hostFile struct {
 	OVSDB   string       `yaml:"ovsdb"`
 	TLS     switchTLS    `yaml:"tls"`
 	Bridges []bridgeFile `yaml:"bridges"`
+}
+
+type listsFile struct {
+	Dir       string   `yaml:"dir"`
+	PlainHTTP bool     `yaml:"plain-http"`
+	Allow     []string `yaml:"allow"`
+	CA        string   `yaml:"ca"`
+}
+
+// apply fills the options of lists but for what they do not share with the file.
+func (f *listsFile) apply(o *lists.Options) error {
+	set(&o.Dir, f.Dir)
+	set(&o.CAFile, f.CA)
+	set(&o.PlainHTTP, f.PlainHTTP)
+	for i, s := range f.Allow {
+		p, err := policy.ParseCIDR(s)
+		if err != nil {
+			return fmt.Errorf("group-lists.allow[%d]: %q %w", i, s, err)
+		}
+		o.Allow = append(o.Allow, p)
+	}
+	return nil
 }
 
 type limitsFile struct {
@@ -126,7 +151,7 @@ func (o *Options) load(b []byte) error {
 		o.PickupWindow = d
 	}
 	c.Sinks.JSONL.apply(o)
-	return nil
+	return c.Lists.apply(&o.Lists)
 }
 
 func bridgesOf(files []bridgeFile) (out []host.BridgeConfig, err error) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/lists"
 	"github.com/tapwall/tapwall/internal/pki"
 )
 
@@ -35,6 +36,7 @@ type Options struct {
 	RingLen         int           // events kept in memory; 0 = 16,384
 	PickupWindow    time.Duration // 0 = none
 	TakeOver        bool          // take the hosts from another tapwall, and the primary role on owned bridges; not in the file
+	Lists           lists.Options // those of the file; the rest is filled in
 	EventDir        string        // default DataDir/events
 	EventFileBytes  int64
 	EventFiles      int

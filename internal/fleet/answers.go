@@ -244,7 +244,7 @@ func (f *Fleet) Ready() error {
 
 // Status implements api.Engine.
 func (f *Fleet) Status(kind policy.Kind, name string) policy.Status {
-	return f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) }))
+	return f.withList(kind, name, f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) })))
 }
 
 // merge makes one status of those of all hosts: the worst of them, but for hosts that have nothing to do with the resource while others
@@ -302,6 +302,18 @@ const outOfReach = 100 * time.Millisecond
 
 // Wait implements api.Engine. A host that cannot be reached is not waited for, unless there is no other; the status says so.
 func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
+	s, err := f.wait(ctx, kind, name, revision)
+	if s.Phase == "" || kind != policy.KindGroup || revision == 0 {
+		return s, err
+	}
+	if r := f.roster.Load().Raw(name); err == nil && r != nil && r.Spec.From != nil {
+		f.awaitList(ctx, kind, name)
+		s, err = f.wait(ctx, kind, name, revision) // with what the list holds
+	}
+	return f.withList(kind, name, s), err
+}
+
+func (f *Fleet) wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
 	if len(f.hosts) == 1 {
 		return f.hosts[0].Wait(ctx, kind, name, revision)
 	}

@@ -6,7 +6,6 @@ package fleet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -38,6 +37,7 @@ type Options struct {
 	Recorder *record.Recorder
 	// Hosts are the options of each engine; Store, Recorder and Claim are the fleet's to fill in. Names are unique.
 	Hosts    []host.Options
+	Lists    Lists                 // nil = groups take nothing from elsewhere
 	Logger   *slog.Logger          // nil discards
 	Registry prometheus.Registerer // nil = no metrics
 }
@@ -98,16 +98,7 @@ func (f *Fleet) Engines() []*host.Engine { return f.hosts }
 func (f *Fleet) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		for b := range f.opt.Store.Watch(ctx, 0) {
-			f.enrol(&b)
-			for _, feed := range f.feeds {
-				feed.push(b)
-			}
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		return errors.New("the store's watch ended")
+		return f.follow(ctx, f.opt.Store.Watch(ctx, 0))
 	})
 	for _, e := range f.hosts {
 		g.Go(func() error {

@@ -1,16 +1,89 @@
 package fleet
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
 
+// Lists keeps the lists that groups take from elsewhere.
+type Lists interface {
+	// Follow says from where a group takes members from now on, nil = from nowhere, and returns those that are known, nil = none.
+	Follow(group string, from *policy.GroupSource) *policy.Group
+	// News tells that Take has something: the lists that have become others, by group.
+	News() <-chan struct{}
+	Take() map[string]*policy.Group
+	// Status is nil for a group that is not followed.
+	Status(group string) *policy.SourceStatus
+}
+
+// follow tells the hosts of what changes in the store and in lists, until the store's watch ends.
+func (f *Fleet) follow(ctx context.Context, batches <-chan backend.Batch) error {
+	var news <-chan struct{}
+	if f.opt.Lists != nil {
+		news = f.opt.Lists.News()
+	}
+	var revision int64
+	for {
+		var b backend.Batch
+		select {
+		case next, ok := <-batches:
+			if !ok && ctx.Err() == nil {
+				return errors.New("the store's watch ended")
+			}
+			if !ok {
+				return nil
+			}
+			b, revision = next, next.Revision
+			f.enrol(&b)
+		case <-news:
+			b = backend.Batch{Revision: revision, Changes: f.relist()}
+		}
+		for _, feed := range f.feeds {
+			feed.push(b)
+		}
+	}
+}
+
+// relist takes in the lists that have become others, and returns the groups that have thereby.
+func (f *Fleet) relist() (out []backend.Change) {
+	next, names := f.roster.Load().WithLists(f.opt.Lists.Take())
+	f.roster.Store(next)
+	for _, name := range names {
+		if g := next.Get(name); g != nil {
+			out = append(out, backend.Change{Kind: policy.KindGroup, Name: name, Resource: g})
+		}
+	}
+	return out
+}
+
 // enrol brings the roster up to date with a batch of the store, and the batch with the roster: its groups become flat, and those that
 // contain them, or are built of them by way of others, come along.
 func (f *Fleet) enrol(b *backend.Batch) {
-	next, changes := rewrite(f.roster.Load(), b.Changes)
+	before := f.roster.Load()
+	if f.opt.Lists != nil {
+		lists := map[string]*policy.Group{}
+		for _, c := range b.Changes {
+			g, _ := c.Resource.(*policy.Group)
+			was := before.Raw(c.Name)
+			if c.Kind == policy.KindGroup && (g != nil && g.Spec.From != nil || was != nil && was.Spec.From != nil) {
+				var from *policy.GroupSource
+				if g != nil {
+					from = g.Spec.From
+				}
+				lists[c.Name] = f.opt.Lists.Follow(c.Name, from)
+			}
+		}
+		if len(lists) > 0 {
+			before, _ = before.WithLists(lists) // those whom that touches change all the same
+		}
+	}
+	next, changes := rewrite(before, b.Changes)
 	f.roster.Store(next)
 	b.Changes = changes
 }
@@ -66,6 +139,41 @@ func rewrite(r *policy.Roster, changes []backend.Change) (*policy.Roster, []back
 		}
 	}
 	return next, out
+}
+
+// withList adds to the status of a group what became of the list that it takes from elsewhere.
+func (f *Fleet) withList(kind policy.Kind, name string, s policy.Status) policy.Status {
+	if kind != policy.KindGroup || f.opt.Lists == nil {
+		return s
+	}
+	s.Source = f.opt.Lists.Status(name)
+	switch list := s.Source; {
+	case list == nil || s.Phase != policy.PhaseActive:
+	case list.Error != "" && list.FetchedAt == nil:
+		s.Phase, s.Reason, s.Message = policy.PhaseDegraded, policy.ReasonListMissing, fmt.Sprintf("%s could not be read yet: %s", list.From,
+			list.Error)
+	case list.Error != "":
+		s.Phase, s.Reason = policy.PhaseDegraded, policy.ReasonListStale
+		s.Message = fmt.Sprintf("%s cannot be read now: %s; in force are the %d entries of %s", list.From, list.Error, list.Entries,
+			list.FetchedAt.UTC().Format(time.RFC3339))
+	case list.FetchedAt == nil:
+		s.Phase, s.Reason, s.Message = policy.PhasePending, policy.ReasonListPending, fmt.Sprintf("%s has not been read yet", list.From)
+	}
+	return s
+}
+
+// awaitList waits until the list of a group was tried to be read, or ctx ends.
+func (f *Fleet) awaitList(ctx context.Context, kind policy.Kind, name string) {
+	for kind == policy.KindGroup && f.opt.Lists != nil {
+		if s := f.opt.Lists.Status(name); s == nil || s.CheckedAt != nil || s.FetchedAt != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // resource is a group, or nothing.

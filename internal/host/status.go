@@ -272,7 +272,7 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		if revision == 0 && !there && !unsettled {
 			return policy.Status{}, nil
 		}
-		if revision > 0 && there && observed >= revision {
+		if revision > 0 && there && observed >= revision && (kind != policy.KindGroup || !unsettled) { // a group may change by others
 			s := e.Status(kind, name)
 			// What the switch tells of its flows comes shortly after its answer to the change.
 			if s.Reason == policy.ReasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {

@@ -52,8 +52,9 @@ type apart struct {
 
 // apartSpec is the specification of such a group. A version that does not know of it refuses the field, as it should.
 type apartSpec struct {
-	OnMemberRemoved string `json:"onMemberRemoved,omitempty"`
-	MembersApart    bool   `json:"membersApart"`
+	OnMemberRemoved string              `json:"onMemberRemoved,omitempty"`
+	From            *policy.GroupSource `json:"from,omitempty"`
+	MembersApart    bool                `json:"membersApart"`
 }
 
 // listHead is the first line of a list; each other is a member: an address range as such, everything else as JSON.
@@ -264,7 +265,7 @@ func encodeApart(rec *record, g *policy.Group, old stored) (ops []clientv3.Op, s
 		}
 		return ops, 0, false, nil
 	}
-	rec.Spec, err = json.Marshal(apartSpec{OnMemberRemoved: g.Spec.OnMemberRemoved, MembersApart: true})
+	rec.Spec, err = json.Marshal(apartSpec{OnMemberRemoved: g.Spec.OnMemberRemoved, From: g.Spec.From, MembersApart: true})
 	return ops, size, true, err
 }
 

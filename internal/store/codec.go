@@ -113,7 +113,7 @@ func decode(kind policy.Kind, name string, value []byte, revision int64) (policy
 	var without apartSpec
 	if g, ok := r.(*policy.Group); ok && rec.Apart != nil {
 		spec = &without
-		defer func() { g.Spec.OnMemberRemoved = without.OnMemberRemoved }()
+		defer func() { g.Spec.OnMemberRemoved, g.Spec.From = without.OnMemberRemoved, without.From }()
 	}
 	if err := decodeStrict(rec.Spec, spec); err != nil {
 		return nil, nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
