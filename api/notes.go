@@ -31,7 +31,8 @@ func schemaNotes() []note {
 	}
 	return append(notes, []note{
 		words("PolicySpec.tier", "Tiers decide in this order; default application", "emergency", "security", "application", "baseline"),
-		ranged("PolicySpec.priority", "Within the tier, smaller first; default 100. At equal priority deny wins over allow", 0,
+		ranged("PolicySpec.priority",
+			"Within the tier, smaller first; default 100. At equal priority deny wins over reject, and that over allow", 0,
 			policy.MaxPriority),
 		words("PolicySpec.mode", "Default enforce. audit = it decides nothing, and what it would deny is recorded", "enforce", "audit"),
 		text("PolicySpec.appliesTo", "The endpoints that the policy is about; selected by any entry"),
@@ -41,8 +42,9 @@ func schemaNotes() []note {
 		text("PolicySpec.notBefore", "Comes later"),
 		text("PolicySpec.expiresAt", "Comes later"),
 		shaped("Rule.name", "DNS label, unique within the direction; events name it", dnsLabel),
-		words("Rule.action", "pass = the rules of the next tier decide, after the last one the default. Reject comes later", "allow", "deny",
-			"pass"),
+		words("Rule.action", "reject = deny, and tell the sender; pass = the rules of the next tier decide, after the last one the default",
+			"allow", "deny",
+			"reject", "pass"),
 		text("Rule.from", "Ingress only: peers; absent = everybody"),
 		text("Rule.to", "Egress only: peers; absent = everybody"),
 		text("Rule.services", "Protocols, ports and ICMP types; absent = everything"),

@@ -30,6 +30,7 @@ type meters struct {
 	refused    map[uint32]refusedMeter // desired ones
 	age        map[uint32]meterAge     // of installed ones, as far as known
 	made       int                     // meter-mods that no Apply has told of
+	set        map[uint32]uint64       // how often each was made or set
 	coming     map[uint32]bool         // those that differ because of the Apply under way
 }
 
@@ -47,7 +48,7 @@ type meterAge struct {
 func newMeters() meters {
 	return meters{
 		want: map[uint32]flow.MeterDesc{}, have: map[uint32]flow.MeterDesc{}, refused: map[uint32]refusedMeter{},
-		age: map[uint32]meterAge{}, coming: map[uint32]bool{},
+		age: map[uint32]meterAge{}, coming: map[uint32]bool{}, set: map[uint32]uint64{},
 	}
 }
 
@@ -280,6 +281,7 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 			s.log.Info("meter set", "was", describe(s.meters.have[id]), "is", describe(m.meter))
 		}
 		s.meters.have[id] = m.meter
+		s.meters.set[id]++
 		delete(s.meters.refused, id)
 		delete(s.meters.age, id)
 		// A flow finds its meter when it is installed: one that was there before copies without limit. A modified meter counts anew,
@@ -288,6 +290,13 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 	}
 	s.table.mute(s.meters.muted())
 	return nil
+}
+
+// MeterSets is how often a meter was made or set anew, so that it counts from then on.
+func (s *Switch) MeterSets(id uint32) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meters.set[id]
 }
 
 func describe(m flow.MeterDesc) string { return strings.ReplaceAll(m.String(), "\n", " ") }

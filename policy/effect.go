@@ -4,7 +4,7 @@ package policy
 // Evaluate and compiled rules decide. Its words are those of documents.
 type Effect string
 
-// The effects. Validate refuses Reject, which comes later, and Audit, which is no action: an endpoint in mode audit makes it of a Deny.
+// The effects. Validate refuses Audit, which is no action: an endpoint in mode audit makes it of a Deny or Reject.
 const (
 	Allow  Effect = "allow"
 	Deny   Effect = "deny"
@@ -16,6 +16,17 @@ const (
 // Passes reports whether a connection goes on with this effect. Pass decides nothing, so it does not let anything pass by itself; neither
 // does an effect that is none of the constants.
 func (e Effect) Passes() bool { return e == Allow || e == Audit }
+
+// Both is what becomes of a connection on whose sides these are the effects: what either denies is dropped in silence, what either rejects
+// and neither denies is rejected.
+func (e Effect) Both(o Effect) Effect {
+	for _, x := range [...]Effect{Deny, Reject, Audit} {
+		if e == x || o == x {
+			return x
+		}
+	}
+	return Allow
+}
 
 // precedence is the order among rules of one tier and priority: what denies decides before what allows, and both before what leaves the
 // tier.

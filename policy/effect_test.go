@@ -6,7 +6,7 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// TestEffectOfBothSides holds what becomes of a packet to the first side that stops it.
+// TestEffectOfBothSides holds what becomes of a packet to the side that denies it, or else the one that rejects it.
 func TestEffectOfBothSides(t *testing.T) {
 	vm := func(name string) *policy.Workload {
 		return &policy.Workload{Key: "br0/" + name, Bridge: "br0", Port: name, Endpoint: name}
@@ -23,9 +23,10 @@ func TestEffectOfBothSides(t *testing.T) {
 	}
 	for _, tt := range []struct{ egress, ingress, want policy.Effect }{
 		{policy.Allow, policy.Allow, policy.Allow}, {policy.Allow, policy.Deny, policy.Deny}, {policy.Deny, policy.Allow, policy.Deny},
-		{policy.Reject, policy.Deny, policy.Reject}, {policy.Deny, policy.Reject, policy.Deny}, {policy.Allow, policy.Reject, policy.Reject},
+		{policy.Reject, policy.Deny, policy.Deny}, {policy.Deny, policy.Reject, policy.Deny}, {policy.Allow, policy.Reject, policy.Reject},
 		{policy.Audit, policy.Allow, policy.Audit}, {policy.Allow, policy.Audit, policy.Audit}, {policy.Audit, policy.Deny, policy.Deny},
-		{policy.Reject, policy.Audit, policy.Reject},
+		{policy.Reject, policy.Audit, policy.Reject}, {policy.Reject, policy.Reject, policy.Reject}, {policy.Reject, policy.Allow, policy.Reject},
+		{policy.Audit, policy.Reject, policy.Reject}, {policy.Audit, policy.Audit, policy.Audit},
 	} {
 		s := &policy.Set{
 			Policies:  []*policy.Policy{rule("a", policy.Egress, tt.egress), rule("b", policy.Ingress, tt.ingress)},

@@ -29,7 +29,7 @@ type Packet struct {
 
 // Decision is the verdict on a packet. It passes if it passes on both sides.
 type Decision struct {
-	Effect  Effect       // that of the first side on which it does not pass; if there is none, Audit if a side says so, else Allow
+	Effect  Effect       // of both sides, see Effect.Both; Audit also if a side noted somebody who would deny
 	Egress  SideDecision // by the policies of the sender
 	Ingress SideDecision // by the policies of the receiver
 }
@@ -37,7 +37,7 @@ type Decision struct {
 // SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: its Effect is Allow and it has no Ref.
 type SideDecision struct {
 	Judged bool
-	Effect Effect  // Audit: Ref denies, and the endpoint is in mode audit
+	Effect Effect  // Audit: Ref denies or rejects, and the endpoint is in mode audit
 	Ref    RuleRef // what is enforced
 	Log    bool    // the deciding rule or default wants a record
 	// Passed is the last rule that led judgement to the next tier; zero = none.
@@ -50,16 +50,16 @@ type SideDecision struct {
 // and deciding rules. It is written to be read, not to be fast. Policies must be valid.
 //
 //   - The sender's side is judged by egress rules if Src is an endpoint, the receiver's by ingress rules if Dst is one. The
-//     packet passes if no judged side denies it.
+//     packet passes if no judged side denies or rejects it, and is rejected if one does and none denies it.
 //   - For a side, the candidates are the rules of that direction of every policy whose appliesTo selects the endpoint. They are a set:
-//     their order is tier, then smaller priority, then deny before allow before pass, inside one policy as between policies. Rules that
-//     are still equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
+//     their order is tier, then smaller priority, then deny before reject before allow before pass, inside one policy as between policies.
+//     Rules that are still equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
 //   - The first candidate that matches decides, save that a pass has judgement go on with the next tier. If none does and at least one of
 //     the policies isolates the endpoint in that direction, the default denies, attributed to the first such policy by name and recorded if
 //     any of them logs; otherwise the default allows.
-//   - Policies in mode audit decide nothing. If one of their rules is the first of all to match and denies, or if they alone isolate the
-//     endpoint and nothing matches, that is noted (Audited), and judgement goes on with what is enforced. Their first allow to match ends
-//     the notes, their passes are for their own rules alone.
+//   - Policies in mode audit decide nothing. If one of their rules is the first of all to match and denies or rejects, or if they alone
+//     isolate the endpoint and nothing matches, that is noted (Audited), and judgement goes on with what is enforced. Their first allow to
+//     match ends the notes, their passes are for their own rules alone.
 //   - What an endpoint in mode audit would be denied passes, and is noted.
 //   - A rule matches if it has no peers or any of its peers matches, and it has no services or any of its services matches.
 //   - A peer is judged against the other side: a cidr by the address, in the same family, outside the exceptions; entity any always;
@@ -76,9 +76,7 @@ func Evaluate(s *Set, p Packet) Decision {
 	if p.Dst != nil {
 		d.Ingress = s.judge(Ingress, p.Dst, other{p.Src, p.SrcIP}, p)
 	}
-	if d.Effect = d.Egress.Effect; d.Effect == Allow || d.Effect.Passes() && !d.Ingress.Effect.Passes() {
-		d.Effect = d.Ingress.Effect
-	}
+	d.Effect = d.Egress.Effect.Both(d.Ingress.Effect)
 	if d.Effect == Allow && (d.Egress.Audited != (RuleRef{}) || d.Ingress.Audited != (RuleRef{})) {
 		d.Effect = Audit
 	}

@@ -76,7 +76,7 @@ func drawPeer(t *rapid.T, groups bool) policy.Selector {
 
 func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	var rules []policy.Rule
-	actions := []policy.Effect{policy.Allow, policy.Deny, policy.Allow, policy.Deny, policy.Pass}
+	actions := []policy.Effect{policy.Allow, policy.Deny, policy.Allow, policy.Deny, policy.Pass, policy.Reject}
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
 		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom(actions).Draw(t, "action"),
 			Log: rapid.Bool().Draw(t, "log")}
@@ -256,7 +256,7 @@ func TestDenyNeverAllowsMoreAndAllowNeverLess(t *testing.T) {
 		if len(added) == 0 {
 			t.Skip()
 		}
-		action := rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny}).Draw(t, "added action")
+		action := rapid.SampledFrom([]policy.Effect{policy.Allow, policy.Deny, policy.Reject}).Draw(t, "added action")
 		for i := range added {
 			added[i].Name, added[i].Action = fmt.Sprintf("new%d", i), action
 		}
@@ -279,8 +279,8 @@ func TestDenyNeverAllowsMoreAndAllowNeverLess(t *testing.T) {
 		for range 8 {
 			p := drawPacket(t, s)
 			before, after := policy.Evaluate(s, p), policy.Evaluate(more, p)
-			if action == policy.Deny && after.Effect.Passes() && !before.Effect.Passes() {
-				t.Fatalf("a deny rule allowed %+v: %s, then %s", p, verdict(before), verdict(after))
+			if action != policy.Allow && after.Effect.Passes() && !before.Effect.Passes() {
+				t.Fatalf("a %s rule allowed %+v: %s, then %s", action, p, verdict(before), verdict(after))
 			}
 			if action == policy.Allow && before.Effect.Passes() && !after.Effect.Passes() {
 				t.Fatalf("an allow rule denied %+v: %s, then %s", p, verdict(before), verdict(after))

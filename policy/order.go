@@ -97,7 +97,7 @@ func (r *Rule) Peers(d Direction) []Selector {
 type Rank struct {
 	Tier     int // Tier.Rank
 	Priority int
-	Effect   Effect // at equal tier and priority Deny comes first, then Allow, Pass last
+	Effect   Effect // at equal tier and priority Deny comes first, then Reject, Allow, Pass
 	Audit    bool   // of a policy in mode audit: behind rules that rank equally and are enforced
 }
 

@@ -94,15 +94,13 @@ func (c *checker) rules(at pointer, d Direction, rules []Rule) {
 
 func (c *checker) action(at pointer, a Effect) {
 	switch a {
-	case Allow, Deny, Pass:
-	case Reject:
-		c.later(at, string(a), "action "+string(a), "it knows allow, deny and pass")
+	case Allow, Deny, Reject, Pass:
 	case Audit:
-		c.addf(at, string(a), "audit is the mode of a policy, no action: must be allow, deny or pass")
+		c.addf(at, string(a), "audit is the mode of a policy, no action: must be allow, deny, reject or pass")
 	case "":
-		c.addf(at, nil, "is required: allow, deny or pass")
+		c.addf(at, nil, "is required: allow, deny, reject or pass")
 	default:
-		c.addf(at, string(a), "unknown action %s: must be allow, deny or pass", quote(string(a)))
+		c.addf(at, string(a), "unknown action %s: must be allow, deny, reject or pass", quote(string(a)))
 	}
 }
 

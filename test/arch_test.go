@@ -37,6 +37,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"ofctrl/flow", module, "values stand alone"},
 	{"ovsdb/vswitch", module, "values stand alone"},
 	{"internal/packet", module, "values stand alone"},
+	{"internal/reject", module, "bytes in, bytes out"},
+	{"internal/reject", "net", "pure: no I/O"},
 	{"ofctrl/ofp", "policy", "the codec knows OpenFlow only"},
 	{"ofctrl/ofp", "ofctrl/pipeline", "the codec knows OpenFlow only"},
 	{"ofctrl/ofp", "net", "a codec does no I/O"},

@@ -46,6 +46,7 @@ type book struct {
 	at   time.Time  // guarded by turn
 
 	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
+	answers    answerCounters
 }
 
 func newBook() *book {

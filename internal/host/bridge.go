@@ -31,6 +31,7 @@ type link struct {
 	others     interferences
 	book       *book
 	seen       seenMarks
+	answers    chan answer                     // to rejected packets, to be sent
 	memory     *memory                         // nil on a bridge without a wall
 	index      int                             // of the bridge's conntrack zones
 	judged     atomic.Pointer[map[uint32]bool] // endpoint ids that a policy applies to
@@ -44,7 +45,7 @@ type link struct {
 	prober     *probe.Prober
 	// disagreements counts traced packets that the switch judged otherwise than the policies.
 	disagreements atomic.Uint64
-	meterMade     atomic.Bool   // and not read since
+	meterMade     atomic.Bool   // the log meter, and not read since
 	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
 	copies        atomic.Uint64 // packet-ins of VERDICT received
 	// copiesBefore is how many of them came before this process last made the meter.
@@ -109,7 +110,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		OnInterference: e.interfered(b.link),
 		Bridge:         cfg.Name, Address: at, TLS: e.opt.OpenFlowTLS, Logger: e.log,
 		Cookie: pipeline.CookieMagic, CookieMask: pipeline.CookieMagicMask,
-		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterQuarantine,
+		MeterFirst: pipeline.MeterLog, MeterLast: pipeline.MeterLast,
 		ControllerID: pipeline.ControllerID,
 		NudgeFlow: flow.Flow{Table: pipeline.TableLast, Priority: 1, Cookie: pipeline.SystemCookie(pipeline.TableLast, pipeline.ItemNone),
 			Match: flow.Match{}.With(flow.InPort, flow.U64(lastPort))},
@@ -167,7 +168,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	e.follow(run, b.sw.Wake())
 	if cfg.Mode == Owned {
 		for _, watch := range []func(context.Context, *link){e.followCaches, e.watchLosses, e.watchChecksums, e.watchStrays,
-			e.watchRole, e.watchHeld} {
+			e.watchRole, e.answer, e.watchHeld} {
 			e.tasks.Go(func() { watch(run, b.link) })
 		}
 	}

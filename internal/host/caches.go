@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 )
 
@@ -35,7 +36,7 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 				break
 			}
 			metered, err := l.metered(ctx)
-			done := l.copies.Load() + metered
+			done := l.copies.Load() + metered[pipeline.MeterLog]
 			if err == nil {
 				start := time.Now()
 				if !e.awaitCaches(ctx, l) {

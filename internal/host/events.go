@@ -22,6 +22,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyAllow:       takeVerdict,
 	pipeline.CopyUnknownMAC:  takeUnknownMAC,
 	pipeline.CopyStray:       takeStray,
+	pipeline.CopyReject:      takeRejected,
 	pipeline.CopyProbe:       takeNothing,
 	pipeline.CopyQuarantine:  takeQuarantined,
 }
@@ -145,7 +146,8 @@ func noted(in *record.PacketIn, f pipeline.Field) uint32 {
 }
 
 // verdicts lists the sides whose rule wants a record, and what would have denied, which always does; what the first side dropped, the
-// second never decided. What a connection's record has already is not told again because of mode audit.
+// second never decided; a deny of the second goes before a reject of the first. What a connection's record has already is not told again
+// because of mode audit.
 func verdicts(in *record.PacketIn) []record.VerdictSide {
 	var out []record.VerdictSide
 	known := in.CtMark>>pipeline.MarkLogged.Ofs&1 == 1
@@ -159,9 +161,14 @@ func verdicts(in *record.PacketIn) []record.VerdictSide {
 		if id := noted(in, side.audit); id != 0 {
 			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: id, Audit: true})
 		}
-		drop := pipeline.Verdict(register(in, side.verdict)) != pipeline.VerdictAllow
+		v := pipeline.Verdict(register(in, side.verdict))
+		if v == pipeline.VerdictReject && pipeline.Verdict(register(in, pipeline.IngressVerdict)) == pipeline.VerdictDrop {
+			continue
+		}
+		drop := v != pipeline.VerdictAllow
 		if register(in, side.log) == 1 && (drop || !known) {
-			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop})
+			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop,
+				Reject: v == pipeline.VerdictReject})
 		}
 		if drop {
 			break

@@ -41,6 +41,14 @@ func TestVerdicts(t *testing.T) {
 			ingressLog: true,
 			want:       []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 		{name: "egress drops unlogged", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictDrop, ingressLog: true},
+		{name: "ingress rejects", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictReject, ingressLog: true,
+			want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i, Drop: true, Reject: true}}},
+		{name: "both reject", egress: pipeline.VerdictReject, ingress: pipeline.VerdictReject, egressLog: true, ingressLog: true,
+			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true, Reject: true}}},
+		{name: "egress rejects what ingress denies", egress: pipeline.VerdictReject, ingress: pipeline.VerdictDrop, egressLog: true,
+			ingressLog: true, want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i, Drop: true}}},
+		{name: "egress denies what ingress rejects", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictReject, egressLog: true,
+			ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 		{name: "nobody decided", egressLog: true, ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
 	} {
 		var in record.PacketIn

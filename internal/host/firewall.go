@@ -52,6 +52,7 @@ type firewall struct {
 	// notYet = it is not set.
 	wipe       int64
 	copiesThen uint64 // packet-ins received when the last change began
+	meterSets  uint64 // how often the log meter had been made by then
 	strays     strays
 	cells      *cells
 	claims     func() map[address]string // who declares an address, in words
@@ -77,7 +78,7 @@ func (e *Engine) addWall(b *bridge) error {
 	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {
 		e.log.Warn("what an earlier process knew of connections is lost", "bridge", b.cfg.Name, "err", err)
 	}
-	b.index = w.ledger.index
+	b.index, b.answers = w.ledger.index, make(chan answer, maxAnswers)
 	if err := w.begin(); err != nil {
 		return err
 	}
@@ -245,7 +246,8 @@ func (w *firewall) before(ctx context.Context) {
 // after implements part.
 func (w *firewall) after(result ofctrl.Result, err error) {
 	w.book.changedBy(err)
-	if err == nil && result.Meters > 0 {
+	if n := w.sw.MeterSets(pipeline.MeterLog); err == nil && n != w.meterSets {
+		w.meterSets = n
 		w.copiesBefore.Store(w.copiesThen)
 		w.meterMade.Store(true)
 	}

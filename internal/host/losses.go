@@ -16,6 +16,7 @@ import (
 // every ten seconds otherwise.
 func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var account lossAccount
+	var unanswered meterAccount
 	var epoch, seen uint64
 	idle := 0
 	tick := time.NewTicker(time.Second)
@@ -33,17 +34,18 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 		}
 		// After the last copy a few more looks, until the flow counters have caught up.
 		before := l.book.progress()
-		if copies := l.copies.Load(); copies != seen || epoch != st.Epoch || !account.knows(before) {
+		if copies := l.copies.Load() + l.book.answers.asked.Load(); copies != seen || epoch != st.Epoch || !account.knows(before) {
 			idle, seen, epoch = 0, copies, st.Epoch
 		} else if idle++; idle > len(account.open) && idle%10 != 0 {
 			continue
 		}
 		made := l.meterMade.Swap(false)
-		c, err := l.readLosses(ctx)
+		c, rejects, err := l.readLosses(ctx)
 		if err != nil {
 			l.meterMade.Store(made)
 			continue // the connection went; the next one is read anew
 		}
+		l.book.answers.metered.Add(unanswered.add(rejects))
 		at := l.book.progress()
 		at.doubt = at.doubt || at.turn != before.turn
 		meter, queue, unknown := account.add(c, made, l.copiesBefore.Load(), at)
@@ -60,8 +62,9 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 // copyCounters are three views of the same copies: made of packets by the flows of VERDICT, withheld by the meter, received by us.
 type copyCounters struct{ copied, metered, received uint64 }
 
-// readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost.
-func (l *link) readLosses(ctx context.Context) (c copyCounters, err error) {
+// readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost. rejects is how
+// many rejected packets the meter has kept from being answered.
+func (l *link) readLosses(ctx context.Context) (c copyCounters, rejects uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic),
@@ -74,24 +77,45 @@ func (l *link) readLosses(ctx context.Context) (c copyCounters, err error) {
 		}
 	})
 	if err != nil {
-		return c, err
+		return c, 0, err
 	}
-	if c.metered, err = l.metered(ctx); err != nil {
-		return c, err
+	metered, err := l.metered(ctx)
+	if err != nil {
+		return c, 0, err
 	}
-	c.received = l.copies.Load()
-	return c, nil
+	c.metered, c.received = metered[pipeline.MeterLog], l.copies.Load()
+	return c, metered[pipeline.MeterReject], nil
 }
 
-// metered is how many copies the meter has withheld.
-func (l *link) metered(ctx context.Context) (uint64, error) {
+// metered is how many copies each meter has withheld.
+func (l *link) metered(ctx context.Context) (map[uint32]uint64, error) {
 	stats, err := l.sw.MeterStats(ctx)
+	out := map[uint32]uint64{}
 	for _, m := range stats {
-		if m.ID == pipeline.MeterLog && len(m.Bands) > 0 {
-			return m.Bands[0].Packets, err
+		if len(m.Bands) > 0 {
+			out[m.ID] = m.Bands[0].Packets
 		}
 	}
-	return 0, err
+	return out, err
+}
+
+// meterAccount turns readings of a meter into what it withheld since the last one. What it had withheld before the first is not known to be
+// ours to report; a meter that counts less was made anew.
+type meterAccount struct {
+	started bool
+	last    uint64
+}
+
+func (a *meterAccount) add(now uint64) (more uint64) {
+	switch {
+	case !a.started:
+	case now < a.last:
+		more = now
+	default:
+		more = now - a.last
+	}
+	a.started, a.last = true, now
+	return more
 }
 
 // progress says how far the caches of the switch have followed its changes.

@@ -11,7 +11,7 @@ type Metrics struct {
 	all  []*prometheus.Desc
 	host bool
 
-	rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, flowsDesired, flowsThere, flowMods, flowsLost,
+	rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, answers, flowsDesired, flowsThere, flowMods, flowsLost,
 	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax,
 	disagreements *prometheus.Desc
 }
@@ -38,6 +38,8 @@ func NewMetrics(host bool) *Metrics {
 		"Packets that the pipeline dropped, by reason, as the switch counts them.", "bridge", "reason")
 	m.unknownCopies = desc("unattributed_copies_total",
 		"Copies that flows counted behind a change and that were not received: lost, or never made.", "bridge")
+	m.answers = desc("reject_answers_total", "Rejected packets that were answered (sent), or not: one that must not be (unanswerable), too "+
+		"many of them (metered, queue), or the connection to the switch was gone (failed).", "bridge", "outcome")
 	m.flowsDesired = desc("flows_desired", "Flows that should be installed.", "bridge")
 	m.flowsThere = desc("flows_installed", "Flows of tapwall that are installed, as read back.", "bridge")
 	m.flowMods = desc("flow_mods_total", "Flow-mods sent.", "bridge")
@@ -108,6 +110,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			counter(m.drops, float64(n), bridge, reason)
 		}
 		counter(m.unknownCopies, float64(k.lostCopies.Load()), bridge)
+		for outcome, n := range k.answers.all() {
+			counter(m.answers, float64(n), bridge, outcome)
+		}
 	}
 	for _, b := range v.walls {
 		counter(m.disagreements, float64(b.disagreements.Load()), b.cfg.Name)

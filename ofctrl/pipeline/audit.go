@@ -111,10 +111,20 @@ func (p *program) auditVerdict(send func(CopyReason) flow.Action) {
 	if !p.audits() {
 		return
 	}
-	p.add(TableVerdict, 395, DropEgress.Cookie(), noted(EgressVerdict.Is(nil, uint64(VerdictDrop)), false, true), send(CopyEgressDrop))
-	denied := IngressVerdict.Is(nil, uint64(VerdictDrop))
-	p.add(TableVerdict, 376, DropIngress.Cookie(), noted(denied, false, true), send(CopyIngressDrop))
-	p.add(TableVerdict, 375, DropIngress.Cookie(), noted(denied, true, true), send(CopyIngressDrop))
+	for _, x := range []struct {
+		verdict Verdict
+		egress  uint16
+		ingress uint16
+		more    []flow.Action
+	}{{VerdictDrop, 395, 376, nil}, {VerdictReject, 365, 362, []flow.Action{askAnswer()}}} {
+		tell := func(priority uint16, side DropReason, m flow.Match, r CopyReason) {
+			p.add(TableVerdict, priority, side.Cookie(), m, append([]flow.Action{send(r)}, x.more...)...)
+		}
+		tell(x.egress, DropEgress, noted(EgressVerdict.Is(nil, uint64(x.verdict)), false, true), CopyEgressDrop)
+		stopped := IngressVerdict.Is(nil, uint64(x.verdict))
+		tell(x.ingress, DropIngress, noted(stopped, false, true), CopyIngressDrop)
+		tell(x.ingress-1, DropIngress, noted(stopped, true, true), CopyIngressDrop)
+	}
 	for i, ingress := range []bool{false, true} {
 		m := noted(bothAllow(nil), ingress, true)
 		p.system(TableVerdict, 340-uint16(i), Recorded.Is(MarkAudit.Is(m, 0), 0), send(CopyAllow), Recorded.Load(1), Audit.Load(1),

@@ -115,7 +115,7 @@ func (d *document) ids() {
 		MeterLog, LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
-	for _, r := range []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyQuarantine, CopyProbe} {
+	for _, r := range CopyReasons() {
 		d.line("| `%x` | %s |", r.UserData(), r)
 	}
 	d.line("")

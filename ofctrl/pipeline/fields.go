@@ -121,7 +121,7 @@ const (
 	VerdictNone   Verdict = 0
 	VerdictAllow  Verdict = 1
 	VerdictDrop   Verdict = 2
-	VerdictReject Verdict = 3 // reserved
+	VerdictReject Verdict = 3 // drop, and have the controller answer
 )
 
 // String returns the verdict as the documents spell it.

@@ -238,6 +238,7 @@ func (p *program) verdict() {
 		return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: MeterLog}
 	}
 	p.auditVerdict(send)
+	p.reject(send)
 	denied := EgressVerdict.Is(nil, uint64(VerdictDrop))
 	p.add(TableVerdict, 400, DropEgress.Cookie(), EgressLog.Is(denied, 1), send(CopyEgressDrop))
 	p.drop(TableVerdict, 390, DropEgress, denied)

@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 )
@@ -94,7 +95,13 @@ const (
 	MeterDNS uint32 = 0x7a14
 	// MeterQuarantine limits the copies of what quarantined ports send and would get. It is installed while there are any.
 	MeterQuarantine uint32 = 0x7a18
-	MACBytes        uint16 = 64
+	// MeterReject limits how many rejected packets are answered; the others are dropped without an answer. A copy has RejectBytes: as
+	// much as an ICMPv6 error may quote, with the headers of its frame.
+	MeterReject uint32 = 0x7a19
+	RejectBytes uint16 = 1254
+	MACBytes    uint16 = 64
+	// MeterLast is the last one that is tapwall's; MeterLog is the first.
+	MeterLast uint32 = 0x7a1b
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -107,9 +114,15 @@ const (
 	CopyAllow       CopyReason = 3
 	CopyUnknownMAC  CopyReason = 4
 	CopyStray       CopyReason = 5
+	CopyReject      CopyReason = 6 // to be answered
 	CopyQuarantine  CopyReason = 8
 	CopyProbe       CopyReason = 14
 )
+
+// CopyReasons returns all of them.
+func CopyReasons() []CopyReason {
+	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine, CopyProbe}
+}
 
 // String returns the name of the reason.
 func (r CopyReason) String() string {
@@ -128,6 +141,8 @@ func (r CopyReason) String() string {
 		return "probe"
 	case CopyQuarantine:
 		return "quarantine"
+	case CopyReject:
+		return "reject"
 	}
 	return fmt.Sprintf("copy reason %d", uint8(r))
 }
@@ -140,8 +155,7 @@ func (r CopyReason) UserData() string { return string([]byte{userDataMagic, byte
 
 // ParseUserData reads the userdata of a packet-in; ok is false when it is not tapwall's.
 func ParseUserData(b []byte) (r CopyReason, ok bool) {
-	if len(b) != 2 || b[0] != userDataMagic || b[1] < byte(CopyEgressDrop) || b[1] > byte(CopyStray) && b[1] != byte(CopyQuarantine) &&
-		b[1] != byte(CopyProbe) {
+	if len(b) != 2 || b[0] != userDataMagic || !slices.Contains(CopyReasons(), CopyReason(b[1])) {
 		return 0, false
 	}
 	return CopyReason(b[1]), true

@@ -180,13 +180,12 @@ func TestCookiesAndUserData(t *testing.T) {
 	if _, _, ok := pipeline.ParseCookie(0x1234); ok {
 		t.Error("a foreign cookie is taken for ours")
 	}
-	for _, r := range []pipeline.CopyReason{pipeline.CopyEgressDrop, pipeline.CopyIngressDrop, pipeline.CopyAllow, pipeline.CopyUnknownMAC,
-		pipeline.CopyStray, pipeline.CopyQuarantine, pipeline.CopyProbe} {
+	for _, r := range pipeline.CopyReasons() {
 		if got, ok := pipeline.ParseUserData([]byte(r.UserData())); got != r || !ok {
 			t.Errorf("%s reads back as %s, %v", r, got, ok)
 		}
 	}
-	for _, bad := range []string{"", "\x7a", "\x7a\x00", "\x7a\x06", "\x01\x01", "\x7a\x01\x00"} {
+	for _, bad := range []string{"", "\x7a", "\x7a\x00", "\x7a\xff", "\x01\x01", "\x7a\x01\x00"} {
 		if _, ok := pipeline.ParseUserData([]byte(bad)); ok {
 			t.Errorf("%x is taken for ours", bad)
 		}

@@ -46,6 +46,8 @@ everything of tapwall bears its cookie.
   of the responder. They get new ids or are dropped. Nothing is flushed, and no other connection notices.
 - Where both sides send from the same UDP port, or by a tunnel without ports, a reply on a connection that is denied is judged once more as
   its sender's own (**SAME_PORT**). Where a rule allows that, it is committed in its own direction.
+- What a side **rejects** and the other does not deny is dropped like what is denied, and copied to the controller within a meter of its
+  own. The controller answers with a RST or an ICMP error by the port that the packet came from, past all tables.
 - A side without an endpoint is allowed under one id, whose gates look at the registers: when a station becomes an endpoint, its connections
   are judged again.
 - A **probe** (reg13, probe tag) is a packet-out of the controller that is judged as the first packet of a connection, in a zone without

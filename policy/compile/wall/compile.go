@@ -356,6 +356,10 @@ const unknownMACPerSecond = 100
 // straysPerSecond is how many packets that are no replies a bridge may copy to the controller: one shows that an endpoint forwards.
 const straysPerSecond = 10
 
+// rejectsPerSecond is how many rejected packets a bridge may copy to the controller to be answered: enough for programs that try again, and
+// too few for a flood of them to keep the switch or the controller busy.
+const rejectsPerSecond = 500
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
@@ -363,5 +367,5 @@ func (f *Firewall) meters() []flow.MeterDesc {
 			Rate: rate, Burst: 2 * rate}}}
 	}
 	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
-		meter(pipeline.MeterStray, straysPerSecond)}
+		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond)}
 }

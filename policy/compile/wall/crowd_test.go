@@ -147,7 +147,7 @@ func TestPairsOfACrowd(t *testing.T) {
 			aside := h.sw
 			h.sw = aside.Fresh()
 			for range tries {
-				x, _ := h.genTalk(c)
+				x, _ := first.seldom(h.world, c)
 				h.sameVerdict(x)
 				first.add(h.evaluate(x))
 			}

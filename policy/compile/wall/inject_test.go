@@ -253,10 +253,11 @@ func (s liveSwitch) await(n int, before tally) tally {
 	}
 }
 
-// batch draws connections that no earlier one is like; seen has those of protocols that have one connection between two addresses.
-func (w *world) batch(c chooser, n int, id *uint16, seen map[key]bool) (out []injected) {
+// batch draws and counts connections that no earlier one is like; seen has those of protocols that have one connection between two
+// addresses.
+func (w *world) batch(c chooser, of *outcomes, n int, id *uint16, seen map[key]bool) (out []injected) {
 	for len(out) < n {
-		x, ok := w.genTalk(c)
+		x, ok := of.seldom(w, c)
 		if !ok {
 			return nil
 		}
@@ -272,6 +273,7 @@ func (w *world) batch(c chooser, n int, id *uint16, seen map[key]bool) (out []in
 		}
 		in.tuple.SrcPort = *id
 		in.want = w.evaluate(in.talk)
+		of.add(in.want)
 		out = append(out, in)
 	}
 	return out
@@ -300,10 +302,7 @@ func TestSwitchJudgesInjectedPackets(t *testing.T) {
 		var live []injected
 		seen := map[key]bool{}
 		for n := range steps {
-			batch := h.batch(c, tries, &id, seen)
-			for _, x := range batch {
-				first.add(x.want)
-			}
+			batch := h.batch(c, &first, tries, &id, seen)
 			for _, x := range s.judgeFirst(h.world, batch) {
 				if x.tuple.Proto != 6 { // that would take a handshake
 					live = append(live, x)

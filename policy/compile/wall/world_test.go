@@ -240,14 +240,16 @@ func genService(t *rapid.T) policy.Service {
 	return s
 }
 
+// actions are as frequent as it takes for each to decide about enough packets.
+var actions = []policy.Effect{policy.Deny, policy.Pass, policy.Allow, policy.Reject, policy.Allow, policy.Pass, policy.Deny, policy.Reject}
+
 func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	n := rapid.IntRange(0, 3).Draw(t, "rules")
 	var out []policy.Rule
 	for i := range n {
 		r := policy.Rule{
 			Name: fmt.Sprint("r", i), Log: rapid.Bool().Draw(t, "log"),
-			Action: rapid.SampledFrom([]policy.Effect{policy.Deny, policy.Pass, policy.Allow, policy.Deny, policy.Allow,
-				policy.Pass}).Draw(t, "action"),
+			Action: rapid.SampledFrom(actions).Draw(t, "action"),
 		}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 3).Draw(t, "peers") {
