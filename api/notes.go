@@ -49,6 +49,7 @@ func schemaNotes() []note {
 		text("Rule.to", "Egress only: peers; absent = everybody"),
 		text("Rule.services", "Protocols, ports and ICMP types; absent = everything"),
 		text("Rule.log", "Record each verdict of the rule as an event"),
+		text("Rule.stateless", "Comes later: true is refused"),
 		note{at: "Service.protocol", text: "IP protocol, by name or number, which may be a text or a number", as: protocol},
 		shaped("Service.ports", `Destination ports of tcp, udp or sctp, "80", "8000-8099" or a name such as "https"; absent = all`, portRange),
 		shaped("Service.sourcePorts", "Source ports of who opens the connection; absent = all", portRange),

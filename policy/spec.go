@@ -152,6 +152,8 @@ type Rule struct {
 	To       []Selector `json:"to,omitempty"`
 	Services []Service  `json:"services,omitempty"`
 	Log      bool       `json:"log,omitempty"`
+	// Stateless: each packet is judged by itself, answers by rules of their own. It comes later.
+	Stateless bool `json:"stateless,omitempty"`
 }
 
 // Service is a protocol, with tcp, udp and sctp narrowed by ports and with icmp and icmpv6 by type and code. Ports are "80", "8000-8099" or

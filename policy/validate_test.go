@@ -101,6 +101,9 @@ expiresAt: null`, nil},
 		{"OK mode audit", to + "mode: audit" + deny, nil},
 		{"bad mode", to + "mode: watch" + deny, []string{`/spec/mode: unknown value "watch": must be enforce or audit`}},
 		{"bad mode", to + "mode: monitor" + deny, []string{`/spec/mode: unknown value "monitor": must be enforce`}},
+		{"OK stateless: false", to + "ingress: [{name: a, action: allow, stateless: false}]", nil},
+		{"bad stateless", to + "egress: [{name: a, action: allow}, {name: b, action: allow, stateless: true}]", []string{
+			"/spec/egress/1/stateless: comes later: this version does not support rules without connection tracking yet; leave it out"}},
 		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00" + deny,
 			[]string{"/spec/notBefore: comes later: this version does not support schedules", "/spec/expiresAt: comes later"}},
 
