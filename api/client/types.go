@@ -30,6 +30,9 @@ type (
 	Killed         = wire.Killed
 	Explanation    = wire.Explanation
 
+	ConnectionPlan    = wire.ConnectionPlan
+	PlannedConnection = wire.PlannedConnection
+
 	Trace         = wire.Trace
 	TraceCrossing = wire.TraceCrossing
 	TraceSide     = wire.TraceSide

@@ -4,7 +4,10 @@ import "github.com/tapwall/tapwall/policy"
 
 // Plan is the answer to a dry run: flows and rows that would be added (+) and removed (-), as ovs-ofctl and ovs-vsctl print them.
 type Plan struct {
-	Bridges  []BridgePlan     `json:"bridges"`
+	Bridges []BridgePlan `json:"bridges"`
+	// Connections is what would become of live connections; absent where nothing is changed that decides about them.
+	Connections *ConnectionPlan `json:"connections,omitempty"`
+
 	Warnings []policy.Warning `json:"warnings,omitempty"`
 }
 

@@ -177,6 +177,7 @@ func printDiff(w io.Writer, r *client.ApplyResult) {
 	if r.Plan == nil {
 		return
 	}
+	printConnectionPlan(w, r.Plan.Connections)
 	for _, b := range r.Plan.Bridges {
 		if len(b.AddFlows)+len(b.RemoveFlows)+len(b.AddMirrors)+len(b.RemoveMirrors) == 0 {
 			continue
@@ -193,6 +194,37 @@ func printDiff(w io.Writer, r *client.ApplyResult) {
 		if len(b.RejudgedRules) > 0 {
 			printf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
 		}
+	}
+}
+
+// printConnectionPlan says what would become of live connections.
+func printConnectionPlan(w io.Writer, p *client.ConnectionPlan) {
+	if p == nil {
+		return
+	}
+	printf(w, "live connections: %d would be cut, %d go on", p.Cut, p.Kept)
+	if p.Moved > 0 {
+		printf(w, " (%d of them by another rule)", p.Moved)
+	}
+	printf(w, "; of those denied in the last ten minutes %d would be allowed\n", p.Allowed)
+	for _, l := range []struct {
+		verb, because string
+		count         int
+		list          []client.PlannedConnection
+	}{{"cut", "denied", p.Cut, p.Cuts}, {"allowed", "allowed", p.Allowed, p.Allows}} {
+		for _, c := range l.list {
+			printf(w, "  %s: %s %s -> %s (%s %s by %s)\n", l.verb, c.Protocol, endText(&c.Source), endText(&c.Destination), c.Side, l.because,
+				c.Rule)
+		}
+		if n := l.count - len(l.list); n > 0 {
+			printf(w, "  %s: %d more\n", l.verb, n)
+		}
+	}
+	if p.Untold > 0 {
+		printf(w, "  of %s nothing can be said\n", count(p.Untold, "connection"))
+	}
+	for _, problem := range p.Problems {
+		printf(w, "  %s\n", problem)
 	}
 }
 

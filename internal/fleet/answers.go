@@ -20,6 +20,9 @@ import (
 // refreshFor is how long a reader waits for the counters of many hosts, one of which may just have begun to hang.
 const refreshFor = 500 * time.Millisecond
 
+// planConnectionsFor is for how long a plan waits for the connections of a host that is alone.
+const planConnectionsFor = 3 * time.Second
+
 // Refresh implements api.Engine.
 func (f *Fleet) Refresh(ctx context.Context, kind policy.Kind) {
 	if len(f.hosts) > 1 {
@@ -110,6 +113,15 @@ func (f *Fleet) Plan(ctx context.Context, changes []backend.Change) (wire.Plan, 
 		}
 		plan.Bridges = append(plan.Bridges, p.Bridges...)
 		warnings = append(warnings, p.Warnings)
+	}
+	look := planConnectionsFor
+	if len(f.hosts) > 1 {
+		look = refreshFor
+	}
+	looking, cancel := context.WithTimeout(ctx, look)
+	defer cancel()
+	for _, p := range each(f, func(e *host.Engine) *wire.ConnectionPlan { return e.PlanConnections(looking, changes) }) {
+		plan.Connections = addConnections(plan.Connections, p)
 	}
 	plan.Warnings = append(together(warnings), f.elsewhere(changes)...)
 	for _, what := range f.Unknown() {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,4 +99,17 @@ func (f *Fleet) ask(ctx context.Context, id string, question func(context.Contex
 		return partial
 	}
 	return nil
+}
+
+// addConnections adds what is planned for the connections of a host to that of others; nil = nothing.
+func addConnections(sum, more *wire.ConnectionPlan) *wire.ConnectionPlan {
+	if sum == nil || more == nil {
+		return cmp.Or(sum, more)
+	}
+	sum.Cut, sum.Kept, sum.Moved = sum.Cut+more.Cut, sum.Kept+more.Kept, sum.Moved+more.Moved
+	sum.Allowed, sum.Untold = sum.Allowed+more.Allowed, sum.Untold+more.Untold
+	sum.Cuts, sum.Allows = append(sum.Cuts, more.Cuts...), append(sum.Allows, more.Allows...)
+	sum.Cuts, sum.Allows = sum.Cuts[:min(len(sum.Cuts), wire.MaxPlanned)], sum.Allows[:min(len(sum.Allows), wire.MaxPlanned)]
+	sum.Problems = append(sum.Problems, more.Problems...)
+	return sum
 }
