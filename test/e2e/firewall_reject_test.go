@@ -288,27 +288,28 @@ spec:
 	allowed := s.echo(s.vm[3], b, 5001)
 	s.running(allowed)
 	var frames [][]byte
-	for i := range 20 {
+	for i := range 100 {
 		frames = append(frames, s.frame(crossing{from: a, dstMAC: b.MAC, src: a.IPv4, dst: b.IPv4, ttl: 64, upper: udpFrom(1024+i, 5001)},
 			"flood"))
 	}
 	start := time.Now()
 	sent := 0
-	for ; time.Since(start) < 2500*time.Millisecond; time.Sleep(5 * time.Millisecond) {
-		for due := int(1600 * time.Since(start).Seconds()); sent < due; sent += len(frames) {
+	for ; sent < 5000; time.Sleep(5 * time.Millisecond) {
+		for due := int(2000 * time.Since(start).Seconds()); sent < due; sent += len(frames) {
 			must(t, a.Send(frames...))
 		}
 	}
 	took := time.Since(start)
-	if rate := float64(sent) / took.Seconds(); rate < 1000 {
-		t.Skipf("only %.0f packets a second: the machine is too busy for a flood", rate)
-	}
 	s.lossless(allowed, "beside a flood of what is rejected")
 	if gap, most := allowed.MaxGap(start), 500*time.Millisecond+lab.Late(start); gap > most {
 		t.Errorf("an allowed stream stopped for %v", gap)
 	}
-	lab.Eventually(t, 15*time.Second, "what the meter withholds is counted", func() bool { return s.answers("metered") >= 500 })
-	if n, most := s.answers("sent"), 1000+500*(took.Seconds()+1); n < 100 || n > most {
+	// A busy machine may take its time for the flood; then the meter, which lets 1,000 at once and 500 a second pass, withholds less.
+	most := 1000 + 500*(took.Seconds()+1)
+	if withheld := float64(sent) - most; withheld > 0 {
+		lab.Eventually(t, 15*time.Second, "what the meter withholds is counted", func() bool { return s.answers("metered") >= withheld/2 })
+	}
+	if n := s.answers("sent"); n < 100 || n > most {
 		t.Errorf("%v of %d packets were answered in %v, want at most %v", n, sent, took, most)
 	}
 	s.mustBeUnreachable(a, b.IPv4, 5002)
