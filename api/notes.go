@@ -39,8 +39,9 @@ func schemaNotes() []note {
 		text("PolicySpec.ingress", "Rules for new connections to the endpoints; their order means nothing"),
 		text("PolicySpec.egress", "Rules for new connections from the endpoints; their order means nothing"),
 		text("PolicySpec.defaultDeny", "Whether what no rule allows is denied; default: for each direction that has a rule"),
-		text("PolicySpec.notBefore", "Comes later"),
-		text("PolicySpec.expiresAt", "Comes later"),
+		text("PolicySpec.notBefore", "From when on it is in force (RFC 3339); absent = at once"),
+		text("PolicySpec.expiresAt", "When it ends by itself, also while tapwall is down if that is at most 18 h off; absent = when it is "+
+			"deleted. It then stays, Stopped, until it is deleted"),
 		shaped("Rule.name", "DNS label, unique within the direction; events name it", dnsLabel),
 		words("Rule.action", "reject = deny, and tell the sender; pass = the rules of the next tier decide, after the last one the default",
 			"allow", "deny",
@@ -246,12 +247,12 @@ const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
-		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, " +
+		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
-		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED"
+		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED"
 )

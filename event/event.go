@@ -197,7 +197,7 @@ func (d Direction) String() string {
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
-		ActionQuarantineBegan, ActionQuarantineEnded}
+		ActionQuarantineBegan, ActionQuarantineEnded, ActionPolicyBegan, ActionPolicyEnded}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -219,6 +219,9 @@ const (
 	// Quarantines, which are of no bridge.
 	ActionQuarantineBegan = "quarantine-began"
 	ActionQuarantineEnded = "quarantine-ended"
+	// Policies with a time, likewise.
+	ActionPolicyBegan = "policy-began"
+	ActionPolicyEnded = "policy-ended"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"

@@ -21,12 +21,13 @@ const (
 	ReasonBypassed           Reason = "Bypassed"           // Degraded: packets pass such a bridge without being judged
 	ReasonRestoreWait        Reason = "RestoreWait"        // Degraded: the switch forwards nothing until its flows are restored
 	ReasonFlowsMissing       Reason = "FlowsMissing"       // Degraded: the switch lost flows, or foreign ones are in their place
+	ReasonScheduled          Reason = "Scheduled"          // Pending: its time has not come
 	ReasonEndpointMACUnknown Reason = "EndpointMACUnknown" // Degraded: ingress of an endpoint cannot be enforced
 )
 
 // Reasons of quarantines.
 const (
-	ReasonExpired           Reason = "Expired"           // Stopped: its time is over
+	ReasonExpired           Reason = "Expired"           // Stopped: its time is over; of policies, too
 	ReasonPortNotConfigured Reason = "PortNotConfigured" // Degraded: the switch does not keep everything away from a port
 )
 

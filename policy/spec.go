@@ -131,8 +131,8 @@ type PolicySpec struct {
 	Ingress     []Rule       `json:"ingress,omitempty"`
 	Egress      []Rule       `json:"egress,omitempty"`
 	DefaultDeny *DefaultDeny `json:"defaultDeny,omitempty"`
-	NotBefore   *time.Time   `json:"notBefore,omitempty"` // comes later
-	ExpiresAt   *time.Time   `json:"expiresAt,omitempty"` // comes later
+	NotBefore   *time.Time   `json:"notBefore,omitempty"` // from when on it is in force; nil = it is at once
+	ExpiresAt   *time.Time   `json:"expiresAt,omitempty"` // until when, exclusively; nil = until it is deleted
 }
 
 // DefaultDeny says for each direction whether being selected denies what no rule allows. A nil direction means "if the policy has

@@ -12,12 +12,7 @@ func (p *Policy) Validate() Faults {
 		c.addf(spec.field("priority"), *s.Priority, "priority %d is outside the range 0-%d", *s.Priority, MaxPriority)
 	}
 	c.oneOf(spec.field("mode"), s.Mode, ModeEnforce, ModeAudit)
-	if s.NotBefore != nil {
-		c.later(spec.field("notBefore"), nil, "schedules", "")
-	}
-	if s.ExpiresAt != nil {
-		c.later(spec.field("expiresAt"), nil, "schedules", "")
-	}
+	c.schedule(spec, s)
 	if len(s.AppliesTo) == 0 {
 		c.addf(spec.field("appliesTo"), nil, "is required and must not be empty: for all endpoints of a bridge write [{bridge: NAME}]")
 	}

@@ -104,8 +104,9 @@ expiresAt: null`, nil},
 		{"OK stateless: false", to + "ingress: [{name: a, action: allow, stateless: false}]", nil},
 		{"bad stateless", to + "egress: [{name: a, action: allow}, {name: b, action: allow, stateless: true}]", []string{
 			"/spec/egress/1/stateless: comes later: this version does not support rules without connection tracking yet; leave it out"}},
-		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00" + deny,
-			[]string{"/spec/notBefore: comes later: this version does not support schedules", "/spec/expiresAt: comes later"}},
+		{"OK schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00" + deny, nil},
+		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-01T01:00:00+01:00" + deny,
+			[]string{"/spec/expiresAt: must be later than notBefore"}},
 
 		{"bad appliesTo missing", "priority: 1" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},
 		{"bad appliesTo empty", "appliesTo: []" + deny, []string{"/spec/appliesTo: is required and must not be empty"}},

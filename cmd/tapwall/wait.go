@@ -109,14 +109,14 @@ func (w *waitFlags) outcome(err error, written ...waited) error {
 // lacks says in words what is missing until a resource is in force; "" = nothing. A host on which it selects nobody is no failure while
 // it is in force on another.
 func lacks(s policy.Status) string {
-	if inForce(s.Phase) {
+	if asAsked(s.Phase, s.Reason) {
 		return ""
 	}
 	var why []string
 	somewhere := false
 	for _, h := range s.Hosts {
 		switch {
-		case inForce(h.Phase):
+		case asAsked(h.Phase, h.Reason):
 			somewhere = true
 		case h.Reason != policy.ReasonNoEndpoints && h.Reason != policy.ReasonNoPort:
 			why = append(why, "host "+h.Host+" "+phase(policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message}))
@@ -131,7 +131,10 @@ func lacks(s policy.Status) string {
 	return phase(s)
 }
 
-func inForce(p policy.Phase) bool { return p == policy.PhaseActive || p == policy.PhaseStopped }
+// asAsked reports whether a resource is in force, or is not because it says so.
+func asAsked(p policy.Phase, why policy.Reason) bool {
+	return p == policy.PhaseActive || p == policy.PhaseStopped || why == policy.ReasonScheduled
+}
 
 func phase(s policy.Status) string {
 	out := string(s.Phase)

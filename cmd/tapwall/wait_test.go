@@ -25,8 +25,10 @@ func TestFault_F16_WaitTellsWhatIsMissing(t *testing.T) {
 		status policy.Status
 		want   string // "" = in force
 	}{
-		"active":                       {status(active), ""},
-		"stopped, as asked":            {policy.Status{Phase: policy.PhaseStopped}, ""},
+		"active":            {status(active), ""},
+		"stopped, as asked": {policy.Status{Phase: policy.PhaseStopped}, ""},
+		"begins later": {status(host("h1", policy.PhasePending, policy.ReasonScheduled, "it begins at noon"),
+			host("h2", policy.PhasePending, policy.ReasonScheduled, "it begins at noon")), ""},
 		"selects nobody":               {status(nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
 		"selects nobody on any host":   {status(nobody, nobody), "policy/p is Pending: NoEndpoints, it applies to no endpoint on this host"},
 		"selects nobody on one of two": {status(nobody, active), ""},

@@ -41,7 +41,7 @@ func (e *Engine) advise(ctx context.Context) {
 		if len(todo) > 0 {
 			groups = v.resources.groups()
 			all = policy.NewShadows(&policy.Set{
-				Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: groups, Workloads: v.inventory.Workloads,
+				Policies: policiesOn(v.force), Groups: groups, Workloads: v.inventory.Workloads,
 			})
 		}
 		results := map[string]found{}
@@ -110,7 +110,7 @@ func (v *view) differ(before *view) []*policy.Policy {
 	const few = 20
 	same := func(kind policy.Kind) bool { return v.resources[kind] == before.resources[kind] }
 	ports := sameWorkloads(v.inventory.Workloads, before.inventory.Workloads)
-	if same(policy.KindPolicy) && same(policy.KindGroup) && ports {
+	if same(policy.KindPolicy) && v.force == before.force && same(policy.KindGroup) && ports {
 		return nil
 	}
 	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)

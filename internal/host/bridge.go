@@ -42,6 +42,7 @@ type link struct {
 	arrivals   atomic.Bool              // workloads have pickup windows of their own
 	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
 	held       holdings
+	timeouts   timeouts
 	prober     *probe.Prober
 	// disagreements counts traced packets that the switch judged otherwise than the policies.
 	disagreements atomic.Uint64
@@ -133,9 +134,11 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 			if f == nil {
 				b.seen.readBack(nil)
 				b.held.readBack(nil)
+				b.timeouts.readBack(nil, 0)
 			} else {
 				b.seen.readBack(&f.Flow)
 				b.held.readBack(&f.Flow)
+				b.timeouts.readBack(&f.Flow, time.Duration(f.Stats.DurationSec)*time.Second+time.Duration(f.Stats.DurationNsec))
 			}
 		}, b.book.committed
 	case made:

@@ -25,7 +25,7 @@ func (e *Engine) Judged(changes []backend.Change, before []policy.Resource) (was
 		after.resolve()
 	}
 	was, now = earlier.judged(), after.judged()
-	if earlier.resources[policy.KindPolicy] == after.resources[policy.KindPolicy] {
+	if earlier.force == after.force {
 		was.Policies = now.Policies
 	}
 	if slices.Equal(was.Workloads, now.Workloads) {
@@ -45,7 +45,7 @@ func (v *view) judged() *policy.Set {
 	for _, b := range v.walls {
 		walled[b.cfg.Name] = true
 	}
-	s := &policy.Set{Policies: ofKind[*policy.Policy](v.resources, policy.KindPolicy), Groups: v.resources.groups()}
+	s := &policy.Set{Policies: policiesOn(v.force), Groups: v.resources.groups()}
 	for _, x := range v.inventory.Workloads {
 		if walled[x.Bridge] {
 			s.Workloads = append(s.Workloads, x)

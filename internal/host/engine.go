@@ -109,6 +109,8 @@ type Engine struct {
 	rival            string // what showed that somebody else has it
 	revision         int64
 	resources        catalog
+	force            shelf[policy.Resource] // policies that are in force
+	schedules        schedules
 	observed         shelf[int64]      // revision in force, by resource.key
 	unsettled        shelf[struct{}]   // changed and not known to be in force, likewise
 	seen             *vswitch.Topology // as the database has it
@@ -194,6 +196,8 @@ func New(o Options) (*Engine, error) {
 		wake:        make(chan struct{}, 1),
 		listing:     make(chan struct{}, 1),
 		resources:   newCatalog(),
+		force:       newShelf[policy.Resource](),
+		schedules:   schedules{names: map[string]struct{}{}},
 		observed:    newShelf[int64](),
 		unsettled:   newShelf[struct{}](),
 		bridges:     map[string]*bridge{},
@@ -211,7 +215,8 @@ func New(o Options) (*Engine, error) {
 		_ = e.keep(old) // a host that is away must find it again; whoever is refused is so again when he comes
 	}
 	e.shadows.Store(&shadows{})
-	e.view.Store(&view{resources: e.resources, observed: e.observed, unsettled: e.unsettled, host: o.Name, changed: make(chan struct{})})
+	e.view.Store(&view{resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled, host: o.Name,
+		changed: make(chan struct{})})
 	return e, nil
 }
 
@@ -325,6 +330,7 @@ func (e *Engine) take(b backend.Batch) {
 		switch c.Kind {
 		case policy.KindPolicy:
 			e.stale.policies[c.Name] = true
+			e.schedules.note(c.Name, c.Resource)
 		case policy.KindGroup:
 			e.stale.groups, e.stale.mirrors = true, e.stale.mirrors || mirrored
 		case policy.KindEndpoint:

@@ -55,6 +55,7 @@ type firewall struct {
 	meterSets  uint64 // how often the log meter had been made by then
 	strays     strays
 	cells      *cells
+	endings    endings
 	claims     func() map[address]string // who declares an address, in words
 }
 
@@ -73,7 +74,8 @@ func entryKey() flow.Flow {
 // addWall gives an owned bridge its wall.
 func (e *Engine) addWall(b *bridge) error {
 	w := &firewall{bridge: b, e: e, ledger: e.ledgers[b.cfg.Name], policies: newShelf[*wall.PolicyState](), strays: newStrays(),
-		pickups: pickups{open: map[string]window{}}, renamed: map[string]struct{}{}, named: map[string]uint32{}}
+		pickups: pickups{open: map[string]window{}}, renamed: map[string]struct{}{}, named: map[string]uint32{},
+		endings: endings{owners: map[string]ending{}, stamps: map[flow.Key]stamp{}}}
 	var err error
 	if b.memory, err = newMemory(e.opt.MemoryDir, b.cfg.Name); err != nil {
 		e.log.Warn("what an earlier process knew of connections is lost", "bridge", b.cfg.Name, "err", err)
@@ -96,7 +98,7 @@ func (w *firewall) begin() error {
 	}
 	fw.Reserve(l.bound)
 	fw.SetGroups(ofKind[*policy.Group](w.e.resources, policy.KindGroup))
-	for _, p := range ofKind[*policy.Policy](w.e.resources, policy.KindPolicy) {
+	for _, p := range policiesOn(w.e.force) {
 		fw.SetPolicy(p)
 	}
 	w.book.use(fw.Rule)
@@ -120,7 +122,7 @@ func (w *firewall) feed(stale *work) {
 		w.fw.SetGroups(ofKind[*policy.Group](w.e.resources, policy.KindGroup))
 	}
 	for name := range stale.policies {
-		if p, ok := w.e.resources.get(policy.KindPolicy, name).(*policy.Policy); ok {
+		if p, ok := lookUp(w.e.force, name).(*policy.Policy); ok {
 			w.fw.SetPolicy(p)
 		} else {
 			w.fw.DeletePolicy(name)
@@ -151,6 +153,7 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 	}
 	w.windows(ctx, st, now)
 	w.tendStrays(ctx, st.Ready, now)
+	w.tendEndings(st, now)
 	w.compile(now)
 	w.held = w.fw.Held()
 	if len(w.held) > 0 && w.e.await(ctx, w.ledger, now) {
@@ -177,12 +180,12 @@ func (w *firewall) failMode() bool {
 // compile brings the firewall's outcome into what is desired. Where that uproots connections, or somebody arrives with some, they are
 // taken up.
 func (w *firewall) compile(now time.Time) {
-	if uprooted, arrived := w.compileOnce(); w.e.opt.PickupWindow > 0 && (uprooted || len(arrived) > 0) {
+	if uprooted, arrived := w.compileOnce(now); w.e.opt.PickupWindow > 0 && (uprooted || len(arrived) > 0) {
 		if uprooted {
 			w.openPickup(now, whyForwards)
 		}
 		w.openArrivals(now, arrived)
-		w.compileOnce()
+		w.compileOnce(now)
 	}
 	if marks := w.ledger.marks(); !slices.Equal(marks, w.marks) && !w.canWait(marks, now) {
 		w.marks, w.sheets = marks, w.sheets.with(marks)
@@ -207,7 +210,7 @@ func (w *firewall) canWait(marks []uint64, now time.Time) bool {
 // marksFor is for how long a mark may stay that is not needed any more.
 const marksFor = time.Second
 
-func (w *firewall) compileOnce() (uprooted bool, arrived []string) {
+func (w *firewall) compileOnce(now time.Time) (uprooted bool, arrived []string) {
 	ch := w.fw.Compile()
 	w.numbers, w.usage = w.numbers.with(ch.Assignments), w.fw.Usage()
 	for n, sets := range ch.Addresses {
@@ -228,7 +231,7 @@ func (w *firewall) compileOnce() (uprooted bool, arrived []string) {
 		w.renamed[key] = struct{}{}
 	}
 	w.meters = ch.Meters
-	w.want(ch.Owners)
+	w.wantEnding(ch, now)
 	if w.compiled == nil {
 		w.compiled = ch.Policies
 	} else {
@@ -268,7 +271,7 @@ func (w *firewall) settle() error {
 		}
 	}
 	w.compiled = nil
-	w.inForce = &inForce{w.e.revision, w.e.resources, w.e.inventory}
+	w.inForce = &inForce{w.e.revision, w.e.resources, w.e.force, w.e.inventory}
 	if len(w.held) > 0 {
 		return fmt.Errorf("the numbers that were reserved are used up: flows of %s wait until others are; what takes access away is in force",
 			some(w.held))
@@ -319,7 +322,7 @@ func (w *firewall) due(now time.Time) bool {
 			return true
 		}
 	}
-	return false
+	return w.endingsDue(now)
 }
 
 // unstampedFor is for how long after an upgrade connections may be found whose ends an earlier version did not write down.

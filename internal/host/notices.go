@@ -134,7 +134,7 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 		workloads = found.Workloads
 		notices = newNotices(found.About(v.topo.Host), workloads)
 	}
-	all := ofKind[*policy.Policy](v.resources, policy.KindPolicy)
+	all := policiesOn(v.force)
 	set := &policy.Set{Policies: all, Groups: v.resources.groups(), Workloads: workloads}
 	var out []policy.Warning
 	// The cost of these grows with the changed policies times all of them. A bulk write, which may hold a revocation, does not wait for
@@ -146,7 +146,11 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 			out = append(out, shadows.Of(p)...)
 		}
 	}
-	for _, p := range set.Policies {
+	now := time.Now()
+	for _, p := range policies {
+		out = append(out, policy.Expired(p, now)...)
+	}
+	for _, p := range ofKind[*policy.Policy](v.resources, policy.KindPolicy) {
 		if slices.Contains(policies, p) || p.RefersTo(groups) {
 			out = append(out, policy.OneFamily(p, set.Groups)...)
 			if slices.Contains(policies, p) {

@@ -112,19 +112,19 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	plain := func(v *view) []wall.Port { return wall.PlainPorts(v.inventory.On(now.topo.Host, b.cfg.Name)) }
 	fw.SetWorkloads(now.inventory.Workloads, plain(now))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
-	for _, p := range ofKind[*policy.Policy](now.resources, policy.KindPolicy) {
+	for _, p := range policiesOn(now.force) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
 	fw.SetWorkloads(then.inventory.Workloads, plain(then))
 	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
-	for name, r := range each(then.resources[policy.KindPolicy]) {
-		if now.resources.get(policy.KindPolicy, name) != r {
-			fw.SetPolicy(r.(*policy.Policy))
+	for _, p := range policiesOn(then.force) {
+		if lookUp(now.force, p.Name) != policy.Resource(p) {
+			fw.SetPolicy(p)
 		}
 	}
-	for name := range each(now.resources[policy.KindPolicy]) {
-		if then.resources.get(policy.KindPolicy, name) == nil {
+	for name := range each(now.force) {
+		if lookUp(then.force, name) == nil {
 			fw.DeletePolicy(name)
 		}
 	}
@@ -136,6 +136,7 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 			continue
 		}
 		for _, f := range b.sw.Desired(owner) {
+			f.HardTimeout = 0 // of what ends by itself: it grows shorter
 			before[f.String()] = true
 			if f.Table == pipeline.TableLiveEgress || f.Table == pipeline.TableLiveIngress {
 				_, id, _ := pipeline.ParseCookie(f.Cookie)

@@ -120,6 +120,12 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
 		return fromHost(h, warnings)
 	}
+	if phase, reason, message, away := v.away(p); away && h.Observed >= p.Revision {
+		v.countRules(&h, p.Name)
+		worse(phase, reason, message)
+		return fromHost(h, append(warnings, policy.Expired(p, time.Now())...))
+	}
+	warnings = append(warnings, policy.NotArmed(p, time.Now())...)
 	for _, b := range v.walls {
 		ps := lookUp(b.policies, p.Name)
 		if ps == nil {
@@ -187,6 +193,9 @@ func (v *view) policyStatus(p *policy.Policy, advice *shadows) policy.Status {
 		worse(policy.PhasePending, policy.ReasonNotInstalled, "the change is being installed")
 	case len(h.Endpoints) == 0:
 		worse(policy.PhasePending, policy.ReasonNoEndpoints, "it applies to no endpoint on this host")
+	}
+	if h.Phase == policy.PhaseActive && p.Spec.ExpiresAt != nil {
+		h.Message = "until " + p.Ends().Format(time.RFC3339)
 	}
 	return fromHost(h, warnings)
 }
@@ -280,7 +289,8 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 					inStep = time.Now().Add(flowsTold)
 				}
 				soon = time.After(20 * time.Millisecond)
-			} else if s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort {
+			} else if s.Phase != policy.PhasePending || s.Reason == policy.ReasonNoEndpoints || s.Reason == policy.ReasonNoPort ||
+				s.Reason == policy.ReasonScheduled {
 				return s, nil
 			}
 		}

@@ -37,6 +37,7 @@ func (e *Engine) sync(ctx context.Context) {
 	}
 	now := time.Now()
 	e.takeWritten(now)
+	e.tendSchedules(now)
 	complete := e.manageBridges(ctx, now)
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
@@ -151,7 +152,7 @@ func (e *Engine) due(now time.Time) bool {
 			return true
 		}
 	}
-	if e.terms.due() {
+	if e.terms.due() || e.turned(now) {
 		return true
 	}
 	for _, l := range e.ledgers {

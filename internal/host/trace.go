@@ -17,6 +17,7 @@ import (
 type inForce struct {
 	revision  int64 // of the store
 	resources catalog
+	force     shelf[policy.Resource]
 	inventory inventory.Inventory
 }
 
@@ -26,7 +27,7 @@ func (v *view) judgedBy(b *wallView) *policy.Set {
 		return nil
 	}
 	then := *v
-	then.resources, then.inventory = b.inForce.resources, b.inForce.inventory
+	then.resources, then.force, then.inventory = b.inForce.resources, b.inForce.force, b.inForce.inventory
 	return then.judged()
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/benbjohnson/immutable"
 
@@ -24,8 +25,9 @@ import (
 type view struct {
 	revision  int64 // of the store, as far as it was taken
 	resources catalog
-	observed  shelf[int64]    // revision in force, by resource.key
-	unsettled shelf[struct{}] // changed and not known to be in force, likewise
+	force     shelf[policy.Resource] // policies that are in force
+	observed  shelf[int64]           // revision in force, by resource.key
+	unsettled shelf[struct{}]        // changed and not known to be in force, likewise
 
 	synced    int64 // the revision up to which the rest is about
 	ready     bool  // everything has been in force at least once
@@ -186,7 +188,7 @@ func (e *Engine) publish(done bool, problems []string) {
 		}
 	}
 	v := &view{
-		revision: e.revision, resources: e.resources, observed: e.observed, unsettled: e.unsettled,
+		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
@@ -223,6 +225,11 @@ func (e *Engine) publish(done bool, problems []string) {
 func (v *view) with(changes []backend.Change) *view {
 	out := *v
 	out.resources = v.resources.with(changes)
+	for now, i := time.Now(), 0; i < len(changes); i++ {
+		if c := &changes[i]; c.Kind == policy.KindPolicy && !c.Guard {
+			out.force = forced(out.force, c.Name, c.Resource, now)
+		}
+	}
 	return &out
 }
 

@@ -116,8 +116,10 @@ func TableNames() map[uint8]string {
 // Priorities of the fixed flows and the range that is left to rules in EGRESS and INGRESS.
 const (
 	// PriorityRuleMin and PriorityRuleMax bound (inclusive) the priorities of rules; one rule, one priority.
-	PriorityRuleMin uint16 = 2
+	PriorityRuleMin uint16 = 3
 	PriorityRuleMax uint16 = 65000
+	// PriorityEnding is that of a default deny that ends by itself, above the default that is there then.
+	PriorityEnding uint16 = 2
 	// PriorityDefault is where an endpoint's default stands, below every rule.
 	PriorityDefault uint16 = 1
 	// PriorityPrefix is that of a prefix without length in ADDRESS_SOURCE and ADDRESS_DESTINATION; longer ones come before.

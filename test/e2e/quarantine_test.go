@@ -418,3 +418,50 @@ func TestQuarantineFullDisk(t *testing.T) {
 	s.cutOff("after a restart of tapwall", vm, a, b)
 	s.mustNotConnect(b, a.IPv4, 5001)
 }
+
+// TestQuarantineTrunk: of a port that carries VLANs no frame comes or goes either, tagged or not, in whichever VLAN.
+func TestQuarantineTrunk(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 4, nil, []string{"tag=10"}, []string{"tag=20"}, []string{"tag=10"})
+	s.wall()
+	trunk := s.vm[1]
+	s.hush("vm1")
+	tagged := func(vlan byte, mark string) []byte {
+		return raw("ff:ff:ff:ff:ff:ff", trunk.MAC, 0x8100, "\x00"+string(vlan)+"\x88\xb5"+mark)
+	}
+	arrives := func(vm *lab.VM, mark string, send func() error) bool {
+		t.Helper()
+		c, err := s.Capture(vm.NS, "eth0")
+		must(t, err)
+		for range 5 {
+			must(t, send())
+			time.Sleep(10 * time.Millisecond)
+		}
+		return len(c.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) })) > 0
+	}
+	try := func(when string, want bool) {
+		t.Helper()
+		for vlan, vm := range map[byte]*lab.VM{10: s.vm[2], 20: s.vm[3]} {
+			if got := arrives(vm, when+"-from", func() error { return trunk.Send(tagged(vlan, when+"-from")) }); got != want {
+				t.Errorf("%s: a frame of VLAN %d leaves the trunk: %v", when, vlan, got)
+			}
+			for _, dst := range []string{"ff:ff:ff:ff:ff:ff", trunk.MAC, "02:77:00:00:ee:ee"} {
+				f := raw(dst, vm.MAC, strange, when+"-to")
+				if got := arrives(trunk, when+"-to", func() error { return vm.Send(f) }); got != want {
+					t.Errorf("%s: a frame of VLAN %d to %s reaches the trunk: %v", when, vlan, dst, got)
+				}
+			}
+		}
+		other := raw("ff:ff:ff:ff:ff:ff", s.vm[2].MAC, strange, when+"-beside")
+		if !arrives(s.vm[4], when+"-beside", func() error { return s.vm[2].Send(other) }) {
+			t.Errorf("%s: the others do not hear each other", when)
+		}
+	}
+	try("before", true)
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--wait")
+	s.effective()
+	try("held", false)
+	s.tapwall("quarantine", "release", "cell", "--wait")
+	s.effective()
+	try("released", true)
+}

@@ -47,14 +47,25 @@ const (
 	ownerEndpoint  = "endpoint/"
 	ownerPolicy    = "policy/"
 	ownerClassRoot = "class/"
+
+	ownerEndingRoot = "ending/"
 )
 
 // ownerClass is the owner of the defaults of a class of endpoints.
 func ownerClass(n uint16) string { return ownerClassRoot + strconv.Itoa(int(n)) }
 
+// ownerEnding is the owner of a default of the class that ends by itself.
+func ownerEnding(side int, n uint16) string {
+	return ownerEndingRoot + string(direction(side)) + "/" + strconv.Itoa(int(n))
+}
+
 // ClassOf returns the number of the class whose defaults belong to an owner, if they are those of one.
 func ClassOf(owner string) (number uint16, ok bool) {
 	text, ok := strings.CutPrefix(owner, ownerClassRoot)
+	if !ok {
+		text, ok = strings.CutPrefix(owner, ownerEndingRoot)
+		_, text, _ = strings.Cut(text, "/")
+	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	return uint16(n), ok && err == nil
 }
@@ -79,6 +90,9 @@ type Changes struct {
 	// Owners holds, for each owner that changed, all of its flows; nil flows = the owner is gone. Flows are shared: treat them as
 	// read-only.
 	Owners map[string][]flow.Flow
+	// Ends says when what an owner of Owners has is to end, also where nobody takes it away; the others' stays. What is to be there then is
+	// among the flows of others. In milliseconds since 1970.
+	Ends map[string]int64
 	// Meters are all meters that the flows name. They must exist before the flows; they never change after the first Compile.
 	Meters []flow.MeterDesc
 	// Assignments are to be persisted. The flows may be installed first if what was persisted of the changed entries is not taken for valid

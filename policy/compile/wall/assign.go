@@ -24,9 +24,12 @@ type Assignments struct {
 type ClassAssignment struct {
 	// Choices are the hashes of what its endpoints are chosen by, sorted: who leaves or joins one while nobody looks is found out by it.
 	Choices []string `json:"choices,omitempty"`
-	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction.
+	// EgressAllow and IngressAllow are the numbers of the default allow ids; 0 = isolated in that direction without end.
 	EgressAllow  uint32 `json:"egressAllow,omitempty"`
 	IngressAllow uint32 `json:"ingressAllow,omitempty"`
+	// EgressEnding and IngressEnding: isolated in that direction for some time.
+	EgressEnding  bool `json:"egressEnding,omitempty"`
+	IngressEnding bool `json:"ingressEnding,omitempty"`
 }
 
 // AddressAssignment holds what is known of the addresses of a choice.
@@ -184,7 +187,8 @@ func (e *endpoint) assignment() EndpointAssignment {
 
 // assignment is what is persisted of a class.
 func (c *class) assignment() *ClassAssignment {
-	out := &ClassAssignment{EgressAllow: c.allow[egress], IngressAllow: c.allow[ingress]}
+	out := &ClassAssignment{EgressAllow: c.allow[egress], IngressAllow: c.allow[ingress], EgressEnding: c.isolation[egress].ending(),
+		IngressEnding: c.isolation[ingress].ending()}
 	for _, h := range c.hashes {
 		out.Choices = append(out.Choices, hexHash(h))
 	}

@@ -17,8 +17,9 @@ type class struct {
 	hashes    []uint64 // of the choices, sorted; an imported class may name some that are no more
 	key       uint64   // all of them exclusive-or'ed
 	endpoints map[*endpoint]struct{}
-	allow     [2]uint32 // numbers of the default allow ids, 0 where isolated
+	allow     [2]uint32 // numbers of the default allow ids, 0 where isolated without end
 	isolation [2]isolation
+	beneath   [2]bool      // an earlier run left the default allow beneath a default deny that was to end
 	audit     [2]isolation // by policies in mode audit
 
 	conj [2]int // conjunctions of rules that apply to it
@@ -357,13 +358,31 @@ func (f *Firewall) emitClasses(out *Changes) {
 	for _, n := range f.classes.gone {
 		if f.classes.byNumber[n] == nil {
 			out.Owners[ownerClass(n)] = f.released(ownerClass(n), nil)
+			f.emitEnding(&class{number: n}, out)
 			out.Assignments.Classes[n] = nil
 		}
 	}
 	f.classes.gone = nil
 	for _, c := range f.dirtyClasses() {
 		out.Owners[ownerClass(c.number)] = f.released(ownerClass(c.number), c.flows())
+		f.emitEnding(c, out)
 		out.Assignments.Classes[c.number] = c.assignment()
 	}
 	clear(f.classes.dirty)
+}
+
+// emitEnding builds the defaults of a class that end by themselves.
+func (f *Firewall) emitEnding(c *class, out *Changes) {
+	for side := range c.isolation {
+		owner := ownerEnding(side, c.number)
+		flows := c.ending(side)
+		if flows != nil {
+			f.ending[owner], out.Ends[owner] = struct{}{}, c.isolation[side].ends
+		} else if _, there := f.ending[owner]; !there {
+			continue
+		} else {
+			delete(f.ending, owner)
+		}
+		out.Owners[owner] = flows
+	}
 }

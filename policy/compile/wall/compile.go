@@ -48,7 +48,7 @@ func (f *Firewall) Compile() Changes {
 	for side := range f.order {
 		f.settleOrder(side, &c)
 	}
-	out := Changes{Owners: map[string][]flow.Flow{}, Policies: map[string]*PolicyState{}, Meters: f.meters(),
+	out := Changes{Owners: map[string][]flow.Flow{}, Ends: map[string]int64{}, Policies: map[string]*PolicyState{}, Meters: f.meters(),
 		Addresses: map[uint16][]string{}}
 	out.Assignments = AssignmentChanges{Policies: map[string]PolicyAssignment{}, Endpoints: map[string]*EndpointAssignment{},
 		Classes: map[uint16]*ClassAssignment{}, Addresses: map[string]*AddressAssignment{}, AddressNumbers: map[uint16]string{},
@@ -211,6 +211,9 @@ func (f *Firewall) emitPolicy(ps *policyState, out *Changes) {
 			}
 		}
 		out.Owners[OwnerPolicy(ps.name)] = f.released(OwnerPolicy(ps.name), flows)
+		if ps.ends != 0 {
+			out.Ends[OwnerPolicy(ps.name)] = ps.ends
+		}
 		out.Assignments.Policies[ps.name] = ps.assignment()
 		f.countConjunctions(ps)
 	}

@@ -10,16 +10,27 @@ import (
 type isolation struct {
 	by        string
 	log, shut bool
+	// ends is when the last of the policies ends, as policyState.ends; 0 = something isolates without end.
+	ends    int64
+	endless bool
 }
 
 func (i isolation) is() bool { return i.by != "" || i.shut }
 
-// name takes the first policy by name.
+// name takes the first policy by name, and the last end.
 func (i *isolation) name(ps *policyState) {
 	if i.by == "" || ps.name < i.by {
 		i.by = ps.name
 	}
+	i.endless = i.endless || i.shut || ps.ends == 0
+	if i.ends = max(i.ends, ps.ends); i.endless {
+		i.ends = 0
+	}
 }
+
+// ending reports whether it ends by itself. Then the default allow stands beneath the default deny, which goes by a timeout where nobody
+// takes it away.
+func (i isolation) ending() bool { return i.is() && i.ends != 0 }
 
 // isolate computes what isolates the classes that may be isolated otherwise than before, and returns, per direction, the endpoints whose
 // default allow is gone.
@@ -49,10 +60,10 @@ func (f *Firewall) isolate() (lost [2][]*endpoint) {
 		}
 		for e := range c.endpoints {
 			for side := range c.isolation {
-				if e.open[side] && c.isolation[side].is() {
+				if i := c.isolation[side]; e.open[side] && i.is() && !(e.beneath[side] && i.ending()) {
 					lost[side] = append(lost[side], e)
 				}
-				e.open[side] = !c.isolation[side].is()
+				e.open[side], e.beneath[side] = !c.isolation[side].is(), false
 			}
 		}
 	}
@@ -65,17 +76,21 @@ func (f *Firewall) settleDefaults() {
 		one := c.keys()[0]
 		for side := range c.allow {
 			ref := policy.RuleRef{Direction: direction(side)}
-			if i := c.isolation[side]; i.is() {
+			i, a := c.isolation[side], c.audit[side]
+			if i.is() {
+				deny := policy.RuleRef{Policy: i.by, Direction: ref.Direction, Rule: policy.RuleDefaultDeny}
+				f.registry.set(denyID(side, c.number), RuleInfo{Ref: deny, Action: policy.Deny, Log: i.log, Endpoint: one})
+			}
+			switch {
+			case i.ending():
+			case i.is():
 				f.registry.remove(allowID(c.allow[side]))
 				c.allow[side] = 0
-				ref.Policy, ref.Rule = i.by, policy.RuleDefaultDeny
-				f.registry.set(denyID(side, c.number), RuleInfo{Ref: ref, Action: policy.Deny, Log: i.log, Endpoint: one})
 				continue
-			}
-			if a := c.audit[side]; a.is() {
+			case a.is():
 				by := policy.RuleRef{Policy: a.by, Direction: direction(side), Rule: policy.RuleDefaultDeny}
 				f.registry.set(denyID(side, c.number), RuleInfo{Ref: by, Action: policy.Deny, Audit: true, Endpoint: one})
-			} else {
+			default:
 				f.registry.remove(denyID(side, c.number))
 			}
 			if c.allow[side] == 0 {
@@ -113,14 +128,30 @@ func allowID(number uint32) uint32 {
 	return pipeline.IDDefaultAllow | number
 }
 
-// flows are the defaults of the class.
+// ending returns the default deny of a side that ends by itself.
+func (c *class) ending(side int) []flow.Flow {
+	if !c.isolation[side].ending() {
+		return nil
+	}
+	return []flow.Flow{c.deny(side, pipeline.PriorityEnding)}
+}
+
+func (c *class) deny(side int, priority uint16) flow.Flow {
+	id, d := denyID(side, c.number), dimensions(side)
+	return flow.Flow{Table: d.table(), Priority: priority, Cookie: pipeline.NewCookie(pipeline.CookieDefault, id),
+		Match:   d.subject().Is(nil, uint64(c.number)),
+		Actions: pipeline.Decide(side == ingress, pipeline.VerdictDrop, id, c.isolation[side].log)}
+}
+
+// flows are the defaults of the class, but for what ends.
 func (c *class) flows() []flow.Flow {
 	var out []flow.Flow
 	for side := range c.allow {
-		id, effect := allowID(c.allow[side]), policy.Allow
-		if c.isolation[side].is() {
-			id, effect = denyID(side, c.number), policy.Deny
+		if i := c.isolation[side]; i.is() && !i.ending() {
+			out = append(out, c.deny(side, pipeline.PriorityDefault))
+			continue
 		}
+		id := allowID(c.allow[side])
 		cookie := pipeline.NewCookie(pipeline.CookieDefault, id)
 		d := dimensions(side)
 		match := d.subject().Is(nil, uint64(c.number))
@@ -135,11 +166,8 @@ func (c *class) flows() []flow.Flow {
 		}
 		out = append(out, flow.Flow{
 			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: match,
-			Actions: pipeline.Decide(side == ingress, verdict(effect), id, c.isolation[side].log),
-		})
-		if effect == policy.Allow {
-			out = append(out, pipeline.Gate(side == ingress, cookie, id))
-		}
+			Actions: pipeline.Decide(side == ingress, pipeline.VerdictAllow, id, false),
+		}, pipeline.Gate(side == ingress, cookie, id))
 	}
 	return out
 }

@@ -38,7 +38,9 @@ type endpoint struct {
 	key       uint64    // their hashes exclusive-or'ed
 	class     *class
 	open      [2]bool // allowed by default when Compile last ended
-	kept      bool    // it left groups that keep the connections of members that leave
+	// beneath: an earlier run left it isolated for some time. If that was over before it came back, it was allowed by default.
+	beneath [2]bool
+	kept    bool // it left groups that keep the connections of members that leave
 }
 
 // place is where frames to an endpoint are recognised.
@@ -123,7 +125,7 @@ func (f *Firewall) addEndpoint(key string, w *policy.Workload) *endpoint {
 		c := f.classes.byNumber[known.Class]
 		e.class, c.endpoints[e] = c, struct{}{}
 		for side := range e.open {
-			e.open[side] = c.allow[side] != 0
+			e.open[side], e.beneath[side] = c.allow[side] != 0, c.beneath[side]
 		}
 		if n := known.Forwarder; n > 0 && n <= pipeline.MaxForwarders && w.Forwards && f.forwarders[n] == nil {
 			e.forwarder, f.forwarders[n] = n, e

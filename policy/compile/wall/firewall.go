@@ -96,6 +96,7 @@ type Firewall struct {
 	overflowed       map[*policyState]struct{} // without priorities
 	// Keys whose endpoint was told of in Changes.
 	installed map[string]struct{}
+	ending    map[string]struct{} // owners of defaults that end by themselves
 }
 
 // NewFirewall returns the firewall of a bridge that has no workloads and no policies yet. It fails on options that make no sense.
@@ -116,6 +117,7 @@ func NewFirewall(o Options) (*Firewall, error) {
 		groups: map[string]*policy.Group{}, policies: map[string]*policyState{}, registry: newRegistry(),
 		overflowed: map[*policyState]struct{}{}, beyond: map[uint32]struct{}{}, held: map[string]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
+		ending:  map[string]struct{}{},
 		choices: choices{map[uint64]*choice{}, map[string]*choice{}}, classes: newClasses(), atlas: newAtlas(), services: newServices(),
 		told: map[*policyState]struct{}{}, moved: map[*endpoint]struct{}{}, members: map[*endpoint]struct{}{},
 		closed:       [2]map[*endpoint]struct{}{{}, {}},

@@ -14,7 +14,8 @@ func (f *Firewall) importNumbers(a *Assignments) {
 		if n < blockSize {
 			continue
 		}
-		c := &class{number: n, endpoints: map[*endpoint]struct{}{}, allow: [2]uint32{egress: v.EgressAllow, ingress: v.IngressAllow}}
+		c := &class{number: n, endpoints: map[*endpoint]struct{}{}, allow: [2]uint32{egress: v.EgressAllow, ingress: v.IngressAllow},
+			beneath: [2]bool{egress: v.EgressEnding, ingress: v.IngressEnding}}
 		for _, text := range v.Choices {
 			if h, err := strconv.ParseUint(text, 16, 64); err == nil {
 				c.hashes = append(c.hashes, h)

@@ -15,8 +15,8 @@ const maxRules = 60000
 // apart, if there are not too many.
 const step = 32
 
-// priorities is how far apart the bounds of the rules' priorities are, both exclusive.
-const priorities = int(pipeline.PriorityRuleMax-pipeline.PriorityRuleMin) + 2
+// priorities is what rules are spread over. It is one more than there are, which the lowest of maxRules rules does not reach.
+const priorities = int(pipeline.PriorityRuleMax-pipeline.PriorityRuleMin) + 3
 
 // ordered holds the rules of one direction that have flows, first to decide first, each with an OpenFlow priority of its own: at one
 // priority overlapping conjunctions are undefined (ovs-fields(7)). Priorities are sparse, so that a rule can be put in between; where

@@ -101,8 +101,9 @@ type policyState struct {
 	audits    [2]bool // it would isolate, and is in mode audit
 	auditing  bool    // it is in mode audit
 	logs      bool
-	changed   bool // flows, priorities or ids of its rules differ from what Changes last told
-	retell    bool // its status may be another
+	ends      int64 // in milliseconds since 1970; 0 = never
+	changed   bool  // flows, priorities or ids of its rules differ from what Changes last told
+	retell    bool  // its status may be another
 	counted   conjunctions
 	installed bool // Changes has told of it
 }

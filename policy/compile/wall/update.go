@@ -11,7 +11,9 @@ func (f *Firewall) update(ps *policyState, c *change) {
 	var subjects []*choice
 	var rules []*rule
 	isolates, audits, logs, auditing := [2]bool{}, [2]bool{}, false, false
+	ends := int64(0)
 	if p := ps.policy; p != nil {
+		ends = p.EndsAt()
 		subjects = f.choose(p.Spec.AppliesTo)
 		for _, side := range []int{ingress, egress} {
 			isolates[side] = p.Shuts(direction(side))
@@ -42,6 +44,12 @@ func (f *Firewall) update(ps *policyState, c *change) {
 		if !slices.Contains(subjects, x) {
 			delete(x.subjectOf, ps)
 			f.idle = append(f.idle, x)
+		}
+	}
+	if ps.ends != ends {
+		ps.ends, ps.changed = ends, true
+		for _, x := range slices.Concat(old, subjects) {
+			f.touchIsolation(x)
 		}
 	}
 	if ps.isolates != isolates || ps.audits != audits || ps.logs != logs || !slices.Equal(old, subjects) {

@@ -36,6 +36,7 @@ type world struct {
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
+	ends        map[string]int64
 	assignments wall.Assignments
 	states      map[string]*wall.PolicyState
 	names       map[uint32]*wall.RuleInfo
@@ -73,6 +74,7 @@ func (w *world) start(a *wall.Assignments) {
 	if w.walked > 0 {
 		fw.Crowd(w.walked, w.surplus)
 	}
+	w.ends = map[string]int64{}
 	w.fw, w.owners, w.states = fw, map[string][]flow.Flow{}, map[string]*wall.PolicyState{}
 	w.assignments, w.names = wall.Assignments{}, map[uint32]*wall.RuleInfo{}
 	w.tell()
@@ -101,6 +103,11 @@ func (w *world) compile() wall.Changes {
 	w.t.Helper()
 	c := w.fw.Compile()
 	for owner, flows := range c.Owners {
+		if at, ends := c.Ends[owner]; ends && flows != nil {
+			w.ends[owner] = at
+		} else {
+			delete(w.ends, owner)
+		}
 		if flows == nil {
 			delete(w.owners, owner)
 		} else {
