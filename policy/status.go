@@ -1,5 +1,7 @@
 package policy
 
+import "time"
+
 // Phase says in one word what was observed of a resource.
 type Phase string
 
@@ -51,6 +53,14 @@ type RuleStatus struct {
 	Packets   uint64    `json:"packets"` // first packets judged plus established packets passed
 	Bytes     uint64    `json:"bytes"`
 	Flows     int       `json:"flows"`
+	// New are the packets that the rule judged: first packets, and those of connections that were judged again. Of a rule that allows,
+	// Established are the others, which passed because it had allowed their connections; of one that denies, all of its packets are Denied.
+	New         uint64 `json:"new"`
+	Established uint64 `json:"established"`
+	Denied      uint64 `json:"denied"`
+	// LastHit is when a packet met the rule last, as exact as counters are read: at most a minute late. nil = never since CountedSince.
+	LastHit      *time.Time `json:"lastHit,omitempty"`
+	CountedSince *time.Time `json:"countedSince,omitempty"`
 }
 
 // Warning is something the user should know although the resource is valid.

@@ -75,13 +75,24 @@ func describe(ctx context.Context, w io.Writer, cl *client.Client, i *item) erro
 	return nil
 }
 
+// hitText says when a rule was hit last.
+func hitText(r *policy.RuleStatus, now time.Time) string {
+	switch {
+	case r.LastHit != nil:
+		return now.Sub(*r.LastHit).Round(time.Second).String() + " ago"
+	case r.CountedSince != nil:
+		return "never since " + r.CountedSince.Local().Format("2006-01-02 15:04")
+	}
+	return "-"
+}
+
 // sourceText says what became of a list that a group takes members from.
 func sourceText(s *policy.SourceStatus, now time.Time) string {
 	text := "not read yet"
 	if s.FetchedAt != nil {
 		text = fmt.Sprintf("%d entries, read %s ago", s.Entries, now.Sub(*s.FetchedAt).Round(time.Second))
 	}
-	if s.Skipped > 0 {
+	if s.Skipped > 0 && len(s.SkippedLines) > 0 {
 		text += fmt.Sprintf("; %s skipped (from line %d on)", count(s.Skipped, "line"), s.SkippedLines[0])
 	}
 	if s.Error != "" {
@@ -131,9 +142,9 @@ func describeDocument(w io.Writer, d *client.Document) error {
 			rows := [][]string{}
 			for _, r := range h.Rules {
 				rows = append(rows, []string{string(r.Direction) + "/" + r.Name, string(r.Action), fmt.Sprintf("%#x", r.ID), fmt.Sprint(r.Packets),
-					fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows)})
+					fmt.Sprint(r.New), fmt.Sprint(r.Bytes), fmt.Sprint(r.Flows), hitText(&r, time.Now())})
 			}
-			if err := indentedTable(w, "    ", "RULE ACTION ID PACKETS BYTES FLOWS", rows); err != nil {
+			if err := indentedTable(w, "    ", "RULE ACTION ID PACKETS NEW BYTES FLOWS LAST-HIT", rows); err != nil {
 				return err
 			}
 		}

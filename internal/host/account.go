@@ -3,6 +3,7 @@ package host
 import (
 	"iter"
 	"maps"
+	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/policy"
@@ -35,6 +36,7 @@ type reading struct {
 	place  flow.Key
 	cookie flow.Cookie
 	counter
+	table uint8
 }
 
 // scope is a set of flows by what they count for.
@@ -64,6 +66,9 @@ type account struct {
 	subjects func(flow.Cookie) []policy.RuleRef
 	last     map[flow.Key]reading // by place; only flows that have counted anything
 	totals   map[policy.RuleRef]counter
+	hits     map[policy.RuleRef]*hit            // of rules that there are
+	rulesOf  map[string]map[policy.RuleRef]bool // which these are, by policy
+	clock    func() time.Time
 	probes   map[flow.Cookie]counter // what probes made flows count, and was not read yet
 
 	turn  uint64                 // number of the last change
@@ -72,13 +77,14 @@ type account struct {
 }
 
 func newAccount(subjects func(flow.Cookie) []policy.RuleRef) account {
-	return account{subjects: subjects, last: map[flow.Key]reading{}, totals: map[policy.RuleRef]counter{}, probes: map[flow.Cookie]counter{},
+	return account{subjects: subjects, last: map[flow.Key]reading{}, totals: map[policy.RuleRef]counter{}, hits: map[policy.RuleRef]*hit{},
+		rulesOf: map[string]map[policy.RuleRef]bool{}, clock: time.Now, probes: map[flow.Cookie]counter{},
 		doubt: map[flow.Cookie]uint64{}}
 }
 
 // read takes a reading of some flows, or of the whole switch.
 func (a *account) read(flows []reading, whole bool) {
-	last := a.last
+	last, now := a.last, a.clock()
 	if whole {
 		a.last = make(map[flow.Key]reading, len(flows)) // what is not there has no past
 	}
@@ -88,11 +94,11 @@ func (a *account) read(flows []reading, whole bool) {
 			before = reading{}
 		}
 		a.last[f.place] = f
-		a.credit(f.cookie, f.since(before.counter))
+		a.credit(f.cookie, f.table, f.since(before.counter), now)
 	}
 }
 
-func (a *account) credit(c flow.Cookie, n counter) {
+func (a *account) credit(c flow.Cookie, table uint8, n counter, now time.Time) {
 	if p, there := a.probes[c]; there {
 		n, a.probes[c] = n.without(p)
 		if a.probes[c] == (counter{}) {
@@ -106,6 +112,8 @@ func (a *account) credit(c flow.Cookie, n counter) {
 	for _, ref := range a.subjects(c) {
 		if doubtful || a.every > 0 {
 			ref.Rule = unattributedOf(ref)
+		} else {
+			a.met(ref, table, n.packets, now)
 		}
 		a.totals[ref] = a.totals[ref].plus(n)
 	}

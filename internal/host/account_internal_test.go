@@ -163,7 +163,7 @@ func TestAccount(t *testing.T) {
 		return policy.RuleRef{Policy: "p", Direction: policy.Egress, Rule: name}
 	}
 	names := map[flow.Cookie][]policy.RuleRef{1: {rule("a")}, 2: {rule("b")}, 3: {rule("a"), {Policy: "q", Rule: "x"}}, 4: {{Rule: "invalid"}}}
-	at := func(place flow.Key, c flow.Cookie, n uint64) reading { return reading{place, c, counter{n, 10 * n}} }
+	at := func(place flow.Key, c flow.Cookie, n uint64) reading { return reading{place, c, counter{n, 10 * n}, 0} }
 	touch := func(cs ...flow.Cookie) (s scope) {
 		for _, c := range cs {
 			s.add(c)
@@ -239,7 +239,7 @@ func TestAccount(t *testing.T) {
 func TestAccountForgets(t *testing.T) {
 	a := newAccount(func(c flow.Cookie) []policy.RuleRef { return []policy.RuleRef{{Policy: fmt.Sprint(c), Rule: "r"}} })
 	for i := range maxTotals + 10 {
-		a.read([]reading{{"x", flow.Cookie(i), counter{1, 1}}}, true)
+		a.read([]reading{{"x", flow.Cookie(i), counter{1, 1}, 0}}, true)
 	}
 	a.forget(func(ref policy.RuleRef) bool { return ref.Policy == "7" })
 	if len(a.totals) != 1 || a.totals[policy.RuleRef{Policy: "7", Rule: "r"}].packets != 1 {
@@ -259,7 +259,7 @@ func TestAccountProbes(t *testing.T) {
 		}
 	}
 	read := func(n, m uint64) {
-		a.read([]reading{{"x", rule, counter{n, 60 * n}}, {"y", other, counter{m, 60 * m}}}, true)
+		a.read([]reading{{"x", rule, counter{n, 60 * n}, 0}, {"y", other, counter{m, 60 * m}, 0}}, true)
 	}
 	a.probe([]flow.Cookie{rule, rule, pipeline.SystemCookie(pipeline.TableState, 0)}, 60)
 	read(0, 1) // not counted yet

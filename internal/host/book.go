@@ -31,13 +31,15 @@ const (
 type book struct {
 	kick chan struct{} // something is in doubt
 
-	mu       sync.Mutex
-	account  account
-	names    subjects
-	named    bool      // names are those of what is installed
-	first    []reading // what was read back before
-	part     []reading // what is being read back
-	touching scope     // what the next bundle touches
+	mu      sync.Mutex
+	account account
+	names   subjects
+	named   bool      // names are those of what is installed
+	first   []reading // what was read back before
+	part    []reading // what is being read back
+	// earlierHits is what an earlier process knew of hits, until it is taken up.
+	earlierHits map[string]hit
+	touching    scope // what the next bundle touches
 	// followed is the last change that the caches have followed; for done see progress.
 	followed, done uint64
 	before         ofctrl.Counters // of earlier bridges of this name; those that metrics show
@@ -78,7 +80,7 @@ func readingOf(f *ofp.FlowStats) (reading, bool) {
 	if f.Stats.Packets == 0 || f.Err != nil || !counts(f.Cookie) {
 		return reading{}, false
 	}
-	return reading{place: f.Key(), cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes}}, true
+	return reading{place: f.Key(), table: f.Table, cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes}}, true
 }
 
 // readBack takes what a connection begins with. At the start of the process it waits until it is known what the ids stand for.
@@ -137,17 +139,19 @@ func (k *book) doubt() {
 
 // name takes over what is installed now.
 func (w *firewall) name() {
-	k := w.book
+	k, now := w.book, time.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for name, ps := range w.compiled {
 		p, _ := w.e.resources.get(policy.KindPolicy, name).(*policy.Policy)
 		k.names.set(name, ps, p)
+		k.account.begin(name, rulesOf(p), now)
 	}
 	if !k.named {
 		k.named = true
 		k.account.read(k.first, true)
-		k.first = nil
+		k.account.resume(k.earlierHits, now)
+		k.first, k.earlierHits = nil, nil
 	}
 	k.account.forget(func(ref policy.RuleRef) bool {
 		_, there := k.names.policies[ref.Policy]
@@ -373,6 +377,7 @@ func (e *Engine) bookOf(name string) *book {
 	if e.books[name] == nil {
 		e.books = maps.Clone(e.books) // readers have the other one
 		e.books[name] = newBook()
+		e.books[name].earlierHits = e.recallHits(name)
 	}
 	return e.books[name]
 }

@@ -73,6 +73,8 @@ type Options struct {
 	RunDir string
 	// MemoryDir keeps, over a restart of this process, who opened which connection; "" = nowhere.
 	MemoryDir string
+	// HitsDir keeps, over a restart of this process, when rules were hit; "" = nowhere.
+	HitsDir string
 	// OpenFlowTLS is for bridges with an ssl: address.
 	OpenFlowTLS *tls.Config
 	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
@@ -254,6 +256,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.tasks.Go(func() { e.advise(ctx) })
 	e.tasks.Go(func() { e.remember(ctx) })
+	e.tasks.Go(func() { e.watchHits(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -46,8 +46,22 @@ func listRules(h *policy.HostStatus, ps *wall.PolicyState) {
 func (v *view) countRules(h *policy.HostStatus, name string) {
 	for i := range h.Rules {
 		r := &h.Rules[i]
-		c := v.total(policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name})
+		ref := policy.RuleRef{Policy: name, Direction: r.Direction, Rule: r.Name}
+		c := v.total(ref)
 		r.Packets, r.Bytes = c.packets, c.bytes
+		hit := v.hit(ref)
+		switch r.New = min(hit.judged, r.Packets); {
+		case r.Action.Passes() || r.Action == policy.Pass:
+			r.Established = r.Packets - r.New
+		default:
+			r.New, r.Denied = 0, r.Packets
+		}
+		if !hit.Since.IsZero() {
+			r.CountedSince = &hit.Since
+		}
+		if !hit.Last.IsZero() {
+			r.LastHit = &hit.Last
+		}
 	}
 	for _, d := range directions {
 		ref := policy.RuleRef{Policy: name, Direction: d.direction, Rule: policy.RuleDefaultDeny}

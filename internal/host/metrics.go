@@ -11,7 +11,8 @@ type Metrics struct {
 	all  []*prometheus.Desc
 	host bool
 
-	rulePackets, ruleBytes, mirrorPkts, mirrorBytes, drops, unknownCopies, answers, flowsDesired, flowsThere, flowMods, flowsLost,
+	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, drops, unknownCopies, answers, flowsDesired, flowsThere, flowMods,
+	flowsLost,
 	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax,
 	disagreements *prometheus.Desc
 }
@@ -31,6 +32,10 @@ func NewMetrics(host bool) *Metrics {
 	m.rulePackets = desc("rule_packets_total",
 		"Packets that a rule judged or passed, as the switch counts them; (unattributed): that flows of the policy counted while nobody "+
 			"knows for whom.", "policy", "direction", "rule")
+	m.ruleNew = desc("rule_new_packets_total", "Those of them that the rule judged: first packets, and what was judged again.", "policy",
+		"direction", "rule")
+	m.ruleHit = desc("rule_last_hit_timestamp_seconds", "When a packet met the rule last; absent = never since it is counted.", "policy",
+		"direction", "rule")
 	m.ruleBytes = desc("rule_bytes_total", "Their bytes.", "policy", "direction", "rule")
 	m.mirrorPkts = desc("mirror_packets_total", "Packets that a mirror selected.", "mirror")
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")
@@ -138,6 +143,10 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			for _, rule := range h.Rules {
 				counter(m.rulePackets, float64(rule.Packets), of, string(rule.Direction), rule.Name)
 				counter(m.ruleBytes, float64(rule.Bytes), of, string(rule.Direction), rule.Name)
+				counter(m.ruleNew, float64(rule.New+rule.Denied), of, string(rule.Direction), rule.Name)
+				if rule.LastHit != nil {
+					gauge(m.ruleHit, float64(rule.LastHit.Unix()), of, string(rule.Direction), rule.Name)
+				}
 			}
 			for _, d := range directions {
 				ref := policy.RuleRef{Policy: of, Direction: d.direction}
