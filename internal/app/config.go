@@ -89,6 +89,7 @@ func (f *listsFile) apply(o *lists.Options) error {
 
 type limitsFile struct {
 	EventsPerSecond uint32 `yaml:"events-per-second"`
+	Flows           int    `yaml:"flows"`
 	Ring            int    `yaml:"ring"`
 	PickupWindow    string `yaml:"pickup-window"`
 }
@@ -138,6 +139,10 @@ func (o *Options) load(b []byte) error {
 	set(&o.LogLevel, c.LogLevel)
 	set(&o.LogFormat, c.LogFormat)
 	set(&o.EventsPerSecond, c.Limits.EventsPerSecond)
+	if c.Limits.Flows < 0 {
+		return fmt.Errorf("limits.flows: %d is no number of flows", c.Limits.Flows)
+	}
+	set(&o.MaxFlows, c.Limits.Flows)
 	set(&o.RingLen, c.Limits.Ring)
 	o.Store = append(o.Store, c.Store...)
 	o.Listen = append(o.Listen, c.Listen...)

@@ -33,6 +33,7 @@ type Options struct {
 	LogLevel        string        // debug | info | warn | error
 	LogFormat       string        // text | json
 	EventsPerSecond uint32        // per bridge; 0 = the engine's default
+	MaxFlows        int           // per host; 0 = the engine's default
 	RingLen         int           // events kept in memory; 0 = 16,384
 	PickupWindow    time.Duration // 0 = none
 	TakeOver        bool          // take the hosts from another tapwall, and the primary role on owned bridges; not in the file

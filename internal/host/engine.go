@@ -81,7 +81,9 @@ type Options struct {
 	PickupWindow time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
 	EventRate uint32
-	Logger    *slog.Logger // nil discards
+	// MaxFlows bounds the flows of the walls together: a write that would take more is refused; 0 = DefaultMaxFlows.
+	MaxFlows int
+	Logger   *slog.Logger // nil discards
 }
 
 // Store is what the engine needs of the store.
@@ -171,6 +173,9 @@ func newWork() work { return work{policies: map[string]bool{}} }
 func New(o Options) (*Engine, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxFlows == 0 {
+		o.MaxFlows = DefaultMaxFlows
 	}
 	if o.EventRate == 0 {
 		o.EventRate = 5000

@@ -151,6 +151,7 @@ type settings struct {
 	tapCompiler func(tap.Input) tap.Plan
 	// hostFile is Options.HostFile.
 	hostFile string
+	maxFlows int // default: the engine's
 }
 
 func owned(names ...string) []host.BridgeConfig {
@@ -184,7 +185,7 @@ func (h *machine) start(s settings) *run {
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg,
 		Hosts: []host.Options{{
-			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
+			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -17,8 +17,11 @@ import (
 )
 
 // Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones
-// silently.
+// silently. And a wall has a budget of flows, see exceeds.
 func (e *Engine) Admit(changes []backend.Change) error {
+	if err := e.exceeds(changes); err != nil {
+		return err
+	}
 	ours := map[string]bool{}
 	for _, c := range changes {
 		if _, ok := c.Resource.(*policy.Mirror); ok {

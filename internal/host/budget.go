@@ -1,0 +1,159 @@
+package host
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/wall"
+)
+
+// DefaultMaxFlows is how many flows the walls of a host may have together, unless Options.MaxFlows says otherwise: some 600 MB of
+// ovs-vswitchd. Two of them are one prefix of a long list.
+const DefaultMaxFlows = 500_000
+
+// A write is held against the budget of the host in two steps. The first is a rough bound of what the changed resources may add, from
+// above and in no time; mostly that fits. Where it may not, everything is compiled as it would be and counted.
+
+// exceeds says why the host has no room for changes; nil = it has, or they take no more of it than there is in use.
+func (e *Engine) exceeds(changes []backend.Change) error {
+	v := e.view.Load()
+	judging := slices.ContainsFunc(changes, func(c backend.Change) bool {
+		return c.Resource != nil && (c.Kind == policy.KindPolicy || c.Kind == policy.KindGroup || c.Kind == policy.KindEndpoint)
+	})
+	if v.topo == nil || len(v.walls) == 0 || !judging {
+		return nil
+	}
+	desired := 0
+	for i := range v.walls {
+		desired += v.walls[i].sw.State().Desired
+	}
+	add, rules := v.atMost(changes)
+	if desired+add*len(v.walls) <= e.opt.MaxFlows && !v.nearly(rules) {
+		return nil
+	}
+	then := v.with(changes)
+	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
+		then.resolve()
+	}
+	flows := 0
+	for i := range v.walls {
+		b := &v.walls[i]
+		n, usage, failed, err := b.project(then)
+		if err != nil {
+			return err
+		}
+		flows += n
+		for _, u := range usage {
+			if what, bounded := refusedBeyond[u.Limit]; bounded && u.Used > u.Max && u.Used > b.used(u.Limit) {
+				return fmt.Errorf("bridge %s of host %s: this takes %d of %d %s; now %d are in use: %w", b.cfg.Name, v.host, u.Used, u.Max, what,
+					b.used(u.Limit), backend.ErrLimit)
+			}
+		}
+		for _, c := range changes {
+			if err := failed[c.Name]; err != nil && c.Kind == policy.KindPolicy {
+				return fmt.Errorf("bridge %s of host %s: policy %q: %w; %d of egress and %d of ingress rules are in use: %w", b.cfg.Name, v.host,
+					c.Name, err, b.used("egress-priorities"), b.used("ingress-priorities"), backend.ErrLimit)
+			}
+		}
+	}
+	if flows > e.opt.MaxFlows && flows > desired {
+		return fmt.Errorf("host %s: this would be %d flows, and its budget is %d (limits.flows); now there are %d: %w", v.host, flows,
+			e.opt.MaxFlows, desired, backend.ErrLimit)
+	}
+	return nil
+}
+
+// refusedBeyond are the limits beyond which something would not be enforced as it is written; beyond the others it is only dearer.
+var refusedBeyond = map[string]string{
+	"class-numbers":      "class numbers of endpoints",
+	"egress-priorities":  "priorities of egress rules",
+	"ingress-priorities": "priorities of ingress rules",
+}
+
+func (b *wallView) used(limit string) int {
+	for _, u := range b.usage {
+		if u.Limit == limit {
+			return u.Used
+		}
+	}
+	return 0
+}
+
+// Rough bounds of what takes flows on a bridge, from above: a rule that is multiplied out has up to 256, in both families; each of its
+// elements beyond is a clause for each of up to 16 classes; a member of a group is numbered in two tables, and may divide what is there.
+const (
+	flowsPerRule     = 512
+	flowsPerElement  = 40
+	flowsPerMember   = 4
+	flowsPerEndpoint = 64
+)
+
+// atMost bounds how many flows changes may add on a bridge, and says how many rules they bring.
+func (v *view) atMost(changes []backend.Change) (flows, rules int) {
+	all := 0 // rules that are in force
+	for i := range v.walls {
+		all = max(all, v.walls[i].used("egress-priorities")+v.walls[i].used("ingress-priorities"))
+	}
+	for _, c := range changes {
+		switch r := c.Resource.(type) {
+		case *policy.Policy:
+			for _, list := range [][]policy.Rule{r.Spec.Ingress, r.Spec.Egress} {
+				rules += len(list)
+				for i := range list {
+					flows += flowsPerRule + flowsPerElement*(len(list[i].From)+len(list[i].To)+len(list[i].Services))
+				}
+			}
+			flows += flowsPerElement*len(r.Spec.AppliesTo) + 2*all // classes may part, which each rule that names them has to follow
+		case *policy.Group:
+			flows += flowsPerMember*max(0, len(r.Spec.Members)-v.members(r.Name)) + 2*all
+		case *policy.Endpoint:
+			flows += flowsPerEndpoint + flowsPerElement*len(r.Spec.Addresses) + 2*all
+		}
+	}
+	return flows, rules
+}
+
+// members is how many a group has.
+func (v *view) members(name string) int {
+	if g, ok := v.resources.get(policy.KindGroup, name).(*policy.Group); ok {
+		return len(g.Spec.Members)
+	}
+	return 0
+}
+
+// nearly reports whether numbers or priorities may not suffice for so many rules more.
+func (v *view) nearly(rules int) bool {
+	return slices.ContainsFunc(v.walls, func(b wallView) bool {
+		return slices.ContainsFunc(b.usage, func(u wall.Use) bool {
+			_, bounded := refusedBeyond[u.Limit]
+			return bounded && (u.Used+rules > u.Max || u.Near())
+		})
+	})
+}
+
+// project compiles the bridge's wall as it would be, counts its flows, and says which policies would not be in force.
+func (b *wallView) project(then *view) (flows int, usage []wall.Use, failed map[string]error, err error) {
+	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(),
+		LogPerSecond: b.logRate})
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	fw.SetWorkloads(then.inventory.Workloads, wall.PlainPorts(then.inventory.On(then.topo.Host, b.cfg.Name)))
+	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
+	for _, p := range ofKind[*policy.Policy](then.resources, policy.KindPolicy) {
+		fw.SetPolicy(p)
+	}
+	ch := fw.Compile()
+	for _, fs := range ch.Owners {
+		flows += len(fs)
+	}
+	failed = map[string]error{}
+	for name, ps := range ch.Policies {
+		if ps != nil && ps.Err != nil {
+			failed[name] = ps.Err
+		}
+	}
+	return flows, fw.Usage(), failed, nil
+}
