@@ -23,6 +23,8 @@ const (
 	WarnDuplicateAddress  Code = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
 	WarnOneFamily         Code = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
 	WarnNeverMatches      Code = "NEVER_MATCHES"      // a rule whose services name what no connection begins with
+	WarnWider             Code = "WIDER"              // an allow that allows all that another one of its rank does
+	WarnContradicts       Code = "CONTRADICTS"        // an allow and a deny of one rank that overlap
 	WarnBadMAC            Code = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC
 	WarnMACContradiction  Code = "MAC_CONTRADICTION"  // an Endpoint resource has another MAC than the port, so it does not apply
 	WarnUnknownMAC        Code = "UNKNOWN_MAC"        // an endpoint sends under an address that it does not declare

@@ -30,6 +30,9 @@ func (s *shadows) of(p *policy.Policy) []policy.Warning {
 	return nil
 }
 
+// manyBeside is with how many policies of its rank each is compared.
+const manyBeside = 1000
+
 // advise looks for shadowed rules whenever policies, groups or workloads changed, until ctx ends.
 func (e *Engine) advise(ctx context.Context) {
 	looked := &view{}
@@ -51,7 +54,7 @@ func (e *Engine) advise(ctx context.Context) {
 			}
 			f := found{policy: p, warnings: append(policy.OneFamily(p, groups), policy.NeverMatches(p)...)}
 			start := time.Now()
-			for _, x := range all.Of(p) {
+			for _, x := range slices.Concat(all.Of(p), all.Beside(p, manyBeside)) {
 				if x.Policy == p.Name {
 					f.warnings = append(f.warnings, x)
 				}

@@ -108,6 +108,9 @@ func (e *Engine) notice(before []policy.Warning) notices {
 	return newNotices(all, e.inventory.Workloads)
 }
 
+// mostBeside is with how many policies of its rank a written one is compared while its writer waits.
+const mostBeside = 50
+
 // Warnings are what the user should know of changed resources on this host.
 func (e *Engine) Warnings(changes []backend.Change) []policy.Warning {
 	return e.view.Load().with(changes).warnings(changes)
@@ -144,6 +147,7 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 		shadows := policy.NewShadows(set)
 		for _, p := range policies {
 			out = append(out, shadows.Of(p)...)
+			out = append(out, shadows.Beside(p, mostBeside)...)
 		}
 	}
 	now := time.Now()
