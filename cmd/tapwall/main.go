@@ -175,7 +175,8 @@ environment variable TAPWALL_SERVER says otherwise.`,
 130  interrupted`,
 	}
 	hideClientFlags(exitCodes)
-	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newDelete(g), newEdit(g), newExplain(g), newGroup(g),
+	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newLint(g), newDelete(g), newEdit(g), newExplain(g),
+		newGroup(g),
 		newMirror(g), newQuarantine(g),
 		newObserve(g), newFlows(g), newTrace(g), newConnections(g),
 		newStatus(g), newVersion(g), exitCodes)
