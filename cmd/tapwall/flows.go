@@ -107,7 +107,27 @@ func printFlows(c *cobra.Command, flows []client.Flow, wide bool) error {
 	} else {
 		header += "OWNER RULE TABLE STATE PACKETS FLOW"
 	}
-	return table(c.OutOrStdout(), header, rows)
+	if err := table(c.OutOrStdout(), header, rows); err != nil || !wide {
+		return err
+	}
+	return printTables(c, flows)
+}
+
+// printTables says what the flows of each table that was printed look at and do.
+func printTables(c *cobra.Command, flows []client.Flow) error {
+	there := map[int]bool{}
+	for _, f := range flows {
+		there[f.Table] = f.TableName != ""
+	}
+	for _, t := range pipeline.Tables() {
+		if !there[int(t.ID)] {
+			continue
+		}
+		if err := printf(c.OutOrStdout(), "# %s (%d) looks at %s: %s\n", t.Name, t.ID, t.Matches, t.Does); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // names tells, behind a flow, what its numbers stand for.
