@@ -66,7 +66,9 @@ func schemaNotes() []note {
 		ranged("Selector.vlan", "Access VLAN", 1, 4094),
 		text("Selector.bridge", "All endpoints of a bridge"),
 		shaped("Selector.group", "Members of a Group resource", dnsLabel),
-		words("Selector.entity", "any = everybody; world = whatever is not an endpoint of the bridge; peers only", "any", "world"),
+		words("Selector.entity",
+			"any = everybody; world = who is no known endpoint of any host; host = the bridge's own port and the host's addresses; "+
+				"same-network = the endpoints of the bridge in the same VLAN; peers only", "any", "world", "host", "same-network"),
 		text("Selector.cidr", "Address range without host bits; peers and members of groups only"),
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
@@ -259,6 +261,7 @@ const (
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
+		"WORLD_WITHOUT_PEERS, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED"
 )

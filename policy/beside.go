@@ -1,6 +1,9 @@
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Beside returns what rules of changed and rules of the same tier, priority and mode make of each other, where one of the policies applies
 // to everybody that the other applies to: WarnWider for an allow that allows all that another one does, and WarnContradicts for an allow
@@ -87,11 +90,11 @@ func wider(d Direction, p *coverPolicy, a *Rule, q *coverPolicy, b *Rule, same b
 // peersOverlap reports whether somebody is known to be a peer of both rules.
 func (x *coverIndex) peersOverlap(p *coverPolicy, i int, q *coverPolicy, j int, d Direction) bool {
 	a, b := x.peers(p, d, i), x.peers(q, d, j)
-	some := func(s *peerSet) bool { return s.any || s.world || len(s.prefixes)+len(s.selectors) > 0 }
+	some := func(s *peerSet) bool { return s.any || len(s.entities)+len(s.prefixes)+len(s.selectors) > 0 }
 	switch {
 	case a.any || b.any:
 		return some(a) && some(b)
-	case a.world && b.world, a.prefixes.Overlaps(b.prefixes):
+	case slices.ContainsFunc(a.entities, func(e string) bool { return slices.Contains(b.entities, e) }), a.prefixes.Overlaps(b.prefixes):
 		return true
 	}
 	for k := range a.selectors {

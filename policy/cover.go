@@ -17,7 +17,7 @@ func (p *coverPolicy) services(d Direction, i int) *ServiceSet {
 // peerSet is the peers of a rule, groups replaced by their members.
 type peerSet struct {
 	any       bool
-	world     bool
+	entities  []string // others than any
 	prefixes  Prefixes
 	selectors []Selector
 }
@@ -34,7 +34,7 @@ func (x *coverIndex) peers(p *coverPolicy, d Direction, i int) *peerSet {
 		switch s.Kind() {
 		case SelectEntity:
 			set.any = set.any || s.Entity == EntityAny
-			set.world = set.world || s.Entity == EntityWorld
+			set.entities = append(set.entities, s.Entity)
 		case SelectCIDR:
 			if ps, err := s.Prefixes(); err == nil {
 				prefixes = append(prefixes, ps...)
@@ -72,9 +72,9 @@ func (x *coverIndex) peersCover(q *coverPolicy, d Direction, j int, p *coverPoli
 	}
 	low := x.peers(p, d, i)
 	switch {
-	case low.any, low.world && !high.world:
+	case low.any, slices.ContainsFunc(low.entities, func(e string) bool { return !slices.Contains(high.entities, e) }):
 		return false
-	case len(low.prefixes) == 0 && len(low.selectors) == 0 && !low.world:
+	case len(low.prefixes) == 0 && len(low.selectors) == 0 && len(low.entities) == 0:
 		return false // selects nobody (yet): nothing to say
 	}
 	return low.prefixes.Within(high.prefixes) && selectorsCover(high.selectors, low.selectors)

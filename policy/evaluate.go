@@ -10,7 +10,9 @@ import (
 type Set struct {
 	Policies  []*Policy
 	Groups    map[string]*Group
-	Workloads []*Workload
+	Workloads []*Workload // of all hosts, as far as they are known
+	// HostAddresses are the host's own.
+	HostAddresses []netip.Addr
 }
 
 // Packet is the first packet of a new connection as a bridge sees it. Replies, related errors and later packets of a connection follow
@@ -18,7 +20,10 @@ type Set struct {
 type Packet struct {
 	Bridge string
 	// Src and Dst are the endpoints of this bridge that send and receive it; nil = not an endpoint of this bridge.
-	Src, Dst     *Workload
+	Src, Dst *Workload
+	// SrcHost and DstHost: it is sent from, or to, the bridge's own port, which is none of the Workloads.
+	SrcHost, DstHost bool
+
 	SrcIP, DstIP netip.Addr
 	Proto        uint8  // IP protocol number
 	SrcPort      uint16 // 0 for protocols without ports
@@ -63,18 +68,20 @@ type SideDecision struct {
 //   - What an endpoint in mode audit would be denied passes, and is noted.
 //   - A rule matches if it has no peers or any of its peers matches, and it has no services or any of its services matches.
 //   - A peer is judged against the other side: a cidr by the address, in the same family, outside the exceptions; entity any always;
-//     entity world if the other side is no endpoint of this bridge; any other selector if the other side is an endpoint of this bridge
-//     that it selects, or if the address is one of the Addresses of a workload that it selects and that is Remote or on another bridge.
+//     entity world if the other side is no endpoint of this bridge and its address is that of no workload; entity host if it is the
+//     bridge's own port, or no endpoint of this bridge and has an address of the host; entity same-network if it is an endpoint
+//     of this bridge, in the same VLAN; any other selector if the other side is an endpoint of this bridge that it selects, or if the
+//     address is one of those of a workload that it selects and that is Remote or on another bridge.
 //     A group matches if any of its members does, or of those of a group in it; an unknown group matches nothing.
 //   - A service matches if the protocol is equal and, where it has ports, one of their ranges has the destination port; likewise source
 //     ports, and type and code. ICMP is of IPv4 and ICMPv6 of IPv6 only, also by number.
 func Evaluate(s *Set, p Packet) Decision {
 	d := Decision{Egress: SideDecision{Effect: Allow}, Ingress: SideDecision{Effect: Allow}}
 	if p.Src != nil {
-		d.Egress = s.judge(Egress, p.Src, other{p.Dst, p.DstIP}, p)
+		d.Egress = s.judge(Egress, p.Src, other{p.Src, p.Dst, p.DstHost, p.DstIP}, p)
 	}
 	if p.Dst != nil {
-		d.Ingress = s.judge(Ingress, p.Dst, other{p.Src, p.SrcIP}, p)
+		d.Ingress = s.judge(Ingress, p.Dst, other{p.Dst, p.Src, p.SrcHost, p.SrcIP}, p)
 	}
 	d.Effect = d.Egress.Effect.Both(d.Ingress.Effect)
 	if d.Effect == Allow && (d.Egress.Audited != (RuleRef{}) || d.Ingress.Audited != (RuleRef{})) {
@@ -85,7 +92,9 @@ func Evaluate(s *Set, p Packet) Decision {
 
 // other is the other side of a packet, seen from the endpoint that is judged.
 type other struct {
+	of       *Workload
 	workload *Workload
+	host     bool // it is the bridge's own port, and no workload
 	ip       netip.Addr
 }
 
@@ -179,7 +188,7 @@ func (s *Set) ruleMatches(r *Rule, dir Direction, o other, p Packet) bool {
 func (s *Set) peerMatches(sel Selector, o other, bridge string) bool {
 	switch sel.Kind() {
 	case SelectEntity:
-		return sel.Entity == EntityAny || sel.Entity == EntityWorld && o.workload == nil
+		return s.entityMatches(sel.Entity, o)
 	case SelectCIDR:
 		prefixes, err := sel.Prefixes()
 		return err == nil && slices.ContainsFunc(prefixes, func(x netip.Prefix) bool { return x.Contains(o.ip) })
@@ -195,9 +204,26 @@ func (s *Set) peerMatches(sel Selector, o other, bridge string) bool {
 		return true
 	}
 	return slices.ContainsFunc(s.Workloads, func(w *Workload) bool {
-		return (w.Remote || w.Bridge != bridge) && sel.MatchesWorkload(w) && slices.Contains(w.Addresses, o.ip)
+		return (w.Remote || w.Bridge != bridge) && sel.MatchesWorkload(w) && w.HasAddress(o.ip)
 	})
 }
+
+func (s *Set) entityMatches(entity string, o other) bool {
+	switch entity {
+	case EntityAny:
+		return true
+	case EntityWorld:
+		return o.workload == nil && !slices.ContainsFunc(s.Workloads, func(w *Workload) bool { return w.HasAddress(o.ip) })
+	case EntityHost:
+		return o.host || o.workload.isHost() || o.workload == nil && slices.Contains(s.HostAddresses, o.ip)
+	case EntitySameNetwork:
+		return o.workload != nil && (o.workload.VLAN == o.of.VLAN || o.workload.VLAN == 0 || o.of.VLAN == 0) // 0 may be a trunk
+	}
+	return false
+}
+
+// isHost reports whether the workload is what is behind its bridge's own port.
+func (w *Workload) isHost() bool { return w != nil && !w.Remote && w.Port == w.Bridge }
 
 func serviceMatches(svc Service, p Packet) bool {
 	s, err := ParseService(&svc)

@@ -17,7 +17,7 @@ import (
 // web1 and web2 (app=web), db (app=db, VLAN 10) on br0; other on br1; far on another host.
 func scene(t *testing.T, docs string) *policy.Set {
 	t.Helper()
-	s := &policy.Set{Groups: map[string]*policy.Group{}}
+	s := &policy.Set{Groups: map[string]*policy.Group{}, HostAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.200")}}
 	loaded, err := policy.Load(strings.NewReader(docs))
 	if err != nil {
 		t.Fatalf("%+v", err)
@@ -48,13 +48,17 @@ func scene(t *testing.T, docs string) *policy.Set {
 }
 
 // packet is "source > destination proto port": endpoints of br0 by name, anything else by address. An endpoint may be given an address
-// that is not its own as name@address. The port may be "source>destination", and is "type/code" with ICMP.
+// that is not its own as name@address, and host@address is behind the bridge's own port. The port may be "source>destination", and is
+// "type/code" with ICMP.
 func packet(t *testing.T, s *policy.Set, text string) policy.Packet {
 	t.Helper()
 	f := strings.Fields(text)
 	p := policy.Packet{Bridge: "br0", SrcPort: 40000}
 	side := func(word string) (*policy.Workload, netip.Addr) {
 		name, addr, isSpoofed := strings.Cut(word, "@")
+		if name == "host" {
+			return nil, netip.MustParseAddr(addr)
+		}
 		for _, w := range s.Workloads {
 			if w.Endpoint == name && !w.Remote && w.Bridge == "br0" {
 				if isSpoofed {
@@ -67,6 +71,7 @@ func packet(t *testing.T, s *policy.Set, text string) policy.Packet {
 	}
 	p.Src, p.SrcIP = side(f[0])
 	p.Dst, p.DstIP = side(f[2])
+	p.SrcHost, p.DstHost = strings.HasPrefix(f[0], "host@"), strings.HasPrefix(f[2], "host@")
 	proto, err := policy.Protocol(f[3]).Number()
 	if err != nil {
 		t.Fatal(err)
@@ -263,8 +268,39 @@ spec: {appliesTo: [{port: tap1}], ingress: [{name: w, action: deny, from: [{enti
 			`["22"]}]}, {name: any, action: allow, from: [{entity: any}]}]}`, []row{
 			{"192.0.2.1 > web1 tcp 22", "deny i=p/w"},
 			{"db > web1 tcp 22", "allow e=/(default-allow) i=p/any"},
-			{"10.0.1.4 > web1 tcp 22", "deny i=p/w"},
+			{"10.0.1.4 > web1 tcp 22", "allow i=p/any"}, // an endpoint's of another bridge
+			{"10.0.9.9 > web1 tcp 22", "allow i=p/any"}, // one's of whom nothing else is known
+			{"10.0.0.3 > web1 tcp 22", "allow i=p/any"}, // db, by way of a router
+			{"db@192.0.2.1 > web1 tcp 22", "allow e=/(default-allow) i=p/any"},
+			{"host@192.0.2.9 > web1 tcp 22", "deny i=p/w"},
 			{"192.0.2.1 > web1 tcp 23", "allow i=p/any"},
+		}},
+		{"peers: the host", `
+kind: Policy
+name: p
+spec: {appliesTo: [{port: tap1}], ingress: [{name: h, action: allow, from: [{entity: host}]}], egress: [{name: h, action: allow, to: ` +
+			`[{entity: host}]}]}`,
+			[]row{
+				{"host@192.0.2.9 > web1 tcp 22", "allow i=p/h"},
+				{"192.0.2.200 > web1 tcp 22", "allow i=p/h"},
+				{"192.0.2.201 > web1 tcp 22", "deny i=p/(default-deny)"},
+				{"db@192.0.2.200 > web1 tcp 22", "deny e=/(default-allow) i=p/(default-deny)"},
+				{"web1 > host@192.0.2.9 tcp 22", "allow e=p/h"},
+				{"web1 > 192.0.2.200 tcp 22", "allow e=p/h"},
+				{"web1 > 192.0.2.201 tcp 22", "deny e=p/(default-deny)"},
+			}},
+		{"peers: the same network", `
+kind: Endpoint
+name: trunk
+spec: {match: {port: tap2}}
+---
+kind: Policy
+name: p
+spec: {appliesTo: [{port: tap3}], ingress: [{name: n, action: allow, from: [{entity: same-network}]}]}`, []row{
+			{"web2 > db tcp 22", "allow e=/(default-allow) i=p/n"}, // a trunk is in all VLANs
+			{"10.0.0.1 > db tcp 22", "deny i=p/(default-deny)"},    // by way of a router
+			{"host@192.0.2.9 > db tcp 22", "deny i=p/(default-deny)"},
+			{"192.0.2.1 > db tcp 22", "deny i=p/(default-deny)"},
 		}},
 		{"peers: endpoints of this bridge by what they are, others by address", `
 kind: Policy

@@ -119,7 +119,7 @@ func peerRanges(peers []Selector, groups map[string]*Group, known map[string]ran
 
 // add takes one selector.
 func (x *ranges) add(s *Selector) {
-	x.everybody = x.everybody || s.Entity == EntityAny || s.Entity == EntityWorld
+	x.everybody = x.everybody || s.Entity != ""
 	if s.CIDR == "" {
 		return
 	}

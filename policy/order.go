@@ -11,13 +11,20 @@ const (
 	ModeEnforce      = "enforce"
 	ModeAudit        = "audit" // what would be denied passes, and is recorded
 
-	EntityAny   = "any"
-	EntityWorld = "world"
+	EntityAny   = "any"   // everybody
+	EntityWorld = "world" // whoever is no endpoint that is known, on whichever host
+	// EntityHost is the host itself: what is behind the bridge's own port (LOCAL), and its addresses.
+	EntityHost = "host"
+	// EntitySameNetwork are the endpoints whose frames come without a router: those of the bridge, in the same VLAN.
+	EntitySameNetwork = "same-network"
 
 	MirrorBoth       = "both"
 	MirrorFromSource = "fromSource"
 	MirrorToSource   = "toSource"
 )
+
+// entities are those that rules may name. It is not changed.
+var entities = [...]string{EntityAny, EntityWorld, EntityHost, EntitySameNetwork}
 
 // Tiers lists the tiers, highest first.
 func Tiers() []Tier { return []Tier{TierEmergency, TierSecurity, TierApplication, TierBaseline} }

@@ -60,7 +60,7 @@ type Selector struct {
 	VLAN        *int              `json:"vlan,omitempty"`
 	Bridge      string            `json:"bridge,omitempty"`
 	Group       string            `json:"group,omitempty"`
-	Entity      string            `json:"entity,omitempty"` // any | world
+	Entity      string            `json:"entity,omitempty"` // any | world | host | same-network
 	CIDR        string            `json:"cidr,omitempty"`
 	Except      []string          `json:"except,omitempty"`
 	FQDN        string            `json:"fqdn,omitempty"` // refused until names land

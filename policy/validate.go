@@ -337,8 +337,8 @@ func (c *checker) selectorValues(at pointer, s *Selector) {
 	if s.Group != "" {
 		c.name(at.field("group"), s.Group)
 	}
-	if s.Entity != "" && s.Entity != EntityAny && s.Entity != EntityWorld {
-		c.later(at.field("entity"), s.Entity, "entities other than any and world", "")
+	if s.Entity != "" && !slices.Contains(entities[:], s.Entity) {
+		c.addf(at.field("entity"), s.Entity, "must be %s", orList(entities[:]))
 	}
 	if s.CIDR != "" {
 		c.cidr(at, s)

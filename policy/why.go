@@ -30,9 +30,9 @@ type Near struct {
 // Why looks at the sender's side of a packet or, Ingress, at the receiver's, which must be an endpoint. Like Evaluate it is written to be
 // read: its cost grows with all policies.
 func (s *Set) Why(dir Direction, p Packet) Why {
-	self, o := p.Src, other{p.Dst, p.DstIP}
+	self, o := p.Src, other{p.Src, p.Dst, p.DstHost, p.DstIP}
 	if dir == Ingress {
-		self, o = p.Dst, other{p.Src, p.SrcIP}
+		self, o = p.Dst, other{p.Dst, p.Src, p.SrcHost, p.SrcIP}
 	}
 	var why Why
 	for _, pol := range s.Policies {

@@ -1,15 +1,19 @@
 package policy
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Workload is an endpoint as the firewall and the taps see it: a port of a managed bridge with what OVSDB and Endpoint resources say
-// of it, or (Remote) an Endpoint resource whose port is on none of the hosts that were looked at, of which only labels and addresses are
-// known. It is immutable. Package inventory finds them.
+// of it. Remote ones are on none of the bridges that are looked at, and only labels and addresses count: an Endpoint resource that matches
+// no port, or a port of another host. It is immutable. Package inventory finds them.
 type Workload struct {
-	// Key is the identity, on its Host, that survives a re-plug: external_ids:iface-id, else "bridge/port"; "endpoint/NAME" when Remote.
+	// Key is the identity, on its Host, that survives a re-plug: external_ids:iface-id, else "bridge/port"; "endpoint/NAME" of an Endpoint
+	// resource that matches no port, "HOST/KEY" of what is on another host.
 	Key    string
 	Remote bool
-	Host   string // id of the host; "" = Remote
+	Host   string // id of the host; "" = of an Endpoint resource that matches no port
 	Bridge string
 	Port   string
 	OFPort uint32 // 0 = not assigned
@@ -28,13 +32,34 @@ type Workload struct {
 	// which win. LabelFrom says for each key "ovsdb" or "endpoint/NAME".
 	Labels    map[string]string
 	LabelFrom map[string]string
-	Addresses []netip.Addr // sorted
+	Addresses []netip.Addr // declared; sorted
+	// Learned are the addresses that it was seen to use beside those, sorted: none is declared, by whomever in its network.
+	Learned []netip.Addr
 	// Audit: what would be denied on its side passes, and is recorded (Endpoint.spec.mode).
 	Audit bool
 	// DHCPServer: an Endpoint resource says that it may answer DHCP clients.
 	DHCPServer bool
 	// Forwards: it sends packets of others on, so its connections are told apart by leg (Endpoint.spec.forwards).
 	Forwards bool
+}
+
+// HasAddress reports whether the address is known to be the workload's, be it declared or learned.
+func (w *Workload) HasAddress(a netip.Addr) bool {
+	_, declared := slices.BinarySearchFunc(w.Addresses, a, netip.Addr.Compare)
+	if declared {
+		return true
+	}
+	_, learned := slices.BinarySearchFunc(w.Learned, a, netip.Addr.Compare)
+	return learned
+}
+
+// EachAddress calls f with each address that is known to be the workload's.
+func (w *Workload) EachAddress(f func(netip.Addr)) {
+	for _, list := range [...][]netip.Addr{w.Addresses, w.Learned} {
+		for _, a := range list {
+			f(a)
+		}
+	}
 }
 
 // Direction is seen from the endpoint that a policy applies to.

@@ -135,6 +135,7 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 			Name: h.Name, DB: db, Lock: options.Lock, TakeOver: o.TakeOver, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
 			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
 			HitsDir:      filepath.Join(dir, "hits"),
+			PeersFile:    filepath.Join(dir, "workloads.json"),
 			PickupWindow: o.PickupWindow, EventRate: o.EventsPerSecond, MaxFlows: o.MaxFlows, Logger: log,
 		})
 		return nil

@@ -1,7 +1,8 @@
 // Package fleet manages many hosts in one process: it hands the stored resources to the engine of each, and answers for all of them
 // together.
 //
-// The engines know nothing of each other. A host that hangs, or is away, delays no other: not its changes, not its events, not an answer.
+// The engines know nothing of each other but which workloads each has (host.Neighbours). A host that hangs, or is away, delays no other:
+// not its changes, not its events, not an answer.
 package fleet
 
 import (
@@ -59,6 +60,7 @@ func New(o Options) (*Fleet, error) {
 	f := &Fleet{opt: o}
 	f.roster.Store(policy.NewRoster())
 	ids := claims{holders: map[string]string{}, kept: map[string]string{}}
+	neighbours := host.NewNeighbours()
 	names := map[string]bool{}
 	for _, ho := range o.Hosts {
 		if names[ho.Name] {
@@ -66,7 +68,7 @@ func New(o Options) (*Fleet, error) {
 		}
 		names[ho.Name] = true
 		feed := newFeed(o.Store)
-		ho.Store, ho.Recorder = feed, o.Recorder
+		ho.Store, ho.Recorder, ho.Neighbours = feed, o.Recorder, neighbours
 		ho.Claim = func(id string) error { return ids.claim(ho.Name, id) }
 		ho.Keep = func(kept ...string) error { return ids.keep(ho.Name, kept) }
 		e, err := host.New(ho)

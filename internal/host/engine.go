@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -63,6 +64,10 @@ type Options struct {
 	DB       *ovsdb.Client
 	Recorder *record.Recorder
 	Bridges  []BridgeConfig
+	// Neighbours is where the engines of a process tell each other of their workloads; nil = there are no others.
+	Neighbours *Neighbours
+	// PeersFile keeps, over a restart of this process, what is told there of this host; "" = nothing does.
+	PeersFile string
 	// Lock is the right to change the host, which the caller acquires; nil = nobody else could have it.
 	Lock *ovsdb.Lock
 	// TakeOver makes the engine the primary controller of its owned bridges, with a higher generation than whoever is that.
@@ -105,7 +110,10 @@ type Engine struct {
 	// shadows are what the adviser found; it replaces them.
 	shadows atomic.Pointer[shadows]
 	rounds  cacheRounds
-	listing chan struct{} // holds one value while connections are listed
+	// self are the host's own addresses, published what the neighbours were told last.
+	self      atomic.Pointer[[]netip.Addr]
+	published atomic.Pointer[[]*policy.Workload]
+	listing   chan struct{} // holds one value while connections are listed
 
 	// Owned by the loop.
 	loaded           bool   // the first batch of the store has come
@@ -126,6 +134,11 @@ type Engine struct {
 	remembered       string            // what HostFile says
 	inventory        inventory.Inventory
 	endpointWarnings []policy.Warning
+	met              *map[string][]*policy.Workload // as last taken from Neighbours
+	peers            []*policy.Workload             // the workloads of other hosts
+	told             []*policy.Workload             // of which the others were told
+	introduced       bool                           // they were told at all
+	abroad           abroad
 	bridges          map[string]*bridge
 	walls            map[string]*firewall // of the owned ones among bridges
 	unmanaged        map[string]error     // named bridges that exist and could not be taken on
@@ -162,6 +175,7 @@ func ofKey(key string) resource {
 type work struct {
 	topology  bool
 	endpoints bool
+	peers     bool
 	groups    bool
 	mirrors   bool
 	policies  map[string]bool // by name
@@ -218,6 +232,13 @@ func New(o Options) (*Engine, error) {
 		books:       map[string]*book{},
 		terms:       newTerms(o.MemoryDir, o.Name),
 	}
+	e.self.Store(&[]netip.Addr{})
+	if o.Neighbours != nil {
+		o.Neighbours.join(e.poke)
+		if err := e.recall(); err != nil {
+			e.log.Warn("until the host's database is read, endpoints of other hosts take its workloads for strangers", "err", err)
+		}
+	}
 	if old, err := e.rememberedHost(); err == nil && old != "" {
 		_ = e.keep(old) // a host that is away must find it again; whoever is refused is so again when he comes
 	}
@@ -253,6 +274,8 @@ func (e *Engine) Run(ctx context.Context) error {
 			b.cancel()
 		}
 	}()
+	self := e.ownAddresses()
+	e.self.Store(&self)
 	topologies, unsubscribe := e.opt.DB.Subscribe()
 	defer unsubscribe()
 	e.follow(ctx, topologies)
@@ -262,6 +285,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tasks.Go(func() { e.advise(ctx) })
 	e.tasks.Go(func() { e.remember(ctx) })
 	e.tasks.Go(func() { e.watchHits(ctx) })
+	e.tasks.Go(func() { e.watchSelf(ctx) })
+	e.tasks.Go(func() { e.watchPublished(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -124,7 +124,7 @@ func (d *directory) judge(x unixctl.Entry) *wire.Judgement {
 			return nil
 		}
 	}
-	verdict := policy.Evaluate(d.v.judged(), p)
+	verdict := policy.Evaluate(d.v.set(), p)
 	name := func(s policy.SideDecision) string {
 		if !s.Judged {
 			return ""

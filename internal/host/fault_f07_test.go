@@ -274,9 +274,8 @@ func TestFault_F07_BridgeMadeAgain(t *testing.T) {
 // zone returns the conntrack zone of a bridge's untagged frames.
 func (r *run) zone(bridge string) string {
 	for _, f := range r.flows(backend.FlowQuery{Bridge: bridge, Table: table(pipeline.TableSource), Match: "in_port=LOCAL,vlan_tci=0x0000"}) {
-		_, zone, _ := strings.Cut(f, "load:")
-		zone, _, _ = strings.Cut(zone, "->")
-		return zone
+		before, _, _ := strings.Cut(f, "->NXM_NX_REG10[0..15]")
+		return before[strings.LastIndex(before, "load:")+len("load:"):]
 	}
 	return ""
 }

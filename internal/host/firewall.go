@@ -115,9 +115,10 @@ func (w *firewall) view(b bridgeView) wallView {
 
 // feed tells the firewall what changed.
 func (w *firewall) feed(stale *work) {
-	if stale.topology || stale.endpoints {
+	if stale.topology || stale.endpoints || stale.peers {
 		w.setWorkloads()
 	}
+	w.fw.SetHost(*w.e.self.Load())
 	if stale.groups {
 		w.fw.SetGroups(ofKind[*policy.Group](w.e.resources, policy.KindGroup))
 	}
@@ -134,7 +135,7 @@ func (w *firewall) setWorkloads() {
 	ports, ws := w.e.inventory.On(w.e.topo.Host, w.cfg.Name), w.e.inventory.Workloads
 	w.claims = sync.OnceValue(func() map[address]string { return newClaims(w.cfg.Name, ports, ws) }) // seldom needed
 	w.strays.bridge, w.strays.workloads = w.cfg.Name, ws
-	w.fw.SetWorkloads(ws, wall.PlainPorts(ports))
+	w.fw.SetWorkloads(slices.Concat(ws, w.e.peers), wall.PlainPorts(ports))
 }
 
 // contribute compiles whatever changed, and decides about the pickup window.

@@ -170,7 +170,9 @@ func (g *legend) name(n numbered) string {
 	case legendClass:
 		name = g.className(uint16(n.value), uint16(n.mask))
 	case legendAddress:
-		name = g.addressName(uint16(n.value))
+		if name = g.addressName(uint16(n.value)); n.mask == uint32(pipeline.KnownAddress) && n.value == 0 {
+			name = "of no known endpoint"
+		}
 	case legendService:
 		name = g.b.services[uint16(n.value)]
 	case legendEndpoint:
@@ -187,8 +189,11 @@ func (g *legend) name(n numbered) string {
 
 // className names the endpoints of a class, or of all of a block.
 func (g *legend) className(value, mask uint16) string {
-	if value == 0 {
+	switch {
+	case value == 0:
 		return "no endpoint"
+	case value == pipeline.ClassHost:
+		return "the host"
 	}
 	if g.classes == nil {
 		g.classes = map[uint16][]string{}

@@ -113,13 +113,14 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	fw.SetUnstamped(b.sw.Has(pipeline.UnstampedFlow()))
 	fw.SetStrays(b.strays)
 	plain := func(v *view) []wall.Port { return wall.PlainPorts(v.inventory.On(now.topo.Host, b.cfg.Name)) }
-	fw.SetWorkloads(now.inventory.Workloads, plain(now))
+	fw.SetHost(now.self)
+	fw.SetWorkloads(now.everybody(), plain(now))
 	fw.SetGroups(ofKind[*policy.Group](now.resources, policy.KindGroup))
 	for _, p := range policiesOn(now.force) {
 		fw.SetPolicy(p)
 	}
 	ch := fw.Compile()
-	fw.SetWorkloads(then.inventory.Workloads, plain(then))
+	fw.SetWorkloads(then.everybody(), plain(then))
 	fw.SetGroups(ofKind[*policy.Group](then.resources, policy.KindGroup))
 	for _, p := range policiesOn(then.force) {
 		if lookUp(now.force, p.Name) != policy.Resource(p) {

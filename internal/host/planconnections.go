@@ -53,7 +53,7 @@ func (e *Engine) PlanConnections(ctx context.Context, changes []backend.Change) 
 	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindEndpoint }) {
 		then.resolve()
 	}
-	f := newForecast(now.judged(), then.judged())
+	f := newForecast(now.set(), then.set())
 	out := &wire.ConnectionPlan{}
 	if slices.ContainsFunc(changes, func(c backend.Change) bool { return c.Kind == policy.KindQuarantine }) {
 		out.Problems = append(out.Problems, "what a quarantine would cut is not among them")
@@ -77,7 +77,7 @@ func newForecast(was, now *policy.Set) *forecast {
 			with := *g
 			with.Spec.Members, with.Spec.Change = slices.Concat(g.Spec.Members, old.Spec.Members), nil
 			groups[name] = &with
-			f.kept = &policy.Set{Policies: now.Policies, Groups: groups, Workloads: now.Workloads}
+			f.kept = &policy.Set{Policies: now.Policies, Groups: groups, Workloads: now.Workloads, HostAddresses: now.HostAddresses}
 		}
 	}
 	return f

@@ -42,6 +42,10 @@ func (e *Engine) sync(ctx context.Context) {
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
 	}
+	e.introduce()
+	if e.meet() {
+		e.stale.peers = true
+	}
 	if e.stale.topology {
 		for name, b := range e.bridges {
 			b.publishPorts(e.inventory.On(e.topo.Host, name))

@@ -28,7 +28,7 @@ func (v *view) judgedBy(b *wallView) *policy.Set {
 	}
 	then := *v
 	then.resources, then.force, then.inventory = b.inForce.resources, b.inForce.force, b.inForce.inventory
-	return then.judged()
+	return then.set()
 }
 
 // Ends finds the endpoints that go by a name: any that selectors would find them by, their key or place, or an address that they have.

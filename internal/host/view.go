@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,8 @@ type view struct {
 	host      string
 	topo      *vswitch.Topology // nil = not known yet
 	inventory inventory.Inventory
+	peers     []*policy.Workload // of other hosts, as far as their addresses are known
+	self      []netip.Addr       // the host's own addresses
 	notices   notices
 	bridges   []bridgeView // ordered by name
 	walls     []wallView   // likewise; those of bridges that have one
@@ -190,7 +193,7 @@ func (e *Engine) publish(done bool, problems []string) {
 	v := &view{
 		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
-		inventory: e.inventory, notices: e.notice(before.notices.all),
+		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
 	}
 	if e.topo != nil {
@@ -231,6 +234,22 @@ func (v *view) with(changes []backend.Change) *view {
 		}
 	}
 	return &out
+}
+
+// everybody are the workloads of all hosts, as the host knows them, ordered by key.
+func (v *view) everybody() []*policy.Workload {
+	if len(v.peers) == 0 {
+		return v.inventory.Workloads
+	}
+	out := slices.Concat(v.inventory.Workloads, v.peers)
+	slices.SortStableFunc(out, func(a, b *policy.Workload) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// set is everything that decides about packets of the host.
+func (v *view) set() *policy.Set {
+	return &policy.Set{Policies: policiesOn(v.force), Groups: v.resources.groups(),
+		Workloads: v.everybody(), HostAddresses: v.self}
 }
 
 // portOf spells an endpoint as bridge/port.

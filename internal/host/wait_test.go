@@ -226,7 +226,8 @@ func (r *run) matchesScratch(bridge string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ports := []wall.Port{{Name: bridge, OFPort: local, Tagged: true}}
+	ports := []wall.Port{{Name: bridge, OFPort: local, Tagged: true, Host: true,
+		MAC: r.db.Topology().Bridges[bridge].Ports[bridge].Interfaces[0].MACInUse}}
 	fw.SetWorkloads(r.Workloads(), ports)
 	groups, policies := []*policy.Group{}, []*policy.Policy{}
 	for _, kind := range []policy.Kind{policy.KindGroup, policy.KindPolicy} {

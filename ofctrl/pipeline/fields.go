@@ -45,8 +45,8 @@ var (
 	Audited    = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
 		"EGRESS, INGRESS: as reg13[0..3], for rules in mode audit alone; the last bit is for what their policies isolate"}
 
-	SourceClass      = Field{"source class", sub(flow.Reg14, 0, 16), "class of the source endpoint; 0 = not an endpoint"}
-	DestinationClass = Field{"destination class", sub(flow.Reg14, 16, 16), "class of the destination endpoint; 0 = not an endpoint"}
+	SourceClass      = Field{"source class", sub(flow.Reg14, 0, 16), "class of the source endpoint; 0 = not an endpoint; 1 = the host"}
+	DestinationClass = Field{"destination class", sub(flow.Reg14, 16, 16), "class of the destination endpoint; likewise"}
 	SourceAddress    = Field{"source address", sub(flow.Reg15, 0, 16),
 		"address number of the original tuple's source; 0 = in no numbered set"}
 	DestinationAddress = Field{"destination address", sub(flow.Reg15, 16, 16), "address number of its destination; 0 = in no numbered set"}

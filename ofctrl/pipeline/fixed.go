@@ -188,8 +188,9 @@ func (p *program) judge() []flow.Action { return append(p.evaluate(), table(Tabl
 // defaults allow the side that has no endpoint.
 func (p *program) defaults() {
 	none := NewCookie(CookieDefault, IDNoEndpoint)
-	p.add(TableEgress, PriorityDefault, none, SourceClass.Is(nil, 0), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
-	p.add(TableIngress, PriorityDefault, none, DestinationClass.Is(nil, 0), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	nobody := func(f Field) flow.Match { return f.IsMasked(nil, 0, uint64(ClassNobody)) }
+	p.add(TableEgress, PriorityDefault, none, nobody(SourceClass), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
+	p.add(TableIngress, PriorityDefault, none, nobody(DestinationClass), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
 	p.auditEnds()
 }
 

@@ -36,6 +36,16 @@ func IsRule(id uint32) bool { return id&IDKindMask == 0 && id != 0 }
 // takes the next, and what its old id was written into is judged again. Flows that mean the endpoint under whatever id match the base.
 const EndpointGenerations = 16
 
+// ClassHost is the class of the bridge's own port, which is no endpoint: beside the 0 of other stations that are none, so that ClassNobody
+// matches both.
+const (
+	ClassHost   uint16 = 1
+	ClassNobody uint16 = 0xfffe // mask
+)
+
+// KnownAddress is set in the numbers of addresses that are those of endpoints, where a rule names entity world.
+const KnownAddress uint16 = 0x8000
+
 // EndpointBase is the first of the ids of an endpoint.
 func EndpointBase(id uint32) uint32 { return id &^ (EndpointGenerations - 1) }
 
@@ -46,17 +56,23 @@ func anyGeneration(f Field, m flow.Match, endpoint uint32) flow.Match {
 
 // Identity is what SOURCE and DESTINATION write of an endpoint.
 type Identity struct {
-	Endpoint uint32 // id
+	Endpoint uint32 // id; 0 = none, and reg8 and reg9 hold that already
 	Class    uint16
 }
 
 // AsSource returns the actions that make the endpoint the sender.
 func (i Identity) AsSource() []flow.Action {
+	if i.Endpoint == 0 {
+		return []flow.Action{SourceClass.Load(uint64(i.Class))}
+	}
 	return []flow.Action{SourceEndpoint.Load(uint64(i.Endpoint)), SourceClass.Load(uint64(i.Class))}
 }
 
 // AsDestination returns the actions that make the endpoint the receiver.
 func (i Identity) AsDestination() []flow.Action {
+	if i.Endpoint == 0 {
+		return []flow.Action{DestinationClass.Load(uint64(i.Class))}
+	}
 	return []flow.Action{DestinationEndpoint.Load(uint64(i.Endpoint)), DestinationClass.Load(uint64(i.Class))}
 }
 

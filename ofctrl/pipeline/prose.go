@@ -125,7 +125,7 @@ versions before classes) get new ids at the first start.
 
 A rule has up to three dimensions, each a list of things to match: the endpoints it applies to, as classes (one half
 of reg14: the low one in EGRESS, the high one in INGRESS); its peers, as classes for endpoints of the bridge (the
-other half, 0 for entity world) and as addresses for everything else; and its services. Dimensions that restrict
+other half, 0 or 1 for entity world, 1 for entity host) and as addresses for everything else; and its services. Dimensions that restrict
 nothing are left out. A rule of up to 16 combinations of elements, or of no more than the other way takes, has a flow
 for each, which decides. With more, each element is a clause of conjunction(n, k/m), and one flow with conj_id = n
 decides. n is a number that the rule keeps when its id changes, so that a new id changes the flow that decides and the

@@ -135,6 +135,8 @@ const (
 	PriorityTrunkMAC  uint16 = 90
 	// PriorityStrayMAC is that of addresses that an endpoint uses without declaring them.
 	PriorityStrayMAC uint16 = 80
+	// PriorityHostMAC is that of the bridge's own port, which an endpoint may have the address of.
+	PriorityHostMAC uint16 = 70
 	// PriorityGate is that of the LIVE gates and of the bindings of ends.
 	PriorityGate uint16 = 100
 	// PriorityRetired is that of the flows for ids that an endpoint had before, in BOUND_INITIATOR.

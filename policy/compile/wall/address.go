@@ -26,9 +26,10 @@ const fewPrefixes = 4
 // settleAddresses decides which choices are numbered, and how rules match them. What it decides does not depend on the order in which
 // it comes by them: a choice that comes to be numbered is held against all that are, and not against some that no longer are.
 func (f *Firewall) settleAddresses() {
-	a := f.atlas
+	a, worlds := f.atlas, false
 	var come []*choice
 	for x := range f.readdressed {
+		worlds = worlds || x.now.world || x.was.world
 		if f.choices.byHash[x.hash] != x {
 			continue
 		}
@@ -45,6 +46,9 @@ func (f *Firewall) settleAddresses() {
 		default:
 			a.list(x, x.now.prefixes)
 		}
+	}
+	if worlds {
+		f.listKnown()
 	}
 	slices.SortFunc(come, func(x, y *choice) int { return cmp.Compare(x.hash, y.hash) })
 	for _, x := range come {
@@ -72,14 +76,15 @@ func (f *Firewall) thin() bool {
 	a := f.atlas
 	var out *choice
 	for x := range a.touched {
-		if x.address.listed != nil && x.address.count() > len(x.address.listed) && (out == nil || x.hash < out.hash) {
+		if x != f.entities.known && x.address.listed != nil && x.address.count() > len(x.address.listed) && (out == nil || x.hash < out.hash) {
 			out = x
 		}
 	}
-	if out == nil && a.settled > a.most {
+	if out == nil && max(a.settled[0], a.settled[1]) > a.most {
 		for x := range a.touched {
-			if x.address.listed != nil && (out == nil || cmp.Or(cmp.Compare(x.address.users(), out.address.users()), cmp.Compare(x.hash,
-				out.hash)) < 0) {
+			if x != f.entities.known && x.address.listed != nil && (out == nil || cmp.Or(cmp.Compare(x.address.users(), out.address.users()),
+				cmp.Compare(x.hash,
+					out.hash)) < 0) {
 				out = x
 			}
 		}

@@ -34,6 +34,9 @@ type Port struct {
 	VLAN int
 	// Tagged: frames with a VLAN tag may arrive (trunks). On other ports they are dropped, but for priority tags (VLAN 0).
 	Tagged bool
+	// Host: it is the bridge's own port, LOCAL; MAC is its address then, "" = not known.
+	Host bool
+	MAC  string
 }
 
 // Owners of flows, as they stand in Changes.Owners: one of these, or that of an endpoint or a policy.
@@ -182,7 +185,9 @@ const (
 	WarnGroupUnknown       policy.Code = "GROUP_UNKNOWN"        // a group that a rule names does not exist
 	// a forwarding endpoint has no zones of its own and is treated as one that does not forward
 	WarnTooManyForwarders policy.Code = "TOO_MANY_FORWARDERS"
-	WarnLimitNear         policy.Code = "LIMIT_NEAR" // of a bridge: see Usage
+	// a rule names entity world, which addresses of endpoints on other bridges and hosts are not in
+	WarnWorldKnown policy.Code = "WORLD_WITHOUT_PEERS"
+	WarnLimitNear  policy.Code = "LIMIT_NEAR" // of a bridge: see Usage
 )
 
 // ErrTooManyRules is the Err of a policy whose rules have no flows because the OpenFlow priorities of a direction are used up.

@@ -17,13 +17,14 @@ import (
 
 // The atlas divides the addresses that rules name into regions: addresses that are in the same choices. Each region has a number.
 type atlas struct {
-	spots   bart.Table[*spot]
-	regions map[string]*region // by the hashes of their choices
-	settled int                // regions that have spots
-	most    int                // how many may have
-	numbers pool
-	known   map[uint64]uint16 // numbers of regions of an earlier run, by region.hash
-	shards  map[uint16][]*spot
+	spots     bart.Table[*spot]
+	regions   map[string]*region // by the hashes of their choices
+	settled   [2]int             // regions that have spots: others, and those of known addresses
+	most      int                // how many of either may have
+	numbers   [2]pool            // likewise; see region.half
+	endpoints *choice            // lists the addresses that are known
+	known     map[uint64]uint16  // numbers of regions of an earlier run, by region.hash
+	shards    map[uint16][]*spot
 
 	dirty   map[uint16]struct{}  // shards
 	touched map[*choice]struct{} // whose regions changed
@@ -58,9 +59,30 @@ type transition struct {
 	by   *choice
 }
 
-func newAtlas() *atlas {
+func newAtlas(endpoints *choice) *atlas {
 	return &atlas{regions: map[string]*region{}, shards: map[uint16][]*spot{}, dirty: map[uint16]struct{}{}, touched: map[*choice]struct{}{},
-		visited: map[*region]struct{}{}, named: map[uint16]*region{}, steps: map[transition]*region{}, most: most}
+		visited: map[*region]struct{}{}, named: map[uint16]*region{}, steps: map[transition]*region{}, most: mostRegions,
+		endpoints: endpoints}
+}
+
+// mostRegions is how many numbers there are for regions of either half.
+const mostRegions = int(pipeline.KnownAddress) - 1
+
+// half is 1 for addresses of endpoints that are known, whose numbers have the bit pipeline.KnownAddress, and 0 for others.
+func (a *atlas) half(r *region) int {
+	if _, in := r.find(a.endpoints); in {
+		return 1
+	}
+	return 0
+}
+
+func (r *region) find(x *choice) (int, bool) {
+	return slices.BinarySearchFunc(r.choices, x.hash, compareHash)
+}
+
+// halfOf returns the half that a number is of, and its number there.
+func halfOf(n uint16) (half int, in uint16) {
+	return int(n / pipeline.KnownAddress), n &^ pipeline.KnownAddress
 }
 
 // hash names the region in the state of later runs.
@@ -144,7 +166,7 @@ func (a *atlas) move(s *spot, x *choice) {
 	from := s.region
 	to := a.steps[transition{from, x}]
 	if to == nil || a.regions[to.key] != to {
-		i, in := slices.BinarySearchFunc(from.choices, x.hash, compareHash)
+		i, in := from.find(x)
 		choices := slices.Clone(from.choices)
 		if in {
 			choices = slices.Delete(choices, i, i+1)
@@ -185,7 +207,7 @@ func (a *atlas) regionOf(choices []*choice) *region {
 
 func (a *atlas) enter(s *spot, r *region) {
 	if s.region, s.at = r, len(r.spots); s.at == 0 {
-		a.settled++
+		a.settled[a.half(r)]++
 	}
 	r.spots = append(r.spots, s)
 	a.dirty[s.shard] = struct{}{}
@@ -196,7 +218,7 @@ func (a *atlas) exit(s *spot) {
 	last := r.spots[len(r.spots)-1]
 	r.spots[s.at], last.at = last, s.at
 	if r.spots = r.spots[:len(r.spots)-1]; len(r.spots) == 0 {
-		a.settled--
+		a.settled[a.half(r)]--
 	}
 	a.visited[r] = struct{}{}
 }
@@ -237,7 +259,7 @@ func (a *atlas) settle() {
 		return cmp.Or(cmp.Compare(moved[y], moved[x]), cmp.Compare(x.from.key, y.from.key), cmp.Compare(x.to.key, y.to.key))
 	})
 	for _, c := range claims {
-		if c.to.number == 0 && c.from.number != 0 && moved[c] > len(c.from.spots) {
+		if c.to.number == 0 && c.from.number != 0 && a.half(c.to) == a.half(c.from) && moved[c] > len(c.from.spots) {
 			a.name(c.to, c.from.number)
 			c.from.number = 0
 		}
@@ -252,11 +274,12 @@ func (a *atlas) settle() {
 		if r.number != 0 || len(r.spots) == 0 {
 			continue
 		}
-		n := a.known[r.hash()]
-		if n == 0 || !a.numbers.take(n) {
-			n = a.numbers.next()
+		half := a.half(r)
+		of, n := halfOf(a.known[r.hash()])
+		if n == 0 || of != half || !a.numbers[half].take(n) {
+			n = a.numbers[half].next()
 		}
-		a.name(r, n)
+		a.name(r, n|uint16(half)*pipeline.KnownAddress)
 	}
 	clear(a.visited)
 	clear(a.steps)
@@ -266,7 +289,8 @@ func (a *atlas) settle() {
 func (a *atlas) abandon(r *region) {
 	delete(a.regions, r.key)
 	if r.number != 0 {
-		a.numbers.free(r.number)
+		half, n := halfOf(r.number)
+		a.numbers[half].free(n)
 		a.named[r.number] = nil
 		r.number = 0
 	}

@@ -419,7 +419,7 @@ func TestRelatedErrors(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	destinations := func(l lab) (out []string) {
 		for _, f := range l.flows() {
-			if f.Table == pipeline.TableDestination && f.Priority <= pipeline.PriorityAccessMAC && f.Priority > 0 {
+			if f.Table == pipeline.TableDestination && f.Priority <= pipeline.PriorityAccessMAC && f.Priority > pipeline.PriorityHostMAC {
 				out = append(out, f.Match.String()+" "+f.Actions[0].String())
 			}
 		}

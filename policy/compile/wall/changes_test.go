@@ -58,7 +58,8 @@ func TestRestartSendsNothingAfterAThousandChanges(t *testing.T) {
 // again returns what a firewall makes of the same world that starts with these assignments.
 func (h *history) again(t *testing.T, a *wall.Assignments) *world {
 	w := &world{
-		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, pickup: h.pickup, conjoin: h.conjoin, shares: h.shares,
+		t: t, workloads: h.workloads, groups: h.groups, policies: h.policies, host: h.host, localMAC: h.localMAC, pickup: h.pickup,
+		conjoin: h.conjoin, shares: h.shares,
 		walked: h.walked, surplus: h.surplus, sw: h.sw.Fresh(),
 		roster: policy.NewRoster(),
 	}

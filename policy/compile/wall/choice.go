@@ -49,6 +49,8 @@ type choice struct {
 // content is what a choice holds.
 type content struct {
 	any, world bool
+	known      []netip.Prefix // with world: addresses that are not in it
+	host       hosts
 	keep       bool           // members that leave keep their connections
 	endpoints  []*endpoint    // by serial
 	prefixes   []netip.Prefix // distinct
@@ -57,12 +59,12 @@ type content struct {
 
 // shape is what decides whether rules that name the choice match anything.
 type shape struct {
-	any, world, endpoints, unknown bool
-	fams                           families
+	any, world, host, endpoints, unknown bool
+	fams                                 families
 }
 
 func (x *choice) shape() shape {
-	return shape{x.now.any, x.now.world, len(x.now.endpoints) > 0, x.unknown, x.now.fams}
+	return shape{x.now.any, x.now.world, x.now.host.is, len(x.now.endpoints) > 0, x.unknown, x.now.fams}
 }
 
 type choiceSet map[*choice]struct{}
@@ -119,7 +121,7 @@ func (f *Firewall) choose(selectors []policy.Selector) []*choice {
 			x = f.newChoice(hash)
 			x.selectors, x.fixed, x.text = rest, orderedPrefixes(rest), few(texts)
 			x.constant = !slices.ContainsFunc(rest, func(s policy.Selector) bool {
-				return s.Kind() != policy.SelectCIDR && s.Kind() != policy.SelectEntity
+				return s.Kind() != policy.SelectCIDR && s.Entity != policy.EntityAny
 			})
 			f.resolve(x)
 		}
@@ -220,10 +222,12 @@ func exchanged(list, out, in []netip.Prefix) (now []netip.Prefix, ok bool) {
 
 func (f *Firewall) useSelections(x *choice) {
 	for i := range x.selectors {
-		switch x.selectors[i].Kind() {
-		case policy.SelectEntity, policy.SelectCIDR, policy.SelectGroup, policy.SelectFQDN, "":
+		switch s := &x.selectors[i]; s.Kind() {
+		case policy.SelectCIDR, policy.SelectGroup, policy.SelectFQDN, "":
 		default:
-			f.selected.use(x.selectors[i], x)
+			if s.Entity != policy.EntityAny && s.Entity != policy.EntityWorld { // endpoints may be meant
+				f.selected.use(*s, x)
+			}
 		}
 	}
 }
@@ -246,13 +250,7 @@ func (f *Firewall) endpointsOf(x *choice) []*endpoint {
 
 // readAddresses computes the addresses and entities that are chosen.
 func (f *Firewall) readAddresses(x *choice) {
-	x.now.any, x.now.world = false, false
-	for i := range x.selectors {
-		if s := &x.selectors[i]; s.Entity != "" {
-			x.now.any = x.now.any || s.Entity == policy.EntityAny
-			x.now.world = x.now.world || s.Entity == policy.EntityWorld
-		}
-	}
+	f.readEntities(x)
 	var more []netip.Prefix
 	for s := range x.selections {
 		more = append(more, f.selected.addresses(s)...)
@@ -298,6 +296,7 @@ func (f *Firewall) release(x *choice) {
 		f.leave(e, x)
 	}
 	f.atlas.remove(x)
+	f.entities.leave(x)
 	f.dropped = append(f.dropped, x.hash)
 }
 
@@ -350,19 +349,28 @@ func (c *content) contentHash() string {
 	if c.world {
 		flags += "w"
 	}
-	size := 0
-	for _, p := range c.prefixes {
-		size += p.Addr().BitLen()/8 + 1
+	if c.host.is {
+		flags += "h" + c.host.local
 	}
 	h := sha256.New()
 	buf := append(binary.AppendUvarint(make([]byte, 0, 4096), uint64(len(flags))), flags...)
-	buf = binary.AppendUvarint(buf, uint64(size))
-	for _, p := range c.prefixes {
-		if len(buf) > cap(buf)-32 {
-			h.Write(buf)
-			buf = buf[:0]
+	lists := [][]netip.Prefix{c.prefixes}
+	if c.world || c.host.is {
+		lists = append(lists, c.known, c.host.addresses)
+	}
+	for _, list := range lists {
+		size := 0
+		for _, p := range list {
+			size += p.Addr().BitLen()/8 + 1
 		}
-		buf, _ = p.AppendBinary(buf)
+		buf = binary.AppendUvarint(buf, uint64(size))
+		for _, p := range list {
+			if len(buf) > cap(buf)-32 {
+				h.Write(buf)
+				buf = buf[:0]
+			}
+			buf, _ = p.AppendBinary(buf)
+		}
 	}
 	h.Write(buf)
 	return hexHash(binary.BigEndian.Uint64(h.Sum(nil)))

@@ -12,7 +12,7 @@ import (
 
 // TestContentHash holds that digests stay what earlier versions saved.
 func TestContentHash(t *testing.T) {
-	c := content{world: true}
+	c := content{any: true}
 	var all []byte
 	for i := range 3000 {
 		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 0}), 24)
@@ -21,7 +21,7 @@ func TestContentHash(t *testing.T) {
 		}
 		c.prefixes = append(c.prefixes, p)
 		all, _ = p.AppendBinary(all)
-		if want := hexHash(hashOf("pw", string(all))); c.contentHash() != want {
+		if want := hexHash(hashOf("pa", string(all))); c.contentHash() != want {
 			t.Fatalf("%d prefixes: %s, not %s", i+1, c.contentHash(), want)
 		}
 	}

@@ -312,6 +312,10 @@ func (f *Firewall) state(ps *policyState) *PolicyState {
 		return s
 	}
 	for _, r := range ps.rules {
+		if f.entities.foreign > 0 && slices.ContainsFunc(r.scope.peers, func(x *choice) bool { return x.now.world }) {
+			warn(WarnWorldKnown, r.key(), "entity world is who is no endpoint that is known: addresses of endpoints on other bridges and hosts, "+
+				"which earlier versions counted to it, are not in it; name them by labels or cidr where they are meant")
+		}
 		if (r.id == 0 || r.empty()) && len(subjects.keys) > 0 {
 			warn(WarnRuleEmpty, r.key(), "the rule matches nothing: none of its peers is known, or its peers and services exclude each other")
 		}

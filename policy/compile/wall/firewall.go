@@ -43,6 +43,7 @@ type Firewall struct {
 	choices   choices
 	classes   *classes
 	atlas     *atlas
+	entities  *entities
 	services  *services
 	serial    int // of endpoints
 	// maxProduct, manyClasses, maxWalked and maxSurplus are the constants of these names, but for tests.
@@ -118,14 +119,15 @@ func NewFirewall(o Options) (*Firewall, error) {
 		overflowed: map[*policyState]struct{}{}, beyond: map[uint32]struct{}{}, held: map[string]struct{}{},
 		dirtyPolicies: map[string]*policyState{}, dirtyEndpoints: map[string]struct{}{}, installed: map[string]struct{}{},
 		ending:  map[string]struct{}{},
-		choices: choices{map[uint64]*choice{}, map[string]*choice{}}, classes: newClasses(), atlas: newAtlas(), services: newServices(),
-		told: map[*policyState]struct{}{}, moved: map[*endpoint]struct{}{}, members: map[*endpoint]struct{}{},
+		choices: choices{map[uint64]*choice{}, map[string]*choice{}}, classes: newClasses(), entities: newEntities(o.Bridge),
+		services: newServices(),
+		told:     map[*policyState]struct{}{}, moved: map[*endpoint]struct{}{}, members: map[*endpoint]struct{}{},
 		closed:       [2]map[*endpoint]struct{}{{}, {}},
 		listed:       map[*choice]listing{},
 		staleChoices: map[*choice]struct{}{}, changedChoices: map[*choice]struct{}{}, renumbered: map[*choice]struct{}{},
 		readdressed: choiceSet{}, rewritten: map[*choice]struct{}{},
 	}
-	f.selected = newSelections(f.endpoints)
+	f.selected, f.atlas = newSelections(f.endpoints), newAtlas(f.entities.known)
 	if a := o.Assignments; a != nil {
 		f.next = max(f.next, a.Next)
 		f.imported = Assignments{Policies: maps.Clone(a.Policies), Endpoints: maps.Clone(a.Endpoints), Addresses: maps.Clone(a.Addresses)}
@@ -167,6 +169,7 @@ func (f *Firewall) inUse(n uint32) bool {
 func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 	if !slices.Equal(ports, f.ports) {
 		f.ports, f.dirtyPorts = slices.Clone(ports), true
+		f.setHost(localOf(ports), f.entities.host.addresses)
 	}
 	// Most changes are of few, and the others are the same pointers in the same order.
 	old, more := f.given, workloads
@@ -210,7 +213,10 @@ func (f *Firewall) SetWorkloads(workloads []*policy.Workload, ports []Port) {
 			f.noteArrival(key, local, before)
 		}
 		f.selected.replace(key, w, was, f.staleMembers, f.staleAddresses)
+		f.entities.count(before[key], -1)
+		f.entities.count(w, 1)
 	}
+	f.staleWorlds()
 }
 
 func (f *Firewall) staleMembers(x *choice) {
@@ -326,6 +332,10 @@ func (f *Firewall) touch(ps *policyState) { f.dirtyPolicies[ps.name] = ps }
 func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 	out := pipeline.Fixed(o)
 	for _, p := range f.ports {
+		if p.Host {
+			out = f.hostFlows(out, p)
+			continue
+		}
 		out = appendSource(out, f.opt.BridgeIndex, pipeline.SystemCookie(pipeline.TableSource, pipeline.ItemPort), pipeline.Identity{},
 			p)
 	}

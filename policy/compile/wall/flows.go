@@ -25,7 +25,7 @@ func appendSource(out []flow.Flow, bridge int, cookie flow.Cookie, who pipeline.
 		out = append(out, flow.Flow{Table: pipeline.TableSource, Priority: priority, Cookie: c, Match: m, Actions: actions})
 	}
 	var as []flow.Action
-	if who.Endpoint != 0 {
+	if who != (pipeline.Identity{}) {
 		as = who.AsSource()
 	}
 	next := flow.GotoTable{Table: pipeline.TableSpoof}
@@ -221,18 +221,14 @@ func (d dimensions) addresses(r *rule, fams families, out []flow.Match) []flow.M
 		number = pipeline.SourceAddress
 	}
 	// Several choices may have the same.
-	var world bool
+	out = d.strangers(r, number, out)
 	var numbers []uint16
 	var prefixes []netip.Prefix
 	for _, x := range r.scope.peers {
-		world = world || x.now.world
 		if x.address.listed == nil {
 			prefixes = append(prefixes, x.now.prefixes...)
 		}
 		numbers = append(numbers, x.address.numbers...)
-	}
-	if world {
-		out = append(out, d.peer().Is(nil, 0))
 	}
 	if len(r.scope.peers) > 1 {
 		slices.Sort(numbers)

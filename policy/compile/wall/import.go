@@ -1,8 +1,11 @@
 package wall
 
 import (
+	"maps"
 	"slices"
 	"strconv"
+
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
 // What an earlier run left is taken up so that the first Compile finds it as every later one finds what the one before it left: classes
@@ -85,7 +88,14 @@ func (f *Firewall) forgetNumbers(out *Changes) {
 			}
 		}
 	}
-	forget(f.atlas.known, f.atlas.numbers.taken, out.Assignments.AddressNumbers)
+	taken := maps.Clone(f.atlas.numbers[0].taken)
+	if taken == nil {
+		taken = map[uint16]struct{}{}
+	}
+	for n := range f.atlas.numbers[1].taken {
+		taken[n|pipeline.KnownAddress] = struct{}{}
+	}
+	forget(f.atlas.known, taken, out.Assignments.AddressNumbers)
 	forget(f.services.known, f.services.numbers.taken, out.Assignments.ServiceNumbers)
 	f.atlas.known, f.services.known = nil, nil
 }

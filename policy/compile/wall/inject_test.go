@@ -35,6 +35,9 @@ func (w *world) frame(x talk, reply bool) (port string, frame []byte) {
 		from, to, tuple = to, from, tuple.Reversed()
 	}
 	port, tag := "eth0", x.vlan
+	if from.key == bridgePort {
+		port = "br0"
+	}
 	if l := w.local(from.key); l != nil {
 		port = l.Port
 		if l.VLAN != 0 {

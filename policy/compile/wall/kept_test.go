@@ -44,9 +44,9 @@ func (k *keeper) note() {
 				continue
 			}
 			k.ever = append(k.ever, policy.Selector{Port: w.Port})
-			for _, a := range w.Addresses {
+			w.EachAddress(func(a netip.Addr) {
 				k.ever = append(k.ever, policy.Selector{CIDR: netip.PrefixFrom(a, a.BitLen()).String()})
-			}
+			})
 		}
 	}
 }

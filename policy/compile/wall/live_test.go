@@ -82,9 +82,14 @@ func (h *history) change(t *rapid.T) step {
 // edit changes what is wanted or who is there.
 func (h *history) edit(t *rapid.T) step {
 	none := func(uint32, string) bool { return false }
-	what := rapid.IntRange(0, 11).Draw(t, "edit")
+	what := rapid.IntRange(0, 12).Draw(t, "edit")
 	if what < 8 {
 		return h.restate(t)
+	}
+	if what == 12 {
+		h.host = genAddresses(t)
+		h.tell()
+		return step{"addresses of the host", none}
 	}
 	key := rapid.SampledFrom(keys).Draw(t, "workload")
 	before := h.workloads[key]
@@ -95,7 +100,9 @@ func (h *history) edit(t *rapid.T) step {
 		return step{"no workload " + key, none}
 	case what == 9 && before != nil:
 		after := *before
-		after.Addresses = genAddresses(t)
+		if after.Addresses = genAddresses(t); rapid.Bool().Draw(t, "learned") {
+			after.Addresses, after.Learned = before.Addresses, genAddresses(t)
+		}
 		h.workloads[key] = &after
 		h.tell()
 		return step{"addresses of " + key, none}
@@ -215,7 +222,8 @@ func (h *history) beside(versions ...*policy.Policy) func(uint32, string) bool {
 			for _, r := range slices.Concat(p.Spec.Ingress, p.Spec.Egress) {
 				named = append(append(named, r.From...), r.To...)
 			}
-			return policy.AnyMatches(named, h.groups, h.local(key))
+			return policy.AnyMatches(named, h.groups, h.local(key)) ||
+				slices.ContainsFunc(named, func(s policy.Selector) bool { return s.Entity == policy.EntitySameNetwork })
 		})
 	}
 	return func(id uint32, key string) bool {

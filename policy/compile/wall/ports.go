@@ -13,7 +13,11 @@ func PlainPorts(ports []inventory.Port) []Port {
 		}
 		for _, i := range p.Interfaces {
 			if i.HasDevice { // one that comes back is somebody's: the topology will say whose
-				out = append(out, Port{Name: i.Name, OFPort: i.OFPort, VLAN: p.VLAN, Tagged: p.Tagged})
+				port := Port{Name: i.Name, OFPort: i.OFPort, VLAN: p.VLAN, Tagged: p.Tagged}
+				if p.Name == p.Bridge {
+					port.Host, port.MAC = true, i.MAC
+				}
+				out = append(out, port)
 			}
 		}
 	}

@@ -82,7 +82,7 @@ func (r *rule) peerFamilies() (p families, all bool) {
 		return bothFamilies, true
 	}
 	for _, x := range r.scope.peers {
-		if s := x.shape(); s.any || s.world || s.endpoints {
+		if s := x.shape(); s.any || s.world || s.host || s.endpoints {
 			return bothFamilies, true
 		}
 		p |= x.now.fams

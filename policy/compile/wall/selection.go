@@ -42,9 +42,9 @@ func (s *selections) use(sel policy.Selector, c *choice) *selection {
 	if x == nil {
 		x = &selection{sel: sel, members: map[string]*policy.Workload{}, users: map[*choice]struct{}{}}
 		for k, w := range s.candidates(sel) {
-			if sel.MatchesWorkload(w) {
+			if e := s.here[k]; matches(&sel, w, e != nil) {
 				x.members[k] = w
-				if e := s.here[k]; e != nil {
+				if e != nil {
 					x.endpoints = append(x.endpoints, e)
 				}
 			}
@@ -54,6 +54,21 @@ func (s *selections) use(sel policy.Selector, c *choice) *selection {
 	}
 	x.users[c], c.selections[x] = struct{}{}, struct{}{}
 	return x
+}
+
+// matches reports whether a selector selects a workload, which may be on the bridge.
+func matches(sel *policy.Selector, w *policy.Workload, here bool) bool {
+	switch sel.Entity {
+	case "":
+		return sel.MatchesWorkload(w)
+	case policy.EntityHost:
+		return here && w.Port == w.Bridge
+	}
+	return here && sel.Entity == policy.EntitySameNetwork // frames that meet it are in its VLAN
+}
+
+func sameAddresses(a, b *policy.Workload) bool {
+	return slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Learned, b.Learned)
 }
 
 // release gives up those of the selections that c no longer uses.
@@ -105,7 +120,7 @@ func (s *selections) replace(key string, w *policy.Workload, was *endpoint, memb
 	is := s.here[key]
 	for _, x := range s.bySel {
 		_, had := x.members[key]
-		has := w != nil && x.sel.MatchesWorkload(w)
+		has := w != nil && matches(&x.sel, w, is != nil)
 		if !had && !has {
 			continue
 		}
@@ -125,7 +140,7 @@ func (s *selections) replace(key string, w *policy.Workload, was *endpoint, memb
 			x.exchange(from, to)
 			tell(x.users, members)
 		}
-		if from == nil && to == nil && !(had && has && slices.Equal(old.Addresses, w.Addresses)) ||
+		if from == nil && to == nil && !(had && has && sameAddresses(old, w)) ||
 			(from == nil) != (to == nil) && had && has { // addresses count while there is no endpoint
 			tell(x.users, addresses)
 		}
@@ -159,9 +174,7 @@ func (s *selections) addresses(x *selection) []netip.Prefix {
 		if s.here[key] != nil {
 			continue
 		}
-		for _, a := range w.Addresses {
-			out = append(out, netip.PrefixFrom(a, a.BitLen()))
-		}
+		w.EachAddress(func(a netip.Addr) { out = append(out, netip.PrefixFrom(a, a.BitLen())) })
 	}
 	return out
 }

@@ -29,10 +29,12 @@ type space struct {
 	services policy.ServiceSet
 }
 
-// peerSet is the other side of the connections a rule matches: any station, the endpoints, all that is no endpoint of the bridge (world),
+// peerSet is the other side of the connections a rule matches: any station, the endpoints, all that is no known endpoint (world), the host,
 // or those with an address in one of the prefixes.
 type peerSet struct {
 	any, world bool
+	known      []netip.Prefix // with world: addresses that are not in it
+	host       hosts
 	endpoints  []*endpoint     // by serial
 	prefixes   policy.Prefixes // distinct
 	fams       families        // of prefixes
@@ -52,6 +54,12 @@ func (s *scope) space(of func(*choice) *content) space {
 		c, p := of(x), &out.peers
 		p.any, p.world, p.fams = p.any || c.any, p.world || c.world, p.fams|c.fams
 		p.endpoints = union(p.endpoints, c.endpoints)
+		if c.world {
+			p.known = c.known
+		}
+		if c.host.is {
+			p.host = c.host
+		}
 		if i == 0 || len(p.prefixes) == 0 {
 			p.prefixes = c.prefixes
 		} else if len(c.prefixes) > 0 {
@@ -99,7 +107,7 @@ func familyOf(p netip.Prefix) families {
 }
 
 func (s *peerSet) families() families {
-	if s.any || s.world || len(s.endpoints) > 0 {
+	if s.any || s.world || s.host.is || len(s.endpoints) > 0 {
 		return bothFamilies
 	}
 	return s.fams

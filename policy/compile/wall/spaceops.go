@@ -1,6 +1,10 @@
 package wall
 
-import "cmp"
+import (
+	"cmp"
+
+	"github.com/tapwall/tapwall/policy"
+)
 
 // overlaps reports whether a packet may be in both spaces. It is true too often rather than too seldom: an endpoint may have any
 // address.
@@ -46,7 +50,9 @@ func (s *peerSet) overlaps(o *peerSet) bool {
 		return true
 	case (s.world || len(s.endpoints) > 0) && len(o.prefixes) > 0, len(s.prefixes) > 0 && (o.world || len(o.endpoints) > 0):
 		return true
-	case s.world && o.world, meet(s.endpoints, o.endpoints):
+	case (s.world || s.host.is) && (o.world || o.host.is), meet(s.endpoints, o.endpoints):
+		return true
+	case s.host.is && len(o.prefixes) > 0, o.host.is && len(s.prefixes) > 0:
 		return true
 	}
 	return s.prefixes.Overlaps(o.prefixes)
@@ -60,6 +66,12 @@ func (s *peerSet) minus(old *peerSet) peerSet {
 		return *s
 	}
 	out := peerSet{world: s.world && !old.world, endpoints: without(s.endpoints, old.endpoints), prefixes: s.prefixes.Minus(old.prefixes)}
+	if s.world && old.world { // what is known no more
+		out.prefixes = append(out.prefixes, policy.LostPrefixes(old.known, s.known)...)
+	}
+	if s.host.loses(&old.host) {
+		out.host = s.host
+	}
 	for _, p := range out.prefixes {
 		out.fams |= familyOf(p)
 	}

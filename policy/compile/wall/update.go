@@ -202,7 +202,8 @@ func (r *rule) narrowed() bool {
 	before, now := r.before.scope.was(), r.scope.now()
 	p, q := &before.peers, &now.peers
 	return !before.services.Within(&now.services) ||
-		!q.any && (p.any || p.world && !q.world || len(policy.LostPrefixes(p.prefixes, q.prefixes)) > 0)
+		!q.any && (p.any || p.world && !q.world || p.world && len(policy.LostPrefixes(q.known, p.known)) > 0 || p.host.loses(&q.host) ||
+			len(policy.LostPrefixes(p.prefixes, q.prefixes)) > 0)
 }
 
 // displace takes a rule out of the order; its priority is lost.

@@ -35,7 +35,7 @@ func (f *Firewall) Usage() []Use {
 	}
 	return []Use{
 		{"class-numbers", len(f.classes.byNumber), f.classes.numbers.room()},
-		{"address-numbers", f.atlas.settled, f.atlas.most},
+		{"address-numbers", max(f.atlas.settled[0], f.atlas.settled[1]), f.atlas.most},
 		{"service-numbers", len(f.services.parts), f.services.most},
 		{"egress-priorities", f.used[egress], maxRules},
 		{"ingress-priorities", f.used[ingress], maxRules},

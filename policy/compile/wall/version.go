@@ -4,8 +4,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-
-	"github.com/tapwall/tapwall/policy"
 )
 
 // A connection that an id allowed passes while the id's gate stands and its ends have the ids that it was opened under, unseen by any rule.
@@ -56,10 +54,8 @@ func (f *Firewall) reversion(c *change) {
 func (f *Firewall) reviewChoice(x *choice, c *change) {
 	joined := slices.DeleteFunc(without(x.now.endpoints, x.was.endpoints), func(e *endpoint) bool { return e.born })
 	left := slices.DeleteFunc(without(x.was.endpoints, x.now.endpoints), func(e *endpoint) bool { return e.gone })
-	narrowed := x.foreign || !x.now.any && (x.was.any || x.was.world && !x.now.world || len(policy.LostPrefixes(x.was.prefixes,
-		x.now.prefixes)) > 0)
-	grown := x.foreign || x.now.any && !x.was.any || x.now.world && !x.was.world || len(policy.LostPrefixes(x.now.prefixes,
-		x.was.prefixes)) > 0
+	narrowed := x.foreign || x.was.loses(&x.now)
+	grown := x.foreign || x.now.loses(&x.was)
 	if x.grown, x.narrowed = grown, narrowed; len(joined)+len(left) == 0 && !narrowed && !grown {
 		return
 	}

@@ -27,6 +27,8 @@ type world struct {
 	groups    map[string]*policy.Group // as in documents
 	roster    *policy.Roster           // as the firewall is told
 	policies  map[string]*policy.Policy
+	host      []netip.Addr // the host's addresses
+	localMAC  string       // of the bridge's own port
 	pickup    bool
 	crowd     []string // keys of workloads beside keys; see genCrowd
 	conjoin   bool     // rules are conjunctions where they can be
@@ -55,7 +57,7 @@ func newWorld(t failer) *world {
 	w := &world{
 		t: t, workloads: map[string]*policy.Workload{}, groups: map[string]*policy.Group{}, roster: policy.NewRoster(),
 		policies: map[string]*policy.Policy{},
-		sw:       tables.New(),
+		sw:       tables.New(), localMAC: macOf(bridgePort),
 	}
 	w.start(nil)
 	return w
@@ -87,7 +89,9 @@ func (w *world) start(a *wall.Assignments) {
 
 // tell passes on workloads and groups.
 func (w *world) tell() {
-	w.fw.SetWorkloads(slices.Collect(maps.Values(w.workloads)), []wall.Port{{Name: "eth0", OFPort: uplink, Tagged: true}})
+	w.fw.SetWorkloads(slices.Collect(maps.Values(w.workloads)), []wall.Port{{Name: "eth0", OFPort: uplink, Tagged: true},
+		{Name: "br0", OFPort: 65534, Tagged: true, Host: true, MAC: w.localMAC}})
+	w.fw.SetHost(w.host)
 	changes := map[string]*policy.Group{}
 	for name := range w.roster.All() {
 		changes[name] = nil
@@ -153,7 +157,7 @@ func (w *world) flows() []flow.Flow {
 }
 
 func (w *world) set() *policy.Set {
-	s := &policy.Set{Groups: w.groups}
+	s := &policy.Set{Groups: w.groups, HostAddresses: w.host}
 	for _, n := range slices.Sorted(maps.Keys(w.policies)) {
 		s.Policies = append(s.Policies, w.policies[n])
 	}
@@ -216,7 +220,8 @@ func genPeer(t *rapid.T, groups bool) policy.Selector {
 	case 0:
 		return policy.Selector{Entity: policy.EntityAny}
 	case 1:
-		return policy.Selector{Entity: policy.EntityWorld}
+		return policy.Selector{Entity: rapid.SampledFrom([]string{policy.EntityWorld, policy.EntitySameNetwork, policy.EntityWorld,
+			policy.EntityHost}).Draw(t, "entity")}
 	case 2, 3, 4, 5:
 		return rapid.SampledFrom(cidrs).Draw(t, "cidr")
 	}
@@ -323,6 +328,7 @@ func genGroup(t *rapid.T, name string) *policy.Group {
 func genWorkload(t *rapid.T, key string, noMAC bool) *policy.Workload {
 	i := slices.Index(keys, key)
 	w := &policy.Workload{Key: key, Labels: genLabels(t), Addresses: genAddresses(t)}
+	w.Learned = slices.DeleteFunc(genAddresses(t), func(a netip.Addr) bool { return slices.Contains(w.Addresses, a) })
 	w.Audit = rapid.IntRange(0, 11).Draw(t, "audit") == 11
 	switch rapid.IntRange(0, 5).Draw(t, "where") {
 	case 0:
@@ -382,6 +388,7 @@ func (w *world) randomize(t *rapid.T, noMAC bool) {
 	for _, g := range groupList[:rapid.IntRange(0, len(groupList)).Draw(t, "groups")] {
 		w.groups[g] = genGroup(t, g)
 	}
+	w.host = genAddresses(t)
 	w.tell()
 	for i := range rapid.IntRange(0, 6).Draw(t, "policies") {
 		p := genPolicy(t, fmt.Sprint("p", i))
@@ -414,6 +421,9 @@ type station struct{ key string }
 
 // outside is a station that never is a workload.
 const outside = "w9"
+
+// bridgePort is the station behind the bridge's own port.
+const bridgePort = "wb"
 
 // talk is a packet or connection between two stations in one VLAN.
 type talk struct {
@@ -469,7 +479,7 @@ func (w *world) genTalk(c chooser) (talk, bool) {
 	if x.vlan == 0 && c(2) == 1 {
 		x.vlan = 10
 	}
-	other := outside
+	other := []string{outside, outside, bridgePort}[c(3)]
 	all := slices.Concat(keys, w.crowd)
 	if i := c(len(all) + 1); i < len(all) && all[i] != one && w.fits(station{all[i]}, x.vlan) {
 		other = all[i]
@@ -495,6 +505,9 @@ func (w *world) packet(x talk, reply bool, tcpFlags uint16) tables.Packet {
 		from, to, tuple = to, from, tuple.Reversed()
 	}
 	port, tag := uint32(uplink), x.vlan
+	if from.key == bridgePort {
+		port = flow.PortLocal
+	}
 	if l := w.local(from.key); l != nil {
 		port = l.OFPort
 		if l.VLAN != 0 {
@@ -511,7 +524,8 @@ func (w *world) packet(x talk, reply bool, tcpFlags uint16) tables.Packet {
 // evaluate asks the reference.
 func (w *world) evaluate(x talk) policy.Decision {
 	p := policy.Packet{
-		Bridge: "br0", Src: w.local(x.from.key), Dst: w.local(x.to.key), SrcIP: x.tuple.Src, DstIP: x.tuple.Dst, Proto: x.tuple.Proto,
+		SrcHost: x.from.key == bridgePort, DstHost: x.to.key == bridgePort, Bridge: "br0", Src: w.local(x.from.key), Dst: w.local(x.to.key),
+		SrcIP: x.tuple.Src, DstIP: x.tuple.Dst, Proto: x.tuple.Proto,
 		SrcPort: x.tuple.SrcPort, DstPort: x.tuple.DstPort, ICMPType: x.tuple.Type, ICMPCode: x.tuple.Code,
 	}
 	if p.Dst != nil && p.Dst.MAC == "" {
