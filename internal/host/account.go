@@ -111,6 +111,7 @@ func (a *account) credit(c flow.Cookie, table uint8, n counter, now time.Time) {
 	_, doubtful := a.doubt[c]
 	for _, ref := range a.subjects(c) {
 		if doubtful || a.every > 0 {
+			a.perhaps(ref, now)
 			ref.Rule = unattributedOf(ref)
 		} else {
 			a.met(ref, table, n.packets, now)

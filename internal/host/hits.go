@@ -61,6 +61,13 @@ func (a *account) met(ref policy.RuleRef, table uint8, packets uint64, now time.
 	}
 }
 
+// perhaps notes that a flow of a rule has counted packets of which nobody knows whether they met it: from now on counting has no gap.
+func (a *account) perhaps(ref policy.RuleRef, now time.Time) {
+	if h := a.hits[ref]; h != nil {
+		h.Since = now
+	}
+}
+
 // counted sums what the flows of each rule have counted, as they were read last.
 func (a *account) counted() map[policy.RuleRef]uint64 {
 	out := make(map[policy.RuleRef]uint64, len(a.hits))

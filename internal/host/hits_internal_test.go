@@ -89,3 +89,32 @@ func TestHitsOverARestart(t *testing.T) {
 		t.Errorf("%+v", h)
 	}
 }
+
+// What flows count while it is not known for whom is no hit, and nobody can say any more that there was none.
+func TestHitsPerhaps(t *testing.T) {
+	ref := policy.RuleRef{Policy: "p", Direction: policy.Ingress, Rule: "r"}
+	a := newAccount(func(flow.Cookie) []policy.RuleRef { return []policy.RuleRef{ref} })
+	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	a.clock = func() time.Time { return clock }
+	a.begin("p", map[policy.RuleRef]bool{ref: true}, clock)
+	count := func(n uint64) hit {
+		clock = clock.Add(time.Hour)
+		a.read([]reading{{"leaf", 1, counter{n, 60 * n}, pipeline.TableIngress}}, true)
+		return *a.hits[ref]
+	}
+	begun := clock
+	touched := scope{}
+	touched.add(1)
+	a.change(touched, func(func(flow.Key) bool) {})
+	if h := count(0); !h.Since.Equal(begun) || !h.Last.IsZero() {
+		t.Errorf("nothing was counted: %+v", h)
+	}
+	if h := count(3); !h.Since.Equal(clock) || !h.Last.IsZero() {
+		t.Errorf("what is in doubt was counted at %v: %+v", clock, h)
+	}
+	gap := clock
+	a.follow(a.turn)
+	if h := count(4); !h.Since.Equal(gap) || !h.Last.Equal(clock) {
+		t.Errorf("a packet was counted at %v: %+v", clock, h)
+	}
+}
