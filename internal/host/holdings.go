@@ -85,13 +85,6 @@ func (h *holdings) count(name string) quarantineCount {
 	return h.dropped[name]
 }
 
-// forget drops the counts of a quarantine that is no more.
-func (h *holdings) forget(keep func(name string) bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	maps.DeleteFunc(h.dropped, func(name string, _ quarantineCount) bool { return !keep(name) })
-}
-
 // credit takes what the drops of a quarantine have counted since they were there.
 func (h *holdings) credit(f *ofp.FlowStats) {
 	_, id, _ := pipeline.ParseCookie(f.Cookie)
