@@ -282,7 +282,7 @@ func TestSamePort(t *testing.T) {
 			cut++
 		}
 	}
-	for range 10 { // a turn takes some luck
+	for range 60 { // a turn takes some luck
 		if check(t, one); turned > 0 && kept > 0 && cut > 0 {
 			return
 		}
