@@ -6,48 +6,56 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/policy"
 )
 
 func newMirror(g *global) *cobra.Command {
 	c := &cobra.Command{Use: "mirror", Short: "Start and stop mirrors", Args: noArgs("; it is mirror start NAME or mirror stop NAME"),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	mirrors := []*kind{kinds()[3]}
+	k := kinds()[3]
 	for _, verb := range []string{"start", "stop"} {
 		var w waitFlags
 		enabled := verb == "start"
 		done := map[bool]string{true: "started", false: "stopped"}[enabled]
-		sub := &cobra.Command{
+		c.AddCommand(eachNamed(g, &w, k, &cobra.Command{
 			Use:   verb + " NAME...",
 			Short: fmt.Sprintf("%s mirrors, that is, set spec.enabled to %t", strings.ToUpper(verb[:1])+verb[1:], enabled),
-			Args:  between(1, 1<<20, "the name of a mirror"),
-			ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-				return offer(g.names(mirrors, args)), cobra.ShellCompDirectiveNoFileComp
-			},
-			RunE: func(c *cobra.Command, args []string) error {
-				if err := w.check(); err != nil {
-					return err
-				}
-				cl, err := g.client()
-				if err != nil {
-					return err
-				}
-				defer cl.Close()
-				var failed failures
-				for _, name := range args {
-					d, err := cl.Patch(c.Context(), policy.KindMirror, name, fmt.Appendf(nil, `{"spec":{"enabled":%t}}`, enabled), w.options())
-					err = named(err, mirrors[0], name)
-					if d != nil {
-						printf(c.OutOrStdout(), "mirror/%s %s%s\n", name, done, w.state(d.Status))
-						err = w.outcome(err, waited{"mirror/" + name, &d.Status})
-					}
-					failed.add(err)
-				}
-				return failed.err()
-			},
-		}
-		w.flags(sub)
-		c.AddCommand(sub)
+		}, func(c *cobra.Command, cl *client.Client, name string) error {
+			d, err := cl.Patch(c.Context(), policy.KindMirror, name, fmt.Appendf(nil, `{"spec":{"enabled":%t}}`, enabled), w.options())
+			err = named(err, k, name)
+			if d != nil {
+				printf(c.OutOrStdout(), "mirror/%s %s%s\n", name, done, w.state(d.Status))
+				err = w.outcome(err, waited{"mirror/" + name, &d.Status})
+			}
+			return err
+		}))
 	}
+	return c
+}
+
+// eachNamed completes a command that does something to resources of a kind, given by name: each is tried, and those that failed are
+// named at the end.
+func eachNamed(g *global, w *waitFlags, k *kind, c *cobra.Command, do func(*cobra.Command, *client.Client, string) error) *cobra.Command {
+	c.Args = between(1, 1<<20, "the name of a "+k.singular)
+	c.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return offer(g.names([]*kind{k}, args)), cobra.ShellCompDirectiveNoFileComp
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if err := w.check(); err != nil {
+			return err
+		}
+		cl, err := g.client()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		var failed failures
+		for _, name := range args {
+			failed.add(do(c, cl, name))
+		}
+		return failed.err()
+	}
+	w.flags(c)
 	return c
 }

@@ -225,36 +225,16 @@ func passageOf(s string) (policy.Passage, error) {
 
 func newQuarantineRelease(g *global) *cobra.Command {
 	var w waitFlags
-	all := []*kind{quarantineKind()}
-	c := &cobra.Command{
-		Use: "release NAME...", Short: "End quarantines",
-		Args: between(1, 1<<20, "the name of a quarantine"),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-			return offer(g.names(all, args)), cobra.ShellCompDirectiveNoFileComp
-		},
-		RunE: func(c *cobra.Command, args []string) error {
-			if err := w.check(); err != nil {
+	k := quarantineKind()
+	return eachNamed(g, &w, k, &cobra.Command{Use: "release NAME...", Short: "End quarantines"},
+		func(c *cobra.Command, cl *client.Client, name string) error {
+			err := cl.Delete(c.Context(), policy.KindQuarantine, name, w.options())
+			if err := w.outcome(named(err, k, name)); err != nil {
 				return err
 			}
-			cl, err := g.client()
-			if err != nil {
-				return err
-			}
-			defer cl.Close()
-			var failed failures
-			for _, name := range args {
-				err := cl.Delete(c.Context(), policy.KindQuarantine, name, w.options())
-				if err := w.outcome(named(err, all[0], name)); err != nil {
-					failed.add(err)
-					continue
-				}
-				printf(c.OutOrStdout(), "quarantine/%s released\n", name)
-			}
-			return failed.err()
-		},
-	}
-	w.flags(c)
-	return c
+			printf(c.OutOrStdout(), "quarantine/%s released\n", name)
+			return nil
+		})
 }
 
 func newQuarantineList(g *global) *cobra.Command {
