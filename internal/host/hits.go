@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -146,13 +145,7 @@ func (e *Engine) saveHits(bridge string, k *book) {
 	}
 	text, err := json.Marshal(out)
 	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(path+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = replaceFile(path, text)
 	}
 	if err != nil {
 		e.log.Warn("when rules were hit cannot be written down", "bridge", bridge, "err", err)

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -159,25 +157,6 @@ func (e *Engine) keepPublished(last *[]*policy.Workload) *[]*policy.Workload {
 		e.log.Warn("what other hosts have to know of this one's workloads is not kept", "err", err)
 	}
 	return now
-}
-
-// replaceFile writes a file anew, so that no reader finds a half of it.
-func replaceFile(name string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), name)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-	}
-	return err
 }
 
 // watchPublished writes down what the others are told until ctx ends.

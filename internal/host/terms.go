@@ -130,15 +130,7 @@ func (t *terms) save() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(t.file), 0o700); err != nil {
-		return err
-	}
-	part := t.file + ".part"
-	if err := os.WriteFile(part, text, 0o600); err != nil {
-		_ = os.Remove(part)
-		return err
-	}
-	return os.Rename(part, t.file)
+	return replaceFile(t.file, text)
 }
 
 // clockApart is from when on the two clocks do not agree about the end of a quarantine.

@@ -178,6 +178,9 @@ type rule struct {
 	Name, Direction, Action string
 	ID                      uint32
 	Packets                 uint64
+	// Packets of a new connection, of one that was let pass before, and dropped; when there was one last, and since when that is known.
+	New, Established, Denied uint64
+	LastHit, CountedSince    *time.Time
 }
 
 // rules reads the rules of a policy with their counters from the API.

@@ -1,39 +1,12 @@
 package e2e
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tapwall/tapwall/test/lab"
 )
-
-// ruleHits is what the status of a policy says of a rule's packets.
-type ruleHits struct {
-	Name                              string
-	New, Established, Denied, Packets uint64
-	LastHit, CountedSince             *time.Time
-}
-
-func (s *stage) hits(policy, name string) ruleHits {
-	s.t.Helper()
-	var doc struct {
-		Status struct {
-			Hosts []struct{ Rules []ruleHits }
-		}
-	}
-	must(s.t, json.Unmarshal([]byte(s.tapwall("get", "policy", policy, "-o", "json")), &doc))
-	for _, h := range doc.Status.Hosts {
-		for _, r := range h.Rules {
-			if r.Name == name {
-				return r
-			}
-		}
-	}
-	s.t.Fatalf("policy %s has no rule %s in its status", policy, name)
-	return ruleHits{}
-}
 
 // What a rule judged, what it let pass because of that and what it denied are told apart; when it was hit, or that it never was and since
 // when that is known, outlives a restart and other versions of the policy.
@@ -58,9 +31,9 @@ spec:
 	s.running(stream)
 	s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5002)
 	lab.Eventually(t, 10*time.Second, "the rules are hit", func() bool {
-		return s.hits("p", "used").Established > 20 && s.hits("p", "no").Denied > 0
+		return s.rule("p", "used").Established > 20 && s.rule("p", "no").Denied > 0
 	})
-	used, no, unused := s.hits("p", "used"), s.hits("p", "no"), s.hits("p", "unused")
+	used, no, unused := s.rule("p", "used"), s.rule("p", "no"), s.rule("p", "unused")
 	if used.New == 0 || used.New > 3 || used.Denied != 0 || used.LastHit == nil || time.Since(*used.LastHit) > time.Minute {
 		t.Errorf("used: %+v", used)
 	}
@@ -75,10 +48,10 @@ spec:
 	}
 	stream.Stop()
 	time.Sleep(1500 * time.Millisecond) // for the switch to count the last of it
-	used = s.hits("p", "used")
+	used = s.rule("p", "used")
 	s.unchangedByRestart()
 	s.apply(rules + "  - {name: more, action: allow, services: [{protocol: tcp, ports: [\"5005\"]}]}\n")
-	again, never, more := s.hits("p", "used"), s.hits("p", "unused"), s.hits("p", "more")
+	again, never, more := s.rule("p", "used"), s.rule("p", "unused"), s.rule("p", "more")
 	if again.LastHit == nil || !again.LastHit.Equal(*used.LastHit) || again.Packets < used.Packets {
 		t.Errorf("after a restart it was hit %v, before it %v", again.LastHit, used.LastHit)
 	}
