@@ -109,6 +109,10 @@ func schemaNotes() []note {
 			"What becomes of frames from other MAC addresses: judge = as the endpoint's (default), drop (default where macs are given)", "judge",
 			"drop"),
 		text("EndpointSpec.addresses", "IPv4 and IPv6 addresses of the endpoint"),
+		words("EndpointSpec.antiSpoof",
+			"Whether what it sends is held to its MAC and IP addresses: auto (default) = where addresses are given, on, off",
+			policy.AntiSpoofAuto, policy.AntiSpoofOn, policy.AntiSpoofOff),
+		text("EndpointSpec.allowedAddresses", "Further addresses or ranges that it may send from: virtual routers, machines behind it"),
 		text("EndpointSpec.forwards", "It sends on what others sent to it, as a router or bridge with one port does"),
 		words("EndpointSpec.mode", "Default enforce. audit = what policies would deny it passes, and is recorded", "enforce", "audit"),
 		text("EndpointSpec.dhcpServer", "It may answer DHCP clients, whatever policies say; without it, only stations that are no endpoint may"),
@@ -260,7 +264,8 @@ const (
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
-		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, AUDIT, NO_ENDPOINTS, ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
+		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, AUDIT, NO_ENDPOINTS, " +
+		"ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"WORLD_WITHOUT_PEERS, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED"

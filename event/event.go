@@ -230,6 +230,7 @@ const (
 
 	PolicyDenied = "POLICY_DENIED"
 	InQuarantine = "QUARANTINE"
+	Spoofed      = "SPOOFED"
 	UnknownRule  = "UNKNOWN_RULE"
 )
 

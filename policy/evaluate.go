@@ -37,6 +37,9 @@ type Decision struct {
 	Effect  Effect       // of both sides, see Effect.Both; Audit also if a side noted somebody who would deny
 	Egress  SideDecision // by the policies of the sender
 	Ingress SideDecision // by the policies of the receiver
+	// Spoof is why the guard of the sender drops the packet; then no policy is asked, and Effect is Deny. What a guard only tells of, in
+	// its time of grace, is Deny here, too.
+	Spoof Spoof
 }
 
 // SideDecision is the verdict of one side. A side without an endpoint of this bridge is not judged: its Effect is Allow and it has no Ref.
@@ -54,6 +57,7 @@ type SideDecision struct {
 // Evaluate says what a policy set means for one packet. It is the reference: what is compiled for a switch must give the same verdicts
 // and deciding rules. It is written to be read, not to be fast. Policies must be valid.
 //
+//   - What the guard of the sender refuses is dropped before any policy is asked, see [Workload.Spoofs].
 //   - The sender's side is judged by egress rules if Src is an endpoint, the receiver's by ingress rules if Dst is one. The
 //     packet passes if no judged side denies or rejects it, and is rejected if one does and none denies it.
 //   - For a side, the candidates are the rules of that direction of every policy whose appliesTo selects the endpoint. They are a set:
@@ -77,6 +81,14 @@ type SideDecision struct {
 //     ports, and type and code. ICMP is of IPv4 and ICMPv6 of IPv6 only, also by number.
 func Evaluate(s *Set, p Packet) Decision {
 	d := Decision{Egress: SideDecision{Effect: Allow}, Ingress: SideDecision{Effect: Allow}}
+	if p.Src != nil && p.Src.Guard != nil {
+		d.Spoof = p.Src.Spoofs(&Frame{SrcMAC: p.Src.MAC, Src: p.SrcIP, Dst: p.DstIP, Proto: p.Proto, SrcPort: p.SrcPort, DstPort: p.DstPort,
+			ICMPType: p.ICMPType})
+		if d.Spoof != NotSpoofed {
+			d.Effect = Deny
+			return d
+		}
+	}
 	if p.Src != nil {
 		d.Egress = s.judge(Egress, p.Src, other{p.Src, p.Dst, p.DstHost, p.DstIP}, p)
 	}

@@ -32,6 +32,7 @@ func scene(t *testing.T, docs string) *policy.Set {
 	}
 	endpoint := func(name string, match policy.Selector, app string, addresses ...string) *policy.Endpoint {
 		spec := policy.EndpointSpec{Match: match, Labels: map[string]string{"app": app}, Addresses: addresses}
+		spec.AntiSpoof = policy.AntiSpoofOff // what policies make of addresses that nobody declares is asked here, too
 		return &policy.Endpoint{Meta: policy.Meta{Name: name}, Spec: spec}
 	}
 	web1 := endpoint("web1", policy.Selector{Port: "tap1"}, "web", "10.0.0.1", "2001:db8::1")

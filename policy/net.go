@@ -100,6 +100,17 @@ func ParseCIDR(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// ParseAllowed reads an address, or a range of addresses, that an endpoint may send from.
+func ParseAllowed(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		if a.Zone() != "" || a.Is4In6() || a.IsMulticast() || a.IsUnspecified() {
+			return netip.Prefix{}, errors.New("must be the plain address of one host, or a range")
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return ParseCIDR(s)
+}
+
 // cidrError explains what ParsePrefix refused.
 func cidrError(s string) error {
 	addr, bits, ok := strings.Cut(s, "/")

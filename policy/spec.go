@@ -97,6 +97,10 @@ type EndpointSpec struct {
 	// UnknownMAC says what becomes of frames from other addresses: judge (as the endpoint's, default) or drop (default where MACs are given).
 	UnknownMAC string   `json:"unknownMac,omitempty"`
 	Addresses  []string `json:"addresses,omitempty"`
+	// AntiSpoof holds what the endpoint sends to its addresses: auto (default: where Addresses are given), on or off.
+	AntiSpoof string `json:"antiSpoof,omitempty"`
+	// AllowedAddresses are further addresses, or ranges, that it may send from: of a virtual router, of machines behind it.
+	AllowedAddresses []string `json:"allowedAddresses,omitempty"`
 	// Forwards: it is a router or bridge with one port: it sends on what others sent to it.
 	Forwards bool `json:"forwards,omitempty"`
 	// DHCPServer lets the endpoint answer DHCP clients, whatever policies say.
@@ -109,6 +113,13 @@ type EndpointSpec struct {
 const (
 	UnknownMACJudge = "judge"
 	UnknownMACDrop  = "drop"
+)
+
+// The values of EndpointSpec.AntiSpoof.
+const (
+	AntiSpoofAuto = "auto"
+	AntiSpoofOn   = "on"
+	AntiSpoofOff  = "off"
 )
 
 // Tier orders policies: a higher tier decides first.

@@ -211,6 +211,11 @@ func (e *Endpoint) Validate() Faults {
 	c.macs(spec.field("macs"), e.Spec.MACs, e.Spec.MAC)
 	c.oneOf(spec.field("unknownMac"), e.Spec.UnknownMAC, UnknownMACJudge, UnknownMACDrop)
 	c.oneOf(spec.field("mode"), e.Spec.Mode, ModeEnforce, ModeAudit)
+	c.oneOf(spec.field("antiSpoof"), e.Spec.AntiSpoof, AntiSpoofAuto, AntiSpoofOn, AntiSpoofOff)
+	c.allowed(spec.field("allowedAddresses"), e.Spec.AllowedAddresses)
+	if len(e.Spec.AllowedAddresses) > 0 && len(e.Spec.Addresses) == 0 && e.Spec.AntiSpoof != AntiSpoofOn {
+		c.addf(spec.field("allowedAddresses"), nil, "allows nothing: without addresses, anti-spoofing is off unless antiSpoof is on")
+	}
 	seen := make(map[netip.Addr]int, len(e.Spec.Addresses))
 	for i, s := range e.Spec.Addresses {
 		at := spec.path("addresses", i)
@@ -225,6 +230,28 @@ func (e *Endpoint) Validate() Faults {
 		seen[a] = i
 	}
 	return c.faults
+}
+
+// MaxAllowed is how many allowedAddresses an endpoint may have.
+const MaxAllowed = 64
+
+func (c *checker) allowed(at pointer, list []string) {
+	if len(list) > MaxAllowed {
+		c.addf(at, nil, "has %d addresses, more than %d: use ranges", len(list), MaxAllowed)
+		return
+	}
+	seen := make(map[netip.Prefix]int, len(list))
+	for i, s := range list {
+		p, err := ParseAllowed(s)
+		switch j, dup := seen[p]; {
+		case err != nil:
+			c.addf(at.at(i), s, "%v", err)
+		case dup:
+			c.addf(at.at(i), s, "repeats address %d of the list", j)
+		default:
+			seen[p] = i
+		}
+	}
 }
 
 // role is what a selector is used for; it decides which kinds make sense.

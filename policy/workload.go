@@ -35,6 +35,8 @@ type Workload struct {
 	Addresses []netip.Addr // declared; sorted
 	// Learned are the addresses that it was seen to use beside those, sorted: none is declared, by whomever in its network.
 	Learned []netip.Addr
+	// Guard holds what it sends to its declared addresses; nil = nothing does.
+	Guard *Guard
 	// Audit: what would be denied on its side passes, and is recorded (Endpoint.spec.mode).
 	Audit bool
 	// DHCPServer: an Endpoint resource says that it may answer DHCP clients.

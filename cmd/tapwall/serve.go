@@ -35,7 +35,7 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
   tapwall serve --config /etc/tapwall/tapwall.yaml --log-level debug`,
 		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			o := app.Options{Version: build.Version(), PickupWindow: app.DefaultPickupWindow}
+			o := app.Options{Version: build.Version(), PickupWindow: app.DefaultPickupWindow, SpoofGrace: app.DefaultSpoofGrace}
 			if config != "" {
 				if err := o.LoadFile(config); err != nil {
 					return err

@@ -203,6 +203,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	if s.Quarantine != "" {
 		rule = &event.Rule{ID: "quarantine/" + s.Quarantine, Name: "quarantine", Ruleset: s.Quarantine}
 	}
+	if s.Guard != "" {
+		rule = &event.Rule{ID: "guard/" + s.Guard, Name: s.Guard}
+	}
 	known := rule != nil
 	if !known { // still an event, under the number
 		id := fmt.Sprintf("0x%08x", s.RuleID)
@@ -222,6 +225,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	}
 	if s.Quarantine != "" {
 		tw.Verdict, tw.DropReason = event.Quarantined, event.InQuarantine
+	}
+	if s.Guard != "" {
+		tw.DropReason, tw.RuleID = event.Spoofed, nil
 	}
 	if !known {
 		tw.DropReason = event.UnknownRule

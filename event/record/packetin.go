@@ -60,4 +60,6 @@ type VerdictSide struct {
 	Audit bool
 	// Quarantine is the name of the quarantine that dropped the packet; "" = a policy decided. It implies Drop.
 	Quarantine string
+	// Guard is the reason for which the sender's guard refused the packet; "" = a policy decided.
+	Guard string
 }

@@ -92,6 +92,7 @@ type limitsFile struct {
 	Flows           int    `yaml:"flows"`
 	Ring            int    `yaml:"ring"`
 	PickupWindow    string `yaml:"pickup-window"`
+	SpoofGrace      string `yaml:"spoof-grace"`
 }
 
 // LoadFile reads a configuration file over o: what the file does not mention keeps its value. Errors name the file, the line and the key.
@@ -154,6 +155,13 @@ func (o *Options) load(b []byte) error {
 			return fmt.Errorf("limits.pickup-window: %q is not a duration between 0 and 10m", s)
 		}
 		o.PickupWindow = d
+	}
+	if s := c.Limits.SpoofGrace; s != "" {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < 0 {
+			return fmt.Errorf("limits.spoof-grace: %q is not a duration", s)
+		}
+		o.SpoofGrace = d
 	}
 	c.Sinks.JSONL.apply(o)
 	return c.Lists.apply(&o.Lists)

@@ -36,6 +36,7 @@ type Options struct {
 	MaxFlows        int           // per host; 0 = the engine's default
 	RingLen         int           // events kept in memory; 0 = 16,384
 	PickupWindow    time.Duration // 0 = none
+	SpoofGrace      time.Duration // 0 = none
 	TakeOver        bool          // take the hosts from another tapwall, and the primary role on owned bridges; not in the file
 	Lists           lists.Options // those of the file; the rest is filled in
 	EventDir        string        // default DataDir/events
@@ -64,6 +65,7 @@ const (
 	DefaultOVSDB   = "unix:/var/run/openvswitch/db.sock"
 
 	DefaultPickupWindow = 10 * time.Second
+	DefaultSpoofGrace   = 24 * time.Hour
 
 	// defaultRing keeps a full ring at about 25 MB: an event takes 1.5 kB.
 	defaultRing = 16384

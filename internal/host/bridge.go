@@ -37,13 +37,16 @@ type link struct {
 	judged     atomic.Pointer[map[uint32]bool] // endpoint ids that a policy applies to
 	sightings  sightings
 	forwarders forwarders
-	unfinished atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
-	pickupOpen atomic.Bool              // for the whole bridge
-	arrivals   atomic.Bool              // workloads have pickup windows of their own
-	notTakenUp atomic.Uint64            // packets of older connections that pickup windows dropped
-	held       holdings
-	timeouts   timeouts
-	prober     *probe.Prober
+	spoofs     spoofs
+	// guardCopies are the packet-ins of guards received.
+	guardCopies atomic.Uint64
+	unfinished  atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
+	pickupOpen  atomic.Bool              // for the whole bridge
+	arrivals    atomic.Bool              // workloads have pickup windows of their own
+	notTakenUp  atomic.Uint64            // packets of older connections that pickup windows dropped
+	held        holdings
+	timeouts    timeouts
+	prober      *probe.Prober
 	// disagreements counts traced packets that the switch judged otherwise than the policies.
 	disagreements atomic.Uint64
 	meterMade     atomic.Bool   // the log meter, and not read since
@@ -171,7 +174,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	e.follow(run, b.sw.Wake())
 	if cfg.Mode == Owned {
 		for _, watch := range []func(context.Context, *link){e.followCaches, e.watchLosses, e.watchChecksums, e.watchStrays,
-			e.watchRole, e.answer, e.watchHeld} {
+			e.watchRole, e.answer, e.watchHeld, e.watchGuards} {
 			e.tasks.Go(func() { watch(run, b.link) })
 		}
 	}

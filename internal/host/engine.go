@@ -84,6 +84,8 @@ type Options struct {
 	OpenFlowTLS *tls.Config
 	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
 	PickupWindow time.Duration
+	// SpoofGrace is for how long, after an upgrade from a version without them, guards that nobody demanded only tell of what they would drop.
+	SpoofGrace time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
 	EventRate uint32
 	// MaxFlows bounds the flows of the walls together: a write that would take more is refused; 0 = DefaultMaxFlows.

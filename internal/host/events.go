@@ -25,6 +25,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyReject:      takeRejected,
 	pipeline.CopyProbe:       takeNothing,
 	pipeline.CopyQuarantine:  takeQuarantined,
+	pipeline.CopyGuard:       takeGuarded,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.

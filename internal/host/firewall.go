@@ -54,6 +54,7 @@ type firewall struct {
 	copiesThen uint64 // packet-ins received when the last change began
 	meterSets  uint64 // how often the log meter had been made by then
 	strays     strays
+	grace      bool // see tendGrace
 	cells      *cells
 	endings    endings
 	claims     func() map[address]string // who declares an address, in words
@@ -153,6 +154,7 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 		}
 	}
 	w.windows(ctx, st, now)
+	w.tendGrace(now)
 	w.tendStrays(ctx, st.Ready, now)
 	w.tendEndings(st, now)
 	w.compile(now)
@@ -290,9 +292,10 @@ func (w *firewall) rows(d *ovsdb.Desired) {
 	d.TablePrefixes[w.cfg.Name] = tries
 }
 
-// tries are the fields for which look-ups in the tables ADDRESS_SOURCE and ADDRESS_DESTINATION use tries: without them, the datapath's
-// flows get as many bits of an address as the longest prefix anywhere in a table has, and each prefix length costs each first packet.
-var tries = map[int][]string{214: {"ct_ipv6_src", "ct_nw_src"}, 215: {"ct_ipv6_dst", "ct_nw_dst"}}
+// tries are the fields for which look-ups in the tables SPOOF, ADDRESS_SOURCE and ADDRESS_DESTINATION use tries: without them, the
+// datapath's flows get as many bits of an address as the longest prefix anywhere in a table has, and each prefix length costs each first
+// packet.
+var tries = map[int][]string{201: {"ipv6_src", "nw_src"}, 214: {"ct_ipv6_src", "ct_nw_src"}, 215: {"ct_ipv6_dst", "ct_nw_dst"}}
 
 // triesTaken says for which tables of a bridge somebody else has written other prefixes; they stay.
 func triesTaken(br *vswitch.Bridge) (out []string) {
@@ -323,7 +326,7 @@ func (w *firewall) due(now time.Time) bool {
 			return true
 		}
 	}
-	return w.endingsDue(now)
+	return w.endingsDue(now) || w.grace && !now.Before(w.graceUntil())
 }
 
 // unstampedFor is for how long after an upgrade connections may be found whose ends an earlier version did not write down.

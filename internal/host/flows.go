@@ -19,7 +19,7 @@ import (
 
 // Refresh brings the counters of resources of a kind up to date, if they are older than half a second.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
-	if kind != policy.KindPolicy {
+	if kind != policy.KindPolicy && kind != policy.KindEndpoint {
 		return // mirrors' counters come with the topology
 	}
 	for _, b := range e.view.Load().walls {

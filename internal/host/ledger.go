@@ -30,6 +30,7 @@ import (
 // Keys of the host's state in the store, below bridge/NAME/.
 const (
 	stateIndex    = "index"
+	stateGuards   = "guards"
 	stateFresh    = "fresh" // there as long as the bridge has not been taken over
 	stateNext     = "next"  // the bound of the block of numbers
 	statePolicy   = "policy/"
@@ -69,6 +70,7 @@ type ledger struct {
 	// unproven: as read, and the switch has not been asked yet what of it is stale. untaken: no tapwall of this store has taken the bridge
 	// over yet.
 	unproven, untaken bool
+	guards            *guardsSince // nil = of a version that has none
 
 	stored  map[string][]byte // as the store has it, as far as is known
 	unsaved map[string][]byte // what it is to have instead; nil = nothing
@@ -136,6 +138,8 @@ func (l *ledger) read(key string, value []byte) error {
 		return json.Unmarshal(value, &l.index)
 	case key == stateFresh:
 		l.untaken = true
+	case key == stateGuards:
+		return json.Unmarshal(value, &l.guards)
 	case key == stateNext:
 		defer func() { l.given.Next = l.bound }()
 		return json.Unmarshal(value, &l.bound)
@@ -184,6 +188,10 @@ func (e *Engine) ledgerOf(ctx context.Context, name string, now time.Time) (*led
 	if l == nil {
 		l = newLedger(name)
 		e.ledgers[name] = l
+	}
+	if l.guards == nil {
+		l.guards = &guardsSince{Since: now, Fresh: l.index < 0 || l.untaken}
+		l.note(stateGuards, l.guards)
 	}
 	if l.index < 0 {
 		taken := map[int]bool{}

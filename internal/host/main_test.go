@@ -147,6 +147,7 @@ type settings struct {
 	bridges []host.BridgeConfig // default: br0, owned
 	store   fleet.Store         // default: the host's
 	window  time.Duration
+	grace   time.Duration // Options.SpoofGrace
 	// tapCompiler is what makes rows and flows of mirrors; default: the engine's.
 	tapCompiler func(tap.Input) tap.Plan
 	// hostFile is Options.HostFile.
@@ -185,7 +186,8 @@ func (h *machine) start(s settings) *run {
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg,
 		Hosts: []host.Options{{
-			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window, Logger: log}}})
+			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window,
+			SpoofGrace: s.grace, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -11,7 +11,8 @@ type Metrics struct {
 	all  []*prometheus.Desc
 	host bool
 
-	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, drops, unknownCopies, answers, flowsDesired, flowsThere, flowMods,
+	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
+	flowMods,
 	flowsLost,
 	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax,
 	disagreements *prometheus.Desc
@@ -41,6 +42,8 @@ func NewMetrics(host bool) *Metrics {
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")
 	m.drops = desc("dropped_packets_total",
 		"Packets that the pipeline dropped, by reason, as the switch counts them.", "bridge", "reason")
+	m.spoofs = desc("spoofed_packets_total",
+		"Packets of a guarded endpoint, by its name, that its guard refused, or only told of in the time of grace.", "bridge", "endpoint")
 	m.unknownCopies = desc("unattributed_copies_total",
 		"Copies that flows counted behind a change and that were not received: lost, or never made.", "bridge")
 	m.answers = desc("reject_answers_total", "Rejected packets that were answered (sent), or not: one that must not be (unanswerable), too "+
@@ -119,6 +122,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			counter(m.answers, float64(n), bridge, outcome)
 		}
 	}
+	v.eachGuarded(func(x *policy.Workload) {
+		counter(m.spoofs, float64(v.spoofedPackets(x)), x.Bridge, x.Key)
+	})
 	for _, b := range v.walls {
 		counter(m.disagreements, float64(b.disagreements.Load()), b.cfg.Name)
 		for _, u := range b.usage {

@@ -84,7 +84,8 @@ func (e *Engine) notice(before []policy.Warning) notices {
 	all := slices.Clone(e.endpointWarnings)
 	for _, name := range slices.Sorted(maps.Keys(e.walls)) {
 		w := e.walls[name]
-		all = slices.Concat(all, w.checksumWarnings(), w.strayWarnings(), w.forwardWarnings(time.Now()), w.limitWarnings())
+		all = slices.Concat(all, w.checksumWarnings(), w.strayWarnings(), w.forwardWarnings(time.Now()), w.spoofWarnings(time.Now()),
+			w.limitWarnings())
 	}
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)

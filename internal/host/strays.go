@@ -290,7 +290,7 @@ func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
 					s.seen[key][x.address] = now
 				}
 			default:
-				s.note(key, x.address, ep != nil && ep.DropUnknownMAC, now)
+				s.note(key, x.address, ep != nil && ep.DropsUnknownMAC(w.inGrace()), now)
 			}
 		}
 	}
@@ -298,7 +298,7 @@ func (w *firewall) tendStrays(ctx context.Context, ready bool, now time.Time) {
 		ep := s.endpoint(key)
 		return ep != nil && ep.MAC != a.mac && !slices.Contains(ep.MACs, a.mac)
 	})
-	w.fw.SetStrays(s.flows(func(key string) bool { return s.endpoint(key).DropUnknownMAC }, w.claims))
+	w.fw.SetStrays(s.flows(func(key string) bool { return s.endpoint(key).DropsUnknownMAC(w.inGrace()) }, w.claims))
 }
 
 // strayWarnings tells of the addresses of a bridge.
@@ -317,7 +317,7 @@ func (w *firewall) strayWarnings() []policy.Warning {
 				x.Bridge, a.mac, a.vlan)
 			declared, h := claimed(w.claims(), a), w.strays.holders[a]
 			switch {
-			case x.DropUnknownMAC:
+			case x.DropsUnknownMAC(w.inGrace()):
 				text += "; such frames are dropped; add the address to macs of its Endpoint if it belongs there"
 			case declared != "":
 				text += " but of " + declared + "; it is judged as sent by the endpoint, and what is sent to the address as sent to that one"
@@ -328,7 +328,11 @@ func (w *firewall) strayWarnings() []policy.Warning {
 			default:
 				text += "; it is judged as sent by the endpoint and to it; add the address to macs of its Endpoint, or set unknownMac: drop"
 			}
-			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: x.Key, Message: text})
+			code := policy.WarnUnknownMAC
+			if x.DropsUnknownMAC(false) && !x.DropsUnknownMAC(w.inGrace()) {
+				code, text = WarnSpoofWouldDrop, text+"; it will be dropped "+w.graceEnds()
+			}
+			out = append(out, policy.Warning{Code: code, Endpoint: x.Key, Message: text})
 		}
 		if len(addresses) >= wall.MaxStrays {
 			out = append(out, policy.Warning{Code: policy.WarnUnknownMAC, Endpoint: x.Key, Message: fmt.Sprintf(

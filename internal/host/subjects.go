@@ -129,6 +129,8 @@ func (s *subjects) of(c flow.Cookie) []policy.RuleRef {
 	case !ours:
 	case kind == pipeline.CookieDrop:
 		return []policy.RuleRef{{Rule: pipeline.DropReason(id).String()}}
+	case kind == pipeline.CookieGuard:
+		return []policy.RuleRef{guardRef(id)}
 	case kind == pipeline.CookieRule:
 		if ref, ok := s.rules[id]; ok {
 			return []policy.RuleRef{ref}
@@ -149,8 +151,9 @@ func (s *subjects) of(c flow.Cookie) []policy.RuleRef {
 // counts reports whether a flow with the cookie counts for anybody, whoever that is.
 func counts(c flow.Cookie) bool {
 	kind, id, ours := pipeline.ParseCookie(c)
-	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieRule || kind == pipeline.CookieDefault &&
-		id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
+	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieGuard || kind == pipeline.CookieRule ||
+		kind == pipeline.CookieDefault &&
+			id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
 }
 
 // uncounted is a bit that cookies of most flows that do not count have, and none that does: a feed of 100,000 addresses is not to be read

@@ -135,6 +135,7 @@ func (d *document) cookies() {
 			"hash of the quarantine's name, even; odd: what is sent to its ports"},
 		{CookieEndpoint, "first of the endpoint's ids: what classifies its packets"}, {CookieNumber, "address or service number"},
 		{CookieClause, "number of the rule's conjunction: its clauses"},
+		{CookieGuard, "first of the endpoint's ids: what the guard refuses of it"},
 	} {
 		d.line("| %d | %s | %s |", uint8(k.kind), k.kind, k.id)
 	}

@@ -21,7 +21,13 @@ var (
 	Service = Field{"service", ReplyZone.SubField,
 		"number of the protocol and destination port of the original tuple; 0 = in no numbered service"}
 	EgressRule  = Field{"egress rule", sub(flow.Reg11, 0, 32), "id of the rule or default that decided for the initiator"}
-	IngressRule = Field{"ingress rule", sub(flow.Reg12, 0, 32), "id of the rule or default that decided for the responder"}
+	IngressRule = Field{"ingress rule", sub(flow.Reg12, 0, 32),
+		"id of the rule or default that decided for the responder; in SPOOF, what the guard asks (0-2), whether it only tells (3) and why it " +
+			"refuses " +
+			"(8-15)"}
+	GuardState  = Field{"guard", sub(flow.Reg12, 0, 3), "SPOOF: the next question of the guard; 0 = there is none"}
+	GuardTells  = Field{"guard tells", sub(flow.Reg12, 3, 1), "SPOOF: what the guard refuses is told of, and passes"}
+	GuardReason = Field{"guard reason", sub(flow.Reg12, 8, 8), "SPOOF: why the guard refuses the packet, as in cookies"}
 	Passed      = Field{"tiers passed", sub(flow.Reg13, 0, 4),
 		"EGRESS, INGRESS: a bit for each tier, emergency first: a pass has led behind it"}
 	EgressVerdict  = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}

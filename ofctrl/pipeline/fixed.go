@@ -22,6 +22,8 @@ type Options struct {
 	// Passes: there are rules that lead to the next tier. AuditPolicies: there are policies in mode audit. AuditEndpoints: there are endpoints
 	// in mode audit. Only then a packet's way has what these need.
 	Passes, AuditPolicies, AuditEndpoints bool
+	// Guards: there are endpoints that are held to their addresses.
+	Guards bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }

@@ -116,6 +116,8 @@ const (
 	MeterReject uint32 = 0x7a19
 	RejectBytes uint16 = 1254
 	MACBytes    uint16 = 64
+	// MeterGuard limits the copies of what the guard of SPOOF refuses.
+	MeterGuard uint32 = 0x7a1a
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
 	MeterLast uint32 = 0x7a1b
 )
@@ -132,12 +134,14 @@ const (
 	CopyStray       CopyReason = 5
 	CopyReject      CopyReason = 6 // to be answered
 	CopyQuarantine  CopyReason = 8
+	CopyGuard       CopyReason = 10
 	CopyProbe       CopyReason = 14
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
-	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine, CopyProbe}
+	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine, CopyGuard,
+		CopyProbe}
 }
 
 // String returns the name of the reason.
@@ -153,6 +157,8 @@ func (r CopyReason) String() string {
 		return "stray"
 	case CopyUnknownMAC:
 		return "unknown MAC"
+	case CopyGuard:
+		return "guard"
 	case CopyProbe:
 		return "probe"
 	case CopyQuarantine:
@@ -193,14 +199,15 @@ const (
 	CookieEndpoint   CookieKind = 9  // base of the endpoint's ids: the classifying flows
 	CookieNumber     CookieKind = 10 // address or service number, by table
 	CookieClause     CookieKind = 11 // number of a rule's conjunction: its clauses
+	CookieGuard      CookieKind = 16 // base of the endpoint's ids: what the guard refuses of it
 )
 
 var cookieKinds = [...]string{"none", "system", "drop", "rule", "default", "pickup", "sample", "dns", "quarantine", "endpoint", "number",
-	"clause"}
+	"clause", CookieGuard: "guard"}
 
 // String returns the name of the kind.
 func (k CookieKind) String() string {
-	if int(k) < len(cookieKinds) {
+	if int(k) < len(cookieKinds) && cookieKinds[k] != "" {
 		return cookieKinds[k]
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
@@ -234,7 +241,7 @@ func Plausible(t uint8, c flow.Cookie) bool {
 	if kind == CookieSystem {
 		return ours && id>>8 == uint32(t)
 	}
-	return ours && t != TableEntry && kind > CookieSystem && int(kind) < len(cookieKinds)
+	return ours && t != TableEntry && kind > CookieSystem && int(kind) < len(cookieKinds) && cookieKinds[kind] != ""
 }
 
 // SystemCookie is the cookie of a fixed flow: item tells flows of one table apart, for their counters.
@@ -289,21 +296,29 @@ const (
 	DropWrongEnd     DropReason = 12
 	DropNotTakenUp   DropReason = 13
 	DropUnknownMAC   DropReason = 14
+
+	// Those of the guard.
+	DropSpoofedAddress DropReason = 24 // the source of IP
+	DropSpoofedARP     DropReason = 25 // sender addresses of ARP
+	DropSpoofedND      DropReason = 26 // target or link-layer address of neighbour discovery
+	DropRogueDHCP      DropReason = 27 // an answer to a DHCP client
+	DropRogueRouter    DropReason = 28 // a router advertisement
 )
 
 // DropReasons returns all reasons in order.
 func DropReasons() []DropReason {
 	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
 		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags, DropWrongEnd, DropNotTakenUp,
-		DropUnknownMAC}
+		DropUnknownMAC, DropSpoofedAddress, DropSpoofedARP, DropSpoofedND, DropRogueDHCP, DropRogueRouter}
 }
 
 // String returns the reason as metrics and documents spell it.
 func (r DropReason) String() string {
 	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
 		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags",
-		"wrong-end", "not-taken-up", "unknown-mac"}
-	if r > 0 && int(r) < len(names) {
+		"wrong-end", "not-taken-up", "unknown-mac", DropSpoofedAddress: "spoofed-address", DropSpoofedARP: "spoofed-arp",
+		DropSpoofedND: "spoofed-nd", DropRogueDHCP: "rogue-dhcp-server", DropRogueRouter: "rogue-router"}
+	if int(r) < len(names) && names[r] != "" {
 		return names[r]
 	}
 	return fmt.Sprintf("reason %d", uint32(r))

@@ -124,7 +124,7 @@ func TestFlowsUseDeclaredFields(t *testing.T) {
 func TestDropsAreCounted(t *testing.T) {
 	used := map[uint32]bool{}
 	for _, pickup := range []bool{false, true} {
-		for _, f := range pipeline.Fixed(pipeline.Options{Pickup: pickup, GuardGroupFrames: true}) {
+		for _, f := range pipeline.Fixed(pipeline.Options{Pickup: pickup, GuardGroupFrames: true, Guards: true}) {
 			kind, id, _ := pipeline.ParseCookie(f.Cookie)
 			passes := slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
 				c, copies := a.(flow.Controller)

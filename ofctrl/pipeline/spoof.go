@@ -20,6 +20,9 @@ const (
 func (p *program) spoof() {
 	p.system(TableSpoof, priorityNoEndpoint, SourceEndpoint.Is(nil, 0), goTo(TableDestination))
 	p.add(TableSpoof, 0, SystemCookie(TableSpoof, ItemUnknownMAC), nil, tellMAC(), goTo(TableDestination))
+	if p.opt.Guards {
+		p.guard()
+	}
 }
 
 // tellMAC copies the head of a frame. A meter of its own keeps a flood of addresses from displacing the record.

@@ -81,7 +81,8 @@ func TestWarningsOfHosts(t *testing.T) {
 	}
 }
 
-var same = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreUnexported(inventory.Inventory{})}
+var same = []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}),
+	cmpopts.IgnoreUnexported(inventory.Inventory{})}
 
 func few[T any](t *rapid.T, name string, vs ...T) T { return rapid.SampledFrom(vs).Draw(t, name) }
 

@@ -367,6 +367,9 @@ const straysPerSecond = 10
 // too few for a flood of them to keep the switch or the controller busy.
 const rejectsPerSecond = 500
 
+// guardPerSecond is how many frames that guards refuse a bridge may copy to the controller: enough to say who, what and as whom.
+const guardPerSecond = 100
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
@@ -374,5 +377,6 @@ func (f *Firewall) meters() []flow.MeterDesc {
 			Rate: rate, Burst: 2 * rate}}}
 	}
 	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
-		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond)}
+		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
+		meter(pipeline.MeterGuard, guardPerSecond)}
 }

@@ -65,6 +65,7 @@ type Firewall struct {
 	retired    map[uint32]Station
 	remembered []pipeline.Connection
 	unstamped  bool
+	grace      bool                // see SetGrace
 	arriving   map[string]struct{} // keys of workloads with a pickup window of their own
 
 	// What Compile has to look at.
@@ -350,6 +351,7 @@ func (f *Firewall) systemOptions() pipeline.Options {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
 		o.Forwarders = o.Forwarders || e.forwarder != 0
 		o.AuditEndpoints = o.AuditEndpoints || e.w.Audit
+		o.Guards = o.Guards || e.w.Guard != nil
 	}
 	for _, c := range f.classes.byNumber {
 		o.GuardGroupFrames = o.GuardGroupFrames || c.isolation[ingress].is()

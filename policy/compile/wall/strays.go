@@ -52,9 +52,10 @@ func macs(w *policy.Workload) []string {
 func (f *Firewall) macFlows(key string, e *endpoint, cookie flow.Cookie) []flow.Flow {
 	own := macs(e.w)
 	if len(own) == 0 {
-		return []flow.Flow{pipeline.UnknownMAC(cookie, e.id, false, false)}
+		return f.guardFlows(e, cookie, []flow.Flow{pipeline.UnknownMAC(cookie, e.id, false, false)})
 	}
 	var out []flow.Flow
+	drop := e.w.DropsUnknownMAC(f.grace)
 	for _, s := range own {
 		mac, ok := parseMAC(s)
 		if !ok {
@@ -72,13 +73,13 @@ func (f *Firewall) macFlows(key string, e *endpoint, cookie flow.Cookie) []flow.
 		if !ok || err != nil {
 			continue
 		}
-		out = append(out, pipeline.StrayMAC(cookie, e.id, zone, mac, e.w.DropUnknownMAC))
-		if s.Bound && !e.w.DropUnknownMAC {
+		out = append(out, pipeline.StrayMAC(cookie, e.id, zone, mac, drop))
+		if s.Bound && !drop {
 			out = append(out, pipeline.BindMAC(cookie, e.identity(), zone, mac), pipeline.WatchMAC(cookie, zone, mac))
 		}
 	}
-	if full := len(strays) >= MaxStrays; full || e.w.DropUnknownMAC {
-		out = append(out, pipeline.UnknownMAC(cookie, e.id, !full, e.w.DropUnknownMAC))
+	if full := len(strays) >= MaxStrays; full || drop || e.w.Guard != nil {
+		out = append(out, pipeline.UnknownMAC(cookie, e.id, !full, drop))
 	}
-	return out
+	return f.guardFlows(e, cookie, out)
 }
