@@ -197,7 +197,8 @@ func (d Direction) String() string {
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
-		ActionQuarantineBegan, ActionQuarantineEnded, ActionPolicyBegan, ActionPolicyEnded}
+		ActionQuarantineBegan, ActionQuarantineEnded, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
+		ActionZoneFull}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -222,6 +223,9 @@ const (
 	// Policies with a time, likewise.
 	ActionPolicyBegan = "policy-began"
 	ActionPolicyEnded = "policy-ended"
+	// Conntrack zones with a limit.
+	ActionZoneNearFull = "ct-zone-near-full"
+	ActionZoneFull     = "ct-zone-full"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"

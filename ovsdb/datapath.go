@@ -23,11 +23,8 @@ type TimeoutPolicyResult struct {
 	UUID                string // of our CT_Timeout_Policy row; "" when there is none
 }
 
-// timeoutNames are what the schema lets a timeout be called (CT_Timeout_Policy in vswitch.ovsschema, since Open vSwitch 2.13).
-var timeoutNames = []string{
-	"icmp_first", "icmp_reply", "tcp_close", "tcp_close_wait", "tcp_established", "tcp_fin_wait", "tcp_last_ack", "tcp_retransmit",
-	"tcp_syn_recv", "tcp_syn_sent", "tcp_syn_sent2", "tcp_time_wait", "tcp_unack", "udp_first", "udp_multiple", "udp_single",
-}
+// timeoutNames are sorted.
+var timeoutNames = vswitch.TimeoutNames()
 
 // datapathValues are the rows of Open_vSwitch.datapaths with their zones; nil when there are none.
 func datapathValues(t tables, root *rootRow) (map[string]vswitch.Datapath, error) {

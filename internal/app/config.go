@@ -13,6 +13,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/lists"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -93,6 +94,9 @@ type limitsFile struct {
 	Ring            int    `yaml:"ring"`
 	PickupWindow    string `yaml:"pickup-window"`
 	SpoofGrace      string `yaml:"spoof-grace"`
+	ZoneConnections int    `yaml:"connections-per-zone"`
+	// Timeouts of conntrack, in seconds by the names of CT_Timeout_Policy.
+	Timeouts map[string]int `yaml:"timeouts"`
 }
 
 // LoadFile reads a configuration file over o: what the file does not mention keeps its value. Errors name the file, the line and the key.
@@ -155,6 +159,21 @@ func (o *Options) load(b []byte) error {
 			return fmt.Errorf("limits.pickup-window: %q is not a duration between 0 and 10m", s)
 		}
 		o.PickupWindow = d
+	}
+	if n := c.Limits.ZoneConnections; n < 0 || n > 1<<31-1 {
+		return fmt.Errorf("limits.connections-per-zone: %d is not a number of connections", n)
+	}
+	set(&o.ZoneLimit, c.Limits.ZoneConnections)
+	for name, v := range c.Limits.Timeouts {
+		if !slices.Contains(vswitch.TimeoutNames(), name) {
+			return fmt.Errorf("limits.timeouts: there is no timeout %q; there are %s", name, strings.Join(vswitch.TimeoutNames(), ", "))
+		}
+		if v < 1 || v > 1<<31-1 {
+			return fmt.Errorf("limits.timeouts: %s: %d is not a number of seconds", name, v)
+		}
+	}
+	if len(c.Limits.Timeouts) > 0 {
+		o.Timeouts = c.Limits.Timeouts
 	}
 	if s := c.Limits.SpoofGrace; s != "" {
 		d, err := time.ParseDuration(s)

@@ -136,7 +136,8 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
 			HitsDir:      filepath.Join(dir, "hits"),
 			PeersFile:    filepath.Join(dir, "workloads.json"),
-			PickupWindow: o.PickupWindow, SpoofGrace: o.SpoofGrace, EventRate: o.EventsPerSecond, MaxFlows: o.MaxFlows, Logger: log,
+			PickupWindow: o.PickupWindow, SpoofGrace: o.SpoofGrace, ZoneLimit: o.ZoneLimit, Timeouts: o.Timeouts,
+			EventRate: o.EventsPerSecond, MaxFlows: o.MaxFlows, Logger: log,
 		})
 		return nil
 	}

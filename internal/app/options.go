@@ -40,6 +40,8 @@ type Options struct {
 	TakeOver        bool          // take the hosts from another tapwall, and the primary role on owned bridges; not in the file
 	Lists           lists.Options // those of the file; the rest is filled in
 	EventDir        string        // default DataDir/events
+	ZoneLimit       int           // connections in each conntrack zone; 0 = tapwall sets no limit
+	Timeouts        map[string]int
 	EventFileBytes  int64
 	EventFiles      int
 	NoEventFile     bool

@@ -84,6 +84,11 @@ type Options struct {
 	OpenFlowTLS *tls.Config
 	// PickupWindow is for how long connections that are older than the installed flows may be taken up; 0 = not at all.
 	PickupWindow time.Duration
+	// ZoneLimit is how many connections each conntrack zone of owned bridges (bridge and VLAN) may have; 0 = tapwall sets no limit.
+	ZoneLimit int
+	// Timeouts are the seconds after which conntrack forgets silent connections there, by the names of CT_Timeout_Policy; nil = as the
+	// switch has them.
+	Timeouts map[string]int
 	// SpoofGrace is for how long, after an upgrade from a version without them, guards that nobody demanded only tell of what they would drop.
 	SpoofGrace time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
@@ -111,6 +116,8 @@ type Engine struct {
 	view atomic.Pointer[view]
 	// shadows are what the adviser found; it replaces them.
 	shadows atomic.Pointer[shadows]
+	// zoneUse are the conntrack zones that are to be spoken of, as of the last look at them.
+	zoneUse atomic.Pointer[[]zoneUse]
 	rounds  cacheRounds
 	// self are the host's own addresses, published what the neighbours were told last.
 	self      atomic.Pointer[[]netip.Addr]
@@ -289,6 +296,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tasks.Go(func() { e.watchHits(ctx) })
 	e.tasks.Go(func() { e.watchSelf(ctx) })
 	e.tasks.Go(func() { e.watchPublished(ctx) })
+	e.tasks.Go(func() { e.watchZones(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

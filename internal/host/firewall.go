@@ -155,6 +155,7 @@ func (w *firewall) contribute(ctx context.Context, st ofctrl.State, now time.Tim
 	}
 	w.windows(ctx, st, now)
 	w.tendGrace(now)
+	w.noteLimit()
 	w.tendStrays(ctx, st.Ready, now)
 	w.tendEndings(st, now)
 	w.compile(now)
@@ -290,6 +291,7 @@ func (w *firewall) rows(d *ovsdb.Desired) {
 	d.FailModes[w.cfg.Name] = w.cfg.FailMode
 	d.TableNames[w.cfg.Name] = namesOfTables()
 	d.TablePrefixes[w.cfg.Name] = tries
+	w.zoneTimeouts(d)
 }
 
 // tries are the fields for which look-ups in the tables SPOOF, ADDRESS_SOURCE and ADDRESS_DESTINATION use tries: without them, the

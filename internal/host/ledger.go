@@ -31,8 +31,9 @@ import (
 const (
 	stateIndex    = "index"
 	stateGuards   = "guards"
-	stateFresh    = "fresh" // there as long as the bridge has not been taken over
-	stateNext     = "next"  // the bound of the block of numbers
+	stateLimits   = "limits" // of connections in its zones, that were ever set
+	stateFresh    = "fresh"  // there as long as the bridge has not been taken over
+	stateNext     = "next"   // the bound of the block of numbers
 	statePolicy   = "policy/"
 	stateEndpoint = "endpoint/"
 	stateRetired  = "retired/" // endpoint ids that are no more; they mean what they meant, so they are never stale
@@ -71,6 +72,7 @@ type ledger struct {
 	// over yet.
 	unproven, untaken bool
 	guards            *guardsSince // nil = of a version that has none
+	limits            []int
 
 	stored  map[string][]byte // as the store has it, as far as is known
 	unsaved map[string][]byte // what it is to have instead; nil = nothing
@@ -138,6 +140,8 @@ func (l *ledger) read(key string, value []byte) error {
 		return json.Unmarshal(value, &l.index)
 	case key == stateFresh:
 		l.untaken = true
+	case key == stateLimits:
+		return json.Unmarshal(value, &l.limits)
 	case key == stateGuards:
 		return json.Unmarshal(value, &l.guards)
 	case key == stateNext:

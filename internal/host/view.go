@@ -44,6 +44,7 @@ type view struct {
 	mirrors   map[string]policy.Status
 	sentences map[string]sentence  // of quarantines, by name
 	rows      []vswitch.MirrorSpec // wanted
+	zones     []zoneRange
 	problems  []string
 	waiting   int      // entries of the ledgers that the store does not have yet
 	unsaved   []string // what of them it would not take, in words
@@ -194,7 +195,8 @@ func (e *Engine) publish(done bool, problems []string) {
 		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), notices: e.notice(before.notices.all),
-		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, changed: make(chan struct{}),
+		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, zones: e.zoneRanges(),
+		changed: make(chan struct{}),
 	}
 	if e.topo != nil {
 		v.host = e.topo.Host

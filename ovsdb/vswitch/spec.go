@@ -63,3 +63,11 @@ func DatapathName(datapathType string) string {
 	}
 	return datapathType
 }
+
+// TimeoutNames are what the schema lets a timeout be called, sorted (CT_Timeout_Policy in vswitch.ovsschema, since Open vSwitch 2.13).
+func TimeoutNames() []string {
+	return []string{
+		"icmp_first", "icmp_reply", "tcp_close", "tcp_close_wait", "tcp_established", "tcp_fin_wait", "tcp_last_ack", "tcp_retransmit",
+		"tcp_syn_recv", "tcp_syn_sent", "tcp_syn_sent2", "tcp_time_wait", "tcp_unack", "udp_first", "udp_multiple", "udp_single",
+	}
+}
