@@ -38,7 +38,8 @@ type Engine interface {
 	// Effective blocks until no decision is left that a switch of a connected host cached before the call, or ctx ends. Its error says why
 	// that is not known.
 	Effective(ctx context.Context) error
-	// Refresh brings the counters that Status shows up to date, if they are older than half a second. Reads ask for it, writes do not.
+	// Refresh brings the counters that Status shows up to date, if they are older than half a second, or of no kind those of Hosts and
+	// System. Reads ask for it, writes do not.
 	Refresh(ctx context.Context, kind policy.Kind)
 	// Admit says whether the switches have room for changes, as far as is known now. Its error matches backend.ErrLimit.
 	Admit(changes []backend.Change) error

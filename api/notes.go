@@ -173,6 +173,8 @@ func schemaNotes() []note {
 		text("FlowName.field", "Name of the field, as in docs/pipeline.md, such as source class or destination address"),
 		text("FlowName.number", "As the field holds it; 16-31 = all of these"),
 		text("FlowName.name", "The endpoints, addresses or ports: vm1, vm2 and 3 more; 10.0.0.0/8 and 12 more (group lbs); tcp 80, 8000-8099"),
+		text("HostBridge.dropped", "Packets that the pipeline dropped, by reason, as in tapwall_dropped_packets_total; absent = none"),
+		text("BridgeHealth.dropped", "Packets that the pipeline dropped, by reason; absent = none"),
 		text("Connection.vlan", "0 = untagged; absent = of a forwarding endpoint, which has zones of its own for all VLANs"),
 		text("Connection.state", "Of TCP and SCTP, as the datapath has it, in the original direction"),
 		text("Connection.ours", "tapwall committed it; otherwise its numbers mean nothing"),

@@ -58,7 +58,8 @@ func (s *Server) registerRead() {
 		Summary: "List hosts",
 		Description: "Each Open vSwitch instance with its bridges, ports and mirrors as last read; bridges that tapwall leaves alone have " +
 			"mode \"\".",
-		Responses: d.responses(schemaFor[List[Host]](d), nil)}, func(context.Context, *struct{}) (*hostsOutput, error) {
+		Responses: d.responses(schemaFor[List[Host]](d), nil)}, func(ctx context.Context, _ *struct{}) (*hostsOutput, error) {
+		s.refreshDrops(ctx)
 		return &hostsOutput{Body: List[Host]{Items: notNil(s.o.Engine.Hosts()), Problems: s.o.Engine.Unknown()}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "list-workloads", Method: http.MethodGet, Path: "/v1/workloads", Tags: []string{"hosts"},
@@ -115,6 +116,7 @@ func (s *Server) registerRead() {
 		Summary:     "Health of the whole process",
 		Description: "Connections, desired and installed revisions, the store, and the figures of the record with every loss.",
 		Responses:   d.responses(schemaFor[SystemStatus](d), nil)}, func(ctx context.Context, _ *struct{}) (*systemOutput, error) {
+		s.refreshDrops(ctx)
 		out := s.o.Engine.System()
 		if all, err := s.listConfirmations(ctx); err == nil { // else Store says what is wrong
 			out.Confirmations = all
@@ -140,6 +142,13 @@ func (s *Server) registerRead() {
 		}
 		return &healthOutput{Body: Health{Status: "ok"}}, nil
 	})
+}
+
+// refreshDrops has the figures of what was dropped read. Health is told whether or not a switch answers.
+func (s *Server) refreshDrops(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	s.o.Engine.Refresh(ctx, "")
 }
 
 // mark is where a page of workloads ends. Hosts may have equal keys; the id of a host has no blank.

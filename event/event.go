@@ -235,6 +235,7 @@ const (
 	PolicyDenied = "POLICY_DENIED"
 	InQuarantine = "QUARANTINE"
 	Spoofed      = "SPOOFED"
+	OutOfState   = "OUT_OF_STATE"
 	UnknownRule  = "UNKNOWN_RULE"
 )
 

@@ -31,14 +31,16 @@ const (
 
 // HostBridge is one bridge of a host; foreign bridges are listed with mode "".
 type HostBridge struct {
-	Name         string       `json:"name"`
-	Mode         string       `json:"mode,omitempty"` // owned | guest | ""
-	DatapathType string       `json:"datapathType"`
-	FailMode     string       `json:"failMode"`
-	Connected    bool         `json:"connected"`
-	Message      string       `json:"message,omitempty"`
-	Ports        []HostPort   `json:"ports"`
-	Mirrors      []HostMirror `json:"mirrors,omitempty"`
+	Name         string     `json:"name"`
+	Mode         string     `json:"mode,omitempty"` // owned | guest | ""
+	DatapathType string     `json:"datapathType"`
+	FailMode     string     `json:"failMode"`
+	Connected    bool       `json:"connected"`
+	Message      string     `json:"message,omitempty"`
+	Ports        []HostPort `json:"ports"`
+	// Dropped counts what the pipeline dropped, by reason, as tapwall_dropped_packets_total does; reasons without any are left out.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
+	Mirrors []HostMirror      `json:"mirrors,omitempty"`
 }
 
 // HostPort is one port.
@@ -147,7 +149,9 @@ type BridgeHealth struct {
 	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows
 	// one of the two orientations.
 	NotTakenUp uint64 `json:"notTakenUp"`
-	Message    string `json:"message,omitempty"`
+	// Dropped is that of HostBridge.
+	Dropped map[string]uint64 `json:"dropped,omitempty"`
+	Message string            `json:"message,omitempty"`
 }
 
 // PickupWindow is a time in which TCP connections that are older than what conntrack knows are judged instead of dropped.

@@ -72,6 +72,15 @@ func describeHost(ctx context.Context, w io.Writer, cl *client.Client, x *client
 				return err
 			}
 		}
+		if len(b.Dropped) > 0 {
+			rows = nil
+			for _, reason := range slices.Sorted(maps.Keys(b.Dropped)) {
+				rows = append(rows, []string{reason, fmt.Sprint(b.Dropped[reason])})
+			}
+			if err := indentedTable(w, "    ", "DROPPED-AS PACKETS", rows); err != nil {
+				return err
+			}
+		}
 		for _, m := range b.Mirrors {
 			owner := "foreign"
 			if m.Owner != "" {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,9 @@ func printStatus(w io.Writer, s *client.System) error {
 			}
 			printf(w, "bridge:  %s (%s), OpenFlow %s, flows %d of %d installed, %d flow-mods sent%s\n", b.Bridge, b.Mode, b.OpenFlow,
 				b.InstalledFlows, b.DesiredFlows, b.FlowMods, pickup)
+			if text := outOfState(b.Dropped); text != "" {
+				printf(w, "  dropped as no part of a connection: %s\n", text)
+			}
 			for _, x := range b.Pickups {
 				printf(w, "  pickup window of %s from %s to %s: %s\n", cmp.Or(x.Workload, "the bridge"), x.Since.Format(time.TimeOnly),
 					x.Until.Format(time.TimeOnly), x.Reason)
@@ -123,4 +127,15 @@ func printStatus(w io.Writer, s *client.System) error {
 		err = printf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
 	}
 	return err
+}
+
+// outOfState says what of the dropped packets had no place in a connection, by reason.
+func outOfState(dropped map[string]uint64) string {
+	var out []string
+	for _, reason := range slices.Sorted(maps.Keys(dropped)) {
+		if reason == "invalid" || strings.HasPrefix(reason, "out-of-state") {
+			out = append(out, fmt.Sprintf("%s %d", reason, dropped[reason]))
+		}
+	}
+	return strings.Join(out, ", ")
 }

@@ -206,6 +206,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	if s.Guard != "" {
 		rule = &event.Rule{ID: "guard/" + s.Guard, Name: s.Guard}
 	}
+	if s.OutOfState != "" {
+		rule = &event.Rule{ID: "out-of-state/" + s.OutOfState, Name: s.OutOfState}
+	}
 	known := rule != nil
 	if !known { // still an event, under the number
 		id := fmt.Sprintf("0x%08x", s.RuleID)
@@ -228,6 +231,9 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	}
 	if s.Guard != "" {
 		tw.DropReason, tw.RuleID = event.Spoofed, nil
+	}
+	if s.OutOfState != "" {
+		tw.DropReason, tw.RuleID = event.OutOfState, nil
 	}
 	if !known {
 		tw.DropReason = event.UnknownRule

@@ -62,4 +62,6 @@ type VerdictSide struct {
 	Quarantine string
 	// Guard is the reason for which the sender's guard refused the packet; "" = a policy decided.
 	Guard string
+	// OutOfState is the reason for which TCP that has no place in a connection was dropped; "" = a policy decided. It implies Drop.
+	OutOfState string
 }

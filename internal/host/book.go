@@ -44,8 +44,8 @@ type book struct {
 	followed, done uint64
 	before         ofctrl.Counters // of earlier bridges of this name; those that metrics show
 
-	turn sync.Mutex // held while the switch is asked for a status, so that many readers ask once
-	at   time.Time  // guarded by turn
+	turn        sync.Mutex // held while the switch is asked for a status, so that many readers ask once
+	at, dropsAt time.Time  // guarded by turn
 
 	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
 	answers    answerCounters
@@ -317,16 +317,37 @@ func (l *link) refresh(ctx context.Context) {
 	k := l.book
 	k.turn.Lock()
 	defer k.turn.Unlock()
-	k.mu.Lock()
-	named := k.named
-	k.mu.Unlock()
-	if !named || time.Since(k.at) < statsAge {
+	if !k.isNamed() || time.Since(k.at) < statsAge {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_ = l.readCounters(ctx, scope{all: true}) // if it fails, what there is stays; the status says that the bridge is not connected
 	k.at = time.Now()
+}
+
+func (k *book) isNamed() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.named
+}
+
+// refreshDrops reads the counters of what is dropped, by reason: a few flows, that the switch finds by their cookies.
+func (l *link) refreshDrops(ctx context.Context) {
+	k := l.book
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	if !k.isNamed() || time.Since(k.at) < statsAge || time.Since(k.dropsAt) < statsAge {
+		return
+	}
+	var drops scope
+	for _, r := range pipeline.DropReasons() {
+		drops.add(r.Cookie())
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = l.readCounters(ctx, drops)
+	k.dropsAt = time.Now()
 }
 
 // close takes over the counters of a connection that ends for good, its bridge being gone.
@@ -368,6 +389,16 @@ func (k *book) drops() map[string]uint64 {
 	}
 	if n := k.account.totals[policy.RuleRef{Rule: unattributed}]; n.packets > 0 {
 		out[unattributed] = n.packets
+	}
+	return out
+}
+
+// dropped is drops without the reasons that nothing was dropped for; nil = nothing was.
+func (k *book) dropped() map[string]uint64 {
+	out := k.drops()
+	maps.DeleteFunc(out, func(_ string, n uint64) bool { return n == 0 })
+	if len(out) == 0 {
+		return nil
 	}
 	return out
 }

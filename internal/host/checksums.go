@@ -26,7 +26,7 @@ import (
 // WarnChecksums is the code of the warning about a port whose sender leaves checksums unfinished.
 const WarnChecksums policy.Code = "CHECKSUM_OFFLOAD"
 
-// What looking may cost: every checksumsEvery one request for one counter; only when that grew, or to see whether a known port has been
+// What looking may cost: every checksumsEvery one request for a few counters; only when that grew, or to see whether a known port has been
 // put right, packet sockets on so many devices, in turn, for so long and so many frames of each.
 const (
 	checksumsEvery   = 3 * time.Second
@@ -90,11 +90,12 @@ func (e *Engine) watchChecksums(ctx context.Context, l *link) {
 	}
 }
 
-// invalid reads how many packets were dropped as invalid.
+// invalid reads how many packets were dropped as invalid or out of state: a wrong checksum makes a packet either.
 func (l *link) invalid(ctx context.Context) (n uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checksumsEvery)
 	defer cancel()
-	filter := ofp.FlowFilter{Table: pipeline.TableState, Cookie: uint64(pipeline.DropInvalid.Cookie()), CookieMask: ^uint64(0)}
+	drops := pipeline.NewCookie(pipeline.CookieDrop, 0)
+	filter := ofp.FlowFilter{Table: pipeline.TableState, Cookie: uint64(drops), CookieMask: ^uint64(0xffffffff)}
 	err = l.sw.EachFlow(ctx, filter, func(f *ofp.FlowStats) { n += f.Stats.Packets })
 	return n, err
 }

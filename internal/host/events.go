@@ -25,6 +25,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyReject:      takeRejected,
 	pipeline.CopyProbe:       takeNothing,
 	pipeline.CopyQuarantine:  takeQuarantined,
+	pipeline.CopyOutOfState:  takeOutOfState,
 	pipeline.CopyGuard:       takeGuarded,
 }
 
@@ -55,6 +56,17 @@ func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
 	l.copies.Add(1)
 	in.Verdicts = verdicts(in)
+	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
+}
+
+// takeOutOfState records a sample of the TCP that has no place in a connection. The side is that of the sender, if it is an endpoint.
+func takeOutOfState(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
+	_, reason, _ := pipeline.ParseCookie(flow.Cookie(in.Cookie))
+	side := record.VerdictSide{Direction: event.Egress, OutOfState: pipeline.DropReason(reason).String(), Drop: true}
+	if in.SrcEndpoint == 0 {
+		side.Direction = event.Ingress
+	}
+	in.Verdicts = []record.VerdictSide{side}
 	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 

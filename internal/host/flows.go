@@ -17,13 +17,18 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// Refresh brings the counters of resources of a kind up to date, if they are older than half a second.
+// Refresh brings the counters of resources of a kind up to date, if they are older than half a second; of no kind, those of what was
+// dropped, by reason.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
-	if kind != policy.KindPolicy && kind != policy.KindEndpoint {
+	if kind != policy.KindPolicy && kind != policy.KindEndpoint && kind != "" {
 		return // mirrors' counters come with the topology
 	}
 	for _, b := range e.view.Load().walls {
-		if linkTrouble(b.sw.State()) == "" {
+		switch {
+		case linkTrouble(b.sw.State()) != "":
+		case kind == "":
+			b.refreshDrops(ctx)
+		default:
 			b.refresh(ctx)
 		}
 	}

@@ -151,7 +151,7 @@ func (b bridgeView) health() wire.BridgeHealth {
 	h := wire.BridgeHealth{Bridge: b.cfg.Name, Mode: string(b.cfg.Mode), OpenFlow: orElse(linkTrouble(st), "connected"),
 		DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(), Pickups: b.pickups,
-		NotTakenUp: b.notTakenUp.Load()}
+		NotTakenUp: b.notTakenUp.Load(), Dropped: b.book.dropped()}
 	for _, r := range b.refused {
 		h.Message = r.err.Error()
 	}

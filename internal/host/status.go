@@ -341,6 +341,7 @@ func (e *Engine) Hosts() []wire.Host {
 			if b.cfg.Name == br.Name {
 				st := b.sw.State()
 				hb.Mode, hb.Connected, hb.Message = string(b.cfg.Mode), st.Connected, st.Err
+				hb.Dropped = b.book.dropped()
 			}
 		}
 		for _, p := range br.Ports {

@@ -139,19 +139,13 @@ func (p *program) track(t uint8, o Options) {
 }
 
 func (p *program) state() {
-	p.drop(TableState, 200, DropInvalid, CtState(nil, flow.CtInv, flow.CtInv))
-	// IPv4 has no protocol 0; OVS takes it for "there is no original tuple", so that rules with addresses would not match.
-	p.drop(TableState, 199, DropInvalid, ipProto(EthIPv4, 0))
+	p.outOfState()
 	// From here on reg8 is the initiator's endpoint and reg9 the responder's, as the original tuple has it, whoever sent the packet.
 	bound := goTo(TableBoundInitiator)
 	p.system(TableState, 195, CtState(nil, flow.CtEst|flow.CtRpl, flow.CtEst|flow.CtRpl), append(exchange(), bound)...)
 	p.system(TableState, 195, CtState(nil, flow.CtRel|flow.CtRpl, flow.CtRel|flow.CtRpl|flow.CtNew|flow.CtEst), append(exchange(), bound)...)
 	p.system(TableState, 190, CtState(nil, flow.CtEst, flow.CtEst), bound)
 	p.system(TableState, 190, CtState(nil, flow.CtRel, flow.CtRel|flow.CtNew|flow.CtEst), bound)
-	// OVS's userspace conntrack takes a lone ACK for the start of a connection; only a SYN is one.
-	for _, ether := range []uint64{EthIPv4, EthIPv6} {
-		p.drop(TableState, 150, DropOutOfState, CtState(tcpWithoutSYN(ether), flow.CtNew, flow.CtNew))
-	}
 	p.system(TableState, 100, CtState(nil, flow.CtNew, flow.CtNew), p.judge()...)
 	p.drop(TableState, 0, DropUntracked, nil)
 }

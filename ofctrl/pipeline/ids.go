@@ -109,6 +109,8 @@ const (
 	MeterStray uint32 = 0x7a13
 	// MeterDNS is reserved for DNS answers that wait for the rules they bring; it is not installed.
 	MeterDNS uint32 = 0x7a14
+	// MeterOutOfState limits the copies of STATE: of TCP that has no place in a connection.
+	MeterOutOfState uint32 = 0x7a15
 	// MeterQuarantine limits the copies of what quarantined ports send and would get. It is installed while there are any.
 	MeterQuarantine uint32 = 0x7a18
 	// MeterReject limits how many rejected packets are answered; the others are dropped without an answer. A copy has RejectBytes: as
@@ -134,14 +136,15 @@ const (
 	CopyStray       CopyReason = 5
 	CopyReject      CopyReason = 6 // to be answered
 	CopyQuarantine  CopyReason = 8
+	CopyOutOfState  CopyReason = 9
 	CopyGuard       CopyReason = 10
 	CopyProbe       CopyReason = 14
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
-	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine, CopyGuard,
-		CopyProbe}
+	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
+		CopyOutOfState, CopyGuard, CopyProbe}
 }
 
 // String returns the name of the reason.
@@ -165,6 +168,8 @@ func (r CopyReason) String() string {
 		return "quarantine"
 	case CopyReject:
 		return "reject"
+	case CopyOutOfState:
+		return "out of state"
 	}
 	return fmt.Sprintf("copy reason %d", uint8(r))
 }
@@ -297,6 +302,13 @@ const (
 	DropNotTakenUp   DropReason = 13
 	DropUnknownMAC   DropReason = 14
 
+	// Of TCP that has no place in a connection, beside DropOutOfState, which is the middle of one that nobody knows.
+	DropStrangeFlags DropReason = 15 // flags that go with none: SYN with FIN or RST, or neither of SYN, ACK and RST
+	DropStraySYNACK  DropReason = 16 // SYN and ACK that answer no SYN
+	DropUnfitSegment DropReason = 17 // outside of the window of its connection, or with a wrong checksum
+	DropStrayReset   DropReason = 18 // RST of no connection
+	DropStrayFIN     DropReason = 19 // FIN of no connection
+
 	// Those of the guard.
 	DropSpoofedAddress DropReason = 24 // the source of IP
 	DropSpoofedARP     DropReason = 25 // sender addresses of ARP
@@ -309,14 +321,16 @@ const (
 func DropReasons() []DropReason {
 	return []DropReason{DropUnknownPort, DropTaggedAccess, DropGroupUnicast, DropInvalid, DropOutOfState, DropUntracked,
 		DropEgress, DropIngress, DropUndecided, DropStaleRelated, DropStackedTags, DropWrongEnd, DropNotTakenUp,
-		DropUnknownMAC, DropSpoofedAddress, DropSpoofedARP, DropSpoofedND, DropRogueDHCP, DropRogueRouter}
+		DropUnknownMAC, DropStrangeFlags, DropStraySYNACK, DropUnfitSegment, DropStrayReset, DropStrayFIN,
+		DropSpoofedAddress, DropSpoofedARP, DropSpoofedND, DropRogueDHCP, DropRogueRouter}
 }
 
 // String returns the reason as metrics and documents spell it.
 func (r DropReason) String() string {
 	names := [...]string{"", "unknown-port", "tagged-on-access-port", "unicast-in-group-frame", "invalid", "out-of-state", "untracked",
 		"egress-policy", "ingress-policy", "undecided", "stale-related", "stacked-vlan-tags",
-		"wrong-end", "not-taken-up", "unknown-mac", DropSpoofedAddress: "spoofed-address", DropSpoofedARP: "spoofed-arp",
+		"wrong-end", "not-taken-up", "unknown-mac", "out-of-state-flags", "out-of-state-syn-ack", "out-of-state-segment",
+		"out-of-state-reset", "out-of-state-fin", DropSpoofedAddress: "spoofed-address", DropSpoofedARP: "spoofed-arp",
 		DropSpoofedND: "spoofed-nd", DropRogueDHCP: "rogue-dhcp-server", DropRogueRouter: "rogue-router"}
 	if int(r) < len(names) && names[r] != "" {
 		return names[r]

@@ -74,6 +74,7 @@ func group(ether uint64) flow.Match {
 
 // Flags of TCP (RFC 9293 §3.1).
 const (
+	tcpFIN = 0x01
 	tcpSYN = 0x02
 	tcpRST = 0x04
 	tcpACK = 0x10

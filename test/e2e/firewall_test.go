@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"fmt"
+	"maps"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -277,35 +280,83 @@ spec:
 	lab.Eventually(t, 5*time.Second, "the deny counts what it cut", func() bool { return s.rule("deny", "no-5003").Packets > 0 })
 }
 
-// Scenario 9: packets that belong to no connection do not reach an allowed port, and every one is counted.
+// Scenario 9: packets that belong to no connection do not reach an allowed port, and every one is counted, by what it is; a sample of
+// them is in the record. What belongs to the connection beside them passes.
 func TestFirewallScenario09OutOfState(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2, "--pickup-window", "300ms")
 	s.apply(allowPorts("allow", "vm2", "vm1", "5001"))
 	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001) // resolves the address
+	echo := s.echo(s.vm[1], s.vm[2], 5001)
 	capture, err := s.Capture(s.vm[2].NS, "eth0")
 	must(t, err)
-	drops := func() int { return s.packets("table=204", "actions=drop") }
 	s.pickupClosed()
-	s.revalidated() // so that the counters are up to date
-	before := drops()
+	reasons := []string{"out-of-state", "out-of-state-syn-ack", "out-of-state-reset", "out-of-state-fin", "out-of-state-flags",
+		"out-of-state-segment"}
+	dropped := func() map[string]int {
+		s.revalidated() // so that the counters are up to date
+		out := map[string]int{}
+		for _, reason := range reasons {
+			out[reason] = int(s.metric(fmt.Sprintf(`tapwall_dropped_packets_total{bridge="br0",reason=%q}`, reason)))
+		}
+		return out
+	}
+	before := dropped()
 	const each = 5
-	flags := map[string]byte{"ACK": 0x10, "SYN+ACK": 0x12, "RST": 0x04, "FIN+PSH+URG": 0x29}
 	port := uint16(20000)
-	for _, f := range flags {
+	want := map[string]int{}
+	for _, x := range []struct {
+		flags    byte
+		checksum uint16 // added to the right one
+		reason   string
+	}{
+		{0x10, 0, "out-of-state"}, {0x18, 0, "out-of-state"}, {0x12, 0, "out-of-state-syn-ack"}, {0x04, 0, "out-of-state-reset"},
+		{0x14, 0, "out-of-state-reset"}, {0x11, 0, "out-of-state-fin"}, {0x29, 0, "out-of-state-flags"}, {0x03, 0, "out-of-state-flags"},
+		{0x06, 0, "out-of-state-flags"}, {0x00, 0, "out-of-state-flags"}, {0x02, 1, "out-of-state-segment"}, {0x10, 1, "out-of-state-segment"},
+	} {
 		for range each {
-			must(t, s.vm[1].SendTCP(s.vm[2], port, 5001, f))
+			frame, err := s.vm[1].CraftTCP(s.vm[1].IPv4, s.vm[2], port, 5001, x.flags)
+			must(t, err)
+			frame[51] += byte(x.checksum)
+			must(t, s.vm[1].Send(frame))
+			want[x.reason]++
 			port++
 		}
 	}
-	want := each * len(flags)
-	lab.Eventually(t, 3*time.Second, "the two drop counters account for every packet", func() bool { return drops()-before >= want })
-	s.revalidated()
-	if n := drops() - before; n != want {
-		t.Errorf("the drop counters rose by %d for %d packets", n, want)
+	var rose map[string]int
+	lab.Eventually(t, 5*time.Second, "the counters account for every packet", func() bool {
+		rose = dropped()
+		total := 0
+		for reason, n := range before {
+			rose[reason] -= n
+			total += rose[reason] - want[reason]
+		}
+		return total >= 0
+	})
+	if !maps.Equal(rose, want) {
+		t.Errorf("the counters rose by %v, want %v", rose, want)
 	}
-	crafted := func(f lab.Frame) bool { return lab.TCPTo(5001)(f) && f.Data[34] == 20000>>8 } // the end of the connection above may still come
+	crafted := func(f lab.Frame) bool {
+		return lab.TCPTo(5001)(f) && int(f.Data[34])<<8+int(f.Data[35]) >= 20000 && int(f.Data[34])<<8+int(f.Data[35]) < int(port)
+	}
 	if got := capture.Frames(crafted); len(got) != 0 {
 		t.Errorf("%d of the packets reached vm2", len(got))
 	}
+	s.running(echo)
+
+	// The status of the host says the same, and the record names who sent some of them.
+	now, host := dropped(), strings.TrimSpace(s.tapwall("get", "hosts", "-o", "name"))
+	for reason, n := range now {
+		line := regexp.MustCompile(`(?m)^ +` + reason + ` +` + fmt.Sprint(n) + `$`)
+		if out := s.tapwall("describe", host); !line.MatchString(out) {
+			t.Errorf("describe host does not say that %d packets were dropped as %s:\n%s", n, reason, out)
+		}
+	}
+	if out := s.tapwall("status"); !strings.Contains(out, fmt.Sprintf("out-of-state-reset %d", now["out-of-state-reset"])) {
+		t.Errorf("status:\n%s", out)
+	}
+	lab.Eventually(t, 5*time.Second, "a sample is recorded", func() bool {
+		return strings.Contains(s.tapwall("observe", "--verdict", "DROPPED", "--from", "vm1", "--all"),
+			"policy-verdict:out-of-state EGRESS DENIED")
+	})
 }

@@ -370,6 +370,10 @@ const rejectsPerSecond = 500
 // guardPerSecond is how many frames that guards refuse a bridge may copy to the controller: enough to say who, what and as whom.
 const guardPerSecond = 100
 
+// outOfStatePerSecond is how much TCP that has no place in a connection a bridge may copy to the controller: a sample, as its flows
+// count it all.
+const outOfStatePerSecond = 5
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
@@ -378,5 +382,5 @@ func (f *Firewall) meters() []flow.MeterDesc {
 	}
 	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
-		meter(pipeline.MeterGuard, guardPerSecond)}
+		meter(pipeline.MeterOutOfState, outOfStatePerSecond), meter(pipeline.MeterGuard, guardPerSecond)}
 }

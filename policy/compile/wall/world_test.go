@@ -535,7 +535,9 @@ func (w *world) evaluate(x talk) policy.Decision {
 }
 
 const (
+	fin = 0x01
 	syn = 0x02
+	rst = 0x04
 	ack = 0x10
 )
 
