@@ -141,14 +141,18 @@ func printWarnings(w io.Writer, warnings []policy.Warning) {
 
 func newDiff(g *global) *cobra.Command {
 	var d documentFlags
+	var flows bool
 	c := &cobra.Command{
 		Use:   "diff -f FILE|DIR|-",
-		Short: "Print what apply would change: fields, flows, mirrors, and whose live connections would be judged again",
+		Short: "Print what apply would change: fields, who becomes isolated, live connections, and with --flows the flows",
 		Example: `  tapwall diff -f examples/
+  tapwall diff --flows -f policy.yaml
   tapwall diff --prune set=generated -f policies/ || echo "something would change"`,
 		Args: noArgs("; files are named with -f"),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := d.apply(c, g, client.WriteOptions{DryRun: true}, printDiff)
+			r, err := d.apply(c, g, client.WriteOptions{DryRun: true}, func(w io.Writer, r *client.ApplyResult) {
+				printDiff(w, r, flows)
+			})
 			if err == nil && len(r.Created)+len(r.Updated)+len(r.Deleted) > 0 {
 				return &exitError{Code: exitDifferent}
 			}
@@ -156,10 +160,12 @@ func newDiff(g *global) *cobra.Command {
 		},
 	}
 	d.flags(c, g)
+	c.Flags().BoolVar(&flows, "flows", false, "also print the flows that would come and go")
 	return c
 }
 
-func printDiff(w io.Writer, r *client.ApplyResult) {
+// printDiff says what would change in words and, if asked to, in flows.
+func printDiff(w io.Writer, r *client.ApplyResult, flows bool) {
 	for _, i := range r.Created {
 		printf(w, "+ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 	}
@@ -183,16 +189,23 @@ func printDiff(w io.Writer, r *client.ApplyResult) {
 			continue
 		}
 		printf(w, "bridge %s on %s:\n", b.Bridge, b.Host)
-		for _, l := range []struct {
+		if len(b.RejudgedRules) > 0 {
+			printf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
+		}
+		type signed struct {
 			sign  string
 			lines []string
-		}{{"-", b.RemoveMirrors}, {"+", b.AddMirrors}, {"-", b.RemoveFlows}, {"+", b.AddFlows}} {
+		}
+		lists := []signed{{"-", b.RemoveMirrors}, {"+", b.AddMirrors}}
+		if flows {
+			lists = append(lists, signed{"-", b.RemoveFlows}, signed{"+", b.AddFlows})
+		} else if n, m := len(b.AddFlows), len(b.RemoveFlows); n+m > 0 {
+			printf(w, "  %s would come and %d go (diff --flows prints them)\n", count(n, "flow"), m)
+		}
+		for _, l := range lists {
 			for _, line := range l.lines {
 				printf(w, "  %s %s\n", l.sign, line)
 			}
-		}
-		if len(b.RejudgedRules) > 0 {
-			printf(w, "  live connections of these are judged again: %s\n", strings.Join(b.RejudgedRules, ", "))
 		}
 	}
 }

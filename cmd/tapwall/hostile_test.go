@@ -42,7 +42,7 @@ var invocations = map[string][]string{
 	"describe": {"policy x", "group x", "endpoint x", "mirror x", "workload {hostile}", "host {hostile}"},
 	"edit":     {"policy x", "mirror x --wait"},
 	"explain":  {"policy", "policy.spec.ingress", "policy --recursive", "policy.{hostile}"},
-	"diff":     {"-f {dir}", "-f {dir} -o json", "-f {bad}"},
+	"diff":     {"-f {dir}", "-f {dir} --flows", "-f {dir} -o json", "-f {bad}"},
 	"flows":    {"", "-o wide", "-o json", "-o yaml"},
 	"lint":     {"", "--unused-for 1h"},
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -45,6 +46,15 @@ spec:
 	said(out, closes)
 	if words, flows := strings.Index(out, closes), strings.Index(out, "bridge br0"); words > flows || flows < 0 {
 		t.Errorf("the flows come before the words:\n%s", out)
+	}
+	if strings.Contains(out, "actions=") || !regexp.MustCompile(`(?m)^  [1-9][0-9]* flows would come and \d+ go \(diff --flows`).MatchString(
+		out) {
+		t.Errorf("it lists flows, or does not say how many there are:\n%s", out)
+	}
+	all := run(ssh, "diff", "--flows")
+	said(all, closes)
+	if n := strings.Count(all, "actions="); n < 3 || !strings.Contains(out, fmt.Sprintf("%d flows would come", strings.Count(all, "\n  + "))) {
+		t.Errorf("with --flows it lists %d:\n%s\nand without:\n%s", n, all, out)
 	}
 	said(run(ssh, "apply", "--dry-run"), closes)
 	s.mustConnect(s.vm[3], s.vm[1].IPv4, 5000)
