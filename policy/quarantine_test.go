@@ -19,7 +19,7 @@ func TestQuarantineSpec(t *testing.T) {
 			"/spec/pass/2/services: an empty list matches nothing; leave it out for all IP"}},
 		{"bad service", `{match: {port: a}, pass: [{cidr: 10.0.0.1, services: [{protocol: gre}, {protocol: tcp, ports: [x]}]}]}`, []string{
 			"/spec/pass/0/services/0/protocol: must be tcp, udp, icmp or icmpv6",
-			`/spec/pass/0/services/1/ports/0: unknown name "x": write the number; names are those of docs/firewall.md, such as "ssh" or "https"`}},
+			`/spec/pass/0/services/1/ports/0: unknown name "x": write the number; names are those of docs/policies.md, such as "ssh" or "https"`}},
 	})
 }
 

@@ -82,7 +82,7 @@ func namedPorts(s string) (PortRange, error) {
 	} else if r := s[0] | 0x20; r < 'a' || r > 'z' || strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return PortRange{}, errors.New(portForm)
 	}
-	return PortRange{}, fmt.Errorf("unknown name %s: write the number; names are those of docs/firewall.md, such as \"ssh\" or \"https\"",
+	return PortRange{}, fmt.Errorf("unknown name %s: write the number; names are those of docs/policies.md, such as \"ssh\" or \"https\"",
 		quote(s))
 }
 

@@ -31,7 +31,7 @@ one flag are alternatives; different flags must all hold.
 
 While Open vSwitch writes connections out it does nothing else. So what would take it more than 20 ms is refused, with
 the figures: ask for an endpoint, a VLAN or a bridge, or use --force. Counting and listing are described in
-docs/firewall.md.`,
+docs/policies.md.`,
 		Example: `  tapwall connections --endpoint vm7
   tapwall connections --from vm1 --to-port 443 --state ESTABLISHED -o wide
   tapwall connections --rule web/ingress/from-lb`,

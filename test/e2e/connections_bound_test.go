@@ -79,7 +79,7 @@ func (s *stage) ask(method, path string) {
 	must(s.t, err)
 }
 
-// stated is how long a listing may keep packets, by docs/firewall.md.
+// stated is how long a listing may keep packets, by docs/policies.md.
 const stated = 20 * time.Millisecond
 
 // keptBy is the least of several of how long packets at 1 kHz were kept while f ran: others on this machine keep them, too.

@@ -27,10 +27,10 @@ func blocks(t *testing.T, page, language string) (out []string) {
 	return out
 }
 
-// documented returns a policy of docs/firewall.md, with and without its rule for the second connection.
+// documented returns a policy of docs/policies.md, with and without its rule for the second connection.
 func documented(t *testing.T, name string) (with, without string) {
 	t.Helper()
-	for _, b := range blocks(t, "firewall.md", "yaml") {
+	for _, b := range blocks(t, "policies.md", "yaml") {
 		for doc := range strings.SplitSeq(b, "---\n") {
 			if !strings.Contains(doc, "\nname: "+name+"\n") {
 				continue
@@ -42,7 +42,7 @@ func documented(t *testing.T, name string) (with, without string) {
 			return doc, strings.TrimSuffix(without, "  ingress:\n") // without a rule there is no list
 		}
 	}
-	t.Fatalf("docs/firewall.md has no policy %s", name)
+	t.Fatalf("docs/policies.md has no policy %s", name)
 	return "", ""
 }
 
@@ -355,7 +355,7 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 			dropped := drops()
 			s.mustNotConnect(client, server.IPv4, 5001)
 			lab.Eventually(t, 5*time.Second, "the drop is counted", func() bool { return drops() > dropped })
-			lines := commands(t, "firewall.md", "ip rule")
+			lines := commands(t, "policies.md", "ip rule")
 			if len(lines) != 2 {
 				t.Fatal("two commands were documented")
 			}

@@ -144,7 +144,7 @@ func TestHosts_TwoSwitchesOneProcess(t *testing.T) {
 		t.Errorf("recorded:\n%s", strings.Join(slices.Sorted(maps.Keys(seen)), "\n"))
 	}
 
-	// Counters and metrics. What a switch counts just behind a change is nobody's: docs/firewall.md, Counters.
+	// Counters and metrics. What a switch counts just behind a change is nobody's: docs/policies.md, Counters.
 	lab.Eventually(t, 10*time.Second, "the common rule counts on far", func() bool {
 		far.mustConnect(far.vm[1], far.vm[2].IPv4, 5003)
 		return near.on("far", "policy", "both").Rules[0].Packets > 0

@@ -109,7 +109,7 @@ func TestFirewallScenario12ControllerKilled(t *testing.T) {
 	compared, now := 0, samples()
 	for name, n := range counted {
 		if strings.Contains(name, "unattributed") {
-			continue // a restart counts it for the rule, see docs/firewall.md
+			continue // a restart counts it for the rule, see docs/policies.md
 		}
 		if strings.HasPrefix(name, byRule) || strings.HasPrefix(name, byReason) {
 			if compared++; now[name] < n {
