@@ -247,12 +247,33 @@ func (s *ServiceSet) Overlaps(o *ServiceSet) bool {
 	if s.Any || o.Any {
 		return true
 	}
+	if a, b := s.span(), o.span(); a.hi < b.lo || b.hi < a.lo {
+		return false // most pairs of rules: writes look at thousands
+	}
 	for i := range s.Protos {
 		if w := o.Of(s.Protos[i].Proto); w != nil && s.Protos[i].overlaps(w) {
 			return true
 		}
 	}
 	return false
+}
+
+// span is what all of a set lies between: protocols, and within them destination ports.
+type span struct{ lo, hi uint32 }
+
+func (s *ServiceSet) span() span {
+	if len(s.Protos) == 0 {
+		return span{lo: 1} // nothing
+	}
+	first, last := &s.Protos[0], &s.Protos[len(s.Protos)-1]
+	out := span{uint32(first.Proto) << 16, uint32(last.Proto)<<16 | 0xffff}
+	if first.Pairs == nil && first.Ports != nil {
+		out.lo |= uint32(first.Ports[0].Lo)
+	}
+	if last.Pairs == nil && last.Ports != nil {
+		out.hi = uint32(last.Proto)<<16 | uint32(last.Ports[len(last.Ports)-1].Hi)
+	}
+	return out
 }
 
 func (p *ProtoPorts) overlaps(o *ProtoPorts) bool {

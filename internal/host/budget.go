@@ -2,7 +2,10 @@ package host
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
@@ -13,8 +16,9 @@ import (
 // ovs-vswitchd. Two of them are one prefix of a long list.
 const DefaultMaxFlows = 500_000
 
-// A write is held against the budget of the host in two steps. The first is a rough bound of what the changed resources may add, from
-// above and in no time; mostly that fits. Where it may not, everything is compiled as it would be and counted.
+// A write is held against the budget of the host in steps. The first is a rough bound of what the changed resources may add, from above and
+// in no time; mostly that fits. Where it may not, the second looks which of them name anything that no policy named before. Where that
+// may not fit either, everything is compiled as it would be and counted.
 
 // exceeds says why the host has no room for changes; nil = it has, or they take no more of it than there is in use.
 func (e *Engine) exceeds(changes []backend.Change) error {
@@ -29,8 +33,11 @@ func (e *Engine) exceeds(changes []backend.Change) error {
 	for i := range v.walls {
 		desired += v.walls[i].sw.State().Desired
 	}
-	add, rules := v.atMost(changes)
-	if desired+add*len(v.walls) <= e.opt.MaxFlows && !v.nearly(rules) {
+	add, rules := atMost(v, changes)
+	fits := func(parting int) bool {
+		return desired+(add+flowsPerParting*v.inForce()*parting)*len(v.walls) <= e.opt.MaxFlows && !v.nearly(rules)
+	}
+	if fits(len(changes)) || fits(v.parting(changes)) {
 		return nil
 	}
 	then := v.with(changes)
@@ -82,20 +89,18 @@ func (b *wallView) used(limit string) int {
 }
 
 // Rough bounds of what takes flows on a bridge, from above: a rule that is multiplied out has up to 256, in both families; each of its
-// elements beyond is a clause for each of up to 16 classes; a member of a group is numbered in two tables, and may divide what is there.
+// elements beyond is a clause for each of up to 16 classes; a member of a group is numbered in two tables. Where classes or numbers part,
+// each rule that names them has to follow.
 const (
 	flowsPerRule     = 512
 	flowsPerElement  = 40
 	flowsPerMember   = 4
 	flowsPerEndpoint = 64
+	flowsPerParting  = 2 // and rule in force
 )
 
-// atMost bounds how many flows changes may add on a bridge, and says how many rules they bring.
-func (v *view) atMost(changes []backend.Change) (flows, rules int) {
-	all := 0 // rules that are in force
-	for i := range v.walls {
-		all = max(all, v.walls[i].used("egress-priorities")+v.walls[i].used("ingress-priorities"))
-	}
+// atMost bounds how many flows changes may add on a bridge beside those of rules that follow, and says how many rules they bring.
+func atMost(v *view, changes []backend.Change) (flows, rules int) {
 	for _, c := range changes {
 		switch r := c.Resource.(type) {
 		case *policy.Policy:
@@ -105,14 +110,127 @@ func (v *view) atMost(changes []backend.Change) (flows, rules int) {
 					flows += flowsPerRule + flowsPerElement*(len(list[i].From)+len(list[i].To)+len(list[i].Services))
 				}
 			}
-			flows += flowsPerElement*len(r.Spec.AppliesTo) + 2*all // classes may part, which each rule that names them has to follow
+			flows += flowsPerElement * len(r.Spec.AppliesTo)
 		case *policy.Group:
-			flows += flowsPerMember*max(0, len(r.Spec.Members)-v.members(r.Name)) + 2*all
+			flows += flowsPerMember * max(0, len(r.Spec.Members)-v.members(r.Name))
 		case *policy.Endpoint:
-			flows += flowsPerEndpoint + flowsPerElement*len(r.Spec.Addresses) + 2*all
+			flows += flowsPerEndpoint + flowsPerElement*len(r.Spec.Addresses)
 		}
 	}
 	return flows, rules
+}
+
+// inForce is how many rules are, on the bridge with most.
+func (v *view) inForce() (rules int) {
+	for i := range v.walls {
+		rules = max(rules, v.walls[i].used("egress-priorities")+v.walls[i].used("ingress-priorities"))
+	}
+	return rules
+}
+
+// parting counts the changes that may part classes or numbers: all but policies whose lists other policies have, too.
+func (v *view) parting(changes []backend.Change) (n int) {
+	unknown := map[string]bool{}
+	numbered := slices.ContainsFunc(v.walls, func(b wallView) bool { return b.used("address-numbers") > 0 })
+	for _, c := range changes {
+		if p, ok := c.Resource.(*policy.Policy); ok {
+			for key := range listsOf(p, numbered) {
+				unknown[string(key)] = true
+			}
+		}
+	}
+	for _, r := range each(v.resources[policy.KindPolicy]) {
+		if len(unknown) == 0 {
+			break
+		}
+		for key := range listsOf(r.(*policy.Policy), numbered) {
+			delete(unknown, string(key))
+		}
+	}
+	for _, c := range changes {
+		if p, ok := c.Resource.(*policy.Policy); ok {
+			found := true
+			for key := range listsOf(p, numbered) {
+				found = found && !unknown[string(key)]
+			}
+			if found {
+				continue
+			}
+		}
+		if c.Resource != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// listsOf yields what the lists of p read: who it applies to, peers and services of its rules. Peers that are addresses count where
+// addresses are numbered. What it yields is valid until the next.
+func listsOf(p *policy.Policy, numbered bool) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		key := selectorsKey(nil, p.Spec.AppliesTo)
+		if !yield(key) {
+			return
+		}
+		for _, d := range [...]policy.Direction{policy.Ingress, policy.Egress} {
+			for i := range p.Rules(d) {
+				r := &p.Rules(d)[i]
+				peers := r.Peers(d)
+				if !numbered && !slices.ContainsFunc(peers, func(s policy.Selector) bool { return s.CIDR == "" }) {
+					peers = nil
+				}
+				if key = selectorsKey(key[:0], peers); len(peers) > 0 && !yield(key) {
+					return
+				}
+				if key = servicesKey(key[:0], r.Services); !yield(key) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func selectorsKey(b []byte, list []policy.Selector) []byte {
+	b = append(b, 's')
+	for i := range list {
+		s := &list[i]
+		for _, f := range [...]string{s.Host, s.Port, s.VM, s.NeutronPort, s.MAC, s.Bridge, s.Group, s.Entity, s.CIDR} {
+			b = append(append(b, f...), 0)
+		}
+		for _, e := range s.Except {
+			b = append(append(b, e...), 0)
+		}
+		for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
+			b = append(append(append(append(b, k...), '='), s.Labels[k]...), 0)
+		}
+		if s.VLAN != nil {
+			b = strconv.AppendInt(b, int64(*s.VLAN), 10)
+		}
+		b = append(b, '\n')
+	}
+	return b
+}
+
+func servicesKey(b []byte, list []policy.Service) []byte {
+	b = append(b, 'p')
+	for i := range list {
+		s := &list[i]
+		b = append(append(b, s.Protocol...), 0)
+		for _, ports := range [...][]string{s.Ports, s.SourcePorts} {
+			for _, port := range ports {
+				b = append(append(b, port...), 0)
+			}
+			b = append(b, ':')
+		}
+		for _, n := range [...]*int{s.Type, s.Code} {
+			if n != nil {
+				b = strconv.AppendInt(b, int64(*n), 10)
+			}
+			b = append(b, ':')
+		}
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // members is how many a group has.

@@ -102,6 +102,9 @@ func feed(rules int) (out []line, err error) {
 	if rules == 1 {
 		return out, nil
 	}
+	if err := r.quiet(); err != nil { // killed before its numbers are saved, it judges the connections of the changed rules again
+		return out, err
+	}
 	back, sent, err := r.restart()
 	if err != nil {
 		return out, err
