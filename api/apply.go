@@ -213,6 +213,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 		return result, nil
 	}
 	advice := s.advise(ctx, slices.Clip(changes), before)
+	sign(ctx, changes)
 	stored, err := s.commitConfirming(ctx, append(slices.Clip(changes), guards...), before, confirm, result)
 	if err != nil {
 		return nil, err

@@ -199,6 +199,7 @@ func Serve(ctx context.Context, log *slog.Logger, h http.Handler, listeners ...*
 			MaxHeaderBytes:    64 << 10,
 			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // handshakes of scanners and the like
 			BaseContext:       func(net.Listener) context.Context { return base },
+			ConnContext:       withCaller,
 		}
 		servers = append(servers, srv)
 		go func() { errs <- srv.Serve(l) }()

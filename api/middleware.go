@@ -26,6 +26,7 @@ type contextKey int
 const (
 	requestIDKey contextKey = iota
 	anonymousKey
+	callerKey
 )
 
 const requestIDHeader = "X-Request-Id"

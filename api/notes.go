@@ -175,6 +175,8 @@ func schemaNotes() []note {
 		text("FlowName.name", "The endpoints, addresses or ports: vm1, vm2 and 3 more; 10.0.0.0/8 and 12 more (group lbs); tcp 80, 8000-8099"),
 		text("HostBridge.dropped", "Packets that the pipeline dropped, by reason, as in tapwall_dropped_packets_total; absent = none"),
 		text("BridgeHealth.dropped", "Packets that the pipeline dropped, by reason; absent = none"),
+		text("EventNotice.by", "Who asked for it: the user of the process on the unix socket, or the holder of the token"),
+		text("EventNotice.from", "From where"),
 		text("Connection.vlan", "0 = untagged; absent = of a forwarding endpoint, which has zones of its own for all VLANs"),
 		text("Connection.state", "Of TCP and SCTP, as the datapath has it, in the original direction"),
 		text("Connection.ours", "tapwall committed it; otherwise its numbers mean nothing"),

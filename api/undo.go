@@ -37,6 +37,7 @@ func (s *Server) undo(ctx context.Context, id, why string) (*Undone, error) {
 		if err != nil {
 			return nil, err
 		}
+		sign(ctx, changes)
 		stored, err := s.o.Store.CommitNoting(ctx, append(slices.Clip(changes), guards...), backend.Note{ID: id})
 		if errors.Is(err, backend.ErrConflict) && try < maxTries {
 			continue
@@ -165,7 +166,7 @@ func (s *Server) undoDue(ctx context.Context, due map[string]time.Time) time.Dur
 			next = min(next, left)
 			continue
 		}
-		_, err := s.undo(ctx, id, "as nobody confirmed it in time")
+		_, err := s.undo(context.WithValue(ctx, callerKey, policy.Writer{By: "tapwall itself"}), id, "as nobody confirmed it in time")
 		if p := (*Problem)(nil); err == nil || errors.As(err, &p) && p.Status == http.StatusNotFound {
 			continue
 		}

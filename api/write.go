@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -106,6 +107,7 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 		return written{dry: dry}, err
 	}
 	advice := s.advise(ctx, []backend.Change{change}, []policy.Resource{current})
+	sign(ctx, []backend.Change{change})
 	stored, err := s.o.Store.Commit(ctx, append([]backend.Change{change}, guards...))
 	if err != nil {
 		return written{}, err
@@ -146,7 +148,8 @@ func (a advice) asWarnings() []policy.Warning {
 	return out
 }
 
-// audit logs what was changed. Writes that changed nothing are not worth a line.
+// audit logs what was changed, by whom and from where, and records the release of a quarantine, which leaves nothing else behind that would
+// say so. Writes that changed nothing are not worth a line.
 func (s *Server) audit(ctx context.Context, c backend.Change, stored, before policy.Resource) {
 	action, revision := "deleted", int64(0)
 	if stored != nil {
@@ -160,8 +163,17 @@ func (s *Server) audit(ctx context.Context, c backend.Change, stored, before pol
 			action = "updated"
 		}
 	}
+	who := caller(ctx)
 	s.log.InfoContext(ctx, "resource "+action, slog.String("resource", refName(c.Kind, c.Name)), slog.Int64("revision", revision),
-		slog.String("request", requestID(ctx)))
+		slog.String("by", who.By), slog.String("from", who.From), slog.String("request", requestID(ctx)))
+	if q, ok := before.(*policy.Quarantine); ok && stored == nil && s.o.Record != nil {
+		message := fmt.Sprintf("quarantine %s of %s is released", q.Name, q.Spec.Match)
+		if text := who.String(); text != "" {
+			message += " by " + text
+		}
+		s.o.Record(event.NewChange(event.ActionQuarantineReleased, event.Notice{Message: message, Count: 1,
+			Objects: []string{refName(c.Kind, c.Name)}, By: who.By, From: who.From}))
+	}
 }
 
 // waitFor waits until revision (0 = the deletion) is installed. done is false if the time was up before that.

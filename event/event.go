@@ -197,7 +197,7 @@ func (d Direction) String() string {
 func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
-		ActionQuarantineBegan, ActionQuarantineEnded, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
+		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
 		ActionZoneFull}
 }
 
@@ -217,9 +217,10 @@ const (
 	ActionUndone        = "apply-undone"
 	// A probe was judged otherwise than policies say.
 	ActionTraceDisagrees = "trace-disagrees"
-	// Quarantines, which are of no bridge.
-	ActionQuarantineBegan = "quarantine-began"
-	ActionQuarantineEnded = "quarantine-ended"
+	// Quarantines, which are of no bridge. That somebody released one comes before its end.
+	ActionQuarantineBegan    = "quarantine-began"
+	ActionQuarantineEnded    = "quarantine-ended"
+	ActionQuarantineReleased = "quarantine-released"
 	// Policies with a time, likewise.
 	ActionPolicyBegan = "policy-began"
 	ActionPolicyEnded = "policy-ended"
@@ -245,6 +246,9 @@ type Notice struct {
 	Count   int64  `json:"count"`   // of the flows, meters or workloads that it is about
 	// Objects are the texts of some of them.
 	Objects []string `json:"objects,omitempty"`
+	// By and From say who asked for it, and from where, where somebody did.
+	By   string `json:"by,omitempty"`
+	From string `json:"from,omitempty"`
 }
 
 // NewNotice is the event that tells of n, which happened to a bridge of a host; action is one of the constants, such as

@@ -355,6 +355,14 @@ func (w *jsonWriter) writeNotice(v *Notice) {
 		w.key(`"objects":`)
 		w.list(v.Objects)
 	}
+	if v.By != "" {
+		w.key(`"by":`)
+		w.text(v.By)
+	}
+	if v.From != "" {
+		w.key(`"from":`)
+		w.text(v.From)
+	}
 	w.b = append(w.b, '}')
 }
 

@@ -22,6 +22,25 @@ type Meta struct {
 	UID       string            `json:"uid,omitempty"`
 	Revision  int64             `json:"revision,omitempty"`
 	CreatedAt time.Time         `json:"createdAt,omitzero"`
+	// Writer is who wrote this revision. It is kept for the record and is in no document.
+	Writer Writer `json:"-"`
+}
+
+// Writer says who wrote something and from where, for people; the zero value: nobody knows.
+type Writer struct {
+	By   string `json:"by,omitempty"`   // "root (uid 0)", "the holder of the token"
+	From string `json:"from,omitempty"` // "unix socket, process 4711", "10.0.0.7:50414"
+}
+
+// String is "BY, from FROM", or "" if nothing is known.
+func (w Writer) String() string {
+	switch {
+	case w.By == "":
+		return ""
+	case w.From == "":
+		return w.By
+	}
+	return w.By + ", from " + w.From
 }
 
 // Mirror is a virtual tap.

@@ -160,7 +160,7 @@ func (e *Engine) tendTerms(now time.Time) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(gone)) {
 		if x := gone[name]; x.began && !x.ended {
-			e.tellQuarantine(event.ActionQuarantineEnded, fmt.Sprintf("quarantine %s was released", name))
+			e.tellQuarantine(event.ActionQuarantineEnded, fmt.Sprintf("quarantine %s was released", name), policy.Writer{})
 		}
 	}
 	e.terms.set(all, now)
@@ -170,15 +170,14 @@ func (e *Engine) tendTerms(now time.Time) {
 		case e.terms.over(q.Name) && !x.ended:
 			x.ended = true
 			if x.began {
-				e.tellQuarantine(event.ActionQuarantineEnded, fmt.Sprintf("quarantine %s of %s has ended, as it said: %s", q.Name, q.Spec.Match,
-					x.Until.Format(time.RFC3339)))
+				e.tellQuarantine(event.ActionQuarantineEnded, ended(q, x.Until), q.Writer)
 			}
 		case !e.terms.over(q.Name) && !x.began:
 			x.began = true
-			e.tellQuarantine(event.ActionQuarantineBegan, began(q))
+			e.tellQuarantine(event.ActionQuarantineBegan, began(q), q.Writer)
 		case !e.terms.over(q.Name) && x.ended: // its end was put off
 			x.ended = false
-			e.tellQuarantine(event.ActionQuarantineBegan, began(q))
+			e.tellQuarantine(event.ActionQuarantineBegan, began(q), q.Writer)
 		default:
 			continue
 		}
@@ -197,14 +196,25 @@ func began(q *policy.Quarantine) string {
 	if len(q.PassList()) > 0 {
 		text += ", but for its pass list"
 	}
+	if who := q.Writer.String(); who != "" {
+		text += ", as asked by " + who
+	}
 	if q.Spec.Reason != "" {
 		text += ": " + q.Spec.Reason
 	}
 	return text
 }
 
-// tellQuarantine logs and records what became of a quarantine.
-func (e *Engine) tellQuarantine(action, message string) {
+func ended(q *policy.Quarantine, until time.Time) string {
+	text := fmt.Sprintf("quarantine %s of %s has ended, as it said: %s", q.Name, q.Spec.Match, until.Format(time.RFC3339))
+	if who := q.Writer.String(); who != "" {
+		text += "; it was written by " + who
+	}
+	return text
+}
+
+// tellQuarantine logs and records what became of a quarantine, and who wrote that.
+func (e *Engine) tellQuarantine(action, message string, who policy.Writer) {
 	e.log.Info(message)
-	e.opt.Recorder.Record(event.NewNotice(action, e.host, "", event.Notice{Message: message, Count: 1}))
+	e.opt.Recorder.Record(event.NewNotice(action, e.host, "", event.Notice{Message: message, Count: 1, By: who.By, From: who.From}))
 }

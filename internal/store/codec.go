@@ -43,6 +43,7 @@ type record struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	UID       string            `json:"uid"`
 	CreatedAt time.Time         `json:"createdAt"`
+	Writer    policy.Writer     `json:"writer,omitzero"`
 	Spec      json.RawMessage   `json:"spec"`
 	Apart     *apart            `json:"apart,omitempty"` // where the members of a group are; nil = in Spec
 }
@@ -118,6 +119,7 @@ func decode(kind policy.Kind, name string, value []byte, revision int64) (policy
 	if err := decodeStrict(rec.Spec, spec); err != nil {
 		return nil, nil, fmt.Errorf("store: %s: %w", key(kind, name), err)
 	}
-	*r.GetMeta() = policy.Meta{Name: rec.Name, Labels: rec.Labels, UID: rec.UID, Revision: revision, CreatedAt: rec.CreatedAt}
+	*r.GetMeta() = policy.Meta{Name: rec.Name, Labels: rec.Labels, UID: rec.UID, Revision: revision, CreatedAt: rec.CreatedAt,
+		Writer: rec.Writer}
 	return r, rec.Apart, nil
 }

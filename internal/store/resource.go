@@ -260,7 +260,7 @@ type stored struct {
 // storedAs is what was stored of the resource that a change replaces, as it was read.
 func (s *Store) storedAs(c backend.Change) (stored, error) {
 	m := c.Before.GetMeta()
-	out := stored{record: record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels}, revision: m.Revision}
+	out := stored{record: record{UID: m.UID, CreatedAt: m.CreatedAt, Labels: m.Labels, Writer: m.Writer}, revision: m.Revision}
 	var err error
 	if g, ok := c.Before.(*policy.Group); ok {
 		v, _ := s.shared.at(key(c.Kind, c.Name), m.Revision)
@@ -332,7 +332,7 @@ type encoded struct {
 // encode makes what to write of a resource that replaces another.
 func encode(r policy.Resource, old stored, now time.Time) (e encoded, err error) {
 	m := r.GetMeta()
-	rec := record{Kind: r.Kind(), Name: m.Name, Labels: m.Labels, UID: old.UID, CreatedAt: old.CreatedAt}
+	rec := record{Kind: r.Kind(), Name: m.Name, Labels: m.Labels, UID: old.UID, CreatedAt: old.CreatedAt, Writer: m.Writer}
 	isApart := false
 	if g, ok := r.(*policy.Group); ok {
 		if e.same = old.UID != "" && old.group != nil && maps.Equal(old.Labels, rec.Labels) && g.Spec.Same(&old.group.Spec); !e.same {
@@ -351,8 +351,9 @@ func encode(r policy.Resource, old stored, now time.Time) (e encoded, err error)
 	if rec.UID == "" {
 		rec.UID, rec.CreatedAt = uuid.NewString(), now
 	}
-	e.meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision}
+	e.meta = policy.Meta{Name: m.Name, Labels: m.Labels, UID: rec.UID, CreatedAt: rec.CreatedAt, Revision: old.revision, Writer: rec.Writer}
 	if e.same {
+		e.meta.Writer = old.Writer
 		return e, nil
 	}
 	if rec.Spec == nil {

@@ -237,3 +237,50 @@ func TestCommitReadsNothingTwice(t *testing.T) {
 		t.Error("a change that expects another revision than that of what is before it was taken")
 	}
 }
+
+// TestWriter: who wrote a revision is stored with it, and a write that changes nothing leaves the earlier writer.
+func TestWriter(t *testing.T) {
+	s := open(t, store.Options{DataDir: t.TempDir()})
+	ctx := t.Context()
+	write := func(r policy.Resource, by string, before policy.Resource) policy.Resource {
+		t.Helper()
+		r.GetMeta().Writer = policy.Writer{By: by, From: "here"}
+		c := backend.Change{Kind: r.Kind(), Name: r.GetMeta().Name, Resource: r, Before: before}
+		if before != nil {
+			c.Expect = &before.GetMeta().Revision
+		}
+		out, err := s.Commit(ctx, []backend.Change{c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0]
+	}
+	check := func(r policy.Resource, by string) {
+		t.Helper()
+		got, err := s.Get(ctx, r.Kind(), r.GetMeta().Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range []policy.Writer{r.GetMeta().Writer, got.GetMeta().Writer} {
+			if w != (policy.Writer{By: by, From: "here"}) {
+				t.Errorf("%s: written by %+v, want %s", r.GetMeta().Name, w, by)
+			}
+		}
+	}
+	for _, kind := range []func(n int) policy.Resource{
+		func(n int) policy.Resource {
+			return &policy.Quarantine{Meta: policy.Meta{Name: "cell"}, Spec: policy.QuarantineSpec{Match: policy.Selector{Port: fmt.Sprint(n)}}}
+		},
+		func(n int) policy.Resource {
+			return &policy.Group{Meta: policy.Meta{Name: "g"}, Spec: policy.GroupSpec{Members: []policy.Selector{{Port: fmt.Sprint(n)}}}}
+		},
+	} {
+		first := write(kind(1), "first", nil)
+		check(first, "first")
+		same := write(kind(1), "second", first)
+		if check(same, "first"); same.GetMeta().Revision != first.GetMeta().Revision {
+			t.Error("the same again is another revision")
+		}
+		check(write(kind(2), "third", same), "third")
+	}
+}

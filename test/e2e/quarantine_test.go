@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -350,11 +351,16 @@ func TestQuarantineEnds(t *testing.T) {
 	s.tapwall("quarantine", "add", "uuid-vm1", "--for", "6s", "--wait")
 	s.effective()
 	s.mustNotConnect(a, vm.IPv4, 5000)
-	for _, action := range []string{"quarantine-began", "quarantine-ended"} {
-		if out := s.tapwall("observe", "--action", action, "--last", "10"); !strings.Contains(out, "uuid-vm1") {
+	// The record says who it was and whence, also at the end that came by itself.
+	who := regexp.MustCompile(`by root \(uid 0\), from unix socket, process \d+`)
+	recorded := func(action string) {
+		t.Helper()
+		if out := s.tapwall("observe", "--action", action, "--last", "10"); !strings.Contains(out, "uuid-vm1") || !who.MatchString(out) {
 			t.Errorf("%s is not recorded:\n%s", action, out)
 		}
 	}
+	recorded("quarantine-began")
+	recorded("quarantine-ended")
 	s.tw.Kill()
 	s.mustNotConnect(a, vm.IPv4, 5000)
 	time.Sleep(6 * time.Second)
@@ -363,6 +369,9 @@ func TestQuarantineEnds(t *testing.T) {
 	lab.Eventually(t, 10*time.Second, "it has ended", func() bool { return !s.noForward("vm1") && len(s.flows(quarantineFlows)) == 0 })
 	s.effective()
 	s.reaches(a, vm)
+	recorded("quarantine-ended") // by a process that did not write it
+	s.tapwall("quarantine", "release", "uuid-vm1", "--wait")
+	recorded("quarantine-released")
 }
 
 // reaches waits until a machine can connect to another. One that has asked in vain for the other's address may give up once more first.
