@@ -474,3 +474,81 @@ func TestQuarantineTrunk(t *testing.T) {
 	s.effective()
 	try("released", true)
 }
+
+// TestQuarantineBond: of a bond nothing comes or goes by any of its interfaces, whichever of them is in use, also when that changes.
+func TestQuarantineBond(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 4)
+	a, b, c, d := s.vm[1], s.vm[2], s.vm[3], s.vm[4]
+	must(t, s.Unplug(a))
+	must(t, s.Unplug(b))
+	// a and b are the two wires of one machine, which has the address of a.
+	_, err := s.Vsctl("--", "add-bond", "br0", "bond1", a.Port, b.Port, "bond_mode=active-backup", "--",
+		"set", "interface", b.Port, "external_ids:iface-id=if-bond", `external_ids:attached-mac="`+a.MAC+`"`)
+	must(t, err)
+	s.wall()
+	s.hush(a.Port)
+	s.hush(b.Port)
+	use := func(wire *lab.VM) {
+		t.Helper()
+		lab.Eventually(t, 5*time.Second, "the bond uses "+wire.Port, func() bool {
+			_, err := s.Appctl("bond/set-active-member", "bond1", wire.Port)
+			return err == nil
+		})
+	}
+	// arrives reports which machines get one of a few frames.
+	arrives := func(mark string, from *lab.VM, frame []byte, at ...*lab.VM) (got []bool) {
+		t.Helper()
+		var captures []*lab.Capture
+		for _, vm := range at {
+			x, err := s.Capture(vm.NS, "eth0")
+			must(t, err)
+			captures = append(captures, x)
+		}
+		for range 5 {
+			must(t, from.Send(frame))
+			time.Sleep(10 * time.Millisecond)
+		}
+		for _, x := range captures {
+			got = append(got, len(x.Frames(func(f lab.Frame) bool { return bytes.Contains(f.Data, []byte(mark)) })) > 0)
+		}
+		return got
+	}
+	try := func(when string, used, idle *lab.VM, want bool) {
+		t.Helper()
+		for _, wire := range []*lab.VM{used, idle} {
+			for _, dst := range []string{"ff:ff:ff:ff:ff:ff", c.MAC} {
+				mark := when + "-from-" + wire.Port + "-" + dst
+				got := arrives(mark, wire, raw(dst, a.MAC, strange, mark), c)[0]
+				if got != want && (wire == used || got) { // what comes by the other wire, a switch drops in any case
+					t.Errorf("%s: a frame to %s leaves by %s: %v", when, dst, wire.Port, got)
+				}
+			}
+		}
+		for _, dst := range []string{"ff:ff:ff:ff:ff:ff", a.MAC, "02:77:00:00:ee:ee"} {
+			mark := when + "-to-" + dst
+			if got := arrives(mark, c, raw(dst, c.MAC, strange, mark), used, idle); got[0] != want || got[1] {
+				t.Errorf("%s: a frame to %s reaches the wire in use: %v, the other: %v", when, dst, got[0], got[1])
+			}
+		}
+		mark := when + "-beside"
+		if !arrives(mark, c, raw("ff:ff:ff:ff:ff:ff", c.MAC, strange, mark), d)[0] {
+			t.Errorf("%s: the others do not hear each other", when)
+		}
+	}
+	use(a)
+	try("free", a, b, true)
+	s.tapwall("quarantine", "add", "port=bond1", "--name", "cell", "--wait")
+	s.effective()
+	for _, wire := range []*lab.VM{a, b} {
+		if !s.noForward(wire.Port) {
+			t.Errorf("%s has no no-forward", wire.Port)
+		}
+	}
+	try("held", a, b, false)
+	use(b)
+	try("held by the other wire", b, a, false)
+	s.tapwall("quarantine", "release", "cell", "--wait")
+	s.effective()
+	try("released", b, a, true)
+}
