@@ -244,9 +244,10 @@ func TestFirewallScenario06RuleRecreated(t *testing.T) {
 	s.running(echo)
 	s.tapwall("delete", "policy", "rule", "--wait")
 	s.quiet(echo, time.Now(), time.Second, "echo")
+	time.Sleep(4 * time.Second)
 	t0 := s.apply(allowPorts("rule", "vm2", "vm1", "5001"))
-	// TCP's own retransmission timer decides when the sender tries again.
-	lab.Eventually(t, 8*time.Second, "the stalled connection goes on", func() bool { return echo.ReceivedSince(t0) > 50 })
+	// TCP's own retransmission timer decides when the sender tries again: after 6 s or so, and the next time after 13 s.
+	lab.Eventually(t, 10*time.Second, "the stalled connection goes on", func() bool { return echo.ReceivedSince(t0) > 50 })
 	if echo.Err() != nil {
 		t.Errorf("the connection broke: %v", echo.Err())
 	}
