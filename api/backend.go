@@ -116,6 +116,7 @@ type (
 	Explanation  = wire.Explanation
 	Explanations = wire.Explanations
 	Trace        = wire.Trace
+	Finding      = wire.Finding
 )
 
 // Document is wire.Document.

@@ -179,10 +179,14 @@ type engine struct {
 	ready     error
 	effective func(context.Context) error // nil = at once
 	panics    bool
+	statuses  map[string]policy.Status // by name
 	planned   []backend.Change
 }
 
 func (e *engine) Status(kind policy.Kind, name string) policy.Status {
+	if s, ok := e.statuses[name]; ok {
+		return s
+	}
 	return policy.Status{Phase: policy.PhaseActive, ObservedRevision: e.installed}
 }
 

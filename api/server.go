@@ -107,6 +107,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerRead()
 	s.registerConnections()
 	s.registerTrace()
+	s.registerLint()
 	s.registerEvents()
 	if err := s.finishSpec(); err != nil {
 		return nil, err

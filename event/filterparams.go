@@ -183,24 +183,11 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	rest, days := s, 0
-	if d, after, ok := strings.Cut(s, "d"); ok {
-		n, err := strconv.Atoi(d)
-		if err != nil || n < 0 || n > 36500 {
-			return time.Time{}, errTime
-		}
-		rest, days = after, n
-	}
-	var d time.Duration
-	if rest != "" {
-		var err error
-		if d, err = time.ParseDuration(rest); err != nil || d < 0 {
-			return time.Time{}, errTime
-		}
-	} else if s == "" {
+	d, err := ParseDuration(s)
+	if err != nil {
 		return time.Time{}, errTime
 	}
-	return now.Add(-d - time.Duration(days)*24*time.Hour), nil
+	return now.Add(-d), nil
 }
 
 var errTime = errors.New("not a time: give RFC 3339 (2026-01-02T15:04:05Z) or how long ago (90s, 5m, 1h30m, 2d)")

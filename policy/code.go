@@ -31,6 +31,18 @@ const (
 	WarnAudit             Code = "AUDIT"              // a policy or an endpoint is in mode audit, so that something is not denied
 )
 
+// LintUnused is the code of a rule that nothing has used, which is no warning: rules for an emergency are like that.
+const LintUnused Code = "UNUSED"
+
+// OfWording reports whether a warning is about the wording of rules, and not about whom they meet.
+func (c Code) OfWording() bool {
+	switch c {
+	case WarnShadowed, WarnNeverMatches, WarnWider, WarnContradicts, WarnOneFamily:
+		return true
+	}
+	return false
+}
+
 // Codes of consequences.
 const (
 	ConsequenceIsolated Code = "DEFAULT_DENY"      // what no rule allows is denied from now on

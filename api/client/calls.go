@@ -213,6 +213,15 @@ func (c *Client) Workloads(ctx context.Context, labels []string) ([]Workload, er
 // ClassQuery narrows Classes; zero fields match everything. Endpoint is the key of a workload.
 type ClassQuery struct{ Bridge, Endpoint, Policy string }
 
+// Lint returns what is wrong with rules; with unused, if it is not nil, also those that nothing has used for so long, 0 = ever.
+func (c *Client) Lint(ctx context.Context, unused *time.Duration) ([]Finding, error) {
+	v := url.Values{}
+	if unused != nil {
+		v.Set("unusedFor", unused.Truncate(time.Second).String())
+	}
+	return pages[Finding](ctx, c, "/v1/lint", v)
+}
+
 // Classes returns the classes of endpoints, up to 10,000.
 func (c *Client) Classes(ctx context.Context, q ClassQuery) ([]Class, error) {
 	v := url.Values{"limit": {"10000"}}

@@ -33,6 +33,8 @@ type (
 	ConnectionPlan    = wire.ConnectionPlan
 	PlannedConnection = wire.PlannedConnection
 
+	Finding = wire.Finding
+
 	Trace         = wire.Trace
 	TraceCrossing = wire.TraceCrossing
 	TraceSide     = wire.TraceSide

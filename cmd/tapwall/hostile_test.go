@@ -44,7 +44,7 @@ var invocations = map[string][]string{
 	"explain":  {"policy", "policy.spec.ingress", "policy --recursive", "policy.{hostile}"},
 	"diff":     {"-f {dir}", "-f {dir} --flows", "-f {dir} -o json", "-f {bad}"},
 	"flows":    {"", "-o wide", "-o json", "-o yaml"},
-	"lint":     {"", "--unused-for 1h"},
+	"lint":     {"", "--unused-for 30d"},
 
 	"connections":         {"", "-o wide", "-o json", "-o yaml", "--endpoint {hostile}"},
 	"connections explain": {"0x12", "udp,orig=(src=1.1.1.1,dst=2.2.2.2)", "-", "{hostile}", "0x12 -o json"},

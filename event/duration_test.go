@@ -1,0 +1,30 @@
+package event_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/event"
+)
+
+func TestParseDuration(t *testing.T) {
+	const day = 24 * time.Hour
+	for text, want := range map[string]time.Duration{
+		"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "30d": 30 * day, "0d": 0, "1d12h": 36 * time.Hour, "2d90s": 2*day +
+			90*time.Second,
+		"1.5h": 90 * time.Minute, "36500d": 36500 * day,
+	} {
+		if got, err := event.ParseDuration(text); err != nil || got != want {
+			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "d", "30", "-1h", "-1d", "+1d", "1d-1h", "1h1d", "1.5d", "1d2d", "1d 2h", "36501d", "9999999999h",
+		"1w", "soon",
+		"1d+1h"} {
+		if got, err := event.ParseDuration(text); err == nil {
+			t.Errorf("%q is taken for %v", text, got)
+		} else if err.Error() != "want "+event.DurationForms {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
