@@ -109,9 +109,9 @@ func parseConfirm(text string, dryRun bool) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
-	d, err := time.ParseDuration(text)
+	d, err := event.ParseDuration(text)
 	if err != nil || d < minConfirm || d > maxConfirm {
-		return 0, badParameter("query.confirmWithin", text, "must be a duration from %v to %v, such as 60s", minConfirm, maxConfirm)
+		return 0, badParameter("query.confirmWithin", text, "must be from %v to 1d: %s", minConfirm, event.DurationForms)
 	}
 	if dryRun {
 		return 0, badParameter("query.confirmWithin", text, "goes with no dryRun, which changes nothing that could be undone")

@@ -89,8 +89,7 @@ func newApply(g *global) *cobra.Command {
 	}
 	d.flags(c, g)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and print what would change, but write nothing")
-	c.Flags().DurationVar(&within, "confirm-within", 0, "undo everything after so long, unless tapwall confirm comes before")
-	completeFlag(c, "confirm-within", fixed("60s", "5m", "1h"))
+	durationFlag(c, &within, "confirm-within", "undo everything after so long, unless tapwall confirm comes before", "60s", "5m", "1h")
 	w.flags(c)
 	return c
 }

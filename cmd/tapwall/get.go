@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // getter is one invocation of get.
@@ -18,10 +19,13 @@ type getter struct {
 	watch    bool
 	interval time.Duration
 	targets  []target
+	// unused, if it is not nil, leaves policies alone that have rules which nothing has used for so long, 0 = ever.
+	unused *time.Duration
 }
 
 func newGet(g *global) *cobra.Command {
 	var x getter
+	var unused time.Duration
 	c := &cobra.Command{
 		Use: "get KIND[,KIND...] [NAME...] | KIND/NAME...",
 		Short: "Print resources: mirrors, policies, groups, endpoints, quarantines, or all; also hosts and workloads " +
@@ -34,6 +38,7 @@ A workload goes by any of its names: port, bridge/port, host/bridge/port, extern
 		Example: `  tapwall get policies,groups
   tapwall get pol web db -o jsonpath='{.items[*].spec.tier}'
   tapwall get workloads -l app=web --sort-by port
+  tapwall get policies --never-hit=30d -o wide
   tapwall get all -w`,
 		Args:              between(1, 1<<20, "a kind, and perhaps names, like: get policies, get policy web"),
 		ValidArgsFunction: g.completeResources(kinds()),
@@ -43,6 +48,12 @@ A workload goes by any of its names: port, bridge/port, host/bridge/port, extern
 			}
 			if x.targets, err = parseTargets(args, parseKind); err != nil {
 				return err
+			}
+			if c.Flags().Changed("never-hit") {
+				x.unused = &unused
+				if err := x.onlyPolicies(); err != nil {
+					return err
+				}
 			}
 			if x.interval < 100*time.Millisecond {
 				return usage("--interval %v: want at least 100ms", x.interval)
@@ -67,7 +78,42 @@ A workload goes by any of its names: port, bridge/port, host/bridge/port, extern
 	c.Flags().BoolVarP(&x.watch, "watch", "w", false, "go on, and print what changes; counters are no change")
 	c.Flags().DurationVar(&x.interval, "interval", 2*time.Second, "how often --watch looks")
 	completeFlag(c, "label", g.completeLabels)
+	durationFlag(c, &unused, "never-hit",
+		"policies with rules that no packet has met since they are counted or, as in --never-hit=30d, for so long",
+		"7d", "30d")
+	c.Flag("never-hit").NoOptDefVal = "0s"
 	return c
+}
+
+// onlyPolicies makes a column for the rules that nothing has used.
+func (x *getter) onlyPolicies() error {
+	for _, t := range x.targets {
+		for _, k := range t.kinds {
+			if k.resource != policy.KindPolicy {
+				return usage("--never-hit is about the rules of policies: get policies --never-hit")
+			}
+			k.header += " NEVER-HIT"
+		}
+	}
+	return nil
+}
+
+// keepUnused leaves the policies alone that have rules which nothing has used, and names these.
+func (x *getter) keepUnused(items []item, now time.Time) []item {
+	var out []item
+	for _, i := range items {
+		var names []string
+		for _, h := range i.document.Status.Hits() {
+			if h.Unused(*x.unused, now) {
+				names = append(names, string(h.Direction)+"/"+h.Name)
+			}
+		}
+		if len(names) > 0 {
+			i.rows[0] = append(i.rows[0], some(names))
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // fetch reads what was asked for. What was found is returned beside the errors of what was not.
@@ -89,6 +135,9 @@ func (x *getter) fetch(ctx context.Context, cl *client.Client) ([]item, error) {
 				out = append(out, items...)
 			}
 		}
+	}
+	if x.unused != nil {
+		out = x.keepUnused(out, time.Now())
 	}
 	err := x.sort(out)
 	failed.add(err)

@@ -52,7 +52,8 @@ var invocations = map[string][]string{
 
 	"get": {"all", "policies,groups -o name", "workloads -o jsonpath={..key}", "hosts -o jsonpath={..bridges[*].name}",
 		"policies -l watch -w --interval=100ms", "policies --sort-by=name", "workload {hostile}",
-		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "workloads -o wide", "workloads -o json",
+		"policies", "groups", "endpoints", "mirrors", "hosts", "workloads", "policies -o wide", "policies --never-hit -o wide",
+		"workloads -o wide", "workloads -o json",
 		"workloads -o yaml", "policy x -o yaml", "mirror x -o json"},
 	"group":              {""},
 	"group add":          {"x 10.0.0.0/8", "x 10.0.0.0/8 --wait", "x {hostile}", "x -f {bad}", "x vm=a --dry-run"},

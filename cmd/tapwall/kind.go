@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -57,6 +58,9 @@ func kinds() []*kind {
 func resourceKind(k policy.Kind, short, header string) *kind {
 	out := &kind{singular: strings.ToLower(string(k)), plural: k.Plural(), short: short, resource: k, header: header,
 		wide: "REVISION OBSERVED MESSAGE", none: "no " + k.Plural()}
+	if k == policy.KindPolicy {
+		out.wide = "REVISION OBSERVED PACKETS LAST-HIT NEVER-HIT MESSAGE"
+	}
 	out.list = func(ctx context.Context, cl *client.Client, labels []string) ([]item, error) {
 		docs, err := cl.List(ctx, k, labels)
 		if err != nil {
@@ -79,8 +83,11 @@ func (k *kind) item(d *client.Document) (item, error) {
 	if err != nil {
 		return item{}, fmt.Errorf("%s %q: %w", k.singular, d.Name, err)
 	}
-	return item{kind: k, name: d.Name, doc: d, document: d, rows: [][]string{row},
-		wide: []string{fmt.Sprint(d.Revision), fmt.Sprint(d.Status.ObservedRevision), dash(d.Status.Message)}}, nil
+	wide := []string{fmt.Sprint(d.Revision), fmt.Sprint(d.Status.ObservedRevision)}
+	if k.resource == policy.KindPolicy {
+		wide = append(wide, hitsText(d.Status.Hits(), time.Now())...)
+	}
+	return item{kind: k, name: d.Name, doc: d, document: d, rows: [][]string{row}, wide: append(wide, dash(d.Status.Message))}, nil
 }
 
 // parseKind understands singular, plural and short names in any case.

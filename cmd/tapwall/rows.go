@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/policy"
@@ -61,6 +62,28 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 			droppedText(dropped), state}, err
 	}
 	return nil, fmt.Errorf("unknown kind")
+}
+
+// hitsText says how much met the rules of a policy, when the last of it did, and how many were never hit.
+func hitsText(hits []policy.RuleHits, now time.Time) []string {
+	var packets uint64
+	var last time.Time
+	never := 0
+	for i := range hits {
+		h := &hits[i]
+		packets += h.Packets
+		if h.Last.After(last) {
+			last = h.Last
+		}
+		if h.Unused(0, now) {
+			never++
+		}
+	}
+	when := "-"
+	if !last.IsZero() {
+		when = now.Sub(last).Round(time.Second).String() + " ago"
+	}
+	return []string{fmt.Sprint(packets), when, fmt.Sprintf("%d of %d", never, len(hits))}
 }
 
 func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {

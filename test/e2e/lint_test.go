@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -35,11 +36,25 @@ spec:
 	if out, err := s.tw.RunInput(more, "apply", "-f", "-"); err != nil || !strings.Contains(out, "WIDER") {
 		t.Errorf("the answer to the write is %s (%v)", out, err)
 	}
-	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+	lab.Eventually(t, 10*time.Second, "the rule is hit", func() bool { // what a change leaves in doubt is nobody's
+		s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+		return s.rule("p", "used").LastHit != nil
+	})
 	lab.Eventually(t, 10*time.Second, "lint knows what was used", func() bool {
 		out, err := s.tw.Run("lint", "--unused-for", "1s")
 		return err != nil && strings.Contains(out, "ingress/unused of policy p was never hit") && !strings.Contains(out,
 			"ingress/used of policy p was never") &&
 			strings.Contains(out, "WIDER")
 	})
+	if out := s.tapwall("get", "policies",
+		"--never-hit"); !regexp.MustCompile(`(?m)^p .* ingress/inside,ingress/unused$|^p .* ingress/unused,ingress/inside$`).MatchString(out) {
+		t.Errorf("of rules that were never hit it says\n%s", out)
+	}
+	if out := s.tapwall("get", "policies", "--never-hit=30d"); out != "no policies\n" {
+		t.Errorf("of rules that were not hit for 30 days it says\n%s", out)
+	}
+	if out := s.tapwall("get", "policies", "-o", "wide"); !strings.Contains(out, "NEVER-HIT") ||
+		!regexp.MustCompile(`(?m)^p .* \d+s ago +2 of 3 `).MatchString(out) {
+		t.Errorf("the wide table is\n%s", out)
+	}
 }
