@@ -42,7 +42,8 @@ type Frame struct {
 	ND *ND
 }
 
-// ARP are the addresses that a packet of ARP speaks of as its sender's.
+// ARP are the addresses that a packet of ARP speaks of as its sender's. IP is not valid in one that Open vSwitch does not look into while
+// receivers may: of other hardware than Ethernet (Linux takes that of IEEE 802 as well), or neither request nor reply.
 type ARP struct {
 	MAC string
 	IP  netip.Addr
@@ -77,7 +78,7 @@ const (
 //     forwards may have any source of IP.
 //   - Who has no address yet may ask for one and look about: DHCP and IGMP from 0.0.0.0, ARP probes, and from :: router solicitations,
 //     reports of MLD, and solicitations as above.
-//   - Answers to DHCP clients are for declared servers, router advertisements for endpoints that forward.
+//   - What goes to the port of DHCP clients, from whichever port, is for declared servers: clients do not look where it comes from. Router advertisements for endpoints that forward.
 func (w *Workload) Spoofs(f *Frame) Spoof {
 	g := w.Guard
 	if g == nil {
@@ -91,7 +92,7 @@ func (w *Workload) Spoofs(f *Frame) Spoof {
 	case !ownMAC(f.SrcMAC):
 		return SpoofedMAC
 	case f.ARP != nil:
-		if f.ARP.IP != netip.IPv4Unspecified() && !own(f.ARP.IP) || !ownMAC(f.ARP.MAC) {
+		if !f.ARP.IP.IsValid() || f.ARP.IP != netip.IPv4Unspecified() && !own(f.ARP.IP) || !ownMAC(f.ARP.MAC) {
 			return SpoofedARP
 		}
 		return NotSpoofed
@@ -120,7 +121,7 @@ func (w *Workload) Spoofs(f *Frame) Spoof {
 }
 
 func (f *Frame) dhcpAnswer() bool {
-	return f.Proto == 17 && (f.Src.Is4() && f.SrcPort == 67 && f.DstPort == 68 || f.Src.Is6() && f.SrcPort == 547 && f.DstPort == 546)
+	return f.Proto == 17 && (f.Src.Is4() && f.DstPort == 68 || f.Src.Is6() && f.DstPort == 546)
 }
 
 // looksAbout reports whether the frame is one that those send who have no address yet, and speaks of none.

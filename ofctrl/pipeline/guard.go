@@ -136,7 +136,11 @@ func GuardReasons() []DropReason {
 	return []DropReason{DropSpoofedAddress, DropSpoofedARP, DropSpoofedND, DropRogueDHCP, DropRogueRouter}
 }
 
-func dhcpAnswers() []flow.Match { return []flow.Match{udp(EthIPv4, 67, 68), udp(EthIPv6, 547, 546)} }
+// dhcpAnswers are what DHCP clients take for answers: most look at the destination port alone.
+func dhcpAnswers() []flow.Match {
+	to := func(ether, port uint64) flow.Match { return ipProto(ether, ProtoUDP).With(flow.UDPDst, flow.U64(port)) }
+	return []flow.Match{to(EthIPv4, 68), to(EthIPv6, 546)}
+}
 
 // guard holds what is the same for all guarded endpoints.
 func (p *program) guard() {
@@ -154,6 +158,8 @@ func (p *program) guard() {
 	at(first, guardKind, none4, ask(0))
 	at(first, guardKind, udp(EthIPv4, 68, 67).With(flow.IPSrc, flow.U64(0)).With(flow.IPDst, flow.U64(0xffffffff)), ask(0))
 	at(first, guardKind, etherType(EthARP).With(flow.ARPSpa, flow.U64(0)), ask(guardLink))
+	// Linux takes ARP of the hardware type of IEEE 802 as well; Open vSwitch does not look into it, and has no operation either.
+	at(first+1, guardKind, etherType(EthARP).With(flow.ARPOp, flow.U64(0)), refuse(DropSpoofedARP))
 	for _, t := range []uint64{133, 131, 132, 143} {
 		at(first, guardKind, none6(icmpv6(t)), ask(0))
 	}

@@ -19,8 +19,12 @@ func frame(inPort uint32, f *policy.Frame) tables.Packet {
 	const to = 0x52540000ff01
 	switch {
 	case f.ARP != nil:
-		return tables.Packet{flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(macNumber(f.SrcMAC)), flow.EthDst: flow.U64(1<<48 - 1),
-			flow.EthType: flow.U64(0x0806), flow.ARPSpa: flow.FromAddr(f.ARP.IP), flow.ARPSha: flow.U64(macNumber(f.ARP.MAC))}
+		p := tables.Packet{flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(macNumber(f.SrcMAC)), flow.EthDst: flow.U64(1<<48 - 1),
+			flow.EthType: flow.U64(0x0806)}
+		if f.ARP.IP.IsValid() {
+			p.With(flow.ARPOp, flow.U64(1)).With(flow.ARPSpa, flow.FromAddr(f.ARP.IP)).With(flow.ARPSha, flow.U64(macNumber(f.ARP.MAC)))
+		}
+		return p
 	case !f.Src.IsValid():
 		return tables.Packet{flow.InPort: flow.U64(uint64(inPort)), flow.EthSrc: flow.U64(macNumber(f.SrcMAC)), flow.EthDst: flow.U64(to),
 			flow.EthType: flow.U64(0x88cc)}
@@ -89,17 +93,20 @@ func TestGuardIsAsTheReferenceHasIt(t *testing.T) {
 			switch rapid.IntRange(0, 6).Draw(t, "kind") {
 			case 0:
 				f.ARP = &policy.ARP{MAC: mac.Draw(t, "sender"), IP: address(false)}
+				if rapid.IntRange(0, 4).Draw(t, "unread") == 0 {
+					f.ARP.IP = netip.Addr{}
+				}
 			case 1:
 				f.Src, f.Dst, f.Proto = address(false), netip.MustParseAddr("255.255.255.255"), 17
 				f.SrcPort, f.DstPort = 68, 67
 				if draw.Draw(t, "answer") {
-					f.SrcPort, f.DstPort = 67, 68
+					f.SrcPort, f.DstPort = rapid.SampledFrom([]uint16{67, 68, 1067}).Draw(t, "port"), 68
 				}
 			case 2:
 				f.Src, f.Dst, f.Proto = address(true), netip.MustParseAddr("ff02::1:2"), 17
 				f.SrcPort, f.DstPort = 546, 547
 				if draw.Draw(t, "answer") {
-					f.SrcPort, f.DstPort = 547, 546
+					f.SrcPort, f.DstPort = rapid.SampledFrom([]uint16{547, 546, 1547}).Draw(t, "port"), 546
 				}
 			case 3:
 				f.Src, f.Dst, f.Proto = address(true), netip.MustParseAddr("ff02::1"), 58
