@@ -78,7 +78,8 @@ const (
 //     forwards may have any source of IP.
 //   - Who has no address yet may ask for one and look about: DHCP and IGMP from 0.0.0.0, ARP probes, and from :: router solicitations,
 //     reports of MLD, and solicitations as above.
-//   - What goes to the port of DHCP clients, from whichever port, is for declared servers: clients do not look where it comes from. Router advertisements for endpoints that forward.
+//   - What goes to the port of DHCP clients, from whichever port, is for declared servers: clients do not look where it comes from. Router
+//     advertisements are for endpoints that forward.
 func (w *Workload) Spoofs(f *Frame) Spoof {
 	g := w.Guard
 	if g == nil {

@@ -50,13 +50,17 @@ func icmp6(src, dst string, kind byte, body ...[]byte) []byte {
 }
 
 // option is one of neighbour discovery with a link-layer address (RFC 4861 §4.6.1).
-func option(t *testing.T, kind byte, mac string) []byte { return append([]byte{kind, 1}, mustMAC(t, mac)...) }
+func option(t *testing.T, kind byte, mac string) []byte {
+	return append([]byte{kind, 1}, mustMAC(t, mac)...)
+}
 
 // oddly are frames of a guarded machine by which others take it for somebody else, in ways that a look at the usual fields misses.
 func oddly(t *testing.T, vm, victim *lab.VM) map[string][]byte {
 	own, lla := mustMAC(t, vm.MAC), policy.LinkLocal(vm.MAC).String()
 	all, all6 := mustMAC(t, "ff:ff:ff:ff:ff:ff"), mustMAC(t, "33:33:00:00:00:01")
-	frame := func(dst net.HardwareAddr, etherType uint16, payload []byte) []byte { return ethernet(dst, own, nil, etherType, payload) }
+	frame := func(dst net.HardwareAddr, etherType uint16, payload []byte) []byte {
+		return ethernet(dst, own, nil, etherType, payload)
+	}
 	arp := func(hardware layers.LinkType, op uint16) []byte {
 		return serialize(t, &layers.ARP{AddrType: hardware, Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4,
 			Operation: op, SourceHwAddress: own, SourceProtAddress: net.ParseIP(victim.IPv4).To4(), DstHwAddress: make([]byte, 6),
