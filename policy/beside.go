@@ -12,13 +12,13 @@ import (
 // It errs towards silence, as Of does.
 func (s *Shadows) Beside(changed *Policy, most int) []Warning {
 	x := &s.index
-	mine := coverPolicy{Policy: changed}
-	x.selected(&mine)
+	mine := newCoverPolicy(changed)
+	x.selected(mine)
 	own := changed.ranks()
 	others := []*coverPolicy{}
 	for i, p := range x.set.Policies {
 		if r := s.ranks[i]; p.Name != changed.Name && r.tier == own.tier && r.priority == own.priority && p.Audits() == changed.Audits() {
-			others = append(others, &coverPolicy{Policy: p})
+			others = append(others, s.policy(i))
 		}
 	}
 	if len(others) > most {
@@ -28,20 +28,20 @@ func (s *Shadows) Beside(changed *Policy, most int) []Warning {
 	for _, d := range [...]Direction{Ingress, Egress} {
 		for i := range changed.Rules(d) {
 			for j := range i {
-				out = append(out, x.beside(d, &mine, i, &mine, j, true, true)...)
+				out = append(out, x.beside(d, mine, i, mine, j, true, true)...)
 			}
 		}
 	}
 	for _, q := range others {
-		over, _ := x.subjectsCover(&mine, q)
-		under, _ := x.subjectsCover(q, &mine)
+		over, _ := x.subjectsCover(mine, q)
+		under, _ := x.subjectsCover(q, mine)
 		if !over && !under {
 			continue
 		}
 		for _, d := range [...]Direction{Ingress, Egress} {
 			for i := range changed.Rules(d) {
 				for j := range q.Rules(d) {
-					out = append(out, x.beside(d, &mine, i, q, j, over, under)...)
+					out = append(out, x.beside(d, mine, i, q, j, over, under)...)
 				}
 			}
 		}

@@ -219,7 +219,7 @@ func (c *comparison) ends(w *Workload) (identity, ends) {
 // policy returns the i-th policy of the set with what was derived of it so far.
 func (s *stances) policy(i int) *coverPolicy {
 	if s.policies[i] == nil {
-		s.policies[i] = &coverPolicy{Policy: s.set.Policies[i]}
+		s.policies[i] = newCoverPolicy(s.set.Policies[i])
 	}
 	return s.policies[i]
 }

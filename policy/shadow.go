@@ -22,7 +22,13 @@ func Shadowed(changed *Policy, s *Set) []Warning { return NewShadows(s).Of(chang
 type Shadows struct {
 	index  coverIndex
 	ranks  []rankOfAll
+	rules  []coverRules // of each policy: whoever is looked at next meets most of them again
 	passes passes
+}
+
+// policy returns the i-th of the set.
+func (s *Shadows) policy(i int) *coverPolicy {
+	return &coverPolicy{Policy: s.index.set.Policies[i], rules: &s.rules[i]}
 }
 
 // rankOfAll is what decides whether a policy may come before another one.
@@ -70,7 +76,8 @@ func (x passes) covers(d Direction, high, low Rank) bool {
 
 // NewShadows gathers what has to be known of a set.
 func NewShadows(s *Set) *Shadows {
-	x := &Shadows{index: coverIndex{set: s}, ranks: make([]rankOfAll, len(s.Policies)), passes: passes{}}
+	x := &Shadows{index: coverIndex{set: s}, ranks: make([]rankOfAll, len(s.Policies)), rules: make([]coverRules, len(s.Policies)),
+		passes: passes{}}
 	for i, p := range s.Policies {
 		x.ranks[i] = p.ranks()
 		x.passes.add(p)
@@ -102,32 +109,32 @@ func (s *Shadows) Of(changed *Policy) []Warning {
 	x := &s.index
 	own := changed.ranks()
 	s.passes.add(changed)
-	mine := coverPolicy{Policy: changed}
-	x.selected(&mine) // first, for the sake of subjectsCover
-	above, below := []relation{{policy: &mine}}, []relation(nil)
+	mine := newCoverPolicy(changed)
+	x.selected(mine) // first, for the sake of subjectsCover
+	above, below := []relation{{policy: mine}}, []relation(nil)
 	for i, p := range x.set.Policies {
 		// Most policies end here, of the same rank and with no rule that denies: nothing is derived of them.
 		over, under := s.ranks[i].before(own), own.before(s.ranks[i])
 		if !over && !under || p.Name == changed.Name {
 			continue
 		}
-		q := coverPolicy{Policy: p}
-		if ok, now := x.subjectsCover(&q, &mine); over && ok {
-			above = append(above, relation{&q, now})
+		q := s.policy(i)
+		if ok, now := x.subjectsCover(q, mine); over && ok {
+			above = append(above, relation{q, now})
 		}
-		if ok, now := x.subjectsCover(&mine, &q); under && ok {
-			below = append(below, relation{&q, now})
+		if ok, now := x.subjectsCover(mine, q); under && ok {
+			below = append(below, relation{q, now})
 		}
 	}
 	var out []Warning
 	for _, d := range [...]Direction{Ingress, Egress} {
 		for i := range changed.Rules(d) {
-			if by, ok := x.firstCover(d, &mine, i, above, s.passes); ok {
-				out = append(out, by.warning(&mine, &changed.Rules(d)[i]))
+			if by, ok := x.firstCover(d, mine, i, above, s.passes); ok {
+				out = append(out, by.warning(mine, &changed.Rules(d)[i]))
 			}
 		}
 		for _, o := range below {
-			self := []relation{{policy: &mine, now: o.now}}
+			self := []relation{{policy: mine, now: o.now}}
 			for i := range o.policy.Rules(d) {
 				if by, ok := x.firstCover(d, o.policy, i, self, s.passes); ok {
 					out = append(out, by.warning(o.policy, &o.policy.Rules(d)[i]))
@@ -207,13 +214,17 @@ const manyScans = 4
 // never looked at.
 type coverPolicy struct {
 	*Policy
-	ingress  []coverRule // nil until needed
-	egress   []coverRule
+	rules    *coverRules
 	subjects []Selector // appliesTo with groups replaced by their members
 	selected []*Workload
 	expanded bool
 	resolved bool
 }
+
+func newCoverPolicy(p *Policy) *coverPolicy { return &coverPolicy{Policy: p, rules: &coverRules{}} }
+
+// coverRules are what was derived of the rules of a policy; nil until needed.
+type coverRules struct{ ingress, egress []coverRule }
 
 type coverRule struct {
 	peers    *peerSet
@@ -222,9 +233,9 @@ type coverRule struct {
 }
 
 func (p *coverPolicy) rule(d Direction, i int) *coverRule {
-	rules := &p.ingress
+	rules := &p.rules.ingress
 	if d == Egress {
-		rules = &p.egress
+		rules = &p.rules.egress
 	}
 	if *rules == nil {
 		*rules = make([]coverRule, len(p.Rules(d)))
