@@ -14,7 +14,7 @@ import (
 
 type lintInput struct {
 	Policy    string `query:"policy" doc:"Only findings about this policy" example:"web"`
-	UnusedFor string `query:"unusedFor" pattern:"^([0-9]{1,5}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,7}s)?$" patternDescription:"a duration such as 90s, 5m, 1h30m, 2d or 30d" doc:"Also rules that no packet has met for so long, and that were counted for so long; 0s = never since they are counted" example:"30d"`
+	UnusedFor string `query:"unusedFor" minLength:"1" pattern:"^([0-9]{1,4}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,7}s)?$" patternDescription:"a duration such as 90s, 5m, 1h30m, 2d or 30d" doc:"Also rules that no packet has met for so long, and that were counted for so long; 0s = never since they are counted" example:"30d"`
 }
 
 type lintOutput struct{ Body List[Finding] }

@@ -12,13 +12,14 @@ func TestParseDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "30d": 30 * day, "0d": 0, "1d12h": 36 * time.Hour, "2d90s": 2*day +
 			90*time.Second,
-		"1.5h": 90 * time.Minute, "36500d": 36500 * day,
+		"1.5h": 90 * time.Minute, "73000d": 73000 * day, "72999d24h": 73000 * day,
 	} {
 		if got, err := event.ParseDuration(text); err != nil || got != want {
 			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "d", "30", "-1h", "-1d", "+1d", "1d-1h", "1h1d", "1.5d", "1d2d", "1d 2h", "36501d", "9999999999h",
+	for _, text := range []string{"", "d", "30", "-1h", "-1d", "+1d", "1d-1h", "1h1d", "1.5d", "1d2d", "1d 2h", "73001d", "73000d1s",
+		"9999999999h",
 		"1w", "soon",
 		"1d+1h"} {
 		if got, err := event.ParseDuration(text); err == nil {
