@@ -351,6 +351,11 @@ func TestBesidePolicy(t *testing.T) {
 			pipeline.DropUnfitSegment.Cookie()},
 		{"RST of nothing", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), rst|ack), pipeline.DropStrayReset.Cookie()},
 		{"FIN of nothing", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), fin|ack), pipeline.DropStrayFIN.Cookie()},
+		{"SYN and ACK of nothing, IPv6", tables.IP(1, w0, stranger, v4("fd77::1", "fd77::9", 6, 1, 2), syn|ack).ErrorAbout(false),
+			pipeline.DropStraySYNACK.Cookie()},
+		{"RST of nothing, IPv6", tables.IP(1, w0, stranger, v4("fd77::1", "fd77::9", 6, 1, 2), rst), pipeline.DropStrayReset.Cookie()},
+		{"datagram that is invalid", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 17, 1, 2), 0).ErrorAbout(false),
+			pipeline.DropInvalid.Cookie()},
 		{"ACK of nothing", tables.IP(1, w0, stranger, v4("10.0.0.1", "10.0.0.9", 6, 1, 2), ack), pipeline.DropOutOfState.Cookie()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -365,6 +370,14 @@ func TestBesidePolicy(t *testing.T) {
 			kind, _, _ := pipeline.ParseCookie(c.cookie)
 			if r.Normal != (kind == pipeline.CookieSystem) {
 				t.Errorf("passed %v", r.Normal)
+			}
+			// Of what is out of state a copy goes out, under the meter for it.
+			stray := slices.ContainsFunc(pipeline.OutOfStateReasons(), func(r pipeline.DropReason) bool { return r.Cookie() == c.cookie })
+			told := slices.ContainsFunc(r.Copies, func(a flow.Controller) bool {
+				return a.UserData == pipeline.CopyOutOfState.UserData() && a.MeterID == pipeline.MeterOutOfState
+			})
+			if told != stray {
+				t.Errorf("copied to the controller as out of state: %v", told)
 			}
 		})
 	}
