@@ -55,6 +55,8 @@ type Engine interface {
 	Hosts() []Host
 	// Workloads lists what was found on ports, ordered by key, then by host.
 	Workloads() []*policy.Workload
+	// Learned lists the addresses that a workload was seen to use, beside those that are declared.
+	Learned(w *policy.Workload) []policy.LearnedAddress
 	// Unknown names, of several hosts, those of which nothing is known yet, and why.
 	Unknown() []string
 	// Flows reads flows back from the switches. With a *backend.PartialError comes what the hosts that answered have.

@@ -234,9 +234,16 @@ func (e *engine) Plan(_ context.Context, changes []backend.Change) (api.Plan, er
 
 func (e *engine) Hosts() []api.Host             { return e.hosts }
 func (e *engine) Workloads() []*policy.Workload { return e.workloads }
-func (e *engine) Unknown() []string             { return e.unknown }
-func (e *engine) System() api.SystemStatus      { return e.system }
-func (e *engine) Ready() error                  { return e.ready }
+
+func (e *engine) Learned(w *policy.Workload) (out []policy.LearnedAddress) {
+	for _, a := range w.Learned {
+		out = append(out, policy.LearnedAddress{Address: a.String(), Source: "arp"})
+	}
+	return out
+}
+func (e *engine) Unknown() []string        { return e.unknown }
+func (e *engine) System() api.SystemStatus { return e.system }
+func (e *engine) Ready() error             { return e.ready }
 
 func (e *engine) Classes(q backend.ClassQuery) []api.Class {
 	return []api.Class{{Host: "h1", Bridge: "br0", Number: 16, Endpoints: []string{"vm1"}, Policies: []string{q.Policy}}}

@@ -165,6 +165,13 @@ func schemaNotes() []note {
 		text("Workload.mac", "Absent = not known, so that nothing can be addressed to it"),
 		text("Workload.macs", "Further ones that its Endpoint resource declares"),
 		text("Workload.vlan", "Access VLAN; absent = untagged or a trunk"),
+		text("Workload.addresses", "Declared by its Endpoint resource"),
+		text("Workload.learned", "Beside those, what it was seen to use"),
+		words("LearnedAddress.source", "By what it was learned: ARP, neighbour discovery, or a DHCP server that gave it", "arp", "nd", "dhcp"),
+		text("LearnedAddress.since", "When it was learned"),
+		text("LearnedAddress.seen", "When the endpoint last spoke of it"),
+		text("LearnedAddress.until", "When it is forgotten, unless the endpoint speaks of it before"),
+		text("HostStatus.learned", "Of an Endpoint: addresses that its ports were seen to use"),
 		text("Workload.endpoint", "Name of the Endpoint resource that matches it"),
 		text("Workload.labels", "With where each comes from: ovsdb or endpoint/NAME"),
 		text("FlowEntry.rule", "The rule or default that the flow was compiled from, POLICY/DIRECTION/RULE as in events"),
@@ -272,7 +279,7 @@ const (
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
-		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, AUDIT, NO_ENDPOINTS, " +
+		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +
 		"ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"WORLD_WITHOUT_PEERS, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +

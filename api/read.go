@@ -81,7 +81,9 @@ func (s *Server) registerRead() {
 				out.Next = mark(out.Items[in.Limit-1])
 				break
 			}
-			out.Items = append(out.Items, workload(w))
+			item := workload(w)
+			item.Learned = s.o.Engine.Learned(w)
+			out.Items = append(out.Items, item)
 		}
 		return &workloadsOutput{Body: out}, nil
 	})

@@ -198,7 +198,7 @@ func Actions() []string {
 	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
-		ActionZoneFull}
+		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -227,6 +227,10 @@ const (
 	// Conntrack zones with a limit.
 	ActionZoneNearFull = "ct-zone-near-full"
 	ActionZoneFull     = "ct-zone-full"
+	// Addresses that endpoints were seen to use.
+	ActionAddressLearned   = "address-learned"
+	ActionAddressForgotten = "address-forgotten"
+	ActionAddressRefused   = "address-refused"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetLoss   = "tapwall.loss"

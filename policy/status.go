@@ -40,6 +40,8 @@ type HostStatus struct {
 	Endpoints []string `json:"endpoints,omitempty"`
 	// Rules are the counters of a policy's rules.
 	Rules []RuleStatus `json:"rules,omitempty"`
+	// Learned are the addresses that the ports of an endpoint were seen to use.
+	Learned []LearnedAddress `json:"learned,omitempty"`
 	// Target describes where a mirror delivers.
 	Target map[string]string `json:"target,omitempty"`
 }
@@ -61,6 +63,15 @@ type RuleStatus struct {
 	// LastHit is when a packet met the rule last, as exact as counters are read: at most a minute late. nil = never since CountedSince.
 	LastHit      *time.Time `json:"lastHit,omitempty"`
 	CountedSince *time.Time `json:"countedSince,omitempty"`
+}
+
+// LearnedAddress is one that an endpoint was seen to use.
+type LearnedAddress struct {
+	Address string    `json:"address"`
+	Source  string    `json:"source"` // arp | nd | dhcp
+	Since   time.Time `json:"since"`
+	Seen    time.Time `json:"seen"`  // last
+	Until   time.Time `json:"until"` // when it is forgotten unless it is seen again
 }
 
 // Warning is something the user should know although the resource is valid.

@@ -58,6 +58,8 @@ func (engine) Hosts() []api.Host {
 	return []api.Host{{ID: "h1", Connected: true, Bridges: []api.HostBridge{{Name: "br0", Mode: "owned",
 		Ports: []api.HostPort{{Name: "tap1"}}}}}}
 }
+func (engine) Learned(*policy.Workload) []policy.LearnedAddress { return nil }
+
 func (engine) Workloads() []*policy.Workload {
 	return []*policy.Workload{{Key: "br0/tap1", Bridge: "br0", Labels: map[string]string{"app": "web"},
 		LabelFrom: map[string]string{"app": "ovsdb"}}}

@@ -175,7 +175,9 @@ type Workload struct {
 	VLAN      int                      `json:"vlan,omitempty"`
 	Endpoint  string                   `json:"endpoint,omitempty"`
 	Labels    map[string]WorkloadLabel `json:"labels"`
-	Addresses []string                 `json:"addresses,omitempty"`
+	Addresses []string                 `json:"addresses,omitempty"` // declared
+	// Learned are those that it was seen to use beside them.
+	Learned []policy.LearnedAddress `json:"learned,omitempty"`
 }
 
 // WorkloadLabel is a label with its origin.

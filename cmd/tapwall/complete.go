@@ -216,7 +216,7 @@ func (g *global) completeAddresses(*cobra.Command) (out []string) {
 			return
 		}
 		for _, w := range ws {
-			out = append(out, w.Addresses...)
+			out = append(out, addressesOf(&w)...)
 		}
 	})
 	return out

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/policy"
@@ -20,6 +21,9 @@ func describeWorkload(ctx context.Context, w io.Writer, cl *client.Client, x *cl
 	}
 	printf(w, "  port %s, OpenFlow port %d, MAC %s, VLAN %d\n", place(x), x.OFPort, dash(x.MAC), x.VLAN)
 	printf(w, "  addresses %s\n", dash(strings.Join(x.Addresses, ", ")))
+	for _, a := range x.Learned {
+		printf(w, "  learned   %s by %s, seen %s\n", a.Address, a.Source, a.Seen.Local().Format(time.DateTime))
+	}
 	var rows [][]string
 	for _, k := range slices.Sorted(maps.Keys(x.Labels)) {
 		rows = append(rows, []string{k, x.Labels[k].Value, x.Labels[k].From})

@@ -56,12 +56,21 @@ func workloadKind() *kind {
 				ls = append(ls, key+"="+l.Value)
 			}
 			slices.Sort(ls)
-			items[i] = item{kind: k, name: w.Key, doc: w, rows: [][]string{{w.Key, place(w), dash(w.MAC), some(w.Addresses), some(ls)}},
+			items[i] = item{kind: k, name: w.Key, doc: w, rows: [][]string{{w.Key, place(w), dash(w.MAC), some(addressesOf(w)), some(ls)}},
 				wide: []string{dash(w.Host), dash(strings.Join(ls, ","))}}
 		}
 		return items, nil
 	}
 	return k
+}
+
+// addressesOf are those that are declared, and those that were learned.
+func addressesOf(w *client.Workload) []string {
+	out := slices.Clone(w.Addresses)
+	for _, a := range w.Learned {
+		out = append(out, a.Address)
+	}
+	return out
 }
 
 // place is where a workload is plugged in.
@@ -81,7 +90,7 @@ func goesBy(w *client.Workload, name string) bool {
 		return true
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
-		return slices.ContainsFunc(w.Addresses, func(s string) bool {
+		return slices.ContainsFunc(addressesOf(w), func(s string) bool {
 			b, err := netip.ParseAddr(s)
 			return err == nil && a.Unmap() == b.Unmap()
 		})

@@ -12,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/lists"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -36,6 +37,7 @@ type file struct {
 	Sinks     sinksFile    `yaml:"sinks"`
 	Lists     listsFile    `yaml:"group-lists"`
 	Limits    limitsFile   `yaml:"limits"`
+	Learning  learningFile `yaml:"learning"`
 }
 
 type tlsFile struct {
@@ -97,6 +99,36 @@ type limitsFile struct {
 	ZoneConnections int    `yaml:"connections-per-zone"`
 	// Timeouts of conntrack, in seconds by the names of CT_Timeout_Policy.
 	Timeouts map[string]int `yaml:"timeouts"`
+}
+
+type learningFile struct {
+	Disabled    bool   `yaml:"disabled"`
+	PerEndpoint int    `yaml:"addresses-per-endpoint"`
+	PerHost     int    `yaml:"addresses-per-host"`
+	Age         string `yaml:"age"`
+}
+
+func (f *learningFile) apply(l *Learning) error {
+	for _, n := range []struct {
+		key  string
+		v    int
+		most int
+	}{{"addresses-per-endpoint", f.PerEndpoint, 1024}, {"addresses-per-host", f.PerHost, 65536}} {
+		if n.v < 0 || n.v > n.most {
+			return fmt.Errorf("learning.%s: %d is not between 1 and %d", n.key, n.v, n.most)
+		}
+	}
+	set(&l.Disabled, f.Disabled)
+	set(&l.PerEndpoint, f.PerEndpoint)
+	set(&l.PerHost, f.PerHost)
+	if f.Age == "" {
+		return nil
+	}
+	var err error
+	if l.Age, err = time.ParseDuration(f.Age); err != nil || l.Age < time.Second || l.Age > learn.MaxLease {
+		return fmt.Errorf("learning.age: %q is not a duration between 1s and %v", f.Age, learn.MaxLease)
+	}
+	return nil
 }
 
 // LoadFile reads a configuration file over o: what the file does not mention keeps its value. Errors name the file, the line and the key.
@@ -181,6 +213,9 @@ func (o *Options) load(b []byte) error {
 			return fmt.Errorf("limits.spoof-grace: %q is not a duration", s)
 		}
 		o.SpoofGrace = d
+	}
+	if err := c.Learning.apply(&o.Learning); err != nil {
+		return err
 	}
 	c.Sinks.JSONL.apply(o)
 	return c.Lists.apply(&o.Lists)

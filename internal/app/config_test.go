@@ -44,6 +44,7 @@ func TestReferenceConfiguration(t *testing.T) {
 		StoreTLS: app.TLSFiles{Cert: "/etc/tapwall/etcd-cert.pem", Key: "/etc/tapwall/etcd-key.pem", CA: "/etc/tapwall/etcd-ca.pem"},
 		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		EventsPerSecond: 5000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
+		Learning:  app.Learning{PerEndpoint: app.DefaultLearnPerEndpoint, PerHost: app.DefaultLearnPerHost, Age: app.DefaultLearnAge},
 		ZoneLimit: 50000, Timeouts: map[string]int{"tcp_syn_sent": 30},
 	}
 	if diff := cmp.Diff(want, o, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {

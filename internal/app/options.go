@@ -2,6 +2,7 @@
 package app
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/lists"
 	"github.com/tapwall/tapwall/internal/pki"
 )
@@ -37,6 +39,7 @@ type Options struct {
 	RingLen         int           // events kept in memory; 0 = 16,384
 	PickupWindow    time.Duration // 0 = none
 	SpoofGrace      time.Duration // 0 = none
+	Learning        Learning
 	TakeOver        bool          // take the hosts from another tapwall, and the primary role on owned bridges; not in the file
 	Lists           lists.Options // those of the file; the rest is filled in
 	EventDir        string        // default DataDir/events
@@ -47,6 +50,22 @@ type Options struct {
 	NoEventFile     bool
 	Version         string
 	Stderr          io.Writer // logs; nil = os.Stderr
+}
+
+// Learning says how addresses are learned of endpoints. 0 = the default.
+type Learning struct {
+	Disabled             bool
+	PerEndpoint, PerHost int
+	Age                  time.Duration
+}
+
+// limits returns the bounds; nil = none are learned.
+func (l Learning) limits() *learn.Limits {
+	if l.Disabled {
+		return nil
+	}
+	return &learn.Limits{PerEndpoint: cmp.Or(l.PerEndpoint, DefaultLearnPerEndpoint), PerHost: cmp.Or(l.PerHost, DefaultLearnPerHost),
+		Age: cmp.Or(l.Age, DefaultLearnAge)}
 }
 
 // HostOptions is a host that is managed over the network, or another Open vSwitch of this machine.
@@ -68,6 +87,10 @@ const (
 
 	DefaultPickupWindow = 10 * time.Second
 	DefaultSpoofGrace   = 24 * time.Hour
+
+	DefaultLearnPerEndpoint = 16
+	DefaultLearnPerHost     = 8192
+	DefaultLearnAge         = 30 * time.Minute
 
 	// defaultRing keeps a full ring at about 25 MB: an event takes 1.5 kB.
 	defaultRing = 16384

@@ -170,6 +170,16 @@ func (f *Fleet) Workloads() []*policy.Workload {
 	return out
 }
 
+// Learned implements api.Engine.
+func (f *Fleet) Learned(w *policy.Workload) []policy.LearnedAddress {
+	for _, e := range f.hosts {
+		if !w.Remote && e.Name() == w.Host {
+			return e.Learned(w.Key)
+		}
+	}
+	return nil
+}
+
 // Flows implements api.Engine. Of several hosts those that do not answer are named by a *backend.PartialError beside what the others
 // answered, or by an error alone if none did.
 func (f *Fleet) Flows(ctx context.Context, q backend.FlowQuery) ([]wire.FlowEntry, error) {

@@ -136,11 +136,12 @@ func (e *traced) of(family int) netip.Addr {
 	if e.ip.IsValid() || e.w == nil {
 		return e.ip
 	}
-	i := slices.IndexFunc(e.w.Addresses, func(a netip.Addr) bool { return a.Is4() == (family == 4) })
+	known := slices.Concat(e.w.Addresses, e.w.Learned)
+	i := slices.IndexFunc(known, func(a netip.Addr) bool { return a.Is4() == (family == 4) })
 	if i < 0 {
 		return netip.Addr{}
 	}
-	return e.w.Addresses[i]
+	return known[i]
 }
 
 // choose settles the address. n tells addresses that are made up apart (RFC 5737, RFC 3849).

@@ -49,6 +49,7 @@ type book struct {
 
 	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
 	answers    answerCounters
+	claims     claimCounters
 }
 
 func newBook() *book {

@@ -37,6 +37,7 @@ type link struct {
 	judged     atomic.Pointer[map[uint32]bool] // endpoint ids that a policy applies to
 	sightings  sightings
 	forwarders forwarders
+	spoken     claims
 	spoofs     spoofs
 	// guardCopies are the packet-ins of guards received.
 	guardCopies atomic.Uint64

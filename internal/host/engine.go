@@ -21,6 +21,7 @@ import (
 
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -89,6 +90,10 @@ type Options struct {
 	// Timeouts are the seconds after which conntrack forgets silent connections there, by the names of CT_Timeout_Policy; nil = as the
 	// switch has them.
 	Timeouts map[string]int
+	// Learning bounds the addresses that are learned of endpoints; nil = none are. LearnedFile keeps them over a restart of this process;
+	// "" = nothing does.
+	Learning    *learn.Limits
+	LearnedFile string
 	// SpoofGrace is for how long, after an upgrade from a version without them, guards that nobody demanded only tell of what they would drop.
 	SpoofGrace time.Duration
 	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
@@ -148,6 +153,7 @@ type Engine struct {
 	told             []*policy.Workload             // of which the others were told
 	introduced       bool                           // they were told at all
 	abroad           abroad
+	learning         learning
 	bridges          map[string]*bridge
 	walls            map[string]*firewall // of the owned ones among bridges
 	unmanaged        map[string]error     // named bridges that exist and could not be taken on
@@ -185,6 +191,7 @@ type work struct {
 	topology  bool
 	endpoints bool
 	peers     bool
+	learned   bool // addresses of workloads
 	groups    bool
 	mirrors   bool
 	policies  map[string]bool // by name
@@ -240,6 +247,7 @@ func New(o Options) (*Engine, error) {
 		stale:       newWork(),
 		books:       map[string]*book{},
 		terms:       newTerms(o.MemoryDir, o.Name),
+		learning:    newLearning(o.Learning),
 	}
 	e.self.Store(&[]netip.Addr{})
 	if o.Neighbours != nil {
@@ -247,6 +255,9 @@ func New(o Options) (*Engine, error) {
 		if err := e.recall(); err != nil {
 			e.log.Warn("until the host's database is read, endpoints of other hosts take its workloads for strangers", "err", err)
 		}
+	}
+	if err := e.recallAddresses(time.Now()); err != nil {
+		e.log.Warn("what an earlier process had learned of addresses is lost, or not forgotten", "err", err)
 	}
 	if old, err := e.rememberedHost(); err == nil && old != "" {
 		_ = e.keep(old) // a host that is away must find it again; whoever is refused is so again when he comes
@@ -297,6 +308,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tasks.Go(func() { e.watchSelf(ctx) })
 	e.tasks.Go(func() { e.watchPublished(ctx) })
 	e.tasks.Go(func() { e.watchZones(ctx) })
+	e.tasks.Go(func() { e.watchAddresses(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

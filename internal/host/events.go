@@ -27,6 +27,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyQuarantine:  takeQuarantined,
 	pipeline.CopyOutOfState:  takeOutOfState,
 	pipeline.CopyGuard:       takeGuarded,
+	pipeline.CopyAddress:     takeAddress,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.

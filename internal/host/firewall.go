@@ -93,7 +93,8 @@ func (e *Engine) addWall(b *bridge) error {
 // begin makes a firewall that goes on from what the ledger says, with all policies and groups.
 func (w *firewall) begin() error {
 	l := w.ledger
-	fw, err := wall.NewFirewall(wall.Options{Bridge: w.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: w.e.opt.EventRate})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: w.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: w.e.opt.EventRate,
+		Learning: w.e.learning.on})
 	if err != nil {
 		return err
 	}
@@ -110,13 +111,13 @@ func (w *firewall) begin() error {
 // view is the wall as it is now, on the bridge as it is now.
 func (w *firewall) view(b bridgeView) wallView {
 	return wallView{bridgeView: b, policies: w.policies, numbers: w.numbers, index: w.index, recalled: w.recalled, strays: w.fw.Strays(),
-		logRate: w.e.opt.EventRate, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage,
+		logRate: w.e.opt.EventRate, learning: w.e.learning.on, arriving: w.pickups.arriving(), sets: w.sets, services: w.services, usage: w.usage,
 		inForce: w.inForce, cells: w.cells.views(), releasing: w.cells.releasing()}
 }
 
 // feed tells the firewall what changed.
 func (w *firewall) feed(stale *work) {
-	if stale.topology || stale.endpoints || stale.peers {
+	if stale.topology || stale.endpoints || stale.peers || stale.learned {
 		w.setWorkloads()
 	}
 	w.fw.SetHost(*w.e.self.Load())

@@ -147,15 +147,16 @@ func (w *firewall) spoofWarnings(now time.Time) []policy.Warning {
 	return out
 }
 
-// guardPoll is how often the switch is asked how many copies of refused frames its meter has withheld, while there are any.
+// guardPoll is how often the switch is asked how many copies of refused frames, and of those that speak of addresses, its meters have
+// withheld, while there are any.
 const guardPoll = 5 * time.Second
 
-// watchGuards reports the copies of refused frames that the switch's meter withheld, until ctx ends.
+// watchGuards reports the copies that these meters withheld, until ctx ends.
 func (e *Engine) watchGuards(ctx context.Context, l *link) {
 	var seen uint64
-	var account meterAccount
+	var account, claims meterAccount
 	for pause(ctx, guardPoll) {
-		copies := l.guardCopies.Load()
+		copies := l.guardCopies.Load() + l.spoken.received.Load()
 		if copies == seen && account.started { // the first look is to know where the meter stands
 			continue
 		}
@@ -166,6 +167,7 @@ func (e *Engine) watchGuards(ctx context.Context, l *link) {
 			continue
 		}
 		seen = copies
+		l.book.claims.metered.Add(claims.add(metered[pipeline.MeterLearn]))
 		e.opt.Recorder.AddHostLoss(e.Name(), event.StagePacketInMeter, event.P0, "rate", int64(account.add(metered[pipeline.MeterGuard])))
 	}
 }

@@ -14,7 +14,7 @@ type Metrics struct {
 	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
 	flowMods,
 	flowsLost,
-	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax,
+	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax, learned, claims,
 	disagreements *prometheus.Desc
 }
 
@@ -67,6 +67,11 @@ func NewMetrics(host bool) *Metrics {
 		"Traced packets that the switch judged otherwise than the policies say, for no known reason: a fault.", "bridge")
 	m.limitUsed = desc("limit_used", "How much is in use of what there is a limited number of: class, address and service numbers, "+
 		"priorities of rules, and conjunctions that apply to one endpoint.", "bridge", "limit")
+	m.learned = desc("learned_addresses", "Addresses that are known because endpoints were seen to use them.", "bridge")
+	m.claims = desc("address_claims_total",
+		"What endpoints were heard to say of their addresses: learned, seen (known already); not believed: "+
+			"taken (another endpoint's, or the host's), full (too many), stranger (a MAC address that is not the endpoint's alone), spoofed (it is "+
+			"held to others), declared; not looked at: metered.", "bridge", "outcome")
 	m.limitMax = desc("limit_max", "How much there is of it.", "bridge", "limit")
 	return m
 }
@@ -118,6 +123,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 			counter(m.drops, float64(n), bridge, reason)
 		}
 		counter(m.unknownCopies, float64(k.lostCopies.Load()), bridge)
+		for outcome, n := range k.claims.all() {
+			counter(m.claims, float64(n.Load()), bridge, outcome)
+		}
 		for outcome, n := range k.answers.all() {
 			counter(m.answers, float64(n), bridge, outcome)
 		}
@@ -126,6 +134,7 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		counter(m.spoofs, float64(v.spoofedPackets(x)), x.Bridge, x.Key)
 	})
 	for _, b := range v.walls {
+		gauge(m.learned, float64(v.learnedOn(b.cfg.Name)), b.cfg.Name)
 		counter(m.disagreements, float64(b.disagreements.Load()), b.cfg.Name)
 		for _, u := range b.usage {
 			gauge(m.limitUsed, float64(u.Used), b.cfg.Name, u.Limit)

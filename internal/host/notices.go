@@ -87,7 +87,7 @@ func (e *Engine) notice(before []policy.Warning) notices {
 		all = slices.Concat(all, w.checksumWarnings(), w.strayWarnings(), w.forwardWarnings(time.Now()), w.spoofWarnings(time.Now()),
 			w.limitWarnings())
 	}
-	all = append(all, e.zoneWarnings()...)
+	all = slices.Concat(all, e.zoneWarnings(), e.learnWarnings())
 	if e.topo != nil && e.topo.HostDoubt != "" {
 		all = append([]policy.Warning{{Code: WarnSystemID, Message: e.topo.HostDoubt}}, all...)
 	}

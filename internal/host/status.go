@@ -240,6 +240,9 @@ func (v *view) memberStatus(r resource, res policy.Resource) policy.Status {
 			if r.kind == policy.KindEndpoint && w.Guard != nil {
 				h.Counters = map[string]int64{"spoofedPackets": h.Counters["spoofedPackets"] + int64(v.spoofedPackets(w))}
 			}
+			if r.kind == policy.KindEndpoint {
+				h.Learned = append(h.Learned, v.learned[w.Key]...)
+			}
 			if p := v.topo.Bridges[w.Bridge].Ports[w.Port]; r.kind == policy.KindEndpoint && p != nil && !p.HasDevice() {
 				h.Phase, h.Reason, h.Message = policy.PhaseDegraded, policy.ReasonNoDevice, fmt.Sprintf("port %s of bridge %s: %s", w.Port, w.Bridge,
 					p.Fault())

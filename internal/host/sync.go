@@ -42,6 +42,7 @@ func (e *Engine) sync(ctx context.Context) {
 	if e.stale.topology || e.stale.endpoints {
 		e.resolve()
 	}
+	e.learn(now)
 	e.introduce()
 	if e.meet() {
 		e.stale.peers = true
@@ -156,7 +157,7 @@ func (e *Engine) due(now time.Time) bool {
 			return true
 		}
 	}
-	if e.terms.due() || e.turned(now) {
+	if e.terms.due() || e.turned(now) || e.learningDue(now) {
 		return true
 	}
 	for _, l := range e.ledgers {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/tapwall/tapwall/api/wire"
@@ -38,7 +37,7 @@ func (e *Engine) Ends(name string) []*policy.Workload {
 	addr, err := netip.ParseAddr(name)
 	var out []*policy.Workload
 	for _, w := range v.inventory.Workloads {
-		if goesBy(w, name) || err == nil && slices.Contains(w.Addresses, addr.Unmap()) {
+		if goesBy(w, name) || err == nil && w.HasAddress(addr.Unmap()) {
 			out = append(out, w)
 		}
 	}

@@ -35,8 +35,9 @@ type view struct {
 	host      string
 	topo      *vswitch.Topology // nil = not known yet
 	inventory inventory.Inventory
-	peers     []*policy.Workload // of other hosts, as far as their addresses are known
-	self      []netip.Addr       // the host's own addresses
+	peers     []*policy.Workload                 // of other hosts, as far as their addresses are known
+	self      []netip.Addr                       // the host's own addresses
+	learned   map[string][]policy.LearnedAddress // by workload
 	notices   notices
 	bridges   []bridgeView // ordered by name
 	walls     []wallView   // likewise; those of bridges that have one
@@ -73,6 +74,7 @@ type wallView struct {
 	arriving []string              // keys of the workloads with a window of their own
 	strays   map[string][]wall.Stray
 	logRate  uint32
+	learning bool
 	sets     numberShelf[[]string] // what chooses the addresses of a number
 	services map[uint16]string     // what their numbers stand for; replaced when one changes
 	usage    []wall.Use
@@ -194,7 +196,7 @@ func (e *Engine) publish(done bool, problems []string) {
 	v := &view{
 		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
-		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), notices: e.notice(before.notices.all),
+		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), learned: e.learning.known, notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, zones: e.zoneRanges(),
 		changed: make(chan struct{}),
 	}

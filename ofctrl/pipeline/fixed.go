@@ -24,6 +24,8 @@ type Options struct {
 	Passes, AuditPolicies, AuditEndpoints bool
 	// Guards: there are endpoints that are held to their addresses.
 	Guards bool
+	// Learning: addresses are learned from what machines say of them.
+	Learning bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }
@@ -107,7 +109,7 @@ func (p *program) pre(o Options) {
 	}
 	// A packet may arrive with the tracking state of another switch or of the host; conntrack would not look at it again.
 	p.system(TablePre, 600, CtState(nil, 0, 0), flow.CTClear{}, table(TablePre))
-	item(500, ItemARP, etherType(EthARP))
+	p.learnable(TablePre, 500, ItemARP, etherType(EthARP), exit)
 	link := func(priority uint16, m flow.Match) { p.system(TablePre, priority, m, goTo(TableLink)) }
 	for t := uint64(133); t <= 136; t++ {
 		link(500, icmpv6(t))

@@ -120,6 +120,10 @@ const (
 	MACBytes    uint16 = 64
 	// MeterGuard limits the copies of what the guard of SPOOF refuses.
 	MeterGuard uint32 = 0x7a1a
+	// MeterLearn limits the copies of what machines say of their addresses, which have up to LearnBytes: enough for the options of DHCP that
+	// count.
+	MeterLearn uint32 = 0x7a1b
+	LearnBytes uint16 = 600
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
 	MeterLast uint32 = 0x7a1b
 )
@@ -138,13 +142,14 @@ const (
 	CopyQuarantine  CopyReason = 8
 	CopyOutOfState  CopyReason = 9
 	CopyGuard       CopyReason = 10
+	CopyAddress     CopyReason = 11 // a machine says something of its address
 	CopyProbe       CopyReason = 14
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
 	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
-		CopyOutOfState, CopyGuard, CopyProbe}
+		CopyOutOfState, CopyGuard, CopyAddress, CopyProbe}
 }
 
 // String returns the name of the reason.
@@ -162,6 +167,8 @@ func (r CopyReason) String() string {
 		return "unknown MAC"
 	case CopyGuard:
 		return "guard"
+	case CopyAddress:
+		return "address"
 	case CopyProbe:
 		return "probe"
 	case CopyQuarantine:

@@ -14,8 +14,9 @@ func (p *program) link(o Options) {
 	}
 	item(ItemND, nd(133).With(flow.IPv6Dst, allRouters))
 	item(ItemND, nd(134).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask))
-	item(ItemND, nd(135))
-	item(ItemND, nd(136))
+	for _, t := range []uint64{135, 136} {
+		p.learnable(TableLink, 500, ItemND, nd(t), table(TableExit))
+	}
 	for _, t := range mldTypes {
 		item(ItemMLD, framed(icmpv6(t).With(flow.IPTTL, flow.U64(1))).WithMasked(flow.IPv6Dst, multicast6, multicast6))
 	}
@@ -26,20 +27,20 @@ func (p *program) link(o Options) {
 	item(ItemDHCP, udp(EthIPv4, 68, 67).With(flow.EthDst, flow.U64(broadcast)).With(flow.IPSrc, flow.U64(0)).With(flow.IPDst,
 		flow.U64(0xffffffff)))
 	item(ItemDHCP, framed(udp(EthIPv6, 546, 547)).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask).With(flow.IPv6Dst, allDHCPServers))
-	p.flows = append(p.flows, DHCPServer(0)...)
+	p.flows = append(p.flows, DHCPServer(0, o.Learning)...)
 	p.track(TableLink, o)
 }
 
 // DHCPServer returns the flows that let an endpoint answer DHCP clients, by broadcast or unicast; endpoint 0 stands for the stations
-// that are none.
-func DHCPServer(endpoint uint32) []flow.Flow {
-	var p program
-	for _, m := range []flow.Match{
-		udp(EthIPv4, 67, 68),
-		udp(EthIPv6, 547, 546).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask).WithMasked(flow.IPv6Dst, linkLocal, linkLocalMask),
-	} {
-		p.add(TableLink, 500, SystemCookie(TableLink, ItemDHCP), anyGeneration(SourceEndpoint, m, endpoint), table(TableExit))
+// that are none. learning: addresses are learned from what it answers, by DHCP of IPv4.
+func DHCPServer(endpoint uint32, learning bool) []flow.Flow {
+	p := program{opt: Options{Learning: learning}}
+	answers := func(m flow.Match, actions ...flow.Action) {
+		p.add(TableLink, 500, SystemCookie(TableLink, ItemDHCP), anyGeneration(SourceEndpoint, m, endpoint), actions...)
 	}
+	answers(udp(EthIPv4, 67, 68), p.learning(table(TableExit))...)
+	answers(udp(EthIPv6, 547, 546).WithMasked(flow.IPv6Src, linkLocal, linkLocalMask).WithMasked(flow.IPv6Dst, linkLocal, linkLocalMask),
+		table(TableExit))
 	return p.flows
 }
 

@@ -59,6 +59,10 @@ everything of tapwall bears its cookie.
   commits the connection; one that allows the reverse lets it pass uncommitted, until the initiator's next packet commits; only then do
   defaults count, and only where the other orientation is not denied.
 
+ARP and neighbour discovery of endpoints, and the answers of DHCP servers that may answer, are copied to the controller under a meter of ` +
+		`their own as they pass, while addresses are
+learned from them.
+
 What passes without policy, each with its own counter: ARP; frames that are not IP; traffic between two stations that are not ` +
 		`endpoints; and, in
 LINK, neighbour discovery (types 133–136) with hop limit 255, MLD and IGMP with hop limit or TTL 1 to a group, DHCP from 0.0.0.0 to ` +

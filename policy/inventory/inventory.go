@@ -28,7 +28,8 @@ type Inventory struct {
 	Workloads []*policy.Workload
 	Warnings  []Warning
 
-	source *source // what it was made of; nil = nothing
+	source  *source  // what it was made of; nil = nothing
+	learned *learned // beside that; nil = nothing
 }
 
 // Warning is one about a workload of a host or, with AboutResource, about what an Endpoint resource finds there.
@@ -51,6 +52,14 @@ func Build(hosts []Host, endpoints []*policy.Endpoint) Inventory {
 // Rebuild is Build at less cost where most is as it was when inv was built: rows of topologies and resources that are the same pointers. A
 // workload that is what it was stays the same pointer, so that whoever compares inventories sees at once what differs.
 func (inv Inventory) Rebuild(hosts []Host, endpoints []*policy.Endpoint) Inventory {
+	out := inv.plain().rebuild(hosts, endpoints)
+	if inv.learned != nil {
+		out = out.with(learned{host: inv.learned.host, by: inv.learned.by}, inv.learned)
+	}
+	return out
+}
+
+func (inv Inventory) rebuild(hosts []Host, endpoints []*policy.Endpoint) Inventory {
 	now := &source{
 		hosts:     slices.SortedFunc(slices.Values(hosts), func(a, b Host) int { return strings.Compare(a.id(), b.id()) }),
 		endpoints: slices.SortedFunc(slices.Values(endpoints), func(a, b *policy.Endpoint) int { return strings.Compare(a.Name, b.Name) }),

@@ -133,11 +133,11 @@ func TestFirewallEntities(t *testing.T) {
 	}
 }
 
-// Two hosts of one process, their bridges one network: the labels of one's endpoints are peers on the other by their addresses, and
-// world is who is on neither. So it is while one is away, and after a restart without it.
-func TestFirewallEntitiesOfAllHosts(t *testing.T) {
-	t.Parallel()
-	a, b := &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}, &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}
+// entityHosts are two hosts of one process, one and two, whose bridges br0 are one network, with a machine each: vm1, app=web, and vm2,
+// app=db.
+func entityHosts(t *testing.T, config string) (a, b *stage) {
+	t.Helper()
+	a, b = &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}, &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}
 	for i, s := range []*stage{a, b} {
 		must(t, s.AddBridge("br0"))
 		_, err := s.Vsctl("set", "Open_vSwitch", ".", "external_ids:system-id="+[]string{"one", "two"}[i])
@@ -163,12 +163,20 @@ func TestFirewallEntitiesOfAllHosts(t *testing.T) {
 	if !a.ping(b.vm[1], a.vm[1].IPv4) {
 		t.Fatal("the two bridges are no network")
 	}
-	config := filepath.Join(a.Dir, "hosts.yaml")
-	must(t, os.WriteFile(config, fmt.Appendf(nil,
-		"limits: {pickup-window: 0s}\nhosts:\n- {name: a, ovsdb: %q, bridges: [{name: br0, mode: owned}]}\n"+
-			"- {name: b, ovsdb: %q, bridges: [{name: br0, mode: owned}]}\n", a.DB(), b.DB()), 0o600))
-	a.tw, err = a.StartTapwall("--config", config)
+	file := filepath.Join(a.Dir, "hosts.yaml")
+	must(t, os.WriteFile(file, fmt.Appendf(nil,
+		"%slimits: {pickup-window: 0s}\nhosts:\n- {name: a, ovsdb: %q, bridges: [{name: br0, mode: owned}]}\n"+
+			"- {name: b, ovsdb: %q, bridges: [{name: br0, mode: owned}]}\n", config, a.DB(), b.DB()), 0o600))
+	a.tw, err = a.StartTapwall("--config", file)
 	must(t, err)
+	return a, b
+}
+
+// Two hosts of one process, their bridges one network: the labels of one's endpoints are peers on the other by their addresses, and
+// world is who is on neither. So it is while one is away, and after a restart without it.
+func TestFirewallEntitiesOfAllHosts(t *testing.T) {
+	t.Parallel()
+	a, b := entityHosts(t, "learning: {disabled: true}\n")
 	reaches := func() bool { return b.vm[1].CanConnect(a.vm[1].IPv4, 5001, time.Second) }
 	a.apply(`
 kind: Policy
@@ -188,8 +196,9 @@ spec: {match: {port: vm2}}
 	must(t, a.tw.Stop())
 	must(t, b.PauseOVSDB(true))
 	defer func() { must(t, b.PauseOVSDB(false)) }()
-	_, err = a.Spawn("tapwall", a.tw.Bin, "serve", "--ovsdb", a.DB(), "--data-dir", a.tw.DataDir(), "--listen", "unix:"+a.Socket(), "--config",
-		config) // it will not be ready
+	_, err := a.Spawn("tapwall", a.tw.Bin, "serve", "--ovsdb", a.DB(), "--data-dir", a.tw.DataDir(), "--listen", "unix:"+a.Socket(),
+		"--config",
+		filepath.Join(a.Dir, "hosts.yaml")) // it will not be ready
 	must(t, err)
 	lab.Eventually(t, 10*time.Second, "tapwall is there again", func() bool {
 		out, err := a.tw.Run("get", "policy", "p", "-o", "json")

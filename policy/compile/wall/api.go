@@ -20,6 +20,8 @@ type Options struct {
 	Assignments *Assignments
 	// LogPerSecond limits copies of logged packets to the controller; 0 = DefaultLogPerSecond.
 	LogPerSecond uint32
+	// Learning has the controller told what machines say of their addresses.
+	Learning bool
 }
 
 // DefaultLogPerSecond is the rate of Options.LogPerSecond when it is 0.

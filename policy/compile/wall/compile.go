@@ -374,13 +374,21 @@ const guardPerSecond = 100
 // count it all.
 const outOfStatePerSecond = 5
 
+// addressesPerSecond is how many frames that speak of addresses a bridge may copy to the controller. Machines repeat them, so that in a
+// flood others are only learned later.
+const addressesPerSecond = 200
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
 		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop,
 			Rate: rate, Burst: 2 * rate}}}
 	}
-	return []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
+	out := []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
 		meter(pipeline.MeterOutOfState, outOfStatePerSecond), meter(pipeline.MeterGuard, guardPerSecond)}
+	if f.opt.Learning {
+		out = append(out, meter(pipeline.MeterLearn, addressesPerSecond))
+	}
+	return out
 }

@@ -237,7 +237,7 @@ func (f *Firewall) endpointFlows(key string, e *endpoint) []flow.Flow {
 		out = append(out, pipeline.AuditEndpoint(cookie, e.id)...)
 	}
 	if e.w.DHCPServer {
-		out = append(out, pipeline.DHCPServer(e.id)...)
+		out = append(out, pipeline.DHCPServer(e.id, f.opt.Learning)...)
 	}
 	_, macKnown := parseMAC(e.w.MAC)
 	out = append(out, pipeline.Bind(cookie, who, macKnown, e.forwarder != 0)...)
