@@ -16,7 +16,7 @@ type Quarantine struct {
 type QuarantineSpec struct {
 	// Match selects by port (any of an owned bridge, whether an endpoint's or not), vm (all of its ports), neutronPort or mac.
 	Match Selector `json:"match"`
-	// Mode is drop (default) or dns: the same, with DNS to and from everybody on the pass list.
+	// Mode is drop (default) or dns: the same, but the machine may ask everybody by DNS, and gets the answers.
 	Mode string `json:"mode,omitempty"`
 	// Until is when it ends by itself; nil = when it is deleted.
 	Until *time.Time `json:"until,omitempty"`
@@ -30,6 +30,8 @@ type QuarantineSpec struct {
 type Passage struct {
 	CIDR     string          `json:"cidr"` // an address or a prefix
 	Services []PassedService `json:"services,omitempty"`
+	// Asks: the machine opens the connections, and nobody else. It goes with Services.
+	Asks bool `json:"-"`
 }
 
 // PassedService is a protocol, with ports of those that CIDR names: what the machine sends goes there, what it gets comes from there.
@@ -77,12 +79,13 @@ func (q *Quarantine) WithDefaults() Resource {
 // dnsPort is that of RFC 1035 §4.2.
 const dnsPort = "53"
 
-// PassList is who may still be talked with; empty = nobody.
+// PassList is who may still be talked with; empty = nobody. By DNS the machine asks: whoever calls from port 53 could be anybody.
 func (q *Quarantine) PassList() []Passage {
 	out := q.Spec.Pass
 	if q.Spec.Mode == QuarantineDNS {
 		dns := []PassedService{{Protocol: "udp", Ports: []string{dnsPort}}, {Protocol: "tcp", Ports: []string{dnsPort}}}
-		out = append(out[:len(out):len(out)], Passage{CIDR: "0.0.0.0/0", Services: dns}, Passage{CIDR: "::/0", Services: dns})
+		out = append(out[:len(out):len(out)], Passage{CIDR: "0.0.0.0/0", Services: dns, Asks: true},
+			Passage{CIDR: "::/0", Services: dns, Asks: true})
 	}
 	return out
 }

@@ -107,7 +107,7 @@ quarantine that is there already changes it.`,
 	c.Flags().StringVar(&name, "name", "", "of the quarantine; default: made of what it matches")
 	c.Flags().StringVar(&host, "host", "", "only on this host")
 	durationFlag(c, &lasts, "for", "how long it lasts, such as 2h or 7d; default: until it is released", "2h", "1d", "7d")
-	c.Flags().BoolVar(&dns, "dns", false, "let DNS pass, to and from everybody")
+	c.Flags().BoolVar(&dns, "dns", false, "let the machine ask everybody by DNS, and be answered")
 	c.Flags().StringArrayVar(&pass, "pass", nil, "whom it may still talk with: an address or range, perhaps with one of its services, as "+
 		"in 10.0.0.9:tcp/22 or [2001:db8::9]:udp/53 (repeatable)")
 	c.Flags().StringVar(&reason, "reason", "", "why, for people")

@@ -130,10 +130,13 @@ func (p *program) pre(o Options) {
 	item(0, ItemNonIP, nil)
 }
 
+// priorityUnmanaged is that of what passes without conntrack because no side is an endpoint.
+const priorityUnmanaged uint16 = 300
+
 // track sends what no flow above has taken through conntrack if one side is an endpoint.
 func (p *program) track(t uint8, o Options) {
 	if !o.TrackUnmanaged {
-		p.add(t, 300, SystemCookie(t, ItemUnmanaged), DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0), table(TableExit))
+		p.add(t, priorityUnmanaged, SystemCookie(t, ItemUnmanaged), DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0), table(TableExit))
 	}
 	ct := flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}
 	p.system(t, 100, etherType(EthIPv4), ct)

@@ -2,7 +2,7 @@ package pipeline
 
 import "github.com/tapwall/tapwall/ofctrl/flow"
 
-// Priorities of quarantine in SOURCE and DESTINATION, above everything else there: what the pass list lets through, and the rest.
+// Priorities of quarantine in SOURCE, DESTINATION and STATE, above everything else there: what the pass list lets through, and the rest.
 const (
 	PriorityPassList   uint16 = 510
 	PriorityQuarantine uint16 = 500
@@ -19,9 +19,29 @@ func quarantineSide(table uint8) Field {
 // QuarantineDrop returns the flow of SOURCE or DESTINATION that drops what a quarantined port sends, or what is sent to it. The first
 // packets are copied to the controller.
 func QuarantineDrop(table uint8, c flow.Cookie, m flow.Match) flow.Flow {
-	return flow.Flow{Table: table, Priority: PriorityQuarantine, Cookie: c, Match: quarantineSide(table).Is(m, 0),
+	return quarantineDrop(table, c, quarantineSide(table).Is(m, 0))
+}
+
+func quarantineDrop(table uint8, c flow.Cookie, m flow.Match) flow.Flow {
+	return flow.Flow{Table: table, Priority: PriorityQuarantine, Cookie: c, Match: m,
 		Actions: []flow.Action{flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction,
 			UserData: CopyQuarantine.UserData(), MeterID: MeterQuarantine}}}
+}
+
+// QuarantineAsks returns the flows by which what the pass list lets through, because the machine asks or is answered, is nothing else:
+// STATE drops what it sends (to = false) of connections that others opened to it, or what is sent to it that is no reply. Where neither
+// side is an endpoint the packet is taken there, too. m is of IP.
+func QuarantineAsks(to bool, c flow.Cookie, m flow.Match) []flow.Flow {
+	side, reply := PassedFrom, uint64(flow.CtRpl)
+	if to {
+		side, reply = PassedTo, 0
+	}
+	m = side.Is(m, 1)
+	return []flow.Flow{
+		quarantineDrop(TableState, c, CtState(m, reply, flow.CtRpl)),
+		{Table: TablePre, Priority: priorityUnmanaged + 1, Cookie: c, Match: DestinationEndpoint.Is(SourceEndpoint.Is(m, 0), 0),
+			Actions: []flow.Action{flow.CT{Table: TableState, ZoneSrc: CtZone.SubField}}},
+	}
 }
 
 // QuarantinePass returns the flow that lets a packet of the pass list go on as if there were no quarantine: the table is looked up again.

@@ -74,11 +74,13 @@ type quarantines struct {
 	taken map[flow.Key]bool
 }
 
-func (q *quarantines) add(h *Held, f flow.Flow) {
-	if k := f.Key(); !q.taken[k] {
-		q.taken[k] = true
-		owner := OwnerQuarantine(h.Quarantine)
-		q.out[owner] = append(q.out[owner], f)
+func (q *quarantines) add(h *Held, flows ...flow.Flow) {
+	owner := OwnerQuarantine(h.Quarantine)
+	for _, f := range flows {
+		if k := f.Key(); !q.taken[k] {
+			q.taken[k] = true
+			q.out[owner] = append(q.out[owner], f)
+		}
 	}
 }
 
@@ -102,7 +104,11 @@ func (q *quarantines) hold(h *Held) {
 			}
 			for _, p := range passed {
 				for _, m := range p.sent(h, src) {
-					q.add(h, pipeline.QuarantinePass(pipeline.TableSource, from, with(in.With(flow.EthSrc, flow.U64(src)), m)))
+					m = with(in.With(flow.EthSrc, flow.U64(src)), m)
+					q.add(h, pipeline.QuarantinePass(pipeline.TableSource, from, m))
+					if p.asks {
+						q.add(h, pipeline.QuarantineAsks(false, from, m)...)
+					}
 				}
 			}
 		}
@@ -120,6 +126,9 @@ func (q *quarantines) hold(h *Held) {
 		q.add(h, pipeline.QuarantineDrop(pipeline.TableDestination, to, at))
 		for _, p := range passed {
 			q.add(h, pipeline.QuarantinePass(pipeline.TableDestination, to, with(at, p.received)))
+			if p.asks { // whose zone may be another by now
+				q.add(h, pipeline.QuarantineAsks(true, to, p.received.With(flow.EthDst, flow.U64(dst)))...)
+			}
 		}
 	}
 	if len(h.OFPorts) != 1 {
@@ -149,6 +158,7 @@ type passed struct {
 	to     flow.Match // what the machine sends; of address resolution, without who it says it is
 	// received is what it gets.
 	received flow.Match
+	asks     bool // it opens the connections
 }
 
 type passedKind uint8
@@ -174,19 +184,19 @@ func passages(list []policy.Passage) (out []passed) {
 		ip := flow.Match{}.With(flow.EthType, flow.U64(ether))
 		to, from := ip.WithPrefix(dst, prefix), ip.WithPrefix(src, prefix)
 		if len(list[i].Services) == 0 {
-			out = append(out, passed{prefix, passedIP, to, from})
+			out = append(out, passed{prefix, passedIP, to, from, false})
 		}
 		for _, s := range list[i].Services {
 			proto, ports, err := s.Parse()
 			if err != nil || proto == policy.ProtoICMP && prefix.Addr().Is6() || proto == policy.ProtoICMPv6 && prefix.Addr().Is4() {
 				continue
 			}
-			out = append(out, passedPorts(prefix, proto, ports, to, from)...)
+			out = append(out, passedPorts(passed{prefix, passedIP, to, from, list[i].Asks}, proto, ports)...)
 		}
 		if ether == pipeline.EthIPv4 {
 			for op := range uint64(2) { // what is neither a request nor a reply is not looked into by Open vSwitch
 				arp := flow.Match{}.With(flow.EthType, flow.U64(pipeline.EthARP)).With(flow.ARPOp, flow.U64(op+1))
-				out = append(out, passed{prefix, passedARP, arp.WithPrefix(flow.ARPTpa, prefix), arp.WithPrefix(flow.ARPSpa, prefix)})
+				out = append(out, passed{prefix, passedARP, arp.WithPrefix(flow.ARPTpa, prefix), arp.WithPrefix(flow.ARPSpa, prefix), false})
 			}
 			continue
 		}
@@ -194,16 +204,17 @@ func passages(list []policy.Passage) (out []passed) {
 			return ip.With(flow.IPProto, flow.U64(pipeline.ProtoICMPv6)).With(flow.ICMPv6Type, flow.U64(kind)).With(flow.ICMPv6Code, flow.U64(0))
 		}
 		out = append(out,
-			passed{prefix, passedSolicitation, nd(135).WithPrefix(flow.NDTarget, prefix), nd(135).WithPrefix(src, prefix)},
-			passed{prefix, passedAdvertisement, nd(136).WithPrefix(dst, prefix), nd(136).WithPrefix(flow.NDTarget, prefix)})
+			passed{prefix, passedSolicitation, nd(135).WithPrefix(flow.NDTarget, prefix), nd(135).WithPrefix(src, prefix), false},
+			passed{prefix, passedAdvertisement, nd(136).WithPrefix(dst, prefix), nd(136).WithPrefix(flow.NDTarget, prefix), false})
 	}
 	return out
 }
 
-func passedPorts(prefix netip.Prefix, proto uint8, ports []policy.PortRange, to, from flow.Match) (out []passed) {
-	to, from = to.With(flow.IPProto, flow.U64(uint64(proto))), from.With(flow.IPProto, flow.U64(uint64(proto)))
+// passedPorts narrows what is passed to a protocol and ports.
+func passedPorts(all passed, proto uint8, ports []policy.PortRange) (out []passed) {
+	all.to, all.received = all.to.With(flow.IPProto, flow.U64(uint64(proto))), all.received.With(flow.IPProto, flow.U64(uint64(proto)))
 	if ports == nil {
-		return append(out, passed{prefix, passedIP, to, from})
+		return append(out, all)
 	}
 	src, dst := flow.TCPSrc, flow.TCPDst
 	if proto == policy.ProtoUDP {
@@ -211,7 +222,9 @@ func passedPorts(prefix netip.Prefix, proto uint8, ports []policy.PortRange, to,
 	}
 	for _, r := range portMasks(ports) {
 		v, mask := flow.U64(uint64(r.Value)), flow.U64(uint64(r.Mask))
-		out = append(out, passed{prefix, passedIP, to.WithMasked(dst, v, mask), from.WithMasked(src, v, mask)})
+		one := all
+		one.to, one.received = all.to.WithMasked(dst, v, mask), all.received.WithMasked(src, v, mask)
+		out = append(out, one)
 	}
 	return out
 }
@@ -286,7 +299,7 @@ func hostPrefix(a netip.Addr) netip.Prefix {
 // SamePass reports whether two pass lists are the same.
 func SamePass(a, b []policy.Passage) bool {
 	return slices.EqualFunc(a, b, func(x, y policy.Passage) bool {
-		return x.CIDR == y.CIDR && slices.EqualFunc(x.Services, y.Services, func(s, t policy.PassedService) bool {
+		return x.CIDR == y.CIDR && x.Asks == y.Asks && slices.EqualFunc(x.Services, y.Services, func(s, t policy.PassedService) bool {
 			return s.Protocol == t.Protocol && slices.Equal(s.Ports, t.Ports)
 		})
 	})

@@ -95,3 +95,40 @@ func TestQuarantinePassListFlows(t *testing.T) {
 		t.Errorf("%d flows: %v", n, none)
 	}
 }
+
+// Where the machine may ask, what is no question of its own, or no answer to one, is dropped behind conntrack, which is asked also where
+// neither side is an endpoint.
+func TestQuarantineAsksFlows(t *testing.T) {
+	t.Parallel()
+	q := policy.Quarantine{Spec: policy.QuarantineSpec{Mode: policy.QuarantineDNS}}
+	got := quarantined(wall.Held{Quarantine: "a", OFPorts: []uint32{7}, VLAN: 10, MACs: []string{"02:00:00:00:00:07"}, Pass: q.PassList()})
+	joined := strings.Join(got["quarantine/a"], "\n")
+	for _, protocol := range []string{"tcp", "udp", "tcp6", "udp6"} {
+		for _, want := range [][]string{
+			{"table=204, priority=500", "ct_state=+rpl+trk," + protocol + ",", "in_port=7", "tp_dst=53", "reg13=0x80000/0x80000"},
+			{"table=204, priority=500", "ct_state=-rpl+trk," + protocol + ",", "dl_dst=02:00:00:00:00:07", "tp_src=53", "reg13=0x100000/0x100000"},
+			{"table=203, priority=301", protocol + ",", "in_port=7", "tp_dst=53", "reg8=0", "reg9=0", "ct(table=204"},
+			{"table=203, priority=301", protocol + ",", "dl_dst=02:00:00:00:00:07", "tp_src=53", "reg8=0", "reg9=0", "ct(table=204"},
+		} {
+			n := 0
+			for text := range strings.Lines(joined) {
+				all := true
+				for _, part := range want {
+					all = all && strings.Contains(text, part)
+				}
+				if all {
+					n++
+				}
+			}
+			if n != 1 {
+				t.Errorf("%d flows with %v in\n%s", n, want, joined)
+			}
+		}
+	}
+	named := q
+	named.Spec = policy.QuarantineSpec{Mode: policy.QuarantineDrop, Pass: []policy.Passage{{CIDR: "0.0.0.0/0",
+		Services: q.PassList()[0].Services}, {CIDR: "::/0", Services: q.PassList()[0].Services}}}
+	if wall.SamePass(q.PassList(), named.PassList()) {
+		t.Error("a list that lets others begin is taken for one that does not")
+	}
+}

@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// fromPort53 sends text over a connection from port 53 of a machine to a port of another, and reports whether anything comes back soon.
+func fromPort53(c net.Conn, text string) bool {
+	_ = c.SetDeadline(time.Now().Add(400 * time.Millisecond))
+	buf := make([]byte, len(text))
+	if _, err := c.Write([]byte(text)); err != nil {
+		return false
+	}
+	_, err := c.Read(buf)
+	return err == nil
+}
+
+func dialFrom53(vm *lab.VM, network, host string, port int) (c net.Conn, err error) {
+	err = vm.Do(func() (err error) {
+		var local net.Addr = &net.TCPAddr{Port: 53}
+		if network == "udp" {
+			local = &net.UDPAddr{Port: 53}
+		}
+		d := net.Dialer{Timeout: 400 * time.Millisecond, LocalAddr: local, Control: func(_, _ string, c syscall.RawConn) error {
+			var err error // the port may still be in use by a connection that hangs
+			return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }), err)
+		}}
+		c, err = d.Dial(network, net.JoinHostPort(host, fmt.Sprint(port)))
+		return err
+	})
+	return c, err
+}
+
+// A quarantine that lets DNS through lets the machine ask and gets it the answers. It lets nobody in who calls from port 53, be it by a
+// connection of before.
+func TestAttackQuarantineFromPort53(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	vm, resolver, attacker := s.vm[1], s.vm[2], s.vm[3]
+	must(t, s.Serve(resolver, 53))
+	s.hush("vm1")
+	tries := map[string][2]string{"TCP": {"tcp", vm.IPv4}, "UDP": {"udp", vm.IPv4}, "TCP over IPv6": {"tcp", vm.IPv6},
+		"UDP over IPv6": {"udp", vm.IPv6}}
+	before := map[string]net.Conn{}
+	for what, x := range tries {
+		c, err := dialFrom53(attacker, x[0], x[1], 5004)
+		must(t, err)
+		defer c.Close()
+		before[what] = c
+		if !fromPort53(c, "before") {
+			t.Fatalf("%s from port 53 does not work before", what)
+		}
+	}
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--dns", "--wait")
+	s.effective()
+	for range 2 {
+		for _, to := range []string{resolver.IPv4, resolver.IPv6} {
+			s.mustConnect(vm, to, 53)
+			lab.Eventually(t, 2*time.Second, "a question by UDP is answered", func() bool {
+				c, err := vm.Dial("udp", to, 53, time.Second)
+				must(t, err)
+				defer c.Close()
+				return fromPort53(c, "question")
+			})
+		}
+		for what, x := range tries {
+			if fromPort53(before[what], "after") {
+				t.Errorf("%s: a connection from port 53 goes on", what)
+			}
+			c, err := dialFrom53(attacker, x[0], x[1], 5001)
+			if err != nil {
+				continue
+			}
+			if fromPort53(c, "new") || x[0] == "tcp" {
+				t.Errorf("%s: a connection from port 53 begins", what)
+			}
+			c.Close()
+		}
+	}
+}
