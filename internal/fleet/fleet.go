@@ -259,7 +259,8 @@ func each[T any](f *Fleet, ask func(*host.Engine) T) []T {
 }
 
 // together makes one list of the warnings of all hosts, each of them once. That a rule never matches has to be so on every host: a
-// policy of one host may decide first there, or the other one may have nobody to decide about elsewhere.
+// policy of one host may decide first there, or the other one may have nobody to decide about elsewhere. So has that something is for
+// nobody.
 func together(lists [][]policy.Warning) (out []policy.Warning) {
 	has := func(list []policy.Warning, w policy.Warning) bool {
 		return slices.ContainsFunc(list, func(x policy.Warning) bool { return reflect.DeepEqual(x, w) })
@@ -267,7 +268,8 @@ func together(lists [][]policy.Warning) (out []policy.Warning) {
 	for _, list := range lists {
 		for _, w := range list {
 			lacks := func(list []policy.Warning) bool { return !has(list, w) }
-			if !has(out, w) && (w.Code != policy.WarnShadowed || !slices.ContainsFunc(lists, lacks)) {
+			everywhere := w.Code == policy.WarnShadowed || w.Code == host.WarnNoEndpoints
+			if !has(out, w) && (!everywhere || !slices.ContainsFunc(lists, lacks)) {
 				out = append(out, w)
 			}
 		}

@@ -108,8 +108,12 @@ func TestWarningsOfAllHosts(t *testing.T) {
 		return policy.Warning{Code: policy.WarnShadowed, Policy: "p", By: &policy.RuleRef{Policy: by}}
 	}
 	other := policy.Warning{Code: "OTHER", Policy: "p"}
-	got := together([][]policy.Warning{{shadowed("everywhere"), shadowed("here")}, {shadowed("everywhere"), other, other}})
+	nobody := policy.Warning{Code: host.WarnNoEndpoints, Policy: "p"}
+	got := together([][]policy.Warning{{shadowed("everywhere"), shadowed("here"), nobody}, {shadowed("everywhere"), other, other}})
 	if len(got) != 2 || got[0].By == nil || got[0].By.Policy != "everywhere" || got[1] != other {
 		t.Errorf("%+v", got)
+	}
+	if got := together([][]policy.Warning{{nobody}, {nobody}}); len(got) != 1 || got[0] != nobody {
+		t.Errorf("nobody on any host: %+v", got)
 	}
 }

@@ -155,6 +155,9 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 	now := time.Now()
 	for _, p := range policies {
 		out = append(out, policy.Expired(p, now)...)
+		if p.InForce(now) {
+			out = append(out, policy.NotArmed(p, now)...)
+		}
 	}
 	for _, p := range ofKind[*policy.Policy](v.resources, policy.KindPolicy) {
 		if slices.Contains(policies, p) || p.RefersTo(groups) {
@@ -164,7 +167,10 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 			}
 		}
 	}
-	for _, r := range written {
+	for i, r := range written {
+		if i < most {
+			out = append(out, v.nobody(r, set.Groups, workloads)...)
+		}
 		for _, x := range notices.about(r, set.Groups, workloads) {
 			if !slices.Contains(out, x) {
 				out = append(out, x)

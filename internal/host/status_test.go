@@ -133,6 +133,43 @@ func TestShadowedStatus(t *testing.T) {
 	r.eventually("not warned any more", is(0))
 }
 
+// A name that was mistyped is told by the answer to the write, also to who does not wait.
+func TestWrittenForNobody(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	r := h.ready(settings{})
+	quarantine := func(match string) string {
+		return "kind: Quarantine\nname: q\nspec: {match: {" + match + "}}\n"
+	}
+	for _, tc := range []struct {
+		name, yaml string
+		want       []string // CODE RULE MESSAGE
+	}{
+		{"known", allow("p", "vm1", "{port: vm2}", "80"), nil},
+		{"to no endpoint", allow("p", "vm66", "{port: vm77}", "80"),
+			[]string{"NO_ENDPOINTS  it applies to nobody here: no endpoint is chosen by port vm66"}},
+		{"from nobody", allow("p", "vm1", "{port: vm77}, {labels: {app: web}}", "80"),
+			[]string{"RULE_EMPTY ingress/in the rule matches nothing yet: nobody that is known is chosen by port vm77, or labels app=web"}},
+		{"from somebody as well", allow("p", "vm1", "{port: vm77}, {port: vm2}", "80"), nil},
+		{"from addresses", allow("p", "vm1", "{port: vm77}, {cidr: 192.0.2.0/24}", "80"), nil},
+		{"held", quarantine("port: vm1"), nil},
+		{"nothing held", quarantine("vm: vmm1"),
+			[]string{"NO_ENDPOINTS  it holds nothing yet: no port here is chosen by vm vmm1; one that appears is held"}},
+		{"an end that is far", strings.Replace(allow("p", "vm1", "{port: vm2}", "80"), "spec:", "spec:\n  expiresAt: 2999-01-01T00:00:00Z", 1),
+			[]string{"NOT_ARMED"}},
+	} {
+		ws := r.Warnings(h.changes(tc.yaml))
+		ok := len(ws) == len(tc.want)
+		for i := range min(len(ws), len(tc.want)) {
+			ok = ok && strings.HasPrefix(fmt.Sprintf("%s %s %s", ws[i].Code, ws[i].Rule, ws[i].Message), tc.want[i])
+		}
+		if !ok {
+			t.Errorf("%s: %+v, want %q", tc.name, ws, tc.want)
+		}
+	}
+}
+
 func TestMirrorStatus(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0", "br1")
