@@ -6,12 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -43,7 +46,7 @@ A machine goes by any name: that or the UUID of the VM, its Endpoint, port, ifac
 held, where it is known which VM it is; else the port. A name that nobody has yet is taken for that of a VM to come.
 
 It holds until it is released, or for as long as --for says, over restarts of tapwall and of the switch. Adding a
-quarantine that is there already changes it.`,
+quarantine that is there already changes it to what is said now; its reason stays if none is given.`,
 		Example: `  tapwall quarantine add vm7 --for 2h --reason "ticket 4711" --wait
   tapwall quarantine add port=tap123 --dns --pass 10.0.0.1 --pass 10.0.0.9:tcp/22`,
 		Args: between(1, 1, "a machine or port, like: vm7 or port=tap123"),
@@ -87,6 +90,15 @@ quarantine that is there already changes it.`,
 			if q.Name == "" {
 				return usage("%q makes no name: give one with --name", args[0])
 			}
+			verb := "added"
+			switch before, err := cl.Get(c.Context(), policy.KindQuarantine, q.Name); {
+			case err == nil:
+				if verb = "changed"; !c.Flags().Changed("reason") {
+					q.Spec.Reason = reasonOf(before)
+				}
+			case !errors.Is(err, client.ErrNotFound):
+				return named(err, quarantineKind(), q.Name)
+			}
 			body, err := json.Marshal(map[string]any{"kind": policy.KindQuarantine, "name": q.Name, "spec": q.Spec})
 			if err != nil {
 				return err
@@ -100,7 +112,10 @@ quarantine that is there already changes it.`,
 			if state == "" && q.Spec.Until != nil {
 				state = ", until " + untilText(&q.Spec)
 			}
-			printf(c.OutOrStdout(), "quarantine/%s added%s\n", q.Name, state)
+			printf(c.OutOrStdout(), "quarantine/%s %s%s\n", q.Name, verb, state)
+			if !w.waits() { // who waits is told by the state
+				printWarnings(c.OutOrStdout(), d.Status.Warnings)
+			}
 			return w.outcome(err, waited{"quarantine/" + q.Name, &d.Status})
 		},
 	}
@@ -212,8 +227,19 @@ func passageOf(s string) (policy.Passage, error) {
 		at, service, _ = strings.Cut(s, ":")
 	}
 	p := policy.Passage{CIDR: at}
+	if _, err := netip.ParseAddr(at); err != nil {
+		switch r, err := netip.ParsePrefix(at); {
+		case err != nil:
+			return p, usage("--pass %q: want an address or range, as in 10.0.0.9, 10.0.0.0/24, 10.0.0.9:tcp/22 or [2001:db8::9]:udp/53", s)
+		case r != r.Masked():
+			return p, usage("--pass %q: %s has bits behind its length: write %s for the range or %s for the address", s, at, r.Masked(), r.Addr())
+		}
+	}
 	if service != "" {
 		proto, port, ok := strings.Cut(service, "/")
+		if !slices.Contains([]string{"tcp", "udp", "icmp", "icmpv6"}, proto) {
+			return p, usage("--pass %q: want tcp, udp, icmp or icmpv6 behind the colon, as in 10.0.0.9:tcp/22", s)
+		}
 		x := policy.PassedService{Protocol: proto}
 		if ok {
 			x.Ports = []string{port}
@@ -226,10 +252,15 @@ func passageOf(s string) (policy.Passage, error) {
 func newQuarantineRelease(g *global) *cobra.Command {
 	var w waitFlags
 	k := quarantineKind()
-	return eachNamed(g, &w, k, &cobra.Command{Use: "release NAME...", Short: "End quarantines"},
+	return eachNamed(g, &w, k, &cobra.Command{Use: "release NAME...", Short: "End quarantines",
+		Long:    "End quarantines, by the names that tapwall quarantine list prints first.",
+		Example: "  tapwall quarantine list\n  tapwall quarantine release vm7 --wait"},
 		func(c *cobra.Command, cl *client.Client, name string) error {
-			err := cl.Delete(c.Context(), policy.KindQuarantine, name, w.options())
-			if err := w.outcome(named(err, k, name)); err != nil {
+			err := named(cl.Delete(c.Context(), policy.KindQuarantine, name, w.options()), k, name)
+			if errors.As(err, new(*missingError)) {
+				err = heldBy(c.Context(), cl, name, err)
+			}
+			if err := w.outcome(err); err != nil {
 				return err
 			}
 			printf(c.OutOrStdout(), "quarantine/%s released\n", name)
@@ -237,10 +268,49 @@ func newQuarantineRelease(g *global) *cobra.Command {
 		})
 }
 
+// heldBy adds to the error that no quarantine has a name which of them hold the machine that has it.
+func heldBy(ctx context.Context, cl *client.Client, name string, missing error) error {
+	workloads, err := workloadKind().byName(ctx, cl, name)
+	if err != nil {
+		return missing
+	}
+	ports := map[string]bool{}
+	for _, i := range workloads {
+		w := i.doc.(*client.Workload)
+		ports[w.Bridge+"/"+w.Port] = true
+	}
+	k := quarantineKind()
+	all, err := k.list(ctx, cl, nil)
+	if err != nil {
+		return missing
+	}
+	var by []string
+	for _, q := range all {
+		for _, h := range q.doc.(*client.Document).Status.Hosts {
+			if slices.ContainsFunc(h.Endpoints, func(p string) bool { return ports[p] }) && !slices.Contains(by, q.name) {
+				by = append(by, q.name)
+			}
+		}
+	}
+	if len(by) == 0 {
+		return missing
+	}
+	return fmt.Errorf("%w; %s is held by %s: tapwall quarantine release %s", missing, event.Escape(name), strings.Join(by, ", "),
+		strings.Join(by, " "))
+}
+
+// reasonOf is why a quarantine was made.
+func reasonOf(d *client.Document) string {
+	var spec policy.QuarantineSpec
+	_ = json.Unmarshal(d.Spec, &spec) // what the server sends
+	return spec.Reason
+}
+
 func newQuarantineList(g *global) *cobra.Command {
 	var x getter
 	c := &cobra.Command{
 		Use: "list", Short: "Print quarantines: whom they hold, until when, and what they dropped", Args: noArgs(""),
+		Example: "  tapwall quarantine list\n  tapwall quarantine list -o wide",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := x.check(); err != nil {
 				return err
@@ -266,7 +336,18 @@ func newQuarantineList(g *global) *cobra.Command {
 func passText(s *policy.QuarantineSpec) string {
 	var out []string
 	for _, p := range s.Pass {
-		out = append(out, p.CIDR)
+		text := p.CIDR
+		var services []string
+		for _, x := range p.Services {
+			services = append(services, strings.TrimSuffix(x.Protocol+"/"+strings.Join(x.Ports, "+"), "/"))
+		}
+		if services != nil && strings.Contains(text, ":") {
+			text = "[" + text + "]"
+		}
+		if services != nil {
+			text += ":" + strings.Join(services, "+")
+		}
+		out = append(out, text)
 	}
 	return some(out)
 }
@@ -275,7 +356,7 @@ func untilText(s *policy.QuarantineSpec) string {
 	if s.Until == nil {
 		return "-"
 	}
-	return s.Until.Local().Format("2006-01-02T15:04:05")
+	return s.Until.Local().Format(time.RFC3339)
 }
 
 func droppedText(counters map[string]int64) string {

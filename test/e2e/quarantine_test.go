@@ -132,6 +132,12 @@ func TestQuarantine(t *testing.T) {
 	if !strings.Contains(out, "quarantine/cell added") || !strings.Contains(out, "Active") {
 		t.Errorf("add says %q", out)
 	}
+	// Said again it is changed, and goes on having its reason.
+	out = s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--for", "2h", "--wait")
+	if now := s.tapwall("get", "quarantine", "cell", "-o", "jsonpath={.spec.reason}"); !strings.Contains(out, "quarantine/cell changed") ||
+		strings.TrimSpace(now) != "infected" {
+		t.Errorf("the quarantine was not changed as it should: %s, reason %q", out, now)
+	}
 	s.effective()
 	s.cutOff("at once", vm, a, b)
 	if !stands(echo) {
