@@ -102,10 +102,11 @@ type limitsFile struct {
 }
 
 type learningFile struct {
-	Disabled    bool   `yaml:"disabled"`
-	PerEndpoint int    `yaml:"addresses-per-endpoint"`
-	PerHost     int    `yaml:"addresses-per-host"`
-	Age         string `yaml:"age"`
+	Disabled    bool     `yaml:"disabled"`
+	PerEndpoint int      `yaml:"addresses-per-endpoint"`
+	PerHost     int      `yaml:"addresses-per-host"`
+	Age         string   `yaml:"age"`
+	Networks    []string `yaml:"networks"`
 }
 
 func (f *learningFile) apply(l *Learning) error {
@@ -117,6 +118,13 @@ func (f *learningFile) apply(l *Learning) error {
 		if n.v < 0 || n.v > n.most {
 			return fmt.Errorf("learning.%s: %d is not between 1 and %d", n.key, n.v, n.most)
 		}
+	}
+	for i, s := range f.Networks {
+		p, err := policy.ParseCIDR(s)
+		if err != nil {
+			return fmt.Errorf("learning.networks[%d]: %q %w", i, s, err)
+		}
+		l.Networks = append(l.Networks, p)
 	}
 	set(&l.Disabled, f.Disabled)
 	set(&l.PerEndpoint, f.PerEndpoint)

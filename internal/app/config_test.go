@@ -13,6 +13,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
@@ -44,10 +45,12 @@ func TestReferenceConfiguration(t *testing.T) {
 		StoreTLS: app.TLSFiles{Cert: "/etc/tapwall/etcd-cert.pem", Key: "/etc/tapwall/etcd-key.pem", CA: "/etc/tapwall/etcd-ca.pem"},
 		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		EventsPerSecond: 5000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
-		Learning:  app.Learning{PerEndpoint: app.DefaultLearnPerEndpoint, PerHost: app.DefaultLearnPerHost, Age: app.DefaultLearnAge},
+		Learning: app.Learning{PerEndpoint: app.DefaultLearnPerEndpoint, PerHost: app.DefaultLearnPerHost, Age: app.DefaultLearnAge,
+			Networks: learn.Private()},
 		ZoneLimit: 50000, Timeouts: map[string]int{"tcp_syn_sent": 30},
 	}
-	if diff := cmp.Diff(want, o, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, o, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
@@ -95,6 +98,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"host: no address to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'ptcp:1:h'}]}]", `"h" is no address`},
 		{"listen without a host", "bridges: [{name: b, mode: owned, listen: 'ptcp:1'}]", "bridges[0]: listen is for bridges of hosts"},
 		{"pickup window is no duration", "limits: {pickup-window: soon}", `limits.pickup-window: "soon"`},
+		{"learned of no network", "learning: {networks: [10.0.0.1/8]}", "learning.networks[0]"},
+		{"learned for ever", "learning: {age: 9999h}", "learning.age"},
+		{"learned without bound", "learning: {addresses-per-endpoint: 9999}", "learning.addresses-per-endpoint"},
 		{"pickup window is too long", "limits: {pickup-window: 1h}", "10m"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -57,6 +58,7 @@ type Learning struct {
 	Disabled             bool
 	PerEndpoint, PerHost int
 	Age                  time.Duration
+	Networks             []netip.Prefix
 }
 
 // limits returns the bounds; nil = none are learned.
@@ -64,7 +66,12 @@ func (l Learning) limits() *learn.Limits {
 	if l.Disabled {
 		return nil
 	}
-	return &learn.Limits{PerEndpoint: cmp.Or(l.PerEndpoint, DefaultLearnPerEndpoint), PerHost: cmp.Or(l.PerHost, DefaultLearnPerHost),
+	networks := l.Networks
+	if networks == nil {
+		networks = learn.Private()
+	}
+	return &learn.Limits{Networks: networks, PerEndpoint: cmp.Or(l.PerEndpoint, DefaultLearnPerEndpoint), PerHost: cmp.Or(l.PerHost,
+		DefaultLearnPerHost),
 		Age: cmp.Or(l.Age, DefaultLearnAge)}
 }
 

@@ -22,9 +22,11 @@ const WarnAddressRefused policy.Code = "ADDRESS_REFUSED"
 const (
 	// learnEvery is how often at most claims change what is known: flows change no more often for them, however many there are.
 	learnEvery = time.Second
-	// refusedFor is for how long a refusal is told of after the last claim, and maxRefused bounds of how many.
-	refusedFor = 10 * time.Minute
-	maxRefused = 256
+	// refusedFor is for how long a refusal is told of after the last claim, maxRefused bounds of how many, and maxRefusedOfOne of one
+	// endpoint.
+	refusedFor      = 10 * time.Minute
+	maxRefused      = 256
+	maxRefusedOfOne = 8
 )
 
 // learning is what a host has learned of the addresses of its endpoints. The loop owns it.
@@ -178,7 +180,7 @@ func (l *learning) refuse(x disbelief, by string, told *lesson, now time.Time) {
 	old, known := l.refused[x]
 	switch {
 	case known:
-	case len(l.refused) >= maxRefused:
+	case len(l.refused) >= maxRefused || l.refusals(x.key) >= maxRefusedOfOne:
 		return
 	case x.address.IsValid():
 		told.refused = append(told.refused, fmt.Sprintf("%s %s, which %s", x.key, x.address, by))
@@ -189,6 +191,16 @@ func (l *learning) refuse(x disbelief, by string, told *lesson, now time.Time) {
 		by = old.by // a warning that changes with every claim says nothing
 	}
 	l.refused[x] = disbelieved{by, now}
+}
+
+// refusals counts those of a workload.
+func (l *learning) refusals(key string) (n int) {
+	for x := range l.refused {
+		if x.key == key {
+			n++
+		}
+	}
+	return n
 }
 
 // tell records what was learned, forgotten and refused: an event of each sort, at most one a second.
@@ -260,12 +272,12 @@ func (v *view) learnedOn(bridge string) (n int) {
 }
 
 // claimCounters count claims by what became of them.
-type claimCounters struct{ learned, seen, taken, full, stranger, spoofed, declared, metered atomic.Uint64 }
+type claimCounters struct{ learned, seen, taken, full, outside, stranger, spoofed, declared, metered atomic.Uint64 }
 
 // all returns the counters by the names that metrics give them.
 func (c *claimCounters) all() map[string]*atomic.Uint64 {
-	return map[string]*atomic.Uint64{"learned": &c.learned, "seen": &c.seen, "taken": &c.taken, "full": &c.full, "stranger": &c.stranger,
-		"spoofed": &c.spoofed, "declared": &c.declared, "metered": &c.metered}
+	return map[string]*atomic.Uint64{"learned": &c.learned, "seen": &c.seen, "taken": &c.taken, "full": &c.full, "outside": &c.outside,
+		"stranger": &c.stranger, "spoofed": &c.spoofed, "declared": &c.declared, "metered": &c.metered}
 }
 
 // heard counts a claim.

@@ -70,7 +70,8 @@ func NewMetrics(host bool) *Metrics {
 	m.learned = desc("learned_addresses", "Addresses that are known because endpoints were seen to use them.", "bridge")
 	m.claims = desc("address_claims_total",
 		"What endpoints were heard to say of their addresses: learned, seen (known already); not believed: "+
-			"taken (another endpoint's, or the host's), full (too many), stranger (a MAC address that is not the endpoint's alone), spoofed (it is "+
+			"taken (another endpoint's, or the host's), full (too many), outside (of the networks that are learned of), stranger (a MAC address "+
+			"that is not the endpoint's alone), spoofed (it is "+
 			"held to others), declared; not looked at: metered.", "bridge", "outcome")
 	m.limitMax = desc("limit_max", "How much there is of it.", "bridge", "limit")
 	return m

@@ -13,6 +13,8 @@ import (
 type Limits struct {
 	PerEndpoint int // addresses of one endpoint
 	PerHost     int // of all
+	// Networks are those that addresses are learned of.
+	Networks []netip.Prefix
 	// Age is for how long an address is known that nobody claims any more. One that a DHCP server gave is known as long as the lease, and at
 	// most MaxLease; who claims it meanwhile goes on having it.
 	Age time.Duration
@@ -20,6 +22,19 @@ type Limits struct {
 
 // MaxLease bounds for how long a DHCP server is believed.
 const MaxLease = 24 * time.Hour
+
+func (l *Limits) within(a netip.Addr) bool {
+	return Plausible(a) && slices.ContainsFunc(l.Networks, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// Private are the networks whose addresses are nobody's on the Internet (RFC 1918, RFC 6598, RFC 4193).
+func Private() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range []string{"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"} {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
 
 // Entry is an address that was learned.
 type Entry struct {
@@ -53,6 +68,7 @@ const (
 	Taken   Reason = "taken"
 	Full    Reason = "full" // of the endpoint's addresses, or of the host's
 
+	Outside  Reason = "outside"  // of the networks
 	Stranger Reason = "stranger" // the MAC address is not the endpoint's, or not the endpoint's alone
 	Spoofed  Reason = "spoofed"  // the endpoint is held to other addresses
 	Declared Reason = "declared" // by the endpoint itself, so there is nothing to learn
@@ -92,7 +108,7 @@ func (t *Table) Restore(entries []Entry, written, now time.Time) {
 			e.Until = e.Until.Add(away)
 		}
 		at := spot{e.Bridge, e.VLAN, e.Address}
-		if t.entries[at] == nil && Plausible(e.Address) && len(t.entries) < t.limits.PerHost && t.count[e.Key] < t.limits.PerEndpoint {
+		if t.entries[at] == nil && t.limits.within(e.Address) && len(t.entries) < t.limits.PerHost && t.count[e.Key] < t.limits.PerEndpoint {
 			t.entries[at] = &e
 			t.count[e.Key]++
 		}
@@ -107,6 +123,10 @@ func (t *Table) Note(w *World, sender, bridge string, vlan int, c Claim, now tim
 		return Outcome{Reason: Stranger, Workload: w.byKey[sender], Address: c.Address}
 	}
 	out := Outcome{Workload: x, Address: c.Address}
+	if !t.limits.within(c.Address) {
+		out.Reason = Outside
+		return out
+	}
 	if out.Reason, out.By = w.objection(x, c.Address); out.Reason != "" {
 		return out
 	}

@@ -15,6 +15,8 @@ import (
 
 var began = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 
+var networks = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("10.9.0.0/16")}
+
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func claim(mac learn.MAC, ip string) learn.Claim {
@@ -47,7 +49,7 @@ func TestNote(t *testing.T) {
 	w := learn.NewWorld([]*policy.Workload{vm("a", a), vm("b", b), vm("c", c, declares("10.0.0.3")), vm("d", d, held),
 		vm("e", twice), vm("f", twice), vm("g", learn.MAC{2, 10}, vlan(10)), vm("h", learn.MAC{2, 11}, vlan(20)),
 		{Key: "endpoint/far", Remote: true, Addresses: []netip.Addr{addr("10.0.0.4")}}}, []netip.Addr{addr("10.0.0.1")})
-	tab := learn.NewTable(learn.Limits{PerEndpoint: 3, PerHost: 6, Age: time.Minute})
+	tab := learn.NewTable(learn.Limits{Networks: networks, PerEndpoint: 3, PerHost: 6, Age: time.Minute})
 	for i, x := range []struct {
 		sender string
 		vlan   int
@@ -58,6 +60,8 @@ func TestNote(t *testing.T) {
 		{"a", 0, claim(a, "10.0.0.5"), learn.Learned, ""},
 		{"a", 0, claim(a, "10.0.0.5"), learn.Seen, ""},
 		{"b", 0, claim(b, "10.0.0.5"), learn.Taken, "endpoint a was the first to use"},
+		{"b", 0, claim(b, "8.8.8.8"), learn.Outside, ""},
+		{"b", 0, claim(b, "10.1.0.1"), learn.Outside, ""},
 		{"b", 0, claim(a, "10.0.0.6"), learn.Stranger, ""},
 		{"b", 0, claim(learn.MAC{2, 99}, "10.0.0.6"), learn.Stranger, ""},
 		{"e", 0, claim(twice, "10.0.0.6"), learn.Stranger, ""},
@@ -85,7 +89,7 @@ func TestNote(t *testing.T) {
 		tab.Entries())); got != "map[a:[10.0.0.5 10.0.0.10] b:[10.0.0.7] d:[10.0.0.33] g:[10.0.0.5] h:[10.0.0.5]]" {
 		t.Errorf("learned: %s", got)
 	}
-	more := learn.NewTable(learn.Limits{PerEndpoint: 2, PerHost: 100, Age: time.Minute})
+	more := learn.NewTable(learn.Limits{Networks: networks, PerEndpoint: 2, PerHost: 100, Age: time.Minute})
 	for i, want := range []learn.Reason{learn.Learned, learn.Learned, learn.Full} {
 		if got := more.Note(w, "a", "br0", 0, claim(a, fmt.Sprintf("10.0.1.%d", i)), began); got.Reason != want {
 			t.Errorf("address %d of an endpoint: %s, want %s", i, got.Reason, want)
@@ -121,7 +125,7 @@ func TestTend(t *testing.T) {
 		{"the MAC declared by another", same, vm("b", a), true, 0, "gone"},
 		{"held to others", vm("a", a, func(w *policy.Workload) { w.Guard = &policy.Guard{} }), nil, true, 0, "gone"},
 	} {
-		tab := learn.NewTable(learn.Limits{PerEndpoint: 4, PerHost: 4, Age: time.Minute})
+		tab := learn.NewTable(learn.Limits{Networks: networks, PerEndpoint: 4, PerHost: 4, Age: time.Minute})
 		if got := tab.Note(learn.NewWorld([]*policy.Workload{same}, nil), "a", "br0", 0, claim(a, "10.0.0.5"),
 			began); got.Reason != learn.Learned {
 			t.Fatalf("%s: %s", c.name, got.Reason)
@@ -151,7 +155,7 @@ func TestTend(t *testing.T) {
 func TestAge(t *testing.T) {
 	a := learn.MAC{2, 1}
 	w := learn.NewWorld([]*policy.Workload{vm("a", a)}, nil)
-	tab := learn.NewTable(learn.Limits{PerEndpoint: 4, PerHost: 4, Age: time.Minute})
+	tab := learn.NewTable(learn.Limits{Networks: networks, PerEndpoint: 4, PerHost: 4, Age: time.Minute})
 	lease := func(d time.Duration) learn.Claim {
 		return learn.Claim{MAC: a, Address: addr("10.0.0.9"), Source: learn.DHCP, Lease: d}
 	}
@@ -179,7 +183,7 @@ func TestAge(t *testing.T) {
 func TestRestore(t *testing.T) {
 	a := learn.MAC{2, 1}
 	w := learn.NewWorld([]*policy.Workload{vm("a", a)}, nil)
-	limits := learn.Limits{PerEndpoint: 2, PerHost: 4, Age: time.Minute}
+	limits := learn.Limits{Networks: networks, PerEndpoint: 2, PerHost: 4, Age: time.Minute}
 	tab := learn.NewTable(limits)
 	tab.Note(w, "a", "br0", 0, claim(a, "10.0.0.5"), began)
 	tab.Note(w, "", "br0", 0, learn.Claim{MAC: a, Address: addr("10.0.0.9"), Source: learn.DHCP, Lease: time.Hour}, began)
@@ -199,7 +203,11 @@ func TestRestore(t *testing.T) {
 			t.Errorf("away for %v: good for %q, want %q", away, got, want)
 		}
 	}
-	few := learn.NewTable(learn.Limits{PerEndpoint: 1, PerHost: 4, Age: time.Minute})
+	elsewhere := learn.NewTable(learn.Limits{Networks: networks[1:], PerEndpoint: 4, PerHost: 4, Age: time.Minute})
+	if elsewhere.Restore(entries, written, written); len(elsewhere.Entries()) != 0 {
+		t.Errorf("addresses outside of the networks are restored: %v", elsewhere.Entries())
+	}
+	few := learn.NewTable(learn.Limits{Networks: networks, PerEndpoint: 1, PerHost: 4, Age: time.Minute})
 	if few.Restore(entries, written, written); len(few.Entries()) != 1 {
 		t.Errorf("%d addresses of an endpoint are restored that may have one", len(few.Entries()))
 	}
@@ -210,7 +218,7 @@ func TestRestore(t *testing.T) {
 func TestNoTwoHaveOneAddress(t *testing.T) {
 	seen := map[learn.Reason]int{}
 	rapid.Check(t, func(t *rapid.T) {
-		limits := learn.Limits{PerEndpoint: 2, PerHost: 4, Age: time.Minute}
+		limits := learn.Limits{Networks: networks, PerEndpoint: 2, PerHost: 4, Age: time.Minute}
 		tab, now := learn.NewTable(limits), began
 		macs := rapid.Custom(func(t *rapid.T) learn.MAC { return learn.MAC{2, byte(rapid.IntRange(1, 4).Draw(t, "mac"))} })
 		addresses := rapid.Custom(func(t *rapid.T) string { return fmt.Sprintf("10.0.0.%d", rapid.IntRange(1, 6).Draw(t, "address")) })

@@ -121,7 +121,8 @@ func TestFirewallLearned(t *testing.T) {
 	must(t, vm4.Send(f.arp(vm4.MAC, vm3.IPv4), f.arp(vm3.MAC, vm3.IPv4), f.nd(136, "fe80::4", vm3.IPv6, vm4.MAC),
 		f.arp(vm3.MAC, "10.77.0.201"), f.frame(vm3.MAC, "ff:ff:ff:ff:ff:ff", layers.EthernetTypeARP, arpOf(t, vm3.MAC, "10.77.0.202")),
 		acknowledgement(t, vm4, vm4, "10.77.0.203", 600), f.arp(vm4.MAC, "224.0.0.9"), f.arp(vm4.MAC, "127.0.0.9"),
-		f.arp(vm4.MAC, "10.77.0.254"), f.arp(vm4.MAC, "10.77.0.200")))
+		f.arp(vm4.MAC, "198.51.100.9"), f.nd(136, "fe80::4", "2001:db8::9", vm4.MAC), f.arp(vm4.MAC, "10.77.0.254"),
+		f.arp(vm4.MAC, "10.77.0.200")))
 	lab.Eventually(t, 5*time.Second, "an address that nobody has is learned", func() bool {
 		return slices.Contains(s.learned(vm4), "10.77.0.200 arp")
 	})
