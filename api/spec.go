@@ -94,7 +94,7 @@ func (s *Server) finishSpec() error {
 	schemas := api.Components.Schemas.Map()
 	delete(schemas, "ErrorModel") // of huma; our Transformer replaces them
 	delete(schemas, "ErrorDetail")
-	for _, n := range schemaNotes() {
+	for _, n := range append(schemaNotes(), answerNotes()...) {
 		if err := n.apply(schemas); err != nil {
 			return fmt.Errorf("api: OpenAPI notes: %w", err)
 		}

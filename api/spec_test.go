@@ -45,6 +45,29 @@ func TestSpecWhole(t *testing.T) {
 		}
 	}
 
+	// What writes, statuses, connections and traces answer is described field by field; of names and places the name says enough.
+	plain := regexp.MustCompile(`^(kind|name|items|host|bridge|source|destination|priority|tier|action|message|ip|port|protocol|direction|` +
+		`status|type|code|id|spec|bytes|packets|warnings|endpoint)$`)
+	for name, raw := range doc.Components.Schemas {
+		if !regexp.MustCompile(`^(Apply(Result|Item)|Plan|BridgePlan|ConnectionPlan|PlannedConnection|Confirmation(Change)?|Undone|Finding|` +
+			`Warning|RuleRef|Consequence|Status|HostStatus|RuleStatus|Connection(s|End|Rule)?|Killed|Explanation|Judgement|` +
+			`Trace([A-Z][a-z]+)?|(Policy|Rule|Group|Endpoint|Quarantine)Spec|Rule|Selector|Service|Passage|PassedService|DefaultDeny|GroupSource)$`).
+			MatchString(name) {
+			continue
+		}
+		var schema struct {
+			Properties map[string]struct{ Description string }
+		}
+		if err := json.Unmarshal(raw, &schema); err != nil || len(schema.Properties) == 0 {
+			t.Errorf("schema %s: %v, %d properties", name, err, len(schema.Properties))
+		}
+		for field, p := range schema.Properties {
+			if p.Description == "" && !plain.MatchString(field) {
+				t.Errorf("%s.%s has no description", name, field)
+			}
+		}
+	}
+
 	ids := map[string]bool{}
 	for path, item := range doc.Paths {
 		for method, raw := range item {
