@@ -293,6 +293,7 @@ func TestURLForbidden(t *testing.T) {
 		"127.0.0.1": false, "::1": false, "169.254.169.254": false, "fe80::1": false, "0.0.0.0": false, "::": false, "224.0.0.1": false,
 		"0.1.2.3":                false,
 		"::ffff:169.254.169.254": false, "64:ff9b::a9fe:a9fe": false, "fd00:ec2::254": false, "100.100.100.200": false,
+		"168.63.129.16": false, "::ffff:192.0.0.192": false,
 		"10.0.0.1": true, "192.0.2.1": true, "2001:db8::1": true, "fd00::1": true, "64:ff9b::c000:201": true,
 	} {
 		k, _ := keeper(t, Options{})

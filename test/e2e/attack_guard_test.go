@@ -156,3 +156,81 @@ func TestAttackGuardByOddFrames(t *testing.T) {
 		}
 	}
 }
+
+// The guard holds whatever else is done: an address that is taken from a machine ends its connections from it at once, be the endpoint in
+// mode audit; and nothing forged gets through while the switch restarts, the port comes anew or tapwall is killed.
+func TestAttackGuardThroughChanges(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	vm, other := s.vm[1], s.vm[2]
+	s.applyUncached(guarded(vm, ""))
+	out, in, control := s.echo(vm, other, 5001), s.echo(other, vm, 5001), s.echo(s.vm[3], other, 5002)
+	s.running(out, in, control)
+	_, err := vm.Run("ip", "address", "add", "10.77.0.50/24", "dev", "eth0")
+	must(t, err)
+	moved := *vm
+	moved.IPv4 = "10.77.0.50"
+	_, err = s.tw.RunInput(guarded(&moved, ", mode: audit"), "apply", "-f", "-", "--wait=effective")
+	must(t, err)
+	if !stands(out) || !stands(in) {
+		t.Error("a connection from an address that is the machine's no more goes on")
+	}
+	s.mustConnect(other, moved.IPv4, 5001)
+	s.mustNotConnect(other, vm.IPv4, 5001)
+	s.running(control)
+
+	capture, err := s.Capture(other.NS, "eth0")
+	must(t, err)
+	f := forgery{t, vm}
+	forged := [][]byte{f.arp(vm.MAC, vm.IPv4), f.udp(vm.MAC, s.vm[3].IPv6, 4000, 5000), f.arp(s.vm[3].MAC, moved.IPv4), f.udp(vm.MAC, vm.IPv4, 67, 68)}
+	own := f.arp(vm.MAC, moved.IPv4)
+	stop, flood := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				flood <- nil
+				return
+			case <-time.After(time.Millisecond):
+			}
+			if err := vm.Send(append(forged, own)...); err != nil {
+				flood <- err
+				return
+			}
+		}
+	}()
+	arrived := func(since time.Time, frames ...[]byte) int {
+		return len(capture.Frames(func(g lab.Frame) bool {
+			for _, b := range frames {
+				if g.At.After(since) && strings.HasPrefix(string(g.Data), string(b)) {
+					return true
+				}
+			}
+			return false
+		}))
+	}
+	again := func(what string) {
+		t.Helper()
+		since := time.Now()
+		lab.Eventually(t, 20*time.Second, what+": what is its own arrives", func() bool { return arrived(since, own) > 20 })
+	}
+	again("before")
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	again("the switch is back")
+	must(t, s.Unplug(vm))
+	time.Sleep(100 * time.Millisecond)
+	must(t, s.Plug(vm))
+	again("the port is back")
+	s.tw.Kill()
+	again("without tapwall")
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	must(t, s.tw.Start())
+	again("all is back")
+	close(stop)
+	must(t, <-flood)
+	if n := arrived(time.Time{}, forged...); n > 0 {
+		t.Errorf("%d forged frames arrived", n)
+	}
+}
