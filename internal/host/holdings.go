@@ -91,7 +91,7 @@ func (h *holdings) credit(f *ofp.FlowStats) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	name, ok := h.names[id]
-	if !ok || f.Priority != pipeline.PriorityQuarantine {
+	if !ok || f.Priority != pipeline.PriorityQuarantine && f.Priority != pipeline.PriorityQuarantinedND {
 		return
 	}
 	key, now := f.Flow.Key(), counter{f.Stats.Packets, f.Stats.Bytes}

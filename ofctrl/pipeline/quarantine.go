@@ -6,6 +6,9 @@ import "github.com/tapwall/tapwall/ofctrl/flow"
 const (
 	PriorityPassList   uint16 = 510
 	PriorityQuarantine uint16 = 500
+	// Neighbour discovery is not of what the pass list lets through as IP: in SOURCE it passes above that, or not at all.
+	priorityPassND        uint16 = 530
+	PriorityQuarantinedND uint16 = 520
 )
 
 // quarantineSide is the bit by which a packet that has been let through in a table is not looked at again there.
@@ -49,6 +52,26 @@ func QuarantinePass(table uint8, c flow.Cookie, m flow.Match) flow.Flow {
 	side := quarantineSide(table)
 	return flow.Flow{Table: table, Priority: PriorityPassList, Cookie: c, Match: side.Is(m, 0),
 		Actions: []flow.Action{side.Load(1), resubmitTo(table)}}
+}
+
+// QuarantineND returns the flows by which a machine behind a port of m speaks in neighbour discovery as itself: those of QuarantinePass for
+// the matches in own, and drops of all else, router advertisements and redirects, too.
+func QuarantineND(c flow.Cookie, m flow.Match, own []flow.Match) (out []flow.Flow) {
+	for _, x := range own {
+		f := QuarantinePass(TableSource, c, x)
+		f.Priority = priorityPassND
+		out = append(out, f)
+	}
+	for t := uint64(133); t <= 137; t++ {
+		x := icmpv6(t)
+		for _, term := range m {
+			x = x.WithMasked(term.Field, term.Value, term.Mask)
+		}
+		f := QuarantineDrop(TableSource, c, x)
+		f.Priority = PriorityQuarantinedND
+		out = append(out, f)
+	}
+	return out
 }
 
 // QuarantineDeliver is QuarantinePass in DESTINATION for a frame to many, which also goes to the port by itself: a port that is kept out of

@@ -182,7 +182,8 @@ func TestAttackGuardThroughChanges(t *testing.T) {
 	capture, err := s.Capture(other.NS, "eth0")
 	must(t, err)
 	f := forgery{t, vm}
-	forged := [][]byte{f.arp(vm.MAC, vm.IPv4), f.udp(vm.MAC, s.vm[3].IPv6, 4000, 5000), f.arp(s.vm[3].MAC, moved.IPv4), f.udp(vm.MAC, vm.IPv4, 67, 68)}
+	forged := [][]byte{f.arp(vm.MAC, vm.IPv4), f.udp(vm.MAC, s.vm[3].IPv6, 4000, 5000), f.arp(s.vm[3].MAC, moved.IPv4),
+		f.udp(vm.MAC, vm.IPv4, 67, 68)}
 	own := f.arp(vm.MAC, moved.IPv4)
 	stop, flood := make(chan struct{}), make(chan error, 1)
 	go func() {

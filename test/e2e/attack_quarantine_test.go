@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/sys/unix"
 
+	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/test/lab"
 )
 
@@ -84,6 +87,52 @@ func TestAttackQuarantineFromPort53(t *testing.T) {
 				t.Errorf("%s: a connection from port 53 begins", what)
 			}
 			c.Close()
+		}
+	}
+}
+
+// A quarantined machine may ask for those of its pass list and answer them, as itself: not as a router or another machine, which they
+// would then send what is for those.
+func TestAttackQuarantineSpeaksAsOthers(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	vm, peer, victim := s.vm[1], s.vm[2], s.vm[3]
+	s.applyUncached(guarded(vm, ", antiSpoof: off"))
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--pass", peer.IPv4, "--pass", peer.IPv6, "--wait")
+	s.effective()
+	capture, err := s.Capture(peer.NS, "eth0")
+	must(t, err)
+	own := mustMAC(t, vm.MAC)
+	ask := func(src string) []byte {
+		body := icmp6(src, peer.IPv6, 135, make([]byte, 4), net.ParseIP(peer.IPv6), option(t, 1, vm.MAC))
+		return ethernet(mustMAC(t, peer.MAC), own, nil, 0x86dd, v6(src, peer.IPv6, 255, 58, body))
+	}
+	answer := func(target string) []byte {
+		body := icmp6(vm.IPv6, peer.IPv6, 136, []byte{0x20, 0, 0, 0}, net.ParseIP(target), option(t, 2, vm.MAC))
+		return ethernet(mustMAC(t, peer.MAC), own, nil, 0x86dd, v6(vm.IPv6, peer.IPv6, 255, 58, body))
+	}
+	resolve := func(ip string) []byte {
+		return ethernet(mustMAC(t, peer.MAC), own, nil, 0x0806, serialize(t, &layers.ARP{AddrType: layers.LinkTypeEthernet,
+			Protocol: layers.EthernetTypeIPv4, HwAddressSize: 6, ProtAddressSize: 4, Operation: 1, SourceHwAddress: own,
+			SourceProtAddress: net.ParseIP(ip).To4(), DstHwAddress: make([]byte, 6), DstProtAddress: net.ParseIP(peer.IPv4).To4()}))
+	}
+	arrived := func(sent []byte) bool {
+		return len(capture.Frames(func(f lab.Frame) bool { return strings.HasPrefix(string(f.Data), string(sent)) })) > 0
+	}
+	lla := policy.LinkLocal(vm.MAC).String()
+	as := map[string][]byte{"asks as another": ask(victim.IPv6), "asks as a router": ask("fe80::99"), "asks as nobody": ask("::"),
+		"answers as another": answer(victim.IPv6), "answers as a router": answer("fe80::99"), "resolves as another": resolve(victim.IPv4)}
+	for _, f := range as {
+		must(t, vm.Send(f))
+	}
+	for what, f := range map[string][]byte{"asks": ask(vm.IPv6), "asks by its link-local address": ask(lla), "answers": answer(vm.IPv6),
+		"answers for its link-local address": answer(lla), "resolves": resolve(vm.IPv4)} {
+		must(t, vm.Send(f))
+		lab.Eventually(t, 2*time.Second, what+" as itself", func() bool { return arrived(f) })
+	}
+	for what, f := range as {
+		if arrived(f) {
+			t.Errorf("it %s", what)
 		}
 	}
 }

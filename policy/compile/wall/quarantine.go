@@ -97,6 +97,7 @@ func (q *quarantines) hold(h *Held) {
 		}
 		in := flow.Match{}.With(flow.InPort, flow.U64(uint64(port)))
 		q.add(h, pipeline.QuarantineDrop(pipeline.TableSource, from, in))
+		var nd []flow.Match
 		for _, mac := range h.MACs {
 			src, ok := parseMAC(mac)
 			if !ok {
@@ -105,12 +106,19 @@ func (q *quarantines) hold(h *Held) {
 			for _, p := range passed {
 				for _, m := range p.sent(h, src) {
 					m = with(in.With(flow.EthSrc, flow.U64(src)), m)
+					if p.kind == passedSolicitation || p.kind == passedAdvertisement {
+						nd = append(nd, m)
+						continue
+					}
 					q.add(h, pipeline.QuarantinePass(pipeline.TableSource, from, m))
 					if p.asks {
 						q.add(h, pipeline.QuarantineAsks(false, from, m)...)
 					}
 				}
 			}
+		}
+		if nd != nil {
+			q.add(h, pipeline.QuarantineND(from, in, nd)...)
 		}
 	}
 	var zone flow.Match
@@ -244,22 +252,29 @@ func (p *passed) sent(h *Held, mac uint64) []flow.Match {
 			out = append(out, m)
 		}
 		return out
-	case passedAdvertisement:
+	case passedSolicitation, passedAdvertisement:
+		as := flow.IPv6Src
+		if p.kind == passedAdvertisement {
+			as = flow.NDTarget
+		}
 		var out []flow.Match
 		for _, a := range h.Addresses {
 			if a.Is6() {
-				out = append(out, p.to.WithPrefix(flow.NDTarget, netip.PrefixFrom(a, 128)))
+				out = append(out, p.to.WithPrefix(as, netip.PrefixFrom(a, 128)))
 			}
 		}
 		if out == nil {
 			return []flow.Match{p.to}
 		}
-		return append(out, p.to.WithPrefix(flow.NDTarget, linkLocal))
+		for _, mac := range h.MACs {
+			if _, ok := parseMAC(mac); ok {
+				out = append(out, p.to.WithPrefix(as, netip.PrefixFrom(policy.LinkLocal(mac), 128)))
+			}
+		}
+		return out
 	}
 	return []flow.Match{p.to}
 }
-
-var linkLocal = netip.MustParsePrefix("fe80::/10")
 
 // asking are the addresses that others may ask for: those that are known, or any of a family of which none is.
 func asking(known []netip.Addr) []netip.Addr {
