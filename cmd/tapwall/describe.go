@@ -132,6 +132,9 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		if len(h.Endpoints) > 0 {
 			printf(w, "    endpoints: %s\n", strings.Join(h.Endpoints, ", "))
 		}
+		for _, a := range h.Learned {
+			printf(w, "    learned: %s by %s, seen %s\n", a.Address, a.Source, a.Seen.Local().Format(time.DateTime))
+		}
 		if len(h.Target) > 0 {
 			printf(w, "    target: %s\n", labelsText(h.Target))
 		}

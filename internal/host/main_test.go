@@ -23,6 +23,7 @@ import (
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/host"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/logtest"
 	"github.com/tapwall/tapwall/internal/store"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
@@ -152,7 +153,10 @@ type settings struct {
 	tapCompiler func(tap.Input) tap.Plan
 	// hostFile is Options.HostFile.
 	hostFile string
-	maxFlows int // default: the engine's
+	// learning and learnedFile are Options.Learning and LearnedFile.
+	learning    *learn.Limits
+	learnedFile string
+	maxFlows    int // default: the engine's
 }
 
 func owned(names ...string) []host.BridgeConfig {
@@ -186,7 +190,7 @@ func (h *machine) start(s settings) *run {
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg,
 		Hosts: []host.Options{{
-			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window,
+			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, Learning: s.learning, LearnedFile: s.learnedFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window,
 			SpoofGrace: s.grace, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
