@@ -190,7 +190,8 @@ func (h *machine) start(s settings) *run {
 	}
 	r.Fleet, err = fleet.New(fleet.Options{Version: "v0", Store: s.store, Recorder: r.rec, Logger: log, Registry: r.reg,
 		Hosts: []host.Options{{
-			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, Learning: s.learning, LearnedFile: s.learnedFile, MaxFlows: s.maxFlows, RunDir: h.ovs.RunDir, PickupWindow: s.window,
+			DB: r.db, Bridges: s.bridges, HostFile: s.hostFile, Learning: s.learning, LearnedFile: s.learnedFile, MaxFlows: s.maxFlows,
+			RunDir: h.ovs.RunDir, PickupWindow: s.window,
 			SpoofGrace: s.grace, Logger: log}}})
 	if err != nil {
 		h.t.Fatal(err)
