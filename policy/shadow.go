@@ -169,10 +169,10 @@ func (c cover) warning(p *coverPolicy, r *Rule) Warning {
 	if c.now {
 		scope = "all endpoints that it applies to now, and its peers and services"
 	}
-	advice := " Remove it, or give it a smaller priority."
+	advice := fmt.Sprintf(" Remove it, or %s.", c.outrank(p, r.Action))
 	if c.rule.Action == Deny && r.Action == Allow {
 		advice = fmt.Sprintf(" To deny what no rule allows, write defaultDeny: {%s: true} instead of rule %q, or %s.", c.dir, c.rule.Name,
-			c.outrank(p))
+			c.outrank(p, r.Action))
 	}
 	return Warning{
 		Code:   WarnShadowed,
@@ -185,11 +185,11 @@ func (c cover) warning(p *coverPolicy, r *Rule) Warning {
 	}
 }
 
-// outrank says how policy p could decide before the covering rule.
-func (c cover) outrank(p *coverPolicy) string {
+// outrank says how a rule with that action of policy p could decide before the covering rule.
+func (c cover) outrank(p *coverPolicy, action Effect) string {
 	who := fmt.Sprintf("give policy %q", p.Name)
 	if c.policy.Name == p.Name {
-		who = "give the allow, in a policy of its own,"
+		who = fmt.Sprintf("give the %s, in a policy of its own,", action)
 	}
 	if high := c.policy.Spec.Tier.Rank(); high < p.Spec.Tier.Rank() || c.policy.EffectivePriority() == 0 {
 		if high == 0 {

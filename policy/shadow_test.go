@@ -156,6 +156,18 @@ func TestShadowed(t *testing.T) {
 			t.Errorf("message %q does not end with %q", got, want)
 		}
 	})
+	for _, tt := range []struct{ name, tier, action, want string }{
+		{"a reject across tiers", "tier: security", "reject", ` Remove it, or give policy "p" the tier emergency.`},
+		{"a reject of the same tier", "priority: 1", "reject", ` Remove it, or give policy "p" a smaller priority than 1.`},
+		{"an allow before an allow", "tier: security", "allow", ` Remove it, or give policy "p" the tier emergency.`},
+	} {
+		t.Run("message of "+tt.name, func(t *testing.T) {
+			s := scene(t, pol("p", "priority: 7", "http allow - "+http)+pol("q", tt.tier, "rest "+tt.action+" - -"))
+			if got := policy.Shadowed(find(t, s, "p"), s)[0].Message; !strings.HasSuffix(got, tt.want) {
+				t.Errorf("message %q does not end with %q", got, tt.want)
+			}
+		})
+	}
 }
 
 // manyPolicies has 1,000 policies of 10 rules for 1,000 endpoints, two policies for each pair of them.
