@@ -105,6 +105,9 @@ func (s *Server) reverse(ctx context.Context, c confirmation, keep bool) (out *U
 // summary says in words what was put back.
 func summary(u *Undone) string {
 	text := fmt.Sprintf("%d resources are as before", len(u.Restored))
+	if len(u.Restored) == 1 {
+		text = "1 resource is as before"
+	}
 	if len(u.Left) > 0 {
 		var names []string
 		for _, c := range u.Left {

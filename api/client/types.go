@@ -9,19 +9,20 @@ import (
 // The documents that the server answers with.
 type (
 	// Document is a resource with what was observed of it. Spec is left as the server wrote it.
-	Document     = wire.Document[json.RawMessage]
-	ApplyResult  = wire.ApplyResult
-	ApplyItem    = wire.ApplyItem
-	Members      = wire.Members
-	Confirmation = wire.Confirmation
-	Undone       = wire.Undone
-	Flow         = wire.FlowEntry
-	System       = wire.SystemStatus
-	Host         = wire.Host
-	Workload     = wire.Workload
-	Class        = wire.Class
-	ClassRule    = wire.ClassRule
-	FlowName     = wire.FlowName
+	Document           = wire.Document[json.RawMessage]
+	ApplyResult        = wire.ApplyResult
+	ApplyItem          = wire.ApplyItem
+	Members            = wire.Members
+	Confirmation       = wire.Confirmation
+	ConfirmationChange = wire.ConfirmationChange
+	Undone             = wire.Undone
+	Flow               = wire.FlowEntry
+	System             = wire.SystemStatus
+	Host               = wire.Host
+	Workload           = wire.Workload
+	Class              = wire.Class
+	ClassRule          = wire.ClassRule
+	FlowName           = wire.FlowName
 
 	Connection     = wire.Connection
 	ConnectionEnd  = wire.ConnectionEnd

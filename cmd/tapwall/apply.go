@@ -80,6 +80,9 @@ func newApply(g *global) *cobra.Command {
 			if r == nil {
 				return err // nothing was written
 			}
+			if d.format == "text" {
+				g.tellOutstanding(c, r.Unchanged)
+			}
 			var written []waited
 			for _, item := range slices.Concat(r.Created, r.Updated, r.Unchanged) {
 				written = append(written, waited{strings.ToLower(string(item.Kind)) + "/" + item.Name, item.Status})
@@ -125,7 +128,9 @@ func printEffects(w io.Writer, effects []policy.Consequence) {
 	}
 }
 
+// printWarnings prints each line once: what two endpoints have in common is a warning about either.
 func printWarnings(w io.Writer, warnings []policy.Warning) {
+	told := map[string]bool{}
 	for _, x := range warnings {
 		at := ""
 		if x.Policy != "" {
@@ -134,7 +139,10 @@ func printWarnings(w io.Writer, warnings []policy.Warning) {
 		if x.Rule != "" {
 			at += " " + x.Rule
 		}
-		printf(w, "warning: %s%s: %s\n", x.Code, at, x.Message)
+		if line := string(x.Code) + at + x.Message; !told[line] {
+			told[line] = true
+			printf(w, "warning: %s%s: %s\n", x.Code, at, x.Message)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +49,8 @@ one that is outstanding.`,
 				if err != nil {
 					return err
 				}
-				return shown(c, &o, all, func(w io.Writer) { printConfirmations(w, all) })
+				list := map[string]any{"items": all}
+				return shown(c, &o, list, func(w io.Writer) { printConfirmations(w, all) })
 			}
 			id := ""
 			if len(args) > 0 {
@@ -122,6 +124,29 @@ func onlyConfirmation(c *cobra.Command, cl *client.Client) (string, error) {
 		return "", usage("%d are outstanding: say which, %s (tapwall confirm --list)", len(all), strings.Join(ids, ", "))
 	}
 	return all[0].ID, nil
+}
+
+// tellOutstanding says which of the resources, that an apply found as they should be, will not stay so unless they are confirmed.
+func (g *global) tellOutstanding(c *cobra.Command, unchanged []client.ApplyItem) {
+	if len(unchanged) == 0 {
+		return
+	}
+	cl, err := g.client()
+	if err != nil {
+		return
+	}
+	defer cl.Close()
+	all, err := cl.Confirmations(c.Context())
+	if err != nil {
+		return // of what was asked for, nothing is lost
+	}
+	for _, x := range all {
+		if slices.ContainsFunc(x.Changes, func(one client.ConfirmationChange) bool {
+			return slices.ContainsFunc(unchanged, func(i client.ApplyItem) bool { return i.Kind == one.Kind && i.Name == one.Name })
+		}) {
+			printf(c.OutOrStdout(), "still undone at %s, unless you run: tapwall confirm %s\n", x.Until.Local().Format(time.DateTime), x.ID)
+		}
+	}
 }
 
 func until(x client.Confirmation) string {

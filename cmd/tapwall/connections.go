@@ -13,8 +13,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 )
 
 const maxConnections = 100_000 // of what the server lists
@@ -57,6 +59,7 @@ docs/policies.md.`,
 			case o.format == "json" || o.format == "yaml":
 				return o.print(c.OutOrStdout(), found)
 			case found.Matched == 0:
+				tellUnknown(c.Context(), cl, &q.Filter)
 				return printf(c.OutOrStdout(), "no connections\n")
 			}
 			if err := printConnections(c, found.Items, o.format == "wide"); err != nil {
@@ -81,6 +84,32 @@ func tell(problems []string) {
 	for _, p := range problems {
 		_ = printf(os.Stderr, "tapwall: %s\n", p)
 	}
+}
+
+// tellUnknown says which names of a filter that found nothing nobody has.
+func tellUnknown(ctx context.Context, cl *client.Client, f *event.Filter) {
+	names := slices.Concat(f.Endpoint, f.FromName, f.ToName)
+	if len(names) == 0 {
+		return
+	}
+	k := workloadKind()
+	all, err := k.list(ctx, cl, nil)
+	if err != nil {
+		return // it is a hint
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(i item) bool { return k.is(&i, name) }) {
+			_ = printf(os.Stderr, "tapwall: nobody goes by the name %q\n", name)
+		}
+	}
+}
+
+// chosen reports whether flags say which connections are meant.
+func chosen(c *cobra.Command) (yes bool) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		yes = yes || c.LocalNonPersistentFlags().Lookup(f.Name) != nil && !slices.Contains([]string{"dry-run", "force", "output"}, f.Name)
+	})
+	return yes
 }
 
 func connectionFlags(c *cobra.Command, g *global, q *client.ConnectionQuery) {
@@ -244,6 +273,9 @@ end itself. They are listed, and end by themselves after a minute without packet
 			if err := o.allow("table", "json", "yaml"); err != nil {
 				return err
 			}
+			if !all && !chosen(c) {
+				return usage("say by flags which connections, or --all (see %s --help)", c.CommandPath())
+			}
 			q.Limit = maxConnections // all that is killed is listed
 			if err := checkConnections(&q); err != nil {
 				return err
@@ -258,6 +290,9 @@ end itself. They are listed, and end by themselves after a minute without packet
 				return err
 			}
 			tell(killed.Problems)
+			if killed.Matched == 0 {
+				tellUnknown(c.Context(), cl, &q.Filter)
+			}
 			return reportKilled(c, &o, killed)
 		},
 	}

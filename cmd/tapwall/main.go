@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -93,6 +94,9 @@ func exitCode(ctx context.Context, atRoot bool, err error) int {
 }
 
 // defaultServer is where `tapwall serve` listens by default.
+// notANumber is how package strconv says it.
+var notANumber = regexp.MustCompile(`strconv\.\w+: parsing "[^"]*": invalid syntax`)
+
 const defaultServer = app.DefaultListen
 
 // global holds the flags of every command that talks to a server.
@@ -140,7 +144,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usage("%w (see %s --help)", err, c.CommandPath())
+		return usage("%s (see %s --help)", notANumber.ReplaceAllString(err.Error(), "want a whole number"), c.CommandPath())
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&g.server, "server", defaultServer,

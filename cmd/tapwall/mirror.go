@@ -19,8 +19,9 @@ func newMirror(g *global) *cobra.Command {
 		enabled := verb == "start"
 		done := map[bool]string{true: "started", false: "stopped"}[enabled]
 		c.AddCommand(eachNamed(g, &w, k, &cobra.Command{
-			Use:   verb + " NAME...",
-			Short: fmt.Sprintf("%s mirrors, that is, set spec.enabled to %t", strings.ToUpper(verb[:1])+verb[1:], enabled),
+			Use:     verb + " NAME...",
+			Example: fmt.Sprintf("  tapwall mirror %s web-tap --wait", verb),
+			Short:   fmt.Sprintf("%s mirrors, that is, set spec.enabled to %t", strings.ToUpper(verb[:1])+verb[1:], enabled),
 		}, func(c *cobra.Command, cl *client.Client, name string) error {
 			d, err := cl.Patch(c.Context(), policy.KindMirror, name, fmt.Appendf(nil, `{"spec":{"enabled":%t}}`, enabled), w.options())
 			err = named(err, k, name)
