@@ -190,6 +190,73 @@ func TestUndoLeavesWhatOthersDid(t *testing.T) {
 	}
 }
 
+// Who takes away what a policy named before does not keep it from coming back: a lock-out would stay for good.
+func TestAttackUndoWithoutWhatItNamed(t *testing.T) {
+	const lockout = `kind: Policy
+name: lockout
+spec: {appliesTo: [{labels: {app: web}}], ingress: [{name: x, action: deny, from: [{group: new}]}]}
+---
+kind: Group
+name: new
+spec: {members: [{cidr: 192.0.2.0/24}]}
+---
+kind: Policy
+name: web
+spec: {appliesTo: [{labels: {app: web}}], defaultDeny: {ingress: true}}
+---
+kind: Group
+name: outer
+spec: {members: [{labels: {a: b}}]}
+`
+	prepared := func(t *testing.T) (f *fixture, undo func() string) {
+		f = newFixture(t)
+		apply(t, f, "", before+"---\nkind: Group\nname: outer\nspec: {members: [{group: old}]}\n")
+		id := apply(t, f, "?confirmWithin=1h", lockout).Confirmation.ID
+		return f, func() string {
+			t.Helper()
+			f.must(200, "DELETE", "/v1/confirmations/"+id, "")
+			if n := len(f.outstanding(t)); n != 0 {
+				t.Errorf("%d are outstanding", n)
+			}
+			got := f.wishes(t)
+			if !strings.Contains(got, `"action":"allow","from":[{"group":"lbs"}]`) {
+				t.Errorf("the policy is not as before:\n%s", got)
+			}
+			if strings.Contains(got, "policies lockout") {
+				t.Errorf("what was created stays:\n%s", got)
+			}
+			return got
+		}
+	}
+	t.Run("the group of a policy is deleted", func(t *testing.T) {
+		f, undo := prepared(t)
+		f.must(204, "DELETE", "/v1/groups/lbs", "")
+		if got := undo(); !strings.Contains(got, `groups outer map[] {"members":[{"group":"old"}`) {
+			t.Errorf("the group is not as before:\n%s", got)
+		}
+	})
+	t.Run("the group in a group is deleted", func(t *testing.T) {
+		f, undo := prepared(t)
+		f.must(204, "DELETE", "/v1/groups/old", "")
+		undo()
+	})
+	t.Run("others use a group that was created", func(t *testing.T) {
+		f, undo := prepared(t)
+		f.must(201, "PUT", "/v1/policies/mine",
+			`{"spec":{"appliesTo":[{"port":"a"}],"egress":[{"name":"x","action":"allow","to":[{"group":"new"}]}]}}`)
+		if got := undo(); !strings.Contains(got, "groups new") {
+			t.Errorf("the group went, although others use it:\n%s", got)
+		}
+	})
+	t.Run("a group would contain itself", func(t *testing.T) {
+		f, undo := prepared(t)
+		f.must(200, "PUT", "/v1/groups/old", `{"spec":{"members":[{"group":"outer"}]}}`)
+		if got := undo(); strings.Contains(got, `groups outer map[] {"members":[{"group":"old"}`) {
+			t.Errorf("two groups contain each other:\n%s", got)
+		}
+	})
+}
+
 func TestConfirmWithinIsChecked(t *testing.T) {
 	f := newFixture(t)
 	for _, q := range []string{"confirmWithin=0s", "confirmWithin=25h", "confirmWithin=soon", "confirmWithin=60s&dryRun=true"} {

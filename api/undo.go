@@ -17,21 +17,38 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
+// concession is what an undo gives up for what others have done since, each beside those before it. It must come about: else who has
+// locked himself out stays so.
+type concession int
+
+const (
+	nothing    concession = iota
+	references            // may be to what is gone, which then is nobody, with a warning
+	created               // groups that were created stay, as others refer to them
+	groups                // stay as they are: they would contain themselves, or are not any more what others use them for
+)
+
 // undo puts back what an apply changed. The error is a 404 if it is not outstanding any more.
 func (s *Server) undo(ctx context.Context, id, why string) (*Undone, error) {
-	keep := false // what the apply created, as others refer to it now
+	given := nothing
 	for try := 1; ; try++ {
 		c, err := s.outstanding(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		out, changes, before, err := s.reverse(ctx, c, keep)
+		out, changes, before, err := s.reverse(ctx, c, given)
 		if err != nil {
 			return nil, err
 		}
-		guards, err := s.checkRefs(ctx, changes, func(_ int, faults policy.Faults) error { return invalid(faults) })
-		if p := (*Problem)(nil); errors.As(err, &p) && p.Status < http.StatusInternalServerError && !keep {
-			keep = true
+		guards, err := s.checkRefs(ctx, changes, func(_ int, faults policy.Faults) error {
+			other := slices.ContainsFunc(faults, func(f policy.Fault) bool { return f.Code != policy.CodeUnknownRef })
+			if given < references || other && given < groups {
+				return invalid(faults)
+			}
+			return nil
+		})
+		if p := (*Problem)(nil); errors.As(err, &p) && p.Status < http.StatusInternalServerError && given < groups {
+			given++
 			continue
 		}
 		if err != nil {
@@ -68,9 +85,9 @@ func (s *Server) outstanding(ctx context.Context, id string) (confirmation, erro
 	return c, nil
 }
 
-// reverse makes the changes that undo c; keep leaves alone what it created.
-func (s *Server) reverse(ctx context.Context, c confirmation, keep bool) (out *Undone, changes []backend.Change, before []policy.Resource,
-	err error) {
+// reverse makes the changes that undo c.
+func (s *Server) reverse(ctx context.Context, c confirmation, given concession) (
+	out *Undone, changes []backend.Change, before []policy.Resource, err error) {
 	out = &Undone{Restored: []ConfirmationChange{}, Left: []ConfirmationChange{}}
 	for i := range c.Changes {
 		one := &c.Changes[i]
@@ -81,7 +98,7 @@ func (s *Server) reverse(ctx context.Context, c confirmation, keep bool) (out *U
 		if err != nil {
 			now = nil
 		}
-		if digestOf(now) != one.After || keep && one.Before == nil {
+		if digestOf(now) != one.After || one.Kind == policy.KindGroup && (given >= groups || given >= created && one.Before == nil) {
 			out.Left = append(out.Left, one.shown())
 			continue
 		}
@@ -113,7 +130,7 @@ func summary(u *Undone) string {
 		for _, c := range u.Left {
 			names = append(names, refName(c.Kind, c.Name))
 		}
-		text += fmt.Sprintf(", %d were changed since or are referred to and stay: %s", len(u.Left), strings.Join(names, ", "))
+		text += fmt.Sprintf(", %d were changed since, or do not go with what was, and stay: %s", len(u.Left), strings.Join(names, ", "))
 	}
 	return text
 }

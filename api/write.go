@@ -231,7 +231,9 @@ func (s *Server) checkRefs(ctx context.Context, changes []backend.Change, faulty
 			r = &policy.Group{Meta: *r.GetMeta(), Spec: policy.GroupSpec{Members: change.Added}}
 		}
 		if faults := policy.ValidateRefs(r, v.lookup()); len(faults) > 0 {
-			errs = append(errs, faulty(i, faults))
+			if err := faulty(i, faults); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
 	if v.err != nil {
