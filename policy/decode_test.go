@@ -264,12 +264,17 @@ spec:
 			"1:3 /labels: must be a map of texts, not a list",
 			"1:5 /spec/tier: must be a text, not a map",
 			`1:6 /spec/priority: must be a whole number, not the text "1"`,
-			"1:7 /spec/appliesTo: must be a list, not a map",
+			"1:7 /spec/appliesTo: must be a list, not a map, such as [{labels: {app: web}}]",
 			`1:9 /spec/ingress/0/name: must be a text, not true: put it in quotes, "true"`,
 			`1:11 /spec/ingress/0/log: must be true or false, not the text "yes"`,
-			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a"`,
-			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80"`,
-			"1:15 /spec/defaultDeny: must be a map, not true"}},
+			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a", such as {labels: {app: web}} or {cidr: 10.0.0.0/8}`,
+			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80", such as ["…"]`,
+			"1:15 /spec/defaultDeny: must be a map, not true, such as {ingress: true, egress: true}"}},
+		{"bad indentation of a spec", "kind: Policy\nname: p\nspec:\nappliesTo: [{port: a}]\ningress: []\nmatches: {}", []string{
+			"1:3 /spec: is null: give a map or leave the field out",
+			`1:4 /appliesTo: unknown field "appliesTo": it stands below spec, so indent it`,
+			`1:5 /ingress: unknown field "ingress": it stands below spec, so indent it`,
+			`1:6 /matches: unknown field "matches": known are createdAt, labels, name, revision, spec, uid`}},
 		{"bad numbers", "kind: Policy\nname: p\nspec:\n  appliesTo: [{vlan: 1.5}, {vlan: 0x10}, {vlan: 010}, {vlan: 99999999999999999999}, " +
 			"{vlan: .inf}, {vlan: 1_0}]\n  defaultDeny: {ingress: true}", []string{
 			"1:4 /spec/appliesTo/0/vlan: must be a whole number in decimal digits, not 1.5",

@@ -242,7 +242,29 @@ func (w *walker) mismatch(at pointer, v any, want reflect.Type) {
 			detail += fmt.Sprintf(`: put it in quotes, "%t"`, v)
 		}
 	}
+	if like := likeness(want); like != "" {
+		detail += ", such as " + like
+	}
 	w.addf(at, plain(v), "%s", detail)
+}
+
+// likeness is an example of what is written in another form most often; "" = there is none.
+func likeness(t reflect.Type) string {
+	switch t {
+	case reflect.TypeFor[Selector]():
+		return "{labels: {app: web}} or {cidr: 10.0.0.0/8}"
+	case reflect.TypeFor[[]Selector]():
+		return "[{labels: {app: web}}]"
+	case reflect.TypeFor[Service](), reflect.TypeFor[*Service]():
+		return `{protocol: tcp, ports: ["80"]}`
+	case reflect.TypeFor[[]Service]():
+		return `[{protocol: tcp, ports: ["80"]}]`
+	case reflect.TypeFor[DefaultDeny](), reflect.TypeFor[*DefaultDeny]():
+		return "{ingress: true, egress: true}"
+	case reflect.TypeFor[[]string]():
+		return `["…"]`
+	}
+	return ""
 }
 
 // wanted names a Go type as the writer of a document knows it.
@@ -274,6 +296,8 @@ func (w *walker) unknown(at pointer, m *member, t reflect.Type, fields map[strin
 		f.Code, f.Detail = CodeNotSupported, fmt.Sprintf("comes later: this version does not support %s here yet", m.key)
 	case m.key == "metadata" || m.key == "apiVersion":
 		f.Detail += ": kind, name, labels and spec stand at the top of a document"
+	case slices.Contains(names, "spec") && w.ofSpec(m.key):
+		f.Detail += ": it stands below spec, so indent it"
 	case closest(m.key, names) != "":
 		f.Detail += fmt.Sprintf(": did you mean %s?", closest(m.key, names))
 	case len(names) == 0:
@@ -282,6 +306,17 @@ func (w *walker) unknown(at pointer, m *member, t reflect.Type, fields map[strin
 		f.Detail += ": known are " + strings.Join(names, ", ")
 	}
 	w.add(f)
+}
+
+// ofSpec reports whether the spec of some kind has a field of that name.
+func (w *walker) ofSpec(key string) bool {
+	for _, t := range []reflect.Type{reflect.TypeFor[PolicySpec](), reflect.TypeFor[GroupSpec](), reflect.TypeFor[EndpointSpec](),
+		reflect.TypeFor[MirrorSpec](), reflect.TypeFor[QuarantineSpec]()} {
+		if _, ok := w.fieldsOf(t)[key]; ok {
+			return true
+		}
+	}
+	return false
 }
 
 // fieldsOfLater lists fields that are planned but have no Go field yet.
