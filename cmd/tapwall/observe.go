@@ -70,7 +70,7 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&x.until, "until", "", "older than this: 5m, or a time")
 	fl.StringSliceVar(&f.Verdict, "verdict", nil,
-		"FORWARDED, DROPPED, … or as printed, ALLOWED, DENIED, …; repeatable or separated by commas, as all filters")
+		strings.Join(event.VerdictWords(), ", ")+"; repeatable or separated by commas, as all filters")
 	fl.StringSliceVar(&f.Action, "action", nil, strings.Join(event.Actions(), ", "))
 	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
 	fl.StringSliceVar(&f.Rule, "rule", nil, "name of the deciding rule, or policy/direction/rule")

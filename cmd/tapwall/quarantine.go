@@ -50,11 +50,11 @@ quarantine that is there already changes it to what is said now; its reason stay
 		Example: `  tapwall quarantine add vm7 --for 2h --reason "ticket 4711" --wait
   tapwall quarantine add port=tap123 --dns --pass 10.0.0.1 --pass 10.0.0.9:tcp/22`,
 		Args: between(1, 1, "a machine or port, like: vm7 or port=tap123"),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return offer(g.names([]*kind{workloadKind()}, nil)), cobra.ShellCompDirectiveNoFileComp
+			return offer(g.completePorts(c)), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := w.check(); err != nil {

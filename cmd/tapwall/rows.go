@@ -17,8 +17,12 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 	if d.Status.Reason != "" && d.Status.Phase != policy.PhaseActive {
 		state += "(" + string(d.Status.Reason) + ")"
 	}
+	var mode struct{ Mode string }
+	if err := json.Unmarshal(d.Spec, &mode); err == nil && mode.Mode == policy.ModeAudit {
+		state += ", audit" // it looks like one that denies, and does not
+	}
 	if n := len(d.Status.Warnings); n > 0 {
-		state += fmt.Sprintf(" %d warning(s)", n)
+		state += ", " + count(n, "warning")
 	}
 	var endpoints []string
 	var copied int64
