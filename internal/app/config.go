@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/lists"
@@ -133,7 +135,7 @@ func (f *learningFile) apply(l *Learning) error {
 		return nil
 	}
 	var err error
-	if l.Age, err = time.ParseDuration(f.Age); err != nil || l.Age < time.Second || l.Age > learn.MaxLease {
+	if l.Age, err = event.ParseDuration(f.Age); err != nil || l.Age < time.Second || l.Age > learn.MaxLease {
 		return fmt.Errorf("learning.age: %q is not a duration between 1s and %v", f.Age, learn.MaxLease)
 	}
 	return nil
@@ -159,7 +161,7 @@ func (o *Options) LoadFile(path string) error {
 func (o *Options) load(b []byte) error {
 	var c file
 	if err := yaml.UnmarshalWithOptions(b, &c, yaml.Strict()); err != nil && !errors.Is(err, io.EOF) {
-		return errors.New(strings.TrimSpace(yaml.FormatError(err, false, true)))
+		return errors.New(wrongType.ReplaceAllStringFunc(strings.TrimSpace(yaml.FormatError(err, false, true)), inWords))
 	}
 	bridges, err := bridgesOf(c.Bridges)
 	if err != nil {
@@ -194,8 +196,8 @@ func (o *Options) load(b []byte) error {
 	set(&o.StoreTLS, TLSFiles{Cert: c.StoreTLS.Cert, Key: c.StoreTLS.Key, CA: c.StoreTLS.CA})
 	set(&o.OVSTLS, TLSFiles(c.OVSTLS))
 	if s := c.Limits.PickupWindow; s != "" {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 || d > 10*time.Minute {
+		d, err := event.ParseDuration(s)
+		if err != nil || d > 10*time.Minute {
 			return fmt.Errorf("limits.pickup-window: %q is not a duration between 0 and 10m", s)
 		}
 		o.PickupWindow = d
@@ -216,9 +218,9 @@ func (o *Options) load(b []byte) error {
 		o.Timeouts = c.Limits.Timeouts
 	}
 	if s := c.Limits.SpoofGrace; s != "" {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return fmt.Errorf("limits.spoof-grace: %q is not a duration", s)
+		d, err := event.ParseDuration(s)
+		if err != nil {
+			return fmt.Errorf("limits.spoof-grace: %q: %w", s, err)
 		}
 		o.SpoofGrace = d
 	}
@@ -251,4 +253,21 @@ func set[T comparable](dst *T, v T) {
 	if v != zero {
 		*dst = v
 	}
+}
+
+// wrongType is how the YAML decoder says that a value is of another type than its key.
+var wrongType = regexp.MustCompile(`cannot unmarshal (\w+) into Go struct field \S+ of type (\S+)`)
+
+// inWords says the same to who writes configurations.
+func inWords(text string) string {
+	m := wrongType.FindStringSubmatch(text)
+	switch want := m[2]; {
+	case strings.HasPrefix(want, "int"), strings.HasPrefix(want, "uint"):
+		return "want a whole number, not a " + m[1]
+	case want == "bool":
+		return "want true or false, not a " + m[1]
+	case want == "string":
+		return "want a text, not a " + m[1]
+	}
+	return "not a " + m[1]
 }

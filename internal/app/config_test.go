@@ -89,7 +89,9 @@ func TestBadConfiguration(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"unknown key", "data-dri: /x", "data-dri"},
 		{"unknown nested key", "limits:\n  rings: 5", "rings"},
-		{"wrong type", "limits: {ring: many}", "ring"},
+		{"wrong type", "limits: {ring: many}", "[1:16] want a whole number, not a string"},
+		{"wrong type of a switch", "sinks: {jsonl: {disabled: 3}}", "want true or false, not a "},
+		{"grace is no duration", "limits: {spoof-grace: 1x}", `limits.spoof-grace: "1x": want a duration such as 90s`},
 		{"no YAML", "a: [", ""},
 		{"bridge without a name", "bridges: [{mode: owned}]", "bridges[0]: name is missing"},
 		{"host: bridge without a name", "hosts: [{name: a, ovsdb: 'tcp:192.0.2.1:6640', bridges: [{mode: owned}]}]",
