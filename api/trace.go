@@ -83,7 +83,7 @@ func (in *traceInput) question() (q backend.TraceQuestion, err error) {
 		case r.Lo != r.Hi:
 			return q, badParameter(p.name, p.text, "must be one port")
 		case !hasPorts:
-			return q, badParameter(p.name, p.text, "%s has no ports", in.Protocol)
+			return q, badParameter(p.name, p.text, "%s has no ports: leave it out (type and code say which message of ICMP is meant)", in.Protocol)
 		}
 		*p.to = r.Lo
 	}

@@ -48,6 +48,9 @@ func TestTrace(t *testing.T) {
 		"from=a&to=b&port=1&vlan=4095", "from=a&to=b&protocol=icmp&type=256", "from=a&to=b&port=1&what=1"} {
 		f.must(422, "GET", "/v1/trace?"+bad, "")
 	}
+	if w := f.must(422, "GET", "/v1/trace?from=a&to=b&protocol=icmp&port=8", ""); !strings.Contains(w.Body.String(), "type and code say") {
+		t.Errorf("a port of ICMP: %s", w.Body)
+	}
 	failure = backend.BadQuestion("to", "nobody goes by %q", "b")
 	if w := f.must(422, "GET", "/v1/trace?from=a&to=b&port=1", ""); !strings.Contains(w.Body.String(), `"query.to"`) ||
 		!strings.Contains(w.Body.String(), "nobody goes by") {

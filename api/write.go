@@ -162,6 +162,8 @@ func (s *Server) audit(ctx context.Context, c backend.Change, stored, before pol
 		default:
 			action = "updated"
 		}
+	} else if before != nil {
+		revision = before.GetMeta().Revision // that was the last one
 	}
 	who := caller(ctx)
 	s.log.InfoContext(ctx, "resource "+action, slog.String("resource", refName(c.Kind, c.Name)), slog.Int64("revision", revision),
