@@ -39,7 +39,13 @@ type cells struct {
 	dirty bool                   // what is wanted differs from what was when it was read
 	err   error                  // why the configuration is not as desired
 	held  []cell
+	// forgetAt is when the switch is to forget once more what it has learned, after a port was configured; zero = not.
+	forgetAt time.Time
 }
+
+// forgetAgain is how long after a port is configured its flows stand and no cached decision is left, by which what the machine sends could
+// still teach the switch.
+const forgetAgain = 500 * time.Millisecond
 
 // cell is a quarantined port.
 type cell struct {
@@ -97,6 +103,10 @@ func (c *cells) contribute(ctx context.Context, st ofctrl.State, now time.Time) 
 	c.link.held.publish(names)
 	if st.Ready {
 		c.configure(ctx, st, now)
+		if c.forgets(now) {
+			c.forgetAt = time.Time{}
+			c.forget(ctx)
+		}
 	}
 	return true
 }
@@ -136,23 +146,18 @@ func (c *cells) configure(ctx context.Context, st ofctrl.State, now time.Time) {
 		floods = floods || flood[port] != 0 || c.have[port]&ofctrl.PortNoFlood != 0 || !wanted
 	}
 	var errs []error
-	have := map[uint32]uint32{}
+	have, was, fresh := map[uint32]uint32{}, c.have, false
 	if floods {
-		was := c.have
 		kept, err := c.sw.FloodPorts(ctx, flood)
 		if err != nil && slices.ContainsFunc(slices.Collect(maps.Values(flood)), func(v uint32) bool { return v != 0 }) {
 			errs = append(errs, fmt.Errorf("nothing passes, not even by the pass list: %w", err))
 		}
-		fresh := false
 		for port, v := range flood {
 			if kept[port]&v != v {
 				forward[port] = ofctrl.PortNoForward // what cannot be kept out of floods gets nothing
 			}
 			have[port] |= kept[port] & ofctrl.PortNoFlood
 			fresh = fresh || v != 0 && was[port]&ofctrl.PortNoFlood == 0
-		}
-		if fresh {
-			c.forget(ctx)
 		}
 	}
 	bits, err := c.sw.ConfigurePorts(ctx, forward)
@@ -161,6 +166,11 @@ func (c *cells) configure(ctx context.Context, st ofctrl.State, now time.Time) {
 	}
 	for port, v := range bits {
 		have[port] |= v
+		fresh = fresh || forward[port] != 0 && was[port]&ofctrl.PortNoForward == 0
+	}
+	if fresh {
+		c.forget(ctx)
+		c.forgetAt = now.Add(forgetAgain)
 	}
 	if c.err, c.asked = errors.Join(errs...), now; bits == nil {
 		return
@@ -175,7 +185,11 @@ func (c *cells) configure(ctx context.Context, st ofctrl.State, now time.Time) {
 	}
 }
 
-// forget has the switch forget which addresses it has seen where: those of a quarantined port that nobody declares would find it.
+// forgets reports whether it is time to have the switch forget once more.
+func (c *cells) forgets(now time.Time) bool { return !c.forgetAt.IsZero() && !now.Before(c.forgetAt) }
+
+// forget has the switch forget which addresses it has seen where: those of a quarantined port that nobody declares would find it, and what
+// is sent to a router whose address the machine has claimed would get lost there.
 func (c *cells) forget(ctx context.Context) {
 	if !c.e.local() {
 		return
@@ -253,8 +267,10 @@ func (c *cells) find() (cells []cell, held []wall.Held) {
 			if w.MAC != "" {
 				h.MACs = append([]string{w.MAC}, w.MACs...)
 			}
+			// Others that it has used may be those of a router, which is not to be cut off: where the switch can be told to forget, none of
+			// them leads to the port.
 			for _, s := range strays[w.Key] {
-				if s.Bound && len(declared[place{w.VLAN, s.MAC}]) == 0 {
+				if s.Bound && !c.e.local() && len(declared[place{w.VLAN, s.MAC}]) == 0 {
 					h.MACs = append(h.MACs, s.MAC)
 				}
 			}
@@ -327,7 +343,9 @@ func (c *cells) releasing() bool {
 }
 
 // due reports whether it is time to look at the ports again.
-func (c *cells) due(now time.Time) bool { return len(c.mine) > 0 && now.Sub(c.asked) >= c.pause() }
+func (c *cells) due(now time.Time) bool {
+	return len(c.mine) > 0 && now.Sub(c.asked) >= c.pause() || c.forgets(now)
+}
 
 // pause is how long to wait before the ports are looked at again.
 func (c *cells) pause() time.Duration {

@@ -65,29 +65,27 @@ func TestAttackQuarantineFromPort53(t *testing.T) {
 	}
 	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--dns", "--wait")
 	s.effective()
-	for range 2 {
-		for _, to := range []string{resolver.IPv4, resolver.IPv6} {
-			s.mustConnect(vm, to, 53)
-			lab.Eventually(t, 2*time.Second, "a question by UDP is answered", func() bool {
-				c, err := vm.Dial("udp", to, 53, time.Second)
-				must(t, err)
-				defer c.Close()
-				return fromPort53(c, "question")
-			})
+	for _, to := range []string{resolver.IPv4, resolver.IPv6} {
+		s.mustConnect(vm, to, 53)
+		lab.Eventually(t, 2*time.Second, "a question by UDP is answered", func() bool {
+			c, err := vm.Dial("udp", to, 53, time.Second)
+			must(t, err)
+			defer c.Close()
+			return fromPort53(c, "question")
+		})
+	}
+	for what, x := range tries {
+		if fromPort53(before[what], "after") {
+			t.Errorf("%s: a connection from port 53 goes on", what)
 		}
-		for what, x := range tries {
-			if fromPort53(before[what], "after") {
-				t.Errorf("%s: a connection from port 53 goes on", what)
-			}
-			c, err := dialFrom53(attacker, x[0], x[1], 5001)
-			if err != nil {
-				continue
-			}
-			if fromPort53(c, "new") || x[0] == "tcp" {
-				t.Errorf("%s: a connection from port 53 begins", what)
-			}
-			c.Close()
+		c, err := dialFrom53(attacker, x[0], x[1], 5001)
+		if err != nil {
+			continue
 		}
+		if fromPort53(c, "new") || x[0] == "tcp" {
+			t.Errorf("%s: a connection from port 53 begins", what)
+		}
+		c.Close()
 	}
 }
 
@@ -135,4 +133,40 @@ func TestAttackQuarantineSpeaksAsOthers(t *testing.T) {
 			t.Errorf("it %s", what)
 		}
 	}
+}
+
+// A machine that has claimed the address of a router that was silent, and goes on claiming it, does not take the router along into its
+// quarantine.
+func TestAttackQuarantineSparesTheRouter(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	vm, other := s.vm[1], s.vm[2]
+	router := s.stranger("gw", 9)
+	s.mustConnect(other, router.IPv4, 5001) // who knows its address asks for it no more
+	time.Sleep(200 * time.Millisecond)
+	stop, claims := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				claims <- nil
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
+			if err := vm.Send(raw("ff:ff:ff:ff:ff:ff", router.MAC, strange, "mine")); err != nil {
+				claims <- err
+				return
+			}
+		}
+	}()
+	lab.Eventually(t, 3*time.Second, "it is taken for the machine's", func() bool { return s.binds(router.MAC) })
+	if other.CanConnect(router.IPv4, 5001, 300*time.Millisecond) {
+		t.Error("the address is not taken, so that this shows nothing")
+	}
+	s.tapwall("quarantine", "add", "port=vm1", "--name", "cell", "--wait")
+	lab.Eventually(t, 3*time.Second, "the router is reached", func() bool { return other.CanConnect(router.IPv4, 5001, 300*time.Millisecond) })
+	close(stop)
+	must(t, <-claims)
+	s.mustConnect(other, router.IPv4, 5001)
+	s.mustNotConnect(other, vm.IPv4, 5001)
 }
