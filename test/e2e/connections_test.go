@@ -211,7 +211,7 @@ func TestConnectionsKilled(t *testing.T) {
 		return k
 	}
 
-	if out := s.refused("", "connections", "kill"); !strings.Contains(out, "all=true") {
+	if out := s.refused("", "connections", "kill"); !strings.Contains(out, "or --all") {
 		t.Error(out)
 	}
 	s.refused("", "connections", "kill", "--all", "--protocol", "tcp")
