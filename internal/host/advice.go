@@ -60,8 +60,8 @@ func (e *Engine) advise(ctx context.Context) {
 				}
 			}
 			results[p.Name] = f
-			// Advice is never urgent: it may have a fifth of a core.
-			if !pause(ctx, 4*time.Since(start)) {
+			// Advice is never urgent: it may have a twentieth of a core.
+			if !pause(ctx, 19*time.Since(start)) {
 				return
 			}
 		}
