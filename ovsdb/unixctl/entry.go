@@ -238,7 +238,7 @@ func closing(text string) int {
 func number[T uint8 | uint16 | uint32 | uint64](text string) (T, error) {
 	n, err := strconv.ParseUint(text, 0, 64)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("%q is not a number", text)
 	}
 	if uint64(T(n)) != n {
 		return 0, fmt.Errorf("%s is out of range", text)
@@ -249,8 +249,8 @@ func number[T uint8 | uint16 | uint32 | uint64](text string) (T, error) {
 // ParseLabels reads a ct_label: 0x and up to 32 hexadecimal digits.
 func ParseLabels(text string) (hi, lo uint64, err error) {
 	digits, ok := strings.CutPrefix(text, "0x")
-	if !ok || digits == "" || len(digits) > 32 {
-		return 0, 0, errors.New("want 0x and at most 32 digits")
+	if !ok || digits == "" || len(digits) > 32 || strings.Trim(digits, "0123456789abcdefABCDEF") != "" {
+		return 0, 0, errors.New("want 0x and at most 32 hexadecimal digits")
 	}
 	split := max(0, len(digits)-16)
 	if split > 0 {
