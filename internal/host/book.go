@@ -185,7 +185,8 @@ func (w *firewall) takeStock(ctx context.Context) {
 	for _, c := range going {
 		ahead.add(c)
 	}
-	if spoilt || t.all && st.OurFlows > maxFlowsAhead {
+	nothing := !ahead.all && len(ahead.cookies) == 0
+	if spoilt || nothing || t.all && st.OurFlows > maxFlowsAhead {
 		return
 	}
 	if wait, err := w.askCounters(ctx, ahead); err == nil {
@@ -201,17 +202,20 @@ var judged = []pipeline.DropReason{pipeline.DropEgress, pipeline.DropIngress, pi
 // touches everything.
 func (w *firewall) touched() (t scope, going []flow.Cookie) {
 	var changed scope
-	for _, r := range judged {
-		changed.add(r.Cookie())
-	}
 	names := &w.book.names
 	endpoints := map[string]uint16{} // with their classes
 	for owner, flows := range w.owners {
 		name, isPolicy := wall.PolicyOf(owner)
 		key, isEndpoint := wall.EndpointOf(owner)
 		class, isClass := wall.ClassOf(owner)
+		// No packet comes to marks, and of an endpoint something else may have changed than its flows: an address was learned of it.
+		if owner == ownerMarks || isEndpoint && slices.EqualFunc(w.sw.Desired(owner), flows, flow.Flow.Equal) {
+			continue
+		}
+		for _, r := range judged {
+			changed.add(r.Cookie())
+		}
 		switch {
-		case owner == ownerMarks: // no packet comes there
 		case isClass:
 			for key, a := range each(w.numbers.endpoints) {
 				if a.Class == class {

@@ -303,7 +303,7 @@ func TestFault_F26_TwoPorts(t *testing.T) {
 		name, vlan, subnet string
 		reason             uint32
 	}{
-		{"another VLAN", "tag=20", "10.78.0.", 4},    // invalid: a SYN-ACK in a zone that has seen no SYN
+		{"another VLAN", "tag=20", "10.78.0.", 0x10}, // out-of-state-syn-ack: in a zone that has seen no SYN
 		{"the same VLAN", "tag=10", "10.77.0.10", 8}, // ingress-policy: that of the other port decides
 	} {
 		t.Run(c.name, func(t *testing.T) {
