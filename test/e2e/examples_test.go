@@ -103,12 +103,23 @@ func TestExamplesOfTheFirewall(t *testing.T) {
 			ping(s.vm[1], s.vm[2], true)
 			ping(s.vm[3], s.vm[2], false)
 		}},
+		// The tutorial of the README, with the labels of its endpoints.
+		{"../one-way.yaml", []try{{1, 2, 80, true}, {1, 2, 443, true}, {1, 2, 22, false}, {2, 1, 80, false}, {3, 2, 80, false}, {3, 1, 80, true},
+			{2, 3, 80, true}}, func() {
+			ping(s.vm[3], s.vm[2], true)
+			stream := s.echo(s.vm[1], s.vm[2], 80)
+			s.running(stream)
+			s.lossless(stream, "what vm1 has opened, with the replies")
+		}},
 	} {
-		file := filepath.Join("../../examples/firewall", x.file)
-		s.tapwall("apply", "--wait=effective", "-f", file)
+		files := []string{"-f", filepath.Join("../../examples/firewall", x.file)}
+		if x.file == "../one-way.yaml" {
+			files = append(files, "-f", "../../examples/endpoints.yaml")
+		}
+		s.tapwall(append([]string{"apply", "--wait=effective"}, files...)...)
 		check(x.file, x.tries...)
 		x.more()
-		s.tapwall("delete", "-f", file)
+		s.tapwall(append([]string{"delete"}, files...)...)
 		s.revalidated()
 	}
 	check("without policies again", all[:4]...)
