@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -54,10 +55,7 @@ func (s *Server) lint(ctx context.Context, in *lintInput, now time.Time) ([]Find
 		name := r.GetMeta().Name
 		status := s.o.Engine.Status(policy.KindPolicy, name)
 		for _, w := range status.Warnings {
-			of := w.Policy
-			if of == "" {
-				of = name
-			}
+			of := cmp.Or(w.Policy, name)
 			if text := string(w.Code) + w.Message; w.Code.OfWording() && !told[text] && (in.Policy == "" || in.Policy == of) {
 				told[text] = true
 				out = append(out, Finding{Code: w.Code, Policy: of, Rule: w.Rule, Message: w.Message, By: w.By})

@@ -212,8 +212,10 @@ func (w *firewall) touched() (t scope, going []flow.Cookie) {
 		if owner == ownerMarks || isEndpoint && slices.EqualFunc(w.sw.Desired(owner), flows, flow.Flow.Equal) {
 			continue
 		}
-		for _, r := range judged {
-			changed.add(r.Cookie())
+		if len(changed.cookies) == 0 {
+			for _, r := range judged {
+				changed.add(r.Cookie())
+			}
 		}
 		switch {
 		case isClass:

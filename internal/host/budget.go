@@ -3,7 +3,6 @@ package host
 import (
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -33,7 +32,7 @@ func (e *Engine) exceeds(changes []backend.Change) error {
 	for i := range v.walls {
 		desired += v.walls[i].sw.State().Desired
 	}
-	add, rules := atMost(v, changes)
+	add, rules := v.atMost(changes)
 	fits := func(parting int) bool {
 		return desired+(add+flowsPerParting*v.inForce()*parting)*len(v.walls) <= e.opt.MaxFlows && !v.nearly(rules)
 	}
@@ -100,7 +99,7 @@ const (
 )
 
 // atMost bounds how many flows changes may add on a bridge beside those of rules that follow, and says how many rules they bring.
-func atMost(v *view, changes []backend.Change) (flows, rules int) {
+func (v *view) atMost(changes []backend.Change) (flows, rules int) {
 	for _, c := range changes {
 		switch r := c.Resource.(type) {
 		case *policy.Policy:
@@ -134,8 +133,8 @@ func (v *view) parting(changes []backend.Change) (n int) {
 	numbered := slices.ContainsFunc(v.walls, func(b wallView) bool { return b.used("address-numbers") > 0 })
 	for _, c := range changes {
 		if p, ok := c.Resource.(*policy.Policy); ok {
-			for key := range listsOf(p, numbered) {
-				unknown[string(key)] = true
+			for list := range listsOf(p, numbered) {
+				unknown[list] = true
 			}
 		}
 	}
@@ -143,21 +142,24 @@ func (v *view) parting(changes []backend.Change) (n int) {
 		if len(unknown) == 0 {
 			break
 		}
-		for key := range listsOf(r.(*policy.Policy), numbered) {
-			delete(unknown, string(key))
+		for list := range listsOf(r.(*policy.Policy), numbered) {
+			delete(unknown, list)
 		}
 	}
-	for _, c := range changes {
-		if p, ok := c.Resource.(*policy.Policy); ok {
-			found := true
-			for key := range listsOf(p, numbered) {
-				found = found && !unknown[string(key)]
-			}
-			if found {
-				continue
+	parts := func(r policy.Resource) bool {
+		p, ok := r.(*policy.Policy)
+		if !ok {
+			return r != nil
+		}
+		for list := range listsOf(p, numbered) {
+			if unknown[list] {
+				return true
 			}
 		}
-		if c.Resource != nil {
+		return false
+	}
+	for _, c := range changes {
+		if parts(c.Resource) {
 			n++
 		}
 	}
@@ -165,11 +167,10 @@ func (v *view) parting(changes []backend.Change) (n int) {
 }
 
 // listsOf yields what the lists of p read: who it applies to, peers and services of its rules. Peers that are addresses count where
-// addresses are numbered. What it yields is valid until the next.
-func listsOf(p *policy.Policy, numbered bool) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		key := selectorsKey(nil, p.Spec.AppliesTo)
-		if !yield(key) {
+// addresses are numbered.
+func listsOf(p *policy.Policy, numbered bool) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if !yield(selectorsText(p.Spec.AppliesTo)) {
 			return
 		}
 		for _, d := range [...]policy.Direction{policy.Ingress, policy.Egress} {
@@ -179,10 +180,7 @@ func listsOf(p *policy.Policy, numbered bool) iter.Seq[[]byte] {
 				if !numbered && !slices.ContainsFunc(peers, func(s policy.Selector) bool { return s.CIDR == "" }) {
 					peers = nil
 				}
-				if key = selectorsKey(key[:0], peers); len(peers) > 0 && !yield(key) {
-					return
-				}
-				if key = servicesKey(key[:0], r.Services); !yield(key) {
+				if len(peers) > 0 && !yield(selectorsText(peers)) || !yield(servicesText(r.Services)) {
 					return
 				}
 			}
@@ -190,29 +188,16 @@ func listsOf(p *policy.Policy, numbered bool) iter.Seq[[]byte] {
 	}
 }
 
-func selectorsKey(b []byte, list []policy.Selector) []byte {
-	b = append(b, 's')
+// selectorsText is a list by what the compiler names it by.
+func selectorsText(list []policy.Selector) (out string) {
 	for i := range list {
-		s := &list[i]
-		for _, f := range [...]string{s.Host, s.Port, s.VM, s.NeutronPort, s.MAC, s.Bridge, s.Group, s.Entity, s.CIDR} {
-			b = append(append(b, f...), 0)
-		}
-		for _, e := range s.Except {
-			b = append(append(b, e...), 0)
-		}
-		for _, k := range slices.Sorted(maps.Keys(s.Labels)) {
-			b = append(append(append(append(b, k...), '='), s.Labels[k]...), 0)
-		}
-		if s.VLAN != nil {
-			b = strconv.AppendInt(b, int64(*s.VLAN), 10)
-		}
-		b = append(b, '\n')
+		out += list[i].String() + "\n"
 	}
-	return b
+	return out
 }
 
-func servicesKey(b []byte, list []policy.Service) []byte {
-	b = append(b, 'p')
+func servicesText(list []policy.Service) string {
+	b := []byte("services\n")
 	for i := range list {
 		s := &list[i]
 		b = append(append(b, s.Protocol...), 0)
@@ -230,7 +215,7 @@ func servicesKey(b []byte, list []policy.Service) []byte {
 		}
 		b = append(b, '\n')
 	}
-	return b
+	return string(b)
 }
 
 // members is how many a group has.

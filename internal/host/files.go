@@ -1,12 +1,35 @@
 package host
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
+
+// readJSON reads a file of at most so many bytes into a value. found: there is one.
+func readJSON(name string, most int64, into any) (found bool, err error) {
+	text, err := readBounded(name, most)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	return true, err
+}
+
+// replaceJSON writes a value into a file, as replaceFile does.
+func replaceJSON(name string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return replaceFile(name, text)
+}
 
 // readBounded reads a file, and fails if it is longer than most bytes.
 func readBounded(name string, most int64) ([]byte, error) {

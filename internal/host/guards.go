@@ -207,13 +207,12 @@ func (w *firewall) tendGrace(now time.Time) {
 }
 
 // spoofedPackets counts what guards refused of a workload, and so would have in the time of grace.
-func (v *view) spoofedPackets(x *policy.Workload) (n uint64) {
-	for _, b := range v.walls {
-		if b.cfg.Name == x.Bridge {
-			n += b.book.total(guardRef(pipeline.EndpointBase(lookUp(b.numbers.endpoints, x.Key).ID))).packets
-		}
+func (v *view) spoofedPackets(x *policy.Workload) uint64 {
+	b := v.wallOf(x.Bridge)
+	if b == nil {
+		return 0
 	}
-	return n
+	return b.book.total(guardRef(pipeline.EndpointBase(lookUp(b.numbers.endpoints, x.Key).ID))).packets
 }
 
 // guardRef is whom the guard's flow of an endpoint counts for.
@@ -223,14 +222,10 @@ func guardRef(base uint32) policy.RuleRef {
 
 // eachGuarded calls f for the guarded workloads of owned bridges, in order.
 func (v *view) eachGuarded(f func(*policy.Workload)) {
-	owned := map[string]bool{}
-	for _, b := range v.walls {
-		owned[b.cfg.Name] = true
-	}
 	for _, x := range slices.SortedFunc(slices.Values(v.inventory.Workloads), func(a, b *policy.Workload) int {
 		return cmp.Or(strings.Compare(a.Bridge, b.Bridge), strings.Compare(a.Key, b.Key))
 	}) {
-		if !x.Remote && x.Guard != nil && owned[x.Bridge] {
+		if !x.Remote && x.Guard != nil && v.wallOf(x.Bridge) != nil {
 			f(x)
 		}
 	}

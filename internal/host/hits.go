@@ -2,9 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"io/fs"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -114,11 +111,7 @@ func (e *Engine) recallHits(bridge string) (out map[string]hit) {
 	if path == "" {
 		return nil
 	}
-	text, err := readBounded(path, maxHitsFile)
-	if err == nil {
-		err = json.Unmarshal(text, &out)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if _, err := readJSON(path, maxHitsFile, &out); err != nil {
 		e.log.Warn("what an earlier process knew of hits is lost", "bridge", bridge, "err", err)
 		return nil
 	}
@@ -143,11 +136,7 @@ func (e *Engine) saveHits(bridge string, k *book) {
 	if !named {
 		return // what the earlier process left is not taken up yet
 	}
-	text, err := json.Marshal(out)
-	if err == nil {
-		err = replaceFile(path, text)
-	}
-	if err != nil {
+	if err := replaceJSON(path, out); err != nil {
 		e.log.Warn("when rules were hit cannot be written down", "bridge", bridge, "err", err)
 	}
 }

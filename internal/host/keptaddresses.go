@@ -2,7 +2,6 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -52,15 +51,8 @@ func (e *Engine) recallAddresses(now time.Time) error {
 		}
 		return nil
 	}
-	text, err := readBounded(e.opt.LearnedFile, maxKeptAddresses)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var f addressFile
-	if err == nil {
-		err = json.Unmarshal(text, &f)
-	}
-	if err != nil {
+	if _, err := readJSON(e.opt.LearnedFile, maxKeptAddresses, &f); err != nil {
 		return fmt.Errorf("addresses that an earlier process had learned: %w", err)
 	}
 	e.learning.table.Restore(f.Entries, f.Written, now)
@@ -79,11 +71,7 @@ func (e *Engine) watchAddresses(ctx context.Context) {
 		if entries == nil || entries == last && (len(*entries) == 0 || now.Sub(at) < keepAgesEvery) {
 			return
 		}
-		text, err := json.Marshal(addressFile{now, *entries})
-		if err == nil {
-			err = replaceFile(e.opt.LearnedFile, text)
-		}
-		if err != nil {
+		if err := replaceJSON(e.opt.LearnedFile, addressFile{now, *entries}); err != nil {
 			e.log.Warn("learned addresses are not kept for the next process", "err", err)
 		}
 		last, at = entries, now

@@ -2,10 +2,8 @@ package host
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"net/url"
 	"path/filepath"
@@ -51,18 +49,12 @@ func newMemory(dir, bridge string) (*memory, error) {
 		return m, nil
 	}
 	m.file = filepath.Join(dir, url.PathEscape(bridge)+".json")
-	text, err := readBounded(m.file, maxMemoryFile)
-	if err == nil {
-		err = json.Unmarshal(text, &m.last)
-	}
+	_, err := readJSON(m.file, maxMemoryFile, &m.last)
 	if err == nil {
 		err = m.last.check()
 	}
 	if err != nil {
 		m.last = snapshot{}
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
 	}
 	return m, err
 }
@@ -106,11 +98,7 @@ func (m *memory) keep(s snapshot) error {
 	if m.file == "" {
 		return nil
 	}
-	text, err := json.Marshal(s)
-	if err != nil {
-		return err
-	}
-	return replaceFile(m.file, text)
+	return replaceJSON(m.file, s)
 }
 
 // remember asks conntrack of the bridges' datapaths every few seconds.

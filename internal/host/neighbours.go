@@ -2,10 +2,7 @@ package host
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"sync"
@@ -122,16 +119,12 @@ func (e *Engine) recall() error {
 	if e.opt.Neighbours == nil || e.opt.PeersFile == "" {
 		return nil
 	}
-	text, err := readBounded(e.opt.PeersFile, maxNeighbours)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var ws []*policy.Workload
-	if err == nil {
-		err = json.Unmarshal(text, &ws)
-	}
-	if err != nil {
+	switch found, err := readJSON(e.opt.PeersFile, maxNeighbours, &ws); {
+	case err != nil:
 		return fmt.Errorf("what an earlier process knew of the host's workloads: %w", err)
+	case !found:
+		return nil
 	}
 	for _, w := range ws {
 		if w == nil {
@@ -149,11 +142,7 @@ func (e *Engine) keepPublished(last *[]*policy.Workload) *[]*policy.Workload {
 	if now == last || now == nil || e.opt.PeersFile == "" {
 		return last
 	}
-	text, err := json.Marshal(*now)
-	if err == nil {
-		err = replaceFile(e.opt.PeersFile, text)
-	}
-	if err != nil {
+	if err := replaceJSON(e.opt.PeersFile, *now); err != nil {
 		e.log.Warn("what other hosts have to know of this one's workloads is not kept", "err", err)
 	}
 	return now

@@ -20,7 +20,7 @@ func (v *view) nobody(r policy.Resource, groups map[string]*policy.Group, worklo
 	switch r := r.(type) {
 	case *policy.Policy:
 		if !slices.ContainsFunc(workloads, func(w *policy.Workload) bool {
-			return w.Host == v.topo.Host && v.ownsBridge(w.Bridge) && policy.AnyMatches(r.Spec.AppliesTo, groups, w)
+			return w.Host == v.topo.Host && v.wallOf(w.Bridge) != nil && policy.AnyMatches(r.Spec.AppliesTo, groups, w)
 		}) {
 			return []policy.Warning{{Code: WarnNoEndpoints, Policy: r.Name,
 				Message: "it applies to nobody here: no endpoint is chosen by " + listed(r.Spec.AppliesTo)}}
@@ -62,10 +62,6 @@ func (v *view) knowsNone(peers []policy.Selector, workloads []*policy.Workload) 
 		}
 	}
 	return len(peers) > 0
-}
-
-func (v *view) ownsBridge(name string) bool {
-	return slices.ContainsFunc(v.walls, func(b wallView) bool { return b.cfg.Name == name })
 }
 
 // listed is selectors in words; of many, the first ones.

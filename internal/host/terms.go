@@ -1,7 +1,6 @@
 package host
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/url"
@@ -54,7 +53,7 @@ func newTerms(dir, name string) *terms {
 	}
 	t.file = filepath.Join(dir, url.PathEscape(orElse(name, "local"))+".quarantines")
 	var f termFile
-	if text, err := readBounded(t.file, maxMemoryFile); err == nil && json.Unmarshal(text, &f) == nil && f.Boot == t.boot && f.Boot != "" {
+	if _, err := readJSON(t.file, maxMemoryFile, &f); err == nil && f.Boot == t.boot && f.Boot != "" {
 		t.kept = f.Terms
 	}
 	return t
@@ -126,11 +125,7 @@ func (t *terms) save() error {
 		return nil
 	}
 	t.dirty = false
-	text, err := json.Marshal(termFile{Boot: t.boot, Terms: t.known})
-	if err != nil {
-		return err
-	}
-	return replaceFile(t.file, text)
+	return replaceJSON(t.file, termFile{Boot: t.boot, Terms: t.known})
 }
 
 // clockApart is from when on the two clocks do not agree about the end of a quarantine.
