@@ -218,3 +218,34 @@ func TestRevision(t *testing.T) {
 		})
 	}
 }
+
+// Rules that lose at once get their new ids in the order of their names, so that a plan, which compiles apart, speaks of the ids that come.
+func TestRevisionOfManyIsInOrder(t *testing.T) {
+	l := newLab(t, "a")
+	group := func(cidrs ...string) {
+		g := &policy.Group{Meta: policy.Meta{Name: "g"}}
+		for _, c := range cidrs {
+			g.Spec.Members = append(g.Spec.Members, policy.Selector{CIDR: c})
+		}
+		l.groups["g"] = g
+		l.tell()
+	}
+	group("10.0.0.0/24", "10.0.1.0/24")
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	for _, name := range names {
+		l.put(name, func(s *policy.PolicySpec) {
+			s.Ingress = []policy.Rule{{Name: "in", Action: policy.Allow, From: []policy.Selector{{Group: "g"}}, Services: tcp("80")}}
+		})
+	}
+	before := l.rule("h", "in")
+	group("10.0.0.0/24")
+	l.compile()
+	last := before
+	for _, name := range names {
+		id := l.rule(name, "in")
+		if id <= last {
+			t.Errorf("%s got %d after %d", name, id, last)
+		}
+		last = id
+	}
+}

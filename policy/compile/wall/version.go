@@ -1,9 +1,11 @@
 package wall
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // A connection that an id allowed passes while the id's gate stands and its ends have the ids that it was opened under, unseen by any rule.
@@ -23,7 +25,8 @@ const manyEndpoints = 16
 
 // reversion gives new ids to what loses something in this change.
 func (f *Firewall) reversion(c *change) {
-	for x := range f.changedChoices {
+	byHash := func(a, b *choice) int { return cmp.Compare(a.hash, b.hash) }
+	for _, x := range slices.SortedFunc(maps.Keys(f.changedChoices), byHash) { // ids are given in this order: a plan gives the same
 		f.reviewChoice(x, c)
 	}
 	f.reviewPolicies(c)
@@ -61,7 +64,7 @@ func (f *Firewall) reviewChoice(x *choice, c *change) {
 	}
 	var losers []*rule
 	var leaving []*endpoint
-	for r := range x.users() {
+	for _, r := range slices.SortedFunc(x.users(), byRef) {
 		peer := slices.Contains(r.scope.peers, x)
 		switch {
 		case r.id == 0 || r.rank.Audit || !r.before.scope.same(&r.scope):
@@ -120,7 +123,12 @@ func (r *rule) outside(x *choice, left []*endpoint) (out []*endpoint) {
 	return out
 }
 
-// users yields the rules that name the choice.
+// byRef orders rules as they are named. A policy has no two of one name in a direction.
+func byRef(a, b *rule) int {
+	return cmp.Or(strings.Compare(a.ref.Policy, b.ref.Policy), cmp.Compare(a.side, b.side), strings.Compare(a.ref.Rule, b.ref.Rule))
+}
+
+// users yields the rules that name the choice, in no order.
 func (x *choice) users() iter.Seq[*rule] {
 	return func(yield func(*rule) bool) {
 		for r := range x.peerOf {
