@@ -133,7 +133,23 @@ func schemaNotes() []note {
 		text("MirrorSpec.exclude", "Taken out of the sources"),
 		words("MirrorSpec.direction", "Seen from the source; default both", "both", "fromSource", "toSource"),
 		text("MirrorSpec.targets", "Where copies go; one entry for now"),
-		text("MirrorSpec.filter", "Comes later"),
+		text("MirrorSpec.filter", "Which packets of the sources are copied; absent = all"),
+		words("MirrorFilter.default", "What becomes of packets that no rule matches; default reject", policy.FilterAccept, policy.FilterReject),
+		text("MirrorFilter.rules", "The rule with the smallest priority that matches decides; at equal priority reject goes before accept"),
+		ranged("FilterRule.priority", "Smaller first; default 0", 0, policy.MaxFilterPriority),
+		words("FilterRule.action", "accept = copy, reject = do not", policy.FilterAccept, policy.FilterReject),
+		words("FilterRule.direction", "Which way the packet goes, seen from the source; default both", "both", "fromSource", "toSource"),
+		text("FilterRule.etherType", `ipv4, ipv6, arp or a number like "0x88cc"; absent = all`),
+		text("FilterRule.protocol", "Protocol of IP, by name or number; absent = all"),
+		text("FilterRule.src", "Source addresses of IP, as ranges; absent = all"),
+		text("FilterRule.dst", "Destination addresses of IP, as ranges; absent = all"),
+		shaped("FilterRule.srcPorts", "Source ports of tcp, udp or sctp; absent = all", portRange),
+		shaped("FilterRule.dstPorts", `Destination ports, "443", "8000-8099" or a name such as "https"; absent = all`, portRange),
+		ranged("FilterRule.type", "Type of icmp or icmpv6; absent = all", 0, 255),
+		ranged("FilterRule.code", "Code of the type; absent = all", 0, 255),
+		text("FilterRule.tcpFlags", `Flags of TCP that are set and clear, like "+syn-ack"`),
+		ranged("FilterRule.vlan", "VLAN of the packet, 0 = none; absent = any", 0, 4094),
+		text("FilterRule.symmetric", "Match answers too: with source and destination exchanged, and the direction"),
 		text("MirrorSpec.snaplen", "Comes later"),
 		text("MirrorSpec.sample", "Comes later"),
 		text("MirrorSpec.stopAfter", "Comes later"),
@@ -282,7 +298,7 @@ const (
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +
 		"ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"WORLD_WITHOUT_PEERS, " +
-		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, " +
+		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, DUPLICATES_POSSIBLE, " +
 		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED, " +
 		"CT_ZONE_NEAR_FULL, CT_ZONE_FULL, CT_ZONE_LIMIT"
 )

@@ -199,7 +199,7 @@ type Service struct {
 // Protocol is an IP protocol: one of [ProtocolNames], or its number. Documents may write that as a number or as a text.
 type Protocol string
 
-// MirrorSpec is a tap of design §3. What this version cannot do yet (filter, snaplen, sample, several targets, pcap, events, stopAfter)
+// MirrorSpec is a tap of design §3. What this version cannot do yet (snaplen, sample, several targets, pcap, events, stopAfter)
 // is refused by Validate.
 type MirrorSpec struct {
 	Enabled   *bool          `json:"enabled,omitempty"` // default true
@@ -213,22 +213,36 @@ type MirrorSpec struct {
 	StopAfter *StopAfter     `json:"stopAfter,omitempty"`
 }
 
-// MirrorFilter comes later.
+// MirrorFilter says which packets of the sources are copied. Rules are a set: the smaller priority decides first, and at equal priority
+// reject goes before accept, wherever they stand.
 type MirrorFilter struct {
-	Default string       `json:"default,omitempty"`
+	Default string       `json:"default,omitempty"` // for packets that no rule matches: accept or reject (default)
 	Rules   []FilterRule `json:"rules,omitempty"`
 }
 
-// FilterRule comes later.
+// The values of FilterRule.Action and MirrorFilter.Default.
+const (
+	FilterAccept = "accept"
+	FilterReject = "reject"
+)
+
+// FilterRule matches packets by all that it names. Addresses are those of IP, of the outermost header.
 type FilterRule struct {
-	Priority  int      `json:"priority"`
+	Priority  int      `json:"priority,omitempty"` // 0..32000, default 0
 	Action    string   `json:"action"`
-	Protocol  string   `json:"protocol,omitempty"`
-	Src       []string `json:"src,omitempty"`
+	Direction string   `json:"direction,omitempty"` // both (default) | fromSource | toSource
+	EtherType string   `json:"etherType,omitempty"` // ipv4 | ipv6 | arp | "0x88cc"; behind VLAN tags
+	Protocol  Protocol `json:"protocol,omitempty"`
+	Src       []string `json:"src,omitempty"` // address ranges
 	Dst       []string `json:"dst,omitempty"`
 	SrcPorts  []string `json:"srcPorts,omitempty"`
 	DstPorts  []string `json:"dstPorts,omitempty"`
-	Symmetric bool     `json:"symmetric,omitempty"`
+	Type      *int     `json:"type,omitempty"`     // of ICMP and ICMPv6
+	Code      *int     `json:"code,omitempty"`     // goes with Type
+	TCPFlags  string   `json:"tcpFlags,omitempty"` // set and clear: "+syn-ack"
+	VLAN      *int     `json:"vlan,omitempty"`     // 0 = none
+	// Symmetric makes the rule match answers too: with src and dst, srcPorts and dstPorts and the directions exchanged.
+	Symmetric bool `json:"symmetric,omitempty"`
 }
 
 // MirrorSample comes later.

@@ -26,7 +26,7 @@ func (m *Mirror) Validate() Faults {
 	}
 	c.oneOf(spec.field("direction"), s.Direction, MirrorBoth, MirrorFromSource, MirrorToSource)
 	if s.Filter != nil {
-		c.later(spec.field("filter"), nil, "filters of mirrors", "leave it out to mirror everything")
+		c.filter(spec.field("filter"), s.Filter)
 	}
 	if s.Snaplen != 0 {
 		c.later(spec.field("snaplen"), s.Snaplen, "cutting of mirrored packets", "")

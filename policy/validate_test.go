@@ -246,10 +246,8 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/0/cidr: comes later",
 			"/spec/exclude/1: selects by nothing"}},
 		{"bad direction", ok + "direction: ingress", []string{`/spec/direction: unknown value "ingress": must be both, fromSource or toSource`}},
-		{"bad later", ok + "filter: {default: reject}\nsnaplen: 128\nsample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{
-			"/spec/filter: comes later: this version does not support filters of mirrors yet; leave it out", "/spec/snaplen: comes later",
+		{"bad later", ok + "snaplen: 128\nsample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{"/spec/snaplen: comes later",
 			"/spec/sample: comes later", "/spec/stopAfter: comes later"}},
-		{"bad empty filter", ok + "filter: {}", []string{"/spec/filter: comes later"}},
 		{"bad several targets", target("{port: {name: a}}, {port: {name: b}}"),
 			[]string{"/spec/targets: comes later: this version does not support several targets of one mirror yet; make one"}},
 		{"bad target of nothing", target("{}"), []string{"/spec/targets/0: leads nowhere"}},
@@ -288,6 +286,77 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad dstPort", target("{vxlan: {remote: 192.0.2.1, dstPort: 65536}}"),
 			[]string{"/spec/targets/0/vxlan/dstPort: port 65536 is outside the range 1-65535"}},
 		{"bad dstPort 0", target("{vxlan: {remote: 192.0.2.1, dstPort: 0}}"), []string{"/spec/targets/0/vxlan/dstPort: must be at least 1"}},
+	})
+}
+
+func TestMirrorFilterFaults(t *testing.T) {
+	const mirror = "sources: [{port: tap1}]\ntargets: [{port: {name: ids0}}]\nfilter: "
+	rule := func(s string) string { return mirror + "{rules: [{action: accept, " + s + "}]}" }
+	const at = "/spec/filter/rules/0/"
+	var many, wide []string
+	for i := range policy.MaxFilterRules + 1 {
+		many = append(many, fmt.Sprintf("{action: accept, protocol: %d}", 1+i%255))
+	}
+	for i := range 70 {
+		wide = append(wide, fmt.Sprintf("10.%d.0.0/16", i))
+	}
+	ranges := strings.Join(wide, ", ")
+	runSpecs(t, policy.KindMirror, []specTest{
+		{"OK everything", mirror + "{default: accept}", nil},
+		{"OK all of it", mirror + `
+  default: accept
+  rules:
+  - {priority: 32000, action: reject, direction: fromSource, etherType: ipv6, protocol: tcp, src: ["::/0"], dst: ["2001:db8::/64"],
+     srcPorts: ["1024-65535"], dstPorts: ["443", https, "8000-8099"], tcpFlags: "+syn-ack-rst", vlan: 0, symmetric: true}
+  - {action: accept, direction: toSource, protocol: icmp, type: 0, code: 0, vlan: 4094}
+  - {action: accept, etherType: "0x88cc"}
+  - {action: accept, etherType: arp, direction: both}
+  - {action: reject, protocol: 47, src: [0.0.0.0/0]}`, nil},
+		{"OK many ranges", rule("src: [" + ranges + "], dst: [" + strings.Join(wide[:58], ", ") + "]"), nil},
+
+		{"bad filter of nothing", mirror + "{}",
+			[]string{"/spec/filter: accepts nothing: add a rule with action accept, or write default: accept"}},
+		{"bad filter that only rejects", mirror + "{rules: [{action: reject, protocol: tcp}]}", []string{"/spec/filter: accepts nothing"}},
+		{"bad default", mirror + "{default: drop}", []string{`/spec/filter/default: unknown value "drop": must be accept or reject`}},
+		{"bad no action", mirror + "{default: accept, rules: [{protocol: tcp}]}", []string{at + "action: is required: accept or reject"}},
+		{"bad action", mirror + "{default: accept, rules: [{action: copy}]}", []string{at + `action: unknown value "copy"`}},
+		{"bad priority", rule("priority: 32001"), []string{at + "priority: priority 32001 is outside the range 0-32000"}},
+		{"bad negative priority", rule("priority: -1"), []string{at + "priority: priority -1 is outside"}},
+		{"bad direction", rule("direction: ingress"), []string{at + `direction: unknown value "ingress"`}},
+		{"bad prefix of 33 bits", rule("src: [10.1.0.0/33]"), []string{at + "src/0: the length /33 is outside the range 0-32"}},
+		{"bad prefix of 129 bits", rule(`dst: ["::/129"]`), []string{at + "dst/0: the length /129 is outside the range 0-128"}},
+		{"bad bits beyond", rule("dst: [10.0.0.1/0]"), []string{at + `dst/0: has bits set beyond /0: write "0.0.0.0/0"`}},
+		{"bad address", rule("src: [10.0.0.1]"), []string{at + `src/0: a single address is written with its length: "10.0.0.1/32"`}},
+		{"bad empty lists", rule("protocol: tcp, src: [], dstPorts: []"), []string{at + "src: must not be empty", at +
+			"dstPorts: must not be empty"}},
+		{"bad protocol", rule("protocol: 256"), []string{at + "protocol: protocol 256 is outside the range 1-255"}},
+		{"bad protocol name", rule("protocol: tpc"), []string{at + `protocol: unknown protocol "tpc"`}},
+		{"bad ports of nothing", rule(`dstPorts: ["80"]`), []string{at + "dstPorts: go with protocol: tcp, udp or sctp"}},
+		{"bad ports of icmp", rule(`protocol: icmp, srcPorts: ["80"]`), []string{at + "srcPorts: go with protocol"}},
+		{"bad port 0", rule(`protocol: tcp, dstPorts: ["0"]`), []string{at + "dstPorts/0: port 0 is outside the range 1-65535"}},
+		{"bad port range", rule(`protocol: tcp, dstPorts: ["90-80"]`), []string{at + `dstPorts/0: the range is reversed`}},
+		{"bad type of tcp", rule("protocol: tcp, type: 8"), []string{at + "type: goes with protocol: icmp or icmpv6"}},
+		{"bad type", rule("protocol: icmp, type: 256"), []string{at + "type: 256 is outside the range 0-255"}},
+		{"bad code alone", rule("protocol: icmp, code: 1"), []string{at + "code: goes with a type"}},
+		{"bad symmetric type", rule("protocol: icmp, type: 8, symmetric: true"), []string{at + "symmetric: cannot go with a type of ICMP"}},
+		{"bad flags of udp", rule(`protocol: udp, tcpFlags: "+syn"`), []string{at + "tcpFlags: goes with protocol: tcp"}},
+		{"bad flags", rule(`protocol: tcp, tcpFlags: "syn"`), []string{at + "tcpFlags: must be flags that are set or clear"}},
+		{"bad flag", rule(`protocol: tcp, tcpFlags: "+syn-akc"`),
+			[]string{at + `tcpFlags: must be flags that are set or clear, like "+syn-ack": ` +
+				`there is no flag "akc"`}},
+		{"bad flag twice", rule(`protocol: tcp, tcpFlags: "+syn-syn"`), []string{at + "tcpFlags: names syn twice"}},
+		{"bad flags of nothing", rule(`protocol: tcp, tcpFlags: "+"`), []string{at + "tcpFlags: must be flags"}},
+		{"bad etherType", rule("etherType: lldp"), []string{at + "etherType: must be ipv4, ipv6, arp or a number in hexadecimal"}},
+		{"bad etherType length", rule(`etherType: "0x5ff"`), []string{at + "etherType: EtherType 0x5ff is outside the range 0x600-0xffff"}},
+		{"bad etherType tag", rule(`etherType: "0x8100"`), []string{at + "etherType: is that of a VLAN tag"}},
+		{"bad etherType of addresses", rule("etherType: arp, src: [10.0.0.0/8]"), []string{at + "etherType: is not IP"}},
+		{"bad etherType of protocol", rule("etherType: ipv4, protocol: icmpv6"), []string{at + "protocol: is no protocol of ipv4"}},
+		{"bad vlan", rule("vlan: 4095"), []string{at + "vlan: VLAN 4095 is outside the range 0-4094"}},
+		{"bad many rules", mirror + "{rules: [" + strings.Join(many, ", ") + "]}", []string{"/spec/filter/rules: has 257 rules; at most 256"}},
+		{"bad many matches", rule("src: [" + ranges + "], dst: [" + ranges + "]"),
+			[]string{"/spec/filter/rules: take 4900 matches on the switch"}},
+		{"bad many matches both ways", rule("src: [" + ranges + "], dst: [" + strings.Join(wide[:30], ", ") + "], symmetric: true"),
+			[]string{"/spec/filter/rules: take 4200 matches"}},
 	})
 }
 

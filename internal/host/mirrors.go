@@ -134,11 +134,19 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 		if ctx.Err() != nil {
 			return
 		}
+		ready := func(port, owner string) {
+			if err := readyTarget(port); err != nil {
+				e.log.Warn("the mirror's port may not deliver", "mirror", owner, "err", err)
+			}
+		}
 		for i, r := range result.Mirrors {
 			if o := desired.Mirrors[i].Output; o.Create && o.Type == "internal" && r.OutputOFPort > 0 && e.local() {
-				if err := readyTarget(o.Port); err != nil {
-					e.log.Warn("the mirror's port may not deliver", "mirror", r.Owner, "err", err)
-				}
+				ready(o.Port, r.Owner)
+			}
+		}
+		for i, r := range result.Ports {
+			if o := desired.Ports[i]; o.Type == "internal" && r.OFPort > 0 && e.local() {
+				ready(o.Name, r.Owner)
 			}
 		}
 		w.mu.Lock()
@@ -180,6 +188,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 
 	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
 	info := e.mirrors.plan.Info[m.Name]
+	serves := func(owner string) bool { return info.Serves(m.Name, owner) }
 	h.Endpoints, h.Target = info.Sources, info.Target
 	degrade := func(phase policy.Phase, reason policy.Reason, message string) {
 		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
@@ -188,7 +197,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	}
 	rows, young := 0, true
 	for _, r := range results {
-		if r.Owner != m.Name {
+		if !serves(r.Owner) {
 			continue
 		}
 		rows++
@@ -226,12 +235,12 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		e.count(m.Name, r.Bridge, r.UUID)
 	}
 	for _, r := range bridges {
-		if r.Owner == m.Name && r.Code != ovsdb.CodeOK {
+		if serves(r.Owner) && r.Code != ovsdb.CodeOK {
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
 	}
 	for _, r := range ports {
-		if r.Owner == m.Name && r.Code != ovsdb.CodeOK {
+		if serves(r.Owner) && r.Code != ovsdb.CodeOK {
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
 	}
@@ -251,6 +260,9 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			phase = policy.PhasePending
 		}
 		degrade(phase, p.Reason, p.Message)
+	}
+	if info.Through != "" && (info.Unnumbered || !e.inForce(info.Through)) {
+		degrade(policy.PhasePending, policy.ReasonPending, "the flows of bridge "+info.Through+" are being installed")
 	}
 	switch enabled := m.Spec.Enabled == nil || *m.Spec.Enabled; {
 	case !enabled && rows == 0 && current && rowErr == nil:

@@ -47,10 +47,15 @@ func (e *Engine) Admit(changes []backend.Change) error {
 	for _, s := range plan.Specs {
 		rows[s.Bridge]++
 	}
-	for _, s := range plan.Specs {
-		if ours[s.Owner] && rows[s.Bridge] > ovsdb.MaxMirrors {
-			return fmt.Errorf("%v: mirror %q would be one too many for bridge %s, which takes %d, others' mirrors included: %w",
-				ovsdb.CodeMirrorLimit, s.Owner, s.Bridge, ovsdb.MaxMirrors, backend.ErrLimit)
+	for _, name := range slices.Sorted(maps.Keys(ours)) {
+		for _, s := range plan.Specs {
+			if !plan.Info[name].Serves(name, s.Owner) || rows[s.Bridge] <= ovsdb.MaxMirrors {
+				continue
+			}
+			return fmt.Errorf(
+				"%v: mirror %q would need one mirror of Open vSwitch too many on bridge %s, which takes %d, others' included (now %d); "+
+					"mirrors with a filter share one if their sources, exclude and direction are the same: %w",
+				ovsdb.CodeMirrorLimit, name, s.Bridge, ovsdb.MaxMirrors, rows[s.Bridge], backend.ErrLimit)
 		}
 	}
 	return nil

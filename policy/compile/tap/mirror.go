@@ -57,10 +57,21 @@ type Info struct {
 	Sources []string
 	// Behind names the bridges whose flows have to be in force before anything is copied: what comes there without them is dropped, or worse.
 	Behind []string
+	// Through is the tap bridge that copies pass, "" = none does. They are delivered when its flows are in force.
+	Through string
+	// Unnumbered: a port there that the flows have to name has no number yet.
+	Unnumbered bool
+	// Owners are whom the rows that serve the mirror are for, beside itself.
+	Owners []string
 	// Target describes where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
 	Target   map[string]string
 	Problems []Problem
 	Warnings []policy.Warning
+}
+
+// Serves reports whether rows of an owner serve the mirror of this name.
+func (i Info) Serves(name, owner string) bool {
+	return owner == name || slices.Contains(i.Owners, owner)
 }
 
 // Problem is a reason why a mirror does less than it says. A fatal one means that it does nothing.
@@ -75,6 +86,7 @@ type Problem struct {
 // Codes of warnings of mirrors.
 const (
 	WarnTunnelOverlay        policy.Code = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
+	WarnDuplicates           policy.Code = "DUPLICATES_POSSIBLE"     // a packet may be copied more than once
 	WarnSourceMayCarryTarget policy.Code = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
 )
 
@@ -84,9 +96,11 @@ const (
 	tunnelPrefix    = "tw"
 )
 
-// Compile compiles the mirrors into native mirror rows: per mirror one row, on the bridge where its sources and its target are.
+// Compile compiles the mirrors. Where that suffices, a mirror is one row, on the bridge where its sources and its target are; else it is
+// staged.
 func Compile(in Input) Plan {
-	p := mirrorPlanner{in: in, taken: map[output]string{}, plan: Plan{Info: map[string]Info{}}}
+	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*sourceSet{},
+		ports: map[string]*vswitch.PortSpec{}, plan: Plan{Info: map[string]Info{}}}
 	if len(in.Mirrors) == 0 {
 		return p.plan
 	}
@@ -96,11 +110,13 @@ func Compile(in Input) Plan {
 	p.index()
 	mirrors := slices.SortedFunc(slices.Values(in.Mirrors), func(a, b *policy.Mirror) int { return cmp.Compare(a.Name, b.Name) })
 	p.takeVNIs(mirrors)
+	p.takeNumbers(mirrors)
 	for _, m := range mirrors {
 		w := mirrorWork{mirrorPlanner: &p, m: m}
 		w.compile()
 		p.plan.Info[m.Name] = w.info
 	}
+	p.finish()
 	return p.plan
 }
 
@@ -111,7 +127,13 @@ type mirrorPlanner struct {
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
 	vnis    map[string]int                 // by mirror name
-	plan    Plan
+
+	// Of staged mirrors.
+	isStaged map[string]bool              // those that deliver
+	numbers  map[string]uint32            // by mirror name
+	sets     map[string]*sourceSet        // by key
+	ports    map[string]*vswitch.PortSpec // where they deliver, by name
+	plan     Plan
 }
 
 // output identifies a target: two mirrors may not have the same one.
@@ -206,6 +228,10 @@ func (w *mirrorWork) compile() {
 	if e := w.m.Spec.Enabled; e != nil && !*e || len(w.m.Spec.Targets) == 0 {
 		return
 	}
+	if staged(w.m) {
+		w.stage()
+		return
+	}
 	sources := w.sources()
 	target, where := w.target()
 	bridge := w.choose(sources, where)
@@ -269,13 +295,18 @@ func (w *mirrorWork) choose(sources map[string]*bridgeSources, where string) *vs
 
 // spec returns the wanted row.
 func (w *mirrorWork) spec(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) vswitch.MirrorSpec {
-	spec := vswitch.MirrorSpec{Owner: w.m.Name, Bridge: b.Name, Name: mirrorRowPrefix + w.m.Name, SelectVLAN: s.vlans, Output: out}
-	switch d := w.m.Spec.Direction; {
-	case s.all && (d == "" || d == policy.MirrorBoth):
+	return selecting(vswitch.MirrorSpec{Owner: w.m.Name, Bridge: b.Name, Name: mirrorRowPrefix + w.m.Name, SelectVLAN: s.vlans, Output: out},
+		s, w.m.Spec.Direction)
+}
+
+// selecting returns the row with what it selects: the sources, in a direction.
+func selecting(spec vswitch.MirrorSpec, s *bridgeSources, direction string) vswitch.MirrorSpec {
+	switch {
+	case s.all && (direction == "" || direction == policy.MirrorBoth):
 		spec.SelectAll = true
-	case d == policy.MirrorFromSource:
+	case direction == policy.MirrorFromSource:
 		spec.SelectSrcPort = s.ports
-	case d == policy.MirrorToSource:
+	case direction == policy.MirrorToSource:
 		spec.SelectDstPort = s.ports
 	default:
 		spec.SelectSrcPort, spec.SelectDstPort = s.ports, s.ports

@@ -1,0 +1,368 @@
+package tap_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
+)
+
+const tapBridge = "tw-tap-system"
+
+// packet is what a tap bridge gets: the fields of a frame, by which flows are looked up.
+type packet map[flow.FieldID]flow.U128
+
+// frame is how Open vSwitch sees a sighting; fields that the frame has not are zeros, as for an OpenFlow match without them.
+func frame(s *policy.Sighting) packet {
+	p := packet{flow.EthType: flow.U64(uint64(s.EtherType))}
+	if s.VLAN != 0 {
+		p[flow.VlanTCI] = flow.U64(uint64(s.VLAN) | 0x1000)
+	}
+	address := func(v4, v6 flow.FieldID, a netip.Addr) {
+		if v, _ := flow.Prefix(netip.PrefixFrom(a, a.BitLen())); a.Is4() {
+			p[v4] = v
+		} else {
+			p[v6] = v
+		}
+	}
+	if s.EtherType != policy.EtherIPv4 && s.EtherType != policy.EtherIPv6 {
+		return p
+	}
+	address(flow.IPSrc, flow.IPv6Src, s.Src)
+	address(flow.IPDst, flow.IPv6Dst, s.Dst)
+	p[flow.IPProto] = flow.U64(uint64(s.Proto))
+	if s.Later {
+		p[flow.IPFrag] = flow.U64(3)
+		return p
+	}
+	set := func(f flow.FieldID, n uint16) { p[f] = flow.U64(uint64(n)) }
+	switch s.Proto {
+	case policy.ProtoTCP:
+		set(flow.TCPSrc, s.SrcPort)
+		set(flow.TCPDst, s.DstPort)
+		set(flow.TCPFlags, s.TCPFlags)
+	case policy.ProtoUDP:
+		set(flow.UDPSrc, s.SrcPort)
+		set(flow.UDPDst, s.DstPort)
+	case policy.ProtoSCTP:
+		set(flow.SCTPSrc, s.SrcPort)
+		set(flow.SCTPDst, s.DstPort)
+	case policy.ProtoICMP:
+		set(flow.ICMPType, uint16(s.Type))
+		set(flow.ICMPCode, uint16(s.Code))
+	case policy.ProtoICMPv6:
+		set(flow.ICMPv6Type, uint16(s.Type))
+		set(flow.ICMPv6Code, uint16(s.Code))
+	}
+	return p
+}
+
+// tables run the flows of a tap bridge on a packet.
+type tables struct {
+	t     *rapid.T
+	flows []flow.Flow
+	sent  map[uint32][]packet // by port
+}
+
+func (x *tables) lookUp(table uint8, p packet) {
+	var best *flow.Flow
+	for i := range x.flows {
+		f := &x.flows[i]
+		if f.Table != table || slices.ContainsFunc(f.Match, func(t flow.Term) bool { return p[t.Field].And(t.Mask) != t.Value }) {
+			continue
+		}
+		if best != nil && best.Priority == f.Priority && !flow.ActionsEqual(best.Actions, f.Actions) {
+			x.t.Fatalf("which of two flows decides is open:\n%s\n%s", best, f)
+		}
+		if best == nil || f.Priority > best.Priority {
+			best = f
+		}
+	}
+	if best != nil {
+		x.act(best.Actions, p)
+	}
+}
+
+func (x *tables) act(actions []flow.Action, p packet) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case flow.Clone:
+			x.act(a.Actions, maps.Clone(p))
+		case flow.Load:
+			p[a.Dst.Field] = flow.U64(a.Value)
+		case flow.Resubmit:
+			x.lookUp(a.Table, p)
+		case flow.PopVLAN:
+			delete(p, flow.VlanTCI)
+		case flow.Output:
+			x.sent[a.Port] = append(x.sent[a.Port], maps.Clone(p))
+		default:
+			x.t.Fatalf("the test knows no action %s", a)
+		}
+	}
+}
+
+// stagedWorld compiles mirrors and gives every port that they want on the tap bridge a number, as Open vSwitch does.
+func stagedWorld(in tap.Input) tap.Plan {
+	plan := compile(in)
+	for _, b := range plan.Bridges {
+		in.Topology.Bridges[b.Name] = &vswitch.Bridge{Name: b.Name, DatapathType: b.DatapathType, Ports: map[string]*vswitch.Port{},
+			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}}
+	}
+	for i, p := range plan.Ports {
+		in.Topology.Bridges[p.Bridge].Ports[p.Name] = &vswitch.Port{Name: p.Name,
+			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue},
+			Interfaces:  []*vswitch.Interface{{Name: p.Name, OFPort: int64(100 + i)}}}
+	}
+	return compile(in)
+}
+
+// number is the OpenFlow number of a port of the tap bridge.
+func number(in tap.Input, port string) uint32 {
+	return uint32(in.Topology.Bridges[tapBridge].Ports[port].Interfaces[0].OFPort)
+}
+
+func drawRule(t *rapid.T, label string) policy.FilterRule {
+	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label+name) }
+	r := policy.FilterRule{Priority: rapid.IntRange(0, 2).Draw(t, label+"priority"), Action: pick("action", "accept", "reject"),
+		Direction: pick("direction", "", "", "both", "fromSource", "toSource"), Symmetric: rapid.Bool().Draw(t, label+"symmetric")}
+	ranges := func(name string) []string {
+		return rapid.SampledFrom([][]string{nil, nil, {"10.0.0.0/8"}, {"10.0.0.1/32", "fd00::/8"}, {"10.0.0.0/31", "0.0.0.0/0"},
+			{"::/0"}}).Draw(t,
+			label+name)
+	}
+	ports := func(name string) []string {
+		return rapid.SampledFrom([][]string{nil, nil, {"1"}, {"2-3", "5"}, {"1-65535"}, {"3-6"}}).Draw(t, label+name)
+	}
+	if rapid.Bool().Draw(t, label+"tagged") {
+		r.VLAN = ptr(rapid.SampledFrom([]int{0, 10}).Draw(t, label+"vlan"))
+	}
+	switch pick("kind", "any", "ether", "ip", "tcp", "udp", "sctp", "icmp", "icmpv6", "47") {
+	case "any":
+	case "ether":
+		r.EtherType = pick("ether", "ipv4", "ipv6", "arp", "0x88cc")
+	case "ip":
+		r.Src, r.Dst = ranges("src"), ranges("dst")
+	case "tcp":
+		r.Protocol, r.TCPFlags = "tcp", pick("flags", "", "", "+syn", "-ack", "+syn-ack")
+		r.Src, r.SrcPorts, r.DstPorts = ranges("src"), ports("srcPorts"), ports("dstPorts")
+	case "udp":
+		r.Protocol, r.Dst, r.DstPorts = "udp", ranges("dst"), ports("dstPorts")
+	case "sctp":
+		r.Protocol, r.SrcPorts = "sctp", ports("srcPorts")
+	case "icmp", "icmpv6":
+		r.Protocol = policy.Protocol(pick("icmp", "icmp", "icmpv6"))
+		if r.Type, r.Symmetric = ptr(rapid.IntRange(0, 2).Draw(t, label+"type")), false; rapid.Bool().Draw(t, label+"coded") {
+			r.Code = ptr(rapid.IntRange(0, 1).Draw(t, label+"code"))
+		}
+	case "47":
+		r.Protocol, r.Src = "47", ranges("src")
+	}
+	return r
+}
+
+func drawSighting(t *rapid.T) policy.Sighting {
+	s := policy.Sighting{VLAN: rapid.SampledFrom([]uint16{0, 0, 10, 11}).Draw(t, "vlan"),
+		EtherType: rapid.SampledFrom([]uint16{0x0800, 0x0800, 0x86dd, 0x0806, 0x88cc}).Draw(t, "ether")}
+	four := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("192.0.2.1")}
+	six := []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("2001:db8::1")}
+	switch s.EtherType {
+	case policy.EtherIPv4:
+		s.Src, s.Dst = rapid.SampledFrom(four).Draw(t, "src"), rapid.SampledFrom(four).Draw(t, "dst")
+	case policy.EtherIPv6:
+		s.Src, s.Dst = rapid.SampledFrom(six).Draw(t, "src"), rapid.SampledFrom(six).Draw(t, "dst")
+	default:
+		return s
+	}
+	s.Proto = rapid.SampledFrom([]uint8{6, 6, 17, 132, 1, 58, 47}).Draw(t, "proto")
+	if s.Later = rapid.IntRange(0, 4).Draw(t, "later") == 0; s.Later {
+		return s
+	}
+	switch s.Proto {
+	case 6, 17, 132:
+		s.SrcPort, s.DstPort = rapid.Uint16Range(0, 7).Draw(t, "srcPort"), rapid.Uint16Range(0, 7).Draw(t, "dstPort")
+	case 1, 58:
+		s.Type, s.Code = rapid.Uint8Range(0, 2).Draw(t, "type"), rapid.Uint8Range(0, 1).Draw(t, "code")
+	}
+	if s.Proto == 6 {
+		s.TCPFlags = rapid.SampledFrom([]uint16{0x02, 0x12, 0x10, 0x11, 0x04}).Draw(t, "flags")
+	}
+	return s
+}
+
+// Whatever packet passes wherever, each target of each mirror gets as many copies of it as the mirror says, unchanged but for the tag.
+func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
+	sources := [][]policy.Selector{{{Port: "vm1"}}, {{Port: "vm1"}, {Port: "vm2"}}, {{Port: "vm2"}, {Port: "vm1"}}, {{Bridge: "br0"}},
+		{{VM: "vm2"}}}
+	rapid.Check(t, func(t *rapid.T) {
+		in := mirrorWorld()
+		for i := range rapid.IntRange(1, 4).Draw(t, "mirrors") {
+			label := fmt.Sprintf("m%d ", i)
+			m := mirror(fmt.Sprintf("m%d", i), toNewPort(rapid.SampledFrom([]string{"tap0", "tap1"}).Draw(t, label+"target")),
+				rapid.SampledFrom(sources).Draw(t, label+"sources")...)
+			m.Spec.Direction = rapid.SampledFrom([]string{"", "both", "fromSource", "toSource"}).Draw(t, label+"direction")
+			m.Spec.Filter = &policy.MirrorFilter{Default: rapid.SampledFrom([]string{"", "accept", "reject"}).Draw(t, label+"default")}
+			for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
+				m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
+			}
+			if faults := m.Validate(); len(faults) == 0 {
+				in.Mirrors = append(in.Mirrors, m)
+			}
+		}
+		if len(in.Mirrors) == 0 {
+			t.Skip("none is valid")
+		}
+		plan := stagedWorld(in)
+		var flows []flow.Flow
+		for _, owned := range plan.Flows[tapBridge].Owners {
+			flows = append(flows, owned...)
+		}
+		for range 25 {
+			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}}
+			seen, ports := drawSighting(t), []string{"vm1", "vm2", "eth0"}
+			from, to := rapid.SampledFrom(ports).Draw(t, "from"), rapid.SampledFrom(ports).Draw(t, "to")
+			for _, row := range plan.Specs {
+				if row.SelectAll || slices.Contains(row.SelectSrcPort, from) || slices.Contains(row.SelectDstPort, to) {
+					p := frame(&seen)
+					p[flow.InPort] = flow.U64(uint64(number(in, "twt-"+strings.TrimPrefix(row.Output.Port, "tws-"))))
+					x.lookUp(tap.TableSources, p)
+				}
+			}
+			x.check(in, seen, from, to)
+		}
+	})
+}
+
+// check compares what was sent with what the mirrors say of a packet.
+func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
+	want := map[string]int{}
+	for _, m := range in.Mirrors {
+		is := func(port string) bool {
+			return slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool { return s.Port == port || s.VM == port || s.Bridge != "" })
+		}
+		want[m.Spec.Targets[0].Port.Name] += m.Spec.Copies(seen, is(from), is(to))
+	}
+	for target, n := range want {
+		got := x.sent[number(in, target)]
+		if len(got) != n {
+			x.t.Fatalf("%s got %d copies, want %d of %+v from %s to %s", target, len(got), n, seen, from, to)
+		}
+		for _, p := range got {
+			if _, tagged := p[flow.VlanTCI]; tagged {
+				x.t.Fatalf("a copy with the tag of its VLAN: %v", p)
+			}
+		}
+	}
+}
+
+// Mirrors with the same sources share a row, wherever they deliver, and stay with it when machines come and go.
+func TestStagedSharesSourceSets(t *testing.T) {
+	in := mirrorWorld()
+	web := policy.Selector{Labels: map[string]string{"app": "web"}}
+	add := func(name string, filter policy.MirrorFilter, direction string, sources ...policy.Selector) {
+		m := mirror(name, toNewPort("tap0"), sources...)
+		m.Spec.Filter, m.Spec.Direction = &filter, direction
+		in.Mirrors = append(in.Mirrors, m)
+	}
+	all := policy.MirrorFilter{Default: "accept"}
+	from := policy.MirrorFilter{Default: "accept", Rules: []policy.FilterRule{{Action: "reject", Direction: "fromSource"}}}
+	add("a", all, "", web, policy.Selector{Port: "vm2"})
+	add("b", all, "both", policy.Selector{Port: "vm2"}, web) // the same in another order
+	add("c", all, "fromSource", policy.Selector{Port: "vm1"})
+	add("d", from, "", policy.Selector{Port: "vm1"}) // one row of which is c's
+	plan := stagedWorld(in)
+	rows := map[string]vswitch.MirrorSpec{}
+	users := map[string][]string{}
+	for _, s := range plan.Specs {
+		rows[s.Owner] = s
+		for _, m := range in.Mirrors {
+			if plan.Info[m.Name].Serves(m.Name, s.Owner) {
+				users[s.Bridge] = append(users[s.Bridge], m.Name)
+			}
+		}
+	}
+	if diff := cmp.Diff(map[string]int{"br0": 3, "br1": 1}, count(plan.Specs)); diff != "" {
+		t.Errorf("rows by bridge (-want +got):\n%s", diff)
+	}
+	if slices.Sort(users["br0"]); !slices.Equal(users["br0"], []string{"a", "b", "c", "d", "d"}) || len(users["br1"]) != 2 {
+		t.Errorf("who has rows: %v", users)
+	}
+	if got := len(plan.Bridges); got != 1 {
+		t.Errorf("%d tap bridges", got)
+	}
+	in.Topology.Bridges["br0"].Ports["vm2"].Interfaces[0].ExternalIDs["app"] = "web"
+	delete(in.Topology.Bridges["br0"].Ports, "vm1")
+	for _, s := range compile(in).Specs {
+		if before, ok := rows[s.Owner]; !ok || before.Output.Port != s.Output.Port || before.Name != s.Name {
+			t.Errorf("another row %+v", s)
+		}
+	}
+}
+
+func count(specs []vswitch.MirrorSpec) map[string]int {
+	out := map[string]int{}
+	for _, s := range specs {
+		out[s.Bridge]++
+	}
+	return out
+}
+
+// What a filter cannot reach is refused with what to do, and mirrors do not get into each other's way.
+func TestStagedProblems(t *testing.T) {
+	vm1 := policy.Selector{Port: "vm1"}
+	filtered := func(m *policy.Mirror) *policy.Mirror {
+		m.Spec.Filter = &policy.MirrorFilter{Default: "accept"}
+		return m
+	}
+	in := mirrorWorld()
+	in.Mirrors = []*policy.Mirror{
+		filtered(mirror("a", toPort("ids"), vm1)),                            // on br0
+		filtered(mirror("b", toNewPort("tap0"), vm1)),                        //
+		filtered(mirror("c", toNewPort("tap0"), policy.Selector{Port: "x"})), // nothing there
+		mirror("d", toNewPort("tap0"), vm1),                                  // without a filter
+		filtered(mirror("e", toVXLAN("192.0.2.9", 5), vm1)),
+		filtered(mirror("f", toVXLAN("192.0.2.9", 5), policy.Selector{Port: "vm2"})), // into the same tunnel
+	}
+	plan := stagedWorld(in)
+	got := map[string]string{}
+	for name, i := range plan.Info {
+		got[name] = codes(i)
+	}
+	want := map[string]string{"a": "TargetOnOtherBridge!", "b": "", "c": "SourceMissing", "d": "OutputShared!", "e": "", "f": ""}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("problems (-want +got):\n%s", diff)
+	}
+	tunnels := 0
+	for _, p := range plan.Ports {
+		if p.Type == "vxlan" {
+			tunnels++
+		}
+	}
+	if tunnels != 1 {
+		t.Errorf("%d tunnels for two mirrors to one collector and vni", tunnels)
+	}
+}
+
+// A port without a number yet has no flows, and the mirror says so.
+func TestStagedWaitsForNumbers(t *testing.T) {
+	in := mirrorWorld()
+	m := mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})
+	m.Spec.Filter = &policy.MirrorFilter{Default: "accept"}
+	in.Mirrors = []*policy.Mirror{m}
+	if plan := compile(in); !plan.Info["m"].Unnumbered || len(plan.Specs) != 1 || len(plan.Ports) != 3 {
+		t.Errorf("before the bridge is there: %+v", plan)
+	}
+	if plan := stagedWorld(in); plan.Info["m"].Unnumbered || plan.Info["m"].Through != tapBridge {
+		t.Errorf("with numbers: %+v", plan.Info["m"])
+	}
+}

@@ -1,0 +1,237 @@
+package tap
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/pipeline"
+	"github.com/tapwall/tapwall/policy"
+)
+
+// The tables of a tap bridge. What comes from a source set passes SOURCES once, and FILTER and TARGETS once for each mirror of the set. No
+// table has a flow for the rest: it is dropped.
+const (
+	TableSources uint8 = 0  // by in_port: which mirrors the copy is for
+	TableFilter  uint8 = 10 // accepts or rejects it for one mirror
+	TableTargets uint8 = 20 // sends it where the mirror delivers
+)
+
+// The registers of a tap bridge.
+var (
+	regMirror    = flow.Reg(0) // number of the mirror that is being served
+	regDirection = flow.Reg(1) // way the packet went at the source
+)
+
+// Values of regDirection.
+const (
+	wayAny  = 0 // not known: no mirror of the set asks
+	wayFrom = 1
+	wayTo   = 2
+)
+
+func wayOf(direction string) uint64 {
+	switch direction {
+	case policy.MirrorFromSource:
+		return wayFrom
+	case policy.MirrorToSource:
+		return wayTo
+	}
+	return wayAny
+}
+
+// defaultRule is the priority in FILTER of what becomes of packets that no rule matches.
+const defaultRule = 1
+
+// rulePriority is that of a rule in FILTER. It says nothing of other rules, so that a change of one leaves the flows of the others alone.
+func rulePriority(r *policy.ParsedFilterRule) uint16 {
+	p := uint16(2*(policy.MaxFilterPriority-r.Priority) + 2)
+	if !r.Accept {
+		p++
+	}
+	return p
+}
+
+// Cookies of flows in FILTER, by which packets are counted; n is the number of a mirror, which is even.
+func acceptCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n) }
+func rejectCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n|1) }
+
+func system(table uint8) flow.Cookie { return pipeline.SystemCookie(table, pipeline.ItemNone) }
+
+// member is a mirror that a source set serves.
+type member struct {
+	number uint32
+	way    uint64
+}
+
+// sourceFlow serves the mirrors of a source set, each with a copy of its own: what one does to it the next does not see.
+func sourceFlow(inPort int64, members []member) flow.Flow {
+	f := flow.Flow{Table: TableSources, Priority: 1, Cookie: system(TableSources),
+		Match: flow.Match{}.With(flow.InPort, flow.U64(uint64(inPort)))}
+	for _, m := range members {
+		f.Actions = append(f.Actions, flow.Clone{Actions: []flow.Action{
+			flow.Load{Dst: flow.Whole(regMirror), Value: uint64(m.number)},
+			flow.Load{Dst: flow.Whole(regDirection), Value: m.way},
+			flow.Resubmit{Port: flow.PortInPort, Table: TableFilter},
+		}})
+	}
+	return f
+}
+
+// filterFlows decide for one mirror. f is nil if it takes everything.
+func filterFlows(number uint32, f *policy.ParsedFilter) []flow.Flow {
+	is := flow.Match{}.With(regMirror, flow.U64(uint64(number)))
+	verdict := func(accept bool, priority uint16, m flow.Match) flow.Flow {
+		out := flow.Flow{Table: TableFilter, Priority: priority, Cookie: rejectCookie(number), Match: m}
+		if accept {
+			out.Cookie, out.Actions = acceptCookie(number), []flow.Action{flow.Resubmit{Port: flow.PortInPort, Table: TableTargets}}
+		}
+		return out
+	}
+	if f == nil {
+		return []flow.Flow{verdict(true, defaultRule, is)}
+	}
+	out := []flow.Flow{verdict(f.Default, defaultRule, is)}
+	seen := map[flow.Key]bool{}
+	for i := range f.Rules {
+		r := &f.Rules[i]
+		for _, m := range ruleMatches(is, r) {
+			v := verdict(r.Accept, rulePriority(r), m)
+			if k := v.Key(); !seen[k] {
+				seen[k] = true
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// ruleMatches are the matches of a rule, each narrowing m.
+func ruleMatches(m flow.Match, r *policy.ParsedFilterRule) []flow.Match {
+	if w := wayOf(r.Direction); w != wayAny {
+		m = m.With(regDirection, flow.U64(w))
+	}
+	if r.VLAN != nil {
+		m = withVLAN(m, *r.VLAN)
+	}
+	var out []flow.Match
+	for _, v := range r.Families() {
+		out = append(out, familyMatches(m, r, v)...)
+	}
+	return out
+}
+
+func withVLAN(m flow.Match, vlan uint16) flow.Match {
+	if vlan == 0 {
+		return m.WithMasked(flow.VlanTCI, flow.U128{}, flow.U64(0xfff))
+	}
+	return m.WithMasked(flow.VlanTCI, flow.U64(uint64(vlan)|0x1000), flow.U64(0x1fff))
+}
+
+// familyMatches are those of one IP version; 0 = the rule asks for nothing of IP.
+func familyMatches(m flow.Match, r *policy.ParsedFilterRule, version int) []flow.Match {
+	src, dst := flow.IPSrc, flow.IPDst
+	switch version {
+	case 4:
+		m = m.With(flow.EthType, flow.U64(uint64(policy.EtherIPv4)))
+	case 6:
+		m = m.With(flow.EthType, flow.U64(uint64(policy.EtherIPv6)))
+		src, dst = flow.IPv6Src, flow.IPv6Dst
+	default:
+		if r.EtherType != 0 {
+			m = m.With(flow.EthType, flow.U64(uint64(r.EtherType)))
+		}
+		return []flow.Match{m}
+	}
+	out := withPrefixes(withPrefixes([]flow.Match{m}, src, r.Src, version), dst, r.Dst, version)
+	s := r.Service
+	if s == nil {
+		return out
+	}
+	fields := transport[s.Proto]
+	for i := range out {
+		out[i] = out[i].With(flow.IPProto, flow.U64(uint64(s.Proto)))
+		if s.Ports != nil || s.SourcePorts != nil || s.Type != nil || r.TCPFlags != (policy.TCPFlags{}) {
+			// Later fragments have zeros in the place of all that follows, which is a type of ICMP.
+			out[i] = out[i].WithMasked(flow.IPFrag, flow.U128{}, flow.U64(fragmentLater))
+		}
+		if s.Type != nil {
+			out[i] = out[i].With(fields.src, flow.U64(uint64(*s.Type)))
+		}
+		if s.Code != nil {
+			out[i] = out[i].With(fields.dst, flow.U64(uint64(*s.Code)))
+		}
+		if t := r.TCPFlags; t != (policy.TCPFlags{}) {
+			out[i] = out[i].WithMasked(flow.TCPFlags, flow.U64(uint64(t.Set)), flow.U64(uint64(t.Set|t.Clear)))
+		}
+	}
+	return withPorts(withPorts(out, fields.src, s.SourcePorts), fields.dst, s.Ports)
+}
+
+// fragmentLater is the bit of ip_frag that a fragment behind the first has (FLOW_NW_FRAG_LATER).
+const fragmentLater = 2
+
+// transport are the fields of what protocols have behind IP: ports, or type and code.
+var transport = map[uint8]struct{ src, dst flow.FieldID }{
+	policy.ProtoTCP:    {flow.TCPSrc, flow.TCPDst},
+	policy.ProtoUDP:    {flow.UDPSrc, flow.UDPDst},
+	policy.ProtoSCTP:   {flow.SCTPSrc, flow.SCTPDst},
+	policy.ProtoICMP:   {flow.ICMPType, flow.ICMPCode},
+	policy.ProtoICMPv6: {flow.ICMPv6Type, flow.ICMPv6Code},
+}
+
+// withPrefixes narrows each match to each range of the version; nil = every address.
+func withPrefixes(in []flow.Match, f flow.FieldID, ps []netip.Prefix, version int) []flow.Match {
+	if ps == nil {
+		return in
+	}
+	var out []flow.Match
+	for _, m := range in {
+		for _, p := range ps {
+			if p.Addr().Is4() == (version == 4) {
+				out = append(out, m.WithPrefix(f, p))
+			}
+		}
+	}
+	return out
+}
+
+// withPorts narrows each match to each part of the ranges; nil = every port.
+func withPorts(in []flow.Match, f flow.FieldID, rs []policy.PortRange) []flow.Match {
+	if rs == nil {
+		return in
+	}
+	var out []flow.Match
+	for _, m := range in {
+		for _, r := range rs {
+			for _, x := range flow.PortMasks(r.Lo, r.Hi) {
+				out = append(out, m.WithMasked(f, flow.U64(uint64(x.Value)), flow.U64(uint64(x.Mask))))
+			}
+		}
+	}
+	return out
+}
+
+// targetFlows deliver what a mirror takes to its ports, without the VLAN tag: of an access port, it is the bridge's and not the machine's.
+func targetFlows(number uint32, ports []int64) []flow.Flow {
+	is := flow.Match{}.With(regMirror, flow.U64(uint64(number)))
+	f := flow.Flow{Table: TableTargets, Priority: 1, Cookie: system(TableTargets), Match: is}
+	for _, p := range ports {
+		f.Actions = append(f.Actions, flow.Output{Port: uint32(p)})
+	}
+	tagged := f
+	tagged.Priority = 2
+	tagged.Match = is.WithMasked(flow.VlanTCI, flow.U64(0x1000), flow.U64(0x1000))
+	tagged.Actions = slices.Concat([]flow.Action{flow.PopVLAN{}}, f.Actions)
+	return []flow.Flow{f, tagged}
+}
+
+// sortedMembers orders mirrors of a set so that equal sets have equal flows.
+func sortedMembers(in []member) []member {
+	slices.SortFunc(in, func(a, b member) int { return cmp.Compare(a.number, b.number) })
+	return in
+}
+
+func flowOwner(kind, name string) string { return fmt.Sprintf("%s/%s", kind, name) }

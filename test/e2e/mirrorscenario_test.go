@@ -1,0 +1,130 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// Scenario 5 of mirrors: accept and reject rules with ranges of addresses and ports, by priority and direction, to a port of the host.
+func TestMirrorScenario05Filter(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 3)
+	for _, vm := range s.vm[2:] {
+		must(t, s.Serve(vm, 22, 80, 8080, 9000))
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	s.ping3(s.vm[1], s.vm[3])
+	rules := func(more string) string {
+		return `
+kind: Mirror
+name: web
+spec:
+  sources: [{vm: uuid-vm1}]
+  filter:
+    default: reject
+    rules:
+    - {priority: 10, action: reject, protocol: tcp, dstPorts: ["22"], symmetric: true}
+    - {priority: 20, action: accept, dst: [` + s.vm[2].IPv4 + `/32, "fd00::/8"], protocol: tcp, dstPorts: ["20-443", "8000-8099"], ` +
+			`symmetric: true}
+    - {priority: 20, action: accept, direction: toSource, protocol: icmp, type: 0}
+    ` + more + `
+  targets: [{port: {name: ids0, create: true}}]
+`
+	}
+	flowsBefore := s.table()
+	s.apply(rules(""))
+	if m := s.mirror("web"); m.Phase != string(policy.PhaseActive) {
+		t.Fatalf("the mirror is %s: %s %s", m.Phase, m.Reason, m.Message)
+	}
+	capture, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	all := func(lab.Frame) bool { return true }
+	count := func(keep func(lab.Frame) bool) int { return len(capture.Frames(keep)) }
+	for _, port := range []int{22, 80, 8080, 9000} {
+		s.mustConnect(s.vm[1], s.vm[2].IPv4, port)
+		s.mustConnect(s.vm[1], s.vm[3].IPv4, port)
+		s.mustConnect(s.vm[3], s.vm[2].IPv4, port) // of nobody that is a source
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	sessions := count(lab.TCPTo(80)) + count(lab.TCPTo(8080))
+	answers := count(lab.TCPFrom(80)) + count(lab.TCPFrom(8080))
+	if count(lab.TCPTo(80)) < 3 || count(lab.TCPTo(8080)) < 3 || count(lab.TCPFrom(80)) < 2 || count(lab.TCPFrom(8080)) < 2 {
+		t.Errorf("of the sessions that the rules accept %d and %d segments came, and %d answers", count(lab.TCPTo(80)), count(lab.TCPTo(8080)),
+			answers)
+	}
+	replies := count(lab.ICMP)
+	if replies != 3 {
+		t.Errorf("%d ICMP frames, want the 3 replies", replies)
+	}
+	for _, f := range capture.Frames(lab.ICMP) {
+		if f.Data[34] != 0 {
+			t.Errorf("an ICMP frame of type %d, which went from the source", f.Data[34])
+		}
+	}
+	if n := count(all); n != sessions+answers+replies {
+		t.Errorf("%d frames, of which %d are not of what the rules accept", n, n-sessions-answers-replies)
+	}
+	if n := count(withMAC(s.vm[3].MAC)); n != 0 {
+		t.Errorf("%d frames of vm3", n)
+	}
+
+	// A faulty change is refused, and the mirror goes on.
+	out := s.refused(strings.Replace(rules(""), s.vm[2].IPv4+"/32", "10.1.0.0/33", 1), "apply", "-f", "-")
+	if !strings.Contains(out, "/spec/filter/rules/1/dst/0") || !strings.Contains(out, "outside the range 0-32") {
+		t.Errorf("a prefix of 33 bits: %s", out)
+	}
+	before := count(lab.TCPTo(80))
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 80)
+	settle()
+	if count(lab.TCPTo(80)) == before {
+		t.Error("the mirror stopped when a change of it was refused")
+	}
+	// A change acts on the filter in place.
+	s.apply(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`))
+	s.mustConnect(s.vm[1], s.vm[3].IPv4, 9000)
+	settle()
+	if to, from := count(lab.TCPTo(9000)), count(lab.TCPFrom(9000)); to < 3 || from != 0 {
+		t.Errorf("of a session to 9000 %d segments one way and %d the other, want only the first", to, from)
+	}
+
+	// A restart of tapwall finds nothing to do, and one of the switch is mended.
+	taps := func() string {
+		out, err := s.Ofctl("dump-flows", "tw-tap-netdev", "--no-stats")
+		must(t, err)
+		return out
+	}
+	flows := taps()
+	s.unchangedByRestart()
+	if now := taps(); now != flows {
+		t.Errorf("the flows of the tap bridge differ after a restart:\n%s---\n%s", flows, now)
+	}
+	s.KillVswitchd()
+	must(t, s.StartVswitchd())
+	s.becomes("mirror", "web", policy.PhaseActive, "", "")
+	capture, err = s.Capture(s.Switch, "ids0")
+	must(t, err)
+	lab.Eventually(t, 10*time.Second, "copies after a restart of the switch", func() bool {
+		s.vm[1].CanConnect(s.vm[2].IPv4, 80, time.Second)
+		s.vm[1].CanConnect(s.vm[2].IPv4, 22, time.Second)
+		return count(lab.TCPFrom(80)) > 0
+	})
+	if n := count(lab.TCPTo(22)); n != 0 {
+		t.Errorf("after a restart of the switch %d frames came that the rules reject", n)
+	}
+
+	s.tapwall("delete", "mirror", "web", "--wait")
+	left, err := s.Vsctl("--columns=name", "list", "mirror")
+	must(t, err)
+	bridges, err := s.Vsctl("list-br")
+	must(t, err)
+	ports, err := s.Vsctl("list-ports", "br0")
+	must(t, err)
+	if strings.TrimSpace(left) != "" || strings.TrimSpace(bridges) != "br0" || strings.Contains(ports, "tws-") || s.table() != flowsBefore {
+		t.Errorf("it left mirrors %q, bridges %q, ports %q, or flows of br0", left, bridges, ports)
+	}
+}
