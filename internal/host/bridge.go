@@ -147,6 +147,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		}, b.book.committed
 	case made:
 		opt.Own = ofctrl.Tables{Last: pipeline.TableLast}
+		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
 	}
 	var err error
 	if b.sw, err = ofctrl.New(opt); err != nil {

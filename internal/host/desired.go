@@ -127,6 +127,7 @@ func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 		t.want(changed)
 	}
 	t.last, t.meters = now.Owners, now.Meters
+	t.book.countMirrors(t.plan.Numbers)
 	return true
 }
 

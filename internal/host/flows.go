@@ -20,8 +20,16 @@ import (
 // Refresh brings the counters of resources of a kind up to date, if they are older than half a second; of no kind, those of what was
 // dropped, by reason.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
+	if kind == policy.KindMirror { // those of rows come with the topology
+		for _, b := range e.view.Load().bridges {
+			if b.cfg.Mode == made && linkTrouble(b.sw.State()) == "" {
+				b.refresh(ctx)
+			}
+		}
+		return
+	}
 	if kind != policy.KindPolicy && kind != policy.KindEndpoint && kind != "" {
-		return // mirrors' counters come with the topology
+		return
 	}
 	for _, b := range e.view.Load().walls {
 		switch {

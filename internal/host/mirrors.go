@@ -232,7 +232,9 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		if !r.Counting && !young {
 			degrade(policy.PhaseDegraded, policy.ReasonNotProgrammed, "ovs-vswitchd reports no statistics for the mirror")
 		}
-		e.count(m.Name, r.Bridge, r.UUID)
+		if r.Owner == m.Name { // what a row copies for several mirrors, their flows count
+			e.count(m.Name, r.Bridge, r.UUID)
+		}
 	}
 	for _, r := range bridges {
 		if serves(r.Owner) && r.Code != ovsdb.CodeOK {

@@ -88,6 +88,7 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 	switch kind {
 	case policy.KindMirror:
 		if s, ok := v.mirrors[name]; ok {
+			v.countMirror(&s, name)
 			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.inventory.Workloads))
 			return s
 		}

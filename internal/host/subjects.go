@@ -151,7 +151,8 @@ func (s *subjects) of(c flow.Cookie) []policy.RuleRef {
 // counts reports whether a flow with the cookie counts for anybody, whoever that is.
 func counts(c flow.Cookie) bool {
 	kind, id, ours := pipeline.ParseCookie(c)
-	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieGuard || kind == pipeline.CookieRule ||
+	return ours && (kind == pipeline.CookieDrop || kind == pipeline.CookieSample || kind == pipeline.CookieGuard ||
+		kind == pipeline.CookieRule ||
 		kind == pipeline.CookieDefault &&
 			id&pipeline.IDKindMask == pipeline.IDDefaultDeny)
 }

@@ -73,6 +73,15 @@ spec:
 		t.Errorf("%d frames of vm3", n)
 	}
 
+	m := s.mirror("web").Counters
+	lab.Eventually(t, 3*time.Second, "what came is counted", func() bool {
+		m = s.mirror("web").Counters
+		return m["acceptedPackets"] == int64(count(all))
+	})
+	if m["rejectedPackets"] < 10 || m["selectedPackets"] != m["acceptedPackets"]+m["rejectedPackets"] {
+		t.Errorf("counters %v", m)
+	}
+
 	// A faulty change is refused, and the mirror goes on.
 	out := s.refused(strings.Replace(rules(""), s.vm[2].IPv4+"/32", "10.1.0.0/33", 1), "apply", "-f", "-")
 	if !strings.Contains(out, "/spec/filter/rules/1/dst/0") || !strings.Contains(out, "outside the range 0-32") {
@@ -115,6 +124,10 @@ spec:
 	})
 	if n := count(lab.TCPTo(22)); n != 0 {
 		t.Errorf("after a restart of the switch %d frames came that the rules reject", n)
+	}
+
+	if now := s.mirror("web").Counters; now["acceptedPackets"] <= m["acceptedPackets"] || now["rejectedPackets"] <= m["rejectedPackets"] {
+		t.Errorf("counters went back from %v to %v", m, now)
 	}
 
 	s.tapwall("delete", "mirror", "web", "--wait")

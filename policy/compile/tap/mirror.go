@@ -41,6 +41,8 @@ type Plan struct {
 	Bridges []vswitch.BridgeSpec
 	Ports   []vswitch.PortSpec
 	Flows   map[string]Flows
+	// Numbers are those of the staged mirrors, with their names: see [ParseCookie].
+	Numbers map[uint32]string
 	// Info describes every mirror of the input by name.
 	Info map[string]Info
 }

@@ -85,6 +85,10 @@ func (p *mirrorPlanner) takeNumbers(mirrors []*policy.Mirror) {
 			n += 2
 		}
 		used[n], p.numbers[m.Name] = true, n
+		if p.plan.Numbers == nil {
+			p.plan.Numbers = map[uint32]string{}
+		}
+		p.plan.Numbers[n] = m.Name
 	}
 }
 

@@ -58,6 +58,12 @@ func rulePriority(r *policy.ParsedFilterRule) uint16 {
 func acceptCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n) }
 func rejectCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n|1) }
 
+// ParseCookie returns the number of the mirror that a flow in FILTER decides for, and what it does.
+func ParseCookie(c flow.Cookie) (number uint32, accepts, ok bool) {
+	kind, id, ok := pipeline.ParseCookie(c)
+	return id &^ 1, id&1 == 0, ok && kind == pipeline.CookieSample
+}
+
 func system(table uint8) flow.Cookie { return pipeline.SystemCookie(table, pipeline.ItemNone) }
 
 // member is a mirror that a source set serves.
