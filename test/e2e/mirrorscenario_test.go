@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -139,5 +140,53 @@ spec:
 	must(t, err)
 	if strings.TrimSpace(left) != "" || strings.TrimSpace(bridges) != "br0" || strings.Contains(ports, "tws-") || s.table() != flowsBefore {
 		t.Errorf("it left mirrors %q, bridges %q, ports %q, or flows of br0", left, bridges, ports)
+	}
+}
+
+// Whatever form a mirror has, its sink gets a frame of an access port as the machine sent it, without the tag of its VLAN; and filters see
+// that VLAN.
+func TestMirrorScenarioOneTagHandling(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	for _, vm := range s.vm[1:] {
+		_, err := s.Vsctl("set", "port", vm.Port, "tag=10")
+		must(t, err)
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	const mirror = "---\nkind: Mirror\nname: %s\nspec:\n  sources: [{port: vm1}]\n%s  targets: [{port: {name: %s, create: true}}]\n"
+	s.apply(sprintf(mirror, "native", "", "native0") + sprintf(mirror, "staged", "  filter: {default: accept}\n", "staged0") +
+		sprintf(mirror, "ten", "  filter: {rules: [{action: accept, vlan: 10}]}\n", "ten0") +
+		sprintf(mirror, "none", "  filter: {rules: [{action: accept, vlan: 0}]}\n", "none0"))
+	captures := map[string]*lab.Capture{}
+	for _, port := range []string{"native0", "staged0", "ten0", "none0"} {
+		c, err := s.Capture(s.Switch, port)
+		must(t, err)
+		captures[port] = c
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	want := captures["native0"].Frames(lab.ICMP)
+	if len(want) != 6 {
+		t.Fatalf("the native mirror copied %d frames, want 6", len(want))
+	}
+	for _, f := range want {
+		if f.Data[12] != 0x08 || f.Data[13] != 0 {
+			t.Errorf("a frame with EtherType %x, want that of IPv4 and no tag", f.Data[12:14])
+		}
+	}
+	for _, port := range []string{"staged0", "ten0"} {
+		got := captures[port].Frames(lab.ICMP)
+		if len(got) != len(want) {
+			t.Errorf("%s got %d frames, want %d", port, len(got), len(want))
+			continue
+		}
+		for i := range got {
+			if !bytes.Equal(got[i].Data, want[i].Data) {
+				t.Errorf("frame %d of %s differs from that of the native mirror:\n%x\n%x", i, port, got[i].Data, want[i].Data)
+			}
+		}
+	}
+	if n := len(captures["none0"].Frames(nil)); n != 0 {
+		t.Errorf("%d frames without a VLAN, and all have one", n)
 	}
 }

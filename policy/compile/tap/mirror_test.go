@@ -176,7 +176,8 @@ func TestMirrorTargets(t *testing.T) {
 		target map[string]string
 	}{
 		{"port", mirror("m", toPort("ids"), vm1), &vswitch.OutputSpec{Port: "ids"}, "", map[string]string{"port": "ids", "bridge": "br0"}},
-		{"new port", mirror("m", toNewPort("tap0"), vm1), &vswitch.OutputSpec{Port: "tap0", Create: true, Type: "internal"}, "",
+		{"new port", mirror("m", toNewPort("tap0"), vm1), &vswitch.OutputSpec{Port: "tap0", Create: true, Type: "internal",
+			Tag: new(int)}, "",
 			map[string]string{"port": "tap0", "bridge": "br0"}},
 		{"vxlan", mirror("m", toVXLAN("192.0.2.9", 129057), vm1), &vswitch.OutputSpec{Port: "tw30547e1b3292", Create: true, Type: "vxlan",
 			Tag:     new(int),

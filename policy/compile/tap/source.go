@@ -193,7 +193,8 @@ func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
 	t.spec = vswitch.OutputSpec{Port: p.Name, Create: p.Create}
 	t.identity = output{port: p.Name}
 	if p.Create {
-		t.spec.Type = "internal"
+		// As an access port of VLAN 0 it gets packets of all VLANs, without their tag, as from a tunnel.
+		t.spec.Type, t.spec.Tag = "internal", new(int)
 	}
 	bridge = w.bridgeOf(p.Name)
 	if p.Create && w.in.NoDevices {
