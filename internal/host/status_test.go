@@ -262,6 +262,57 @@ func TestMirrorLimit(t *testing.T) {
 	}
 }
 
+// Staged mirrors with the same sources share one of them: 200 mirrors of 30 machines take 30, and what counts is how many sets of
+// sources there are.
+func TestMirrorLimitOfSourceSets(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	var names []string
+	for i := range ovsdb.MaxMirrors + 1 {
+		names = append(names, fmt.Sprintf("vm%d", i))
+	}
+	h.plug("br0", vms(names...)...)
+	doc := func(i, machine int) string {
+		return fmt.Sprintf("kind: Mirror\nname: m%d\nspec: {sources: [{port: vm%d}], filter: {rules: [{action: accept, protocol: tcp, "+
+			"dstPorts: [\"%d\"]}]}, "+
+			"targets: [{port: {name: ids%d, create: true}}]}\n", i, machine, 1000+i, i%3)
+	}
+	var docs []string
+	for i := range 200 {
+		docs = append(docs, doc(i, i%30))
+	}
+	r := h.ready(settings{})
+	if err := r.Admit(h.changes(strings.Join(docs, "---\n"))); err != nil {
+		t.Fatalf("200 mirrors of 30 machines: %v", err)
+	}
+	h.put(strings.Join(docs, "---\n"))
+	start := time.Now()
+	r.eventually("all are active", func() error {
+		for i := range docs {
+			if s := r.Status(policy.KindMirror, fmt.Sprintf("m%d", i)); s.Phase != policy.PhaseActive {
+				return fmt.Errorf("m%d: %+v", i, s)
+			}
+		}
+		return nil
+	})
+	took := time.Since(start)
+	rows := len(strings.Fields(h.ovs.Vsctl("--bare", "--columns=_uuid", "find", "Mirror", "external_ids:tapwall-owner=tapwall")))
+	flows := strings.Count(h.ovs.Ofctl("--no-stats", "dump-flows", "tw-tap-netdev"), "actions=")
+	// A set has one flow; a mirror two for its rule, in IPv4 and IPv6, one for the rest, and two for its target.
+	if want := 30 + 5*len(docs); rows != 30 || flows != want {
+		t.Errorf("%d rows and %d flows, want 30 and %d", rows, flows, want)
+	}
+	t.Logf("%d rows and %d flows for %d mirrors after %v", rows, flows, len(docs), took.Round(time.Millisecond))
+	h.put(doc(200, 30) + "---\n" + doc(201, 31))
+	r.wait(policy.KindMirror, "m201", 1)
+	if err := r.Admit(h.changes(doc(202, 32))); !errors.Is(err, backend.ErrLimit) || !strings.Contains(err.Error(), "share one") {
+		t.Errorf("a 33rd set of sources: %v", err)
+	}
+	if err := r.Admit(h.changes(doc(203, 7))); err != nil {
+		t.Errorf("sources that are copied already: %v", err)
+	}
+}
+
 func TestMemberStatus(t *testing.T) {
 	t.Parallel()
 	h := newMachine(t, "br0")
