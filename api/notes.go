@@ -150,7 +150,7 @@ func schemaNotes() []note {
 		text("FilterRule.tcpFlags", `Flags of TCP that are set and clear, like "+syn-ack"`),
 		ranged("FilterRule.vlan", "VLAN of the packet, 0 = none; absent = any", 0, 4094),
 		text("FilterRule.symmetric", "Match answers too: with source and destination exchanged, and the direction"),
-		text("MirrorSpec.snaplen", "Comes later"),
+		ranged("MirrorSpec.snaplen", "How many bytes of each packet are copied at most; absent = all", policy.MinSnaplen, policy.MaxSnaplen),
 		text("MirrorSpec.sample", "Comes later"),
 		text("MirrorSpec.stopAfter", "Comes later"),
 		text("MirrorTarget.pcap", "Comes later"),

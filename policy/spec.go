@@ -199,7 +199,7 @@ type Service struct {
 // Protocol is an IP protocol: one of [ProtocolNames], or its number. Documents may write that as a number or as a text.
 type Protocol string
 
-// MirrorSpec is a tap of design §3. What this version cannot do yet (snaplen, sample, several targets, pcap, events, stopAfter)
+// MirrorSpec is a tap of design §3. What this version cannot do yet (sample, several targets, pcap, events, stopAfter)
 // is refused by Validate.
 type MirrorSpec struct {
 	Enabled   *bool          `json:"enabled,omitempty"` // default true
@@ -207,7 +207,7 @@ type MirrorSpec struct {
 	Exclude   []Selector     `json:"exclude,omitempty"`
 	Direction string         `json:"direction,omitempty"` // both (default) | fromSource | toSource
 	Filter    *MirrorFilter  `json:"filter,omitempty"`
-	Snaplen   int            `json:"snaplen,omitempty"`
+	Snaplen   int            `json:"snaplen,omitempty" minimum:"14"` // at most so many bytes of a packet, 14..65535; absent = all
 	Sample    *MirrorSample  `json:"sample,omitempty"`
 	Targets   []MirrorTarget `json:"targets"`
 	StopAfter *StopAfter     `json:"stopAfter,omitempty"`

@@ -8,6 +8,12 @@ import (
 // MaxVNI is the largest VXLAN network identifier (RFC 7348 §5).
 const MaxVNI = 1<<24 - 1
 
+// Bounds of MirrorSpec.Snaplen: the header of a frame, and what Open vSwitch can cut to.
+const (
+	MinSnaplen = 14
+	MaxSnaplen = 65535
+)
+
 // Validate implements Resource.
 func (m *Mirror) Validate() Faults {
 	var c checker
@@ -28,8 +34,8 @@ func (m *Mirror) Validate() Faults {
 	if s.Filter != nil {
 		c.filter(spec.field("filter"), s.Filter)
 	}
-	if s.Snaplen != 0 {
-		c.later(spec.field("snaplen"), s.Snaplen, "cutting of mirrored packets", "")
+	if s.Snaplen != 0 && (s.Snaplen < MinSnaplen || s.Snaplen > MaxSnaplen) {
+		c.addf(spec.field("snaplen"), s.Snaplen, "%d is outside the range %d-%d", s.Snaplen, MinSnaplen, MaxSnaplen)
 	}
 	if s.Sample != nil {
 		c.later(spec.field("sample"), nil, "sampling of mirrored packets", "")

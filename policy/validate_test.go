@@ -246,7 +246,11 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/0/cidr: comes later",
 			"/spec/exclude/1: selects by nothing"}},
 		{"bad direction", ok + "direction: ingress", []string{`/spec/direction: unknown value "ingress": must be both, fromSource or toSource`}},
-		{"bad later", ok + "snaplen: 128\nsample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{"/spec/snaplen: comes later",
+		{"OK snaplen", ok + "snaplen: 14", nil},
+		{"bad snaplen", ok + "snaplen: 13", []string{"/spec/snaplen: 13 is outside the range 14-65535"}},
+		{"bad snaplen 0", ok + "snaplen: 0", []string{"/spec/snaplen: must be at least 14"}},
+		{"bad snaplen of more", ok + "snaplen: 65536", []string{"/spec/snaplen: 65536 is outside the range 14-65535"}},
+		{"bad later", ok + "sample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{
 			"/spec/sample: comes later", "/spec/stopAfter: comes later"}},
 		{"bad several targets", target("{port: {name: a}}, {port: {name: b}}"),
 			[]string{"/spec/targets: comes later: this version does not support several targets of one mirror yet; make one"}},

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 	"time"
@@ -188,5 +189,28 @@ func TestMirrorScenarioOneTagHandling(t *testing.T) {
 	}
 	if n := len(captures["none0"].Frames(nil)); n != 0 {
 		t.Errorf("%d frames without a VLAN, and all have one", n)
+	}
+}
+
+// Scenario 6 of mirrors, the part in scope: copies are cut, and what is copied is not.
+func TestMirrorScenario06Snaplen(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: cut\nspec: {sources: [{port: vm1}], snaplen: 64, targets: [{port: {name: cut0, create: true}}]}\n")
+	capture, err := s.Capture(s.Switch, "cut0")
+	must(t, err)
+	if out, err := s.vm[1].Run("ping", "-c", "3", "-i", "0.2", "-s", "1000", "-W", "2", s.vm[2].IPv4); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	settle()
+	frames := capture.Frames(lab.ICMP)
+	if len(frames) != 6 {
+		t.Errorf("%d frames, want 6", len(frames))
+	}
+	for _, f := range frames {
+		if length := binary.BigEndian.Uint16(f.Data[16:]); len(f.Data) != 64 || length != 1028 {
+			t.Errorf("a frame of %d bytes, want 64, of an IP packet of %d, want 1028", len(f.Data), length)
+		}
 	}
 }

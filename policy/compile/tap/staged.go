@@ -47,7 +47,7 @@ func (s *sourceSet) owner() string { return "sources/" + s.key }
 
 // staged reports whether the mirror takes more than a Mirror row. It depends on nothing but the mirror, so that no mirror changes its form,
 // and with it the place of its target, because another one comes or goes.
-func staged(m *policy.Mirror) bool { return m.Spec.Filter != nil }
+func staged(m *policy.Mirror) bool { return m.Spec.Filter != nil || m.Spec.Snaplen > 0 }
 
 // setKey names the source set of a mirror on a bridge, in 10 digits.
 func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
@@ -213,7 +213,7 @@ func (w *mirrorWork) deliver(tapBridge string, t mirrorTarget) {
 	number := w.numbers[w.m.Name]
 	flows := filterFlows(number, filter)
 	if p := w.ofPort(tapBridge, t.spec.Port); p > 0 {
-		flows = append(flows, targetFlows(number, []int64{p})...)
+		flows = append(flows, targetFlows(number, []int64{p}, w.m.Spec.Snaplen)...)
 	} else {
 		w.info.Unnumbered = true
 	}

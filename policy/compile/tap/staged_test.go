@@ -22,6 +22,9 @@ const tapBridge = "tw-tap-system"
 // packet is what a tap bridge gets: the fields of a frame, by which flows are looked up.
 type packet map[flow.FieldID]flow.U128
 
+// cutTo stands, in a packet that was sent, for how many bytes of it were; without, all.
+const cutTo = flow.FieldID(0)
+
 // frame is how Open vSwitch sees a sighting; fields that the frame has not are zeros, as for an OpenFlow match without them.
 func frame(s *policy.Sighting) packet {
 	p := packet{flow.EthType: flow.U64(uint64(s.EtherType))}
@@ -106,6 +109,10 @@ func (x *tables) act(actions []flow.Action, p packet) {
 			delete(p, flow.VlanTCI)
 		case flow.Output:
 			x.sent[a.Port] = append(x.sent[a.Port], maps.Clone(p))
+		case flow.OutputTrunc:
+			cut := maps.Clone(p)
+			cut[cutTo] = flow.U64(uint64(a.MaxLen))
+			x.sent[a.Port] = append(x.sent[a.Port], cut)
 		default:
 			x.t.Fatalf("the test knows no action %s", a)
 		}
@@ -212,6 +219,7 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 				rapid.SampledFrom(sources).Draw(t, label+"sources")...)
 			m.Spec.Direction = rapid.SampledFrom([]string{"", "both", "fromSource", "toSource"}).Draw(t, label+"direction")
 			m.Spec.Filter = &policy.MirrorFilter{Default: rapid.SampledFrom([]string{"", "accept", "reject"}).Draw(t, label+"default")}
+			m.Spec.Snaplen = rapid.SampledFrom([]int{0, 0, 64, 128}).Draw(t, label+"snaplen")
 			for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
 				m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
 			}
@@ -245,17 +253,24 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 
 // check compares what was sent with what the mirrors say of a packet.
 func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
-	want := map[string]int{}
+	want := map[string][]int{} // how long each copy is
 	for _, m := range in.Mirrors {
 		is := func(port string) bool {
 			return slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool { return s.Port == port || s.VM == port || s.Bridge != "" })
 		}
-		want[m.Spec.Targets[0].Port.Name] += m.Spec.Copies(seen, is(from), is(to))
+		name := m.Spec.Targets[0].Port.Name
+		want[name] = append(want[name], slices.Repeat([]int{m.Spec.Snaplen}, m.Spec.Copies(seen, is(from), is(to)))...)
 	}
-	for target, n := range want {
+	for target, lengths := range want {
 		got := x.sent[number(in, target)]
-		if len(got) != n {
-			x.t.Fatalf("%s got %d copies, want %d of %+v from %s to %s", target, len(got), n, seen, from, to)
+		var have []int
+		for _, p := range got {
+			have = append(have, int(p[cutTo].Lo))
+		}
+		slices.Sort(have)
+		slices.Sort(lengths)
+		if !slices.Equal(have, lengths) {
+			x.t.Fatalf("%s got copies of lengths %v, want %v (0 = whole) of %+v from %s to %s", target, have, lengths, seen, from, to)
 		}
 		for _, p := range got {
 			if _, tagged := p[flow.VlanTCI]; tagged {

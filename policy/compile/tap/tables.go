@@ -221,11 +221,16 @@ func withPorts(in []flow.Match, f flow.FieldID, rs []policy.PortRange) []flow.Ma
 }
 
 // targetFlows deliver what a mirror takes to its ports, without the VLAN tag: of an access port, it is the bridge's and not the machine's.
-func targetFlows(number uint32, ports []int64) []flow.Flow {
+// snaplen is how many bytes of it, 0 = all.
+func targetFlows(number uint32, ports []int64, snaplen int) []flow.Flow {
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(number)))
 	f := flow.Flow{Table: TableTargets, Priority: 1, Cookie: system(TableTargets), Match: is}
 	for _, p := range ports {
-		f.Actions = append(f.Actions, flow.Output{Port: uint32(p)})
+		var send flow.Action = flow.Output{Port: uint32(p)}
+		if snaplen > 0 {
+			send = flow.OutputTrunc{Port: uint32(p), MaxLen: uint32(snaplen)}
+		}
+		f.Actions = append(f.Actions, send)
 	}
 	tagged := f
 	tagged.Priority = 2
