@@ -214,3 +214,41 @@ func TestMirrorScenario06Snaplen(t *testing.T) {
 		}
 	}
 }
+
+// A filter and a snaplen work into a tunnel, too: each datagram has the VNI, and the first bytes of what the filter accepts.
+func TestMirrorScenario06SnaplenTunnel(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	must(t, s.AddBridge("br-under"))
+	collector, err := s.AddVM("collector", "br-under", 9)
+	must(t, err)
+	for _, cmd := range [][]string{{"ip", "addr", "add", "10.99.0.1/24", "dev", "br-under"}, {"ip", "link", "set", "br-under", "up"}} {
+		_, err := s.Switch.Run(cmd[0], cmd[1:]...)
+		must(t, err)
+	}
+	_, err = collector.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: far\nspec: {sources: [{port: vm1}], snaplen: 64, filter: {rules: [{action: accept, protocol: icmp, type: 8}]}, " +
+		"targets: [{vxlan: {remote: 10.99.0.2, vni: 77}}]}\n")
+	capture, err := s.Capture(collector.NS, "eth0")
+	must(t, err)
+	lab.Eventually(t, 10*time.Second, "copies arrive", func() bool { // the first ones wait for the collector's address
+		s.ping(s.vm[1], s.vm[2].IPv4)
+		return len(capture.Frames(lab.UDPTo(4789))) > 0
+	})
+	settle()
+	had := len(capture.Frames(lab.UDPTo(4789)))
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	frames := capture.Frames(lab.UDPTo(4789))[had:]
+	if len(frames) != 3 {
+		t.Errorf("%d datagrams, want the 3 requests", len(frames))
+	}
+	for _, f := range frames {
+		if vni := binary.BigEndian.Uint32(f.Data[46:50]) >> 8; len(f.Data) != 114 || vni != 77 || !lab.ICMP(lab.Frame{Data: f.Data[50:]}) ||
+			binary.BigEndian.Uint16(f.Data[16:]) != 100 {
+			t.Errorf("a datagram of %d bytes, IP %d, VNI %d", len(f.Data), binary.BigEndian.Uint16(f.Data[16:]), vni)
+		}
+	}
+}
