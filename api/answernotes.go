@@ -89,6 +89,7 @@ func answerNotes() (notes []note) {
 		text("HostStatus.endpoints", "Ports that it is about, BRIDGE/PORT"),
 		text("HostStatus.phase", "As that of all hosts, on this one"),
 		text("HostStatus.message", "The reason in words, or until when it is in force"),
+		text("HostStatus.targets", "Where a mirror with several targets delivers; target is absent then"),
 		text("HostStatus.observedRevision", "The revision of the resource that is in force"),
 		text("HostStatus.counters", "Packets and bytes by what they were counted for"),
 		text("HostStatus.target", "Of a mirror: where the copies go"),

@@ -35,6 +35,15 @@ func protocol() *huma.Schema {
 	}}
 }
 
+// vlanTag is the schema of what becomes of a VLAN tag.
+func vlanTag() *huma.Schema {
+	lo, hi := span(1, 4094)
+	return &huma.Schema{OneOf: []*huma.Schema{
+		{Type: huma.TypeString, Pattern: `^(keep|strip|[1-9][0-9]{0,3})$`},
+		{Type: huma.TypeInteger, Minimum: lo, Maximum: hi},
+	}}
+}
+
 // revisionText is one revision in If-Match, as an ETag or bare.
 const revisionText = `("[0-9]{1,18}"|[0-9]{1,18})`
 

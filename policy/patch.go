@@ -67,7 +67,7 @@ func (w *walker) removals(at pointer, o object, t reflect.Type) {
 		case known && nested:
 			w.removals(at.field(m.key), inner, t.FieldByIndex(f.index).Type)
 		case !known && m.value == nil && !(at.parent == nil && (m.key == "kind" || m.key == "status")):
-			w.unknown(at, m, t, fields)
+			w.unknown(at, m, fields)
 		}
 	}
 }

@@ -120,16 +120,19 @@ func (p Protocol) Number() (uint8, error) {
 }
 
 // UnmarshalJSON takes a text or a number.
-func (p *Protocol) UnmarshalJSON(b []byte) error {
+func (p *Protocol) UnmarshalJSON(b []byte) error { return textOrNumber(b, (*string)(p)) }
+
+// textOrNumber reads either into a text.
+func textOrNumber(b []byte, to *string) error {
 	var n json.Number
 	if len(b) > 0 && b[0] != '"' {
 		if err := json.Unmarshal(b, &n); err != nil {
 			return err
 		}
-		*p = Protocol(n)
+		*to = string(n)
 		return nil
 	}
-	return json.Unmarshal(b, (*string)(p))
+	return json.Unmarshal(b, to)
 }
 
 // hasPorts reports whether services of the protocol may name ports.

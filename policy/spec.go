@@ -199,18 +199,51 @@ type Service struct {
 // Protocol is an IP protocol: one of [ProtocolNames], or its number. Documents may write that as a number or as a text.
 type Protocol string
 
-// MirrorSpec is a tap of design §3. What this version cannot do yet (sample, several targets, pcap, events, stopAfter)
-// is refused by Validate.
+// MirrorSpec is a tap of design §3. What this version cannot do yet is refused by Validate.
 type MirrorSpec struct {
-	Enabled   *bool          `json:"enabled,omitempty"` // default true
-	Sources   []Selector     `json:"sources"`
-	Exclude   []Selector     `json:"exclude,omitempty"`
-	Direction string         `json:"direction,omitempty"` // both (default) | fromSource | toSource
-	Filter    *MirrorFilter  `json:"filter,omitempty"`
-	Snaplen   int            `json:"snaplen,omitempty" minimum:"14"` // at most so many bytes of a packet, 14..65535; absent = all
-	Sample    *MirrorSample  `json:"sample,omitempty"`
-	Targets   []MirrorTarget `json:"targets"`
-	StopAfter *StopAfter     `json:"stopAfter,omitempty"`
+	Enabled   *bool         `json:"enabled,omitempty"` // default true
+	Sources   []Selector    `json:"sources"`
+	Exclude   []Selector    `json:"exclude,omitempty"`
+	Direction string        `json:"direction,omitempty"` // both (default) | fromSource | toSource
+	Filter    *MirrorFilter `json:"filter,omitempty"`
+	Snaplen   int           `json:"snaplen,omitempty" minimum:"14"` // at most so many bytes of a packet, 14..65535; absent = all
+	Sample    *MirrorSample `json:"sample,omitempty"`
+	// VLANTag says what becomes of the VLAN tag of copies: strip (default), keep, or the VLAN that they get instead. A port that was there
+	// before, without a filter, gets them as its own VLAN says.
+	VLANTag VLANTag        `json:"vlanTag,omitempty"`
+	Targets []MirrorTarget `json:"targets"` // each gets a copy
+
+	// These come later.
+	StopAfter    *StopAfter     `json:"stopAfter,omitempty"`
+	StartAt      *time.Time     `json:"startAt,omitempty"`
+	TTL          string         `json:"ttl,omitempty"`          // a duration; then the mirror is deleted
+	CapturePoint string         `json:"capturePoint,omitempty"` // wire | delivered
+	MTUPolicy    string         `json:"mtuPolicy,omitempty"`    // truncate | fail
+	Balance      *MirrorBalance `json:"balance,omitempty"`
+	Force        bool           `json:"force,omitempty"` // deliver to a port that is somebody's
+}
+
+// VLANTag is keep, strip or the number of a VLAN, which documents may write as a number or as a text.
+type VLANTag string
+
+// The values of MirrorSpec.VLANTag that are no numbers.
+const (
+	VLANTagKeep  VLANTag = "keep"
+	VLANTagStrip VLANTag = "strip"
+)
+
+// The values of MirrorSpec.CapturePoint and MirrorSpec.MTUPolicy.
+const (
+	CaptureWire      = "wire"
+	CaptureDelivered = "delivered"
+	MTUTruncate      = "truncate"
+	MTUFail          = "fail"
+)
+
+// MirrorBalance comes later: each session goes to one of the targets.
+type MirrorBalance struct {
+	Hash  string `json:"hash"`            // symmetric
+	Probe string `json:"probe,omitempty"` // of a target's health: none | arp | icmp | "tcp:22"
 }
 
 // MirrorFilter says which packets of the sources are copied. Rules are a set: the smaller priority decides first, and at equal priority
@@ -245,18 +278,26 @@ type FilterRule struct {
 	Symmetric bool `json:"symmetric,omitempty"`
 }
 
-// MirrorSample comes later.
+// MirrorSample bounds what is copied of what the filter accepts.
 type MirrorSample struct {
-	Sessions            string `json:"sessions,omitempty"`
-	MaxPacketsPerSecond int    `json:"maxPacketsPerSecond,omitempty"`
+	Sessions            string `json:"sessions,omitempty"`                        // "1/4": whole sessions; comes later
+	MaxPacketsPerSecond int    `json:"maxPacketsPerSecond,omitempty" minimum:"1"` // to each host's targets together
 }
 
 // MirrorTarget is where copies go; exactly one field is set.
 type MirrorTarget struct {
-	Port   *PortTarget   `json:"port,omitempty"`
-	VXLAN  *VXLANTarget  `json:"vxlan,omitempty"`
-	Pcap   *PcapTarget   `json:"pcap,omitempty"`   // comes later
-	Events *EventsTarget `json:"events,omitempty"` // comes later
+	Port  *PortTarget  `json:"port,omitempty"`
+	VXLAN *VXLANTarget `json:"vxlan,omitempty"`
+
+	// These come later.
+	VM     string        `json:"vm,omitempty"` // the port of a machine
+	Geneve *GeneveTarget `json:"geneve,omitempty"`
+	GRE    *GRETarget    `json:"gre,omitempty"`
+	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
+	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
+	Pcap   *PcapTarget   `json:"pcap,omitempty"`
+	Buffer *BufferTarget `json:"buffer,omitempty"`
+	Events *EventsTarget `json:"events,omitempty"`
 }
 
 // PortTarget delivers to a local port, made on demand with Create.
@@ -273,18 +314,58 @@ type VXLANTarget struct {
 	Local   string `json:"local,omitempty"`
 }
 
-// PcapTarget comes later.
+// GeneveTarget comes later.
+type GeneveTarget struct {
+	Remote  string `json:"remote"`
+	VNI     *int   `json:"vni,omitempty"`                                 // 0..16777215
+	DstPort int    `json:"dstPort,omitempty" minimum:"1" maximum:"65535"` // default 6081
+	Local   string `json:"local,omitempty"`
+}
+
+// GRETarget comes later.
+type GRETarget struct {
+	Remote string `json:"remote"`
+	Key    *int64 `json:"key,omitempty"` // 0..4294967295
+	Local  string `json:"local,omitempty"`
+}
+
+// ERSPANTarget comes later.
+type ERSPANTarget struct {
+	Remote     string `json:"remote"`
+	Version    int    `json:"version,omitempty" minimum:"1"` // 1 or 2 (default)
+	Session    int    `json:"session,omitempty"`             // 0..1023
+	Index      int    `json:"index,omitempty"`               // 0..1048575, of version 1
+	HardwareID int    `json:"hardwareId,omitempty"`          // 0..63, of version 2
+	Local      string `json:"local,omitempty"`
+}
+
+// RSPANTarget comes later: copies flood a VLAN.
+type RSPANTarget struct {
+	VLAN                int  `json:"vlan"` // 1..4094
+	AcknowledgeFlooding bool `json:"acknowledgeFlooding,omitempty"`
+}
+
+// PcapTarget comes later: files in the data directory.
 type PcapTarget struct {
-	File   string `json:"file"`
-	Rotate string `json:"rotate,omitempty"`
-	Keep   int    `json:"keep,omitempty"`
+	File   string `json:"file"`             // a name without a path
+	Rotate string `json:"rotate,omitempty"` // size at which another file is begun
+	Keep   int    `json:"keep,omitempty" minimum:"1"`
+}
+
+// BufferTarget comes later: the last packets, in memory.
+type BufferTarget struct {
+	Duration string `json:"duration,omitempty"`
+	Size     string `json:"size,omitempty"`
 }
 
 // EventsTarget comes later.
-type EventsTarget struct{}
+type EventsTarget struct {
+	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred
+}
 
-// StopAfter comes later.
+// StopAfter comes later: whatever comes first.
 type StopAfter struct {
 	Duration string `json:"duration,omitempty"`
-	Packets  int64  `json:"packets,omitempty"`
+	Packets  int64  `json:"packets,omitempty" minimum:"1"`
+	Bytes    int64  `json:"bytes,omitempty" minimum:"1"`
 }

@@ -44,6 +44,8 @@ type HostStatus struct {
 	Learned []LearnedAddress `json:"learned,omitempty"`
 	// Target describes where a mirror delivers.
 	Target map[string]string `json:"target,omitempty"`
+	// Targets are those of one that has several.
+	Targets []map[string]string `json:"targets,omitempty"`
 }
 
 // RuleStatus is what one rule did on one host since its flows were installed.

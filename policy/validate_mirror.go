@@ -1,12 +1,16 @@
 package policy
 
 import (
+	"cmp"
 	"net/netip"
 	"strings"
 )
 
 // MaxVNI is the largest VXLAN network identifier (RFC 7348 §5).
 const MaxVNI = 1<<24 - 1
+
+// MaxTargets is how many targets a mirror may have.
+const MaxTargets = 16
 
 // Bounds of MirrorSpec.Snaplen: the header of a frame, and what Open vSwitch can cut to.
 const (
@@ -37,24 +41,63 @@ func (m *Mirror) Validate() Faults {
 	if s.Snaplen != 0 && (s.Snaplen < MinSnaplen || s.Snaplen > MaxSnaplen) {
 		c.addf(spec.field("snaplen"), s.Snaplen, "%d is outside the range %d-%d", s.Snaplen, MinSnaplen, MaxSnaplen)
 	}
-	if s.Sample != nil {
-		c.later(spec.field("sample"), nil, "sampling of mirrored packets", "")
-	}
-	if s.StopAfter != nil {
-		c.later(spec.field("stopAfter"), nil, "mirrors that stop by themselves", "set enabled: false to stop it")
-	}
+	c.sample(spec.field("sample"), s.Sample)
+	c.vlanTag(spec.field("vlanTag"), s.VLANTag)
+	c.life(spec, s)
+	c.notYet(s.CapturePoint != "", spec.field("capturePoint"), "a choice of where copies are taken",
+		"leave it out: what comes in is copied before policies judge it, and what goes out after", func(at pointer) {
+			c.oneOf(at, s.CapturePoint, CaptureWire, CaptureDelivered)
+		})
+	c.notYet(s.MTUPolicy != "", spec.field("mtuPolicy"), "cutting to what a tunnel carries", "use snaplen", func(at pointer) {
+		c.oneOf(at, s.MTUPolicy, MTUTruncate, MTUFail)
+	})
+	c.notYet(s.Balance != nil, spec.field("balance"), "balancing over targets", "without it each target gets every copy", func(at pointer) {
+		c.balance(at, s.Balance)
+	})
+	c.notYet(s.Force, spec.field("force"), "targets that are somebody's ports", "", nil)
 	targets := spec.field("targets")
 	switch n := len(s.Targets); {
 	case n == 0:
 		c.addf(targets, nil, "is required: one target, port or vxlan")
-	case n > 1:
-		c.later(targets, nil, "several targets of one mirror", "make one mirror for each")
+	case n > MaxTargets:
+		c.addf(targets, nil, "has %d targets; at most %d are possible", n, MaxTargets)
 	}
 	for i := range s.Targets {
 		c.target(targets.at(i), &s.Targets[i])
 		c.sourceIsTarget(spec.field("sources"), s.Sources, s.Targets[i].Port)
+		for j := range i {
+			if s.Targets[i].same(&s.Targets[j]) {
+				c.addf(targets.at(i), nil, "is where target %d leads: it would get each packet twice", j)
+			}
+		}
 	}
 	return c.faults
+}
+
+// notYet checks what is of a later version, and refuses it for that if there is no other fault.
+func (c *checker) notYet(given bool, at pointer, what, instead string, check func(at pointer)) {
+	if !given {
+		return
+	}
+	before := len(c.faults)
+	if check != nil {
+		check(at)
+	}
+	if len(c.faults) == before {
+		c.later(at, nil, what, instead)
+	}
+}
+
+// same reports whether two targets are certainly one.
+func (t *MirrorTarget) same(o *MirrorTarget) bool {
+	port := func(v *VXLANTarget) int { return cmp.Or(v.DstPort, DefaultVXLANPort) }
+	switch {
+	case t.Port != nil && o.Port != nil:
+		return t.Port.Name == o.Port.Name
+	case t.VXLAN != nil && o.VXLAN != nil && t.VXLAN.VNI != nil && o.VXLAN.VNI != nil:
+		return t.VXLAN.Remote == o.VXLAN.Remote && *t.VXLAN.VNI == *o.VXLAN.VNI && port(t.VXLAN) == port(o.VXLAN)
+	}
+	return false
 }
 
 // sourceIsTarget refuses a mirror that would take its own copies.
@@ -80,14 +123,7 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 		n++
 		c.vxlan(at.field("vxlan"), t.VXLAN)
 	}
-	if t.Pcap != nil {
-		n++
-		c.later(at.field("pcap"), nil, "pcap files", "")
-	}
-	if t.Events != nil {
-		n++
-		c.later(at.field("events"), nil, "events as a target", "")
-	}
+	n += c.laterTargets(at, t)
 	switch {
 	case n == 0:
 		c.addf(at, nil, "leads nowhere: give port or vxlan")
@@ -111,28 +147,37 @@ func (c *checker) portName(at pointer, name string) {
 }
 
 func (c *checker) vxlan(at pointer, t *VXLANTarget) {
+	c.ends(at, t.Remote, t.Local)
+	c.vni(at, t.VNI, t.DstPort)
+}
+
+// ends checks the addresses of a tunnel.
+func (c *checker) ends(at pointer, remoteText, localText string) {
 	var remote, local netip.Addr
 	var rok, lok bool
-	if t.Remote == "" {
+	if remoteText == "" {
 		c.addf(at.field("remote"), nil, "is required")
 	} else {
-		remote, rok = c.unicast(at.field("remote"), t.Remote)
+		remote, rok = c.unicast(at.field("remote"), remoteText)
 	}
-	if t.Local != "" {
-		local, lok = c.unicast(at.field("local"), t.Local)
+	if localText != "" {
+		local, lok = c.unicast(at.field("local"), localText)
 	}
 	if rok && lok {
 		switch {
 		case remote.Is4() != local.Is4():
-			c.addf(at.field("local"), t.Local, "is of another address family than remote")
+			c.addf(at.field("local"), localText, "is of another address family than remote")
 		case remote == local:
-			c.addf(at.field("local"), t.Local, "is the same as remote")
+			c.addf(at.field("local"), localText, "is the same as remote")
 		}
 	}
-	if t.VNI != nil && (*t.VNI < 0 || *t.VNI > MaxVNI) {
-		c.addf(at.field("vni"), *t.VNI, "VNI %d is outside the range 0-%d", *t.VNI, MaxVNI)
+}
+
+func (c *checker) vni(at pointer, vni *int, dstPort int) {
+	if vni != nil && (*vni < 0 || *vni > MaxVNI) {
+		c.addf(at.field("vni"), *vni, "VNI %d is outside the range 0-%d", *vni, MaxVNI)
 	}
-	if t.DstPort < 0 || t.DstPort > 65535 {
-		c.addf(at.field("dstPort"), t.DstPort, "port %d is outside the range 1-65535", t.DstPort)
+	if dstPort < 0 || dstPort > 65535 {
+		c.addf(at.field("dstPort"), dstPort, "port %d is outside the range 1-65535", dstPort)
 	}
 }

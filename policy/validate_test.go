@@ -250,17 +250,33 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad snaplen", ok + "snaplen: 13", []string{"/spec/snaplen: 13 is outside the range 14-65535"}},
 		{"bad snaplen 0", ok + "snaplen: 0", []string{"/spec/snaplen: must be at least 14"}},
 		{"bad snaplen of more", ok + "snaplen: 65536", []string{"/spec/snaplen: 65536 is outside the range 14-65535"}},
-		{"bad later", ok + "sample: {sessions: 1/4}\nstopAfter: {duration: 10m}", []string{
-			"/spec/sample: comes later", "/spec/stopAfter: comes later"}},
-		{"bad several targets", target("{port: {name: a}}, {port: {name: b}}"),
-			[]string{"/spec/targets: comes later: this version does not support several targets of one mirror yet; make one"}},
+		{"OK several targets", target(
+			"{port: {name: a}}, {port: {name: b}}, {vxlan: {remote: 192.0.2.1, vni: 1}}, {vxlan: {remote: 192.0.2.1, vni: 2}}, " +
+				"{vxlan: {remote: 192.0.2.1, vni: 1, dstPort: 8472}}, {vxlan: {remote: 192.0.2.1}}"), nil},
+		{"bad targets twice", target("{port: {name: a}}, {port: {name: a, create: true}}, {vxlan: {remote: 192.0.2.1, vni: 1, dstPort: 4789}}, " +
+			"{vxlan: {remote: 192.0.2.1, vni: 1}}"), []string{"/spec/targets/1: is where target 0 leads: it would get each packet twice",
+			"/spec/targets/3: is where target 2 leads"}},
+		{"bad many targets", target(strings.TrimSuffix(strings.Repeat("{vxlan: {remote: 192.0.2.1}}, ", 17), ", ")),
+			[]string{"/spec/targets: has 17 targets; at most 16 are possible"}},
+		{"bad source is one of the targets", "sources: [{port: b}]\ntargets: [{port: {name: a}}, {port: {name: b}}]",
+			[]string{"/spec/sources/0/port: is also the target"}},
+		{"OK vlanTag", ok + "vlanTag: keep", nil},
+		{"OK vlanTag number", ok + "vlanTag: 100", nil},
+		{"OK vlanTag text", ok + `vlanTag: "4094"`, nil},
+		{"bad vlanTag", ok + "vlanTag: pop", []string{"/spec/vlanTag: must be keep, strip or the number of a VLAN"}},
+		{"bad vlanTag number", ok + "vlanTag: 4095", []string{"/spec/vlanTag: VLAN 4095 is outside the range 1-4094"}},
+		{"bad vlanTag 0", ok + "vlanTag: 0", []string{"/spec/vlanTag: VLAN 0 is outside the range 1-4094"}},
+		{"OK sample", ok + "sample: {maxPacketsPerSecond: 1}", nil},
+		{"bad sample of nothing", ok + "sample: {}", []string{"/spec/sample: bounds nothing"}},
+		{"bad rate", ok + "sample: {maxPacketsPerSecond: -1}", []string{"/spec/sample/maxPacketsPerSecond: -1 is outside the range 1-16777216"}},
+		{"bad rate 0", ok + "sample: {maxPacketsPerSecond: 0}", []string{"/spec/sample/maxPacketsPerSecond: must be at least 1"}},
 		{"bad target of nothing", target("{}"), []string{"/spec/targets/0: leads nowhere"}},
 		{"bad target of two things", target("{port: {name: a}, vxlan: {remote: 192.0.2.1}}"),
 			[]string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
 		{"bad pcap", target("{pcap: {file: web}}"), []string{"/spec/targets/0/pcap: comes later"}},
 		{"bad events", target("{events: {}}"), []string{"/spec/targets/0/events: comes later"}},
 		{"bad geneve", target("{geneve: {remote: 192.0.2.1}}"),
-			[]string{"/spec/targets/0/geneve: comes later: this version does not support geneve here yet"}},
+			[]string{"/spec/targets/0/geneve: comes later: this version does not support Geneve yet"}},
 		{"bad unnamed port", target("{port: {}}"), []string{"/spec/targets/0/port/name: is required"}},
 		{"bad long port", target("{port: {name: a234567890123456}}"), []string{"/spec/targets/0/port/name: is longer than 15 bytes"}},
 		{"OK longest port", target("{port: {name: a23456789012345}}"), nil},
@@ -290,6 +306,77 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad dstPort", target("{vxlan: {remote: 192.0.2.1, dstPort: 65536}}"),
 			[]string{"/spec/targets/0/vxlan/dstPort: port 65536 is outside the range 1-65535"}},
 		{"bad dstPort 0", target("{vxlan: {remote: 192.0.2.1, dstPort: 0}}"), []string{"/spec/targets/0/vxlan/dstPort: must be at least 1"}},
+	})
+}
+
+// What comes later is checked as it will be, and refused for being of a later version only if it is right.
+func TestMirrorLaterFaults(t *testing.T) {
+	const ok = "sources: [{port: tap1}]\ntargets: [{port: {name: ids0}}]\n"
+	target := func(s string) string { return "sources: [{port: tap1}]\ntargets: [" + s + "]" }
+	const at = "/spec/targets/0/"
+	runSpecs(t, policy.KindMirror, []specTest{
+		{"bad later", ok + `
+sample: {sessions: 1/4}
+stopAfter: {duration: 10m, packets: 100, bytes: 1000}
+startAt: 2026-12-01T08:00:00Z
+ttl: 10m
+capturePoint: delivered
+mtuPolicy: fail
+balance: {hash: symmetric, probe: "tcp:22"}
+force: true`, []string{"/spec/sample/sessions: comes later", "/spec/stopAfter: comes later", "/spec/startAt: comes later",
+			"/spec/ttl: comes later", "/spec/capturePoint: comes later",
+			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen",
+			"/spec/balance: comes later", "/spec/force: comes later"}},
+		{"bad sessions", ok + "sample: {sessions: 2/4}", []string{`/spec/sample/sessions: must be one of so many, like "1/4", at most 1/65536`}},
+		{"bad sessions of none", ok + "sample: {sessions: 1/0}", []string{"/spec/sample/sessions: must be one of so many"}},
+		{"bad stop after nothing", ok + "stopAfter: {}", []string{"/spec/stopAfter: stops after nothing: give duration, packets or bytes"}},
+		{"bad stop", ok + "stopAfter: {duration: ten, packets: -1, bytes: -1}", []string{
+			`/spec/stopAfter/duration: must be a duration like "90s", "10m" or "1h30m"`, "/spec/stopAfter/packets: must not be negative",
+			"/spec/stopAfter/bytes: must not be negative"}},
+		{"bad stop at once", ok + "stopAfter: {duration: 0s}", []string{"/spec/stopAfter/duration: 0s is outside the range 1s-87600h0m0s"}},
+		{"bad ttl", ok + "ttl: -5m", []string{"/spec/ttl: -5m is outside the range"}},
+		{"bad capturePoint", ok + "capturePoint: ingress", []string{`/spec/capturePoint: unknown value "ingress": must be wire or delivered`}},
+		{"bad mtuPolicy", ok + "mtuPolicy: fragment", []string{`/spec/mtuPolicy: unknown value "fragment": must be truncate or fail`}},
+		{"bad balance", ok + "balance: {hash: l2, probe: ping}", []string{`/spec/balance/hash: unknown value "l2": must be symmetric`,
+			`/spec/balance/probe: unknown value "ping"`}},
+		{"bad balance of nothing", ok + "balance: {}", []string{"/spec/balance/hash: is required: symmetric"}},
+		{"bad probe port", ok + `balance: {hash: symmetric, probe: "tcp:0"}`,
+			[]string{"/spec/balance/probe: port 0 is outside the range 1-65535"}},
+
+		{"bad vm", target("{vm: collector}"), []string{at + "vm: comes later"}},
+		{"bad gre", target("{gre: {remote: 192.0.2.1, key: 77}}"), []string{at + "gre: comes later: this version does not support GRE yet"}},
+		{"bad gre key", target("{gre: {remote: 192.0.2.1, key: 4294967296}}"),
+			[]string{at + "gre/key: 4294967296 is outside the range 0-4294967295"}},
+		{"bad geneve values", target("{geneve: {remote: ids, vni: 16777216, dstPort: 65536}}"), []string{
+			at + "geneve/remote: must be an IPv4 or IPv6 address", at + "geneve/vni: VNI 16777216 is outside the range 0-16777215",
+			at + "geneve/dstPort: port 65536 is outside"}},
+		{"bad erspan", target("{erspan: {remote: \"2001:db8::1\", version: 1, session: 102, index: 102}}"), []string{at + "erspan: comes later"}},
+		{"bad erspan values", target("{erspan: {remote: 192.0.2.1, version: 3, session: 1024, hardwareId: 64}}"), []string{
+			at + "erspan/version: 3 is outside the range 0-2", at + "erspan/session: 1024 is outside the range 0-1023",
+			at + "erspan/hardwareId: 64 is outside the range 0-63"}},
+		{"bad erspan index of version 2", target("{erspan: {remote: 192.0.2.1, version: 2, index: 5}}"),
+			[]string{at + "erspan/index: goes with version 1"}},
+		{"bad erspan hardwareId of version 1", target("{erspan: {remote: 192.0.2.1, version: 1, hardwareId: 5}}"),
+			[]string{at + "erspan/hardwareId: goes with version 2"}},
+		{"bad rspan", target("{rspan: {vlan: 300, acknowledgeFlooding: true}}"), []string{at + "rspan: comes later"}},
+		{"bad rspan flooding", target("{rspan: {vlan: 0}}"), []string{at + "rspan/vlan: 0 is outside the range 1-4094",
+			at + "rspan/acknowledgeFlooding: must be true: copies flood the whole VLAN"}},
+		{"bad buffer", target("{buffer: {duration: 60s, size: 256MB}}"), []string{at + "buffer: comes later"}},
+		{"bad buffer of nothing", target("{buffer: {}}"), []string{at + "buffer: has no bounds: give duration or size"}},
+		{"bad buffer size", target("{buffer: {size: 1kB}}"), []string{at + "buffer/size: 1kB is outside the range 65536-1099511627776 bytes"}},
+		{"bad sizes", target("{pcap: {file: web, rotate: 100}}"), []string{at + `pcap/rotate: must be a text, not the number 100`}},
+		{"bad rotate", target("{pcap: {file: web, rotate: 100mb, keep: 10001}}"), []string{
+			at + `pcap/rotate: must be a size like "100MB", in one of GB, GiB, KiB, MB, MiB, TB, TiB, kB`,
+			at + "pcap/keep: 10001 is outside the range 0-10000"}},
+		{"bad file that climbs", target("{pcap: {file: ../../etc/cron.d/x}}"),
+			[]string{at + "pcap/file: must be the name of a file in the data directory"}},
+		{"bad file with a path", target("{pcap: {file: /tmp/x}}"), []string{at + "pcap/file: must be the name of a file in the data directory"}},
+		{"bad hidden file", target("{pcap: {file: .x}}"), []string{at + "pcap/file: must be the name of a file in the data directory"}},
+		{"bad file of blanks", target(`{pcap: {file: "a b"}}`),
+			[]string{at + "pcap/file: must be a file name of at most 128 printable characters"}},
+		{"bad no file", target("{pcap: {keep: 1}}"), []string{at + "pcap/file: is required"}},
+		{"bad events sample", target("{events: {sample: 1}}"), []string{at + "events/sample: must be a text, not the number 1"}},
+		{"bad events share", target("{events: {sample: 1/x}}"), []string{at + `events/sample: must be one of so many, like "1/4"`}},
 	})
 }
 
@@ -451,7 +538,7 @@ func TestFaultCodes(t *testing.T) {
 	const doc = `
 kind: Mirror
 name: m
-spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], snaplen: 64}`
+spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], ttl: 10m}`
 	_, err := policy.Load(strings.NewReader(doc))
 	codes := map[string]policy.Code{}
 	for _, f := range err.(policy.Faults) {
@@ -460,7 +547,7 @@ spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], s
 	want := map[string]policy.Code{
 		"/spec/sources/0/port": policy.CodeSourceIsTarget,
 		"/spec/sources/1/cidr": policy.CodeNotSupported,
-		"/spec/snaplen":        policy.CodeNotSupported,
+		"/spec/ttl":            policy.CodeNotSupported,
 	}
 	if diff := cmp.Diff(want, codes); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

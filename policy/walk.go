@@ -80,7 +80,7 @@ func (w *walker) value(at pointer, v any, dst reflect.Value) {
 	switch dst.Kind() {
 	case reflect.String:
 		s, ok := v.(string)
-		if n, is := v.(number); is && dst.Type() == reflect.TypeFor[Protocol]() {
+		if n, is := v.(number); is && (dst.Type() == reflect.TypeFor[Protocol]() || dst.Type() == reflect.TypeFor[VLANTag]()) {
 			s, ok = string(n), true
 		}
 		switch {
@@ -199,7 +199,7 @@ func (w *walker) structure(at pointer, o object, dst reflect.Value) {
 		m := &o.members[i]
 		f, ok := fields[m.key]
 		if !ok {
-			w.unknown(at, m, dst.Type(), fields)
+			w.unknown(at, m, fields)
 			continue
 		}
 		if seen[m.key] {
@@ -288,12 +288,10 @@ func wanted(t reflect.Type) string {
 }
 
 // unknown reports a field that does not exist, and guesses what was meant.
-func (w *walker) unknown(at pointer, m *member, t reflect.Type, fields map[string]structField) {
+func (w *walker) unknown(at pointer, m *member, fields map[string]structField) {
 	f := Fault{Pointer: at.field(m.key).String(), Value: plain(m.value), Detail: "unknown field " + quote(m.key)}
 	names := sortedKeys(fields)
 	switch {
-	case slices.Contains(fieldsOfLater(t), m.key):
-		f.Code, f.Detail = CodeNotSupported, fmt.Sprintf("comes later: this version does not support %s here yet", m.key)
 	case m.key == "metadata" || m.key == "apiVersion":
 		f.Detail += ": kind, name, labels and spec stand at the top of a document"
 	case slices.Contains(names, "spec") && w.ofSpec(m.key):
@@ -317,17 +315,6 @@ func (w *walker) ofSpec(key string) bool {
 		}
 	}
 	return false
-}
-
-// fieldsOfLater lists fields that are planned but have no Go field yet.
-func fieldsOfLater(t reflect.Type) []string {
-	switch t {
-	case reflect.TypeFor[MirrorTarget]():
-		return []string{"geneve", "gre", "erspan"}
-	case reflect.TypeFor[MirrorSpec]():
-		return []string{"balance"}
-	}
-	return nil
 }
 
 // closest returns the known name that differs from s by case or by at most two letters (one in short names), or "".

@@ -138,6 +138,9 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		if len(h.Target) > 0 {
 			printf(w, "    target: %s\n", labelsText(h.Target))
 		}
+		for _, t := range h.Targets {
+			printf(w, "    target: %s\n", labelsText(t))
+		}
 		for _, k := range slices.Sorted(maps.Keys(h.Counters)) {
 			printf(w, "    %s: %d\n", k, h.Counters[k])
 		}

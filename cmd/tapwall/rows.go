@@ -91,19 +91,22 @@ func hitsText(hits []policy.RuleHits, now time.Time) []string {
 }
 
 func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
-	for _, t := range s.Targets {
+	var out []string
+	for i, t := range s.Targets {
 		switch {
 		case t.Port != nil:
-			return "port " + t.Port.Name
+			out = append(out, "port "+t.Port.Name)
 		case t.VXLAN != nil:
 			vni := ""
 			for _, h := range status.Hosts {
-				vni = h.Target["vni"]
+				if vni = h.Target["vni"]; i < len(h.Targets) {
+					vni = h.Targets[i]["vni"]
+				}
 			}
-			return "vxlan " + t.VXLAN.Remote + " vni " + dash(vni)
+			out = append(out, "vxlan "+t.VXLAN.Remote+" vni "+dash(vni))
 		}
 	}
-	return "-"
+	return dash(strings.Join(out, ", "))
 }
 
 func dash(s string) string {

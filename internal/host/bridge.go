@@ -146,7 +146,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 			}
 		}, b.book.committed
 	case made:
-		opt.Own = ofctrl.Tables{Last: pipeline.TableLast}
+		opt.Own, opt.MeterFirst, opt.MeterLast = ofctrl.Tables{Last: pipeline.TableLast}, 1, lastMeter
 		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
 	}
 	var err error
@@ -187,6 +187,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 // lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is
 // matched by nothing.
 const lastPort = 0xfeff
+
+// lastMeter is the highest id that a meter on a bridge of our own may have.
+const lastMeter = 0xffff
 
 // install installs whatever changed. It returns whether everything desired is on the switch.
 func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {

@@ -33,15 +33,17 @@ const made Mode = "made"
 // compileTaps compiles the mirrors anew: they are few, and a plan costs less than finding out whether one is needed.
 func (e *Engine) compileTaps() {
 	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
-	e.mirrors.plan = e.taps(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes)
+	before := e.mirrors.plan
+	e.mirrors.plan = e.taps(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes, &before)
 }
 
-// taps compiles mirrors, for the loop and for those who ask what if. It is safe for concurrent use.
+// taps compiles mirrors, for the loop and for those who ask what if, who know of nothing before. It is safe for concurrent use.
 func (e *Engine) taps(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
-	routes map[netip.Addr]string,
+	routes map[netip.Addr]string, before *tap.Plan,
 ) tap.Plan {
 	return e.tapCompiler(tap.Input{
 		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,
+		Before: before,
 	})
 }
 
@@ -91,6 +93,23 @@ func (e *Engine) inForce(bridge string) bool {
 		len(b.aside) == 0
 }
 
+// served reports whether the flows that owners have on a bridge of our own are in force; the error says why the switch would not take them.
+func (e *Engine) served(bridge string, owners []string) (bool, error) {
+	b := e.bridges[bridge]
+	if b == nil || b.err != nil || b.installedAt == 0 {
+		return false, nil
+	}
+	for _, o := range owners {
+		if r, refused := b.aside[o]; refused {
+			return false, r.err
+		}
+		if _, waiting := b.owners[o]; waiting {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // madeBridges are the bridges of our own that are desired and there.
 func (e *Engine) madeBridges() []BridgeConfig {
 	var out []BridgeConfig
@@ -123,12 +142,22 @@ func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 			changed[owner] = nil
 		}
 	}
+	if !slices.EqualFunc(t.meters, now.Meters, sameMeter) {
+		changed[ownerMeters] = nil // it has no flows: meters alone are a change, too
+	}
 	if len(changed) > 0 {
 		t.want(changed)
 	}
 	t.last, t.meters = now.Owners, now.Meters
-	t.book.countMirrors(t.plan.Numbers)
+	t.book.countMirrors(t.plan.Numbers, t.plan.Limits)
 	return true
+}
+
+// ownerMeters stands for the meters of a bridge of our own.
+const ownerMeters = "meters"
+
+func sameMeter(a, b flow.MeterDesc) bool {
+	return a.ID == b.ID && a.Flags == b.Flags && slices.Equal(a.Bands, b.Bands)
 }
 
 // before, after and settle implement part: nothing is accounted for, and everything could be contributed.

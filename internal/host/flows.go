@@ -24,6 +24,7 @@ func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 		for _, b := range e.view.Load().bridges {
 			if b.cfg.Mode == made && linkTrouble(b.sw.State()) == "" {
 				b.refresh(ctx)
+				b.readLimits(ctx)
 			}
 		}
 		return

@@ -189,7 +189,12 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
 	info := e.mirrors.plan.Info[m.Name]
 	serves := func(owner string) bool { return info.Serves(m.Name, owner) }
-	h.Endpoints, h.Target = info.Sources, info.Target
+	h.Endpoints = info.Sources
+	if len(info.Targets) == 1 {
+		h.Target = info.Targets[0]
+	} else {
+		h.Targets = info.Targets
+	}
 	degrade := func(phase policy.Phase, reason policy.Reason, message string) {
 		if h.Phase == policy.PhaseActive || phase == policy.PhaseFailed {
 			h.Phase, h.Reason, h.Message = phase, reason, message
@@ -263,8 +268,13 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		}
 		degrade(phase, p.Reason, p.Message)
 	}
-	if info.Through != "" && (info.Unnumbered || !e.inForce(info.Through)) {
-		degrade(policy.PhasePending, policy.ReasonPending, "the flows of bridge "+info.Through+" are being installed")
+	if info.Through != "" {
+		switch served, err := e.served(info.Through, append([]string{tap.MirrorOwner(m.Name)}, info.Owners...)); {
+		case err != nil:
+			degrade(policy.PhaseFailed, policy.ReasonRejected, err.Error())
+		case info.Unfinished || !served:
+			degrade(policy.PhasePending, policy.ReasonPending, "the flows of bridge "+info.Through+" are being installed")
+		}
 	}
 	switch enabled := m.Spec.Enabled == nil || *m.Spec.Enabled; {
 	case !enabled && rows == 0 && current && rowErr == nil:

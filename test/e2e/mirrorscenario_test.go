@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/binary"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -39,9 +40,7 @@ spec:
 	}
 	flowsBefore := s.table()
 	s.apply(rules(""))
-	if m := s.mirror("web"); m.Phase != string(policy.PhaseActive) {
-		t.Fatalf("the mirror is %s: %s %s", m.Phase, m.Reason, m.Message)
-	}
+	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
 	all := func(lab.Frame) bool { return true }
@@ -148,7 +147,7 @@ spec:
 // that VLAN.
 func TestMirrorScenarioOneTagHandling(t *testing.T) {
 	t.Parallel()
-	s := open(t, 2)
+	s := openForAttack(t, 2)
 	for _, vm := range s.vm[1:] {
 		_, err := s.Vsctl("set", "port", vm.Port, "tag=10")
 		must(t, err)
@@ -157,9 +156,10 @@ func TestMirrorScenarioOneTagHandling(t *testing.T) {
 	const mirror = "---\nkind: Mirror\nname: %s\nspec:\n  sources: [{port: vm1}]\n%s  targets: [{port: {name: %s, create: true}}]\n"
 	s.apply(sprintf(mirror, "native", "", "native0") + sprintf(mirror, "staged", "  filter: {default: accept}\n", "staged0") +
 		sprintf(mirror, "ten", "  filter: {rules: [{action: accept, vlan: 10}]}\n", "ten0") +
-		sprintf(mirror, "none", "  filter: {rules: [{action: accept, vlan: 0}]}\n", "none0"))
+		sprintf(mirror, "none", "  filter: {rules: [{action: accept, vlan: 0}]}\n", "none0") +
+		sprintf(mirror, "keep", "  vlanTag: keep\n", "keep0") + sprintf(mirror, "hundred", "  vlanTag: 100\n", "hundred0"))
 	captures := map[string]*lab.Capture{}
-	for _, port := range []string{"native0", "staged0", "ten0", "none0"} {
+	for _, port := range []string{"native0", "staged0", "ten0", "none0", "keep0", "hundred0"} {
 		c, err := s.Capture(s.Switch, port)
 		must(t, err)
 		captures[port] = c
@@ -189,6 +189,23 @@ func TestMirrorScenarioOneTagHandling(t *testing.T) {
 	}
 	if n := len(captures["none0"].Frames(nil)); n != 0 {
 		t.Errorf("%d frames without a VLAN, and all have one", n)
+	}
+	for port, vlan := range map[string]uint16{"keep0": 10, "hundred0": 100} {
+		got := captures[port].Frames(lab.ICMP)
+		if len(got) != len(want) {
+			t.Errorf("%s got %d frames, want %d", port, len(got), len(want))
+		}
+		for _, f := range got {
+			if binary.BigEndian.Uint16(f.Data[12:]) != 0x8100 || binary.BigEndian.Uint16(f.Data[14:])&0xfff != vlan {
+				t.Errorf("a frame of %s with %x, want VLAN %d", port, f.Data[12:16], vlan)
+			}
+		}
+	}
+	flows, err := s.Ofctl("dump-flows", "tw-tap-netdev", "--no-stats")
+	must(t, err)
+	s.unchangedByRestart()
+	if now, err := s.Ofctl("dump-flows", "tw-tap-netdev", "--no-stats"); err != nil || now != flows {
+		t.Errorf("the flows of the tap bridge differ after a restart: %v\n%s---\n%s", err, flows, now)
 	}
 }
 
@@ -229,7 +246,8 @@ func TestMirrorScenario06SnaplenTunnel(t *testing.T) {
 	_, err = collector.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: far\nspec: {sources: [{port: vm1}], snaplen: 64, filter: {rules: [{action: accept, protocol: icmp, type: 8}]}, " +
+	s.apply("kind: Mirror\nname: far\nspec: {sources: [{port: vm1}], snaplen: 64, filter: {rules: [{action: accept, protocol: icmp, type: " +
+		"8}]}, " +
 		"targets: [{vxlan: {remote: 10.99.0.2, vni: 77}}]}\n")
 	capture, err := s.Capture(collector.NS, "eth0")
 	must(t, err)
@@ -250,5 +268,157 @@ func TestMirrorScenario06SnaplenTunnel(t *testing.T) {
 			binary.BigEndian.Uint16(f.Data[16:]) != 100 {
 			t.Errorf("a datagram of %d bytes, IP %d, VNI %d", len(f.Data), binary.BigEndian.Uint16(f.Data[16:]), vni)
 		}
+	}
+}
+
+// Scenario 7 of mirrors: a limit holds for the copies of one mirror, and for nothing and nobody else.
+func TestMirrorScenario07RateLimit(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	const mirror = "---\nkind: Mirror\nname: %s\nspec:\n  sources: [{port: vm1}]\n  direction: fromSource\n%s  targets: [{port: {name: %s," +
+		" create: true}}]\n"
+	s.apply(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 5}\n", "slow0") +
+		sprintf(mirror, "whole", "  filter: {rules: [{action: accept, protocol: icmp}]}\n", "whole0"))
+	slow, err := s.Capture(s.Switch, "slow0")
+	must(t, err)
+	whole, err := s.Capture(s.Switch, "whole0")
+	must(t, err)
+	out, err := s.vm[1].Run("ping", "-c", "60", "-i", "0.05", "-W", "2", s.vm[2].IPv4)
+	if err != nil || !strings.Contains(out, " 0% packet loss") {
+		t.Errorf("production suffers: %v\n%s", err, out)
+	}
+	settle()
+	n := len(slow.Frames(lab.ICMP))
+	if n < 5 || n > 25 {
+		t.Errorf("%d copies in 3 s, want at most 5 a second", n)
+	}
+	if n := len(whole.Frames(lab.ICMP)); n != 60 {
+		t.Errorf("the mirror without a limit copied %d of 60", n)
+	}
+	lab.Eventually(t, 3*time.Second, "what the limit dropped is counted", func() bool {
+		c := s.mirror("slow").Counters
+		return c["acceptedPackets"] == 60 && c["rateDroppedPackets"] == int64(60-n)
+	})
+	s.unchangedByRestart()
+	s.apply(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 1000}\n", "slow0"))
+	before := len(slow.Frames(lab.ICMP))
+	if out, err := s.vm[1].Run("ping", "-c", "20", "-i", "0.02", "-W", "2", s.vm[2].IPv4); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	settle()
+	if n := len(slow.Frames(lab.ICMP)) - before; n != 20 {
+		t.Errorf("with a higher limit %d of 20 were copied", n)
+	}
+}
+
+// Scenario 11 of mirrors, the part in scope: several targets get everything, each once.
+func TestMirrorScenario11FanOut(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], " +
+		"targets: [{port: {name: one0, create: true}}, {port: {name: two0, create: true}}]}\n")
+	s.becomes("mirror", "both", policy.PhaseActive, "", "")
+	one, err := s.Capture(s.Switch, "one0")
+	must(t, err)
+	two, err := s.Capture(s.Switch, "two0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	a, b := one.Frames(lab.ICMP), two.Frames(lab.ICMP)
+	if len(a) != 6 || len(b) != 6 {
+		t.Errorf("%d and %d copies, want 6 and 6", len(a), len(b))
+	}
+	for i := range min(len(a), len(b)) {
+		if !bytes.Equal(a[i].Data, b[i].Data) {
+			t.Errorf("copy %d differs", i)
+		}
+	}
+	// One target less leaves the other alone.
+	s.apply("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], snaplen: 100, targets: [{port: {name: two0, create: " +
+		"true}}]}\n")
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	if n := len(two.Frames(lab.ICMP)); n != 12 {
+		t.Errorf("%d copies, want 12", n)
+	}
+	if ports, err := s.Vsctl("list-ports", "tw-tap-netdev"); err != nil || strings.Contains(ports, "one0") {
+		t.Errorf("the port that is no target any more: %q, %v", ports, err)
+	}
+}
+
+// A mirror whose sources change goes on: each packet of a source that stays is copied once, whatever changes meanwhile.
+func TestMirrorScenarioChangeWithoutAGap(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[2])
+	doc := func(sources string, port int) string {
+		return sprintf("kind: Mirror\nname: m\nspec: {sources: [%s], direction: fromSource, filter: {rules: [{action: accept, protocol: icmp}, "+
+			"{action: accept, protocol: tcp, dstPorts: [\"%d\"]}]}, targets: [{port: {name: ids0, create: true}}]}\n", sources, port)
+	}
+	s.apply(doc("{port: vm1}", 1))
+	s.becomes("mirror", "m", policy.PhaseActive, "", "")
+	capture, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	const n = 1000
+	ping := exec.Command("ping", "-i", "0.003", "-c", sprintf("%d", n), "-q", s.vm[2].IPv4)
+	must(t, s.vm[1].Do(ping.Start))
+	for i, sources := range []string{"{port: vm1}, {port: vm3}", "{vm: uuid-vm1}", "{port: vm1}", "{bridge: br0}",
+		"{port: vm1}, {vm: uuid-vm3}"} {
+		time.Sleep(200 * time.Millisecond)
+		s.apply(doc(sources, 2+i))
+	}
+	must(t, ping.Wait())
+	settle()
+	times := map[uint16]int{}
+	for _, f := range capture.Frames(withMAC(s.vm[1].MAC)) {
+		if lab.ICMP(f) && f.Data[34] == 8 {
+			times[binary.BigEndian.Uint16(f.Data[40:])]++
+		}
+	}
+	missed, twice := 0, 0
+	for seq := uint16(1); seq <= n; seq++ {
+		switch times[seq] {
+		case 0:
+			missed++
+		case 1:
+		default:
+			twice++
+		}
+	}
+	if missed > 0 || twice > 0 {
+		t.Errorf("of %d requests %d were not copied and %d more than once", n, missed, twice)
+	}
+}
+
+// examples/filtered-tap.yaml does what it says.
+func TestMirrorScenarioExampleFiltered(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	must(t, s.Serve(s.vm[3], 443, 53, 80))
+	s.apply("kind: Endpoint\nname: web\nspec: {match: {port: vm1}, labels: {app: web}}\n")
+	_, err := s.vm[2].Run("ip", "addr", "add", "10.77.9.2/16", "dev", "eth0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[3])
+	s.tapwall("apply", "--wait", "-f", "../../examples/filtered-tap.yaml")
+	s.becomes("mirror", "web-https", policy.PhaseActive, "", "")
+	capture, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	for _, port := range []int{443, 80} {
+		s.mustConnect(s.vm[1], s.vm[3].IPv4, port)
+		s.mustConnect(s.vm[2], s.vm[3].IPv4, port) // no web server
+	}
+	s.say(s.vm[1], s.vm[3], 40053, 53, "a question")
+	lab.Eventually(t, 3*time.Second, "question and answer are copied", func() bool {
+		return len(capture.Frames(lab.UDPTo(53))) == 1 && len(capture.Frames(lab.UDPFrom(53))) == 1
+	})
+	settle()
+	https, answers := len(capture.Frames(lab.TCPTo(443))), len(capture.Frames(lab.TCPFrom(443)))
+	if https < 3 || answers < 2 {
+		t.Errorf("of the session on 443 %d segments and %d answers were copied", https, answers)
+	}
+	if n := len(capture.Frames(nil)); n != https+answers+2 {
+		t.Errorf("%d frames, %d of which the rules do not accept", n, n-https-answers-2)
 	}
 }

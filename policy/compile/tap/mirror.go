@@ -28,6 +28,8 @@ type Input struct {
 	Bridges []string
 	// NoDevices: the host is managed over the network, so a port that tapwall makes cannot be brought up.
 	NoDevices bool
+	// Before is what was compiled last, nil = nothing was: what it made for staged mirrors serves them until what takes its place stands.
+	Before *Plan
 	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
 	// tunnel packets are refused; without, they get a warning.
 	Routes map[netip.Addr]string
@@ -43,6 +45,10 @@ type Plan struct {
 	Flows   map[string]Flows
 	// Numbers are those of the staged mirrors, with their names: see [ParseCookie].
 	Numbers map[uint32]string
+	// Limits are the ids of the meters of those that are limited, likewise.
+	Limits map[uint32]string
+	// Sets are the source sets of staged mirrors, by key; see [Input.Before].
+	Sets map[string]*SourceSet
 	// Info describes every mirror of the input by name.
 	Info map[string]Info
 }
@@ -61,12 +67,12 @@ type Info struct {
 	Behind []string
 	// Through is the tap bridge that copies pass, "" = none does. They are delivered when its flows are in force.
 	Through string
-	// Unnumbered: a port there that the flows have to name has no number yet.
-	Unnumbered bool
+	// Unfinished: it is not served as it should be yet: a port there that flows have to name has no number, or source sets are being changed.
+	Unfinished bool
 	// Owners are whom the rows that serve the mirror are for, beside itself.
 	Owners []string
-	// Target describes where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
-	Target   map[string]string
+	// Targets describe where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
+	Targets  []map[string]string
 	Problems []Problem
 	Warnings []policy.Warning
 }
@@ -101,7 +107,7 @@ const (
 // Compile compiles the mirrors. Where that suffices, a mirror is one row, on the bridge where its sources and its target are; else it is
 // staged.
 func Compile(in Input) Plan {
-	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*sourceSet{},
+	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*SourceSet{},
 		ports: map[string]*vswitch.PortSpec{}, plan: Plan{Info: map[string]Info{}}}
 	if len(in.Mirrors) == 0 {
 		return p.plan
@@ -128,17 +134,24 @@ type mirrorPlanner struct {
 	bridges []*vswitch.Bridge              // managed and existing, by name
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
-	vnis    map[string]int                 // by mirror name
+	vnis    map[place]int                  // of tunnels
 
 	// Of staged mirrors.
 	isStaged map[string]bool              // those that deliver
 	numbers  map[string]uint32            // by mirror name
-	sets     map[string]*sourceSet        // by key
+	meters   map[string]uint32            // likewise, of those that are limited
+	sets     map[string]*SourceSet        // by key
 	ports    map[string]*vswitch.PortSpec // where they deliver, by name
 	plan     Plan
 }
 
-// output identifies a target: two mirrors may not have the same one.
+// place is one target of a mirror.
+type place struct {
+	mirror string
+	index  int
+}
+
+// output identifies a target: two mirrors may not have the same one, unless they are staged.
 type output struct {
 	port          string // a local port, or
 	remote, local netip.Addr
@@ -182,33 +195,34 @@ func (p *mirrorPlanner) takeVNIs(mirrors []*policy.Mirror) {
 		vni    int
 	}
 	used := map[tunnel]bool{}
-	p.vnis = map[string]int{}
-	for _, m := range mirrors {
-		if v := vxlanOf(m); v != nil && v.VNI != nil {
-			used[tunnel{v.Remote, *v.VNI}] = true
-			p.vnis[m.Name] = *v.VNI
+	p.vnis = map[place]int{}
+	tunnels := func(yield func(place, *policy.VXLANTarget)) {
+		for _, m := range mirrors {
+			for i := range m.Spec.Targets {
+				if v := m.Spec.Targets[i].VXLAN; v != nil {
+					yield(place{m.Name, i}, v)
+				}
+			}
 		}
 	}
-	for _, m := range mirrors {
-		v := vxlanOf(m)
-		if v == nil || v.VNI != nil {
-			continue
+	tunnels(func(at place, v *policy.VXLANTarget) {
+		if v.VNI != nil {
+			used[tunnel{v.Remote, *v.VNI}] = true
+			p.vnis[at] = *v.VNI
 		}
-		sum := sha256.Sum256([]byte(m.Name))
+	})
+	tunnels(func(at place, v *policy.VXLANTarget) {
+		if v.VNI != nil {
+			return
+		}
+		sum := sha256.Sum256([]byte(at.mirror))
 		vni := int(sum[0])<<16 | int(sum[1])<<8 | int(sum[2])
 		for vni == 0 || used[tunnel{v.Remote, vni}] {
 			vni = (vni + 1) & policy.MaxVNI
 		}
 		used[tunnel{v.Remote, vni}] = true
-		p.vnis[m.Name] = vni
-	}
-}
-
-func vxlanOf(m *policy.Mirror) *policy.VXLANTarget {
-	if len(m.Spec.Targets) == 0 {
-		return nil
-	}
-	return m.Spec.Targets[0].VXLAN
+		p.vnis[at] = vni
+	})
 }
 
 // mirrorWork compiles one mirror.
@@ -220,6 +234,13 @@ type mirrorWork struct {
 
 func (w *mirrorWork) problem(fatal bool, reason policy.Reason, format string, args ...any) {
 	w.info.Problems = append(w.info.Problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Fatal: fatal})
+}
+
+// warn adds a warning, once.
+func (w *mirrorWork) warn(x policy.Warning) {
+	if !slices.Contains(w.info.Warnings, x) {
+		w.info.Warnings = append(w.info.Warnings, x)
+	}
 }
 
 func (w *mirrorWork) fatal() bool {
@@ -235,33 +256,34 @@ func (w *mirrorWork) compile() {
 		return
 	}
 	sources := w.sources()
-	target, where := w.target()
+	target, where := w.target(0)
 	bridge := w.choose(sources, where)
 	if bridge == nil || w.fatal() {
-		w.report(target, nil)
+		w.report(target, "")
 		return
 	}
 	s := sources[bridge.Name]
 	w.guard(bridge, s, target)
 	if w.fatal() {
-		w.report(target, bridge)
+		w.report(target, bridge.Name)
 		return
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(p string) bool { return p == target.spec.Port })
 	if len(s.ports) == 0 {
 		w.problem(true, policy.ReasonSourceMissing, "nothing but the target is left to copy from")
-		w.report(target, bridge)
+		w.report(target, bridge.Name)
 		return
 	}
 	if by, ok := w.taken[target.identity]; ok {
 		w.problem(true, policy.ReasonOutputShared, "mirror %s already delivers there, and Open vSwitch would make one copy for both; "+
 			"choose another port or vni", by)
-		w.report(target, bridge)
+		w.report(target, bridge.Name)
 		return
 	}
 	w.taken[target.identity] = w.m.Name
-	w.devices(bridge, s, target.spec)
-	w.report(target, bridge)
+	w.devices(bridge, s)
+	w.device(bridge, target.spec)
+	w.report(target, bridge.Name)
 	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
 	for _, port := range s.ports {
 		w.info.Sources = append(w.info.Sources, bridge.Name+"/"+port)
@@ -316,23 +338,24 @@ func selecting(spec vswitch.MirrorSpec, s *bridgeSources, direction string) vswi
 	return spec
 }
 
-// report describes the target.
-func (w *mirrorWork) report(t mirrorTarget, b *vswitch.Bridge) {
+// report describes a target, which is made or found on the bridge; "" = on none.
+func (w *mirrorWork) report(t mirrorTarget, bridge string) {
 	if t.spec.Port == "" {
 		return
 	}
-	w.info.Target = map[string]string{"port": t.spec.Port}
-	if b != nil {
-		w.info.Target["bridge"] = b.Name
+	out := map[string]string{"port": t.spec.Port}
+	if bridge != "" {
+		out["bridge"] = bridge
 	}
-	if v := vxlanOf(w.m); v != nil {
-		w.info.Target["remote"] = v.Remote
-		w.info.Target["vni"] = strconv.Itoa(t.identity.vni)
-		w.info.Target["dstPort"] = strconv.Itoa(t.identity.dstPort)
+	if v := t.vxlan; v != nil {
+		out["remote"] = v.Remote
+		out["vni"] = strconv.Itoa(t.identity.vni)
+		out["dstPort"] = strconv.Itoa(t.identity.dstPort)
 		if v.Local != "" {
-			w.info.Target["local"] = v.Local
+			out["local"] = v.Local
 		}
 	}
+	w.info.Targets = append(w.info.Targets, out)
 }
 
 // tunnelName derives the name of a tunnel port, at most 15 bytes, from where it leads.

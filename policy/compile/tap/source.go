@@ -146,32 +146,38 @@ func (w *mirrorWork) missing(found []bool, nothing bool) {
 	}
 }
 
-// devices reports sources that are chosen for themselves, and a target, through which nothing passes. Of those chosen as one of all of a
-// bridge some are always idle.
-func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources, out vswitch.OutputSpec) {
-	fault := func(what, name string, missing, down policy.Reason, soon bool) {
-		p := b.Ports[name]
-		if p == nil {
-			return
-		}
-		text := p.Fault()
-		if text == "" {
-			return
-		}
-		reason := down
-		if !p.HasDevice() {
-			untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
-			reason, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
-		}
-		w.problem(false, reason, "%s %s of bridge %s: %s", what, name, b.Name, text)
-		w.info.Problems[len(w.info.Problems)-1].Soon = soon
-	}
+// devices reports sources that are chosen for themselves and through which nothing passes. Of those chosen as one of all of a bridge some
+// are always idle.
+func (w *mirrorWork) devices(b *vswitch.Bridge, s *bridgeSources) {
 	for _, name := range s.ports {
 		if w.names(b, name, w.port(b, name).Workload) {
-			fault("source", name, policy.ReasonSourceMissing, policy.ReasonSourceDown, false)
+			w.fault(b, "source", name, policy.ReasonSourceMissing, policy.ReasonSourceDown, false)
 		}
 	}
-	fault("target", out.Port, policy.ReasonTargetMissing, policy.ReasonTargetDown, out.Create)
+}
+
+// device reports a target through which nothing passes.
+func (w *mirrorWork) device(b *vswitch.Bridge, out vswitch.OutputSpec) {
+	w.fault(b, "target", out.Port, policy.ReasonTargetMissing, policy.ReasonTargetDown, out.Create)
+}
+
+// fault reports a port through which nothing passes; b may be nil. soon: tapwall makes it.
+func (w *mirrorWork) fault(b *vswitch.Bridge, what, name string, missing, down policy.Reason, soon bool) {
+	if b == nil || b.Ports[name] == nil {
+		return
+	}
+	p := b.Ports[name]
+	text := p.Fault()
+	if text == "" {
+		return
+	}
+	reason := down
+	if !p.HasDevice() {
+		untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
+		reason, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)
+	}
+	w.problem(false, reason, "%s %s of bridge %s: %s", what, name, b.Name, text)
+	w.info.Problems[len(w.info.Problems)-1].Soon = soon
 }
 
 // mirrorTarget is where a mirror delivers.
@@ -179,14 +185,15 @@ type mirrorTarget struct {
 	spec     vswitch.OutputSpec
 	identity output
 	remote   netip.Addr // of a tunnel
+	vxlan    *policy.VXLANTarget
 }
 
-// target returns the target and the bridge that it is bound to, "" = any.
-func (w *mirrorWork) target() (t mirrorTarget, bridge string) {
-	if v := vxlanOf(w.m); v != nil {
-		return w.vxlan(v)
+// target returns the target with an index and the bridge that it is bound to, "" = any.
+func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
+	if v := w.m.Spec.Targets[i].VXLAN; v != nil {
+		return w.vxlan(v, w.vnis[place{w.m.Name, i}])
 	}
-	p := w.m.Spec.Targets[0].Port
+	p := w.m.Spec.Targets[i].Port
 	if p == nil {
 		return t, ""
 	}
@@ -217,10 +224,11 @@ func (w *mirrorWork) bridgeOf(port string) string {
 	return ""
 }
 
-func (w *mirrorWork) vxlan(v *policy.VXLANTarget) (t mirrorTarget, bridge string) {
+func (w *mirrorWork) vxlan(v *policy.VXLANTarget, vni int) (t mirrorTarget, bridge string) {
 	remote, _ := netip.ParseAddr(v.Remote)
 	local, _ := netip.ParseAddr(v.Local)
-	t.identity = output{remote: remote, local: local, vni: w.vnis[w.m.Name], dstPort: v.DstPort}
+	t.vxlan = v
+	t.identity = output{remote: remote, local: local, vni: vni, dstPort: v.DstPort}
 	if v.DstPort == 0 {
 		t.identity.dstPort = policy.DefaultVXLANPort
 	}
@@ -270,7 +278,7 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 			"the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
 			t.remote, strings.Join(carriers, ", "))
 	default:
-		w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " +
+		w.warn(policy.Warning{Code: WarnSourceMayCarryTarget, Message: "if the collector " +
 			t.remote.String() +
 			" is reached through bridge " + b.Name + ", the mirror copies its own tunnel packets; exclude port " + strings.Join(carriers, ", ")})
 	}
@@ -286,7 +294,7 @@ func (w *mirrorWork) overlay(t mirrorTarget) {
 			continue
 		}
 		if slices.ContainsFunc(p.Interfaces, func(i inventory.Interface) bool { return i.VXLAN == same }) {
-			w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnTunnelOverlay, Message: "port " + p.Name + " of bridge " + p.Bridge +
+			w.warn(policy.Warning{Code: WarnTunnelOverlay, Message: "port " + p.Name + " of bridge " + p.Bridge +
 				" is a tunnel to the same address; packets from there with VNI " + t.spec.Options["key"] + " would be lost; use another dstPort"})
 			return
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 // A staged mirror is made where a Mirror row does not suffice: the row copies to a patch port, behind which a bridge of our own filters and
-// delivers. Mirrors with the same sources share the row and the ports: see sourceSet. docs/design/0013-staged-mirrors.md has the reasons.
+// delivers. Mirrors with the same sources share the row and the ports: see SourceSet. docs/design/0013-staged-mirrors.md has the reasons.
 
 // Names of what is made for staged mirrors, each at most 15 bytes with what follows.
 const (
@@ -34,20 +34,32 @@ func tapBridgeOf(datapathType string) string {
 	return name[:min(len(name), policy.MaxPortNameLength)]
 }
 
-// sourceSet is what one Mirror row copies for staged mirrors: the sources that some of them name on one bridge, in one direction or both.
-type sourceSet struct {
-	bridge  *vswitch.Bridge
-	key     string // of the sources as written, so that a set stays itself when machines come and go
-	row     vswitch.MirrorSpec
-	names   []string // of the mirrors
-	members []member
+// SourceSet is what one Mirror row copies for staged mirrors: the sources that some of them name on one bridge, in one direction or both.
+type SourceSet struct {
+	Row          vswitch.MirrorSpec
+	DatapathType string
+	Members      []Member
 }
 
-func (s *sourceSet) owner() string { return "sources/" + s.key }
+// Member is a mirror that a source set serves.
+type Member struct {
+	Mirror string
+	Number uint32 // in regMirror
+	Way    uint64 // in regDirection
+	// Limited: it has a meter.
+	Limited bool
+}
 
 // staged reports whether the mirror takes more than a Mirror row. It depends on nothing but the mirror, so that no mirror changes its form,
 // and with it the place of its target, because another one comes or goes.
-func staged(m *policy.Mirror) bool { return m.Spec.Filter != nil || m.Spec.Snaplen > 0 }
+func staged(m *policy.Mirror) bool {
+	s := &m.Spec
+	return s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" && s.VLANTag != policy.VLANTagStrip ||
+		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
+			return t.Port != nil &&
+				!t.Port.Create
+		})
+}
 
 // setKey names the source set of a mirror on a bridge, in 10 digits.
 func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
@@ -71,10 +83,11 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// takeNumbers gives each staged mirror a number of its own, even and not 0: from the hash of its name, or the next one.
+// takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: an even one that is not 0, and
+// one of a meter.
 func (p *mirrorPlanner) takeNumbers(mirrors []*policy.Mirror) {
-	p.numbers = map[string]uint32{}
-	used := map[uint32]bool{0: true}
+	p.numbers, p.meters = map[string]uint32{}, map[string]uint32{}
+	used, metered := map[uint32]bool{0: true}, map[uint32]bool{}
 	for _, m := range mirrors {
 		if !staged(m) {
 			continue
@@ -85,6 +98,13 @@ func (p *mirrorPlanner) takeNumbers(mirrors []*policy.Mirror) {
 			n += 2
 		}
 		used[n], p.numbers[m.Name] = true, n
+		if m.Spec.Sample != nil {
+			id := n % MaxMeter
+			for metered[id+1] {
+				id = (id + 1) % MaxMeter
+			}
+			metered[id+1], p.meters[m.Name] = true, id+1
+		}
 		if p.plan.Numbers == nil {
 			p.plan.Numbers = map[uint32]string{}
 		}
@@ -95,24 +115,31 @@ func (p *mirrorPlanner) takeNumbers(mirrors []*policy.Mirror) {
 // stage compiles a staged mirror.
 func (w *mirrorWork) stage() {
 	sources := w.sources()
-	target, where := w.target()
 	var on []*vswitch.Bridge
 	for _, b := range w.bridges {
 		if sources[b.Name] != nil {
 			on = append(on, b)
 		}
 	}
-	if len(on) == 0 || w.fatal() {
-		w.report(target, nil)
-		return
+	tapBridge := "" // none is needed
+	if len(on) > 0 {
+		tapBridge = tapBridgeOf(on[0].DatapathType)
 	}
-	tapBridge := tapBridgeOf(on[0].DatapathType)
-	w.reach(target, where, tapBridge)
-	for _, b := range on {
-		w.guard(b, sources[b.Name], target)
+	var targets []mirrorTarget
+	for i := range w.m.Spec.Targets {
+		t, where := w.target(i)
+		targets = append(targets, t)
+		if where != "" && !t.spec.Create {
+			w.problem(true, policy.ReasonTargetOnOtherBridge,
+				"port %s is on bridge %s, and what is filtered or cut is delivered on a bridge of tapwall's "+
+					"own; write create: true and another name for a port there, or mirror the whole packets to this one", t.spec.Port, where)
+		}
+		for _, b := range on {
+			w.guard(b, sources[b.Name], t)
+		}
+		w.report(t, tapBridge)
 	}
-	if w.share(target); w.fatal() {
-		w.report(target, nil)
+	if len(on) == 0 || w.fatal() || !w.share(targets) {
 		return
 	}
 	var elsewhere []string
@@ -121,7 +148,7 @@ func (w *mirrorWork) stage() {
 			elsewhere = append(elsewhere, b.Name)
 			continue
 		}
-		w.devices(b, sources[b.Name], vswitch.OutputSpec{})
+		w.devices(b, sources[b.Name])
 		w.join(b, sources[b.Name])
 		for _, port := range sources[b.Name].ports {
 			w.info.Sources = append(w.info.Sources, b.Name+"/"+port)
@@ -129,36 +156,28 @@ func (w *mirrorWork) stage() {
 	}
 	if len(elsewhere) > 0 {
 		w.problem(false, policy.ReasonTargetOnOtherBridge,
-			"bridge %s has another datapath_type than bridge %s, and copies do not pass from one to "+
-				"the other; make a mirror for each", strings.Join(elsewhere, ", "), on[0].Name)
+			"bridge %s has another datapath_type than bridge %s, and copies do not pass from one to the other; make a mirror for each",
+			strings.Join(elsewhere, ", "), on[0].Name)
 	}
-	w.deliver(tapBridge, target)
+	w.deliver(tapBridge, targets)
 	w.info.Through = tapBridge
-	w.report(target, &vswitch.Bridge{Name: tapBridge})
 }
 
-// reach refuses targets that are out of reach of a tap bridge.
-func (w *mirrorWork) reach(t mirrorTarget, where, tapBridge string) {
-	if !t.spec.Create && where != tapBridge {
-		w.problem(true, policy.ReasonTargetOnOtherBridge,
-			"port %s is on bridge %s, where Open vSwitch can copy to it and not filter; write create: "+
-				"true and another name for a port on bridge %s, or leave the filter out", t.spec.Port, where, tapBridge)
+// share takes the targets, which other staged mirrors may have too. It returns whether all are to be had.
+func (w *mirrorWork) share(targets []mirrorTarget) bool {
+	for _, t := range targets {
+		if by, taken := w.taken[t.identity]; taken && !w.isStaged[by] {
+			w.problem(true, policy.ReasonOutputShared,
+				"mirror %s already delivers there by Open vSwitch alone, which reserves the port for it; choose another port or vni, or give that "+
+					"mirror filter: {default: accept}", by)
+			return false
+		}
 	}
-}
-
-// share takes the target, which other staged mirrors may have too.
-func (w *mirrorWork) share(t mirrorTarget) {
-	if w.fatal() {
-		return
+	for _, t := range targets {
+		w.taken[t.identity] = w.m.Name
 	}
-	by, taken := w.taken[t.identity]
-	if taken && !w.isStaged[by] {
-		w.problem(true, policy.ReasonOutputShared,
-			"mirror %s already delivers there without a filter, and Open vSwitch reserves the port for it; "+
-				"choose another port or vni, or give that mirror filter: {default: accept}", by)
-		return
-	}
-	w.taken[t.identity], w.isStaged[w.m.Name] = w.m.Name, true
+	w.isStaged[w.m.Name] = true
+	return true
 }
 
 // join adds the mirror to its source sets on a bridge: one for each direction if a rule asks for it.
@@ -169,7 +188,7 @@ func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
 		if w.m.Spec.Filter.AsksForDirection() {
 			ways = []string{policy.MirrorFromSource, policy.MirrorToSource}
 			if len(s.ports) > 1 {
-				w.info.Warnings = append(w.info.Warnings, policy.Warning{Code: WarnDuplicates, Message: "rules of the filter name directions, and a " +
+				w.warn(policy.Warning{Code: WarnDuplicates, Message: "rules of the filter name directions, and a " +
 					"packet between two sources goes both ways: it is judged, and may be copied, once for each"})
 			}
 		}
@@ -178,29 +197,37 @@ func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
 		key := setKey(b.Name, &w.m.Spec, way)
 		set := w.sets[key]
 		if set == nil {
-			set = &sourceSet{bridge: b, key: key, row: w.row(b, s, way)}
+			set = &SourceSet{DatapathType: b.DatapathType, Row: selecting(vswitch.MirrorSpec{Owner: setOwner(key), Bridge: b.Name,
+				Name: mirrorRowPrefix + key, SelectVLAN: s.vlans, Output: vswitch.OutputSpec{Port: outPrefix + key}}, s, way)}
 			w.sets[key] = set
 		}
-		set.names = append(set.names, w.m.Name)
-		set.members = append(set.members, member{w.numbers[w.m.Name], wayOf(way)})
-		w.info.Owners = append(w.info.Owners, set.owner())
+		set.Members = append(set.Members, Member{w.m.Name, w.numbers[w.m.Name], wayOf(way), w.m.Spec.Sample != nil})
+		w.info.Owners = append(w.info.Owners, setOwner(key))
 	}
 }
 
-// row is the Mirror row of a set.
-func (w *mirrorWork) row(b *vswitch.Bridge, s *bridgeSources, way string) vswitch.MirrorSpec {
-	key := setKey(b.Name, &w.m.Spec, way)
-	return selecting(vswitch.MirrorSpec{Owner: "sources/" + key, Bridge: b.Name, Name: mirrorRowPrefix + key, SelectVLAN: s.vlans,
-		Output: vswitch.OutputSpec{Port: outPrefix + key}}, s, way)
-}
+// setOwner is whom the rows of a source set are for. Its key is of the sources as written, so that a set stays itself when machines come
+// and go.
+func setOwner(key string) string { return "sources/" + key }
 
-// deliver has the target made on the tap bridge, and what the mirror takes sent there.
-func (w *mirrorWork) deliver(tapBridge string, t mirrorTarget) {
-	if t.spec.Create && w.ports[t.spec.Port] == nil {
-		w.ports[t.spec.Port] = &vswitch.PortSpec{Owner: w.m.Name, Bridge: tapBridge, Name: t.spec.Port, Type: t.spec.Type,
-			Options: t.spec.Options}
-	}
+// targetOwner is whom the rows of a port are for that staged mirrors deliver to.
+func targetOwner(port string) string { return "targets/" + port }
+
+// deliver has the targets made on the tap bridge, and what the mirror takes sent there.
+func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
+	d := delivery{number: w.numbers[w.m.Name], snaplen: w.m.Spec.Snaplen, tag: w.m.Spec.VLANTag}
 	w.info.Owners = append(w.info.Owners, TapOwner)
+	for _, t := range targets {
+		owner := targetOwner(t.spec.Port)
+		w.ports[t.spec.Port] = &vswitch.PortSpec{Owner: owner, Bridge: tapBridge, Name: t.spec.Port, Type: t.spec.Type, Options: t.spec.Options}
+		w.info.Owners = append(w.info.Owners, owner)
+		w.device(w.in.Topology.Bridges[tapBridge], t.spec)
+		if n := w.ofPort(tapBridge, t.spec.Port); n > 0 {
+			d.ports = append(d.ports, n)
+		} else {
+			w.info.Unfinished = true
+		}
+	}
 	var filter *policy.ParsedFilter
 	if f := w.m.Spec.Filter; f != nil {
 		parsed, err := policy.ParseFilter(f)
@@ -210,14 +237,25 @@ func (w *mirrorWork) deliver(tapBridge string, t mirrorTarget) {
 		}
 		filter = &parsed
 	}
-	number := w.numbers[w.m.Name]
-	flows := filterFlows(number, filter)
-	if p := w.ofPort(tapBridge, t.spec.Port); p > 0 {
-		flows = append(flows, targetFlows(number, []int64{p}, w.m.Spec.Snaplen)...)
-	} else {
-		w.info.Unnumbered = true
+	if s := w.m.Spec.Sample; s != nil && s.MaxPacketsPerSecond > 0 {
+		d.meter = w.meters[w.m.Name]
+		if w.plan.Limits == nil {
+			w.plan.Limits = map[uint32]string{}
+		}
+		w.plan.Limits[d.meter] = w.m.Name
+		w.addMeter(tapBridge, flow.MeterDesc{ID: d.meter, Flags: flow.MeterPktps,
+			Bands: []flow.Band{{Type: flow.BandDrop, Rate: uint32(s.MaxPacketsPerSecond)}}})
 	}
-	w.addFlows(tapBridge, flowOwner("mirror", w.m.Name), flows)
+	w.addFlows(tapBridge, MirrorOwner(w.m.Name), slices.Concat(filterFlows(d.number, filter), d.flows()))
+}
+
+func (p *mirrorPlanner) addMeter(bridge string, m flow.MeterDesc) {
+	if p.plan.Flows == nil {
+		p.plan.Flows = map[string]Flows{}
+	}
+	f := p.plan.Flows[bridge]
+	f.Meters = append(f.Meters, m)
+	p.plan.Flows[bridge] = f
 }
 
 func (p *mirrorPlanner) addFlows(bridge, owner string, flows []flow.Flow) {
@@ -243,28 +281,28 @@ func (p *mirrorPlanner) ofPort(bridge, port string) int64 {
 
 // finish makes what staged mirrors share: the tap bridges, and for each source set the row, the pair of patch ports and the flow behind it.
 func (p *mirrorPlanner) finish() {
+	p.keepServing()
 	made := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(p.sets)) {
 		s := p.sets[key]
-		tapBridge := tapBridgeOf(s.bridge.DatapathType)
+		tapBridge := tapBridgeOf(s.DatapathType)
 		if !made[tapBridge] {
 			made[tapBridge] = true
-			p.plan.Bridges = append(p.plan.Bridges, vswitch.BridgeSpec{Owner: TapOwner, Name: tapBridge, DatapathType: s.bridge.DatapathType})
+			p.plan.Bridges = append(p.plan.Bridges, vswitch.BridgeSpec{Owner: TapOwner, Name: tapBridge, DatapathType: s.DatapathType})
 		}
 		out, in := outPrefix+key, inPrefix+key
 		patch := func(bridge, name, peer string) vswitch.PortSpec {
-			return vswitch.PortSpec{Owner: s.owner(), Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
+			return vswitch.PortSpec{Owner: setOwner(key), Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
 		}
-		p.plan.Ports = append(p.plan.Ports, patch(s.bridge.Name, out, in), patch(tapBridge, in, out))
-		p.plan.Specs = append(p.plan.Specs, s.row)
-		if n := p.ofPort(tapBridge, in); n > 0 {
-			p.addFlows(tapBridge, s.owner(), []flow.Flow{sourceFlow(n, sortedMembers(s.members))})
-			continue
-		}
-		for _, name := range s.names {
-			info := p.plan.Info[name]
-			info.Unnumbered = true
-			p.plan.Info[name] = info
+		p.plan.Ports = append(p.plan.Ports, patch(s.Row.Bridge, out, in), patch(tapBridge, in, out))
+		p.plan.Specs = append(p.plan.Specs, s.Row)
+		switch n := p.ofPort(tapBridge, in); {
+		case n > 0 && len(s.Members) > 0:
+			p.addFlows(tapBridge, setOwner(key), []flow.Flow{sourceFlow(n, s.Members)})
+		case n == 0:
+			for _, m := range s.Members {
+				p.pending(m.Mirror)
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.ports)) {
@@ -273,4 +311,14 @@ func (p *mirrorPlanner) finish() {
 	slices.SortFunc(p.plan.Specs, func(a, b vswitch.MirrorSpec) int {
 		return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.Bridge, b.Bridge))
 	})
+	if len(p.sets) > 0 {
+		p.plan.Sets = p.sets
+	}
+}
+
+// pending notes that a mirror is not served yet as it should be.
+func (p *mirrorPlanner) pending(mirror string) {
+	info := p.plan.Info[mirror]
+	info.Unfinished = true
+	p.plan.Info[mirror] = info
 }

@@ -72,7 +72,7 @@ func frame(s *policy.Sighting) packet {
 
 // tables run the flows of a tap bridge on a packet.
 type tables struct {
-	t     *rapid.T
+	t     interface{ Fatalf(string, ...any) }
 	flows []flow.Flow
 	sent  map[uint32][]packet // by port
 }
@@ -105,8 +105,16 @@ func (x *tables) act(actions []flow.Action, p packet) {
 			p[a.Dst.Field] = flow.U64(a.Value)
 		case flow.Resubmit:
 			x.lookUp(a.Table, p)
+		case flow.Meter: // nothing is too much
 		case flow.PopVLAN:
 			delete(p, flow.VlanTCI)
+		case flow.PushVLAN:
+			p[flow.VlanTCI] = flow.U64(0x1000)
+		case flow.SetField:
+			if _, tagged := p[flow.VlanTCI]; a.Field != flow.VlanVID || !tagged {
+				x.t.Fatalf("%s on a packet without a tag", a)
+			}
+			p[flow.VlanTCI] = a.Value
 		case flow.Output:
 			x.sent[a.Port] = append(x.sent[a.Port], maps.Clone(p))
 		case flow.OutputTrunc:
@@ -119,17 +127,33 @@ func (x *tables) act(actions []flow.Action, p packet) {
 	}
 }
 
-// stagedWorld compiles mirrors and gives every port that they want on the tap bridge a number, as Open vSwitch does.
+// stagedWorld compiles mirrors, makes what they want in the topology, with numbers for the ports, as Open vSwitch does, and compiles
+// them again.
 func stagedWorld(in tap.Input) tap.Plan {
 	plan := compile(in)
 	for _, b := range plan.Bridges {
+		if in.Topology.Bridges[b.Name] != nil {
+			continue
+		}
 		in.Topology.Bridges[b.Name] = &vswitch.Bridge{Name: b.Name, DatapathType: b.DatapathType, Ports: map[string]*vswitch.Port{},
 			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}}
 	}
-	for i, p := range plan.Ports {
+	for _, p := range plan.Ports {
+		if in.Topology.Bridges[p.Bridge].Ports[p.Name] != nil {
+			continue
+		}
 		in.Topology.Bridges[p.Bridge].Ports[p.Name] = &vswitch.Port{Name: p.Name,
 			ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue},
-			Interfaces:  []*vswitch.Interface{{Name: p.Name, OFPort: int64(100 + i)}}}
+			Interfaces:  []*vswitch.Interface{{Name: p.Name, OFPort: int64(100 + len(in.Topology.Bridges[p.Bridge].Ports))}}}
+	}
+	for name, b := range in.Topology.Bridges {
+		b.Mirrors = slices.DeleteFunc(b.Mirrors, func(m *vswitch.Mirror) bool { return m.ExternalIDs != nil })
+		for _, row := range plan.Specs {
+			if row.Bridge == name {
+				b.Mirrors = append(b.Mirrors, &vswitch.Mirror{Name: row.Name, OutputPort: row.Output.Port, ExternalIDs: map[string]string{
+					vswitch.MarkOwner: vswitch.OwnerValue, vswitch.MarkMirror: row.Owner}})
+			}
+		}
 	}
 	return compile(in)
 }
@@ -219,6 +243,13 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 				rapid.SampledFrom(sources).Draw(t, label+"sources")...)
 			m.Spec.Direction = rapid.SampledFrom([]string{"", "both", "fromSource", "toSource"}).Draw(t, label+"direction")
 			m.Spec.Filter = &policy.MirrorFilter{Default: rapid.SampledFrom([]string{"", "accept", "reject"}).Draw(t, label+"default")}
+			if rapid.IntRange(0, 3).Draw(t, label+"several") == 0 {
+				m.Spec.Targets = []policy.MirrorTarget{toNewPort("tap0"), toNewPort("tap1")}
+			}
+			m.Spec.VLANTag = rapid.SampledFrom([]policy.VLANTag{"", "", "strip", "keep", "100"}).Draw(t, label+"tag")
+			if rapid.IntRange(0, 3).Draw(t, label+"limited") == 0 {
+				m.Spec.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 5}
+			}
 			m.Spec.Snaplen = rapid.SampledFrom([]int{0, 0, 64, 128}).Draw(t, label+"snaplen")
 			for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
 				m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
@@ -239,44 +270,56 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}}
 			seen, ports := drawSighting(t), []string{"vm1", "vm2", "eth0"}
 			from, to := rapid.SampledFrom(ports).Draw(t, "from"), rapid.SampledFrom(ports).Draw(t, "to")
-			for _, row := range plan.Specs {
-				if row.SelectAll || slices.Contains(row.SelectSrcPort, from) || slices.Contains(row.SelectDstPort, to) {
-					p := frame(&seen)
-					p[flow.InPort] = flow.U64(uint64(number(in, "twt-"+strings.TrimPrefix(row.Output.Port, "tws-"))))
-					x.lookUp(tap.TableSources, p)
-				}
-			}
+			x.pass(in, plan.Specs, seen, from, to)
 			x.check(in, seen, from, to)
 		}
 	})
 }
 
-// check compares what was sent with what the mirrors say of a packet.
+// pass has the rows copy a packet to the tap bridge, from each patch port that is there.
+func (x *tables) pass(in tap.Input, rows []vswitch.MirrorSpec, seen policy.Sighting, from, to string) {
+	for _, row := range rows {
+		name := "twt-" + strings.TrimPrefix(row.Output.Port, "tws-")
+		if in.Topology.Bridges[tapBridge].Ports[name] == nil ||
+			!row.SelectAll && !slices.Contains(row.SelectSrcPort, from) && !slices.Contains(row.SelectDstPort, to) {
+			continue
+		}
+		p := frame(&seen)
+		p[flow.InPort] = flow.U64(uint64(number(in, name)))
+		x.lookUp(tap.TableSources, p)
+	}
+}
+
+// check compares what was sent, by target, length (0 = whole) and VLAN, with what the mirrors say of a packet.
 func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
-	want := map[string][]int{} // how long each copy is
+	want, got := map[string]int{}, map[string]int{}
 	for _, m := range in.Mirrors {
 		is := func(port string) bool {
 			return slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool { return s.Port == port || s.VM == port || s.Bridge != "" })
 		}
-		name := m.Spec.Targets[0].Port.Name
-		want[name] = append(want[name], slices.Repeat([]int{m.Spec.Snaplen}, m.Spec.Copies(seen, is(from), is(to)))...)
-	}
-	for target, lengths := range want {
-		got := x.sent[number(in, target)]
-		var have []int
-		for _, p := range got {
-			have = append(have, int(p[cutTo].Lo))
+		vlan, err := m.Spec.VLANTag.Number()
+		if err != nil {
+			x.t.Fatalf("%v", err)
 		}
-		slices.Sort(have)
-		slices.Sort(lengths)
-		if !slices.Equal(have, lengths) {
-			x.t.Fatalf("%s got copies of lengths %v, want %v (0 = whole) of %+v from %s to %s", target, have, lengths, seen, from, to)
+		if m.Spec.VLANTag == policy.VLANTagKeep {
+			vlan = seen.VLAN
 		}
-		for _, p := range got {
-			if _, tagged := p[flow.VlanTCI]; tagged {
-				x.t.Fatalf("a copy with the tag of its VLAN: %v", p)
+		for _, target := range m.Spec.Targets {
+			if n := m.Spec.Copies(seen, is(from), is(to)); n > 0 {
+				want[fmt.Sprintf("%s %d %d", target.Port.Name, m.Spec.Snaplen, vlan)] += n
 			}
 		}
+	}
+	for _, target := range []string{"tap0", "tap1"} {
+		if in.Topology.Bridges[tapBridge].Ports[target] == nil {
+			continue
+		}
+		for _, p := range x.sent[number(in, target)] {
+			got[fmt.Sprintf("%s %d %d", target, p[cutTo].Lo, p[flow.VlanTCI].Lo&0xfff)]++
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		x.t.Fatalf("copies of %+v from %s to %s (-want +got):\n%s", seen, from, to, diff)
 	}
 }
 
@@ -374,10 +417,182 @@ func TestStagedWaitsForNumbers(t *testing.T) {
 	m := mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})
 	m.Spec.Filter = &policy.MirrorFilter{Default: "accept"}
 	in.Mirrors = []*policy.Mirror{m}
-	if plan := compile(in); !plan.Info["m"].Unnumbered || len(plan.Specs) != 1 || len(plan.Ports) != 3 {
+	if plan := compile(in); !plan.Info["m"].Unfinished || len(plan.Specs) != 1 || len(plan.Ports) != 3 {
 		t.Errorf("before the bridge is there: %+v", plan)
 	}
-	if plan := stagedWorld(in); plan.Info["m"].Unnumbered || plan.Info["m"].Through != tapBridge {
+	if plan := stagedWorld(in); plan.Info["m"].Unfinished || plan.Info["m"].Through != tapBridge {
 		t.Errorf("with numbers: %+v", plan.Info["m"])
+	}
+}
+
+// A mirror is a row alone where that suffices, and its form depends on nothing but itself.
+func TestStagedWhereARowDoesNotSuffice(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*policy.MirrorSpec)
+		staged bool
+	}{
+		{"plain", func(*policy.MirrorSpec) {}, false},
+		{"filter", func(s *policy.MirrorSpec) { s.Filter = &policy.MirrorFilter{Default: "accept"} }, true},
+		{"snaplen", func(s *policy.MirrorSpec) { s.Snaplen = 64 }, true},
+		{"limit", func(s *policy.MirrorSpec) { s.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 1} }, true},
+		{"two targets", func(s *policy.MirrorSpec) { s.Targets = append(s.Targets, toNewPort("tap1")) }, true},
+		{"strip, as ports that are made do", func(s *policy.MirrorSpec) { s.VLANTag = "strip" }, false},
+		{"keep", func(s *policy.MirrorSpec) { s.VLANTag = "keep" }, true},
+		{"another VLAN", func(s *policy.MirrorSpec) { s.VLANTag = "7" }, true},
+	} {
+		in := mirrorWorld()
+		m := mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})
+		c.change(&m.Spec)
+		in.Mirrors = []*policy.Mirror{m}
+		plan := stagedWorld(in)
+		if got := len(plan.Bridges) == 1 && plan.Info["m"].Through != ""; got != c.staged || codes(plan.Info["m"]) != "" {
+			t.Errorf("%s: staged %v, want %v; %s", c.name, got, c.staged, codes(plan.Info["m"]))
+		}
+		if got := len(plan.Info["m"].Targets); got != len(m.Spec.Targets) {
+			t.Errorf("%s: %d targets told of", c.name, got)
+		}
+	}
+}
+
+// Limits are meters of the tap bridge, one for each mirror, and pass ahead of everything else.
+func TestStagedLimits(t *testing.T) {
+	in := mirrorWorld()
+	for i, name := range []string{"a", "b", "c"} {
+		m := mirror(name, toNewPort("tap0"), policy.Selector{Port: "vm1"})
+		m.Spec.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 5 + i}
+		in.Mirrors = append(in.Mirrors, m)
+	}
+	flows := stagedWorld(in).Flows[tapBridge]
+	rates := map[uint32]int{}
+	for _, m := range flows.Meters {
+		rates[m.ID] = int(m.Bands[0].Rate)
+	}
+	if len(rates) != 3 {
+		t.Errorf("meters %v", flows.Meters)
+	}
+	metered := 0
+	for owner, owned := range flows.Owners {
+		for _, f := range owned {
+			if n := strings.Count(f.String(), "output(port=65279,max_len=14)"); f.Table == tap.TableSources && n != 3 {
+				t.Errorf("%d of 3 clones are apart from production traffic: %s", n, f)
+			}
+			if f.Table != tap.TableTargets {
+				continue
+			}
+			m, ok := f.Actions[0].(flow.Meter)
+			if want := 5 + int(owner[len(owner)-1]-'a'); !ok || rates[m.ID] != want {
+				t.Errorf("%s of %s goes by meter %d with rate %d, want %d", f, owner, m.ID, rates[m.ID], want)
+			}
+			metered++
+		}
+	}
+	if metered != 6 {
+		t.Errorf("%d flows with a limit, want 2 for each mirror", metered)
+	}
+}
+
+// A mirror whose sources change is served by the old source set until the new one stands; at no step is a packet delivered twice or missed.
+func TestStagedChangesSourcesWithoutAGap(t *testing.T) {
+	vm1, vm2 := policy.Selector{Port: "vm1"}, policy.Selector{Port: "vm2"}
+	staged := func(name string, sources ...policy.Selector) *policy.Mirror {
+		m := mirror(name, toNewPort("tap0"), sources...)
+		m.Spec.Filter = &policy.MirrorFilter{Default: "accept"}
+		return m
+	}
+	deliver := func(in tap.Input, plan tap.Plan) int {
+		t.Helper()
+		x := tables{t: t, sent: map[uint32][]packet{}}
+		for _, owned := range plan.Flows[tapBridge].Owners {
+			x.flows = append(x.flows, owned...)
+		}
+		seen := policy.Sighting{EtherType: policy.EtherIPv4, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
+			Proto: 17}
+		x.pass(in, plan.Specs, seen, "vm1", "eth0")
+		return len(x.sent[number(in, "tap0")])
+	}
+	in := mirrorWorld()
+	in.Mirrors = []*policy.Mirror{staged("m", vm1)}
+	first := stagedWorld(in)
+	if n := deliver(in, first); n != 1 || first.Info["m"].Unfinished {
+		t.Fatalf("%d copies at first; %+v", n, first.Info["m"])
+	}
+	in.Mirrors = []*policy.Mirror{staged("m", vm1, vm2)}
+	in.Before = &first
+	second := compile(in)
+	if n := deliver(in, second); n != 1 || len(second.Specs) != 2 || !second.Info["m"].Unfinished {
+		t.Errorf("%d copies while the new set is made, of %d rows; %+v", n, len(second.Specs), second.Info["m"])
+	}
+	in.Before = &second
+	stagedWorld(in) // the row and the ports stand
+	if n := deliver(in, second); n != 1 {
+		t.Errorf("%d copies when the new set stands and the flows are still those of the old one", n)
+	}
+	if third := compile(in); deliver(in, third) != 1 || len(third.Specs) != 1 || third.Info["m"].Unfinished {
+		t.Errorf("%d copies with the new set, of %d rows; %+v", deliver(in, third), len(third.Specs), third.Info["m"])
+	}
+
+	// Without a slot for both the old one goes at once.
+	in = mirrorWorld()
+	in.Mirrors = []*policy.Mirror{staged("m", vm1)}
+	first = stagedWorld(in)
+	for range 31 {
+		in.Topology.Bridges["br0"].Mirrors = append(in.Topology.Bridges["br0"].Mirrors, &vswitch.Mirror{Name: "foreign"})
+	}
+	in.Mirrors, in.Before = []*policy.Mirror{staged("m", vm1, vm2)}, &first
+	if plan := compile(in); len(plan.Specs) != 1 || plan.Specs[0].Owner == first.Specs[0].Owner {
+		t.Errorf("on a full bridge: %+v", plan.Specs)
+	}
+}
+
+// What a rule of every kind is on the switch, as ovs-ofctl prints it.
+func TestStagedFlows(t *testing.T) {
+	for _, c := range []struct {
+		rule policy.FilterRule
+		want []string // parts of the only flow, or of each
+	}{
+		{policy.FilterRule{}, []string{"priority=64002,"}},
+		{policy.FilterRule{Action: "reject", Priority: 32000}, []string{"priority=3,", "actions=drop"}},
+		{policy.FilterRule{Direction: "fromSource"}, []string{"reg1=0x1"}},
+		{policy.FilterRule{Direction: "toSource"}, []string{"reg1=0x2"}},
+		{policy.FilterRule{EtherType: "0x88cc"}, []string{"dl_type=0x88cc"}},
+		{policy.FilterRule{EtherType: "arp", VLAN: ptr(0)}, []string{"arp", "vlan_tci=0x0000/0x0fff"}},
+		{policy.FilterRule{VLAN: ptr(10)}, []string{"dl_vlan=10"}},
+		{policy.FilterRule{Src: []string{"10.0.0.0/8"}}, []string{",ip,", "nw_src=10.0.0.0/8"}},
+		{policy.FilterRule{Dst: []string{"2001:db8::/32"}}, []string{",ipv6,", "ipv6_dst=2001:db8::/32"}},
+		{policy.FilterRule{Protocol: "47", EtherType: "ipv4"}, []string{"nw_proto=47"}},
+		{policy.FilterRule{Protocol: "tcp", EtherType: "ipv4", TCPFlags: "+syn-ack", DstPorts: []string{"443"}},
+			[]string{",tcp,", "tcp_flags=+syn-ack", "tp_dst=443", "nw_frag=not_later"}},
+		{policy.FilterRule{Protocol: "udp", EtherType: "ipv6", SrcPorts: []string{"1024-2047"}},
+			[]string{",udp6,", "tp_src=0x400/0xfc00", "nw_frag=not_later"}},
+		{policy.FilterRule{Protocol: "icmp", Type: ptr(8), Code: ptr(0)}, []string{",icmp,", "icmp_type=8", "icmp_code=0", "nw_frag=not_later"}},
+		{policy.FilterRule{Protocol: "icmpv6", Type: ptr(128)}, []string{",icmp6,", "icmp_type=128", "nw_frag=not_later"}},
+	} {
+		in := mirrorWorld()
+		m := mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})
+		if c.rule.Action == "" {
+			c.rule.Action = "accept"
+		}
+		m.Spec.Filter = &policy.MirrorFilter{Default: "accept", Rules: []policy.FilterRule{c.rule}}
+		if faults := m.Validate(); faults != nil {
+			t.Errorf("%+v: %v", c.rule, faults)
+		}
+		in.Mirrors = []*policy.Mirror{m}
+		n := 0
+		for _, f := range stagedWorld(in).Flows[tapBridge].Owners[tap.MirrorOwner("m")] {
+			text := f.String()
+			if f.Table != tap.TableFilter || f.Priority == 1 {
+				continue
+			}
+			n++
+			for _, part := range c.want {
+				if !strings.Contains(text, part) {
+					t.Errorf("%+v: no %s in %s", c.rule, part, text)
+				}
+			}
+		}
+		if n != 1 {
+			t.Errorf("%+v has %d flows, want 1", c.rule, n)
+		}
 	}
 }

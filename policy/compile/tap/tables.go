@@ -2,7 +2,6 @@ package tap
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -66,22 +65,28 @@ func ParseCookie(c flow.Cookie) (number uint32, accepts, ok bool) {
 
 func system(table uint8) flow.Cookie { return pipeline.SystemCookie(table, pipeline.ItemNone) }
 
-// member is a mirror that a source set serves.
-type member struct {
-	number uint32
-	way    uint64
-}
+// apart makes a clone be one in the datapath, too: its actions, which then are among those of the production packet, have their effects on
+// the copy alone. ovs-vswitchd does so by itself only for what stands in the clone's own list and cannot be undone, such as this; it does
+// not look for a meter behind a resubmit, which would then drop production traffic (reversible_actions in ofproto-dpif-xlate.c; seen on
+// 3.1.0: pings of a machine that was copied were lost). There is no such port, so nothing is sent.
+var apart = flow.OutputTrunc{Port: 0xfeff, MaxLen: 14}
 
 // sourceFlow serves the mirrors of a source set, each with a copy of its own: what one does to it the next does not see.
-func sourceFlow(inPort int64, members []member) flow.Flow {
+func sourceFlow(inPort int64, members []Member) flow.Flow {
 	f := flow.Flow{Table: TableSources, Priority: 1, Cookie: system(TableSources),
 		Match: flow.Match{}.With(flow.InPort, flow.U64(uint64(inPort)))}
-	for _, m := range members {
-		f.Actions = append(f.Actions, flow.Clone{Actions: []flow.Action{
-			flow.Load{Dst: flow.Whole(regMirror), Value: uint64(m.number)},
-			flow.Load{Dst: flow.Whole(regDirection), Value: m.way},
+	for _, m := range slices.SortedFunc(slices.Values(members), func(a, b Member) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Way, b.Way))
+	}) {
+		actions := []flow.Action{
+			flow.Load{Dst: flow.Whole(regMirror), Value: uint64(m.Number)},
+			flow.Load{Dst: flow.Whole(regDirection), Value: m.Way},
 			flow.Resubmit{Port: flow.PortInPort, Table: TableFilter},
-		}})
+		}
+		if m.Limited {
+			actions = append(actions, apart)
+		}
+		f.Actions = append(f.Actions, flow.Clone{Actions: actions})
 	}
 	return f
 }
@@ -133,7 +138,7 @@ func withVLAN(m flow.Match, vlan uint16) flow.Match {
 	if vlan == 0 {
 		return m.WithMasked(flow.VlanTCI, flow.U128{}, flow.U64(0xfff))
 	}
-	return m.WithMasked(flow.VlanTCI, flow.U64(uint64(vlan)|0x1000), flow.U64(0x1fff))
+	return m.WithMasked(flow.VlanTCI, flow.U64(uint64(vlan)|vlanPresent), flow.U64(0x1fff))
 }
 
 // familyMatches are those of one IP version; 0 = the rule asks for nothing of IP.
@@ -175,6 +180,9 @@ func familyMatches(m flow.Match, r *policy.ParsedFilterRule, version int) []flow
 	}
 	return withPorts(withPorts(out, fields.src, s.SourcePorts), fields.dst, s.Ports)
 }
+
+// vlanPresent is the bit of a VLAN tag that says that there is one.
+const vlanPresent = 0x1000
 
 // fragmentLater is the bit of ip_frag that a fragment behind the first has (FLOW_NW_FRAG_LATER).
 const fragmentLater = 2
@@ -220,29 +228,52 @@ func withPorts(in []flow.Match, f flow.FieldID, rs []policy.PortRange) []flow.Ma
 	return out
 }
 
-// targetFlows deliver what a mirror takes to its ports, without the VLAN tag: of an access port, it is the bridge's and not the machine's.
-// snaplen is how many bytes of it, 0 = all.
-func targetFlows(number uint32, ports []int64, snaplen int) []flow.Flow {
-	is := flow.Match{}.With(regMirror, flow.U64(uint64(number)))
-	f := flow.Flow{Table: TableTargets, Priority: 1, Cookie: system(TableTargets), Match: is}
-	for _, p := range ports {
-		var send flow.Action = flow.Output{Port: uint32(p)}
-		if snaplen > 0 {
-			send = flow.OutputTrunc{Port: uint32(p), MaxLen: uint32(snaplen)}
-		}
-		f.Actions = append(f.Actions, send)
+// MaxMeter is the highest id of a meter of a tap bridge; the lowest is 1.
+const MaxMeter = 4095
+
+// delivery is how copies that a mirror takes are sent.
+type delivery struct {
+	number  uint32
+	ports   []int64
+	snaplen int // bytes; 0 = all
+	tag     policy.VLANTag
+	meter   uint32 // 0 = none
+}
+
+// flows of TARGETS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the machine's.
+func (d *delivery) flows() []flow.Flow {
+	if len(d.ports) == 0 {
+		return nil
 	}
-	tagged := f
-	tagged.Priority = 2
-	tagged.Match = is.WithMasked(flow.VlanTCI, flow.U64(0x1000), flow.U64(0x1000))
-	tagged.Actions = slices.Concat([]flow.Action{flow.PopVLAN{}}, f.Actions)
-	return []flow.Flow{f, tagged}
+	is := flow.Match{}.With(regMirror, flow.U64(uint64(d.number)))
+	tagged := is.WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent))
+	vlan, err := d.tag.Number()
+	switch {
+	case d.tag == policy.VLANTagKeep:
+		return []flow.Flow{d.flow(1, is)}
+	case vlan > 0 && err == nil:
+		set := flow.Set(flow.VlanVID, flow.U64(uint64(vlan)|vlanPresent))
+		return []flow.Flow{d.flow(1, is, flow.PushVLAN{EthType: 0x8100}, set), d.flow(2, tagged, set)}
+	}
+	return []flow.Flow{d.flow(1, is), d.flow(2, tagged, flow.PopVLAN{})}
 }
 
-// sortedMembers orders mirrors of a set so that equal sets have equal flows.
-func sortedMembers(in []member) []member {
-	slices.SortFunc(in, func(a, b member) int { return cmp.Compare(a.number, b.number) })
-	return in
+// flow sends what matches to all ports, after the actions.
+func (d *delivery) flow(priority uint16, m flow.Match, actions ...flow.Action) flow.Flow {
+	f := flow.Flow{Table: TableTargets, Priority: priority, Cookie: system(TableTargets), Match: m}
+	if d.meter > 0 {
+		f.Actions = append(f.Actions, flow.Meter{ID: d.meter})
+	}
+	f.Actions = append(f.Actions, actions...)
+	for _, p := range d.ports {
+		if d.snaplen > 0 {
+			f.Actions = append(f.Actions, flow.OutputTrunc{Port: uint32(p), MaxLen: uint32(d.snaplen)})
+		} else {
+			f.Actions = append(f.Actions, flow.Output{Port: uint32(p)})
+		}
+	}
+	return f
 }
 
-func flowOwner(kind, name string) string { return fmt.Sprintf("%s/%s", kind, name) }
+// MirrorOwner is the owner of the flows that a staged mirror has for itself.
+func MirrorOwner(name string) string { return "mirror/" + name }

@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of what bounds a mirror.
+const (
+	MaxPacketsPerSecond = 1 << 24
+	maxShare            = 1 << 16 // of sessions or packets: one of so many
+	minSize, maxSize    = 1 << 16, 1 << 40
+	minFor, maxFor      = time.Second, 10 * 365 * 24 * time.Hour
+)
+
+func (c *checker) sample(at pointer, s *MirrorSample) {
+	if s == nil {
+		return
+	}
+	if s.Sessions == "" && s.MaxPacketsPerSecond == 0 {
+		c.addf(at, nil, "bounds nothing: give maxPacketsPerSecond, or leave it out")
+	}
+	if n := s.MaxPacketsPerSecond; n < 0 || n > MaxPacketsPerSecond {
+		c.addf(at.field("maxPacketsPerSecond"), n, "%d is outside the range 1-%d", n, MaxPacketsPerSecond)
+	}
+	c.notYet(s.Sessions != "", at.field("sessions"), "sampling of sessions", "", func(at pointer) { c.share(at, s.Sessions) })
+}
+
+// share checks "1/4".
+func (c *checker) share(at pointer, text string) {
+	n, err := strconv.ParseUint(strings.TrimPrefix(text, "1/"), 10, 32)
+	if !strings.HasPrefix(text, "1/") || err != nil || n < 1 || n > maxShare {
+		c.addf(at, text, `must be one of so many, like "1/4", at most 1/%d`, maxShare)
+	}
+}
+
+// life checks when a mirror begins and ends.
+func (c *checker) life(spec pointer, s *MirrorSpec) {
+	c.notYet(s.StartAt != nil, spec.field("startAt"), "mirrors that start by themselves", "set enabled: true to start it", nil)
+	c.notYet(s.TTL != "", spec.field("ttl"), "mirrors that are deleted by themselves", "delete it", func(at pointer) { c.period(at, s.TTL) })
+	c.notYet(s.StopAfter != nil, spec.field("stopAfter"), "mirrors that stop by themselves", "set enabled: false to stop it",
+		func(at pointer) {
+			x := s.StopAfter
+			if *x == (StopAfter{}) {
+				c.addf(at, nil, "stops after nothing: give duration, packets or bytes")
+			}
+			if x.Duration != "" {
+				c.period(at.field("duration"), x.Duration)
+			}
+			if x.Packets < 0 {
+				c.addf(at.field("packets"), x.Packets, "must not be negative")
+			}
+			if x.Bytes < 0 {
+				c.addf(at.field("bytes"), x.Bytes, "must not be negative")
+			}
+		})
+}
+
+// period checks a duration.
+func (c *checker) period(at pointer, text string) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		c.addf(at, text, `must be a duration like "90s", "10m" or "1h30m"`)
+	case d < minFor || d > maxFor:
+		c.addf(at, text, "%s is outside the range %s-%s", text, minFor, maxFor)
+	}
+}
+
+// sizes are the units of a size, in bytes.
+var sizes = map[string]float64{"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+// ParseSize reads a number of bytes like "100MB".
+func ParseSize(text string) (int64, error) {
+	digits := strings.TrimRight(text, "kKMGTiB")
+	n, err := strconv.ParseUint(digits, 10, 32)
+	unit, known := sizes[text[len(digits):]]
+	if err != nil || !known {
+		return 0, fmt.Errorf("must be a size like \"100MB\", in one of %s", strings.Join(sortedKeys(sizes), ", "))
+	}
+	if size := float64(n) * unit; size >= minSize && size <= maxSize {
+		return int64(size), nil
+	}
+	return 0, fmt.Errorf("%s is outside the range %d-%d bytes", text, minSize, maxSize)
+}
+
+func (c *checker) size(at pointer, text string) {
+	if text == "" {
+		return
+	}
+	if _, err := ParseSize(text); err != nil {
+		c.addf(at, text, "%s", err)
+	}
+}
+
+func (c *checker) balance(at pointer, b *MirrorBalance) {
+	if b.Hash == "" {
+		c.addf(at.field("hash"), nil, "is required: symmetric")
+	}
+	c.oneOf(at.field("hash"), b.Hash, "symmetric")
+	switch port, tcp := strings.CutPrefix(b.Probe, "tcp:"); {
+	case !tcp:
+		c.oneOf(at.field("probe"), b.Probe, "none", "arp", "icmp", `"tcp:PORT"`)
+	default:
+		if _, err := parsePort(port); err != nil {
+			c.addf(at.field("probe"), b.Probe, "%s", err)
+		}
+	}
+}
+
+// laterTargets checks the targets of a later version and counts them.
+func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
+	target := func(given bool, name, what string, check func(at pointer)) {
+		if given {
+			n++
+			c.notYet(true, at.field(name), what, "", check)
+		}
+	}
+	within := func(at pointer, name string, value, lo, hi int64) {
+		if value < lo || value > hi {
+			c.addf(at.field(name), value, "%d is outside the range %d-%d", value, lo, hi)
+		}
+	}
+	target(t.VM != "", "vm", "machines as targets", nil)
+	target(t.Geneve != nil, "geneve", "Geneve", func(at pointer) {
+		c.ends(at, t.Geneve.Remote, t.Geneve.Local)
+		c.vni(at, t.Geneve.VNI, t.Geneve.DstPort)
+	})
+	target(t.GRE != nil, "gre", "GRE", func(at pointer) {
+		c.ends(at, t.GRE.Remote, t.GRE.Local)
+		if t.GRE.Key != nil {
+			within(at, "key", *t.GRE.Key, 0, 1<<32-1)
+		}
+	})
+	target(t.ERSPAN != nil, "erspan", "ERSPAN", func(at pointer) {
+		x := t.ERSPAN
+		c.ends(at, x.Remote, x.Local)
+		within(at, "version", int64(x.Version), 0, 2) // 0 = left out
+		within(at, "session", int64(x.Session), 0, 1023)
+		within(at, "index", int64(x.Index), 0, 1<<20-1)
+		within(at, "hardwareId", int64(x.HardwareID), 0, 63)
+		switch {
+		case x.Version == 1 && x.HardwareID != 0:
+			c.addf(at.field("hardwareId"), x.HardwareID, "goes with version 2")
+		case x.Version != 1 && x.Index != 0:
+			c.addf(at.field("index"), x.Index, "goes with version 1")
+		}
+	})
+	target(t.RSPAN != nil, "rspan", "RSPAN", func(at pointer) {
+		within(at, "vlan", int64(t.RSPAN.VLAN), 1, 4094)
+		if !t.RSPAN.AcknowledgeFlooding {
+			c.addf(at.field("acknowledgeFlooding"), nil, "must be true: copies flood the whole VLAN, on every switch that has it")
+		}
+	})
+	target(t.Pcap != nil, "pcap", "pcap files", func(at pointer) {
+		c.fileName(at.field("file"), t.Pcap.File)
+		c.size(at.field("rotate"), t.Pcap.Rotate)
+		within(at, "keep", int64(t.Pcap.Keep), 0, 10000)
+	})
+	target(t.Buffer != nil, "buffer", "buffers", func(at pointer) {
+		if *t.Buffer == (BufferTarget{}) {
+			c.addf(at, nil, "has no bounds: give duration or size")
+		}
+		if t.Buffer.Duration != "" {
+			c.period(at.field("duration"), t.Buffer.Duration)
+		}
+		c.size(at.field("size"), t.Buffer.Size)
+	})
+	target(t.Events != nil, "events", "events as a target", func(at pointer) {
+		if t.Events.Sample != "" {
+			c.share(at.field("sample"), t.Events.Sample)
+		}
+	})
+	return n
+}
+
+// fileName checks the name of a file in the data directory.
+func (c *checker) fileName(at pointer, name string) {
+	switch {
+	case name == "":
+		c.addf(at, nil, "is required: the name of the file")
+	case strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, "."):
+		c.addf(at, name, "must be the name of a file in the data directory, without a path and without a dot at the beginning")
+	case len(name) > 128 || !isPrintable(name) || strings.ContainsAny(name, " *?"):
+		c.addf(at, name, "must be a file name of at most 128 printable characters without blanks, * and ?")
+	}
+}
