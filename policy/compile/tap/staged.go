@@ -16,7 +16,7 @@ import (
 )
 
 // A staged mirror is made where a Mirror row does not suffice: the row copies to a patch port, behind which a bridge of our own filters and
-// delivers. Mirrors with the same sources share the row and the ports: see SourceSet. docs/design/0013-staged-mirrors.md has the reasons.
+// delivers. Mirrors with the same sources share the row and the ports: see SourceSet. docs/design/0014-staged-mirrors.md has the reasons.
 
 // Names of what is made for staged mirrors, each at most 15 bytes with what follows.
 const (
