@@ -18,6 +18,8 @@ command -v ping >/dev/null || need+=(iputils-ping)
 command -v sysctl >/dev/null || [ -x /usr/sbin/sysctl ] || need+=(procps)
 command -v curl >/dev/null || need+=(curl)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || need+=(ca-certificates)
+command -v tcpdump >/dev/null || [ -x /usr/sbin/tcpdump ] || need+=(tcpdump) # readers that are not ours say what taps delivered
+command -v tshark >/dev/null || need+=(tshark)
 command -v gcc >/dev/null || need+=(gcc libc6-dev) # go test -race links with it
 
 # The contract test is Python's; its packages are pinned and go to .cache.
