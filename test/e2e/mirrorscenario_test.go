@@ -403,7 +403,7 @@ func TestMirrorScenarioExampleFiltered(t *testing.T) {
 	s.ping3(s.vm[1], s.vm[3])
 	s.tapwall("apply", "--wait", "-f", "../../examples/filtered-tap.yaml")
 	s.becomes("mirror", "web-https", policy.PhaseActive, "", "")
-	capture, err := s.Capture(s.Switch, "ids0")
+	capture, err := s.Capture(s.Switch, "https0")
 	must(t, err)
 	for _, port := range []int{443, 80} {
 		s.mustConnect(s.vm[1], s.vm[3].IPv4, port)
