@@ -50,6 +50,7 @@ func main() {
 		{"events", benchEvents}, {"footprint", benchFootprint}, {"bulk", benchBulk},
 		{"classes", benchClasses}, {"worst", benchWorst}, {"rules", benchRules}, {"member", benchMember}, {"feed", benchFeed},
 		{"first", benchFirst},
+		{"mirror", func() ([]line, error) { return benchMirror(*rounds) }}, {"tap", benchTap}, {"sets", benchSets},
 	}
 	var names []string
 	for _, b := range benchmarks {
