@@ -17,6 +17,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/tapwall/tapwall/duration"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
@@ -109,9 +110,9 @@ func parseConfirm(text string, dryRun bool) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
-	d, err := event.ParseDuration(text)
+	d, err := duration.Parse(text)
 	if err != nil || d < minConfirm || d > maxConfirm {
-		return 0, badParameter("query.confirmWithin", text, "must be from %v to 1d: %s", minConfirm, event.DurationForms)
+		return 0, badParameter("query.confirmWithin", text, "must be from %v to 1d: %s", minConfirm, duration.Forms)
 	}
 	if dryRun {
 		return 0, badParameter("query.confirmWithin", text, "goes with no dryRun, which changes nothing that could be undone")

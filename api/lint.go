@@ -9,7 +9,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/duration"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -40,7 +40,7 @@ func (s *Server) lint(ctx context.Context, in *lintInput, now time.Time) ([]Find
 	var long time.Duration
 	if in.UnusedFor != "" {
 		var err error
-		if long, err = event.ParseDuration(in.UnusedFor); err != nil {
+		if long, err = duration.Parse(in.UnusedFor); err != nil {
 			return nil, badParameter("query.unusedFor", in.UnusedFor, "%v", err)
 		}
 		s.o.Engine.Refresh(ctx, policy.KindPolicy)

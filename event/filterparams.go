@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tapwall/tapwall/duration"
 )
 
 // ParamError is one query parameter that makes no sense. ParseFilter and Filter.Compile return several joined by errors.Join;
@@ -183,7 +185,7 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	d, err := ParseDuration(s)
+	d, err := duration.Parse(s)
 	if err != nil {
 		return time.Time{}, errTime
 	}

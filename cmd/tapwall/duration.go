@@ -5,15 +5,15 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/duration"
 )
 
-// durationValue is the value of a flag that takes what [event.ParseDuration] does: days, too.
+// durationValue is the value of a flag that takes what [duration.Parse] does: days, too.
 type durationValue struct{ *time.Duration }
 
 // Set implements pflag.Value.
 func (v durationValue) Set(s string) (err error) {
-	*v.Duration, err = event.ParseDuration(s)
+	*v.Duration, err = duration.Parse(s)
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/duration"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/lists"
@@ -135,7 +135,7 @@ func (f *learningFile) apply(l *Learning) error {
 		return nil
 	}
 	var err error
-	if l.Age, err = event.ParseDuration(f.Age); err != nil || l.Age < time.Second || l.Age > learn.MaxLease {
+	if l.Age, err = duration.Parse(f.Age); err != nil || l.Age < time.Second || l.Age > learn.MaxLease {
 		return fmt.Errorf("learning.age: %q is not a duration between 1s and %v", f.Age, learn.MaxLease)
 	}
 	return nil
@@ -196,7 +196,7 @@ func (o *Options) load(b []byte) error {
 	set(&o.StoreTLS, TLSFiles{Cert: c.StoreTLS.Cert, Key: c.StoreTLS.Key, CA: c.StoreTLS.CA})
 	set(&o.OVSTLS, TLSFiles(c.OVSTLS))
 	if s := c.Limits.PickupWindow; s != "" {
-		d, err := event.ParseDuration(s)
+		d, err := duration.Parse(s)
 		if err != nil || d > 10*time.Minute {
 			return fmt.Errorf("limits.pickup-window: %q is not a duration between 0 and 10m", s)
 		}
@@ -218,7 +218,7 @@ func (o *Options) load(b []byte) error {
 		o.Timeouts = c.Limits.Timeouts
 	}
 	if s := c.Limits.SpoofGrace; s != "" {
-		d, err := event.ParseDuration(s)
+		d, err := duration.Parse(s)
 		if err != nil {
 			return fmt.Errorf("limits.spoof-grace: %q: %w", s, err)
 		}

@@ -1,20 +1,20 @@
-package event_test
+package duration_test
 
 import (
 	"testing"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/duration"
 )
 
-func TestParseDuration(t *testing.T) {
+func TestParse(t *testing.T) {
 	const day = 24 * time.Hour
 	for text, want := range map[string]time.Duration{
 		"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "30d": 30 * day, "0d": 0, "1d12h": 36 * time.Hour, "2d90s": 2*day +
 			90*time.Second,
 		"1.5h": 90 * time.Minute, "73000d": 73000 * day, "72999d24h": 73000 * day,
 	} {
-		if got, err := event.ParseDuration(text); err != nil || got != want {
+		if got, err := duration.Parse(text); err != nil || got != want {
 			t.Errorf("%q: %v, %v; want %v", text, got, err, want)
 		}
 	}
@@ -22,9 +22,9 @@ func TestParseDuration(t *testing.T) {
 		"9999999999h",
 		"1w", "soon",
 		"1d+1h"} {
-		if got, err := event.ParseDuration(text); err == nil {
+		if got, err := duration.Parse(text); err == nil {
 			t.Errorf("%q is taken for %v", text, got)
-		} else if err.Error() != "want "+event.DurationForms {
+		} else if err.Error() != "want "+duration.Forms {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
