@@ -112,9 +112,12 @@ type Tapwall struct {
 	ICMP        *ICMP     `json:"icmp,omitempty"`
 	Source      *Endpoint `json:"source,omitempty"`
 	Destination *Endpoint `json:"destination,omitempty"`
-	Decode      *Decode   `json:"decode,omitempty"`
-	Loss        *Loss     `json:"loss,omitempty"`
-	Notice      *Notice   `json:"notice,omitempty"`
+	// Mirror is the mirror that copied the packet, and Weight how many packets like it the event stands for.
+	Mirror string  `json:"mirror,omitempty"`
+	Weight int64   `json:"weight,omitempty"`
+	Decode *Decode `json:"decode,omitempty"`
+	Loss   *Loss   `json:"loss,omitempty"`
+	Notice *Notice `json:"notice,omitempty"`
 }
 
 // CT is the connection tracking state of the packet.
@@ -195,7 +198,7 @@ func (d Direction) String() string {
 
 // Actions lists the values of event.action.
 func Actions() []string {
-	return []string{ActionVerdict, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
+	return []string{ActionVerdict, ActionPacket, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
 		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused}
@@ -205,6 +208,7 @@ func Actions() []string {
 const (
 	ActionVerdict = "policy-verdict"
 	ActionLost    = "events-lost"
+	ActionPacket  = "packet-mirrored"
 	// What others did to a switch, and what became of it.
 	ActionForeignFlows  = "foreign-flows-removed"
 	ActionChangedFlows  = "flows-restored"
@@ -233,6 +237,7 @@ const (
 	ActionAddressRefused   = "address-refused"
 
 	DatasetFlow   = "tapwall.flow"
+	DatasetPacket = "tapwall.packet"
 	DatasetLoss   = "tapwall.loss"
 	DatasetSwitch = "tapwall.switch"
 	DatasetChange = "tapwall.change"

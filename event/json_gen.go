@@ -225,6 +225,14 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"destination":`)
 		w.writeEndpoint(v.Destination)
 	}
+	if v.Mirror != "" {
+		w.key(`"mirror":`)
+		w.text(v.Mirror)
+	}
+	if v.Weight != 0 {
+		w.key(`"weight":`)
+		w.num(v.Weight)
+	}
 	if v.Decode != nil {
 		w.key(`"decode":`)
 		w.writeDecode(v.Decode)

@@ -72,6 +72,9 @@ func Compact(e *Event, o PrintOptions) string {
 	b.WriteString(" " + arrow(e) + " ")
 	writeEnd(&b, e.Destination, e.Tapwall.Destination, o)
 	b.WriteString(" " + Escape(e.Event.Action))
+	if m := e.Tapwall.Mirror; m != "" {
+		b.WriteString(":" + Escape(m))
+	}
 	if r := e.Rule; r != nil {
 		b.WriteString(":")
 		if r.Ruleset != "" {
@@ -100,7 +103,10 @@ func lostCount(l *Loss) string {
 
 func arrow(e *Event) string {
 	ct := e.Tapwall.CT
-	if ct == nil {
+	switch {
+	case e.Tapwall.Mirror != "": // a packet, from whoever sent it
+		return "->"
+	case ct == nil:
 		return "<>"
 	}
 	for _, s := range ct.State {

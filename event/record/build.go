@@ -59,6 +59,7 @@ type builder struct {
 	category  []string
 	allowed   []string
 	denied    []string
+	info      []string
 	decodeOK  *event.Decode
 }
 
@@ -66,6 +67,7 @@ func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
 		host: o.Host, ids: ids, decoder: packet.NewDecoder(), observers: make(map[observerKey]*event.Observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
+		info:     []string{"info"},
 		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
 	}
 	for i := range b.tables {
@@ -131,10 +133,13 @@ func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
 	return packet.AppendCommunityID(t, 0, e.proto, e.src, e.dst, sport, dport)
 }
 
-// verdicts appends the events of a packet-in to out and returns the layer that could not be decoded, if any.
+// verdicts appends the events of a packet-in, or of a mirror's copy, to out and returns the layer that could not be decoded, if any.
 func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
 	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
 	e := b.ends(pi)
+	if pi.Copy != nil {
+		return append(out, b.copied(pi, &e, now)), b.parsed.Layer
+	}
 	names := pi.Directory.Names()
 	for i := range pi.Verdicts {
 		s := &pi.Verdicts[i]
@@ -147,55 +152,12 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 }
 
 func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, now time.Time) entry {
-	p := &b.parsed
-	r := new(record)
-	id := b.ids.next()
-	b.texts(r, pi, e, id)
-
-	ev := &r.ev
-	ev.Timestamp = pi.Time
-	ev.ECS.Version = ecsVersion
-	ev.Event = event.Meta{
-		ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Type: b.allowed, Action: event.ActionVerdict,
-		Dataset: event.DatasetFlow, Module: module, Provider: "packet-in", Outcome: "success", Created: now,
-	}
-	ev.Observer = b.observer(pi)
-	ev.Network = &r.net
-	r.net.Transport = event.TransportName(e.proto)
-	r.net.Direction = s.Direction.String()
-	r.net.Bytes, r.net.Packets = int64(p.Length), 1
-	transport := r.net.Transport
-	if e.tracked || p.IPVersion != 0 {
-		r.net.IANANumber = strconv.Itoa(int(e.proto))
-		if transport == "" {
-			transport = r.net.IANANumber
-		}
-	}
-	switch {
-	case e.src.Is4():
-		if e.tracked || p.IPVersion != 0 {
-			r.net.Type = "ipv4"
-		}
-	case e.src.Is6():
-		r.net.Type = "ipv6"
-	}
-	if p.VLANs > 0 {
-		r.vlan.ID = strconv.Itoa(int(p.VLAN))
-		r.net.VLAN = &r.vlan
-	}
-	r.src.Port, r.dst.Port = int(e.sport), int(e.dport)
-	if r.src != (event.Side{}) {
-		ev.Source = &r.src
-	}
-	if r.dst != (event.Side{}) {
-		ev.Destination = &r.dst
-	}
-
-	tw := &ev.Tapwall
-	tw.Schema = schemaVersion
+	r, id, transport := b.packet(pi, e, s.Direction, now)
+	ev, tw := &r.ev, &r.ev.Tapwall
+	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.allowed, event.ActionVerdict, event.DatasetFlow, "packet-in"
+	ev.Event.Outcome = "success"
 	tw.Direction = r.net.Direction
 	tw.Enforcement = "enforce"
-	tw.Bridge = pi.Bridge
 	tw.Table = &b.tables[pi.Table]
 	r.ruleID = s.RuleID
 	tw.RuleID = &r.ruleID
@@ -243,6 +205,67 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		r.ct = event.CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
 		tw.CT = &r.ct
 	}
+	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
+	return entryOf(r, pi, e, id, transport)
+}
+
+func entryOf(r *record, pi *PacketIn, e *ends, id event.ID, transport string) entry {
+	tw := &r.ev.Tapwall
+	return entry{ev: &r.ev, seq: id.Sequence, Facts: event.Facts{
+		Time: pi.Time.UnixNano(), Src: e.src, Dst: e.dst, SrcPort: e.sport, DstPort: e.dport, Verdict: tw.Verdict, Action: r.ev.Event.Action,
+		Bridge: pi.Bridge, Transport: transport, Rule: r.ev.Rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination,
+	}}
+}
+
+// packet begins the event of a packet: what its headers say. d is the way that it went, which may not be known. It also returns the name of
+// the protocol for filters.
+func (b *builder) packet(pi *PacketIn, e *ends, d event.Direction, now time.Time) (r *record, id event.ID, transport string) {
+	p := &b.parsed
+	r = new(record)
+	id = b.ids.next()
+	b.texts(r, pi, e, id)
+
+	ev := &r.ev
+	ev.Timestamp = pi.Time
+	ev.ECS.Version = ecsVersion
+	ev.Event = event.Meta{ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Module: module, Created: now}
+	ev.Observer = b.observer(pi)
+	ev.Network = &r.net
+	r.net.Transport = event.TransportName(e.proto)
+	if d != 0 {
+		r.net.Direction = d.String()
+	}
+	r.net.Bytes, r.net.Packets = int64(p.Length), 1
+	transport = r.net.Transport
+	if e.tracked || p.IPVersion != 0 {
+		r.net.IANANumber = strconv.Itoa(int(e.proto))
+		if transport == "" {
+			transport = r.net.IANANumber
+		}
+	}
+	switch {
+	case e.src.Is4():
+		if e.tracked || p.IPVersion != 0 {
+			r.net.Type = "ipv4"
+		}
+	case e.src.Is6():
+		r.net.Type = "ipv6"
+	}
+	if p.VLANs > 0 {
+		r.vlan.ID = strconv.Itoa(int(p.VLAN))
+		r.net.VLAN = &r.vlan
+	}
+	r.src.Port, r.dst.Port = int(e.sport), int(e.dport)
+	if r.src != (event.Side{}) {
+		ev.Source = &r.src
+	}
+	if r.dst != (event.Side{}) {
+		ev.Destination = &r.dst
+	}
+
+	tw := &ev.Tapwall
+	tw.Schema = schemaVersion
+	tw.Bridge = pi.Bridge
 	if p.HasPorts && p.Proto == packet.ProtoTCP {
 		r.tcp.Flags = b.flags(p.TCPFlags)
 		tw.TCP = &r.tcp
@@ -251,15 +274,11 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
 		tw.ICMP = &r.icmp
 	}
-	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
 	tw.Decode = b.decodeOK
 	if p.Status != packet.StatusOK {
 		tw.Decode = &event.Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}
 	}
-	return entry{ev: ev, seq: id.Sequence, Facts: event.Facts{
-		Time: pi.Time.UnixNano(), Src: e.src, Dst: e.dst, SrcPort: e.sport, DstPort: e.dport, Verdict: tw.Verdict, Action: event.ActionVerdict,
-		Bridge: pi.Bridge, Transport: transport, Rule: rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination,
-	}}
+	return r, id, transport
 }
 
 // texts fills the texts that are the event's own; they share one allocation.
@@ -285,7 +304,9 @@ func (b *builder) texts(r *record, pi *PacketIn, e *ends, id event.ID) {
 	end[4] = len(t)
 	t = b.community(t, e, pi)
 	end[5] = len(t)
-	t = strconv.AppendUint(append(t, "0x"...), pi.Cookie, 16)
+	if pi.Copy == nil {
+		t = strconv.AppendUint(append(t, "0x"...), pi.Cookie, 16)
+	}
 	end[6] = len(t)
 	b.text = t
 

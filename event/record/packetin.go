@@ -44,6 +44,8 @@ type PacketIn struct {
 	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
 	// make no event. A side may have two: what would have dropped, and what decided.
 	Verdicts []VerdictSide
+	// Copy says that it is no packet-in but a packet that a mirror copied, and has no Verdicts: see HandleCopy.
+	Copy *MirrorCopy
 	// Directory names the rules and endpoints; nil = none is known. It is read when the event is made.
 	Directory *Directory
 	// SrcEndpoint and DstEndpoint are the endpoint ids of the initiator's and the responder's side; 0 = unmanaged.

@@ -156,14 +156,14 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 		r.unknown++
 		return
 	}
-	n := int64(0)
+	n := 0
 	for i := range pi.Verdicts {
 		n++
 		if pi.Verdicts[i].Drop || pi.Verdicts[i].Reject {
 			break
 		}
 	}
-	r.observed += n
+	r.observed += int64(n)
 	if r.closed || r.queued == len(r.queue) {
 		for _, side := range pi.Verdicts[:n] {
 			class := event.P1
@@ -174,6 +174,12 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 		}
 		return
 	}
+	pi.Copy, pi.Verdicts = nil, pi.Verdicts[:n]
+	r.enqueue(bridge, pi, int64(n))
+}
+
+// enqueue has n events made of pi; mu is held, and there is room.
+func (r *Recorder) enqueue(bridge string, pi PacketIn, n int64) {
 	r.pending += n
 	var s *slot
 	if last := len(r.free) - 1; last >= 0 {
@@ -182,7 +188,7 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 		s = new(slot)
 	}
 	s.data = append(s.data[:0], pi.Data[:min(len(pi.Data), MaxPacketBytes)]...)
-	s.verdicts = append(s.verdicts[:0], pi.Verdicts[:n]...)
+	s.verdicts = append(s.verdicts[:0], pi.Verdicts...)
 	s.events = n
 	if pi.TotalLen < len(pi.Data) {
 		pi.TotalLen = len(pi.Data)

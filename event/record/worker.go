@@ -90,7 +90,7 @@ func (w *worker) accept(taken, failed int64) {
 		r.decodeErrors[l] += n
 	}
 	for _, s := range w.slots {
-		s.pi.Directory = nil // its bridge may be gone before the slot is used again
+		s.pi.Directory, s.pi.Copy = nil, nil // its bridge may be gone before the slot is used again
 	}
 	r.free = append(r.free, w.slots...)
 	r.mu.Unlock()
