@@ -315,6 +315,18 @@ func goldenActions() []actionRow {
 				"collector_set_id=0,obs_domain_id=0,obs_point_id=0,sampling_port=LOCAL,egress)", false},
 		{"", []flow.Action{flow.CheckPktLarger{Len: 1500, Dst: sub(flow.Reg0, 0, 1)}, flow.CheckPktLarger{Len: 65535, Dst: sub(flow.XXReg0, 100,
 			1)}}, "check_pkt_larger(1500)->NXM_NX_REG0[0],check_pkt_larger(65535)->NXM_NX_XXREG0[100]", false},
+		{"", []flow.Action{flow.Multipath{Fields: flow.HashSymmetricL3L4, Links: 4, Dst: flow.Whole(flow.Reg2)}, flow.Multipath{
+			Fields: flow.HashSymmetricL3L4UDP, Basis: 7, Algorithm: flow.LinkHRW, Links: 65536, Arg: 3, Dst: sub(flow.Reg1, 3, 23)}},
+			"multipath(symmetric_l3l4,0,modulo_n,4,0,NXM_NX_REG2[]),multipath(symmetric_l3l4+udp,7,hrw,65536,3,NXM_NX_REG1[3..25])", false},
+		{"", []flow.Action{
+			flow.Multipath{Fields: flow.HashEthSrc, Basis: 50, Algorithm: flow.LinkHashThreshold, Links: 1, Dst: sub(flow.Reg0, 31, 1)},
+			flow.Multipath{Fields: flow.HashSymmetricL4, Algorithm: flow.LinkIterHash, Links: 2, Arg: 1 << 31, Dst: sub(flow.XXReg0, 100, 1)},
+			flow.Multipath{Fields: flow.HashNwSrc, Links: 9, Dst: sub(flow.XXReg0, 5, 64)},
+			flow.Multipath{Fields: flow.HashNwDst, Basis: 65535, Links: 9, Dst: sub(flow.Metadata, 0, 16)},
+			flow.Multipath{Fields: flow.HashSymmetricL3, Links: 9, Dst: flow.Whole(flow.TunID)}},
+			"multipath(eth_src,50,hash_threshold,1,0,NXM_NX_REG0[31]),multipath(symmetric_l4,0,iter_hash,2,2147483648,NXM_NX_XXREG0[100])," +
+				"multipath(nw_src,0,modulo_n,9,0,NXM_NX_XXREG0[5..68]),multipath(nw_dst,65535,modulo_n,9,0,OXM_OF_METADATA[0..15])," +
+				"multipath(symmetric_l3,0,modulo_n,9,0,NXM_NX_TUN_ID[])", false},
 		{"", []flow.Action{flow.Meter{ID: 5}, flow.Output{Port: 1}, flow.ClearActions{},
 			flow.WriteActions{Actions: []flow.Action{flow.Output{Port: 2}, flow.Group{ID: 5}}}, flow.WriteMetadata{Value: 1, Mask: 0xff},
 			flow.GotoTable{Table: 3}},

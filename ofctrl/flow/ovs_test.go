@@ -183,6 +183,7 @@ func TestSpellingsOVS(t *testing.T) {
 		"actions=conjunction( 7, 1/2 )",
 		"actions=sample(probability=7,egress,sampling_port=1)",
 		"actions=check_pkt_larger(0x5dc)->reg0[3],note:010203040506",
+		"actions=multipath(symmetric_l3l4, 16, modulo_n, 4, 0, reg2),multipath(nw_src,1,hrw,2,3,metadata[4..9])",
 		"actions=METER:5,Output:1,clear_actions(),write_actions(output:1),write_metadata:7,goto_table:9",
 		"actions=set_queue:0x10,pop_queue",
 		"ip,actions=dec_ttl()",

@@ -115,6 +115,8 @@ func (p *actionParser) item(it *item) error {
 		return p.conjunction(it)
 	case "check_pkt_larger":
 		return p.checkPktLarger(it)
+	case "multipath":
+		return p.multipath(it)
 	case "note":
 		data, err := parseHexBytes(it.value)
 		if err != nil {

@@ -211,7 +211,7 @@ func randomSub(r *rand.Rand, bits int) flow.SubField {
 
 func randomAction(r *rand.Rand, m flow.Match, depth int) flow.Action {
 	port := func() uint32 { return pick(r, 1, 2, 65000, flow.PortLocal, flow.PortInPort) }
-	switch r.IntN(16) {
+	switch r.IntN(17) {
 	case 0:
 		return flow.Output{Port: pick(r, port(), flow.PortNormal, flow.PortFlood, flow.PortAll)}
 	case 1:
@@ -247,6 +247,10 @@ func randomAction(r *rand.Rand, m flow.Match, depth int) flow.Action {
 			SamplingPort: pick(r, 1, flow.PortAny), Direction: uint8(r.IntN(3))}
 	case 10:
 		return flow.CheckPktLarger{Len: uint16(r.IntN(65536)), Dst: randomSub(r, 1)}
+	case 16:
+		bits := 1 + r.IntN(32)
+		return flow.Multipath{Fields: flow.HashFields(r.IntN(7)), Basis: uint16(r.IntN(65536)), Algorithm: flow.LinkAlgorithm(r.IntN(4)),
+			Links: 1 + uint32(r.IntN(1<<min(bits, 16))), Arg: r.Uint32(), Dst: randomSub(r, bits)}
 	case 11:
 		data := string(binary.BigEndian.AppendUint64(nil, r.Uint64()))
 		return flow.Note{Data: pick(r, data[:6], data+data[:6])}

@@ -170,6 +170,8 @@ func validateAction(a Action, where place, depth int) error {
 			return invalidf("%s: the destination must be one bit", a)
 		}
 		return validateDst(a.Dst)
+	case Multipath:
+		return a.validate()
 	case Note:
 		// The switch pads the 10-byte header and the data to a multiple of 8 and reads the padding back as data.
 		if len(a.Data)%8 != 6 {

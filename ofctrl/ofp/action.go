@@ -25,6 +25,7 @@ const (
 	nxRegMove         = 6
 	nxRegLoad         = 7
 	nxNote            = 8
+	nxMultipath       = 10
 	nxResubmitTable   = 14
 	nxOutputReg       = 15
 	nxController      = 20
@@ -274,6 +275,20 @@ func appendRegAction(dst []byte, a flow.Action) ([]byte, error) {
 		dst = be.AppendUint16(appendNX(dst, 24, nxOutputReg2), ofsBits(a.Src))
 		dst = be.AppendUint16(dst, a.MaxLen)
 		return endAction(appendHeader(dst, h, exp), start)
+	case flow.Multipath:
+		h, exp, ok := subHeader(a.Dst)
+		if !ok || exp != 0 || a.Dst.Bits > 64 {
+			return dst, bad(a, "destination")
+		}
+		if a.Links < 1 || a.Links > 1<<16 {
+			return dst, bad(a, "links")
+		}
+		dst = be.AppendUint16(appendNX(dst, 32, nxMultipath), uint16(a.Fields))
+		dst = be.AppendUint16(dst, a.Basis)
+		dst = be.AppendUint16(appendZeros(dst, 2), uint16(a.Algorithm))
+		dst = be.AppendUint16(dst, uint16(a.Links-1))
+		dst = be.AppendUint32(dst, a.Arg)
+		return be.AppendUint32(be.AppendUint16(appendZeros(dst, 2), ofsBits(a.Dst)), h), nil
 	case flow.CheckPktLarger:
 		h, exp, ok := subHeader(a.Dst)
 		if !ok || a.Dst.Bits != 1 {

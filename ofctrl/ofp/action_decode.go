@@ -178,6 +178,17 @@ func (r *reader) regAction(at int, sub uint16) flow.Action {
 			return nil
 		}
 		a = flow.OutputReg{Src: s, MaxLen: maxLen}
+	case nxMultipath:
+		m := flow.Multipath{Fields: flow.HashFields(r.u16("hash fields")), Basis: r.u16("basis")}
+		r.skip(2, "multipath padding")
+		m.Algorithm, m.Links = flow.LinkAlgorithm(r.u16("algorithm")), uint32(r.u16("links"))+1
+		m.Arg = r.u32("argument")
+		r.skip(2, "multipath padding")
+		ofs := r.u16("multipath range")
+		if m.Dst = r.subField(at, r.u32("multipath field"), 0, ofs>>6, ofs&63+1); m.Dst.Field == 0 {
+			return nil
+		}
+		a = m
 	case nxCheckPktLarger:
 		n, ofs := r.u16("packet length"), r.u16("bit")
 		s := r.fieldRange(at, ofs, 1)

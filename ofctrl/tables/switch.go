@@ -329,6 +329,8 @@ func (w *walk) do(a flow.Action, depth int) {
 		}
 	case flow.CT:
 		w.ct(&a, depth)
+	case flow.Multipath:
+		w.multipath(&a)
 	default:
 		panic(fault(fmt.Sprintf("action %s is not known here", a)))
 	}
