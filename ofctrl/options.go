@@ -173,11 +173,12 @@ type State struct {
 	// Silent is for how long nothing has come from a switch that owes the answer to an echo request; 0 = it owes none. It may be
 	// stuck, or busy with a large bundle.
 	Silent time.Duration
-	// DatapathID, Tables and Monitored describe the current or last connection. Monitored says that the switch reports
-	// changes made by others; without, they are noticed at the next audit.
+	// DatapathID, Tables, Monitored and Software describe the current or last connection. Monitored says that the switch reports
+	// changes made by others; without, they are noticed at the next audit. Software is the switch's version in its own words, "" = unknown.
 	DatapathID uint64
 	Tables     uint8
 	Monitored  bool
+	Software   string
 
 	OurFlows     int   // installed and ours
 	ForeignFlows int   // installed and not ours

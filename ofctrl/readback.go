@@ -38,6 +38,27 @@ func (s *Switch) monitor(ctx context.Context, conn *Conn) (ok bool, err error) {
 	return ok, nil
 }
 
+// askVersion asks the switch what software it is. One that does not say is taken for unknown.
+func (s *Switch) askVersion(ctx context.Context, conn *Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	software := ""
+	err := conn.Multipart(ctx, "description", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendDescRequest(dst, xid), nil
+	}, func(m ofp.Multipart) {
+		if part, ok := m.(*ofp.DescReply); ok {
+			software = part.Software
+		}
+	})
+	if err != nil && !errors.Is(err, ErrRejected) {
+		return unexpected("description", err)
+	}
+	s.mu.Lock()
+	s.state.Software = software
+	s.mu.Unlock()
+	return nil
+}
+
 // readBack reads all flows and meters. Afterwards what is known of the switch is what it holds, up to changes that it
 // reports later. The switch collects a whole reply at once and queues it before any later change, so no change can fall
 // between its parts.

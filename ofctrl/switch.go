@@ -138,6 +138,9 @@ func (s *Switch) session(ctx context.Context) (wasReady bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if err := s.askVersion(ctx, conn); err != nil {
+		return false, err
+	}
 	if err := s.readBack(ctx, conn); err != nil {
 		return false, err
 	}

@@ -42,11 +42,22 @@ type HostStatus struct {
 	Rules []RuleStatus `json:"rules,omitempty"`
 	// Learned are the addresses that the ports of an endpoint were seen to use.
 	Learned []LearnedAddress `json:"learned,omitempty"`
+	// RealisedAs is how a mirror is made: native (one Mirror row) or staged (through a bridge of tapwall's own). Form says why.
+	RealisedAs string `json:"realisedAs,omitempty"`
+	Form       string `json:"form,omitempty"`
+	// ExactOnce: a mirror makes one copy of each packet; if not, its warning DUPLICATES_POSSIBLE says why. nil = it copies nothing.
+	ExactOnce *bool `json:"exactOnce,omitempty"`
 	// Target describes where a mirror delivers.
 	Target map[string]string `json:"target,omitempty"`
 	// Targets are those of one that has several.
 	Targets []map[string]string `json:"targets,omitempty"`
 }
+
+// The values of HostStatus.RealisedAs.
+const (
+	RealisedNative = "native"
+	RealisedStaged = "staged"
+)
 
 // RuleStatus is what one rule did on one host since its flows were installed.
 type RuleStatus struct {

@@ -135,6 +135,12 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		for _, a := range h.Learned {
 			printf(w, "    learned: %s by %s, seen %s\n", a.Address, a.Source, a.Seen.Local().Format(time.DateTime))
 		}
+		if h.RealisedAs != "" {
+			printf(w, "    realised: %s: %s\n", h.RealisedAs, h.Form)
+		}
+		if h.ExactOnce != nil {
+			printf(w, "    exactOnce: %t\n", *h.ExactOnce)
+		}
 		if len(h.Target) > 0 {
 			printf(w, "    target: %s\n", labelsText(h.Target))
 		}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"net/netip"
@@ -34,17 +35,41 @@ const made Mode = "made"
 func (e *Engine) compileTaps() {
 	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
 	before := e.mirrors.plan
-	e.mirrors.plan = e.taps(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes, &before)
+	in := e.tapInput(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes)
+	in.Before, in.Version = &before, cmp.Or(e.mirrors.software, e.topo.OVSVersion)
+	e.mirrors.plan = e.tapCompiler(in)
 }
 
-// taps compiles mirrors, for the loop and for those who ask what if, who know of nothing before. It is safe for concurrent use.
-func (e *Engine) taps(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
-	routes map[netip.Addr]string, before *tap.Plan,
-) tap.Plan {
-	return e.tapCompiler(tap.Input{
+// tapInput is what mirrors are compiled from, for the loop and for those who ask what if, who know of nothing before. It is safe for
+// concurrent use.
+func (e *Engine) tapInput(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
+	routes map[netip.Addr]string,
+) tap.Input {
+	return tap.Input{
 		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,
-		Before: before,
-	})
+		Guests: e.guests(), Version: topo.OVSVersion,
+	}
+}
+
+// learnVersion notes what version of Open vSwitch runs, as a switch that is connected says, and whether that is news. The database is told
+// only by the scripts that start it.
+func (e *Engine) learnVersion() (news bool) {
+	for _, b := range e.bridges {
+		if v := b.sw.State().Software; v != "" && v != e.mirrors.software {
+			e.mirrors.software, news = v, true
+		}
+	}
+	return news
+}
+
+// guests are the configured bridges whose flows are somebody else's.
+func (e *Engine) guests() (names []string) {
+	for _, b := range e.opt.Bridges {
+		if b.Mode == Guest {
+			names = append(names, b.Name)
+		}
+	}
+	return names
 }
 
 // found are the managed bridges that somebody else made, by name.

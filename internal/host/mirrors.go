@@ -33,6 +33,8 @@ type mirrorState struct {
 	totals   map[mirrorOnBridge]*mirrorTotal
 	statuses map[string]policy.Status // replaced at every turn
 
+	software string // version of Open vSwitch as a switch says it, "" = none has said
+
 	routes      map[netip.Addr]string // the devices by which collectors are reached
 	routesUntil time.Time             // when to look again; zero = there is no collector
 }
@@ -190,6 +192,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	info := e.mirrors.plan.Info[m.Name]
 	serves := func(owner string) bool { return info.Serves(m.Name, owner) }
 	h.Endpoints = info.Sources
+	h.RealisedAs, h.Form, h.ExactOnce = realised(&info)
 	if len(info.Targets) == 1 {
 		h.Target = info.Targets[0]
 	} else {
@@ -247,7 +250,11 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		}
 	}
 	for _, r := range ports {
-		if serves(r.Owner) && r.Code != ovsdb.CodeOK {
+		switch {
+		case !serves(r.Owner) || r.Code == ovsdb.CodeOK:
+		case r.Code == ovsdb.CodePending:
+			degrade(policy.PhasePending, policy.ReasonPending, r.Message)
+		default:
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
 	}
@@ -290,6 +297,19 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "nothing on this host matches the sources")
 	}
 	return fromHost(h, info.Warnings)
+}
+
+// realised says how a mirror is made, why so, and whether it makes one copy of each packet.
+func realised(info *tap.Info) (as, why string, once *bool) {
+	if len(info.Sources) == 0 {
+		return "", "", nil
+	}
+	as = policy.RealisedNative
+	if info.Form.Staged {
+		as = policy.RealisedStaged
+	}
+	exact := len(info.Twice) == 0
+	return as, info.Form.Because, &exact
 }
 
 // count adds a row's statistics to the mirror's totals. The row may be gone by now, and its bridge with it.

@@ -56,7 +56,7 @@ func (e *Engine) sync(ctx context.Context) {
 		w.feed(&e.stale)
 	}
 	e.tendTerms(now)
-	if e.reroute(now) {
+	if e.reroute(now) || e.learnVersion() || e.stale.learned {
 		e.stale.mirrors = true
 	}
 	if e.stale.mirrors || e.stale.topology {

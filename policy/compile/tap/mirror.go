@@ -2,7 +2,6 @@
 package tap
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -28,6 +27,10 @@ type Input struct {
 	Bridges []string
 	// NoDevices: the host is managed over the network, so a port that tapwall makes cannot be brought up.
 	NoDevices bool
+	// Version is that of Open vSwitch, "" = unknown.
+	Version string
+	// Guests are those of Bridges whose flows are not tapwall's: packets may be changed there.
+	Guests []string
 	// Before is what was compiled last, nil = nothing was: what it made for staged mirrors serves them until what takes its place stands.
 	Before *Plan
 	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
@@ -61,6 +64,8 @@ type Flows struct {
 
 // Info is what became of a mirror on this host.
 type Info struct {
+	// Form is how it is made; the zero value where it is not.
+	Form Form
 	// Sources are the ports that are copied, as "bridge/port", sorted.
 	Sources []string
 	// Behind names the bridges whose flows have to be in force before anything is copied: what comes there without them is dropped, or worse.
@@ -74,6 +79,8 @@ type Info struct {
 	// Targets describe where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
 	Targets  []map[string]string
 	Problems []Problem
+	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
+	Twice    []string
 	Warnings []policy.Warning
 }
 
@@ -116,13 +123,21 @@ func Compile(in Input) Plan {
 		p.in.Topology = &vswitch.Topology{}
 	}
 	p.index()
-	mirrors := slices.SortedFunc(slices.Values(in.Mirrors), func(a, b *policy.Mirror) int { return cmp.Compare(a.Name, b.Name) })
+	mirrors := slices.SortedFunc(slices.Values(in.Mirrors), byName)
 	p.takeVNIs(mirrors)
-	p.takeNumbers(mirrors)
+	var works []*mirrorWork
 	for _, m := range mirrors {
-		w := mirrorWork{mirrorPlanner: &p, m: m}
+		if runs(m) {
+			works = append(works, &mirrorWork{mirrorPlanner: &p, m: m})
+		} else {
+			p.plan.Info[m.Name] = Info{}
+		}
+	}
+	p.chooseForms(works)
+	p.takeNumbers(works)
+	for _, w := range works {
 		w.compile()
-		p.plan.Info[m.Name] = w.info
+		p.plan.Info[w.m.Name] = w.info
 	}
 	p.finish()
 	return p.plan
@@ -230,6 +245,8 @@ type mirrorWork struct {
 	*mirrorPlanner
 	m    *policy.Mirror
 	info Info
+	// found are the sources by bridge; nil = nobody has looked yet.
+	found map[string]*bridgeSources
 }
 
 func (w *mirrorWork) problem(fatal bool, reason policy.Reason, format string, args ...any) {
@@ -248,10 +265,7 @@ func (w *mirrorWork) fatal() bool {
 }
 
 func (w *mirrorWork) compile() {
-	if e := w.m.Spec.Enabled; e != nil && !*e || len(w.m.Spec.Targets) == 0 {
-		return
-	}
-	if staged(w.m) {
+	if w.info.Form.Staged {
 		w.stage()
 		return
 	}
@@ -283,6 +297,7 @@ func (w *mirrorWork) compile() {
 	w.taken[target.identity] = w.m.Name
 	w.devices(bridge, s)
 	w.device(bridge, target.spec)
+	w.once([]*vswitch.Bridge{bridge}, sources)
 	w.report(target, bridge.Name)
 	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
 	for _, port := range s.ports {

@@ -18,8 +18,15 @@ type bridgeSources struct {
 	vlans []int    // sorted; restricts
 }
 
-// sources finds the sources on each bridge that has any.
+// sources are those on each bridge that has any. What is wrong with them is noted once.
 func (w *mirrorWork) sources() map[string]*bridgeSources {
+	if w.found == nil {
+		w.found = w.findSources()
+	}
+	return w.found
+}
+
+func (w *mirrorWork) findSources() map[string]*bridgeSources {
 	spec := &w.m.Spec
 	out := map[string]*bridgeSources{}
 	var vlans []int

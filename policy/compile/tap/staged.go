@@ -50,8 +50,7 @@ type Member struct {
 	Limited bool
 }
 
-// staged reports whether the mirror takes more than a Mirror row. It depends on nothing but the mirror, so that no mirror changes its form,
-// and with it the place of its target, because another one comes or goes.
+// staged reports whether the mirror by itself takes more than a Mirror row; see chooseForms for what else may.
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	return s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" && s.VLANTag != policy.VLANTagStrip ||
@@ -85,11 +84,12 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 
 // takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: an even one that is not 0, and
 // one of a meter.
-func (p *mirrorPlanner) takeNumbers(mirrors []*policy.Mirror) {
+func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 	p.numbers, p.meters = map[string]uint32{}, map[string]uint32{}
 	used, metered := map[uint32]bool{0: true}, map[uint32]bool{}
-	for _, m := range mirrors {
-		if !staged(m) {
+	for _, w := range works {
+		m := w.m
+		if !w.info.Form.Staged {
 			continue
 		}
 		sum := sha256.Sum256([]byte(m.Name))
@@ -143,11 +143,13 @@ func (w *mirrorWork) stage() {
 		return
 	}
 	var elsewhere []string
+	var here []*vswitch.Bridge
 	for _, b := range on {
 		if tapBridgeOf(b.DatapathType) != tapBridge {
 			elsewhere = append(elsewhere, b.Name)
 			continue
 		}
+		here = append(here, b)
 		w.devices(b, sources[b.Name])
 		w.join(b, sources[b.Name])
 		for _, port := range sources[b.Name].ports {
@@ -159,6 +161,7 @@ func (w *mirrorWork) stage() {
 			"bridge %s has another datapath_type than bridge %s, and copies do not pass from one to the other; make a mirror for each",
 			strings.Join(elsewhere, ", "), on[0].Name)
 	}
+	w.once(here, sources)
 	w.deliver(tapBridge, targets)
 	w.info.Through = tapBridge
 }
@@ -187,10 +190,6 @@ func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
 		ways[0] = policy.MirrorBoth
 		if w.m.Spec.Filter.AsksForDirection() {
 			ways = []string{policy.MirrorFromSource, policy.MirrorToSource}
-			if len(s.ports) > 1 {
-				w.warn(policy.Warning{Code: WarnDuplicates, Message: "rules of the filter name directions, and a " +
-					"packet between two sources goes both ways: it is judged, and may be copied, once for each"})
-			}
 		}
 	}
 	for _, way := range ways {

@@ -396,7 +396,7 @@ func TestStagedProblems(t *testing.T) {
 	for name, i := range plan.Info {
 		got[name] = codes(i)
 	}
-	want := map[string]string{"a": "TargetOnOtherBridge!", "b": "", "c": "SourceMissing", "d": "OutputShared!", "e": "", "f": ""}
+	want := map[string]string{"a": "TargetOnOtherBridge!", "b": "", "c": "SourceMissing", "d": "", "e": "", "f": ""}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}
@@ -425,7 +425,7 @@ func TestStagedWaitsForNumbers(t *testing.T) {
 	}
 }
 
-// A mirror is a row alone where that suffices, and its form depends on nothing but itself.
+// A mirror is a row alone where that suffices.
 func TestStagedWhereARowDoesNotSuffice(t *testing.T) {
 	for _, c := range []struct {
 		name   string

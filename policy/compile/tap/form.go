@@ -1,0 +1,132 @@
+package tap
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/tapwall/tapwall/policy"
+)
+
+// Form is how a mirror is made on a host: native, as one Mirror row, or staged.
+type Form struct {
+	Staged bool
+	// Because says why, for people.
+	Because string
+	// Circumstance: what asked for the form is no part of the mirror. Then it stays while the mirror has this revision, so that a sensor's
+	// port does not move to and fro with other people's mirrors and machines.
+	Circumstance bool
+	Revision     int64
+}
+
+// native is the form of mirrors for which a row suffices.
+var native = Form{Because: "one Mirror row of Open vSwitch does all that it asks for"}
+
+// runs reports whether a mirror is to copy at all.
+func runs(m *policy.Mirror) bool {
+	return (m.Spec.Enabled == nil || *m.Spec.Enabled) && len(m.Spec.Targets) > 0
+}
+
+// chooseForms decides which of the mirrors are staged: those that ask for more than a row can do, those whose sources are on several
+// bridges or on another one than their target, and those that have a target in common.
+func (p *mirrorPlanner) chooseForms(works []*mirrorWork) {
+	users := map[output][]string{} // mirrors by target
+	for _, w := range works {
+		for _, t := range w.identities() {
+			users[t] = append(users[t], w.m.Name)
+		}
+	}
+	for _, w := range works {
+		why := w.asks()
+		if why == "" && w.movable() {
+			why = w.circumstances(users)
+			if before := w.formBefore(); why == "" && before.Circumstance && before.Revision == w.m.Revision {
+				why = before.Because
+			}
+			w.info.Form = Form{Staged: why != "", Because: why, Circumstance: why != "", Revision: w.m.Revision}
+		} else {
+			w.info.Form = Form{Staged: why != "", Because: why}
+		}
+		if why == "" {
+			w.info.Form = native
+		}
+	}
+}
+
+// formBefore is the form that the mirror had when mirrors were compiled last.
+func (w *mirrorWork) formBefore() Form {
+	if w.in.Before == nil {
+		return Form{}
+	}
+	return w.in.Before.Info[w.m.Name].Form
+}
+
+// asks says what of the mirror itself takes more than a Mirror row; "" = nothing.
+func (w *mirrorWork) asks() string {
+	s := &w.m.Spec
+	var words []string
+	add := func(given bool, word string) {
+		if given {
+			words = append(words, word)
+		}
+	}
+	add(s.Filter != nil, "filter")
+	add(s.Snaplen > 0, "snaplen")
+	add(s.Sample != nil, "sample")
+	add(s.VLANTag != "", "vlanTag")
+	add(len(s.Targets) > 1, "several targets")
+	switch {
+	case !staged(w.m):
+		return ""
+	case len(words) == 0:
+		return "it asks for more than a Mirror row can do"
+	}
+	return "a Mirror row cannot do this: " + strings.Join(words, ", ")
+}
+
+// movable reports whether all targets can be on the tap bridge: what is made for the mirror can, a port of somebody else cannot.
+func (w *mirrorWork) movable() bool {
+	return !slices.ContainsFunc(w.m.Spec.Targets, func(t policy.MirrorTarget) bool { return t.Port != nil && !t.Port.Create })
+}
+
+// circumstances says what makes a mirror staged for which a row would suffice by itself; "" = nothing.
+func (w *mirrorWork) circumstances(users map[output][]string) string {
+	for _, t := range w.identities() {
+		if others := without(users[t], []string{w.m.Name}); len(others) > 0 {
+			return "mirror " + strings.Join(others, ", ") + " delivers to the same target, and Open vSwitch would make one copy for both"
+		}
+	}
+	var on []string
+	for _, b := range w.bridges {
+		if w.sources()[b.Name] != nil {
+			on = append(on, b.Name)
+		}
+	}
+	_, where := w.scratch().target(0)
+	switch {
+	case len(on) > 1:
+		return "its sources are on bridges " + strings.Join(on, ", ") + ", and Open vSwitch copies within a bridge only"
+	case len(on) == 1 && where != "" && where != on[0]:
+		return "its sources are on bridge " + on[0] + " and its target was made on bridge " + where
+	}
+	return ""
+}
+
+// scratch is a mirrorWork whose problems nobody reads.
+func (w *mirrorWork) scratch() *mirrorWork {
+	return &mirrorWork{mirrorPlanner: w.mirrorPlanner, m: w.m}
+}
+
+// identities are those of the mirror's targets.
+func (w *mirrorWork) identities() []output {
+	out := make([]output, 0, len(w.m.Spec.Targets))
+	for i := range w.m.Spec.Targets {
+		if t, _ := w.scratch().target(i); t.identity != (output{}) {
+			out = append(out, t.identity)
+		}
+	}
+	return out
+}
+
+// byName compares mirrors.
+func byName(a, b *policy.Mirror) int { return cmp.Compare(a.Name, b.Name) }
