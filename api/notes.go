@@ -167,9 +167,6 @@ func schemaNotes() []note {
 		text("MirrorSpec.balance", "Comes later"),
 		text("MirrorSpec.force", "Comes later: true is refused"),
 		text("MirrorTarget.vm", "Comes later"),
-		text("MirrorTarget.geneve", "Comes later"),
-		text("MirrorTarget.gre", "Comes later"),
-		text("MirrorTarget.erspan", "Comes later"),
 		text("MirrorTarget.rspan", "Comes later"),
 		text("MirrorTarget.pcap", "Comes later"),
 		text("MirrorTarget.buffer", "Comes later"),
@@ -179,6 +176,16 @@ func schemaNotes() []note {
 		ranged("VXLANTarget.vni", "Default: derived from the name of the mirror, shown in the status", 0, 1<<24-1),
 		ranged("VXLANTarget.dstPort", "Default 4789", 1, 65535),
 		text("VXLANTarget.remote", "Address of the receiver"),
+		ranged("GeneveTarget.vni", "Default: derived from the name of the mirror, shown in the status", 0, policy.MaxVNI),
+		ranged("GeneveTarget.dstPort", "Default 6081", 1, 65535),
+		text("GeneveTarget.remote", "Address of the receiver"),
+		ranged("GRETarget.key", "Default: derived from the name of the mirror, shown in the status", 0, policy.MaxGREKey),
+		text("GRETarget.remote", "Address of the receiver"),
+		text("ERSPANTarget.remote", "Address of the receiver"),
+		ranged("ERSPANTarget.version", "1 (type II) or 2 (type III); default 2", 1, 2),
+		ranged("ERSPANTarget.session", "0, the default: derived from the name of the mirror, shown in the status", 0, policy.MaxERSPANSession),
+		ranged("ERSPANTarget.index", "Goes with version 1; default 0", 0, policy.MaxERSPANIndex),
+		ranged("ERSPANTarget.hardwareId", "Goes with version 2; default 0", 0, policy.MaxERSPANHardwareID),
 
 		words("Status.phase", "Nothing is Active that was not read back",
 			policy.PhasePending, policy.PhaseActive, policy.PhaseDegraded, policy.PhaseStopped, policy.PhaseFailed),
@@ -311,7 +318,8 @@ const (
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
-		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, NoLocalDevices"
+		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, " +
+		"TunnelUnsupported, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +

@@ -39,6 +39,7 @@ type rootRow struct {
 	NextCfg     int               `ovsdb:"next_cfg"`
 	CurCfg      int               `ovsdb:"cur_cfg"`
 	Datapaths   map[string]string `ovsdb:"datapaths"`
+	IfaceTypes  []string          `ovsdb:"iface_types"`
 }
 
 type bridgeRow struct {
@@ -168,6 +169,7 @@ func (r *rootRow) CloneModel() model.Model {
 	c.ExternalIDs, c.OtherConfig = maps.Clone(r.ExternalIDs), maps.Clone(r.OtherConfig)
 	c.OVSVersion, c.DBVersion = clonePtr(r.OVSVersion), clonePtr(r.DBVersion)
 	c.Datapaths = maps.Clone(r.Datapaths)
+	c.IfaceTypes = slices.Clone(r.IfaceTypes)
 	return &c
 }
 

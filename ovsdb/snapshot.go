@@ -125,6 +125,8 @@ func (b *builder) build(t tables) (*snapshot, error) {
 		NextCfg:    int64(root.NextCfg),
 		CurCfg:     int64(root.CurCfg),
 
+		InterfaceTypes: nilIfEmpty(slices.Sorted(slices.Values(root.IfaceTypes))),
+
 		RestoreWait: root.OtherConfig["flow-restore-wait"] == "true",
 
 		Bridges: make(map[string]*vswitch.Bridge, len(root.Bridges)),
@@ -153,7 +155,7 @@ func (b *builder) build(t tables) (*snapshot, error) {
 	if old == nil || old.root != root.UUID || old.topo.Host != topo.Host || old.topo.HostDoubt != topo.HostDoubt ||
 		old.topo.OVSVersion != topo.OVSVersion ||
 		old.topo.DBVersion != topo.DBVersion || len(old.topo.Bridges) != len(topo.Bridges) ||
-		!reflect.DeepEqual(old.topo.Datapaths, topo.Datapaths) {
+		!reflect.DeepEqual(old.topo.Datapaths, topo.Datapaths) || !slices.Equal(old.topo.InterfaceTypes, topo.InterfaceTypes) {
 		structure = true
 	}
 	for name, bridge := range topo.Bridges {

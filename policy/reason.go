@@ -64,5 +64,6 @@ const (
 	ReasonMixedSources        Reason = "MixedSources"        // Failed: vlan sources restrict all others of a mirror
 	ReasonMirrorLimit         Reason = "MirrorLimit"         // Failed: the bridge has as many mirrors as Open vSwitch runs
 	ReasonInvalid             Reason = "Invalid"             // Failed: the rows contradict the schema of the database
+	ReasonTunnelUnsupported   Reason = "TunnelUnsupported"   // Failed: the switch has no tunnels of that type
 	ReasonNoLocalDevices      Reason = "NoLocalDevices"      // Failed: the target would be made on a host whose devices are out of reach
 )

@@ -94,7 +94,7 @@ func (g *Group) Clone() Resource {
 // Clone implements Resource.
 func (e *Endpoint) Clone() Resource { return clone(e) }
 
-// WithDefaults implements Resource: enabled, direction and the port of VXLAN targets.
+// WithDefaults implements Resource: enabled, direction, and the ports of VXLAN and Geneve and the version of ERSPAN.
 func (m *Mirror) WithDefaults() Resource {
 	c := clone(m)
 	if c.Spec.Enabled == nil {
@@ -106,6 +106,12 @@ func (m *Mirror) WithDefaults() Resource {
 	for _, t := range c.Spec.Targets {
 		if t.VXLAN != nil && t.VXLAN.DstPort == 0 {
 			t.VXLAN.DstPort = DefaultVXLANPort
+		}
+		if t.Geneve != nil && t.Geneve.DstPort == 0 {
+			t.Geneve.DstPort = DefaultGenevePort
+		}
+		if t.ERSPAN != nil && t.ERSPAN.Version == 0 {
+			t.ERSPAN.Version = DefaultERSPANVersion
 		}
 	}
 	return c

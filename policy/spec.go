@@ -286,14 +286,14 @@ type MirrorSample struct {
 
 // MirrorTarget is where copies go; exactly one field is set.
 type MirrorTarget struct {
-	Port  *PortTarget  `json:"port,omitempty"`
-	VXLAN *VXLANTarget `json:"vxlan,omitempty"`
-
-	// These come later.
-	VM     string        `json:"vm,omitempty"` // the port of a machine
+	Port   *PortTarget   `json:"port,omitempty"`
+	VXLAN  *VXLANTarget  `json:"vxlan,omitempty"`
 	Geneve *GeneveTarget `json:"geneve,omitempty"`
 	GRE    *GRETarget    `json:"gre,omitempty"`
 	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
+
+	// These come later.
+	VM     string        `json:"vm,omitempty"` // the port of a machine
 	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
 	Pcap   *PcapTarget   `json:"pcap,omitempty"`
 	Buffer *BufferTarget `json:"buffer,omitempty"`
@@ -306,7 +306,7 @@ type PortTarget struct {
 	Create bool   `json:"create,omitempty"`
 }
 
-// VXLANTarget delivers through a tunnel.
+// VXLANTarget delivers through a tunnel of VXLAN (RFC 7348).
 type VXLANTarget struct {
 	Remote  string `json:"remote"`
 	VNI     *int   `json:"vni,omitempty"`                                 // 0..16777215; absent = derived from the name, shown in status
@@ -314,26 +314,26 @@ type VXLANTarget struct {
 	Local   string `json:"local,omitempty"`
 }
 
-// GeneveTarget comes later.
+// GeneveTarget delivers through a tunnel of Geneve (RFC 8926), without options.
 type GeneveTarget struct {
 	Remote  string `json:"remote"`
-	VNI     *int   `json:"vni,omitempty"`                                 // 0..16777215
+	VNI     *int   `json:"vni,omitempty"`                                 // 0..16777215; absent = derived from the name, shown in status
 	DstPort int    `json:"dstPort,omitempty" minimum:"1" maximum:"65535"` // default 6081
 	Local   string `json:"local,omitempty"`
 }
 
-// GRETarget comes later.
+// GRETarget delivers through a tunnel of GRE (RFC 2784) with a key (RFC 2890).
 type GRETarget struct {
 	Remote string `json:"remote"`
-	Key    *int64 `json:"key,omitempty"` // 0..4294967295
+	Key    *int64 `json:"key,omitempty"` // 0..4294967295; absent = derived from the name, shown in status
 	Local  string `json:"local,omitempty"`
 }
 
-// ERSPANTarget comes later.
+// ERSPANTarget delivers through a tunnel of ERSPAN (draft-foschiano-erspan-03), whose types II and III are versions 1 and 2.
 type ERSPANTarget struct {
 	Remote     string `json:"remote"`
 	Version    int    `json:"version,omitempty" minimum:"1"` // 1 or 2 (default)
-	Session    int    `json:"session,omitempty"`             // 0..1023
+	Session    int    `json:"session,omitempty"`             // 1..1023; absent or 0 = derived from the name, shown in status
 	Index      int    `json:"index,omitempty"`               // 0..1048575, of version 1
 	HardwareID int    `json:"hardwareId,omitempty"`          // 0..63, of version 2
 	Local      string `json:"local,omitempty"`

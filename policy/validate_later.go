@@ -124,30 +124,6 @@ func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
 		}
 	}
 	target(t.VM != "", "vm", "machines as targets", nil)
-	target(t.Geneve != nil, "geneve", "Geneve", func(at pointer) {
-		c.ends(at, t.Geneve.Remote, t.Geneve.Local)
-		c.vni(at, t.Geneve.VNI, t.Geneve.DstPort)
-	})
-	target(t.GRE != nil, "gre", "GRE", func(at pointer) {
-		c.ends(at, t.GRE.Remote, t.GRE.Local)
-		if t.GRE.Key != nil {
-			within(at, "key", *t.GRE.Key, 0, 1<<32-1)
-		}
-	})
-	target(t.ERSPAN != nil, "erspan", "ERSPAN", func(at pointer) {
-		x := t.ERSPAN
-		c.ends(at, x.Remote, x.Local)
-		within(at, "version", int64(x.Version), 0, 2) // 0 = left out
-		within(at, "session", int64(x.Session), 0, 1023)
-		within(at, "index", int64(x.Index), 0, 1<<20-1)
-		within(at, "hardwareId", int64(x.HardwareID), 0, 63)
-		switch {
-		case x.Version == 1 && x.HardwareID != 0:
-			c.addf(at.field("hardwareId"), x.HardwareID, "goes with version 2")
-		case x.Version != 1 && x.Index != 0:
-			c.addf(at.field("index"), x.Index, "goes with version 1")
-		}
-	})
 	target(t.RSPAN != nil, "rspan", "RSPAN", func(at pointer) {
 		within(at, "vlan", int64(t.RSPAN.VLAN), 1, 4094)
 		if !t.RSPAN.AcknowledgeFlooding {

@@ -1,10 +1,6 @@
 package policy
 
-import (
-	"cmp"
-	"net/netip"
-	"strings"
-)
+import "strings"
 
 // MaxVNI is the largest VXLAN network identifier (RFC 7348 §5).
 const MaxVNI = 1<<24 - 1
@@ -90,14 +86,12 @@ func (c *checker) notYet(given bool, at pointer, what, instead string, check fun
 
 // same reports whether two targets are certainly one.
 func (t *MirrorTarget) same(o *MirrorTarget) bool {
-	port := func(v *VXLANTarget) int { return cmp.Or(v.DstPort, DefaultVXLANPort) }
-	switch {
-	case t.Port != nil && o.Port != nil:
+	if t.Port != nil && o.Port != nil {
 		return t.Port.Name == o.Port.Name
-	case t.VXLAN != nil && o.VXLAN != nil && t.VXLAN.VNI != nil && o.VXLAN.VNI != nil:
-		return t.VXLAN.Remote == o.VXLAN.Remote && *t.VXLAN.VNI == *o.VXLAN.VNI && port(t.VXLAN) == port(o.VXLAN)
 	}
-	return false
+	x, is := t.Tunnel()
+	y, too := o.Tunnel()
+	return is && too && x.same(&y)
 }
 
 // sourceIsTarget refuses a mirror that would take its own copies.
@@ -119,14 +113,10 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 		n++
 		c.portName(at.path("port", "name"), t.Port.Name)
 	}
-	if t.VXLAN != nil {
-		n++
-		c.vxlan(at.field("vxlan"), t.VXLAN)
-	}
-	n += c.laterTargets(at, t)
+	n += c.tunnels(at, t) + c.laterTargets(at, t)
 	switch {
 	case n == 0:
-		c.addf(at, nil, "leads nowhere: give port or vxlan")
+		c.addf(at, nil, "leads nowhere: give port, vxlan, geneve, gre or erspan")
 	case n > 1:
 		c.addf(at, nil, "must lead to exactly one thing, not %d", n)
 	}
@@ -143,41 +133,5 @@ func (c *checker) portName(at pointer, name string) {
 		c.addf(at, name, "is longer than %d bytes, which a network device cannot be called", MaxPortNameLength)
 	case strings.IndexFunc(name, func(r rune) bool { return !ok(r) }) >= 0, name == ".", name == "..", name[0] == '-':
 		c.addf(at, name, "must be a device name of letters, digits, _, . and -")
-	}
-}
-
-func (c *checker) vxlan(at pointer, t *VXLANTarget) {
-	c.ends(at, t.Remote, t.Local)
-	c.vni(at, t.VNI, t.DstPort)
-}
-
-// ends checks the addresses of a tunnel.
-func (c *checker) ends(at pointer, remoteText, localText string) {
-	var remote, local netip.Addr
-	var rok, lok bool
-	if remoteText == "" {
-		c.addf(at.field("remote"), nil, "is required")
-	} else {
-		remote, rok = c.unicast(at.field("remote"), remoteText)
-	}
-	if localText != "" {
-		local, lok = c.unicast(at.field("local"), localText)
-	}
-	if rok && lok {
-		switch {
-		case remote.Is4() != local.Is4():
-			c.addf(at.field("local"), localText, "is of another address family than remote")
-		case remote == local:
-			c.addf(at.field("local"), localText, "is the same as remote")
-		}
-	}
-}
-
-func (c *checker) vni(at pointer, vni *int, dstPort int) {
-	if vni != nil && (*vni < 0 || *vni > MaxVNI) {
-		c.addf(at.field("vni"), *vni, "VNI %d is outside the range 0-%d", *vni, MaxVNI)
-	}
-	if dstPort < 0 || dstPort > 65535 {
-		c.addf(at.field("dstPort"), dstPort, "port %d is outside the range 1-65535", dstPort)
 	}
 }

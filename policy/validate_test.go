@@ -275,8 +275,12 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 			[]string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
 		{"bad pcap", target("{pcap: {file: web}}"), []string{"/spec/targets/0/pcap: comes later"}},
 		{"bad events", target("{events: {}}"), []string{"/spec/targets/0/events: comes later"}},
-		{"bad geneve", target("{geneve: {remote: 192.0.2.1}}"),
-			[]string{"/spec/targets/0/geneve: comes later: this version does not support Geneve yet"}},
+		{"OK geneve", target("{geneve: {remote: 192.0.2.1}}"), nil},
+		{"bad remote loopback", target("{vxlan: {remote: 127.1.2.3}}, {gre: {remote: \"::1\"}}"), []string{
+			"/spec/targets/0/vxlan/remote: is an address of the host itself", "/spec/targets/1/gre/remote: is an address of the host itself"}},
+		{"bad remote of a link", target("{erspan: {remote: \"fe80::1\"}}"), []string{"/spec/targets/0/erspan/remote: is an address of one link"}},
+		{"bad geneve twice", target("{geneve: {remote: 192.0.2.1, vni: 1}}, {geneve: {remote: 192.0.2.1, vni: 1, dstPort: 6081}}, " +
+			"{vxlan: {remote: 192.0.2.1, vni: 1, dstPort: 6081}}"), []string{"/spec/targets/1: is where target 0 leads"}},
 		{"bad unnamed port", target("{port: {}}"), []string{"/spec/targets/0/port/name: is required"}},
 		{"bad long port", target("{port: {name: a234567890123456}}"), []string{"/spec/targets/0/port/name: is longer than 15 bytes"}},
 		{"OK longest port", target("{port: {name: a23456789012345}}"), nil},
@@ -344,13 +348,13 @@ force: true`, []string{"/spec/sample/sessions: comes later", "/spec/stopAfter: c
 			[]string{"/spec/balance/probe: port 0 is outside the range 1-65535"}},
 
 		{"bad vm", target("{vm: collector}"), []string{at + "vm: comes later"}},
-		{"bad gre", target("{gre: {remote: 192.0.2.1, key: 77}}"), []string{at + "gre: comes later: this version does not support GRE yet"}},
+		{"OK gre", target("{gre: {remote: 192.0.2.1, key: 4294967295}}"), nil},
 		{"bad gre key", target("{gre: {remote: 192.0.2.1, key: 4294967296}}"),
 			[]string{at + "gre/key: 4294967296 is outside the range 0-4294967295"}},
 		{"bad geneve values", target("{geneve: {remote: ids, vni: 16777216, dstPort: 65536}}"), []string{
 			at + "geneve/remote: must be an IPv4 or IPv6 address", at + "geneve/vni: VNI 16777216 is outside the range 0-16777215",
 			at + "geneve/dstPort: port 65536 is outside"}},
-		{"bad erspan", target("{erspan: {remote: \"2001:db8::1\", version: 1, session: 102, index: 102}}"), []string{at + "erspan: comes later"}},
+		{"OK erspan", target("{erspan: {remote: \"2001:db8::1\", version: 1, session: 102, index: 102}}, {erspan: {remote: 192.0.2.1}}"), nil},
 		{"bad erspan values", target("{erspan: {remote: 192.0.2.1, version: 3, session: 1024, hardwareId: 64}}"), []string{
 			at + "erspan/version: 3 is outside the range 0-2", at + "erspan/session: 1024 is outside the range 0-1023",
 			at + "erspan/hardwareId: 64 is outside the range 0-63"}},

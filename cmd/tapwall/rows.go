@@ -96,14 +96,16 @@ func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
 		switch {
 		case t.Port != nil:
 			out = append(out, "port "+t.Port.Name)
-		case t.VXLAN != nil:
-			vni := ""
-			for _, h := range status.Hosts {
-				if vni = h.Target["vni"]; i < len(h.Targets) {
-					vni = h.Targets[i]["vni"]
+		default:
+			if x, ok := t.Tunnel(); ok {
+				id := ""
+				for _, h := range status.Hosts {
+					if id = h.Target[x.IDName]; i < len(h.Targets) {
+						id = h.Targets[i][x.IDName]
+					}
 				}
+				out = append(out, x.Protocol+" "+x.Remote+" "+x.IDName+" "+dash(id))
 			}
-			out = append(out, "vxlan "+t.VXLAN.Remote+" vni "+dash(vni))
 		}
 	}
 	return dash(strings.Join(out, ", "))

@@ -63,8 +63,8 @@ func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[ne
 // collectorsOf lists where the mirror's tunnels lead.
 func collectorsOf(m *policy.Mirror) (out []netip.Addr) {
 	for _, t := range m.Spec.Targets {
-		if t.VXLAN != nil {
-			if remote, err := netip.ParseAddr(t.VXLAN.Remote); err == nil {
+		if x, ok := t.Tunnel(); ok {
+			if remote, err := netip.ParseAddr(x.Remote); err == nil {
 				out = append(out, remote)
 			}
 		}

@@ -13,6 +13,8 @@ type Topology struct {
 	HostDoubt  string // why Host is not the system-id, and what to do about it; "" = it is
 	OVSVersion string // Open_vSwitch.ovs_version
 	DBVersion  string // Open_vSwitch.db_version
+	// InterfaceTypes are those that ovs-vswitchd can make (Open_vSwitch.iface_types), sorted; none = it has not said so.
+	InterfaceTypes []string
 	// RestoreWait: ovs-vswitchd was told to wait until somebody has restored its flows (other_config:flow-restore-wait), as ovs-ctl does when
 	// it restarts the switch. One with the userspace datapath forwards nothing until then.
 	RestoreWait bool

@@ -65,8 +65,15 @@ type Interface struct {
 	System bool
 	// Internal: it is a network device of the host that Open vSwitch makes.
 	Internal bool
-	// VXLAN is where a tunnel of that type leads; invalid = it is none, or each packet says where.
-	VXLAN netip.AddrPort
+	// Tunnel is where a tunnel leads; zero = it is none, or each packet says where.
+	Tunnel Tunnel
+}
+
+// Tunnel is one end of a tunnel.
+type Tunnel struct {
+	Type    string // of the interface, as Open vSwitch calls it
+	Remote  netip.Addr
+	DstPort int // of UDP; 0 = the protocol has none
 }
 
 // HasDevice reports whether something can pass through the port.
@@ -153,14 +160,25 @@ func readInterface(i *vswitch.Interface) Interface {
 	if i.OFPort > 0 && i.OFPort <= 0xffffffff {
 		out.OFPort = uint32(i.OFPort)
 	}
-	if remote, err := netip.ParseAddr(i.Options["remote_ip"]); err == nil && i.Type == "vxlan" {
-		port := uint64(policy.DefaultVXLANPort)
-		if s := i.Options["dst_port"]; s != "" {
-			port, err = strconv.ParseUint(s, 10, 16)
+	out.Tunnel = readTunnel(i)
+	return out
+}
+
+// udpPorts are the default ones of tunnels that have any.
+var udpPorts = map[string]int{"vxlan": policy.DefaultVXLANPort, "geneve": policy.DefaultGenevePort}
+
+func readTunnel(i *vswitch.Interface) Tunnel {
+	remote, err := netip.ParseAddr(i.Options["remote_ip"])
+	if err != nil || kindOf[i.Type] != KindTunnel {
+		return Tunnel{}
+	}
+	out := Tunnel{Type: i.Type, Remote: remote, DstPort: udpPorts[i.Type]}
+	if s := i.Options["dst_port"]; s != "" && out.DstPort != 0 {
+		port, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return Tunnel{}
 		}
-		if err == nil {
-			out.VXLAN = netip.AddrPortFrom(remote, uint16(port))
-		}
+		out.DstPort = int(port)
 	}
 	return out
 }

@@ -2,12 +2,9 @@
 package tap
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -76,7 +73,7 @@ type Info struct {
 	Unfinished bool
 	// Owners are whom the rows that serve the mirror are for, beside itself.
 	Owners []string
-	// Targets describe where copies go: port and bridge, or vxlan's remote, vni, dstPort, local, port and bridge.
+	// Targets describe where copies go: port and bridge, or a tunnel's remote, vni, key or session, dstPort, local, port and bridge.
 	Targets  []map[string]string
 	Problems []Problem
 	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
@@ -124,7 +121,7 @@ func Compile(in Input) Plan {
 	}
 	p.index()
 	mirrors := slices.SortedFunc(slices.Values(in.Mirrors), byName)
-	p.takeVNIs(mirrors)
+	p.takeIDs(mirrors)
 	var works []*mirrorWork
 	for _, m := range mirrors {
 		if runs(m) {
@@ -149,7 +146,7 @@ type mirrorPlanner struct {
 	bridges []*vswitch.Bridge              // managed and existing, by name
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
-	vnis    map[place]int                  // of tunnels
+	ids     map[place]int64                // of tunnels
 
 	// Of staged mirrors.
 	isStaged map[string]bool              // those that deliver
@@ -168,9 +165,11 @@ type place struct {
 
 // output identifies a target: two mirrors may not have the same one, unless they are staged.
 type output struct {
-	port          string // a local port, or
+	port          string // a local port, or a tunnel:
+	kind          string // the type of its interface
 	remote, local netip.Addr
-	vni, dstPort  int
+	id            int64 // VNI, key or session
+	dstPort       int
 }
 
 func (p *mirrorPlanner) index() {
@@ -200,44 +199,6 @@ func (p *mirrorPlanner) port(b *vswitch.Bridge, name string) *inventory.Port {
 		return found
 	}
 	return &inventory.Port{Host: p.in.Topology.Host, Bridge: b.Name, Name: name, Kind: inventory.KindUnknown}
-}
-
-// takeVNIs gives a network identifier to each vxlan mirror that names none: from the hash of its name, or the next that no mirror to
-// the same collector has.
-func (p *mirrorPlanner) takeVNIs(mirrors []*policy.Mirror) {
-	type tunnel struct {
-		remote string
-		vni    int
-	}
-	used := map[tunnel]bool{}
-	p.vnis = map[place]int{}
-	tunnels := func(yield func(place, *policy.VXLANTarget)) {
-		for _, m := range mirrors {
-			for i := range m.Spec.Targets {
-				if v := m.Spec.Targets[i].VXLAN; v != nil {
-					yield(place{m.Name, i}, v)
-				}
-			}
-		}
-	}
-	tunnels(func(at place, v *policy.VXLANTarget) {
-		if v.VNI != nil {
-			used[tunnel{v.Remote, *v.VNI}] = true
-			p.vnis[at] = *v.VNI
-		}
-	})
-	tunnels(func(at place, v *policy.VXLANTarget) {
-		if v.VNI != nil {
-			return
-		}
-		sum := sha256.Sum256([]byte(at.mirror))
-		vni := int(sum[0])<<16 | int(sum[1])<<8 | int(sum[2])
-		for vni == 0 || used[tunnel{v.Remote, vni}] {
-			vni = (vni + 1) & policy.MaxVNI
-		}
-		used[tunnel{v.Remote, vni}] = true
-		p.vnis[at] = vni
-	})
 }
 
 // mirrorWork compiles one mirror.
@@ -362,19 +323,6 @@ func (w *mirrorWork) report(t mirrorTarget, bridge string) {
 	if bridge != "" {
 		out["bridge"] = bridge
 	}
-	if v := t.vxlan; v != nil {
-		out["remote"] = v.Remote
-		out["vni"] = strconv.Itoa(t.identity.vni)
-		out["dstPort"] = strconv.Itoa(t.identity.dstPort)
-		if v.Local != "" {
-			out["local"] = v.Local
-		}
-	}
+	t.describe(out)
 	w.info.Targets = append(w.info.Targets, out)
-}
-
-// tunnelName derives the name of a tunnel port, at most 15 bytes, from where it leads.
-func tunnelName(o output) string {
-	sum := sha256.Sum256([]byte(fmt.Sprintf("%s %s %d %d", o.remote, o.local, o.vni, o.dstPort)))
-	return tunnelPrefix + hex.EncodeToString(sum[:6])
 }

@@ -3,7 +3,6 @@ package tap
 import (
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -192,13 +191,13 @@ type mirrorTarget struct {
 	spec     vswitch.OutputSpec
 	identity output
 	remote   netip.Addr // of a tunnel
-	vxlan    *policy.VXLANTarget
+	idName   string     // what the id of a tunnel is called
 }
 
 // target returns the target with an index and the bridge that it is bound to, "" = any.
 func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
-	if v := w.m.Spec.Targets[i].VXLAN; v != nil {
-		return w.vxlan(v, w.vnis[place{w.m.Name, i}])
+	if t, ok := tunnelOf(&w.m.Spec.Targets[i], w.ids[place{w.m.Name, i}]); ok {
+		return w.tunnel(t)
 	}
 	p := w.m.Spec.Targets[i].Port
 	if p == nil {
@@ -229,28 +228,6 @@ func (w *mirrorWork) bridgeOf(port string) string {
 		}
 	}
 	return ""
-}
-
-func (w *mirrorWork) vxlan(v *policy.VXLANTarget, vni int) (t mirrorTarget, bridge string) {
-	remote, _ := netip.ParseAddr(v.Remote)
-	local, _ := netip.ParseAddr(v.Local)
-	t.vxlan = v
-	t.identity = output{remote: remote, local: local, vni: vni, dstPort: v.DstPort}
-	if v.DstPort == 0 {
-		t.identity.dstPort = policy.DefaultVXLANPort
-	}
-	t.remote = remote
-	t.spec = vswitch.OutputSpec{Port: tunnelName(t.identity), Create: true, Type: "vxlan", Options: map[string]string{
-		"remote_ip": remote.String(), "key": strconv.Itoa(t.identity.vni), "dst_port": strconv.Itoa(t.identity.dstPort),
-	}}
-	// A VLAN tag means something on this bridge only. An access port of VLAN 0 takes mirrored packets of every VLAN and strips the tag
-	// (seen on OVS 3.1.0).
-	t.spec.Tag = new(int)
-	if local.IsValid() {
-		t.spec.Options["local_ip"] = local.String()
-	}
-	// A datapath has one tunnel of a remote and key only, so it stays at the bridge where it is.
-	return t, w.bridgeOf(t.spec.Port)
 }
 
 // guard refuses mirrors that would copy their own copies.
@@ -290,20 +267,4 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 			" is reached through bridge " + b.Name + ", the mirror copies its own tunnel packets; exclude port " + strings.Join(carriers, ", ")})
 	}
 	w.overlay(t)
-}
-
-// overlay warns of a collector that is an overlay peer too: the mirror's tunnel port is the more specific one and takes what the peer
-// sends with the same key.
-func (w *mirrorWork) overlay(t mirrorTarget) {
-	same := netip.AddrPortFrom(t.remote, uint16(t.identity.dstPort))
-	for _, p := range w.in.Inventory.Ports {
-		if p.Host != w.in.Topology.Host || p.Kind == inventory.KindTap {
-			continue
-		}
-		if slices.ContainsFunc(p.Interfaces, func(i inventory.Interface) bool { return i.VXLAN == same }) {
-			w.warn(policy.Warning{Code: WarnTunnelOverlay, Message: "port " + p.Name + " of bridge " + p.Bridge +
-				" is a tunnel to the same address; packets from there with VNI " + t.spec.Options["key"] + " would be lost; use another dstPort"})
-			return
-		}
-	}
 }

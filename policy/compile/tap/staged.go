@@ -175,6 +175,12 @@ func (w *mirrorWork) share(targets []mirrorTarget) bool {
 					"mirror filter: {default: accept}", by)
 			return false
 		}
+		if there := w.ports[t.spec.Port]; there != nil && !maps.Equal(there.Options, t.spec.Options) {
+			w.problem(true, policy.ReasonOutputShared,
+				"mirror %s already delivers there with another version, index or hardwareId, of which a session has one; choose another session",
+				w.taken[t.identity])
+			return false
+		}
 	}
 	for _, t := range targets {
 		w.taken[t.identity] = w.m.Name
