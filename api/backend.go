@@ -35,6 +35,9 @@ type Engine interface {
 	// Wait blocks until revision of the resource (or its deletion, revision 0 = the state at call time without it) is installed on every
 	// connected host or failed there, or ctx ends (then ctx.Err()). It returns the status then.
 	Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error)
+	// Start begins a mirror again that has ended by itself, or whose time has not come, for who asks, and returns when that is stored. One
+	// that runs, or does not begin or end by itself, is left alone.
+	Start(ctx context.Context, m *policy.Mirror, who policy.Writer) error
 	// Effective blocks until no decision is left that a switch of a connected host cached before the call, or ctx ends. Its error says why
 	// that is not known.
 	Effective(ctx context.Context) error

@@ -173,7 +173,8 @@ type engine struct {
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	tracked   func(backend.ConnectionQuery) (api.Connections, error)
 	traced    func(backend.TraceQuestion) (api.Trace, error)
-	kills     int // not dry runs
+	kills     int      // not dry runs
+	started   []string // mirrors
 	asked     backend.ConnectionQuestion
 	system    api.SystemStatus
 	ready     error
@@ -211,6 +212,13 @@ func (e *engine) Effective(ctx context.Context) error {
 		return nil
 	}
 	return e.effective(ctx)
+}
+
+func (e *engine) Start(_ context.Context, m *policy.Mirror, who policy.Writer) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.started = append(e.started, m.Name)
+	return nil
 }
 
 func (e *engine) Refresh(context.Context, policy.Kind) {}

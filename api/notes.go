@@ -159,9 +159,23 @@ func schemaNotes() []note {
 		note{at: "MirrorSpec.vlanTag",
 			text: "What becomes of the VLAN tag of copies: strip (default), keep, or the number of the VLAN that they get",
 			as:   vlanTag},
-		text("MirrorSpec.stopAfter", "Comes later"),
-		text("MirrorSpec.startAt", "Comes later"),
-		text("MirrorSpec.ttl", "Comes later"),
+		text("MirrorSpec.stopAfter",
+			"When it ends by itself, whatever comes first. It then stays, Stopped (Completed), and begins again when the "+
+				"spec is changed, or by POST …/start"),
+		text("StopAfter.duration", "Since the first host copied: 90s, 10m, 2d"),
+		text("StopAfter.packets", "That the filter accepts, on all hosts together; it may be what comes within a second more"),
+		text("StopAfter.bytes", "Likewise, as the packets are before they are cut"),
+		text("MirrorSpec.startAt", "When it begins to copy (RFC 3339); absent = at once"),
+		text("MirrorSpec.ttl", "How long after it was written so, or started, it is deleted: 90s, 10m, 2d"),
+		text("Status.life", "Of a mirror with startAt, stopAfter or ttl"),
+		text("LifeStatus.beganAt", "When the first host copied; absent = none has"),
+		text("LifeStatus.endsAt", "When stopAfter.duration is over"),
+		text("LifeStatus.endedAt", "When it ended by stopAfter"),
+		text("LifeStatus.deletedAt", "When ttl is over and the mirror is deleted"),
+		text("LifeStatus.packets", "That stopAfter counts, on all hosts, since it began"),
+		text("LifeStatus.bytes", "Likewise"),
+		text("LifeStatus.leftPackets", "Until stopAfter.packets ends it"),
+		text("LifeStatus.leftBytes", "Until stopAfter.bytes ends it"),
 		text("MirrorSpec.capturePoint", "Comes later"),
 		text("MirrorSpec.mtuPolicy", "Comes later"),
 		text("MirrorSpec.balance", "Comes later"),
@@ -315,7 +329,7 @@ func patchExampleOf(kind policy.Kind) map[string]any {
 const (
 	reasons = "Why, in one word: " +
 		"NotSeen, NotInstalled, UnknownKind, NoEndpoints, NoOwnedBridge, NotCompiled, Rejected, Disconnected, Silent, " +
-		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, " +
+		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, Completed, " +
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, " +

@@ -24,6 +24,7 @@ func (s *Server) registerResources() {
 	registerKind[policy.QuarantineSpec](s, policy.KindQuarantine,
 		"A quarantine takes a machine or a port off the network, before conntrack and every policy, until it is deleted or its time is over.")
 	s.registerMembers()
+	s.registerStart()
 }
 
 type listInput struct {
@@ -308,6 +309,11 @@ func (s *Server) answer(ctx context.Context, w write, want intent) (*documentOut
 	var revision int64
 	if res.resource != nil {
 		revision = res.resource.GetMeta().Revision
+	}
+	if w.after != nil {
+		if err := w.after(ctx, res.resource); err != nil {
+			return nil, err
+		}
 	}
 	var st policy.Status
 	if w.wait.limit > 0 {

@@ -32,6 +32,8 @@ type write struct {
 	wait   waiting
 	// place finds the place in the body of a fault found in the resource; nil = it is the same.
 	place func(*policy.Fault)
+	// after, if it is not nil, does what is to be done beside the store, before the answer waits.
+	after func(ctx context.Context, stored policy.Resource) error
 	// show makes the answer of what was written and observed; nil = the document.
 	show func(policy.Resource, policy.Status) any
 }

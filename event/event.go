@@ -200,7 +200,9 @@ func (d Direction) String() string {
 func Actions() []string {
 	return []string{ActionVerdict, ActionPacket, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
-		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionZoneNearFull,
+		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
+		ActionMirrorEnded,
+		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
 		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused}
 }
 
@@ -228,6 +230,11 @@ const (
 	// Policies with a time, likewise.
 	ActionPolicyBegan = "policy-began"
 	ActionPolicyEnded = "policy-ended"
+
+	ActionMirrorBegan   = "mirror-began"
+	ActionMirrorEnded   = "mirror-ended"
+	ActionMirrorStarted = "mirror-started"
+	ActionMirrorExpired = "mirror-expired"
 	// Conntrack zones with a limit.
 	ActionZoneNearFull = "ct-zone-near-full"
 	ActionZoneFull     = "ct-zone-full"

@@ -49,6 +49,7 @@ const (
 // Reasons of mirrors.
 const (
 	ReasonDisabled      Reason = "Disabled"      // Stopped: spec.enabled is false
+	ReasonCompleted     Reason = "Completed"     // Stopped: what spec.stopAfter says has come
 	ReasonNotWritten    Reason = "NotWritten"    // Pending: its rows are being written, or cannot be
 	ReasonPending       Reason = "Pending"       // Pending: an old port of the same name goes first
 	ReasonNotProgrammed Reason = "NotProgrammed" // Degraded: ovs-vswitchd reports no statistics for it

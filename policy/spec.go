@@ -47,6 +47,8 @@ func (w Writer) String() string {
 type Mirror struct {
 	Meta
 	Spec MirrorSpec `json:"spec"`
+	// Idle says why it does not copy now; nil = Spec alone says whether it does. It is in no document.
+	Idle *Idle `json:"-"`
 }
 
 // Policy is a set of firewall rules for the endpoints it applies to.
@@ -213,10 +215,13 @@ type MirrorSpec struct {
 	VLANTag VLANTag        `json:"vlanTag,omitempty"`
 	Targets []MirrorTarget `json:"targets"` // each gets a copy
 
+	// StartAt is when it begins to copy; absent = at once.
+	StartAt *time.Time `json:"startAt,omitempty"`
+	// StopAfter is when it ends by itself, and is kept. Any change of the specification lets it begin anew.
+	StopAfter *StopAfter `json:"stopAfter,omitempty"`
+	TTL       string     `json:"ttl,omitempty"` // a duration since it was written so; then the mirror is deleted
+
 	// These come later.
-	StopAfter    *StopAfter     `json:"stopAfter,omitempty"`
-	StartAt      *time.Time     `json:"startAt,omitempty"`
-	TTL          string         `json:"ttl,omitempty"`          // a duration; then the mirror is deleted
 	CapturePoint string         `json:"capturePoint,omitempty"` // wire | delivered
 	MTUPolicy    string         `json:"mtuPolicy,omitempty"`    // truncate | fail
 	Balance      *MirrorBalance `json:"balance,omitempty"`
@@ -363,9 +368,10 @@ type EventsTarget struct {
 	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred
 }
 
-// StopAfter comes later: whatever comes first.
+// StopAfter says what ends a mirror: whatever comes first.
 type StopAfter struct {
-	Duration string `json:"duration,omitempty"`
-	Packets  int64  `json:"packets,omitempty" minimum:"1"`
-	Bytes    int64  `json:"bytes,omitempty" minimum:"1"`
+	Duration string `json:"duration,omitempty"` // since the first host copied
+	// Packets and Bytes are of what the filter accepts, on all hosts together.
+	Packets int64 `json:"packets,omitempty" minimum:"1"`
+	Bytes   int64 `json:"bytes,omitempty" minimum:"1"`
 }

@@ -22,8 +22,10 @@ type Status struct {
 	ObservedRevision int64        `json:"observedRevision"` // revision that is installed; behind Meta.Revision = not yet
 	Hosts            []HostStatus `json:"hosts,omitempty"`
 	// Source is that of a group which takes members from a file or URL.
-	Source   *SourceStatus `json:"source,omitempty"`
-	Warnings []Warning     `json:"warnings,omitempty"`
+	Source *SourceStatus `json:"source,omitempty"`
+	// Life is that of a mirror which begins or ends by itself.
+	Life     *LifeStatus `json:"life,omitempty"`
+	Warnings []Warning   `json:"warnings,omitempty"`
 }
 
 // HostStatus is the part of one host.

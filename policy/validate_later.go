@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tapwall/tapwall/duration"
 )
 
 // Bounds of what bounds a mirror.
@@ -38,34 +40,36 @@ func (c *checker) share(at pointer, text string) {
 
 // life checks when a mirror begins and ends.
 func (c *checker) life(spec pointer, s *MirrorSpec) {
-	c.notYet(s.StartAt != nil, spec.field("startAt"), "mirrors that start by themselves", "set enabled: true to start it", nil)
-	c.notYet(s.TTL != "", spec.field("ttl"), "mirrors that are deleted by themselves", "delete it", func(at pointer) { c.period(at, s.TTL) })
-	c.notYet(s.StopAfter != nil, spec.field("stopAfter"), "mirrors that stop by themselves", "set enabled: false to stop it",
-		func(at pointer) {
-			x := s.StopAfter
-			if *x == (StopAfter{}) {
-				c.addf(at, nil, "stops after nothing: give duration, packets or bytes")
-			}
-			if x.Duration != "" {
-				c.period(at.field("duration"), x.Duration)
-			}
-			if x.Packets < 0 {
-				c.addf(at.field("packets"), x.Packets, "must not be negative")
-			}
-			if x.Bytes < 0 {
-				c.addf(at.field("bytes"), x.Bytes, "must not be negative")
-			}
-		})
+	if s.TTL != "" {
+		c.period(spec.field("ttl"), s.TTL)
+	}
+	x := s.StopAfter
+	if x == nil {
+		return
+	}
+	at := spec.field("stopAfter")
+	if *x == (StopAfter{}) {
+		c.addf(at, nil, "stops after nothing: give duration, packets or bytes")
+	}
+	if x.Duration != "" {
+		c.period(at.field("duration"), x.Duration)
+	}
+	if x.Packets < 0 {
+		c.addf(at.field("packets"), x.Packets, "must not be negative")
+	}
+	if x.Bytes < 0 {
+		c.addf(at.field("bytes"), x.Bytes, "must not be negative")
+	}
 }
 
 // period checks a duration.
 func (c *checker) period(at pointer, text string) {
-	d, err := time.ParseDuration(text)
+	d, err := duration.Parse(text)
 	switch {
 	case err != nil:
-		c.addf(at, text, `must be a duration like "90s", "10m" or "1h30m"`)
+		c.addf(at, text, "must be %s", duration.Forms)
 	case d < minFor || d > maxFor:
-		c.addf(at, text, "%s is outside the range %s-%s", text, minFor, maxFor)
+		c.addf(at, text, "%s is outside the range 1s-3650d", text)
 	}
 }
 

@@ -321,24 +321,22 @@ func TestMirrorLaterFaults(t *testing.T) {
 	runSpecs(t, policy.KindMirror, []specTest{
 		{"bad later", ok + `
 sample: {sessions: 1/4}
-stopAfter: {duration: 10m, packets: 100, bytes: 1000}
-startAt: 2026-12-01T08:00:00Z
-ttl: 10m
 capturePoint: delivered
 mtuPolicy: fail
 balance: {hash: symmetric, probe: "tcp:22"}
-force: true`, []string{"/spec/sample/sessions: comes later", "/spec/stopAfter: comes later", "/spec/startAt: comes later",
-			"/spec/ttl: comes later", "/spec/capturePoint: comes later",
+force: true`, []string{"/spec/sample/sessions: comes later", "/spec/capturePoint: comes later",
 			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen",
 			"/spec/balance: comes later", "/spec/force: comes later"}},
 		{"bad sessions", ok + "sample: {sessions: 2/4}", []string{`/spec/sample/sessions: must be one of so many, like "1/4", at most 1/65536`}},
 		{"bad sessions of none", ok + "sample: {sessions: 1/0}", []string{"/spec/sample/sessions: must be one of so many"}},
 		{"bad stop after nothing", ok + "stopAfter: {}", []string{"/spec/stopAfter: stops after nothing: give duration, packets or bytes"}},
 		{"bad stop", ok + "stopAfter: {duration: ten, packets: -1, bytes: -1}", []string{
-			`/spec/stopAfter/duration: must be a duration like "90s", "10m" or "1h30m"`, "/spec/stopAfter/packets: must not be negative",
+			"/spec/stopAfter/duration: must be a duration such as 90s, 5m, 1h30m, 2d or 30d", "/spec/stopAfter/packets: must not be negative",
 			"/spec/stopAfter/bytes: must not be negative"}},
-		{"bad stop at once", ok + "stopAfter: {duration: 0s}", []string{"/spec/stopAfter/duration: 0s is outside the range 1s-87600h0m0s"}},
-		{"bad ttl", ok + "ttl: -5m", []string{"/spec/ttl: -5m is outside the range"}},
+		{"bad stop at once", ok + "stopAfter: {duration: 0s}", []string{"/spec/stopAfter/duration: 0s is outside the range 1s-3650d"}},
+		{"OK life", ok + "stopAfter: {duration: 2d12h, packets: 100, bytes: 1000}\nstartAt: 2026-12-01T08:00:00Z\nttl: 30d", nil},
+		{"bad ttl", ok + "ttl: 3651d", []string{"/spec/ttl: 3651d is outside the range"}},
+		{"bad ttl before it", ok + "ttl: -5m", []string{"/spec/ttl: must be a duration"}},
 		{"bad capturePoint", ok + "capturePoint: ingress", []string{`/spec/capturePoint: unknown value "ingress": must be wire or delivered`}},
 		{"bad mtuPolicy", ok + "mtuPolicy: fragment", []string{`/spec/mtuPolicy: unknown value "fragment": must be truncate or fail`}},
 		{"bad balance", ok + "balance: {hash: l2, probe: ping}", []string{`/spec/balance/hash: unknown value "l2": must be symmetric`,
@@ -542,16 +540,16 @@ func TestFaultCodes(t *testing.T) {
 	const doc = `
 kind: Mirror
 name: m
-spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], ttl: 10m}`
+spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], stopAfter: {packets: -1}}`
 	_, err := policy.Load(strings.NewReader(doc))
 	codes := map[string]policy.Code{}
 	for _, f := range err.(policy.Faults) {
 		codes[f.Pointer] = f.Code
 	}
 	want := map[string]policy.Code{
-		"/spec/sources/0/port": policy.CodeSourceIsTarget,
-		"/spec/sources/1/cidr": policy.CodeNotSupported,
-		"/spec/ttl":            policy.CodeNotSupported,
+		"/spec/sources/0/port":    policy.CodeSourceIsTarget,
+		"/spec/sources/1/cidr":    policy.CodeNotSupported,
+		"/spec/stopAfter/packets": "",
 	}
 	if diff := cmp.Diff(want, codes); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -115,6 +115,12 @@ func (c *Client) Patch(ctx context.Context, kind policy.Kind, name string, patch
 		contentType: "application/merge-patch+json"})
 }
 
+// StartMirror starts a mirror that is not enabled, has ended by itself or waits for its time; ErrNotFound. When the wait was too long, the
+// mirror is returned with the error.
+func (c *Client) StartMirror(ctx context.Context, name string, o WriteOptions) (*Document, error) {
+	return c.write(ctx, request{method: "POST", path: path(policy.KindMirror, name) + "/start", query: o.query(), header: o.header()})
+}
+
 func (c *Client) write(ctx context.Context, r request) (*Document, error) {
 	var d Document
 	err := c.call(ctx, r, &d)

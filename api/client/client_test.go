@@ -46,6 +46,7 @@ func (e engine) Wait(ctx context.Context, k policy.Kind, name string, _ int64) (
 	}
 	return e.Status(k, name), nil
 }
+func (engine) Start(context.Context, *policy.Mirror, policy.Writer) error            { return nil }
 func (engine) Effective(context.Context) error                                       { return nil }
 func (engine) Warnings([]backend.Change) []policy.Warning                            { return nil }
 func (engine) Consequences([]backend.Change, []policy.Resource) []policy.Consequence { return nil }

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
@@ -14,24 +11,30 @@ func newMirror(g *global) *cobra.Command {
 	c := &cobra.Command{Use: "mirror", Short: "Start and stop mirrors", Args: noArgs("; it is mirror start NAME or mirror stop NAME"),
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	k := kinds()[3]
-	for _, verb := range []string{"start", "stop"} {
-		var w waitFlags
-		enabled := verb == "start"
-		done := map[bool]string{true: "started", false: "stopped"}[enabled]
-		c.AddCommand(eachNamed(g, &w, k, &cobra.Command{
-			Use:     verb + " NAME...",
-			Example: fmt.Sprintf("  tapwall mirror %s web-tap --wait", verb),
-			Short:   fmt.Sprintf("%s mirrors, that is, set spec.enabled to %t", strings.ToUpper(verb[:1])+verb[1:], enabled),
-		}, func(c *cobra.Command, cl *client.Client, name string) error {
-			d, err := cl.Patch(c.Context(), policy.KindMirror, name, fmt.Appendf(nil, `{"spec":{"enabled":%t}}`, enabled), w.options())
-			err = named(err, k, name)
-			if d != nil {
-				printf(c.OutOrStdout(), "mirror/%s %s%s\n", name, done, w.state(d.Status))
-				err = w.outcome(err, waited{"mirror/" + name, &d.Status})
-			}
-			return err
-		}))
+	var started, stopped waitFlags
+	told := func(c *cobra.Command, w *waitFlags, name, done string, d *client.Document, err error) error {
+		err = named(err, k, name)
+		if d != nil {
+			printf(c.OutOrStdout(), "mirror/%s %s%s\n", name, done, w.state(d.Status))
+			err = w.outcome(err, waited{"mirror/" + name, &d.Status})
+		}
+		return err
 	}
+	c.AddCommand(eachNamed(g, &started, k, &cobra.Command{
+		Use:     "start NAME...",
+		Example: "  tapwall mirror start web-tap --wait",
+		Short:   "Start mirrors: those that are not enabled, have ended by themselves or wait for their time",
+	}, func(c *cobra.Command, cl *client.Client, name string) error {
+		d, err := cl.StartMirror(c.Context(), name, started.options())
+		return told(c, &started, name, "started", d, err)
+	}), eachNamed(g, &stopped, k, &cobra.Command{
+		Use:     "stop NAME...",
+		Example: "  tapwall mirror stop web-tap --wait",
+		Short:   "Stop mirrors, that is, set spec.enabled to false",
+	}, func(c *cobra.Command, cl *client.Client, name string) error {
+		d, err := cl.Patch(c.Context(), policy.KindMirror, name, []byte(`{"spec":{"enabled":false}}`), stopped.options())
+		return told(c, &stopped, name, "stopped", d, err)
+	}))
 	return c
 }
 

@@ -48,6 +48,12 @@ type Note struct {
 // MaxNoteBytes bounds the value of a note: with the changes that it goes along with, it has to fit into one transaction.
 const MaxNoteBytes = 512 << 10
 
+// Life is what the store keeps of the life of a mirror.
+type Life struct {
+	Value    []byte
+	Revision int64
+}
+
 // Batch is what one transaction changed, or everything there is.
 type Batch struct {
 	// Revision is that of the store after the batch.

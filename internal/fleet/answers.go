@@ -35,6 +35,7 @@ func (f *Fleet) Refresh(ctx context.Context, kind policy.Kind) {
 
 // Admit implements api.Engine: the first host that has no room says so.
 func (f *Fleet) Admit(changes []backend.Change) error {
+	changes = f.lives.judgedAll(changes)
 	for _, e := range f.hosts {
 		if err := e.Admit(changes); err != nil {
 			return err
@@ -266,7 +267,8 @@ func (f *Fleet) Ready() error {
 
 // Status implements api.Engine.
 func (f *Fleet) Status(kind policy.Kind, name string) policy.Status {
-	return f.withList(kind, name, f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) })))
+	s := f.merge(each(f, func(e *host.Engine) policy.Status { return e.Status(kind, name) }))
+	return f.lives.status(kind, name, f.withList(kind, name, s))
 }
 
 // merge makes one status of those of all hosts: the worst of them, but for hosts that have nothing to do with the resource while others
@@ -326,7 +328,7 @@ const outOfReach = 100 * time.Millisecond
 func (f *Fleet) Wait(ctx context.Context, kind policy.Kind, name string, revision int64) (policy.Status, error) {
 	s, err := f.wait(ctx, kind, name, revision)
 	if s.Phase == "" || kind != policy.KindGroup || revision == 0 {
-		return s, err
+		return f.lives.status(kind, name, s), err
 	}
 	if r := f.roster.Load().Raw(name); err == nil && r != nil && r.Spec.From != nil {
 		f.awaitList(ctx, kind, name)

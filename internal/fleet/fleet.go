@@ -29,6 +29,12 @@ import (
 type Store interface {
 	host.Store
 	Status() wire.StoreStatus
+	// Commit writes all changes in one transaction. Errors match backend.ErrConflict and backend.ErrNotFound.
+	Commit(ctx context.Context, changes []backend.Change) ([]policy.Resource, error)
+	// Lives and PutLife keep what became of mirrors that begin and end by themselves, by name. A write needs the revision that it replaces,
+	// 0 = none, or its error matches backend.ErrConflict; nil removes.
+	Lives(ctx context.Context) (map[string]backend.Life, error)
+	PutLife(ctx context.Context, mirror string, value []byte, expect int64) (revision int64, err error)
 }
 
 // Options of New. Store and Recorder are mandatory.
@@ -50,6 +56,7 @@ type Fleet struct {
 	feeds []*feed
 	// roster is what the hosts were told last of the groups, which they see flat. Run replaces it.
 	roster atomic.Pointer[policy.Roster]
+	lives  *lives
 }
 
 // New checks the options.
@@ -58,6 +65,7 @@ func New(o Options) (*Fleet, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{opt: o}
+	f.lives = newLives(f)
 	f.roster.Store(policy.NewRoster())
 	ids := claims{holders: map[string]string{}, kept: map[string]string{}}
 	neighbours := host.NewNeighbours()
@@ -100,6 +108,10 @@ func (f *Fleet) Engines() []*host.Engine { return f.hosts }
 func (f *Fleet) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		if err := f.lives.load(ctx); err != nil {
+			return nil // ctx has ended
+		}
+		g.Go(func() error { return f.lives.run(ctx) })
 		return f.follow(ctx, f.opt.Store.Watch(ctx, 0))
 	})
 	for _, e := range f.hosts {

@@ -41,8 +41,11 @@ func (f *Fleet) follow(ctx context.Context, batches <-chan backend.Batch) error 
 			}
 			b, revision = next, next.Revision
 			f.enrol(&b)
+			f.lives.enrol(&b)
 		case <-news:
 			b = backend.Batch{Revision: revision, Changes: f.relist()}
+		case names := <-f.lives.turned:
+			b = backend.Batch{Revision: revision, Changes: f.lives.turn(names)}
 		}
 		for _, feed := range f.feeds {
 			feed.push(b)
@@ -91,7 +94,7 @@ func (f *Fleet) enrol(b *backend.Batch) {
 // flat returns what changes would be for the hosts if they were in the store.
 func (f *Fleet) flat(changes []backend.Change) []backend.Change {
 	_, out := rewrite(f.roster.Load(), changes)
-	return out
+	return f.lives.judgedAll(out)
 }
 
 // flatBoth does so for changes and for what they replace, as they may be in the store already.

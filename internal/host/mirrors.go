@@ -283,9 +283,11 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhasePending, policy.ReasonPending, "the flows of bridge "+info.Through+" are being installed")
 		}
 	}
-	switch enabled := m.Spec.Enabled == nil || *m.Spec.Enabled; {
-	case !enabled && rows == 0 && current && rowErr == nil:
+	switch {
+	case !m.IsEnabled() && rows == 0 && current && rowErr == nil:
 		h.Phase, h.Reason, h.Message = policy.PhaseStopped, policy.ReasonDisabled, ""
+	case m.Idle != nil && rows == 0 && current && rowErr == nil:
+		h.Phase, h.Reason, h.Message = m.Idle.Phase, m.Idle.Reason, m.Idle.Message
 	case !current || rowErr != nil:
 		h.Observed = min(h.Observed, lookUp(e.observed, resource{policy.KindMirror, m.Name}.key()))
 		message := "the mirror's rows are being written"

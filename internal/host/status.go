@@ -70,6 +70,12 @@ func fromHost(h policy.HostStatus, warnings []policy.Warning) policy.Status {
 		Warnings: warnings}
 }
 
+// Mirror returns a mirror as the engine has taken it; nil = it has none of that name.
+func (e *Engine) Mirror(name string) *policy.Mirror {
+	m, _ := e.view.Load().resources.get(policy.KindMirror, name).(*policy.Mirror)
+	return m
+}
+
 // Status is that of one resource on this host, as observed.
 func (e *Engine) Status(kind policy.Kind, name string) policy.Status {
 	return e.view.Load().status(kind, name, e.shadows.Load())
@@ -288,7 +294,8 @@ func (e *Engine) Wait(ctx context.Context, kind policy.Kind, name string, revisi
 		if revision == 0 && !there && !unsettled {
 			return policy.Status{}, nil
 		}
-		if revision > 0 && there && observed >= revision && (kind != policy.KindGroup || !unsettled) { // a group may change by others
+		if revision > 0 && there && observed >= revision && (kind != policy.KindGroup && kind != policy.KindMirror || !unsettled) {
+			// A group may change by others, and a mirror begins and ends.
 			s := e.Status(kind, name)
 			// What the switch tells of its flows comes shortly after its answer to the change.
 			if s.Reason == policy.ReasonFlowsMissing && (inStep.IsZero() || time.Now().Before(inStep)) {

@@ -44,10 +44,7 @@ type termFile struct {
 }
 
 func newTerms(dir, name string) *terms {
-	t := &terms{known: map[string]term{}, clock: sinceBoot}
-	if id, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		t.boot = strings.TrimSpace(string(id))
-	}
+	t := &terms{known: map[string]term{}, clock: SinceBoot, boot: BootID()}
 	if dir == "" {
 		return t
 	}
@@ -59,8 +56,17 @@ func newTerms(dir, name string) *terms {
 	return t
 }
 
-// sinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which nobody can set and which goes on while the machine sleeps.
-func sinceBoot() time.Duration {
+// BootID names the start of the machine that SinceBoot counts from; "" = the system does not tell.
+func BootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// SinceBoot is CLOCK_BOOTTIME (clock_gettime(2)), which nobody can set and which goes on while the machine sleeps.
+func SinceBoot() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		return 0

@@ -24,7 +24,7 @@ var native = Form{Because: "one Mirror row of Open vSwitch does all that it asks
 
 // runs reports whether a mirror is to copy at all.
 func runs(m *policy.Mirror) bool {
-	return (m.Spec.Enabled == nil || *m.Spec.Enabled) && len(m.Spec.Targets) > 0
+	return m.Runs() && len(m.Spec.Targets) > 0
 }
 
 // chooseForms decides which of the mirrors are staged: those that ask for more than a row can do, those whose sources are on several
@@ -74,6 +74,7 @@ func (w *mirrorWork) asks() string {
 	add(s.Snaplen > 0, "snaplen")
 	add(s.Sample != nil, "sample")
 	add(s.VLANTag != "", "vlanTag")
+	add(w.m.Counts(), "stopAfter with packets or bytes")
 	add(len(s.Targets) > 1, "several targets")
 	switch {
 	case !staged(w.m):

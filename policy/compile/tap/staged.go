@@ -53,7 +53,9 @@ type Member struct {
 // staged reports whether the mirror by itself takes more than a Mirror row; see chooseForms for what else may.
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
-	return s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" && s.VLANTag != policy.VLANTagStrip ||
+	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
+	return m.Counts() || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
+		s.VLANTag != policy.VLANTagStrip ||
 		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
 			return t.Port != nil &&
 				!t.Port.Create
