@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/internal/packet"
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+const mirrorExamples = "../../examples/mirrors/"
+
+// inVXLAN are the frames in the datagrams to port 4789 that came to a collector, by VNI.
+func inVXLAN(c *lab.Capture) map[uint32][]lab.Frame {
+	out := map[uint32][]lab.Frame{}
+	for _, f := range c.Frames(lab.UDPTo(4789)) {
+		vni := binary.BigEndian.Uint32(f.Data[46:50]) >> 8
+		out[vni] = append(out[vni], lab.Frame{At: f.At, Data: f.Data[50:]})
+	}
+	return out
+}
+
+// sessions counts frames by the port of the server, which is the lower one, for each IP version: "4 80".
+func sessions(fs []lab.Frame) map[string]int {
+	out := map[string]int{}
+	var p packet.Parsed
+	d := packet.NewDecoder()
+	for _, f := range fs {
+		d.Decode(f.Data, 0, &p)
+		out[fmt.Sprint(p.IPVersion, min(p.SrcPort, p.DstPort))]++
+	}
+	return out
+}
+
+// examples/mirrors/vtap.yaml does what it says.
+func TestMirrorExampleVTAP(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	collector := s.underlay()
+	must(t, s.Serve(s.vm[1], 22, 80, 443))
+	s.tapwall("apply", "--wait", "-f", mirrorExamples+"vtap.yaml")
+	capture, err := s.Capture(collector.NS, "eth0")
+	must(t, err)
+	for _, port := range []int{22, 80, 443} {
+		s.mustConnect(s.vm[2], s.vm[1].IPv4, port)
+		s.mustConnect(s.vm[2], s.vm[1].IPv6, port)
+		s.mustConnect(s.vm[3], s.vm[1].IPv4, port)
+	}
+	whole := func() bool {
+		n := sessions(inVXLAN(capture)[129057])
+		return n["4 80"] >= 5 && n["4 443"] >= 5 && n["6 80"] >= 5 && n["6 443"] >= 5
+	}
+	lab.Eventually(t, 3*time.Second, "both sessions are copied, of both versions", whole)
+	settle()
+	if got := sessions(inVXLAN(capture)[129057]); len(got) != 4 {
+		t.Errorf("copies of other sessions: %v", got)
+	}
+	for _, f := range inVXLAN(capture)[129057] {
+		if withMAC(s.vm[3].MAC)(f) {
+			t.Error("a frame of the monitoring is copied")
+		}
+	}
+}
+
+// examples/mirrors/ids.yaml does what it says.
+func TestMirrorExampleIDS(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[3])
+	s.tapwall("apply", "--wait", "-f", mirrorExamples+"ids.yaml")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	capture := s.capture("ids0")
+	s.ping3(s.vm[1], s.vm[2])
+	s.ping3(s.vm[1], s.vm[3])
+	settle()
+	if n := len(capture.Frames(lab.ICMP)); n != 12 {
+		t.Errorf("%d frames, want 6 between the two and 6 of one with another", n)
+	}
+}
