@@ -3,6 +3,8 @@ package e2e
 import (
 	"encoding/binary"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,5 +80,38 @@ func TestMirrorExampleIDS(t *testing.T) {
 	settle()
 	if n := len(capture.Frames(lab.ICMP)); n != 12 {
 		t.Errorf("%d frames, want 6 between the two and 6 of one with another", n)
+	}
+}
+
+// examples/mirrors/ten-minutes.yaml does what it says; for the end, two seconds take the place of the ten minutes.
+func TestMirrorExampleTenMinutes(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	must(t, s.Serve(s.vm[3], 53, 80, 443))
+	s.tapwall("apply", "--wait", "-f", mirrorExamples+"ten-minutes.yaml")
+	s.becomes("mirror", "ten-minutes", policy.PhaseActive, "", "")
+	capture := s.capture("ids0")
+	for _, port := range []int{80, 443} {
+		s.mustConnect(s.vm[1], s.vm[3].IPv4, port)
+		s.mustConnect(s.vm[2], s.vm[3].IPv6, port)
+	}
+	s.say(s.vm[1], s.vm[3], 40053, 53, "a question")
+	lab.Eventually(t, 3*time.Second, "sessions and the question are copied", func() bool {
+		got := sessions(capture.Frames(nil))
+		return got["4 443"] >= 5 && got["6 443"] >= 5 && got["4 53"] == 2 && len(got) == 3
+	})
+	text, err := os.ReadFile(mirrorExamples + "ten-minutes.yaml")
+	must(t, err)
+	soon := strings.Replace(string(text), "duration: 10m", "duration: 2s", 1)
+	s.apply(soon)
+	lab.Eventually(t, 10*time.Second, "it ends", func() bool {
+		st := s.status("mirror", "ten-minutes")
+		return st.Phase == policy.PhaseStopped && st.Reason == policy.ReasonCompleted
+	})
+	s.tapwall("apply", "-f", mirrorExamples+"ids.yaml") // the port is there again
+	s.apply(soon)
+	settle()
+	if st := s.status("mirror", "ten-minutes"); st.Phase != policy.PhaseStopped {
+		t.Errorf("applied again it is %s", st.Phase)
 	}
 }
