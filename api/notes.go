@@ -332,7 +332,7 @@ const (
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, Completed, " +
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
-		"SourceCarriesTarget, OutputShared, OutputPortTaken, MixedSources, MirrorLimit, Invalid, " +
+		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MixedSources, MirrorLimit, Invalid, " +
 		"TunnelUnsupported, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
@@ -340,6 +340,7 @@ const (
 		"ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"WORLD_WITHOUT_PEERS, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, DUPLICATES_POSSIBLE, " +
-		"SOURCE_MAY_CARRY_TARGET, NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED, " +
+		"SOURCE_MAY_CARRY_TARGET, TARGET_EXCLUDED, TARGET_TWICE, " +
+		"NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED, " +
 		"CT_ZONE_NEAR_FULL, CT_ZONE_FULL, CT_ZONE_LIMIT"
 )

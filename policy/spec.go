@@ -214,6 +214,8 @@ type MirrorSpec struct {
 	// before, without a filter, gets them as its own VLAN says.
 	VLANTag VLANTag        `json:"vlanTag,omitempty"`
 	Targets []MirrorTarget `json:"targets"` // each gets a copy
+	// Force delivers to ports that belong to machines, too, which then see what the mirror copies.
+	Force bool `json:"force,omitempty"`
 
 	// StartAt is when it begins to copy; absent = at once.
 	StartAt *time.Time `json:"startAt,omitempty"`
@@ -225,7 +227,6 @@ type MirrorSpec struct {
 	CapturePoint string         `json:"capturePoint,omitempty"` // wire | delivered
 	MTUPolicy    string         `json:"mtuPolicy,omitempty"`    // truncate | fail
 	Balance      *MirrorBalance `json:"balance,omitempty"`
-	Force        bool           `json:"force,omitempty"` // deliver to a port that is somebody's
 }
 
 // VLANTag is keep, strip or the number of a VLAN, which documents may write as a number or as a text.
@@ -293,19 +294,19 @@ type MirrorSample struct {
 type MirrorTarget struct {
 	Port   *PortTarget   `json:"port,omitempty"`
 	VXLAN  *VXLANTarget  `json:"vxlan,omitempty"`
+	VM     string        `json:"vm,omitempty"` // the port of this machine, wherever it is on the host; goes with Force
 	Geneve *GeneveTarget `json:"geneve,omitempty"`
 	GRE    *GRETarget    `json:"gre,omitempty"`
 	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
 
 	// These come later.
-	VM     string        `json:"vm,omitempty"` // the port of a machine
 	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
 	Pcap   *PcapTarget   `json:"pcap,omitempty"`
 	Buffer *BufferTarget `json:"buffer,omitempty"`
 	Events *EventsTarget `json:"events,omitempty"`
 }
 
-// PortTarget delivers to a local port, made on demand with Create.
+// PortTarget delivers to a local port: one that is there, or one that is made for that, with Create.
 type PortTarget struct {
 	Name   string `json:"name"` // at most 15 bytes
 	Create bool   `json:"create,omitempty"`

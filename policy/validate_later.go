@@ -127,7 +127,6 @@ func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
 			c.addf(at.field(name), value, "%d is outside the range %d-%d", value, lo, hi)
 		}
 	}
-	target(t.VM != "", "vm", "machines as targets", nil)
 	target(t.RSPAN != nil, "rspan", "RSPAN", func(at pointer) {
 		within(at, "vlan", int64(t.RSPAN.VLAN), 1, 4094)
 		if !t.RSPAN.AcknowledgeFlooding {

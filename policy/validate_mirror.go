@@ -1,6 +1,9 @@
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // MaxVNI is the largest VXLAN network identifier (RFC 7348 §5).
 const MaxVNI = 1<<24 - 1
@@ -50,7 +53,6 @@ func (m *Mirror) Validate() Faults {
 	c.notYet(s.Balance != nil, spec.field("balance"), "balancing over targets", "without it each target gets every copy", func(at pointer) {
 		c.balance(at, s.Balance)
 	})
-	c.notYet(s.Force, spec.field("force"), "targets that are somebody's ports", "", nil)
 	targets := spec.field("targets")
 	switch n := len(s.Targets); {
 	case n == 0:
@@ -60,15 +62,24 @@ func (m *Mirror) Validate() Faults {
 	}
 	for i := range s.Targets {
 		c.target(targets.at(i), &s.Targets[i])
-		c.sourceIsTarget(spec.field("sources"), s.Sources, s.Targets[i].Port)
+		c.sourceIsTarget(spec.field("sources"), s.Sources, &s.Targets[i])
+		if s.Targets[i].VM != "" && !s.Force {
+			c.addf(targets.path(i, "vm"), s.Targets[i].VM, "the machine would see what the mirror copies; if it is to, write force: true")
+		}
 		for j := range i {
 			if s.Targets[i].same(&s.Targets[j]) {
 				c.addf(targets.at(i), nil, "is where target %d leads: it would get each packet twice", j)
 			}
 		}
 	}
+	if s.Force && len(s.Targets) > 0 && !slices.ContainsFunc(s.Targets, MirrorTarget.There) {
+		c.addf(spec.field("force"), nil, "forces nothing: no target is a machine or a port that is there without tapwall")
+	}
 	return c.faults
 }
+
+// There reports whether the target is there without tapwall: a machine, or a port that is not to be made.
+func (t MirrorTarget) There() bool { return t.VM != "" || t.Port != nil && !t.Port.Create }
 
 // notYet checks what is of a later version, and refuses it for that if there is no other fault.
 func (c *checker) notYet(given bool, at pointer, what, instead string, check func(at pointer)) {
@@ -89,21 +100,27 @@ func (t *MirrorTarget) same(o *MirrorTarget) bool {
 	if t.Port != nil && o.Port != nil {
 		return t.Port.Name == o.Port.Name
 	}
+	if t.VM != "" {
+		return t.VM == o.VM
+	}
 	x, is := t.Tunnel()
 	y, too := o.Tunnel()
 	return is && too && x.same(&y)
 }
 
 // sourceIsTarget refuses a mirror that would take its own copies.
-func (c *checker) sourceIsTarget(at pointer, sources []Selector, t *PortTarget) {
-	if t == nil || t.Name == "" {
-		return
-	}
-	for i := range sources {
-		if sources[i].Port == t.Name {
-			c.add(Fault{Pointer: at.path(i, "port").String(), Value: t.Name, Code: CodeSourceIsTarget,
+func (c *checker) sourceIsTarget(at pointer, sources []Selector, t *MirrorTarget) {
+	is := func(i int, field, source, target string) {
+		if target != "" && source == target {
+			c.add(Fault{Pointer: at.path(i, field).String(), Value: target, Code: CodeSourceIsTarget,
 				Detail: "is also the target: the mirror would copy its own copies"})
 		}
+	}
+	for i := range sources {
+		if t.Port != nil {
+			is(i, "port", sources[i].Port, t.Port.Name)
+		}
+		is(i, "vm", sources[i].VM, t.VM)
 	}
 }
 
@@ -113,10 +130,14 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 		n++
 		c.portName(at.path("port", "name"), t.Port.Name)
 	}
+	if t.VM != "" {
+		n++
+		c.word(at.field("vm"), t.VM)
+	}
 	n += c.tunnels(at, t) + c.laterTargets(at, t)
 	switch {
 	case n == 0:
-		c.addf(at, nil, "leads nowhere: give port, vxlan, geneve, gre or erspan")
+		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre or erspan")
 	case n > 1:
 		c.addf(at, nil, "must lead to exactly one thing, not %d", n)
 	}

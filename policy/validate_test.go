@@ -260,6 +260,15 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 			[]string{"/spec/targets: has 17 targets; at most 16 are possible"}},
 		{"bad source is one of the targets", "sources: [{port: b}]\ntargets: [{port: {name: a}}, {port: {name: b}}]",
 			[]string{"/spec/sources/0/port: is also the target"}},
+		{"OK vm", target("{vm: collector}") + "\nforce: true", nil},
+		{"OK forced port", ok + "force: true", nil},
+		{"bad vm unforced", target("{port: {name: a}}, {vm: collector}"),
+			[]string{"/spec/targets/1/vm: the machine would see what the mirror copies; if it is to, write force: true"}},
+		{"bad vm word", target("{vm: \" a\"}") + "\nforce: true", []string{"/spec/targets/0/vm: must not begin or end with a space"}},
+		{"bad vm twice", target("{vm: a}, {vm: a}") + "\nforce: true", []string{"/spec/targets/1: is where target 0 leads"}},
+		{"bad vm is source", "sources: [{port: a}, {vm: b}]\ntargets: [{vm: b}]\nforce: true",
+			[]string{"/spec/sources/1/vm: is also the target"}},
+		{"bad force of nothing", target("{port: {name: a, create: true}}") + "\nforce: true", []string{"/spec/force: forces nothing"}},
 		{"OK vlanTag", ok + "vlanTag: keep", nil},
 		{"OK vlanTag number", ok + "vlanTag: 100", nil},
 		{"OK vlanTag text", ok + `vlanTag: "4094"`, nil},
@@ -323,10 +332,9 @@ func TestMirrorLaterFaults(t *testing.T) {
 sample: {sessions: 1/4}
 capturePoint: delivered
 mtuPolicy: fail
-balance: {hash: symmetric, probe: "tcp:22"}
-force: true`, []string{"/spec/sample/sessions: comes later", "/spec/capturePoint: comes later",
+balance: {hash: symmetric, probe: "tcp:22"}`, []string{"/spec/sample/sessions: comes later", "/spec/capturePoint: comes later",
 			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen",
-			"/spec/balance: comes later", "/spec/force: comes later"}},
+			"/spec/balance: comes later"}},
 		{"bad sessions", ok + "sample: {sessions: 2/4}", []string{`/spec/sample/sessions: must be one of so many, like "1/4", at most 1/65536`}},
 		{"bad sessions of none", ok + "sample: {sessions: 1/0}", []string{"/spec/sample/sessions: must be one of so many"}},
 		{"bad stop after nothing", ok + "stopAfter: {}", []string{"/spec/stopAfter: stops after nothing: give duration, packets or bytes"}},
@@ -345,7 +353,6 @@ force: true`, []string{"/spec/sample/sessions: comes later", "/spec/capturePoint
 		{"bad probe port", ok + `balance: {hash: symmetric, probe: "tcp:0"}`,
 			[]string{"/spec/balance/probe: port 0 is outside the range 1-65535"}},
 
-		{"bad vm", target("{vm: collector}"), []string{at + "vm: comes later"}},
 		{"OK gre", target("{gre: {remote: 192.0.2.1, key: 4294967295}}"), nil},
 		{"bad gre key", target("{gre: {remote: 192.0.2.1, key: 4294967296}}"),
 			[]string{at + "gre/key: 4294967296 is outside the range 0-4294967295"}},

@@ -62,7 +62,7 @@ type bridge struct {
 	*link
 	cancel context.CancelFunc
 
-	parts []part // what contributes to its flows; none on a guest bridge
+	parts []part // what contributes to its flows
 	// owners are the flows that are desired and not installed yet, by owner; nil flows = the owner is gone. meters are all that the bridge
 	// should have.
 	owners map[string][]flow.Flow
@@ -99,7 +99,7 @@ func (b *bridge) want(owners map[string][]flow.Flow) {
 
 // view is the bridge as it is now.
 func (b *bridge) view() bridgeView {
-	return bridgeView{link: b.link, wanted: len(b.parts) > 0, refused: maps.Clone(b.aside), installedAt: b.installedAt, err: b.err}
+	return bridgeView{link: b.link, wanted: b.cfg.Mode != Guest, refused: maps.Clone(b.aside), installedAt: b.installedAt, err: b.err}
 }
 
 // addBridge starts managing a bridge that has appeared.
@@ -162,6 +162,9 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		w := e.walls[cfg.Name]
 		w.cells = &cells{bridge: b, w: w, e: e}
 		b.parts = append(b.parts, w.cells)
+		b.parts = append(b.parts, &waysBack{bridge: b, plan: &e.mirrors.plan})
+	case Guest:
+		b.parts = append(b.parts, &waysBack{bridge: b, plan: &e.mirrors.plan})
 	case made:
 		b.parts = append(b.parts, &taps{bridge: b, plan: &e.mirrors.plan})
 	}
@@ -199,7 +202,7 @@ func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
 			return false
 		}
 	}
-	if len(b.parts) == 0 {
+	if e.idle(b, st) {
 		return true
 	}
 	if !st.Ready {

@@ -36,7 +36,7 @@ func (e *Engine) compileTaps() {
 	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
 	before := e.mirrors.plan
 	in := e.tapInput(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes)
-	in.Before, in.Version = &before, cmp.Or(e.mirrors.software, e.topo.OVSVersion)
+	in.Before, in.Open, in.Version = &before, e.mirrors.open, cmp.Or(e.mirrors.software, e.topo.OVSVersion)
 	e.mirrors.plan = e.tapCompiler(in)
 }
 
@@ -47,7 +47,7 @@ func (e *Engine) tapInput(mirrors []*policy.Mirror, resources catalog, topo *vsw
 ) tap.Input {
 	return tap.Input{
 		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,
-		Guests: e.guests(), Version: topo.OVSVersion,
+		Guests: e.guests(), Version: topo.OVSVersion, Addressed: e.addressed(),
 	}
 }
 
@@ -156,17 +156,7 @@ type taps struct {
 // contribute implements part.
 func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 	now := t.plan.Flows[t.cfg.Name]
-	changed := map[string][]flow.Flow{}
-	for owner, flows := range now.Owners {
-		if before, there := t.last[owner]; !there || !slices.EqualFunc(before, flows, flow.Flow.Equal) {
-			changed[owner] = flows
-		}
-	}
-	for owner := range t.last {
-		if _, still := now.Owners[owner]; !still {
-			changed[owner] = nil
-		}
-	}
+	changed := changedOwners(t.last, now.Owners)
 	if !slices.EqualFunc(t.meters, now.Meters, sameMeter) {
 		changed[ownerMeters] = nil // it has no flows: meters alone are a change, too
 	}
@@ -176,6 +166,22 @@ func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 	t.last, t.meters = now.Owners, now.Meters
 	t.book.countMirrors(t.plan.Numbers, t.plan.Limits)
 	return true
+}
+
+// changedOwners are the flows of owners that differ; nil = the owner is gone.
+func changedOwners(before, now map[string][]flow.Flow) map[string][]flow.Flow {
+	changed := map[string][]flow.Flow{}
+	for owner, flows := range now {
+		if old, there := before[owner]; !there || !slices.EqualFunc(old, flows, flow.Flow.Equal) {
+			changed[owner] = flows
+		}
+	}
+	for owner := range before {
+		if _, still := now[owner]; !still {
+			changed[owner] = nil
+		}
+	}
+	return changed
 }
 
 // ownerMeters stands for the meters of a bridge of our own.

@@ -33,7 +33,8 @@ type mirrorState struct {
 	totals   map[mirrorOnBridge]*mirrorTotal
 	statuses map[string]policy.Status // replaced at every turn
 
-	software string // version of Open vSwitch as a switch says it, "" = none has said
+	software string          // version of Open vSwitch as a switch says it, "" = none has said
+	open     map[string]bool // the ways back whose flows are in force
 
 	routes      map[netip.Addr]string // the devices by which collectors are reached
 	routesUntil time.Time             // when to look again; zero = there is no collector
@@ -274,6 +275,11 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			phase = policy.PhasePending
 		}
 		degrade(phase, p.Reason, p.Message)
+	}
+	for _, way := range info.Ways {
+		if _, err := e.served(way.Bridge, []string{way.Owner}); err != nil {
+			degrade(policy.PhaseFailed, policy.ReasonRejected, err.Error())
+		}
 	}
 	if info.Through != "" {
 		switch served, err := e.served(info.Through, append([]string{tap.MirrorOwner(m.Name)}, info.Owners...)); {

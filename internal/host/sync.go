@@ -63,8 +63,15 @@ func (e *Engine) sync(ctx context.Context) {
 		e.compileTaps()
 	}
 	flowsDone := complete
-	for _, b := range e.bridges {
-		flowsDone = e.install(ctx, b, now) && flowsDone
+	for _, ours := range []bool{false, true} { // copies go where a way back stands
+		for _, b := range e.bridges {
+			if (b.cfg.Mode == made) == ours {
+				flowsDone = e.install(ctx, b, now) && flowsDone
+			}
+		}
+		if !ours {
+			e.tendWays()
+		}
 	}
 	for _, w := range e.walls {
 		w.publishEndpoints(e.inventory.Workloads)

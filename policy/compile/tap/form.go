@@ -76,6 +76,7 @@ func (w *mirrorWork) asks() string {
 	add(s.VLANTag != "", "vlanTag")
 	add(w.m.Counts(), "stopAfter with packets or bytes")
 	add(len(s.Targets) > 1, "several targets")
+	add(s.Force, "force")
 	switch {
 	case !staged(w.m):
 		return ""
@@ -87,7 +88,7 @@ func (w *mirrorWork) asks() string {
 
 // movable reports whether all targets can be on the tap bridge: what is made for the mirror can, a port of somebody else cannot.
 func (w *mirrorWork) movable() bool {
-	return !slices.ContainsFunc(w.m.Spec.Targets, func(t policy.MirrorTarget) bool { return t.Port != nil && !t.Port.Create })
+	return !slices.ContainsFunc(w.m.Spec.Targets, policy.MirrorTarget.There)
 }
 
 // circumstances says what makes a mirror staged for which a row would suffice by itself; "" = nothing.
@@ -98,8 +99,9 @@ func (w *mirrorWork) circumstances(users map[output][]string) string {
 		}
 	}
 	var on []string
+	sources := w.scratch().sources()
 	for _, b := range w.bridges {
-		if w.sources()[b.Name] != nil {
+		if sources[b.Name] != nil {
 			on = append(on, b.Name)
 		}
 	}

@@ -33,13 +33,18 @@ type Input struct {
 	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
 	// tunnel packets are refused; without, they get a warning.
 	Routes map[netip.Addr]string
+	// Addressed are the devices that have an address of the host's, as far as that is known; link-local ones count for nothing.
+	Addressed map[string]bool
+	// Open are the ways back, by key of Plan.Ways, whose flows are in force: copies are sent there only then.
+	Open map[string]bool
 }
 
 // Plan is the result of Compile.
 type Plan struct {
 	// Specs are the wanted rows, ordered by owner and bridge.
 	Specs []vswitch.MirrorSpec
-	// Bridges and Ports are the wanted ones of tapwall's own, and Flows what the bridges are to do with what comes there, by name.
+	// Bridges and Ports are the wanted ones of tapwall's own, and Flows what bridges are to do with what comes there, by name: of those that
+	// are somebody else's, with what comes by a way back.
 	Bridges []vswitch.BridgeSpec
 	Ports   []vswitch.PortSpec
 	Flows   map[string]Flows
@@ -49,6 +54,8 @@ type Plan struct {
 	Limits map[uint32]string
 	// Sets are the source sets of staged mirrors, by key; see [Input.Before].
 	Sets map[string]*SourceSet
+	// Ways are the ways back to ports of production bridges, by key; see [Input.Open].
+	Ways map[string]Way
 	// Info describes every mirror of the input by name.
 	Info map[string]Info
 }
@@ -69,11 +76,13 @@ type Info struct {
 	Behind []string
 	// Through is the tap bridge that copies pass, "" = none does. They are delivered when its flows are in force.
 	Through string
+	// Ways are the ways back that it delivers by.
+	Ways []Way
 	// Unfinished: it is not served as it should be yet: a port there that flows have to name has no number, or source sets are being changed.
 	Unfinished bool
 	// Owners are whom the rows that serve the mirror are for, beside itself.
 	Owners []string
-	// Targets describe where copies go: port and bridge, or a tunnel's remote, vni, key or session, dstPort, local, port and bridge.
+	// Targets describe where copies go: port, bridge and vm, or a tunnel's remote, vni, key or session, dstPort, local, port and bridge.
 	Targets  []map[string]string
 	Problems []Problem
 	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
@@ -100,6 +109,8 @@ const (
 	WarnTunnelOverlay        policy.Code = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
 	WarnDuplicates           policy.Code = "DUPLICATES_POSSIBLE"     // a packet may be copied more than once
 	WarnSourceMayCarryTarget policy.Code = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
+	WarnTargetExcluded       policy.Code = "TARGET_EXCLUDED"         // what a source gets is not copied, because copies are delivered there
+	WarnTargetTwice          policy.Code = "TARGET_TWICE"            // two targets are one port, which gets each copy once
 )
 
 // Names of what is made: the Mirror row and the tunnel port.
@@ -112,7 +123,7 @@ const (
 // staged.
 func Compile(in Input) Plan {
 	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*SourceSet{},
-		ports: map[string]*vswitch.PortSpec{}, plan: Plan{Info: map[string]Info{}}}
+		ports: map[string]*vswitch.PortSpec{}, ways: map[string]*way{}, plan: Plan{Info: map[string]Info{}}}
 	if len(in.Mirrors) == 0 {
 		return p.plan
 	}
@@ -130,7 +141,9 @@ func Compile(in Input) Plan {
 			p.plan.Info[m.Name] = Info{}
 		}
 	}
+	p.findReceivers(works, func(w *mirrorWork) bool { return staged(w.m) })
 	p.chooseForms(works)
+	p.findReceivers(works, func(w *mirrorWork) bool { return w.info.Form.Staged })
 	p.takeNumbers(works)
 	for _, w := range works {
 		w.compile()
@@ -147,6 +160,8 @@ type mirrorPlanner struct {
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
 	ids     map[place]int64                // of tunnels
+	// receivers are the ports that ways lead back to, by bridge, with the mirrors that deliver there.
+	receivers map[string]map[string][]string
 
 	// Of staged mirrors.
 	isStaged map[string]bool              // those that deliver
@@ -154,6 +169,7 @@ type mirrorPlanner struct {
 	meters   map[string]uint32            // likewise, of those that are limited
 	sets     map[string]*SourceSet        // by key
 	ports    map[string]*vswitch.PortSpec // where they deliver, by name
+	ways     map[string]*way              // where they deliver on bridges of production, by key
 	plan     Plan
 }
 
@@ -232,6 +248,7 @@ func (w *mirrorWork) compile() {
 	}
 	sources := w.sources()
 	target, where := w.target(0)
+	w.refuse(true, target.bad)
 	bridge := w.choose(sources, where)
 	if bridge == nil || w.fatal() {
 		w.report(target, "")
@@ -307,21 +324,23 @@ func selecting(spec vswitch.MirrorSpec, s *bridgeSources, direction string) vswi
 	case direction == policy.MirrorFromSource:
 		spec.SelectSrcPort = s.ports
 	case direction == policy.MirrorToSource:
-		spec.SelectDstPort = s.ports
+		spec.SelectDstPort = without(s.ports, s.deaf)
 	default:
-		spec.SelectSrcPort, spec.SelectDstPort = s.ports, s.ports
+		spec.SelectSrcPort, spec.SelectDstPort = s.ports, without(s.ports, s.deaf)
 	}
 	return spec
 }
 
 // report describes a target, which is made or found on the bridge; "" = on none.
 func (w *mirrorWork) report(t mirrorTarget, bridge string) {
-	if t.spec.Port == "" {
-		return
+	out := map[string]string{}
+	for key, value := range map[string]string{"port": t.spec.Port, "bridge": bridge, "vm": t.vm} {
+		if value != "" {
+			out[key] = value
+		}
 	}
-	out := map[string]string{"port": t.spec.Port}
-	if bridge != "" {
-		out["bridge"] = bridge
+	if len(out) == 0 {
+		return
 	}
 	t.describe(out)
 	w.info.Targets = append(w.info.Targets, out)

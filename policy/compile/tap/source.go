@@ -15,6 +15,8 @@ type bridgeSources struct {
 	all   bool     // every port of the bridge
 	ports []string // sorted; with all, every port that is no output
 	vlans []int    // sorted; restricts
+	// deaf are those of ports of which only what they send is copied: another mirror delivers copies there, which must not be copied again.
+	deaf []string
 }
 
 // sources are those on each bridge that has any. What is wrong with them is noted once.
@@ -63,6 +65,9 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 			case !is:
 			case slices.ContainsFunc(spec.Exclude, func(x policy.Selector) bool { return w.excludes(&x, b, name, wl) }):
 				excluded = true
+			case len(w.receivers[b.Name][name]) > 0:
+				excluded = true
+				w.receiver(s, b, name, wl)
 			case !isOutput:
 				s.ports = append(s.ports, name)
 			case port.Kind == inventory.KindTap && w.names(b, name, wl):
@@ -192,6 +197,10 @@ type mirrorTarget struct {
 	identity output
 	remote   netip.Addr // of a tunnel
 	idName   string     // what the id of a tunnel is called
+	// Of a port that is there already: its bridge, nil = there is none; the machine that it was named by; and why it cannot be had.
+	at  *vswitch.Bridge
+	vm  string
+	bad *Problem
 }
 
 // target returns the target with an index and the bridge that it is bound to, "" = any.
@@ -200,29 +209,26 @@ func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
 		return w.tunnel(t)
 	}
 	p := w.m.Spec.Targets[i].Port
-	if p == nil {
+	switch {
+	case w.m.Spec.Targets[i].There():
+		return w.existing(&w.m.Spec.Targets[i])
+	case p == nil:
 		return t, ""
 	}
 	t.spec = vswitch.OutputSpec{Port: p.Name, Create: p.Create}
 	t.identity = output{port: p.Name}
-	if p.Create {
-		// As an access port of VLAN 0 it gets packets of all VLANs, without their tag, as from a tunnel.
-		t.spec.Type, t.spec.Tag = "internal", new(int)
-	}
-	bridge = w.bridgeOf(p.Name)
-	if p.Create && w.in.NoDevices {
+	// As an access port of VLAN 0 it gets packets of all VLANs, without their tag, as from a tunnel.
+	t.spec.Type, t.spec.Tag = "internal", new(int)
+	if w.in.NoDevices {
 		w.problem(true, policy.ReasonNoLocalDevices,
 			"host %s is managed over the network and lacks the capability localDevices, so port %s could be made there "+
 				"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
 	}
-	if bridge == "" && !p.Create {
-		w.problem(true, policy.ReasonTargetMissing, "no managed bridge of this host has a port %s; create: true would make it", p.Name)
-	}
-	return t, bridge
+	return t, w.bridgeOf(p.Name)
 }
 
-func (w *mirrorWork) bridgeOf(port string) string {
-	for _, b := range w.bridges {
+func (p *mirrorPlanner) bridgeOf(port string) string {
+	for _, b := range p.bridges {
 		if b.Ports[port] != nil {
 			return b.Name
 		}

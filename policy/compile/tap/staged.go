@@ -54,7 +54,7 @@ type Member struct {
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return m.Counts() || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
+	return m.Counts() || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
 		s.VLANTag != policy.VLANTagStrip ||
 		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
 			return t.Port != nil &&
@@ -128,19 +128,30 @@ func (w *mirrorWork) stage() {
 		tapBridge = tapBridgeOf(on[0].DatapathType)
 	}
 	var targets []mirrorTarget
+	var bad []*Problem
 	for i := range w.m.Spec.Targets {
 		t, where := w.target(i)
-		targets = append(targets, t)
-		if where != "" && !t.spec.Create {
-			w.problem(true, policy.ReasonTargetOnOtherBridge,
-				"port %s is on bridge %s, and what is filtered or cut is delivered on a bridge of tapwall's "+
-					"own; write create: true and another name for a port there, or mirror the whole packets to this one", t.spec.Port, where)
+		if t.at == nil {
+			where = tapBridge
 		}
+		w.report(t, where)
+		if t.bad == nil {
+			t.bad = w.unreachable(t, on)
+		}
+		switch {
+		case t.bad != nil:
+			bad = append(bad, t.bad)
+			continue
+		case slices.ContainsFunc(targets, func(o mirrorTarget) bool { return o.identity == t.identity }):
+			w.warn(policy.Warning{Code: WarnTargetTwice, Message: "two targets are port " + t.spec.Port + ", which gets each copy once"})
+			continue
+		}
+		targets = append(targets, t)
 		for _, b := range on {
 			w.guard(b, sources[b.Name], t)
 		}
-		w.report(t, tapBridge)
 	}
+	w.refuse(len(targets) == 0, bad...)
 	if len(on) == 0 || w.fatal() || !w.share(targets) {
 		return
 	}
@@ -226,6 +237,16 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 	w.info.Owners = append(w.info.Owners, TapOwner)
 	for _, t := range targets {
 		owner := targetOwner(t.spec.Port)
+		if t.at != nil {
+			w.info.Owners = append(w.info.Owners, owner)
+			w.device(t.at, t.spec)
+			if n := w.goBack(tapBridge, t, d.snaplen); n > 0 {
+				d.ways = append(d.ways, n)
+			} else {
+				w.info.Unfinished = true
+			}
+			continue
+		}
 		w.ports[t.spec.Port] = &vswitch.PortSpec{Owner: owner, Bridge: tapBridge, Name: t.spec.Port, Type: t.spec.Type, Options: t.spec.Options}
 		w.info.Owners = append(w.info.Owners, owner)
 		w.device(w.in.Topology.Bridges[tapBridge], t.spec)
@@ -288,6 +309,7 @@ func (p *mirrorPlanner) ofPort(bridge, port string) int64 {
 
 // finish makes what staged mirrors share: the tap bridges, and for each source set the row, the pair of patch ports and the flow behind it.
 func (p *mirrorPlanner) finish() {
+	p.finishWays()
 	p.keepServing()
 	made := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(p.sets)) {

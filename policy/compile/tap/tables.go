@@ -235,14 +235,15 @@ const MaxMeter = 4095
 type delivery struct {
 	number  uint32
 	ports   []int64
-	snaplen int // bytes; 0 = all
+	ways    []int64 // where ways back begin
+	snaplen int     // bytes; 0 = all
 	tag     policy.VLANTag
 	meter   uint32 // 0 = none
 }
 
 // flows of TARGETS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the machine's.
 func (d *delivery) flows() []flow.Flow {
-	if len(d.ports) == 0 {
+	if len(d.ports)+len(d.ways) == 0 {
 		return nil
 	}
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(d.number)))
@@ -272,6 +273,7 @@ func (d *delivery) flow(priority uint16, m flow.Match, actions ...flow.Action) f
 			f.Actions = append(f.Actions, flow.Output{Port: uint32(p)})
 		}
 	}
+	f.Actions = append(f.Actions, onWay(d.ways, d.snaplen)...)
 	return f
 }
 
