@@ -69,7 +69,7 @@ func schemaNotes() []note {
 		words("Selector.entity",
 			"any = everybody; world = who is no known endpoint of any host; host = the bridge's own port and the host's addresses; "+
 				"same-network = the endpoints of the bridge in the same VLAN; peers only", "any", "world", "host", "same-network"),
-		text("Selector.cidr", "Address range without host bits; peers and members of groups only"),
+		text("Selector.cidr", "Address range without host bits: of peers, of members of groups, and of the endpoints that a mirror copies"),
 		text("Selector.except", "With cidr: ranges inside it that are left out"),
 		text("Selector.fqdn", "Comes later"),
 		text("GroupSpec.members", "Endpoints, address ranges and other groups; no entities or names"),
@@ -332,7 +332,7 @@ const (
 		"Bypassed, RestoreWait, FlowsMissing, EndpointMACUnknown, NoPort, Elsewhere, NoDevice, MACContradiction, Disabled, Completed, " +
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
-		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MixedSources, MirrorLimit, Invalid, " +
+		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MirrorLimit, Invalid, " +
 		"TunnelUnsupported, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"iter"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,6 +138,25 @@ func (s *Selector) MatchesWorkload(w *Workload) bool {
 		return w.Bridge == s.Bridge
 	}
 	return false
+}
+
+// MatchesAddress reports whether the selector is an address range in which the workload has an address, be it declared or learned.
+func (s *Selector) MatchesAddress(w *Workload) bool {
+	in, err := ParseCIDR(s.CIDR)
+	if err != nil {
+		return false
+	}
+	var except []netip.Prefix
+	for _, text := range s.Except {
+		if p, err := ParseCIDR(text); err == nil {
+			except = append(except, p)
+		}
+	}
+	is := false
+	w.EachAddress(func(a netip.Addr) {
+		is = is || in.Contains(a) && !slices.ContainsFunc(except, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
+	return is
 }
 
 // AnyMatches reports whether one of the selectors selects the workload; groups among them are looked up, and an unknown group selects

@@ -274,7 +274,7 @@ var kindsOf = [...][]SelectorKind{
 	asPeer:    slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR, SelectEntity}),
 	asMember:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR}),
 	asMatch:   {SelectPort, SelectNeutronPort, SelectVM, SelectMAC},
-	asSource:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup}),
+	asSource:  slices.Concat(endpointKinds, []SelectorKind{SelectGroup, SelectCIDR}),
 }
 
 // kinds lists what may be selected by in this role. It is not changed.
@@ -289,8 +289,6 @@ func (r role) refusal(k SelectorKind) string {
 		return "a policy applies to endpoints, not to entities: for all endpoints of a bridge write {bridge: NAME}"
 	case r == asMember && k == SelectEntity:
 		return "a group cannot contain entities: write the entity beside the group where it is used"
-	case r == asSource && k == SelectCIDR:
-		return "comes later: this version cannot mirror by address, only by endpoint, VLAN or bridge"
 	case r == asSource && k == SelectEntity:
 		return "a mirror takes from endpoints, not from entities: for everything of a bridge write {bridge: NAME}"
 	}
@@ -318,11 +316,7 @@ func (c *checker) selector(at pointer, s *Selector, r role) {
 	case kind == SelectFQDN:
 		c.later(at.field("fqdn"), s.FQDN, "names", "write cidr")
 	case !slices.Contains(r.kinds(), kind):
-		f := Fault{Pointer: at.field(string(kind)).String(), Detail: r.refusal(kind)}
-		if r == asSource && kind == SelectCIDR {
-			f.Code = CodeNotSupported
-		}
-		c.add(f)
+		c.add(Fault{Pointer: at.field(string(kind)).String(), Detail: r.refusal(kind)})
 	}
 	if s.Host != "" {
 		c.word(at.field("host"), s.Host)

@@ -240,11 +240,12 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"OK vni 0", target("{vxlan: {remote: \"2001:db8::1\", vni: 0}}"), nil},
 
 		{"bad no sources and targets", "enabled: true", []string{"/spec/sources: is required", "/spec/targets: is required"}},
-		{"bad source cidr", "sources: [{cidr: 10.0.0.0/8}]\ntargets: [{port: {name: a}}]", []string{"/spec/sources/0/cidr: comes later"}},
+		{"OK source cidr", "sources: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16]}]\ntargets: [{port: {name: a}}]", nil},
+		{"bad source cidr", "sources: [{cidr: 10.0.0.1/8}]\ntargets: [{port: {name: a}}]",
+			[]string{"/spec/sources/0/cidr: has bits set beyond /8"}},
 		{"bad source entity", "sources: [{entity: any}]\ntargets: [{port: {name: a}}]",
 			[]string{"/spec/sources/0/entity: a mirror takes from endpoints"}},
-		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/0/cidr: comes later",
-			"/spec/exclude/1: selects by nothing"}},
+		{"bad exclude", ok + "exclude: [{cidr: 10.0.0.0/8}, {}]", []string{"/spec/exclude/1: selects by nothing"}},
 		{"bad direction", ok + "direction: ingress", []string{`/spec/direction: unknown value "ingress": must be both, fromSource or toSource`}},
 		{"OK snaplen", ok + "snaplen: 14", nil},
 		{"bad snaplen", ok + "snaplen: 13", []string{"/spec/snaplen: 13 is outside the range 14-65535"}},
@@ -547,7 +548,7 @@ func TestFaultCodes(t *testing.T) {
 	const doc = `
 kind: Mirror
 name: m
-spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], stopAfter: {packets: -1}}`
+spec: {sources: [{port: a}], targets: [{port: {name: a}}], stopAfter: {packets: -1}}`
 	_, err := policy.Load(strings.NewReader(doc))
 	codes := map[string]policy.Code{}
 	for _, f := range err.(policy.Faults) {
@@ -555,7 +556,6 @@ spec: {sources: [{port: a}, {cidr: 10.0.0.0/8}], targets: [{port: {name: a}}], s
 	}
 	want := map[string]policy.Code{
 		"/spec/sources/0/port":    policy.CodeSourceIsTarget,
-		"/spec/sources/1/cidr":    policy.CodeNotSupported,
 		"/spec/stopAfter/packets": "",
 	}
 	if diff := cmp.Diff(want, codes); diff != "" {

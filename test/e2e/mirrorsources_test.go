@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/test/lab"
@@ -97,4 +99,84 @@ func TestMirrorScenario02OneTargetSeveralBridges(t *testing.T) {
 		t.Errorf("of two machines that are on one bridge now %d frames were copied, want 6", n)
 	}
 	s.realised("pair", policy.RealisedStaged, true)
+}
+
+// Sources by VLAN beside others, by address and by label: each packet once, whatever selects it, and they follow without an API call.
+func TestMirrorScenarioSourcesFollow(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 4, nil, []string{"tag=10"}, []string{"tag=10"})
+	_, err := s.Vsctl("set", "port", "vm4", "tag=10") // moves to VLAN 0 below
+	must(t, err)
+	s.wall()
+	s.ping3(s.vm[2], s.vm[3])
+	_, err = s.tw.RunInput("kind: Endpoint\nname: four\nspec: {match: {port: vm4}, addresses: [10.77.0.4]}\n---\n"+
+		"kind: Mirror\nname: mixed\nspec: {sources: [{vlan: 10}, {port: vm1}, {port: vm2}], targets: [{port: {name: mixed0, create: "+
+		"true}}]}\n---\n"+
+		"kind: Mirror\nname: cidr\nspec: {sources: [{cidr: 10.77.0.4/31}], targets: [{port: {name: cidr0, create: true}}]}\n---\n"+
+		"kind: Mirror\nname: label\nspec: {sources: [{labels: {role: db}}], targets: [{port: {name: label0, create: true}}]}\n",
+		"apply", "-f", "-")
+	must(t, err)
+	s.becomes("mirror", "mixed", policy.PhaseActive, "", "")
+	s.realised("mixed", policy.RealisedStaged, true)
+	s.becomes("mirror", "cidr", policy.PhaseActive, "", "")
+	s.becomes("mirror", "label", policy.PhaseDegraded, policy.ReasonSourceMissing, "role=db")
+	mixed, cidr := s.capture("mixed0"), s.capture("cidr0")
+	if n := s.copied(mixed, func() { s.ping3(s.vm[2], s.vm[3]) }); n != 6 {
+		t.Errorf("in the VLAN, one end also by port: %d copies, want 6", n)
+	}
+	if n := s.copied(mixed, func() { s.ping3(s.vm[3], s.vm[4]) }); n != 6 {
+		t.Errorf("in the VLAN: %d copies, want 6", n)
+	}
+	if n := len(cidr.Frames(lab.ICMP)); n != 6 {
+		t.Errorf("of the endpoint with the address: %d copies, want 6", n)
+	}
+	_, err = s.Vsctl("clear", "port", "vm4", "tag", "--", "set", "interface", "vm4", "external_ids:role=db")
+	must(t, err)
+	s.becomes("mirror", "label", policy.PhaseActive, "", "")
+	label := s.capture("label0")
+	if n := s.copied(mixed, func() { s.ping3(s.vm[1], s.vm[4]) }); n != 6 {
+		t.Errorf("of the port without a VLAN: %d copies, want 6", n)
+	}
+	if n := len(label.Frames(lab.ICMP)); n != 6 {
+		t.Errorf("of the port that has the label now: %d copies, want 6", n)
+	}
+	// The address is another's now, which is where the mirror goes.
+	s.apply("kind: Endpoint\nname: four\nspec: {match: {port: vm3}, addresses: [10.77.0.4], antiSpoof: \"off\"}\n")
+	lab.Eventually(t, 5*time.Second, "the mirror follows the address", func() bool {
+		m := s.mirror("cidr")
+		return m.Phase == "Active" && slices.Equal(m.Endpoints, []string{"br0/vm3"})
+	})
+	if n := s.copied(cidr, func() { s.ping3(s.vm[2], s.vm[3]) }); n != 6 {
+		t.Errorf("of who has the address now: %d copies, want 6", n)
+	}
+	s.unchangedByRestart()
+}
+
+// A bond is a source like any port.
+func TestMirrorScenarioSourcesBond(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 1)
+	bonded, err := s.AddVM("vm2", "br0", 2)
+	must(t, err)
+	s.vm = append(s.vm, bonded)
+	must(t, s.Unplug(bonded))
+	_, err = s.Switch.Run("ip", "link", "add", "spare", "type", "veth", "peer", "name", "eth1", "netns", bonded.Name)
+	must(t, err)
+	_, err = s.Switch.Run("ip", "link", "set", "spare", "up")
+	must(t, err)
+	_, err = bonded.Run("ip", "link", "set", "eth1", "up")
+	must(t, err)
+	_, err = s.Vsctl("add-bond", "br0", "bond0", "vm2", "spare", "bond_mode=active-backup",
+		"other_config:bond-primary=vm2")
+	must(t, err)
+	s.tw, err = s.StartTapwall("--bridge", "br0=guest")
+	must(t, err)
+	lab.Eventually(t, 10*time.Second, "the bond forwards", func() bool { return s.ping(s.vm[1], bonded.IPv4) })
+	s.apply("kind: Mirror\nname: bond\nspec: {sources: [{port: bond0}], targets: [{port: {name: bond0tap, create: true}}]}\n")
+	s.becomes("mirror", "bond", policy.PhaseActive, "", "")
+	s.realised("bond", policy.RealisedNative, true)
+	capture := s.capture("bond0tap")
+	if n := s.copied(capture, func() { s.ping3(s.vm[1], bonded) }); n != 6 {
+		t.Errorf("of a bond %d frames were copied, want 6", n)
+	}
 }

@@ -70,6 +70,7 @@ func (w *mirrorWork) asks() string {
 			words = append(words, word)
 		}
 	}
+	add(mixed(s), "vlan beside other sources")
 	add(s.Filter != nil, "filter")
 	add(s.Snaplen > 0, "snaplen")
 	add(s.Sample != nil, "sample")

@@ -30,8 +30,8 @@ func (p *mirrorPlanner) keepServing() {
 		for _, key := range leaving {
 			old := p.in.Before.Sets[key]
 			if p.sets[key] == nil {
-				p.sets[key] = &SourceSet{Row: old.Row, DatapathType: old.DatapathType}
-				rows[old.Row.Bridge]++
+				p.sets[key] = &SourceSet{Row: old.Row, Beside: old.Beside, DatapathType: old.DatapathType}
+				rows[old.Row.Bridge] += len(old.rows())
 			}
 			p.sets[key].Members = append(p.sets[key].Members, memberOf(old, mirror))
 		}
@@ -57,7 +57,7 @@ func (p *mirrorPlanner) rows() map[string]int {
 		out[s.Bridge]++
 	}
 	for _, s := range p.sets {
-		out[s.Row.Bridge]++
+		out[s.Row.Bridge] += len(s.rows())
 	}
 	return out
 }
@@ -67,7 +67,8 @@ func (p *mirrorPlanner) room(rows map[string]int, keys []string) bool {
 	more := map[string]int{}
 	for _, key := range keys {
 		if p.sets[key] == nil {
-			more[p.in.Before.Sets[key].Row.Bridge]++
+			old := p.in.Before.Sets[key]
+			more[old.Row.Bridge] += len(old.rows())
 		}
 	}
 	for bridge, n := range more {
@@ -78,12 +79,15 @@ func (p *mirrorPlanner) room(rows map[string]int, keys []string) bool {
 	return true
 }
 
-// stands reports whether a set's row and ports are there.
+// stands reports whether a set's rows and ports are there.
 func (p *mirrorPlanner) stands(key string, s *SourceSet) bool {
 	b := p.in.Topology.Bridges[s.Row.Bridge]
-	return b != nil && p.ofPort(tapBridgeOf(s.DatapathType), inPrefix+key) > 0 && slices.ContainsFunc(b.Mirrors, func(m *vswitch.Mirror) bool {
-		return m.ExternalIDs[vswitch.MarkMirror] == s.Row.Owner && m.OutputPort == s.Row.Output.Port
-	})
+	return b != nil && p.ofPort(tapBridgeOf(s.DatapathType), inPrefix+key) > 0 &&
+		!slices.ContainsFunc(s.rows(), func(row vswitch.MirrorSpec) bool {
+			return !slices.ContainsFunc(b.Mirrors, func(m *vswitch.Mirror) bool {
+				return m.ExternalIDs[vswitch.MarkMirror] == row.Owner && m.Name == row.Name && m.OutputPort == row.Output.Port
+			})
+		})
 }
 
 // setsOf are the keys of the sets that serve a mirror, sorted.

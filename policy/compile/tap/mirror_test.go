@@ -53,7 +53,9 @@ func mirrorWorld() tap.Input {
 func compile(in tap.Input) tap.Plan {
 	far := &policy.Endpoint{Meta: policy.Meta{Name: "far"}}
 	far.Spec = policy.EndpointSpec{Match: policy.Selector{Port: "far"}, Labels: map[string]string{"app": "far"}}
-	in.Inventory = inventory.Build([]inventory.Host{{Topology: in.Topology, Bridges: in.Bridges}}, []*policy.Endpoint{far})
+	vm1 := &policy.Endpoint{Meta: policy.Meta{Name: "vm1"}}
+	vm1.Spec = policy.EndpointSpec{Match: policy.Selector{Port: "vm1"}, Addresses: []string{"10.0.0.1"}}
+	in.Inventory = inventory.Build([]inventory.Host{{Topology: in.Topology, Bridges: in.Bridges}}, []*policy.Endpoint{far, vm1})
 	return tap.Compile(in)
 }
 
@@ -121,7 +123,12 @@ func TestMirrorSources(t *testing.T) {
 		{"bad: everything excluded", []policy.Selector{{Port: "vm1"}}, []policy.Selector{{VM: "vm1"}}, "", nil, "SourceMissing"},
 		{"bad: source is target", []policy.Selector{{Port: "ids"}, {Port: "vm1"}}, nil, "", nil, "SourceCarriesTarget!"},
 		{"bad: source is tapwall's", []policy.Selector{{Port: "old"}, {Port: "vm1"}}, nil, "", nil, "SourceCarriesTarget!"},
-		{"bad: vlan beside port", []policy.Selector{{VLAN: &ten}, {Port: "vm1"}}, nil, "", nil, "MixedSources!"},
+		{"address range", []policy.Selector{{CIDR: "10.0.0.0/24"}}, nil, "", ptr(both("vm1")), ""},
+		{"address range, excepted", []policy.Selector{{CIDR: "10.0.0.0/24", Except: []string{"10.0.0.1/32"}}, {Port: "vm2"}}, nil, "",
+			ptr(both("vm2")), ""},
+		{"address range, excluded", []policy.Selector{{Bridge: "br0"}}, []policy.Selector{{CIDR: "10.0.0.1/32"}}, "",
+			ptr(both("acc", "br0", "eth0", "vm2")), ""},
+		{"bad: address range of nobody", []policy.Selector{{CIDR: "10.9.0.0/16"}}, nil, "", nil, "SourceMissing"},
 		{"bad: all sources elsewhere", []policy.Selector{{Port: "vm3"}}, nil, "", nil, "TargetOnOtherBridge!"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

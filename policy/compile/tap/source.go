@@ -17,6 +17,8 @@ type bridgeSources struct {
 	vlans []int    // sorted; restricts
 	// deaf are those of ports of which only what they send is copied: another mirror delivers copies there, which must not be copied again.
 	deaf []string
+	// beside are those of the ports whose packets are copied whatever their VLAN, sorted; nil = none, or there are no vlans.
+	beside []string
 }
 
 // sources are those on each bridge that has any. What is wrong with them is noted once.
@@ -31,19 +33,10 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 	spec := &w.m.Spec
 	out := map[string]*bridgeSources{}
 	var vlans []int
-	plain := 0
 	for i := range spec.Sources {
-		if v := spec.Sources[i].VLAN; v != nil {
+		if v := spec.Sources[i].VLAN; v != nil && !w.elsewhere(&spec.Sources[i]) {
 			vlans = append(vlans, *v)
-		} else {
-			plain++
 		}
-	}
-	if len(vlans) > 0 && plain > 0 {
-		w.problem(true, policy.ReasonMixedSources,
-			"Open vSwitch copies from a port and in a VLAN, not from a port or in a VLAN; make one mirror for the vlan "+
-				"sources and one for the others")
-		return out
 	}
 	slices.Sort(vlans)
 	found := make([]bool, len(spec.Sources))
@@ -53,28 +46,37 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 		for _, name := range portNames(b) {
 			port := w.port(b, name)
 			wl := port.Workload
-			is := false
+			inVLAN, besides := false, false
 			for i := range spec.Sources {
 				if w.selects(&spec.Sources[i], b, name, wl) {
-					is, found[i] = true, true
+					found[i] = true
 					s.all = s.all || spec.Sources[i].Bridge != "" || spec.Sources[i].VLAN != nil
+					inVLAN, besides = inVLAN || spec.Sources[i].VLAN != nil, besides || spec.Sources[i].VLAN == nil
 				}
 			}
 			_, isOutput := w.outputs[b.Name][name]
 			switch {
-			case !is:
+			case !inVLAN && !besides:
 			case slices.ContainsFunc(spec.Exclude, func(x policy.Selector) bool { return w.excludes(&x, b, name, wl) }):
 				excluded = true
 			case len(w.receivers[b.Name][name]) > 0:
 				excluded = true
-				w.receiver(s, b, name, wl)
+				if w.receiver(s, b, name, wl); besides && slices.Contains(s.deaf, name) {
+					s.beside = append(s.beside, name)
+				}
 			case !isOutput:
 				s.ports = append(s.ports, name)
+				if besides {
+					s.beside = append(s.beside, name)
+				}
 			case port.Kind == inventory.KindTap && w.names(b, name, wl):
 				w.problem(true, policy.ReasonSourceCarriesTarget, "source %s of bridge %s was made by tapwall to deliver copies", name, b.Name)
 			}
 		}
 		s.all = s.all && !excluded
+		if len(s.beside) == len(s.ports) { // no VLAN restricts them
+			s.vlans, s.beside = nil, nil
+		}
 		if len(s.ports) > 0 {
 			out[b.Name] = s
 		}
@@ -105,6 +107,8 @@ func (w *mirrorWork) selects(s *policy.Selector, b *vswitch.Bridge, port string,
 		return s.Bridge == b.Name
 	case policy.SelectVLAN:
 		return true
+	case policy.SelectCIDR:
+		return wl != nil && s.MatchesAddress(wl)
 	}
 	return wl != nil && policy.AnyMatches([]policy.Selector{*s}, w.in.Groups, wl)
 }

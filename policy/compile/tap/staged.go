@@ -34,27 +34,11 @@ func tapBridgeOf(datapathType string) string {
 	return name[:min(len(name), policy.MaxPortNameLength)]
 }
 
-// SourceSet is what one Mirror row copies for staged mirrors: the sources that some of them name on one bridge, in one direction or both.
-type SourceSet struct {
-	Row          vswitch.MirrorSpec
-	DatapathType string
-	Members      []Member
-}
-
-// Member is a mirror that a source set serves.
-type Member struct {
-	Mirror string
-	Number uint32 // in regMirror
-	Way    uint64 // in regDirection
-	// Limited: it has a meter.
-	Limited bool
-}
-
 // staged reports whether the mirror by itself takes more than a Mirror row; see chooseForms for what else may.
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return m.Counts() || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
+	return m.Counts() || mixed(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
 		s.VLANTag != policy.VLANTagStrip ||
 		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
 			return t.Port != nil &&
@@ -202,28 +186,6 @@ func (w *mirrorWork) share(targets []mirrorTarget) bool {
 	return true
 }
 
-// join adds the mirror to its source sets on a bridge: one for each direction if a rule asks for it.
-func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
-	ways := []string{w.m.Spec.Direction}
-	if both := ways[0] == "" || ways[0] == policy.MirrorBoth; both {
-		ways[0] = policy.MirrorBoth
-		if w.m.Spec.Filter.AsksForDirection() {
-			ways = []string{policy.MirrorFromSource, policy.MirrorToSource}
-		}
-	}
-	for _, way := range ways {
-		key := setKey(b.Name, &w.m.Spec, way)
-		set := w.sets[key]
-		if set == nil {
-			set = &SourceSet{DatapathType: b.DatapathType, Row: selecting(vswitch.MirrorSpec{Owner: setOwner(key), Bridge: b.Name,
-				Name: mirrorRowPrefix + key, SelectVLAN: s.vlans, Output: vswitch.OutputSpec{Port: outPrefix + key}}, s, way)}
-			w.sets[key] = set
-		}
-		set.Members = append(set.Members, Member{w.m.Name, w.numbers[w.m.Name], wayOf(way), w.m.Spec.Sample != nil})
-		w.info.Owners = append(w.info.Owners, setOwner(key))
-	}
-}
-
 // setOwner is whom the rows of a source set are for. Its key is of the sources as written, so that a set stays itself when machines come
 // and go.
 func setOwner(key string) string { return "sources/" + key }
@@ -324,7 +286,7 @@ func (p *mirrorPlanner) finish() {
 			return vswitch.PortSpec{Owner: setOwner(key), Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
 		}
 		p.plan.Ports = append(p.plan.Ports, patch(s.Row.Bridge, out, in), patch(tapBridge, in, out))
-		p.plan.Specs = append(p.plan.Specs, s.Row)
+		p.plan.Specs = append(p.plan.Specs, s.rows()...)
 		switch n := p.ofPort(tapBridge, in); {
 		case n > 0 && len(s.Members) > 0:
 			p.addFlows(tapBridge, setOwner(key), []flow.Flow{sourceFlow(n, s.Members)})

@@ -75,6 +75,8 @@ type tables struct {
 	t     interface{ Fatalf(string, ...any) }
 	flows []flow.Flow
 	sent  map[uint32][]packet // by port
+	// native is what rows copied to ports without the tap bridge.
+	native map[string][]packet
 }
 
 func (x *tables) lookUp(table uint8, p packet) {
@@ -241,8 +243,9 @@ func drawSighting(t *rapid.T) policy.Sighting {
 
 // Whatever packet passes wherever, each target of each mirror gets as many copies of it as the mirror says, unchanged but for the tag.
 func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
+	ten, web := policy.Selector{VLAN: ptr(10)}, policy.Selector{Labels: map[string]string{"app": "web"}}
 	sources := [][]policy.Selector{{{Port: "vm1"}}, {{Port: "vm1"}, {Port: "vm2"}}, {{Port: "vm2"}, {Port: "vm1"}}, {{Bridge: "br0"}},
-		{{VM: "vm2"}}}
+		{{VM: "vm2"}}, {ten}, {ten, {Port: "vm1"}}, {{VLAN: ptr(11)}, ten, {VM: "vm2"}, {Port: "vm1"}}, {web}, {web, ten}, {{Port: "vm3"}}}
 	rapid.Check(t, func(t *rapid.T) {
 		in := mirrorWorld()
 		for i := range rapid.IntRange(1, 4).Draw(t, "mirrors") {
@@ -250,23 +253,28 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 			m := mirror(fmt.Sprintf("m%d", i), toNewPort(rapid.SampledFrom([]string{"tap0", "tap1"}).Draw(t, label+"target")),
 				rapid.SampledFrom(sources).Draw(t, label+"sources")...)
 			m.Spec.Direction = rapid.SampledFrom([]string{"", "both", "fromSource", "toSource"}).Draw(t, label+"direction")
-			m.Spec.Filter = &policy.MirrorFilter{Default: rapid.SampledFrom([]string{"", "accept", "reject"}).Draw(t, label+"default")}
-			if rapid.IntRange(0, 3).Draw(t, label+"several") == 0 {
-				m.Spec.Targets = []policy.MirrorTarget{toNewPort("tap0"), toNewPort("tap1")}
+			if rapid.IntRange(0, 3).Draw(t, label+"excludes") == 0 {
+				m.Spec.Exclude = []policy.Selector{{Port: "vm1"}}
 			}
-			switch rapid.IntRange(0, 3).Draw(t, label+"back") {
-			case 0:
-				m.Spec.Targets = append(m.Spec.Targets, toPort("ids"))
-			case 1:
-				m.Spec.Targets = []policy.MirrorTarget{toPort("ids")}
-			}
-			m.Spec.VLANTag = rapid.SampledFrom([]policy.VLANTag{"", "", "strip", "keep", "100"}).Draw(t, label+"tag")
-			if rapid.IntRange(0, 3).Draw(t, label+"limited") == 0 {
-				m.Spec.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 5}
-			}
-			m.Spec.Snaplen = rapid.SampledFrom([]int{0, 0, 64, 128}).Draw(t, label+"snaplen")
-			for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
-				m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
+			if plain := rapid.IntRange(0, 3).Draw(t, label+"plain") == 0; !plain {
+				m.Spec.Filter = &policy.MirrorFilter{Default: rapid.SampledFrom([]string{"", "accept", "reject"}).Draw(t, label+"default")}
+				if rapid.IntRange(0, 3).Draw(t, label+"several") == 0 {
+					m.Spec.Targets = []policy.MirrorTarget{toNewPort("tap0"), toNewPort("tap1")}
+				}
+				switch rapid.IntRange(0, 3).Draw(t, label+"back") {
+				case 0:
+					m.Spec.Targets = append(m.Spec.Targets, toPort("ids"))
+				case 1:
+					m.Spec.Targets = []policy.MirrorTarget{toPort("ids")}
+				}
+				m.Spec.VLANTag = rapid.SampledFrom([]policy.VLANTag{"", "", "strip", "keep", "100"}).Draw(t, label+"tag")
+				if rapid.IntRange(0, 3).Draw(t, label+"limited") == 0 {
+					m.Spec.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 5}
+				}
+				m.Spec.Snaplen = rapid.SampledFrom([]int{0, 0, 64, 128}).Draw(t, label+"snaplen")
+				for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
+					m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
+				}
 			}
 			if faults := m.Validate(); len(faults) == 0 {
 				in.Mirrors = append(in.Mirrors, m)
@@ -281,27 +289,65 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 			flows = append(flows, owned...)
 		}
 		for range 25 {
-			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}}
-			seen, ports := drawSighting(t), []string{"vm1", "vm2", "eth0"}
-			from, to := rapid.SampledFrom(ports).Draw(t, "from"), rapid.SampledFrom(ports).Draw(t, "to")
-			x.pass(in, plan.Specs, seen, from, to)
+			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}, native: map[string][]packet{}}
+			p := drawPassage(t)
+			x.pass(in, plan.Specs, p)
 			x.goBack(in, plan)
-			x.check(in, seen, from, to)
+			x.check(in, p)
 		}
 	})
 }
 
-// pass has the rows copy a packet to the tap bridge, from each patch port that is there.
-func (x *tables) pass(in tap.Input, rows []vswitch.MirrorSpec, seen policy.Sighting, from, to string) {
-	for _, row := range rows {
-		name := "twt-" + strings.TrimPrefix(row.Output.Port, "tws-")
-		if in.Topology.Bridges[tapBridge].Ports[name] == nil ||
-			!row.SelectAll && !slices.Contains(row.SelectSrcPort, from) && !slices.Contains(row.SelectDstPort, to) {
-			continue
+// passage is a packet that a bridge switches.
+type passage struct {
+	policy.Sighting
+	bridge string
+	from   string
+	to     []string // none: it was dropped
+}
+
+func drawPassage(t *rapid.T) passage {
+	p := passage{Sighting: drawSighting(t), bridge: rapid.SampledFrom([]string{"br0", "br0", "br1"}).Draw(t, "bridge")}
+	ports := map[string][]string{"br0": {"vm1", "vm2", "eth0"}, "br1": {"vm3", "br1"}}[p.bridge]
+	p.from = rapid.SampledFrom(ports).Draw(t, "from")
+	p.to = rapid.SliceOfNDistinct(rapid.SampledFrom(without(ports, p.from)), 0, len(ports)-1, rapid.ID).Draw(t, "to")
+	return p
+}
+
+func without(all []string, one string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == one })
+}
+
+// pass has the rows copy a packet, first where it comes in, then where it goes out: once for all rows of an output.
+func (x *tables) pass(in tap.Input, rows []vswitch.MirrorSpec, p passage) {
+	copied := map[string]bool{}
+	copies := func(row vswitch.MirrorSpec, listed []string, port string) {
+		if row.Bridge != p.bridge || !row.SelectAll && !slices.Contains(listed, port) || copied[row.Output.Port] ||
+			row.SelectVLAN != nil && !slices.Contains(row.SelectVLAN, int(p.VLAN)) {
+			return
 		}
-		p := frame(&seen)
-		p[flow.InPort] = flow.U64(uint64(number(in, name)))
-		x.lookUp(tap.TableSources, p)
+		copied[row.Output.Port] = true
+		set, isSet := strings.CutPrefix(row.Output.Port, "tws-")
+		switch {
+		case !isSet:
+			f := frame(&p.Sighting)
+			if row.Output.Tag != nil {
+				delete(f, flow.VlanTCI)
+			}
+			x.native[row.Output.Port] = append(x.native[row.Output.Port], f)
+		case in.Topology.Bridges[tapBridge].Ports["twt-"+set] != nil:
+			f := frame(&p.Sighting)
+			f[flow.InPort] = flow.U64(uint64(number(in, "twt-"+set)))
+			x.lookUp(tap.TableSources, f)
+		}
+	}
+	for _, row := range rows {
+		copies(row, row.SelectSrcPort, p.from)
+	}
+	for _, to := range p.to {
+		for _, row := range rows {
+			copies(row, row.SelectDstPort, to)
+		}
 	}
 }
 
@@ -331,11 +377,16 @@ func (x *tables) goBack(in tap.Input, plan tap.Plan) {
 }
 
 // check compares what was sent, by target, length (0 = whole) and VLAN, with what the mirrors say of a packet.
-func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
+func (x *tables) check(in tap.Input, passed passage) {
+	seen := passed.Sighting
 	want, got := map[string]int{}, map[string]int{}
 	for _, m := range in.Mirrors {
 		is := func(port string) bool {
-			return slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool { return s.Port == port || s.VM == port || s.Bridge != "" })
+			excluded := slices.ContainsFunc(m.Spec.Exclude, func(s policy.Selector) bool { return s.Port == port })
+			return !excluded && slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool {
+				return s.Port == port || s.VM == port || s.Bridge == passed.bridge || s.VLAN != nil && *s.VLAN == int(seen.VLAN) ||
+					s.Labels != nil && (port == "vm1" || port == "vm3")
+			})
 		}
 		vlan, err := m.Spec.VLANTag.Number()
 		if err != nil {
@@ -345,16 +396,17 @@ func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
 			vlan = seen.VLAN
 		}
 		for _, target := range m.Spec.Targets {
-			if n := m.Spec.Copies(seen, is(from), is(to)); n > 0 {
+			if n := m.Spec.Copies(seen, is(passed.from), slices.ContainsFunc(passed.to, is)); n > 0 {
 				want[fmt.Sprintf("%s %d %d", target.Port.Name, m.Spec.Snaplen, vlan)] += n
 			}
 		}
 	}
 	for _, target := range []string{"tap0", "tap1"} {
-		if in.Topology.Bridges[tapBridge].Ports[target] == nil {
-			continue
+		sent := x.native[target]
+		if b := in.Topology.Bridges[tapBridge]; b != nil && b.Ports[target] != nil {
+			sent = slices.Concat(sent, x.sent[number(in, target)])
 		}
-		for _, p := range x.sent[number(in, target)] {
+		for _, p := range sent {
 			got[fmt.Sprintf("%s %d %d", target, p[cutTo].Lo, p[flow.VlanTCI].Lo&0xfff)]++
 		}
 	}
@@ -362,7 +414,7 @@ func (x *tables) check(in tap.Input, seen policy.Sighting, from, to string) {
 		got[fmt.Sprintf("ids %d %d", p[cutTo].Lo, p[flow.VlanTCI].Lo&0xfff)]++
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		x.t.Fatalf("copies of %+v from %s to %s (-want +got):\n%s", seen, from, to, diff)
+		x.t.Fatalf("copies of %+v (-want +got):\n%s", passed, diff)
 	}
 }
 
@@ -551,7 +603,7 @@ func TestStagedChangesSourcesWithoutAGap(t *testing.T) {
 		}
 		seen := policy.Sighting{EtherType: policy.EtherIPv4, Src: netip.MustParseAddr("10.0.0.1"), Dst: netip.MustParseAddr("10.0.0.2"),
 			Proto: 17}
-		x.pass(in, plan.Specs, seen, "vm1", "eth0")
+		x.pass(in, plan.Specs, passage{Sighting: seen, bridge: "br0", from: "vm1", to: []string{"eth0"}})
 		return len(x.sent[number(in, "tap0")])
 	}
 	in := mirrorWorld()
