@@ -174,3 +174,78 @@ func TestMirrorScenarioTargetExistingPort(t *testing.T) {
 	s.tapwall("delete", "mirror", "cut", "--wait")
 	s.nothingLeft(slices.DeleteFunc(before, func(f string) bool { return !strings.Contains(f, "table=0") && strings.Contains(f, "table=") }))
 }
+
+// A target that is a machine is followed: without a link, unplugged, on another bridge, with its device gone. Meanwhile the other target of
+// the mirror gets everything.
+func TestMirrorScenarioTargetVMFollowed(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 3)
+	must(t, s.AddBridge("br1"))
+	var err error
+	s.tw, err = s.StartTapwall("--bridge", "br0=owned", "--bridge", "br1=guest", "--pickup-window", "300ms")
+	must(t, err)
+	s.pickupClosed()
+	before := s.flows("table=0")
+	s.apply(sprintf(forcedTap, "{vm: uuid-vm1}", "{vm: uuid-vm3}, {port: {name: also0, create: true}}"))
+	s.becomes("mirror", "back", policy.PhaseActive, "", "")
+	also, err := s.Capture(s.Switch, "also0")
+	must(t, err)
+	target, err := s.Capture(s.vm[3].NS, "eth0")
+	must(t, err)
+	// both counts what arrives of three pings, at the machine and at the other port.
+	both := func(what string, atMachine int) {
+		t.Helper()
+		settle()
+		m, a := len(target.Frames(s.echoes)), len(also.Frames(s.echoes))
+		s.ping3(s.vm[1], s.vm[2])
+		settle()
+		if m, a = len(target.Frames(s.echoes))-m, len(also.Frames(s.echoes))-a; m != atMachine || a != 6 {
+			t.Errorf("%s: %d copies at the machine, want %d, and %d at the other target, want 6", what, m, atMachine, a)
+		}
+	}
+	both("at first", 6)
+
+	_, err = s.vm[3].Run("ip", "link", "set", "eth0", "down")
+	must(t, err)
+	s.becomes("mirror", "back", policy.PhaseDegraded, policy.ReasonTargetDown, "target vm3 of bridge br0: it has no link (link_state is down)")
+	both("without a link", 0)
+	_, err = s.vm[3].Run("ip", "link", "set", "eth0", "up")
+	must(t, err)
+	s.becomes("mirror", "back", policy.PhaseActive, "", "")
+	both("with a link again", 6)
+
+	must(t, s.Unplug(s.vm[3]))
+	s.becomes("mirror", "back", policy.PhaseDegraded, policy.ReasonTargetMissing, "no managed bridge of this host has a port of the machine "+
+		"uuid-vm3")
+	both("unplugged", 0)
+	must(t, s.Plug(s.vm[3]))
+	s.becomes("mirror", "back", policy.PhaseActive, "", "")
+	both("plugged again", 6)
+	must(t, s.Unplug(s.vm[3]))
+	s.vm[3].Bridge = "br1"
+	must(t, s.Plug(s.vm[3]))
+	lab.Eventually(t, 5*time.Second, "followed to the other bridge", func() bool {
+		m := s.mirror("back")
+		return m.Phase == string(policy.PhaseActive) && strings.Contains(s.tapwall("get", "mirror", "back", "-o", "json"), `"bridge": "br1"`)
+	})
+	both("on another bridge", 6)
+	if now := s.flows("table=0"); !slices.Equal(now, before) {
+		t.Errorf("the way back on the bridge that the target left: %q, before %q", now, before)
+	}
+
+	_, err = s.Switch.Run("ip", "link", "del", "vm3")
+	must(t, err)
+	s.becomes("mirror", "back", policy.PhaseDegraded, policy.ReasonTargetMissing, "target vm3 of bridge br1: ")
+	settle()
+	a := len(also.Frames(s.echoes))
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	if n := len(also.Frames(s.echoes)) - a; n != 6 {
+		t.Errorf("with the device of one target gone the other got %d copies, want 6", n)
+	}
+	s.tapwall("delete", "mirror", "back", "--wait")
+	s.nothingLeft(before)
+	if ports, err := s.Vsctl("list-ports", "br1"); err != nil || strings.Contains(ports, "tw") {
+		t.Errorf("left on br1: %q, %v", ports, err)
+	}
+}
