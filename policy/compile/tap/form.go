@@ -2,7 +2,6 @@ package tap
 
 import (
 	"cmp"
-	"slices"
 	"strings"
 
 	"github.com/tapwall/tapwall/policy"
@@ -38,7 +37,7 @@ func (p *mirrorPlanner) chooseForms(works []*mirrorWork) {
 	}
 	for _, w := range works {
 		why := w.asks()
-		if why == "" && w.movable() {
+		if why == "" {
 			why = w.circumstances(users)
 			if before := w.formBefore(); why == "" && before.Circumstance && before.Revision == w.m.Revision {
 				why = before.Because
@@ -87,11 +86,6 @@ func (w *mirrorWork) asks() string {
 	return "a Mirror row cannot do this: " + strings.Join(words, ", ")
 }
 
-// movable reports whether all targets can be on the tap bridge: what is made for the mirror can, a port of somebody else cannot.
-func (w *mirrorWork) movable() bool {
-	return !slices.ContainsFunc(w.m.Spec.Targets, policy.MirrorTarget.There)
-}
-
 // circumstances says what makes a mirror staged for which a row would suffice by itself; "" = nothing.
 func (w *mirrorWork) circumstances(users map[output][]string) string {
 	for _, t := range w.identities() {
@@ -111,7 +105,7 @@ func (w *mirrorWork) circumstances(users map[output][]string) string {
 	case len(on) > 1:
 		return "its sources are on bridges " + strings.Join(on, ", ") + ", and Open vSwitch copies within a bridge only"
 	case len(on) == 1 && where != "" && where != on[0]:
-		return "its sources are on bridge " + on[0] + " and its target was made on bridge " + where
+		return "its sources are on bridge " + on[0] + " and its target is on bridge " + where
 	}
 	return ""
 }

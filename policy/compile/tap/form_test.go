@@ -37,7 +37,7 @@ func TestFormByCircumstances(t *testing.T) {
 		{"the machine moved away from the target", mirror("a", toNewPort("tap0"), vm1), func(in *tap.Input) {
 			in.Topology.Bridges["br1"].Ports["tap0"] = &vswitch.Port{Name: "tap0", Interfaces: []*vswitch.Interface{{Name: "tap0", OFPort: 7}},
 				ExternalIDs: map[string]string{vswitch.MarkOwner: vswitch.OwnerValue}}
-		}, "its target was made on bridge br1"},
+		}, "its target is on bridge br1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()

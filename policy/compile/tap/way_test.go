@@ -80,6 +80,38 @@ func TestWayBack(t *testing.T) {
 	}
 }
 
+// Where one row would not do, a target that exists is reached by a way back, too: from other bridges, and for several mirrors.
+func TestWayBackByCircumstances(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		mirrors []*policy.Mirror
+		rows    map[string]int // by bridge
+		warns   string
+	}{
+		{"sources on two bridges", []*policy.Mirror{mirror("m", toPort("ids"), policy.Selector{Labels: map[string]string{"app": "web"}})},
+			map[string]int{"br0": 2, "br1": 1}, ""},
+		{"sources elsewhere", []*policy.Mirror{mirror("m", toPort("ids"), policy.Selector{Port: "vm3"})}, map[string]int{"br0": 1, "br1": 1}, ""},
+		{"a target in common", []*policy.Mirror{mirror("m", toPort("ids"), policy.Selector{Port: "vm1"}),
+			mirror("n", toPort("ids"), policy.Selector{Port: "vm2"})}, map[string]int{"br0": 3}, ""},
+		{"everything", []*policy.Mirror{mirror("m", toPort("ids"), policy.Selector{Bridge: "br0"}, policy.Selector{Bridge: "br1"})},
+			map[string]int{"br0": 2, "br1": 1}, "TARGET_EXCLUDED"},
+		{"by itself", []*policy.Mirror{mirror("m", toPort("ids"), policy.Selector{Bridge: "br0"})}, map[string]int{"br0": 1}, ""},
+	} {
+		in := mirrorWorld()
+		in.Mirrors = c.mirrors
+		plan := stagedWorld(in)
+		if diff := cmp.Diff(c.rows, count(plan.Specs)); diff != "" {
+			t.Errorf("%s: rows (-want +got):\n%s", c.name, diff)
+		}
+		for _, m := range c.mirrors {
+			info := plan.Info[m.Name]
+			if codes(info) != c.warns || info.Unfinished || info.Form.Staged != (len(info.Ways) == 1) || info.Form.Staged == (len(plan.Specs) == 1) {
+				t.Errorf("%s: %s: %+v", c.name, m.Name, info)
+			}
+		}
+	}
+}
+
 // What may be a target by a way back, and what is said of the others.
 func TestWayBackTargets(t *testing.T) {
 	vm1 := []policy.Selector{{Port: "vm1"}}
