@@ -253,7 +253,8 @@ type Sighting struct {
 
 // Copies says how many copies of a packet each target of a mirror gets, which a source of it sent (from) or received (to), or both: one,
 // or none. Only if rules ask for the direction is a packet between two sources judged once for each. It is what compiled mirrors are tested
-// against; p.Direction is not looked at.
+// against; p.Direction is not looked at. A mirror that samples takes so many or none, and one that balances gives them to one of its
+// targets: whatever it does with one packet of a [Session] it does with all.
 func (s *MirrorSpec) Copies(p Sighting, from, to bool) (n int) {
 	filter := ParsedFilter{Default: true}
 	if s.Filter != nil {

@@ -213,7 +213,9 @@ type MirrorSpec struct {
 	// VLANTag says what becomes of the VLAN tag of copies: strip (default), keep, or the VLAN that they get instead. A port that was there
 	// before, without a filter, gets them as its own VLAN says.
 	VLANTag VLANTag        `json:"vlanTag,omitempty"`
-	Targets []MirrorTarget `json:"targets"` // each gets a copy
+	Targets []MirrorTarget `json:"targets"` // each gets a copy, or one of them with Balance
+	// Balance has each session go to one of the targets.
+	Balance *MirrorBalance `json:"balance,omitempty"`
 	// Force delivers to ports that belong to machines, too, which then see what the mirror copies.
 	Force bool `json:"force,omitempty"`
 
@@ -224,9 +226,8 @@ type MirrorSpec struct {
 	TTL       string     `json:"ttl,omitempty"` // a duration since it was written so; then the mirror is deleted
 
 	// These come later.
-	CapturePoint string         `json:"capturePoint,omitempty"` // wire | delivered
-	MTUPolicy    string         `json:"mtuPolicy,omitempty"`    // truncate | fail
-	Balance      *MirrorBalance `json:"balance,omitempty"`
+	CapturePoint string `json:"capturePoint,omitempty"` // wire | delivered
+	MTUPolicy    string `json:"mtuPolicy,omitempty"`    // truncate | fail
 }
 
 // VLANTag is keep, strip or the number of a VLAN, which documents may write as a number or as a text.
@@ -246,10 +247,12 @@ const (
 	MTUFail          = "fail"
 )
 
-// MirrorBalance comes later: each session goes to one of the targets.
+// MirrorBalance has each session (see [Session]) go to one of the targets, whichever is well. A port is well while it has a link.
 type MirrorBalance struct {
-	Hash  string `json:"hash"`            // symmetric
-	Probe string `json:"probe,omitempty"` // of a target's health: none | arp | icmp | "tcp:22"
+	Hash string `json:"hash"` // symmetric: both directions go to the same target
+	// Probe asks the collectors of tunnels whether they are there, from the host, by another way than the mirror's: none (default) | arp |
+	// icmp | "tcp:22".
+	Probe string `json:"probe,omitempty"`
 }
 
 // MirrorFilter says which packets of the sources are copied. Rules are a set: the smaller priority decides first, and at equal priority
@@ -286,7 +289,7 @@ type FilterRule struct {
 
 // MirrorSample bounds what is copied of what the filter accepts.
 type MirrorSample struct {
-	Sessions            string `json:"sessions,omitempty"`                        // "1/4": whole sessions; comes later
+	Sessions            string `json:"sessions,omitempty"`                        // "1/4": one session of four, whole; what is no IP always
 	MaxPacketsPerSecond int    `json:"maxPacketsPerSecond,omitempty" minimum:"1"` // to each host's targets together
 }
 

@@ -22,19 +22,20 @@ func (c *checker) sample(at pointer, s *MirrorSample) {
 		return
 	}
 	if s.Sessions == "" && s.MaxPacketsPerSecond == 0 {
-		c.addf(at, nil, "bounds nothing: give maxPacketsPerSecond, or leave it out")
+		c.addf(at, nil, "bounds nothing: give sessions or maxPacketsPerSecond, or leave it out")
 	}
 	if n := s.MaxPacketsPerSecond; n < 0 || n > MaxPacketsPerSecond {
 		c.addf(at.field("maxPacketsPerSecond"), n, "%d is outside the range 1-%d", n, MaxPacketsPerSecond)
 	}
-	c.notYet(s.Sessions != "", at.field("sessions"), "sampling of sessions", "", func(at pointer) { c.share(at, s.Sessions) })
+	if s.Sessions != "" {
+		c.share(at.field("sessions"), s.Sessions)
+	}
 }
 
 // share checks "1/4".
 func (c *checker) share(at pointer, text string) {
-	n, err := strconv.ParseUint(strings.TrimPrefix(text, "1/"), 10, 32)
-	if !strings.HasPrefix(text, "1/") || err != nil || n < 1 || n > maxShare {
-		c.addf(at, text, `must be one of so many, like "1/4", at most 1/%d`, maxShare)
+	if _, err := ParseShare(text); err != nil {
+		c.addf(at, text, "%s", err)
 	}
 }
 
@@ -96,21 +97,6 @@ func (c *checker) size(at pointer, text string) {
 	}
 	if _, err := ParseSize(text); err != nil {
 		c.addf(at, text, "%s", err)
-	}
-}
-
-func (c *checker) balance(at pointer, b *MirrorBalance) {
-	if b.Hash == "" {
-		c.addf(at.field("hash"), nil, "is required: symmetric")
-	}
-	c.oneOf(at.field("hash"), b.Hash, "symmetric")
-	switch port, tcp := strings.CutPrefix(b.Probe, "tcp:"); {
-	case !tcp:
-		c.oneOf(at.field("probe"), b.Probe, "none", "arp", "icmp", `"tcp:PORT"`)
-	default:
-		if _, err := parsePort(port); err != nil {
-			c.addf(at.field("probe"), b.Probe, "%s", err)
-		}
 	}
 }
 

@@ -50,9 +50,9 @@ func (m *Mirror) Validate() Faults {
 	c.notYet(s.MTUPolicy != "", spec.field("mtuPolicy"), "cutting to what a tunnel carries", "use snaplen", func(at pointer) {
 		c.oneOf(at, s.MTUPolicy, MTUTruncate, MTUFail)
 	})
-	c.notYet(s.Balance != nil, spec.field("balance"), "balancing over targets", "without it each target gets every copy", func(at pointer) {
-		c.balance(at, s.Balance)
-	})
+	if s.Balance != nil {
+		c.balance(spec.field("balance"), s.Balance, len(s.Targets))
+	}
 	targets := spec.field("targets")
 	switch n := len(s.Targets); {
 	case n == 0:

@@ -330,14 +330,9 @@ func TestMirrorLaterFaults(t *testing.T) {
 	const at = "/spec/targets/0/"
 	runSpecs(t, policy.KindMirror, []specTest{
 		{"bad later", ok + `
-sample: {sessions: 1/4}
 capturePoint: delivered
-mtuPolicy: fail
-balance: {hash: symmetric, probe: "tcp:22"}`, []string{"/spec/sample/sessions: comes later", "/spec/capturePoint: comes later",
-			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen",
-			"/spec/balance: comes later"}},
-		{"bad sessions", ok + "sample: {sessions: 2/4}", []string{`/spec/sample/sessions: must be one of so many, like "1/4", at most 1/65536`}},
-		{"bad sessions of none", ok + "sample: {sessions: 1/0}", []string{"/spec/sample/sessions: must be one of so many"}},
+mtuPolicy: fail`, []string{"/spec/capturePoint: comes later",
+			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen"}},
 		{"bad stop after nothing", ok + "stopAfter: {}", []string{"/spec/stopAfter: stops after nothing: give duration, packets or bytes"}},
 		{"bad stop", ok + "stopAfter: {duration: ten, packets: -1, bytes: -1}", []string{
 			"/spec/stopAfter/duration: must be a duration such as 90s, 5m, 1h30m, 2d or 30d", "/spec/stopAfter/packets: must not be negative",
@@ -348,11 +343,6 @@ balance: {hash: symmetric, probe: "tcp:22"}`, []string{"/spec/sample/sessions: c
 		{"bad ttl before it", ok + "ttl: -5m", []string{"/spec/ttl: must be a duration"}},
 		{"bad capturePoint", ok + "capturePoint: ingress", []string{`/spec/capturePoint: unknown value "ingress": must be wire or delivered`}},
 		{"bad mtuPolicy", ok + "mtuPolicy: fragment", []string{`/spec/mtuPolicy: unknown value "fragment": must be truncate or fail`}},
-		{"bad balance", ok + "balance: {hash: l2, probe: ping}", []string{`/spec/balance/hash: unknown value "l2": must be symmetric`,
-			`/spec/balance/probe: unknown value "ping"`}},
-		{"bad balance of nothing", ok + "balance: {}", []string{"/spec/balance/hash: is required: symmetric"}},
-		{"bad probe port", ok + `balance: {hash: symmetric, probe: "tcp:0"}`,
-			[]string{"/spec/balance/probe: port 0 is outside the range 1-65535"}},
 
 		{"OK gre", target("{gre: {remote: 192.0.2.1, key: 4294967295}}"), nil},
 		{"bad gre key", target("{gre: {remote: 192.0.2.1, key: 4294967296}}"),

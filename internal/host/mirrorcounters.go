@@ -36,9 +36,9 @@ func (k *book) countMirrors(numbers, meters map[uint32]string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.account.subjects = func(c flow.Cookie) []policy.RuleRef {
-		number, accepts, ok := tap.ParseCookie(c)
-		if name := numbers[number]; ok && name != "" {
-			return []policy.RuleRef{mirrorRef(name, accepts)}
+		number, deed, ok := tap.ParseCookie(c)
+		if name := numbers[number]; ok && name != "" && (deed == tap.Accepted || deed == tap.Rejected) {
+			return []policy.RuleRef{mirrorRef(name, deed == tap.Accepted)}
 		}
 		return nil
 	}

@@ -77,6 +77,7 @@ func (w *mirrorWork) asks() string {
 	add(w.m.Counts(), "stopAfter with packets or bytes")
 	add(len(s.Targets) > 1, "several targets")
 	add(s.Force, "force")
+	add(s.Balance != nil, "balance")
 	switch {
 	case !staged(w.m):
 		return ""

@@ -37,6 +37,8 @@ type Input struct {
 	Addressed map[string]bool
 	// Open are the ways back, by key of Plan.Ways, whose flows are in force: copies are sent there only then.
 	Open map[string]bool
+	// Silent are the collectors that do not answer, with why that is known; the others are well, or have not been asked.
+	Silent map[Probe]string
 }
 
 // Plan is the result of Compile.
@@ -52,6 +54,8 @@ type Plan struct {
 	Numbers map[uint32]string
 	// Limits are the ids of the meters of those that are limited, likewise.
 	Limits map[uint32]string
+	// Probes are what mirrors that balance ask of their targets, each perhaps several times.
+	Probes []Probe
 	// Sets are the source sets of staged mirrors, by key; see [Input.Before].
 	Sets map[string]*SourceSet
 	// Ways are the ways back to ports of production bridges, by key; see [Input.Open].

@@ -60,7 +60,7 @@ func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
 			}
 			w.sets[key] = set
 		}
-		set.Members = append(set.Members, Member{w.m.Name, w.numbers[w.m.Name], x.way, w.m.Spec.Sample != nil})
+		set.Members = append(set.Members, Member{w.m.Name, w.numbers[w.m.Name], x.way, w.m.Spec.Sample.Limited()})
 		w.info.Owners = append(w.info.Owners, setOwner(key))
 	}
 }

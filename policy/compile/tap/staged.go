@@ -68,8 +68,8 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 	return hex.EncodeToString(sum[:5])
 }
 
-// takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: an even one that is not 0, and
-// one of a meter.
+// takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: a multiple of deeds that is not
+// 0, and one of a meter.
 func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 	p.numbers, p.meters = map[string]uint32{}, map[string]uint32{}
 	used, metered := map[uint32]bool{0: true}, map[uint32]bool{}
@@ -79,13 +79,13 @@ func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 			continue
 		}
 		sum := sha256.Sum256([]byte(m.Name))
-		n := binary.BigEndian.Uint32(sum[:]) &^ 1
+		n := binary.BigEndian.Uint32(sum[:]) &^ uint32(deeds-1)
 		for used[n] {
-			n += 2
+			n += uint32(deeds)
 		}
 		used[n], p.numbers[m.Name] = true, n
-		if m.Spec.Sample != nil {
-			id := n % MaxMeter
+		if m.Spec.Sample.Limited() {
+			id := n / uint32(deeds) % MaxMeter
 			for metered[id+1] {
 				id = (id + 1) % MaxMeter
 			}
@@ -197,13 +197,13 @@ func targetOwner(port string) string { return "targets/" + port }
 func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 	d := delivery{number: w.numbers[w.m.Name], snaplen: w.m.Spec.Snaplen, tag: w.m.Spec.VLANTag}
 	w.info.Owners = append(w.info.Owners, TapOwner)
-	for _, t := range targets {
+	for i, t := range targets {
 		owner := targetOwner(t.spec.Port)
 		if t.at != nil {
 			w.info.Owners = append(w.info.Owners, owner)
 			w.device(t.at, t.spec)
 			if n := w.goBack(tapBridge, t, d.snaplen); n > 0 {
-				d.ways = append(d.ways, n)
+				d.ways, d.wayTargets = append(d.ways, n), append(d.wayTargets, i)
 			} else {
 				w.info.Unfinished = true
 			}
@@ -213,11 +213,13 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		w.info.Owners = append(w.info.Owners, owner)
 		w.device(w.in.Topology.Bridges[tapBridge], t.spec)
 		if n := w.ofPort(tapBridge, t.spec.Port); n > 0 {
-			d.ports = append(d.ports, n)
+			d.ports, d.portTargets = append(d.ports, n), append(d.portTargets, i)
 		} else {
 			w.info.Unfinished = true
 		}
 	}
+	d.balanced = w.m.Spec.Balance != nil
+	chosen := w.chooseTargets(tapBridge, targets, slices.Concat(d.portTargets, d.wayTargets))
 	var filter *policy.ParsedFilter
 	if f := w.m.Spec.Filter; f != nil {
 		parsed, err := policy.ParseFilter(f)
@@ -227,7 +229,7 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		}
 		filter = &parsed
 	}
-	if s := w.m.Spec.Sample; s != nil && s.MaxPacketsPerSecond > 0 {
+	if s := w.m.Spec.Sample; s.Limited() {
 		d.meter = w.meters[w.m.Name]
 		if w.plan.Limits == nil {
 			w.plan.Limits = map[uint32]string{}
@@ -236,7 +238,8 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		w.addMeter(tapBridge, flow.MeterDesc{ID: d.meter, Flags: flow.MeterPktps,
 			Bands: []flow.Band{{Type: flow.BandDrop, Rate: uint32(s.MaxPacketsPerSecond)}}})
 	}
-	w.addFlows(tapBridge, MirrorOwner(w.m.Name), slices.Concat(filterFlows(d.number, filter), d.flows()))
+	w.addFlows(tapBridge, MirrorOwner(w.m.Name), slices.Concat(filterFlows(d.number, filter, first(&w.m.Spec)),
+		sessionFlows(d.number, w.m.Spec.Sample.OneOf(), chosen), d.flows()))
 }
 
 func (p *mirrorPlanner) addMeter(bridge string, m flow.MeterDesc) {

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	ovs "github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/tap"
@@ -108,6 +109,15 @@ func (x *tables) act(actions []flow.Action, p packet) {
 		case flow.Resubmit:
 			x.lookUp(a.Table, p)
 		case flow.Meter: // nothing is too much
+		case flow.Multipath:
+			var fields ovs.Fields
+			for field, v := range p {
+				fields[field] = v
+			}
+			if a.Fields != flow.HashSymmetricL3L4 || a.Algorithm != flow.LinkModuloN {
+				x.t.Fatalf("%s is another hash", a)
+			}
+			p[a.Dst.Field] = flow.U64(uint64(ovs.SessionHash(&fields, a.Basis) % a.Links))
 		case flow.PopVLAN:
 			delete(p, flow.VlanTCI)
 		case flow.PushVLAN:
@@ -272,6 +282,7 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 					m.Spec.Sample = &policy.MirrorSample{MaxPacketsPerSecond: 5}
 				}
 				m.Spec.Snaplen = rapid.SampledFrom([]int{0, 0, 64, 128}).Draw(t, label+"snaplen")
+				drawSessions(t, m)
 				for j := range rapid.IntRange(0, 4).Draw(t, label+"rules") {
 					m.Spec.Filter.Rules = append(m.Spec.Filter.Rules, drawRule(t, fmt.Sprintf("%srule %d ", label, j)))
 				}
@@ -288,12 +299,20 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 		for _, owned := range plan.Flows[tapBridge].Owners {
 			flows = append(flows, owned...)
 		}
+		kept := fates{}
 		for range 25 {
 			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}, native: map[string][]packet{}}
 			p := drawPassage(t)
 			x.pass(in, plan.Specs, p)
 			x.goBack(in, plan)
 			x.check(in, p)
+			kept.check(&x, in, p)
+			if p.Src, p.Dst, p.SrcPort, p.DstPort = p.Dst, p.Src, p.DstPort, p.SrcPort; len(p.to) == 1 {
+				p.from, p.to[0] = p.to[0], p.from
+			}
+			x.sent, x.native = map[uint32][]packet{}, map[string][]packet{}
+			x.pass(in, plan.Specs, p)
+			kept.check(&x, in, p)
 		}
 	})
 }
@@ -376,17 +395,25 @@ func (x *tables) goBack(in tap.Input, plan tap.Plan) {
 	}
 }
 
+// copies is how many a mirror makes for each target.
+func (p *passage) copies(m *policy.Mirror) int {
+	is := func(port string) bool {
+		excluded := slices.ContainsFunc(m.Spec.Exclude, func(s policy.Selector) bool { return s.Port == port })
+		return !excluded && slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool {
+			return s.Port == port || s.VM == port || s.Bridge == p.bridge || s.VLAN != nil && *s.VLAN == int(p.VLAN) ||
+				s.Labels != nil && (port == "vm1" || port == "vm3")
+		})
+	}
+	return m.Spec.Copies(p.Sighting, is(p.from), slices.ContainsFunc(p.to, is))
+}
+
 // check compares what was sent, by target, length (0 = whole) and VLAN, with what the mirrors say of a packet.
 func (x *tables) check(in tap.Input, passed passage) {
 	seen := passed.Sighting
 	want, got := map[string]int{}, map[string]int{}
 	for _, m := range in.Mirrors {
-		is := func(port string) bool {
-			excluded := slices.ContainsFunc(m.Spec.Exclude, func(s policy.Selector) bool { return s.Port == port })
-			return !excluded && slices.ContainsFunc(m.Spec.Sources, func(s policy.Selector) bool {
-				return s.Port == port || s.VM == port || s.Bridge == passed.bridge || s.VLAN != nil && *s.VLAN == int(seen.VLAN) ||
-					s.Labels != nil && (port == "vm1" || port == "vm3")
-			})
+		if bySessions(m) {
+			continue // see fates
 		}
 		vlan, err := m.Spec.VLANTag.Number()
 		if err != nil {
@@ -396,7 +423,7 @@ func (x *tables) check(in tap.Input, passed passage) {
 			vlan = seen.VLAN
 		}
 		for _, target := range m.Spec.Targets {
-			if n := m.Spec.Copies(seen, is(passed.from), slices.ContainsFunc(passed.to, is)); n > 0 {
+			if n := passed.copies(m); n > 0 {
 				want[fmt.Sprintf("%s %d %d", target.Port.Name, m.Spec.Snaplen, vlan)] += n
 			}
 		}

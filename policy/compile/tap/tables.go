@@ -10,11 +10,13 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// The tables of a tap bridge. What comes from a source set passes SOURCES once, and FILTER and TARGETS once for each mirror of the set. No
+// The tables of a tap bridge. What comes from a source set passes SOURCES once, and the others once for each mirror of the set. No
 // table has a flow for the rest: it is dropped.
 const (
 	TableSources uint8 = 0  // by in_port: which mirrors the copy is for
 	TableFilter  uint8 = 10 // accepts or rejects it for one mirror
+	TableSample  uint8 = 14 // draws numbers for its session, where the mirror samples or balances
+	TableBalance uint8 = 16 // decides by them: whether it is taken, and by which target
 	TableTargets uint8 = 20 // sends it where the mirror delivers
 )
 
@@ -22,6 +24,8 @@ const (
 var (
 	regMirror    = flow.Reg(0) // number of the mirror that is being served
 	regDirection = flow.Reg(1) // way the packet went at the source
+	regSample    = flow.Reg(2) // 0 = its session is taken
+	regBucket    = flow.Reg(3) // bucket of its session; in TARGETS the one target that gets it, counted from 1, 0 = all
 )
 
 // Values of regDirection.
@@ -53,14 +57,29 @@ func rulePriority(r *policy.ParsedFilterRule) uint16 {
 	return p
 }
 
-// Cookies of flows in FILTER, by which packets are counted; n is the number of a mirror, which is even.
-func acceptCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n) }
-func rejectCookie(n uint32) flow.Cookie { return pipeline.NewCookie(pipeline.CookieSample, n|1) }
+// Deed is what a flow does for a mirror with the packets that it counts.
+type Deed uint32
 
-// ParseCookie returns the number of the mirror that a flow in FILTER decides for, and what it does.
-func ParseCookie(c flow.Cookie) (number uint32, accepts, ok bool) {
+// What flows do. Each packet that a mirror selects is accepted or rejected, once. One that is accepted may be of a session that is not
+// taken. The others are for the targets: all of them, or where the mirror balances the one with the index deed - ToTarget.
+const (
+	Accepted   Deed = 0
+	Rejected   Deed = 1
+	SampledOut Deed = 2
+	ToTargets  Deed = 3
+	ToTarget   Deed = 16
+	deeds      Deed = 32 // there are so many
+)
+
+// cookie is that of a flow by which packets are counted; n is the number of a mirror, a multiple of deeds.
+func cookie(n uint32, d Deed) flow.Cookie {
+	return pipeline.NewCookie(pipeline.CookieSample, n|uint32(d))
+}
+
+// ParseCookie returns the number of the mirror that a flow counts for, and what it does.
+func ParseCookie(c flow.Cookie) (number uint32, d Deed, ok bool) {
 	kind, id, ok := pipeline.ParseCookie(c)
-	return id &^ 1, id&1 == 0, ok && kind == pipeline.CookieSample
+	return id &^ uint32(deeds-1), Deed(id) % deeds, ok && kind == pipeline.CookieSample
 }
 
 func system(table uint8) flow.Cookie { return pipeline.SystemCookie(table, pipeline.ItemNone) }
@@ -91,13 +110,13 @@ func sourceFlow(inPort int64, members []Member) flow.Flow {
 	return f
 }
 
-// filterFlows decide for one mirror. f is nil if it takes everything.
-func filterFlows(number uint32, f *policy.ParsedFilter) []flow.Flow {
+// filterFlows decide for one mirror, and send what it accepts to the table next. f is nil if it takes everything.
+func filterFlows(number uint32, f *policy.ParsedFilter, next uint8) []flow.Flow {
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(number)))
 	verdict := func(accept bool, priority uint16, m flow.Match) flow.Flow {
-		out := flow.Flow{Table: TableFilter, Priority: priority, Cookie: rejectCookie(number), Match: m}
+		out := flow.Flow{Table: TableFilter, Priority: priority, Cookie: cookie(number, Rejected), Match: m}
 		if accept {
-			out.Cookie, out.Actions = acceptCookie(number), []flow.Action{flow.Resubmit{Port: flow.PortInPort, Table: TableTargets}}
+			out.Cookie, out.Actions = cookie(number, Accepted), []flow.Action{flow.Resubmit{Port: flow.PortInPort, Table: next}}
 		}
 		return out
 	}
@@ -233,12 +252,16 @@ const MaxMeter = 4095
 
 // delivery is how copies that a mirror takes are sent.
 type delivery struct {
-	number  uint32
-	ports   []int64
-	ways    []int64 // where ways back begin
-	snaplen int     // bytes; 0 = all
-	tag     policy.VLANTag
-	meter   uint32 // 0 = none
+	number uint32
+	ports  []int64
+	ways   []int64 // where ways back begin
+	// portTargets and wayTargets are the indexes of the targets there.
+	portTargets, wayTargets []int
+	snaplen                 int // bytes; 0 = all
+	tag                     policy.VLANTag
+	meter                   uint32 // 0 = none
+	// balanced: each packet is for the port that regBucket counts out, and not for all of them.
+	balanced bool
 }
 
 // flows of TARGETS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the machine's.
@@ -247,21 +270,41 @@ func (d *delivery) flows() []flow.Flow {
 		return nil
 	}
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(d.number)))
+	if !d.balanced {
+		return d.to(is, ToTargets)
+	}
+	var out []flow.Flow
+	only := func(target int, ports, ways []int64) {
+		one := *d
+		one.ports, one.ways = ports, ways
+		out = append(out, one.to(is.With(regBucket, flow.U64(uint64(target+1))), ToTarget+Deed(target))...)
+	}
+	for i, target := range d.portTargets {
+		only(target, d.ports[i:i+1], nil)
+	}
+	for i, target := range d.wayTargets {
+		only(target, nil, d.ways[i:i+1])
+	}
+	return out
+}
+
+// to sends what matches to the ports.
+func (d *delivery) to(is flow.Match, deed Deed) []flow.Flow {
 	tagged := is.WithMasked(flow.VlanTCI, flow.U64(vlanPresent), flow.U64(vlanPresent))
 	vlan, err := d.tag.Number()
 	switch {
 	case d.tag == policy.VLANTagKeep:
-		return []flow.Flow{d.flow(1, is)}
+		return []flow.Flow{d.flow(deed, 1, is)}
 	case vlan > 0 && err == nil:
 		set := flow.Set(flow.VlanVID, flow.U64(uint64(vlan)|vlanPresent))
-		return []flow.Flow{d.flow(1, is, flow.PushVLAN{EthType: 0x8100}, set), d.flow(2, tagged, set)}
+		return []flow.Flow{d.flow(deed, 1, is, flow.PushVLAN{EthType: 0x8100}, set), d.flow(deed, 2, tagged, set)}
 	}
-	return []flow.Flow{d.flow(1, is), d.flow(2, tagged, flow.PopVLAN{})}
+	return []flow.Flow{d.flow(deed, 1, is), d.flow(deed, 2, tagged, flow.PopVLAN{})}
 }
 
 // flow sends what matches to all ports, after the actions.
-func (d *delivery) flow(priority uint16, m flow.Match, actions ...flow.Action) flow.Flow {
-	f := flow.Flow{Table: TableTargets, Priority: priority, Cookie: system(TableTargets), Match: m}
+func (d *delivery) flow(deed Deed, priority uint16, m flow.Match, actions ...flow.Action) flow.Flow {
+	f := flow.Flow{Table: TableTargets, Priority: priority, Cookie: cookie(d.number, deed), Match: m}
 	if d.meter > 0 {
 		f.Actions = append(f.Actions, flow.Meter{ID: d.meter})
 	}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"encoding/binary"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/test/lab"
+)
+
+// bothWays is what was copied of a session: segments of the client, and of the server.
+type bothWays [2]int
+
+// tcpSessions sorts frames of TCP to and from a port of a server by the client's port. offset is where the Ethernet header begins.
+func tcpSessions(frames []lab.Frame, server uint16, offset int) map[uint16]bothWays {
+	out := map[uint16]bothWays{}
+	for _, f := range frames {
+		if len(f.Data) < offset+38 || binary.BigEndian.Uint16(f.Data[offset+12:]) != 0x0800 || f.Data[offset+23] != 6 {
+			continue
+		}
+		src, dst := binary.BigEndian.Uint16(f.Data[offset+34:]), binary.BigEndian.Uint16(f.Data[offset+36:])
+		switch server {
+		case dst:
+			n := out[src]
+			n[0]++
+			out[src] = n
+		case src:
+			n := out[dst]
+			n[1]++
+			out[dst] = n
+		}
+	}
+	return out
+}
+
+// sessions opens so many TCP connections one after the other, each with a message and its echo, and returns the ports of the client.
+func (s *stage) sessions(from, to *lab.VM, port, n int) map[uint16]bool {
+	s.t.Helper()
+	out := map[uint16]bool{}
+	for len(out) < n {
+		c, err := from.Dial("tcp", to.IPv4, port, 3*time.Second)
+		must(s.t, err)
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		_, err = c.Write([]byte("xhello"))
+		must(s.t, err)
+		_, err = c.Read(make([]byte, 8))
+		must(s.t, err)
+		out[uint16(c.LocalAddr().(*net.TCPAddr).Port)] = true
+		_ = c.Close()
+	}
+	return out
+}
+
+// Scenario 11 of mirrors: of 200 sessions a mirror takes about a quarter, and of those both directions, whole.
+func TestMirrorScenario11Sessions(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	must(t, s.Serve(s.vm[2], 5000))
+	s.ping3(s.vm[1], s.vm[2])
+	const doc = "kind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], %stargets: [{port: {name: %s, create: true}}]}\n---\n"
+	s.apply(sprintf(doc, "quarter", "sample: {sessions: 1/4}, ", "some0") + sprintf(doc, "all", "filter: {default: accept}, ", "all0"))
+	s.becomes("mirror", "quarter", policy.PhaseActive, "", "")
+	some, err := s.Capture(s.Switch, "some0")
+	must(t, err)
+	all, err := s.Capture(s.Switch, "all0")
+	must(t, err)
+	opened := s.sessions(s.vm[1], s.vm[2], 5000, 200)
+	settle()
+	whole, taken := tcpSessions(all.Frames(nil), 5000, 0), tcpSessions(some.Frames(nil), 5000, 0)
+	if len(whole) != len(opened) {
+		t.Fatalf("the mirror beside it saw %d of %d sessions", len(whole), len(opened))
+	}
+	if n := len(taken); n < 30 || n > 70 {
+		t.Errorf("%d sessions of 200, want about 50", n)
+	}
+	for port, n := range taken {
+		if n != whole[port] || n[0] == 0 || n[1] == 0 {
+			t.Errorf("of the session from port %d %v segments were taken, of %v", port, n, whole[port])
+		}
+	}
+	s.unchangedByRestart()
+}
+
+// Scenario 11 of mirrors: each of 60 sessions goes to one of two ports, whole, and each port gets its part.
+func TestMirrorScenario11Balance(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	must(t, s.Serve(s.vm[2], 5000))
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric}, targets: [{port: {name: one0, create: " +
+		"true}}, {port: {name: two0, create: true}}]}\n")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	one, err := s.Capture(s.Switch, "one0")
+	must(t, err)
+	two, err := s.Capture(s.Switch, "two0")
+	must(t, err)
+	opened := s.sessions(s.vm[1], s.vm[2], 5000, 60)
+	settle()
+	s.dealt(opened, tcpSessions(one.Frames(nil), 5000, 0), tcpSessions(two.Frames(nil), 5000, 0))
+}
+
+// dealt fails unless each session is whole at one of two sinks, and at least a quarter of them at each.
+func (s *stage) dealt(opened map[uint16]bool, one, two map[uint16]bothWays) {
+	s.t.Helper()
+	for port := range opened {
+		a, atOne := one[port]
+		b, atTwo := two[port]
+		n := bothWays{a[0] + b[0], a[1] + b[1]}
+		if atOne == atTwo || n[0] < 4 || n[1] < 3 { // SYN, ACK, message, FIN; SYN, message, FIN
+			s.t.Errorf("the session from port %d is at the sinks with %v and %v segments", port, a, b)
+		}
+	}
+	if len(one)+len(two) != len(opened) || 4*len(one) < len(opened) || 4*len(two) < len(opened) {
+		s.t.Errorf("of %d sessions %d are at one sink and %d at the other", len(opened), len(one), len(two))
+	}
+}
