@@ -182,7 +182,10 @@ func schemaNotes() []note {
 		text("MirrorSpec.force", "Comes later: true is refused"),
 		text("MirrorTarget.vm", "Comes later"),
 		text("MirrorTarget.rspan", "Comes later"),
-		text("MirrorTarget.pcap", "Comes later"),
+		text("MirrorTarget.pcap", "Files that tapwall writes, of the mirrored packets"),
+		text("PcapTarget.file", "What the names of the files begin with; no other mirror may have it"),
+		text("PcapTarget.rotate", "Size at which another file is begun; default 100MB"),
+		ranged("PcapTarget.keep", "How many files there are at most; default 10", 1, 10000),
 		text("MirrorTarget.buffer", "Comes later"),
 		text("MirrorTarget.events", "Comes later"),
 		shaped("PortTarget.name", "At most 15 characters, the longest name of a network device", deviceName),
@@ -333,7 +336,7 @@ const (
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MirrorLimit, Invalid, " +
-		"TunnelUnsupported, NoLocalDevices"
+		"TunnelUnsupported, CaptureFailed, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +

@@ -77,7 +77,8 @@ func (s *Server) problemFor(ctx context.Context, err error) *Problem {
 		return p
 	case errors.Is(err, backend.ErrNotFound):
 		return problem(http.StatusNotFound, "%v", err)
-	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrLimit), errors.Is(err, backend.ErrUnable):
+	case errors.Is(err, backend.ErrConflict), errors.Is(err, backend.ErrLimit), errors.Is(err, backend.ErrTaken),
+		errors.Is(err, backend.ErrUnable):
 		return problem(http.StatusConflict, "%v", err)
 	case errors.Is(err, backend.ErrTooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "%v", err)

@@ -336,7 +336,7 @@ func TestBad(t *testing.T) {
 			`"from":[{"cidr":"10.0.0.5/24"}],"services":[{"protocol":"tcp","ports":["70000"]}]},{"name":"a","action":"pass",` +
 			`"to":[{"cidr":"10.1.0.0/33"}]}]}}`, nil, 422},
 		{"not-supported-yet", "PUT", "/v1/mirrors/m",
-			`{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"b"}},{"pcap":{"file":"x"}}]}}`, nil, 422},
+			`{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"b"}},{"events":{}}]}}`, nil, 422},
 		{"wrong-type", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":"web","priority":"high"}}`, nil, 422},
 		{"unknown-group", "PUT", "/v1/policies/web", policyBody, nil, 422},
 		{"unknown-bridge", "PUT", "/v1/mirrors/m",

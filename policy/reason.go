@@ -66,5 +66,6 @@ const (
 	ReasonMirrorLimit         Reason = "MirrorLimit"         // Failed: the bridge has as many mirrors as Open vSwitch runs
 	ReasonInvalid             Reason = "Invalid"             // Failed: the rows contradict the schema of the database
 	ReasonTunnelUnsupported   Reason = "TunnelUnsupported"   // Failed: the switch has no tunnels of that type
+	ReasonCaptureFailed       Reason = "CaptureFailed"       // Degraded: what a target gets cannot be read, or not be written
 	ReasonNoLocalDevices      Reason = "NoLocalDevices"      // Failed: the target would be made on a host whose devices are out of reach
 )

@@ -297,15 +297,15 @@ type MirrorSample struct {
 type MirrorTarget struct {
 	Port   *PortTarget   `json:"port,omitempty"`
 	VXLAN  *VXLANTarget  `json:"vxlan,omitempty"`
-	VM     string        `json:"vm,omitempty"` // the port of this machine, wherever it is on the host; goes with Force
+	VM     string        `json:"vm,omitempty"`     // the port of this machine, wherever it is on the host; goes with Force
+	Pcap   *PcapTarget   `json:"pcap,omitempty"`   // read by tapwall itself
+	Buffer *BufferTarget `json:"buffer,omitempty"` // likewise
 	Geneve *GeneveTarget `json:"geneve,omitempty"`
 	GRE    *GRETarget    `json:"gre,omitempty"`
 	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
 
 	// These come later.
 	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
-	Pcap   *PcapTarget   `json:"pcap,omitempty"`
-	Buffer *BufferTarget `json:"buffer,omitempty"`
 	Events *EventsTarget `json:"events,omitempty"`
 }
 
@@ -354,17 +354,17 @@ type RSPANTarget struct {
 	AcknowledgeFlooding bool `json:"acknowledgeFlooding,omitempty"`
 }
 
-// PcapTarget comes later: files in the data directory.
+// PcapTarget keeps packets in pcapng files below the data directory.
 type PcapTarget struct {
-	File   string `json:"file"`             // a name without a path
-	Rotate string `json:"rotate,omitempty"` // size at which another file is begun
-	Keep   int    `json:"keep,omitempty" minimum:"1"`
+	File   string `json:"file"`                       // a name without a path, which no other mirror has; each file's name begins with it
+	Rotate string `json:"rotate,omitempty"`           // size at which another file is begun, default "100MB"
+	Keep   int    `json:"keep,omitempty" minimum:"1"` // files, default 10; the oldest one goes
 }
 
-// BufferTarget comes later: the last packets, in memory.
+// BufferTarget keeps the last packets in memory, as long as no bound is reached.
 type BufferTarget struct {
-	Duration string `json:"duration,omitempty"`
-	Size     string `json:"size,omitempty"`
+	Duration string `json:"duration,omitempty"` // no packet is older; default: there is no such bound
+	Size     string `json:"size,omitempty"`     // of memory, default "64MB"
 }
 
 // EventsTarget comes later.

@@ -1,9 +1,6 @@
 package policy
 
 import (
-	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tapwall/tapwall/duration"
@@ -13,7 +10,6 @@ import (
 const (
 	MaxPacketsPerSecond = 1 << 24
 	maxShare            = 1 << 16 // of sessions or packets: one of so many
-	minSize, maxSize    = 1 << 16, 1 << 40
 	minFor, maxFor      = time.Second, 10 * 365 * 24 * time.Hour
 )
 
@@ -74,32 +70,6 @@ func (c *checker) period(at pointer, text string) {
 	}
 }
 
-// sizes are the units of a size, in bytes.
-var sizes = map[string]float64{"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-// ParseSize reads a number of bytes like "100MB".
-func ParseSize(text string) (int64, error) {
-	digits := strings.TrimRight(text, "kKMGTiB")
-	n, err := strconv.ParseUint(digits, 10, 32)
-	unit, known := sizes[text[len(digits):]]
-	if err != nil || !known {
-		return 0, fmt.Errorf("must be a size like \"100MB\", in one of %s", strings.Join(sortedKeys(sizes), ", "))
-	}
-	if size := float64(n) * unit; size >= minSize && size <= maxSize {
-		return int64(size), nil
-	}
-	return 0, fmt.Errorf("%s is outside the range %d-%d bytes", text, minSize, maxSize)
-}
-
-func (c *checker) size(at pointer, text string) {
-	if text == "" {
-		return
-	}
-	if _, err := ParseSize(text); err != nil {
-		c.addf(at, text, "%s", err)
-	}
-}
-
 // laterTargets checks the targets of a later version and counts them.
 func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
 	target := func(given bool, name, what string, check func(at pointer)) {
@@ -119,36 +89,10 @@ func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
 			c.addf(at.field("acknowledgeFlooding"), nil, "must be true: copies flood the whole VLAN, on every switch that has it")
 		}
 	})
-	target(t.Pcap != nil, "pcap", "pcap files", func(at pointer) {
-		c.fileName(at.field("file"), t.Pcap.File)
-		c.size(at.field("rotate"), t.Pcap.Rotate)
-		within(at, "keep", int64(t.Pcap.Keep), 0, 10000)
-	})
-	target(t.Buffer != nil, "buffer", "buffers", func(at pointer) {
-		if *t.Buffer == (BufferTarget{}) {
-			c.addf(at, nil, "has no bounds: give duration or size")
-		}
-		if t.Buffer.Duration != "" {
-			c.period(at.field("duration"), t.Buffer.Duration)
-		}
-		c.size(at.field("size"), t.Buffer.Size)
-	})
 	target(t.Events != nil, "events", "events as a target", func(at pointer) {
 		if t.Events.Sample != "" {
 			c.share(at.field("sample"), t.Events.Sample)
 		}
 	})
 	return n
-}
-
-// fileName checks the name of a file in the data directory.
-func (c *checker) fileName(at pointer, name string) {
-	switch {
-	case name == "":
-		c.addf(at, nil, "is required: the name of the file")
-	case strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, "."):
-		c.addf(at, name, "must be the name of a file in the data directory, without a path and without a dot at the beginning")
-	case len(name) > 128 || !isPrintable(name) || strings.ContainsAny(name, " *?"):
-		c.addf(at, name, "must be a file name of at most 128 printable characters without blanks, * and ?")
-	}
 }

@@ -97,8 +97,13 @@ func (c *checker) notYet(given bool, at pointer, what, instead string, check fun
 
 // same reports whether two targets are certainly one.
 func (t *MirrorTarget) same(o *MirrorTarget) bool {
-	if t.Port != nil && o.Port != nil {
+	switch {
+	case t.Port != nil && o.Port != nil:
 		return t.Port.Name == o.Port.Name
+	case t.Pcap != nil && o.Pcap != nil:
+		return t.Pcap.BaseName() == o.Pcap.BaseName()
+	case t.Buffer != nil && o.Buffer != nil:
+		return true
 	}
 	if t.VM != "" {
 		return t.VM == o.VM
@@ -134,10 +139,10 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 		n++
 		c.word(at.field("vm"), t.VM)
 	}
-	n += c.tunnels(at, t) + c.laterTargets(at, t)
+	n += c.tunnels(at, t) + c.captures(at, t) + c.laterTargets(at, t)
 	switch {
 	case n == 0:
-		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre or erspan")
+		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre, erspan or pcap")
 	case n > 1:
 		c.addf(at, nil, "must lead to exactly one thing, not %d", n)
 	}

@@ -283,7 +283,8 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 		{"bad target of nothing", target("{}"), []string{"/spec/targets/0: leads nowhere"}},
 		{"bad target of two things", target("{port: {name: a}, vxlan: {remote: 192.0.2.1}}"),
 			[]string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
-		{"bad pcap", target("{pcap: {file: web}}"), []string{"/spec/targets/0/pcap: comes later"}},
+		{"OK pcap", target("{pcap: {file: web, rotate: 100MB, keep: 10}}"), nil},
+		{"bad pcap twice", target("{pcap: {file: web}}, {pcap: {file: web.pcapng}}"), []string{"/spec/targets/1: is where target 0 leads"}},
 		{"bad events", target("{events: {}}"), []string{"/spec/targets/0/events: comes later"}},
 		{"OK geneve", target("{geneve: {remote: 192.0.2.1}}"), nil},
 		{"bad remote loopback", target("{vxlan: {remote: 127.1.2.3}}, {gre: {remote: \"::1\"}}"), []string{
@@ -367,7 +368,7 @@ mtuPolicy: fail`, []string{"/spec/capturePoint: comes later",
 		{"bad sizes", target("{pcap: {file: web, rotate: 100}}"), []string{at + `pcap/rotate: must be a text, not the number 100`}},
 		{"bad rotate", target("{pcap: {file: web, rotate: 100mb, keep: 10001}}"), []string{
 			at + `pcap/rotate: must be a size like "100MB", in one of GB, GiB, KiB, MB, MiB, TB, TiB, kB`,
-			at + "pcap/keep: 10001 is outside the range 0-10000"}},
+			at + "pcap/keep: 10001 is outside the range 1-10000"}},
 		{"bad file that climbs", target("{pcap: {file: ../../etc/cron.d/x}}"),
 			[]string{at + "pcap/file: must be the name of a file in the data directory"}},
 		{"bad file with a path", target("{pcap: {file: /tmp/x}}"), []string{at + "pcap/file: must be the name of a file in the data directory"}},

@@ -134,7 +134,7 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		hosts = append(hosts, host.Options{
 			Name: h.Name, DB: db, Lock: options.Lock, TakeOver: o.TakeOver, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
 			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
-			HitsDir:  filepath.Join(dir, "hits"),
+			HitsDir: filepath.Join(dir, "hits"), CaptureDir: filepath.Join(dir, "captures"),
 			Learning: o.Learning.limits(), LearnedFile: filepath.Join(dir, "learned.json"),
 			PeersFile:    filepath.Join(dir, "workloads.json"),
 			PickupWindow: o.PickupWindow, SpoofGrace: o.SpoofGrace, ZoneLimit: o.ZoneLimit, Timeouts: o.Timeouts,

@@ -14,6 +14,7 @@ var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("the resource was changed by somebody else")
 	ErrLimit       = errors.New("a limit is reached")      // of a switch: 409
+	ErrTaken       = errors.New("taken already")           // by another resource: 409
 	ErrUnavailable = errors.New("not available now")       // store or switch not reachable, disk full: 503
 	ErrUnable      = errors.New("not possible there")      // of a host, as it is managed: 409
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413

@@ -79,6 +79,8 @@ type Options struct {
 	RunDir string
 	// MemoryDir keeps, over a restart of this process, who opened which connection; "" = nowhere.
 	MemoryDir string
+	// CaptureDir is where pcapng files are written.
+	CaptureDir string
 	// HitsDir keeps, over a restart of this process, when rules were hit; "" = nowhere.
 	HitsDir string
 	// OpenFlowTLS is for bridges with an ssl: address.
@@ -164,6 +166,7 @@ type Engine struct {
 	written          chan written         // ends of writes; each ledger has at most one
 	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
+	captures         map[string]*recording // by port; replaced when it changes
 	tapCompiler      func(tap.Input) tap.Plan
 	stale            work      // what the next sync has to look at
 	away             time.Time // until when the lock is in doubt; see excluded

@@ -281,6 +281,11 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhaseFailed, policy.ReasonRejected, err.Error())
 		}
 	}
+	if reason, message := e.captureFault(m.Name, now); reason == policy.ReasonPending {
+		degrade(policy.PhasePending, reason, message)
+	} else if reason != "" {
+		degrade(policy.PhaseDegraded, reason, message)
+	}
 	if info.Through != "" {
 		switch served, err := e.served(info.Through, append([]string{tap.MirrorOwner(m.Name)}, info.Owners...)); {
 		case err != nil:

@@ -95,6 +95,7 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 	case policy.KindMirror:
 		if s, ok := v.mirrors[name]; ok {
 			v.countMirror(&s, name)
+			v.countCaptures(&s, name)
 			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.inventory.Workloads))
 			return s
 		}

@@ -61,6 +61,7 @@ func (e *Engine) sync(ctx context.Context) {
 	}
 	if e.stale.mirrors || e.stale.topology {
 		e.compileTaps()
+		e.tendCaptures(ctx)
 	}
 	flowsDone := complete
 	for _, ours := range []bool{false, true} { // copies go where a way back stands

@@ -43,8 +43,9 @@ type view struct {
 	walls     []wallView   // likewise; those of bridges that have one
 	books     map[string]*book
 	mirrors   map[string]policy.Status
-	sentences map[string]sentence  // of quarantines, by name
-	rows      []vswitch.MirrorSpec // wanted
+	captures  map[string]*recording // by port
+	sentences map[string]sentence   // of quarantines, by name
+	rows      []vswitch.MirrorSpec  // wanted
 	zones     []zoneRange
 	problems  []string
 	waiting   int      // entries of the ledgers that the store does not have yet
@@ -197,7 +198,8 @@ func (e *Engine) publish(done bool, problems []string) {
 		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), learned: e.learning.known, notices: e.notice(before.notices.all),
-		books: e.books, mirrors: e.mirrors.statuses, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors, zones: e.zoneRanges(),
+		books: e.books, mirrors: e.mirrors.statuses, captures: e.captures, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors,
+		zones:   e.zoneRanges(),
 		changed: make(chan struct{}),
 	}
 	if e.topo != nil {

@@ -78,6 +78,7 @@ func (w *mirrorWork) asks() string {
 	add(len(s.Targets) > 1, "several targets")
 	add(s.Force, "force")
 	add(s.Balance != nil, "balance")
+	add(reads(w.m), "a target that tapwall reads itself")
 	switch {
 	case !staged(w.m):
 		return ""

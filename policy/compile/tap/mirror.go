@@ -92,6 +92,8 @@ type Info struct {
 	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
 	Twice    []string
 	Warnings []policy.Warning
+	// Captures are the targets that this host reads itself.
+	Captures []Capture
 }
 
 // Serves reports whether rows of an owner serve the mirror of this name.
@@ -127,7 +129,7 @@ const (
 // staged.
 func Compile(in Input) Plan {
 	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*SourceSet{},
-		ports: map[string]*vswitch.PortSpec{}, ways: map[string]*way{}, plan: Plan{Info: map[string]Info{}}}
+		ports: map[string]*vswitch.PortSpec{}, ways: map[string]*way{}, files: map[string]string{}, plan: Plan{Info: map[string]Info{}}}
 	if len(in.Mirrors) == 0 {
 		return p.plan
 	}
@@ -163,6 +165,7 @@ type mirrorPlanner struct {
 	bridges []*vswitch.Bridge              // managed and existing, by name
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
+	files   map[string]string              // likewise, names of pcapng files
 	ids     map[place]int64                // of tunnels
 	// receivers are the ports that ways lead back to, by bridge, with the mirrors that deliver there.
 	receivers map[string]map[string][]string
@@ -347,5 +350,8 @@ func (w *mirrorWork) report(t mirrorTarget, bridge string) {
 		return
 	}
 	t.describe(out)
+	if t.capture != nil {
+		t.capture.describe(out)
+	}
 	w.info.Targets = append(w.info.Targets, out)
 }

@@ -202,15 +202,19 @@ type mirrorTarget struct {
 	remote   netip.Addr // of a tunnel
 	idName   string     // what the id of a tunnel is called
 	// Of a port that is there already: its bridge, nil = there is none; the machine that it was named by; and why it cannot be had.
-	at  *vswitch.Bridge
-	vm  string
-	bad *Problem
+	at      *vswitch.Bridge
+	vm      string
+	bad     *Problem
+	capture *Capture // what this host reads
 }
 
 // target returns the target with an index and the bridge that it is bound to, "" = any.
 func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
 	if t, ok := tunnelOf(&w.m.Spec.Targets[i], w.ids[place{w.m.Name, i}]); ok {
 		return w.tunnel(t)
+	}
+	if c := captureOf(w.m.Name, i, &w.m.Spec.Targets[i]); c != nil {
+		return w.captured(c), ""
 	}
 	p := w.m.Spec.Targets[i].Port
 	switch {

@@ -38,8 +38,9 @@ func tapBridgeOf(datapathType string) string {
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return m.Counts() || mixed(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 || s.VLANTag != "" &&
-		s.VLANTag != policy.VLANTagStrip ||
+	return m.Counts() || reads(m) || mixed(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 ||
+		s.VLANTag != "" &&
+			s.VLANTag != policy.VLANTagStrip ||
 		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
 			return t.Port != nil &&
 				!t.Port.Create
@@ -115,6 +116,7 @@ func (w *mirrorWork) stage() {
 	var bad []*Problem
 	for i := range w.m.Spec.Targets {
 		t, where := w.target(i)
+		w.takeFile(t)
 		if t.at == nil {
 			where = tapBridge
 		}
@@ -159,6 +161,7 @@ func (w *mirrorWork) stage() {
 			strings.Join(elsewhere, ", "), on[0].Name)
 	}
 	w.once(here, sources)
+	w.read(here, sources, targets)
 	w.deliver(tapBridge, targets)
 	w.info.Through = tapBridge
 }
