@@ -195,7 +195,7 @@ func (x *tapping) run(c *cobra.Command, cl *client.Client, m *policy.Mirror, arg
 		m.Name = strings.Trim("tap-"+strings.Trim(text, "-"), "-") + "-" + strings.ToLower(rand.Text()[:4])
 	}
 	if faults := m.Validate(); len(faults) > 0 {
-		return usage("%w", faults)
+		return usage("%s", event.Escape(faults.Error()))
 	}
 	doc := map[string]any{"kind": policy.KindMirror, "name": m.Name, "labels": m.Labels, "spec": m.Spec}
 	if x.dryRun {
@@ -266,36 +266,23 @@ func shortDuration(d time.Duration) string {
 
 // sourcesOf finds what somebody calls by a name.
 func sourcesOf(ctx context.Context, cl *client.Client, name string) ([]policy.Selector, error) {
-	if strings.Contains(name, "=") {
+	at, _, slash := strings.Cut(name, "/")
+	if _, err := netip.ParseAddr(at); strings.Contains(name, "=") || slash && err == nil {
 		s, err := parseMember(name)
 		if err != nil {
 			return nil, usage("%w", err)
 		}
 		return []policy.Selector{s}, nil
 	}
-	all, err := cl.Workloads(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	if r, err := netip.ParsePrefix(name); err == nil {
-		var out []policy.Selector
-		for i := range all {
-			w := &all[i]
-			if slices.ContainsFunc(addressesOf(w), func(s string) bool { a, err := netip.ParseAddr(s); return err == nil && r.Contains(a) }) &&
-				!w.Remote {
-				out = append(out, policy.Selector{Host: w.Host, Port: w.Port})
-			}
-		}
-		if out == nil {
-			return nil, fmt.Errorf("no machine is known to have an address of %s: tapwall get workloads lists those that are known", r)
-		}
-		return out, nil
-	}
 	var s policy.Selector
 	if err := knownAs(ctx, cl, name, &s); err != nil {
 		return nil, err
 	}
 	if reflect.DeepEqual(s, policy.Selector{}) {
+		all, err := cl.Workloads(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
 		hint := "tapwall get workloads lists who is there"
 		if near := closest(name, all); near != "" {
 			hint = "did you mean " + near + "?"
