@@ -46,7 +46,7 @@ func withMAC(mac string) func(lab.Frame) bool {
 }
 
 // Scenario 1 of mirrors: one machine, both directions, nobody else's traffic.
-func TestMirror01LocalTap(t *testing.T) {
+func TestMirrorScenario01LocalTap(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	s.ping3(s.vm[1], s.vm[2]) // resolve addresses before counting
@@ -75,7 +75,7 @@ func TestMirror01LocalTap(t *testing.T) {
 }
 
 // Scenario 2: both ends of a conversation as sources give one copy of each frame, and a broadcast gives one.
-func TestMirror02NoDuplicates(t *testing.T) {
+func TestMirrorScenario02NoDuplicates(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
@@ -111,7 +111,7 @@ spec:
 }
 
 // Scenario 3, the part in scope: a VXLAN tunnel with the given VNI carries the inner frames unchanged.
-func TestMirror03VXLAN(t *testing.T) {
+func TestMirrorScenario03VXLAN(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	// The userspace datapath sends tunnels from an address on a bridge's LOCAL port, so the underlay is a second bridge.
@@ -166,7 +166,7 @@ spec:
 
 // A mirror that would copy its own tunnel packets is refused while the collector is reached through its bridge, and starts when the way
 // changes.
-func TestMirror03RouteThroughSource(t *testing.T) {
+func TestMirrorScenario03RouteThroughSource(t *testing.T) {
 	t.Parallel()
 	s := open(t, 1)
 	must(t, s.AddBridge("br-under"))
@@ -204,7 +204,7 @@ func TestMirror03RouteThroughSource(t *testing.T) {
 }
 
 // Scenario 4: start and stop act on a warm flow within a second.
-func TestMirror04StartStopWarmFlow(t *testing.T) {
+func TestMirrorScenario04StartStopWarmFlow(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	stopped := strings.Replace(tapVM1, "spec:", "spec:\n  enabled: false", 1)
@@ -244,7 +244,7 @@ func TestMirror04StartStopWarmFlow(t *testing.T) {
 }
 
 // Scenario 8: foreign mirrors stay as they are and go on copying through everything we do; one that throws ours out does not win.
-func TestMirror08Coexistence(t *testing.T) {
+func TestMirrorScenario08Coexistence(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	for _, port := range []string{"m0", "m1"} {
@@ -313,8 +313,78 @@ func TestMirror08Coexistence(t *testing.T) {
 	}
 }
 
+// Scenario 8, the rest: whatever throws mirrors out, native ones and staged ones are back within 5 s and copy, tapwall's own bridge with
+// them, and what is foreign is as it was. `ovs-vsctl emer-reset` takes all mirrors, controllers and fail modes; what a process that died
+// has left goes when another one starts.
+func TestMirrorScenario08EmergencyReset(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[2])
+	const staged = "---\nkind: Mirror\nname: icmp\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: icmp}]}, " +
+		"targets: [{port: {name: icmp0, create: true}}]}\n"
+	s.apply(tapVM1 + staged)
+	copies := func(what string) {
+		t.Helper()
+		began := time.Now()
+		var native, filtered *lab.Capture
+		lab.Eventually(t, 5*time.Second, what+": the mirrors are back", func() bool {
+			var err error
+			out, _ := s.Vsctl("--columns=external_ids", "list", "mirror")
+			if !strings.Contains(out, "tapwall-mirror-id=tap") || !strings.Contains(out, "tapwall-mirror-id=\"sources/") {
+				return false
+			}
+			if native, err = s.Capture(s.Switch, "ids0"); err != nil {
+				return false
+			}
+			filtered, err = s.Capture(s.Switch, "icmp0")
+			return err == nil
+		})
+		lab.Eventually(t, 5*time.Second-time.Since(began)+lab.Late(began), what+": both copy", func() bool {
+			s.ping(s.vm[1], s.vm[2].IPv4)
+			return len(native.Frames(lab.ICMP)) > 0 && len(filtered.Frames(lab.ICMP)) > 0
+		})
+		t.Logf("%s: copies %v after", what, time.Since(began).Round(time.Millisecond))
+		settle()
+		before := len(native.Frames(lab.ICMP))
+		were := len(filtered.Frames(lab.ICMP))
+		s.ping3(s.vm[1], s.vm[2])
+		settle()
+		if a, b := len(native.Frames(lab.ICMP))-before, len(filtered.Frames(lab.ICMP))-were; a != 6 || b != 6 {
+			t.Errorf("%s: %d and %d copies of 6 frames", what, a, b)
+		}
+	}
+	copies("at first")
+	_, err := s.Vsctl("emer-reset")
+	must(t, err)
+	copies("emer-reset")
+	_, err = s.Vsctl("--", "--id=@x", "create", "mirror", "name=usurper", "--", "set", "bridge", "br0", "mirrors=@x")
+	must(t, err)
+	copies("an outsider's set bridge mirrors")
+	_, err = s.Vsctl("del-br", "tw-tap-netdev")
+	must(t, err)
+	copies("the tap bridge deleted")
+	if out, err := s.Vsctl("--bare", "--columns=name", "find", "mirror", "name=usurper"); err != nil || !strings.Contains(out, "usurper") {
+		t.Errorf("the other's mirror is gone: %v", err)
+	}
+	// What a process leaves that dies with a change on its way, and what another one of ours once made, is nobody's.
+	s.tw.Kill()
+	_, err = s.Vsctl("--", "add-port", "br0", "tws-orphan", "--", "set", "interface", "tws-orphan", "type=patch", "options:peer=twt-orphan",
+		"external_ids:tapwall-owner=tapwall", "--", "set", "port", "tws-orphan", "external_ids:tapwall-owner=tapwall",
+		"external_ids:tapwall-mirror-id=gone", "--", "--id=@o", "get", "port", "tws-orphan", "--", "--id=@m", "create", "mirror", "name=orphan",
+		"select-all=true", "output-port=@o", "external_ids:tapwall-owner=tapwall", "external_ids:tapwall-mirror-id=gone", "--", "add", "bridge",
+		"br0", "mirrors", "@m")
+	must(t, err)
+	must(t, s.tw.Start())
+	lab.Eventually(t, 10*time.Second, "orphans are collected", func() bool {
+		out, _ := s.Vsctl("--columns=name", "list", "mirror")
+		ports, err := s.Vsctl("list-ports", "br0")
+		return err == nil && !strings.Contains(out, "orphan") && !strings.Contains(ports, "orphan") && strings.Contains(out, "usurper")
+	})
+	copies("after a crash")
+}
+
 // Scenario 9: a re-plugged source and a vanished target are seen and mended.
-func TestMirror09ReplugAndTargetLoss(t *testing.T) {
+func TestMirrorScenario09ReplugAndTargetLoss(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	s.apply(tapVM1)
