@@ -176,7 +176,9 @@ func schemaNotes() []note {
 		text("LifeStatus.bytes", "Likewise"),
 		text("LifeStatus.leftPackets", "Until stopAfter.packets ends it"),
 		text("LifeStatus.leftBytes", "Until stopAfter.bytes ends it"),
-		text("MirrorSpec.capturePoint", "Comes later"),
+		text("MirrorSpec.capturePoint",
+			"What of the packets that sources send is copied: wire (default) = all, before policies judge it; delivered = "+
+				"what leaves the bridge at another port"),
 		text("MirrorSpec.mtuPolicy", "Comes later"),
 		text("MirrorSpec.balance", "Comes later"),
 		text("MirrorSpec.force", "Comes later: true is refused"),
@@ -336,7 +338,7 @@ const (
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MirrorLimit, Invalid, " +
-		"TunnelUnsupported, CaptureFailed, NoLocalDevices"
+		"CapturePoint, PatchPort, TunnelUnsupported, CaptureFailed, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +

@@ -210,6 +210,7 @@ func (p *planner) writeMirror(i int) {
 			"select_dst_port": portRefs(bridge, dst),
 			"select_vlan":     set(vlans),
 			"output_port":     uuids(out.ref),
+			"snaplen":         snaplen(m),
 			"external_ids":    marks(m.Owner, hash),
 		}))
 		e := p.edit(m.Bridge)
@@ -236,8 +237,8 @@ func (p *planner) writeMirror(i int) {
 	if row.OutputVLAN != nil {
 		change["output_vlan"] = set[int](nil)
 	}
-	if row.Snaplen != nil {
-		change["snaplen"] = set[int](nil)
+	if have := row.Snaplen; have == nil && m.Snaplen > 0 || have != nil && *have != m.Snaplen {
+		change["snaplen"] = snaplen(m)
 	}
 	if len(change) > 0 {
 		p.rowOps = append(p.rowOps, updateOp(tableMirror, row.UUID, change))
@@ -245,6 +246,13 @@ func (p *planner) writeMirror(i int) {
 	if row.ExternalIDs[vswitch.MarkSpecHash] != hash {
 		p.rowOps = append(p.rowOps, markOp(tableMirror, row.UUID, hash))
 	}
+}
+
+func snaplen(m *vswitch.MirrorSpec) ovsdb.OvsSet {
+	if m.Snaplen == 0 {
+		return set[int](nil)
+	}
+	return set([]int{m.Snaplen})
 }
 
 // present returns those of the named ports that the bridge has, sorted.

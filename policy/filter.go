@@ -245,6 +245,7 @@ type Sighting struct {
 	VLAN             uint16 // 0 = none
 	Src, Dst         netip.Addr
 	Proto            uint8
+	Dropped          bool // it left the bridge nowhere
 	Later            bool // a fragment behind the first, which has nothing of the following
 	SrcPort, DstPort uint16
 	Type, Code       uint8
@@ -263,6 +264,7 @@ func (s *MirrorSpec) Copies(p Sighting, from, to bool) (n int) {
 			return 0
 		}
 	}
+	from = from && !(s.CapturePoint == CaptureDelivered && p.Dropped)
 	judge := func(seen bool, direction string) {
 		if p.Direction = direction; seen && filter.Accepts(&p) {
 			n++

@@ -63,6 +63,8 @@ const (
 	ReasonOutputShared        Reason = "OutputShared"        // Failed: another mirror has the target; OVS would make one copy for both
 	ReasonOutputPortTaken     Reason = "OutputPortTaken"     // Failed: the target is a port that must not be used
 	ReasonTargetAmbiguous     Reason = "TargetAmbiguous"     // Failed: the machine has several ports
+	ReasonCapturePoint        Reason = "CapturePoint"        // Failed: what leaves a bridge cannot be told there
+	ReasonPatchPort           Reason = "PatchPort"           // Degraded: what passes a patch port cannot be told from the rest
 	ReasonMirrorLimit         Reason = "MirrorLimit"         // Failed: the bridge has as many mirrors as Open vSwitch runs
 	ReasonInvalid             Reason = "Invalid"             // Failed: the rows contradict the schema of the database
 	ReasonTunnelUnsupported   Reason = "TunnelUnsupported"   // Failed: the switch has no tunnels of that type

@@ -225,9 +225,11 @@ type MirrorSpec struct {
 	StopAfter *StopAfter `json:"stopAfter,omitempty"`
 	TTL       string     `json:"ttl,omitempty"` // a duration since it was written so; then the mirror is deleted
 
+	// CapturePoint says what of the packets that sources send is copied: wire (default) = all, delivered = what leaves the bridge.
+	CapturePoint string `json:"capturePoint,omitempty"`
+
 	// These come later.
-	CapturePoint string `json:"capturePoint,omitempty"` // wire | delivered
-	MTUPolicy    string `json:"mtuPolicy,omitempty"`    // truncate | fail
+	MTUPolicy string `json:"mtuPolicy,omitempty"` // truncate | fail
 }
 
 // VLANTag is keep, strip or the number of a VLAN, which documents may write as a number or as a text.

@@ -43,10 +43,7 @@ func (m *Mirror) Validate() Faults {
 	c.sample(spec.field("sample"), s.Sample)
 	c.vlanTag(spec.field("vlanTag"), s.VLANTag)
 	c.life(spec, s)
-	c.notYet(s.CapturePoint != "", spec.field("capturePoint"), "a choice of where copies are taken",
-		"leave it out: what comes in is copied before policies judge it, and what goes out after", func(at pointer) {
-			c.oneOf(at, s.CapturePoint, CaptureWire, CaptureDelivered)
-		})
+	c.capturePoint(spec.field("capturePoint"), s)
 	c.notYet(s.MTUPolicy != "", spec.field("mtuPolicy"), "cutting to what a tunnel carries", "use snaplen", func(at pointer) {
 		c.oneOf(at, s.MTUPolicy, MTUTruncate, MTUFail)
 	})
@@ -80,6 +77,20 @@ func (m *Mirror) Validate() Faults {
 
 // There reports whether the target is there without tapwall: a machine, or a port that is not to be made.
 func (t MirrorTarget) There() bool { return t.VM != "" || t.Port != nil && !t.Port.Create }
+
+// capturePoint checks where copies are taken.
+func (c *checker) capturePoint(at pointer, s *MirrorSpec) {
+	c.oneOf(at, s.CapturePoint, CaptureWire, CaptureDelivered)
+	vlans := 0
+	for i := range s.Sources {
+		if s.Sources[i].VLAN != nil {
+			vlans++
+		}
+	}
+	if s.CapturePoint == CaptureDelivered && vlans > 0 && vlans < len(s.Sources) {
+		c.addf(at, s.CapturePoint, "cannot be had with vlan sources beside others: make one mirror for the VLANs and one for the others")
+	}
+}
 
 // notYet checks what is of a later version, and refuses it for that if there is no other fault.
 func (c *checker) notYet(given bool, at pointer, what, instead string, check func(at pointer)) {

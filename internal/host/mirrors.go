@@ -381,6 +381,9 @@ func describeMirror(s vswitch.MirrorSpec) string {
 	if len(s.SelectVLAN) > 0 {
 		fmt.Fprintf(&b, " select_vlan=%v", s.SelectVLAN)
 	}
+	if s.Snaplen > 0 {
+		fmt.Fprintf(&b, " snaplen=%d", s.Snaplen)
+	}
 	fmt.Fprintf(&b, " output_port=%s", s.Output.Port)
 	if s.Output.Create {
 		fmt.Fprintf(&b, " (type %s", s.Output.Type)

@@ -167,6 +167,7 @@ type MirrorSpec struct {
 	SelectSrcPort []string // port names, sorted: what enters the bridge there
 	SelectDstPort []string // port names, sorted: what leaves the bridge there
 	SelectVLAN    []int    // sorted
+	Snaplen       int      `json:",omitempty"` // 0 = whole packets; a cut copy is not let into a patch port
 	Output        OutputSpec
 	// Hold: the rows are not made yet; those that are there stay as they are. It belongs to the moment, not to the wanted row. A patch
 	// port that waits for its mirror gets what NORMAL floods on the bridge: only a mirror reserves its output port.

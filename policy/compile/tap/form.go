@@ -70,6 +70,7 @@ func (w *mirrorWork) asks() string {
 		}
 	}
 	add(mixed(s), "vlan beside other sources")
+	add(leaving(s), "capturePoint")
 	add(s.Filter != nil, "filter")
 	add(s.Snaplen > 0, "snaplen")
 	add(s.Sample != nil, "sample")
@@ -88,6 +89,11 @@ func (w *mirrorWork) asks() string {
 	return "a Mirror row cannot do this: " + strings.Join(words, ", ")
 }
 
+// leaving reports whether packets that sources sent are copied where they leave.
+func leaving(s *policy.MirrorSpec) bool {
+	return s.CapturePoint == policy.CaptureDelivered && s.Direction != policy.MirrorToSource
+}
+
 // circumstances says what makes a mirror staged for which a row would suffice by itself; "" = nothing.
 func (w *mirrorWork) circumstances(users map[output][]string) string {
 	for _, t := range w.identities() {
@@ -98,7 +104,10 @@ func (w *mirrorWork) circumstances(users map[output][]string) string {
 	var on []string
 	sources := w.scratch().sources()
 	for _, b := range w.bridges {
-		if sources[b.Name] != nil {
+		if s := sources[b.Name]; s != nil {
+			if len(s.entered) > 0 {
+				return "a source is a patch port, at which Open vSwitch copies nothing itself"
+			}
 			on = append(on, b.Name)
 		}
 	}

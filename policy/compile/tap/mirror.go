@@ -231,6 +231,8 @@ type mirrorWork struct {
 	info Info
 	// found are the sources by bridge; nil = nobody has looked yet.
 	found map[string]*bridgeSources
+	// patched are the patch ports among the sources, as "bridge/port".
+	patched []string
 }
 
 func (w *mirrorWork) problem(fatal bool, reason policy.Reason, format string, args ...any) {

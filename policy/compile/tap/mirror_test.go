@@ -115,6 +115,7 @@ func TestMirrorSources(t *testing.T) {
 			&vswitch.MirrorSpec{SelectSrcPort: []string{"br0", "eth0", "vm1", "vm2"}, SelectDstPort: []string{"br0", "eth0", "vm1", "vm2"},
 				SelectVLAN: []int{10}, Output: ids},
 			""},
+		{"labels", []policy.Selector{{Labels: map[string]string{"app": "web"}}}, nil, "", ptr(both("vm1")), ""},
 		{"missing port beside another", []policy.Selector{{Port: "vm1"}, {Port: "vm7"}}, nil, "", ptr(both("vm1")), "SourceMissing"},
 		{"bad: missing vm", []policy.Selector{{VM: "vm7"}}, nil, "", nil, "SourceMissing"},
 		{"bad: labels of nobody here", []policy.Selector{{Labels: map[string]string{"app": "far"}}}, nil, "", nil, "SourceMissing"},
@@ -128,10 +129,11 @@ func TestMirrorSources(t *testing.T) {
 		{"address range, excluded", []policy.Selector{{Bridge: "br0"}}, []policy.Selector{{CIDR: "10.0.0.1/32"}}, "",
 			ptr(both("acc", "br0", "eth0", "vm2")), ""},
 		{"bad: address range of nobody", []policy.Selector{{CIDR: "10.9.0.0/16"}}, nil, "", nil, "SourceMissing"},
+		{"bad: source on a bridge that is not managed", []policy.Selector{{Port: "vm3"}}, nil, "", nil, "SourceMissing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := mirrorWorld()
-			in.Bridges = []string{"br0"} // with sources on several it is staged
+			in.Bridges = []string{"br0", "missing"} // sources on br1 would take another form
 			m := mirror("m", toPort("ids"), c.sources...)
 			m.Spec.Exclude, m.Spec.Direction = c.exclude, c.dir
 			in.Mirrors = []*policy.Mirror{m}
@@ -296,7 +298,7 @@ func TestMirrorsTogether(t *testing.T) {
 	for _, s := range plan.Specs {
 		owners = append(owners, s.Owner)
 	}
-	for i := range owners { // a and b have one port in common, c and d one tunnel, a and c their sources
+	for i := range owners { // a and b have one port in common, c and d one tunnel
 		owners[i], _, _ = strings.Cut(owners[i], "/")
 	}
 	if diff := cmp.Diff([]string{"e", "f", "sources", "sources", "targets"}, owners); diff != "" {

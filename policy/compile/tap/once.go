@@ -13,9 +13,11 @@ import (
 
 // once notes why a packet may be copied more than once for the mirror, of which these are the sources.
 func (w *mirrorWork) once(on []*vswitch.Bridge, sources map[string]*bridgeSources) {
-	if w.m.Spec.Direction == policy.MirrorFromSource {
+	if w.m.Spec.Direction == policy.MirrorFromSource && !w.delivered() {
+		w.onceElsewhere(on, sources)
 		return // it enters a bridge once, and what comes by a patch port has entered another one
 	}
+	w.onceElsewhere(on, sources)
 	ways := w.m.Spec.Direction != policy.MirrorToSource && w.m.Spec.Filter.AsksForDirection()
 	for _, b := range on {
 		if len(sources[b.Name].ports) < 2 {
@@ -33,11 +35,31 @@ func (w *mirrorWork) once(on []*vswitch.Bridge, sources map[string]*bridgeSource
 	}
 	for i, b := range on {
 		for _, other := range on[i+1:] {
-			if w.joined(b.Name, other.Name) {
+			if len(sources[b.Name].ports) > 0 && len(sources[other.Name].ports) > 0 && w.joined(b.Name, other.Name) {
 				w.twice("bridges " + b.Name + " and " + other.Name +
 					" are connected by patch ports, and a packet between their sources is copied on each")
 			}
 		}
+	}
+}
+
+// onceElsewhere does so for packets that are copied where they leave a bridge.
+func (w *mirrorWork) onceElsewhere(on []*vswitch.Bridge, sources map[string]*bridgeSources) {
+	entered, ports := false, false
+	for _, b := range on {
+		s := sources[b.Name]
+		entered, ports = entered || len(s.entered) > 0, ports || len(s.ports) > 0
+		if leaving(&w.m.Spec) && w.m.Spec.Direction != policy.MirrorFromSource && !s.all && len(s.ports) > 1 {
+			w.twice("what a source sends to everybody leaves bridge " + b.Name + " at another source and elsewhere, and is copied for each")
+		}
+		if (leaving(&w.m.Spec) && !s.all || len(s.entered) > 0) && copiesChanged(w.in.Version) && slices.Contains(w.in.Guests, b.Name) {
+			w.twice("Open vSwitch " + cmp.Or(w.in.Version, "of unknown version") +
+				" forgets what it has copied when headers are changed (TTL, NAT), " +
+				"which flows of guest bridge " + b.Name + " may do: then a packet may be copied again, or though no source sent it")
+		}
+	}
+	if entered && ports {
+		w.twice("what passes between a patch port and other sources is seen at both")
 	}
 }
 

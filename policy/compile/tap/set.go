@@ -66,11 +66,17 @@ func (w *mirrorWork) join(b *vswitch.Bridge, s *bridgeSources) {
 }
 
 // parts are the source sets of the mirror on a bridge: one, or one for each direction if a rule asks for it.
-func (w *mirrorWork) parts(_ *vswitch.Bridge, s *bridgeSources) (out []part) {
-	for _, way := range w.directions() {
-		out = append(out, part{name: way, way: wayOf(way), rows: s.rows(way)})
+func (w *mirrorWork) parts(b *vswitch.Bridge, s *bridgeSources) (out []part) {
+	switch {
+	case len(s.ports) == 0:
+	case w.delivered():
+		out = w.deliveredParts(b, s)
+	default:
+		for _, way := range w.directions() {
+			out = append(out, part{name: way, way: wayOf(way), rows: s.rows(way)})
+		}
 	}
-	return out
+	return append(out, w.enteredParts(b, s)...)
 }
 
 // directions are those that are copied apart: both in one, unless rules ask which it was.

@@ -19,6 +19,8 @@ type bridgeSources struct {
 	deaf []string
 	// beside are those of the ports whose packets are copied whatever their VLAN, sorted; nil = none, or there are no vlans.
 	beside []string
+	// entered are the directions, seen from patch ports that are sources, in which packets come into the bridge by its patch port.
+	entered []string
 }
 
 // sources are those on each bridge that has any. What is wrong with them is noted once.
@@ -40,6 +42,11 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 	}
 	slices.Sort(vlans)
 	found := make([]bool, len(spec.Sources))
+	type patch struct {
+		bridge *vswitch.Bridge
+		port   string
+	}
+	var patches []patch
 	for _, b := range w.bridges {
 		s := &bridgeSources{vlans: slices.Compact(vlans)}
 		excluded := false
@@ -64,6 +71,8 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 				if w.receiver(s, b, name, wl); besides && slices.Contains(s.deaf, name) {
 					s.beside = append(s.beside, name)
 				}
+			case port.Kind == inventory.KindPatch && w.names(b, name, wl):
+				patches = append(patches, patch{b, name})
 			case !isOutput:
 				s.ports = append(s.ports, name)
 				if besides {
@@ -81,7 +90,10 @@ func (w *mirrorWork) findSources() map[string]*bridgeSources {
 			out[b.Name] = s
 		}
 	}
-	w.missing(found, len(out) == 0)
+	for _, at := range patches {
+		w.enter(out, at.bridge, at.port)
+	}
+	w.missing(found, len(out) == 0 && len(patches) == 0)
 	return out
 }
 
@@ -253,6 +265,9 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 		return
 	}
 	device, known := w.in.Routes[t.remote]
+	if known && len(s.entered) > 0 {
+		w.loops(b, device, t)
+	}
 	var carriers []string
 	for _, name := range s.ports {
 		switch {

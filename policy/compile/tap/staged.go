@@ -38,7 +38,8 @@ func tapBridgeOf(datapathType string) string {
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return m.Counts() || reads(m) || mixed(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil || len(s.Targets) > 1 ||
+	return m.Counts() || reads(m) || mixed(s) || leaving(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil ||
+		len(s.Targets) > 1 ||
 		s.VLANTag != "" &&
 			s.VLANTag != policy.VLANTagStrip ||
 		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
@@ -137,6 +138,9 @@ func (w *mirrorWork) stage() {
 			w.guard(b, sources[b.Name], t)
 		}
 	}
+	for _, b := range on {
+		w.realisable(b, sources[b.Name])
+	}
 	w.refuse(len(targets) == 0, bad...)
 	if len(on) == 0 || w.fatal() || !w.share(targets) {
 		return
@@ -155,6 +159,8 @@ func (w *mirrorWork) stage() {
 			w.info.Sources = append(w.info.Sources, b.Name+"/"+port)
 		}
 	}
+	w.info.Sources = append(w.info.Sources, w.patched...)
+	slices.Sort(w.info.Sources)
 	if len(elsewhere) > 0 {
 		w.problem(false, policy.ReasonTargetOnOtherBridge,
 			"bridge %s has another datapath_type than bridge %s, and copies do not pass from one to the other; make a mirror for each",
