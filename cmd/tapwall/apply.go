@@ -179,7 +179,7 @@ func printDiff(w io.Writer, r *client.ApplyResult, flows bool) {
 	for _, i := range r.Updated {
 		printf(w, "~ %s/%s\n", strings.ToLower(string(i.Kind)), i.Name)
 		for _, f := range i.Changes {
-			printf(w, "    %s: %v -> %v\n", f.Pointer, orAbsent(f.Old), orAbsent(f.New))
+			printf(w, "    %s: %v -> %v\n", f.Pointer, changedText(f.Pointer, f.Old), changedText(f.Pointer, f.New))
 		}
 	}
 	for _, i := range r.Deleted {

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/tapwall/tapwall/policy"
@@ -53,4 +56,39 @@ func filterRuleText(r *policy.FilterRule) string {
 	}
 	add(r.Symmetric, "and back")
 	return strings.Join(out, " ")
+}
+
+var ofFilter = regexp.MustCompile(`^/spec/filter(/rules/\d+)?$`)
+
+// changedText is what diff prints of a value that comes or goes: filters and their rules in words, everything else as it is; nil = absent.
+func changedText(pointer string, v any) any {
+	at := ofFilter.FindStringSubmatch(pointer)
+	if at == nil || v == nil {
+		return orAbsent(v)
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		return orAbsent(v)
+	}
+	whole := func(r *policy.FilterRule) string {
+		like := *r
+		like.Action = policy.FilterAccept
+		return fmt.Sprintf("%d %s %s", r.Priority, r.Action, filterRuleText(&like))
+	}
+	if at[1] != "" {
+		var r policy.FilterRule
+		if json.Unmarshal(text, &r) != nil {
+			return orAbsent(v)
+		}
+		return "[" + whole(&r) + "]"
+	}
+	var f policy.MirrorFilter
+	if json.Unmarshal(text, &f) != nil {
+		return orAbsent(v)
+	}
+	var parts []string
+	for i := range f.Rules {
+		parts = append(parts, whole(&f.Rules[i]))
+	}
+	return "[" + strings.Join(append(parts, cmp.Or(f.Default, policy.FilterReject)+" the rest"), "; ") + "]"
 }

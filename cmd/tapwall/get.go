@@ -19,6 +19,7 @@ type getter struct {
 	watch    bool
 	interval time.Duration
 	targets  []target
+	rates    *rates // of mirrors, between two looks; nil = they are not shown
 	// unused, if it is not nil, leaves policies alone that have rules which nothing has used for so long, 0 = ever.
 	unused *time.Duration
 }
@@ -75,7 +76,7 @@ A workload goes by any of its names: port, bridge/port, host/bridge/port, extern
 	}
 	x.flags(c)
 	c.Flags().StringSliceVarP(&x.labels, "label", "l", nil, "only with this label, key=value or key (repeatable)")
-	c.Flags().BoolVarP(&x.watch, "watch", "w", false, "go on, and print what changes; counters are no change")
+	c.Flags().BoolVarP(&x.watch, "watch", "w", false, "go on, and print what changes, and how much mirrors copy; other counters are no change")
 	c.Flags().DurationVar(&x.interval, "interval", 2*time.Second, "how often --watch looks")
 	completeFlag(c, "label", g.completeLabels)
 	durationFlag(c, &unused, "never-hit",

@@ -3,17 +3,20 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // follow prints what there is, and from then on each item that changes, until it is interrupted. The API has no watch; it is asked again
 // and again, and what differs in more than its counters has changed. A server that goes away is waited for.
 func (x *getter) follow(c *cobra.Command, cl *client.Client) error {
 	known := map[string]string{}
+	x.addRates()
 	first, away := true, false
 	for tick := time.NewTicker(x.interval); ; {
 		items, err := x.fetch(c.Context(), cl)
@@ -30,6 +33,9 @@ func (x *getter) follow(c *cobra.Command, cl *client.Client) error {
 			return err
 		default:
 			away = false
+			if x.rates != nil {
+				x.rates.add(items, time.Now())
+			}
 			if err := x.printChanges(c, items, known, first); err != nil {
 				return err
 			}
@@ -43,6 +49,21 @@ func (x *getter) follow(c *cobra.Command, cl *client.Client) error {
 	}
 }
 
+// addRates makes columns for the rates of mirrors, where tables are printed.
+func (x *getter) addRates() {
+	if x.format != "table" && x.format != "wide" {
+		return
+	}
+	for _, t := range x.targets {
+		for _, k := range t.kinds {
+			if k.resource == policy.KindMirror {
+				x.rates = &rates{}
+				k.header += rateHeader
+			}
+		}
+	}
+}
+
 // printChanges prints the items that known does not know as they are, and brings it up to date.
 func (x *getter) printChanges(c *cobra.Command, items []item, known map[string]string, first bool) error {
 	here := map[string]bool{}
@@ -51,6 +72,9 @@ func (x *getter) printChanges(c *cobra.Command, items []item, known map[string]s
 		face, err := i.face()
 		if err != nil {
 			return err
+		}
+		if x.rates != nil && i.kind.resource == policy.KindMirror {
+			face += strings.Join(i.rows[0][len(i.rows[0])-2:], " ")
 		}
 		here[i.String()] = true
 		if known[i.String()] != face {
