@@ -331,8 +331,7 @@ func TestMirrorLaterFaults(t *testing.T) {
 	const at = "/spec/targets/0/"
 	runSpecs(t, policy.KindMirror, []specTest{
 		{"bad later", ok + `
-capturePoint: delivered
-mtuPolicy: fail`, []string{"/spec/capturePoint: comes later",
+mtuPolicy: fail`, []string{
 			"/spec/mtuPolicy: comes later: this version does not support cutting to what a tunnel carries yet; use snaplen"}},
 		{"bad stop after nothing", ok + "stopAfter: {}", []string{"/spec/stopAfter: stops after nothing: give duration, packets or bytes"}},
 		{"bad stop", ok + "stopAfter: {duration: ten, packets: -1, bytes: -1}", []string{
@@ -342,6 +341,10 @@ mtuPolicy: fail`, []string{"/spec/capturePoint: comes later",
 		{"OK life", ok + "stopAfter: {duration: 2d12h, packets: 100, bytes: 1000}\nstartAt: 2026-12-01T08:00:00Z\nttl: 30d", nil},
 		{"bad ttl", ok + "ttl: 3651d", []string{"/spec/ttl: 3651d is outside the range"}},
 		{"bad ttl before it", ok + "ttl: -5m", []string{"/spec/ttl: must be a duration"}},
+		{"OK capturePoint", ok + "capturePoint: delivered", nil},
+		{"OK capturePoint of VLANs", "sources: [{vlan: 7}, {vlan: 8}]\ntargets: [{port: {name: a}}]\ncapturePoint: delivered", nil},
+		{"bad capturePoint with VLANs beside others", "sources: [{vlan: 7}, {port: b}]\ntargets: [{port: {name: a}}]\ncapturePoint: delivered",
+			[]string{"/spec/capturePoint: cannot be had with vlan sources beside others"}},
 		{"bad capturePoint", ok + "capturePoint: ingress", []string{`/spec/capturePoint: unknown value "ingress": must be wire or delivered`}},
 		{"bad mtuPolicy", ok + "mtuPolicy: fragment", []string{`/spec/mtuPolicy: unknown value "fragment": must be truncate or fail`}},
 

@@ -1,6 +1,7 @@
 package tap_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -41,6 +42,19 @@ func TestPatchPortAsSource(t *testing.T) {
 		want := map[string][3]int{"": {1, 1, 0}, "fromSource": {1, 0, 0}, "toSource": {0, 1, 0}}[direction]
 		if got := [3]int{inward, outward, local}; got != want {
 			t.Errorf("%s: copies in, out and within a bridge %v, want %v", direction, got, want)
+		}
+	}
+}
+
+// A mirror of a patch port does not copy its own tunnel packets, which come through it where the collector is reached by the other bridge.
+func TestPatchPortCarriesTarget(t *testing.T) {
+	for device, want := range map[string]string{"br1": "SourceCarriesTarget!", "br0": "SourceCarriesTarget!", "eth9": ""} {
+		in := mirrorWorld()
+		join(in, "br0", "br1")
+		in.Mirrors = []*policy.Mirror{mirror("m", toVXLAN("192.0.2.9", 5), policy.Selector{Port: "br0-br1"})}
+		in.Routes = map[netip.Addr]string{netip.MustParseAddr("192.0.2.9"): device}
+		if got := codes(stagedWorld(in).Info["m"]); got != want {
+			t.Errorf("reached through %s: %q, want %q", device, got, want)
 		}
 	}
 }
