@@ -35,7 +35,7 @@ const made Mode = "made"
 func (e *Engine) compileTaps() {
 	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
 	before := e.mirrors.plan
-	in := e.tapInput(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes)
+	in := e.tapInput(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes, e.mirrors.devices)
 	in.Before, in.Open, in.Version = &before, e.mirrors.open, cmp.Or(e.mirrors.software, e.topo.OVSVersion)
 	e.mirrors.plan = e.tapCompiler(in)
 }
@@ -43,11 +43,11 @@ func (e *Engine) compileTaps() {
 // tapInput is what mirrors are compiled from, for the loop and for those who ask what if, who know of nothing before. It is safe for
 // concurrent use.
 func (e *Engine) tapInput(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
-	routes map[netip.Addr]string,
+	routes map[netip.Addr]string, at devices,
 ) tap.Input {
 	return tap.Input{
 		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,
-		Guests: e.guests(), Version: topo.OVSVersion, Addressed: e.addressed(),
+		Guests: e.guests(), Version: topo.OVSVersion, Addressed: at.addressed, Hardware: at.hardware,
 	}
 }
 

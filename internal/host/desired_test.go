@@ -2,10 +2,13 @@ package host_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -116,4 +119,58 @@ func TestDesiredBridgeOfOurOwn(t *testing.T) {
 	if out := h.ovs.Vsctl("list", "Mirror"); out != "" {
 		t.Errorf("it left a mirror: %s", out)
 	}
+}
+
+// On a guest bridge a way back is one flow and nothing else is touched; whoever takes it away is told of, and it is back. A start finds
+// nothing to do, and what an earlier process left there goes.
+func TestWayBackOnGuest(t *testing.T) {
+	t.Parallel()
+	h := newMachine(t, "br0")
+	h.plug("br0", vms("vm1", "vm2")...)
+	h.ovs.Ofctl("add-flow", "br0", "cookie=0xbad,priority=9,ip,actions=NORMAL")
+	before := h.dump("br0")
+	guest := settings{bridges: []host.BridgeConfig{{Name: "br0", Mode: host.Guest}}}
+	r := h.ready(guest)
+	doc := "kind: Mirror\nname: m\nspec: {sources: [{bridge: br0}], snaplen: 90, targets: [{port: {name: vm2}}], force: true}\n"
+	if s := r.apply(doc); s.Phase != policy.PhaseActive || len(s.Warnings) != 1 || s.Warnings[0].Code != tap.WarnTargetExcluded {
+		t.Errorf("%+v", s)
+	}
+	way := func() error {
+		more := strings.Split(strings.TrimSpace(strings.ReplaceAll(h.dump("br0"), "\r", "")), "\n")
+		more = slices.DeleteFunc(more, func(f string) bool { return strings.Contains(before, f) })
+		if len(more) != 1 || !strings.Contains(more[0], "pkt_mark=0x7a11005a") || !strings.Contains(more[0], "max_len=90") {
+			return fmt.Errorf("beside what was there: %q", more)
+		}
+		return nil
+	}
+	r.eventually("one flow", way)
+	row := h.ovs.Vsctl("--bare", "--columns=select_all,select_src_port,select_dst_port", "find", "Mirror", "name!=x")
+	if strings.Contains(row, "true") {
+		t.Errorf("a row that selects all of a bridge with a target: %s", row)
+	}
+	h.ovs.Ofctl("del-flows", "br0", "cookie=0x7a9a110000000000/0xffffff0000000000")
+	r.eventually("one flow again", way)
+	if text := r.notices(event.ActionChangedFlows); !strings.Contains(text, "pkt_mark=0x7a11005a") {
+		t.Error("nobody is told of the flow that went")
+	}
+
+	r.stop()
+	taps := h.dump("tw-tap-netdev")
+	r = h.ready(guest)
+	for _, b := range r.System().Hosts[0].Bridges {
+		if b.FlowMods != 0 {
+			t.Errorf("a start sent %d flow-mods to %s", b.FlowMods, b.Bridge)
+		}
+	}
+	if now := h.dump("tw-tap-netdev"); now != taps || way() != nil {
+		t.Errorf("after a start %v and\n%s---\n%s", way(), now, taps)
+	}
+	r.stop()
+	h.drop(policy.KindMirror, "m")
+	h.ready(guest).eventually("all gone", func() error {
+		if now := h.dump("br0"); now != before {
+			return fmt.Errorf("%s", now)
+		}
+		return nil
+	})
 }

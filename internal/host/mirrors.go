@@ -37,7 +37,9 @@ type mirrorState struct {
 	open     map[string]bool // the ways back whose flows are in force
 
 	routes      map[netip.Addr]string // the devices by which collectors are reached
-	routesUntil time.Time             // when to look again; zero = there is no collector
+	routesUntil time.Time             // when to look again; zero = there is no collector, and no target that is there already
+	devices     devices
+	devicesAt   time.Time // of the last look at them
 }
 
 func newMirrorState() mirrorState {
@@ -255,6 +257,8 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		case !serves(r.Owner) || r.Code == ovsdb.CodeOK:
 		case r.Code == ovsdb.CodePending:
 			degrade(policy.PhasePending, policy.ReasonPending, r.Message)
+		case r.Code == ovsdb.CodePortTaken:
+			degrade(policy.PhaseFailed, policy.ReasonOutputPortTaken, r.Message)
 		default:
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}

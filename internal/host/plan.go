@@ -67,7 +67,8 @@ func (e *Engine) Admit(changes []backend.Change) error {
 // mirrorsOf compiles the mirrors of a view.
 func (e *Engine) mirrorsOf(v *view) tap.Plan {
 	mirrors := ofKind[*policy.Mirror](v.resources, policy.KindMirror)
-	return e.tapCompiler(e.tapInput(mirrors, v.resources, v.topo, v.inventory, v.bridgeNames(), e.routes(mirrors, v.topo)))
+	return e.tapCompiler(e.tapInput(mirrors, v.resources, v.topo, v.inventory, v.bridgeNames(), e.routes(mirrors, v.topo),
+		e.readDevices(mirrors)))
 }
 
 // Plan says what changes would do here. It compiles the changed world from scratch with the numbers in use and compares texts, so it

@@ -19,8 +19,8 @@ import (
 // rerouteEvery is how old the knowledge of the routes to collectors may be. The kernel's routes change without a word from Open vSwitch.
 const rerouteEvery = 5 * time.Second
 
-// reroute brings the routes to collectors up to date and reports whether they have changed. It asks the kernel when something else has
-// changed, and now and then.
+// reroute brings the routes to collectors, and what is known of devices, up to date and reports whether they have changed. It asks the
+// kernel when something else has changed, and now and then.
 func (e *Engine) reroute(now time.Time) bool {
 	m := &e.mirrors
 	if !e.stale.mirrors && !e.stale.topology && (m.routesUntil.IsZero() || now.Before(m.routesUntil)) {
@@ -28,12 +28,22 @@ func (e *Engine) reroute(now time.Time) bool {
 	}
 	mirrors := ofKind[*policy.Mirror](e.resources, policy.KindMirror)
 	m.routesUntil = time.Time{}
-	if e.local() && slices.ContainsFunc(mirrors, func(r *policy.Mirror) bool { return len(collectorsOf(r)) > 0 }) {
+	if e.local() && slices.ContainsFunc(mirrors, func(r *policy.Mirror) bool {
+		return len(collectorsOf(r)) > 0 || hasTargetThere(r)
+	}) {
 		m.routesUntil = now.Add(rerouteEvery)
 	}
 	routes := e.routes(mirrors, e.topo)
 	changed := !maps.Equal(routes, m.routes)
 	m.routes = routes
+	if m.devicesAt.Before(now.Add(-devicesAge)) {
+		found := e.readDevices(mirrors)
+		changed = changed || !found.equal(m.devices)
+		m.devices, m.devicesAt = found, now
+		if found.addressed == nil { // nobody asked
+			m.devicesAt = time.Time{}
+		}
+	}
 	return changed
 }
 

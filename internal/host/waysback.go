@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"maps"
-	"net"
 	"slices"
 	"time"
 
@@ -68,22 +67,4 @@ func (e *Engine) tendWays() {
 		e.mirrors.open = open
 		e.compileTaps()
 	}
-}
-
-// addressed are the devices of a local host that have an address of it, without loopback and link-local ones; nil = nobody knows.
-func (e *Engine) addressed() map[string]bool {
-	if !e.local() {
-		return nil
-	}
-	out := map[string]bool{}
-	devices, _ := net.Interfaces() // what cannot be read now is read the next time
-	for _, d := range devices {
-		all, _ := d.Addrs()
-		for _, a := range all {
-			if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && !n.IP.IsLinkLocalUnicast() {
-				out[d.Name] = true
-			}
-		}
-	}
-	return out
 }

@@ -95,6 +95,18 @@ func TestMirrorScenarioTargetExistingPort(t *testing.T) {
 	s.tw, err = s.StartTapwall("--bridge", "br0=guest")
 	must(t, err)
 	before := s.flows()
+	// Some are no targets, forced or not.
+	must(t, s.AddTargetPort("mgmt"))
+	_, err = s.Switch.Run("ip", "addr", "add", "10.66.0.1/24", "dev", "mgmt")
+	must(t, err)
+	for port, says := range map[string]string{"mgmt": "has an address of this host", "br0": "(LOCAL)", "vm2": "force: true"} {
+		doc := sprintf("kind: Mirror\nname: bad\nspec: {sources: [{port: vm1}], snaplen: 100, targets: [{port: {name: %s}}], force: %v}\n", port,
+			port != "vm2")
+		if out := s.refused(doc, "apply", "--wait", "-f", "-"); !strings.Contains(out, "OutputPortTaken") || !strings.Contains(out, says) {
+			t.Errorf("port %s as a target: %s", port, out)
+		}
+	}
+	s.tapwall("delete", "mirror", "bad", "--wait")
 	const doc = "---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: %s}]}%s, targets: " +
 		"[{port: {name: ids1}}%s]}\n"
 	s.apply(sprintf(doc, "whole", "icmp", "", ""))
@@ -154,11 +166,23 @@ func TestMirrorScenarioTargetExistingPort(t *testing.T) {
 		t.Errorf("%d frames of vm1 reached a machine that they are not for", n)
 	}
 
+	receiver, err := s.Capture(s.vm[2].NS, "eth0")
+	must(t, err)
+	p = s.datagrams(s.vm[1], s.vm[2], 5005, 2*time.Millisecond)
 	s.KillVswitchd()
 	must(t, s.StartVswitchd())
 	s.becomes("mirror", "whole", policy.PhaseActive, "", "")
 	capture, err = s.Capture(s.Switch, "ids1")
 	must(t, err)
+	lab.Eventually(t, 10*time.Second, "datagrams after a restart of the switch", func() bool {
+		return len(receiver.Frames(lab.UDPTo(5005))) > 200
+	})
+	p.Hush()
+	settle()
+	p.Stop()
+	if n := len(receiver.Frames(lab.UDPTo(5005))); n > int(p.Sent()) {
+		t.Errorf("around a restart of the switch %d datagrams arrived, of %d", n, p.Sent())
+	}
 	lab.Eventually(t, 10*time.Second, "copies after a restart of the switch", func() bool {
 		s.ping(s.vm[1], s.vm[2].IPv4)
 		return len(capture.Frames(lab.ICMP)) > 0

@@ -35,6 +35,8 @@ type Input struct {
 	Routes map[netip.Addr]string
 	// Addressed are the devices that have an address of the host's, as far as that is known; link-local ones count for nothing.
 	Addressed map[string]bool
+	// Hardware are the devices of the host that are network cards, as far as that is known.
+	Hardware map[string]bool
 	// Open are the ways back, by key of Plan.Ways, whose flows are in force: copies are sent there only then.
 	Open map[string]bool
 	// Silent are the collectors that do not answer, with why that is known; the others are well, or have not been asked.

@@ -137,7 +137,8 @@ func (p *mirrorPlanner) unfit(m *policy.Mirror, b *vswitch.Bridge, name string) 
 	return nil
 }
 
-// uplink reports whether a bridge reaches the network by a port: a bond, or the device that a collector is reached by.
+// uplink reports whether a bridge reaches the network by a port: a bond, the device that a collector is reached by, or the only hardware of
+// the bridge. Of several network cards one may well lead to a sensor and nowhere else, so who names it is believed.
 func (p *mirrorPlanner) uplink(x *inventory.Port) bool {
 	if x.Kind != inventory.KindUplink {
 		return false
@@ -147,7 +148,13 @@ func (p *mirrorPlanner) uplink(x *inventory.Port) bool {
 			return true
 		}
 	}
-	return len(x.Interfaces) > 1
+	hardware := 0
+	for _, other := range p.in.Inventory.On(x.Host, x.Bridge) {
+		if other.Kind == inventory.KindUplink && p.in.Hardware[other.Name] {
+			hardware++
+		}
+	}
+	return len(x.Interfaces) > 1 || hardware == 1 && p.in.Hardware[x.Name]
 }
 
 func problemf(reason policy.Reason, format string, args ...any) *Problem {

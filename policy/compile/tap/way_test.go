@@ -133,6 +133,7 @@ func TestWayBackTargets(t *testing.T) {
 		{"patch", toPort("patch0"), "OutputPortTaken!", "leads from bridge br0 to another one"},
 		{"tunnel", toPort("vx0"), "OutputPortTaken!", "is a tunnel"},
 		{"bond", toPort("bond0"), "OutputPortTaken!", "to the network"},
+		{"the only network card", toPort("eth0"), "OutputPortTaken!", "leads from bridge br0 to the network"},
 		{"the host's address", toPort("mgmt"), "OutputPortTaken!", "has an address of this host"},
 		{"ours", toPort("old"), "OutputPortTaken!", "was made by tapwall"},
 		{"taken by a foreign mirror", toPort("acc"), "OutputPortTaken!", "is the output of mirror spy, which is not tapwall's"},
@@ -153,7 +154,7 @@ func TestWayBackTargets(t *testing.T) {
 			add("mgmt", "internal", nil)
 			add("two0", "", map[string]string{"vm-id": "twice", "iface-id": "t0"})
 			add("two1", "", map[string]string{"vm-id": "twice", "iface-id": "t1"})
-			in.Addressed = map[string]bool{"mgmt": true}
+			in.Addressed, in.Hardware = map[string]bool{"mgmt": true}, map[string]bool{"eth0": true}
 			br0.Mirrors = append(br0.Mirrors, &vswitch.Mirror{Name: "spy", OutputPort: "acc"})
 			in.Mirrors = []*policy.Mirror{forced("m", c.target, vm1...)}
 			plan := stagedWorld(in)
