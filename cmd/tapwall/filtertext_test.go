@@ -11,7 +11,8 @@ func TestChangedText(t *testing.T) {
 		v       any
 		want    string
 	}{
-		{"/spec/filter/rules/0", map[string]any{"action": "accept", "direction": "toSource", "protocol": "icmp", "type": 8, "code": 0, "vlan": 10},
+		{"/spec/filter/rules/0", map[string]any{"action": "accept", "direction": "toSource", "protocol": "icmp", "type": 8, "code": 0,
+			"vlan": 10},
 			"[0 accept toSource icmp type 8 code 0 VLAN 10]"},
 		{"/spec/filter/rules/12", map[string]any{"action": "reject"}, "[0 reject everything]"},
 		{"/spec/filter", map[string]any{"default": "accept", "rules": []any{map[string]any{"priority": 5, "action": "reject", "protocol": "tcp",
