@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/test/lab"
@@ -113,4 +116,121 @@ func epoch(t *testing.T, text string) time.Time {
 		t.Fatalf("time %q, want nanoseconds", text)
 	}
 	return time.Unix(0, int64(d))
+}
+
+// What goes wrong with files costs packets in the files, which are counted, and nothing else: a full disk, a device that is taken away, a
+// process that is killed, a file that somebody removes, a mirror that would write what another one writes.
+func TestCaptureFilesInTrouble(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	dir := filepath.Join(s.tw.DataDir(), "captures")
+	must(t, os.MkdirAll(dir, 0o700))
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	s.OnClose(func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
+	doc := "kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{pcap: {file: web, rotate: 100kB, keep: 3}}, " +
+		"{port: {name: ids0, create: true}}]}\n"
+	s.apply(doc)
+	s.becomes("mirror", "web", policy.PhaseActive, "", "")
+	out := s.refused("kind: Mirror\nname: other\nspec: {sources: [{port: vm2}], targets: [{pcap: {file: web.pcapng}}]}\n", "apply", "-f", "-")
+	if !strings.Contains(out, `mirrors "other" and "web" would both write`) {
+		t.Errorf("two mirrors with one file: %s", out)
+	}
+	sink, err := s.Capture(s.Switch, "ids0")
+	must(t, err)
+	ping := func(n int) {
+		t.Helper()
+		out, err := s.vm[1].Run("ping", "-c", sprintf("%d", n), "-i", "0.002", "-s", "1000", "-q", s.vm[2].IPv4)
+		if err != nil || !strings.Contains(out, " 0% packet loss") {
+			t.Errorf("production suffers: %v\n%s", err, out)
+		}
+	}
+	written := func() (n int) {
+		for _, f := range s.captured("web") {
+			n += len(tshark(t, f, "icmp", "frame.number"))
+		}
+		return n
+	}
+
+	// They are bounded, in size and number.
+	ping(200) // 430 kB
+	lab.Eventually(t, 3*time.Second, "the last packets are written", func() bool {
+		files := s.captured("web")
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil && info.Size() > 100_000 {
+				t.Errorf("%s has %d bytes", f, info.Size())
+			}
+		}
+		if len(files) != 3 {
+			return false
+		}
+		last := tshark(t, files[2], "icmp.type == 0", "icmp.seq")
+		return len(last) > 0 && last[len(last)-1] == "200"
+	})
+
+	// The disk is full.
+	filler := filepath.Join(dir, "filler")
+	_, _ = exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=4k").CombinedOutput()
+	ping(100)
+	s.becomes("mirror", "web", policy.PhaseDegraded, policy.ReasonCaptureFailed, "no space left")
+	for _, f := range s.captured("web") {
+		tshark(t, f, "icmp", "frame.number") // can be read
+	}
+	must(t, os.Remove(filler))
+	time.Sleep(1100 * time.Millisecond) // it is tried again
+	ping(10)
+	s.becomes("mirror", "web", policy.PhaseActive, "", "")
+	var drops int
+	for _, f := range s.captured("web") {
+		for _, line := range tshark(t, f, "frame", "frame.drop_count") {
+			if n, err := strconv.Atoi(line); err == nil {
+				drops += n
+			}
+		}
+	}
+	if lost := s.status("mirror", "web").Hosts[0].Targets[0]["lost"]; lost != sprintf("%d", drops) || drops == 0 {
+		t.Errorf("%d packets are told of as dropped, and %s were lost", drops, lost)
+	}
+	if n := len(sink.Frames(lab.ICMP)); n != 2*310 {
+		t.Errorf("the other target got %d frames, want %d", n, 2*310)
+	}
+
+	// The device is taken away and made again, by tapwall.
+	port := s.status("mirror", "web").Hosts[0].Targets[0]["port"]
+	_, err = s.Switch.Run("ip", "link", "del", port)
+	if err != nil { // Open vSwitch's own devices cannot always be
+		_, err = s.Vsctl("del-port", port)
+	}
+	must(t, err)
+	lab.Eventually(t, 20*time.Second, "packets are captured again", func() bool {
+		before := written()
+		_, _ = s.vm[1].Run("ping", "-c", "5", "-i", "0.002", "-q", s.vm[2].IPv4) // the userspace datapath drops some while its ports change
+		settle()
+		return written() > before
+	})
+
+	// Killed, it leaves files that can be read, and goes on in another one.
+	ping(20)
+	time.Sleep(200 * time.Millisecond)
+	s.tw.Kill()
+	files := s.captured("web")
+	last := files[len(files)-1]
+	if n := len(tshark(t, last, "icmp", "frame.number")); n == 0 {
+		t.Error("nothing is left in the file")
+	}
+	must(t, s.tw.Start())
+	s.becomes("mirror", "web", policy.PhaseActive, "", "")
+	ping(20)
+	lab.Eventually(t, 3*time.Second, "another file has what comes", func() bool {
+		files := s.captured("web")
+		return files[len(files)-1] != last && len(files) <= 3 && len(tshark(t, files[len(files)-1], "icmp", "frame.number")) >= 40
+	})
+
+	// A file that somebody removes is begun anew.
+	for _, f := range s.captured("web") {
+		must(t, os.Remove(f))
+	}
+	time.Sleep(1200 * time.Millisecond)
+	ping(20)
+	lab.Eventually(t, 3*time.Second, "there is a file again", func() bool { return written() == 40 })
 }
