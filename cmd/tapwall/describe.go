@@ -101,6 +101,30 @@ func sourceText(s *policy.SourceStatus, now time.Time) string {
 	return text
 }
 
+// lifeText says when a mirror began, when it ends and what is left.
+func lifeText(l *policy.LifeStatus) string {
+	out := []string{"has not begun"}
+	at := func(what string, t *time.Time) {
+		if t != nil {
+			out = append(out, what+" "+t.Local().Format(time.DateTime))
+		}
+	}
+	if l.BeganAt != nil {
+		out = nil
+	}
+	at("began", l.BeganAt)
+	at("ends", l.EndsAt)
+	at("ended", l.EndedAt)
+	at("is deleted", l.DeletedAt)
+	if l.LeftPackets > 0 {
+		out = append(out, count(int(l.LeftPackets), "packet")+" left")
+	}
+	if l.LeftBytes > 0 {
+		out = append(out, count(int(l.LeftBytes), "byte")+" left")
+	}
+	return strings.Join(out, ", ")
+}
+
 // describeDocument prints a resource for reading.
 func describeDocument(w io.Writer, d *client.Document) error {
 	printf(w, "%s %s\n", d.Kind, d.Name)
@@ -126,6 +150,9 @@ func describeDocument(w io.Writer, d *client.Document) error {
 	}
 	if s := d.Status.Source; s != nil {
 		printf(w, "  from %s: %s\n", s.From, sourceText(s, time.Now()))
+	}
+	if l := d.Status.Life; l != nil {
+		printf(w, "  life: %s\n", lifeText(l))
 	}
 	for _, h := range d.Status.Hosts {
 		printf(w, "  host %s: %s\n", h.Host, phase(policy.Status{Phase: h.Phase, Reason: h.Reason, Message: h.Message}))
