@@ -335,8 +335,8 @@ func TestBad(t *testing.T) {
 		{"many-faults", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":[{"labels":{"app":"web"}}],"ingress":[{"name":"a","action":"allow",` +
 			`"from":[{"cidr":"10.0.0.5/24"}],"services":[{"protocol":"tcp","ports":["70000"]}]},{"name":"a","action":"pass",` +
 			`"to":[{"cidr":"10.1.0.0/33"}]}]}}`, nil, 422},
-		{"not-supported-yet", "PUT", "/v1/mirrors/m",
-			`{"spec":{"sources":[{"port":"a"}],"targets":[{"port":{"name":"b"}},{"events":{}}]}}`, nil, 422},
+		{"not-supported-yet", "PUT", "/v1/policies/p",
+			`{"spec":{"appliesTo":[{"port":"a"}],"egress":[{"name":"r","action":"allow","to":[{"fqdn":"example.com"}]}]}}`, nil, 422},
 		{"wrong-type", "PUT", "/v1/policies/web", `{"spec":{"appliesTo":"web","priority":"high"}}`, nil, 422},
 		{"unknown-group", "PUT", "/v1/policies/web", policyBody, nil, 422},
 		{"unknown-bridge", "PUT", "/v1/mirrors/m",

@@ -9,6 +9,7 @@ const (
 	StagePacketInMeter Stage = "packet_in_meter" // the switch's meter dropped the copy
 	StageSwitchQueue   Stage = "switch_queue"    // the switch's queue towards the controller overflowed
 	StageOFQueue       Stage = "of_queue"        // the recorder's queue was full, or the recorder had stopped
+	StageCaptureRing   Stage = "capture_ring"    // the kernel had no room for a packet that a mirror copied
 	StageDecode        Stage = "decode"          // a fault in tapwall itself: no malformed packet is lost here
 
 	StageRingOverwrite Stage = "ring_overwrite" // a reader asked for events the ring had overwritten
@@ -21,7 +22,7 @@ const (
 // BeforeAcceptance reports whether what is lost at the stage never reached the ring.
 func (s Stage) BeforeAcceptance() bool {
 	switch s {
-	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageDecode:
+	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode:
 		return true
 	case StageRingOverwrite, StageStreamClient, StageFileQueue, StageFileIO, StageSink:
 	}

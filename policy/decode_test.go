@@ -330,8 +330,8 @@ spec:
 		{"bad text tag", "kind: Group\nname: !!str ~\nspec: {members: []}", []string{"1:2 : the YAML tag !!str goes with a text, not with null"}},
 		{"bad time type", "kind: Group\nname: g\ncreatedAt: 2026\nspec: {members: []}",
 			[]string{"1:3 /createdAt: must be a time, not the number 2026"}},
-		{"bad later field", "kind: Mirror\nname: m\nspec: {sources: [{port: a}], targets: [{events: {}}]}",
-			[]string{"1:3 /spec/targets/0/events: comes later"}},
+		{"bad later field", "kind: Group\nname: g\nspec: {members: [{fqdn: example.com}]}",
+			[]string{"1:3 /spec/members/0/fqdn: comes later"}},
 		{"bad field of what has none", "kind: Mirror\nname: m\nspec: {sources: [{port: a}], targets: [{events: {x: 1}}]}", []string{
 			`1:3 /spec/targets/0/events/x: unknown field "x": known are sample`}},
 		{"bad tag", "kind: Group\nname: !!binary Zw==\nspec: {members: []}", []string{"1:2 : the YAML tag !!binary is not supported"}},

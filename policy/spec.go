@@ -305,10 +305,10 @@ type MirrorTarget struct {
 	Geneve *GeneveTarget `json:"geneve,omitempty"`
 	GRE    *GRETarget    `json:"gre,omitempty"`
 	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
+	Events *EventsTarget `json:"events,omitempty"` // likewise
 
 	// These come later.
-	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
-	Events *EventsTarget `json:"events,omitempty"`
+	RSPAN *RSPANTarget `json:"rspan,omitempty"`
 }
 
 // PortTarget delivers to a local port: one that is there, or one that is made for that, with Create.
@@ -369,7 +369,7 @@ type BufferTarget struct {
 	Size     string `json:"size,omitempty"`     // of memory, default "64MB"
 }
 
-// EventsTarget comes later.
+// EventsTarget has tapwall make an event of each packet, or of one of so many: who sent it to whom, and nothing of what it carries.
 type EventsTarget struct {
 	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred
 }

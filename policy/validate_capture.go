@@ -35,6 +35,12 @@ func (c *checker) captures(at pointer, t *MirrorTarget) (n int) {
 		n++
 		c.notYet(true, at.field("buffer"), "buffers", "", func(at pointer) { c.buffer(at, t.Buffer) })
 	}
+	if t.Events != nil {
+		n++
+		if t.Events.Sample != "" {
+			c.share(at.path("events", "sample"), t.Events.Sample)
+		}
+	}
 	return n
 }
 
@@ -73,6 +79,15 @@ func (t *BufferTarget) Limits() (age time.Duration, size int64) {
 		size = DefaultBufferSize
 	}
 	return age, size
+}
+
+// OneOf is of how many packets one is taken; 1 = each is.
+func (t *EventsTarget) OneOf() int {
+	n, err := ParseShare(t.Sample)
+	if err != nil {
+		n = 1
+	}
+	return n
 }
 
 // sizes are the units of a size, in bytes.

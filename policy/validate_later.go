@@ -89,10 +89,5 @@ func (c *checker) laterTargets(at pointer, t *MirrorTarget) (n int) {
 			c.addf(at.field("acknowledgeFlooding"), nil, "must be true: copies flood the whole VLAN, on every switch that has it")
 		}
 	})
-	target(t.Events != nil, "events", "events as a target", func(at pointer) {
-		if t.Events.Sample != "" {
-			c.share(at.field("sample"), t.Events.Sample)
-		}
-	})
 	return n
 }

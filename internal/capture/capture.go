@@ -75,6 +75,7 @@ type Capture struct {
 
 	// Of the goroutine of Run.
 	batch   batch
+	looker  looker // the Keeper, if it is one
 	waiting string // see Stats
 	failing string
 	now     Stats
@@ -89,6 +90,7 @@ func New(o Options) *Capture {
 		o.Changed = func() {}
 	}
 	c := &Capture{o: o, batch: batch{encoder: newEncoder(&o.Origin)}}
+	c.looker, _ = o.Keeper.(looker)
 	c.origin.Store(&o.Origin)
 	c.stats.Store(&Stats{})
 	return c
@@ -159,16 +161,27 @@ func (c *Capture) read(ctx context.Context, r *ring) error {
 // take hands over the packets of the next block, if it is there.
 func (c *Capture) take(r *ring) bool {
 	b := &c.batch
+	add, l := b.add, c.looker
+	if l != nil {
+		add = func(f frame) {
+			b.count(f)
+			l.look(b.encoder, f)
+		}
+	}
 	// What the kernel dropped is told of with the next packet that is read, which is one that came before if the ring was full.
 	if n, err := r.drops(); err == nil && n > 0 {
 		c.now.Dropped += n
-		b.missing += n
+		if l != nil {
+			l.lost(n)
+		} else {
+			b.missing += n
+		}
 	}
 	if o := c.origin.Load(); o != b.origin {
 		b.setOrigin(o)
 	}
 	b.blocks, b.packets, b.bytes, b.drops = b.blocks[:0], 0, 0, b.missing
-	if !r.take(b.add) {
+	if !r.take(add) {
 		return false
 	}
 	if b.packets == 0 {
@@ -226,6 +239,10 @@ func pause(ctx context.Context, d time.Duration) {
 // add appends a frame.
 func (b *batch) add(f frame) {
 	b.blocks = b.append(b.blocks, f)
+	b.count(f)
+}
+
+func (b *batch) count(f frame) {
 	b.packets++
 	b.bytes += uint64(f.length)
 }

@@ -29,8 +29,9 @@ type encoder struct {
 	numbers    map[pcapng.Interface]uint32
 	macs       map[[6]byte]pcapng.Interface
 	known      map[[6]byte]uint32 // of macs, those that were seen
-	all        pcapng.Interface   // for what no MAC tells
-	told       bool               // every source has a MAC that is known
+	sources    map[pcapng.Interface]Source
+	all        pcapng.Interface // for what no MAC tells
+	told       bool             // every source has a MAC that is known
 
 	missing uint64 // packets that were lost since the last one
 	newest  int64  // ns
@@ -46,10 +47,12 @@ func newEncoder(o *Origin) *encoder {
 func (e *encoder) setOrigin(o *Origin) {
 	e.origin = o
 	e.comment = "mirror=" + o.Mirror
+	e.sources = map[pcapng.Interface]Source{}
 	e.macs, e.known, e.told = map[[6]byte]pcapng.Interface{}, map[[6]byte]uint32{}, true
 	e.all = pcapng.Interface{Name: o.Mirror, Description: "mirror " + o.Mirror}
 	for _, s := range o.Sources {
 		i := pcapng.Interface{Name: s.Port, Description: s.Bridge + "/" + o.Mirror}
+		e.sources[i] = s
 		if len(o.Sources) == 1 {
 			e.all = i
 		}

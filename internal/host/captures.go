@@ -34,6 +34,9 @@ func (e *Engine) tendCaptures(ctx context.Context) {
 	wanted := map[string]*recording{} // by port
 	for name, info := range e.mirrors.plan.Info {
 		for _, c := range info.Captures {
+			if c.Events != nil {
+				e.nameEndpoints()
+			}
 			wanted[c.Port] = &recording{mirror: name, plan: c, since: time.Now()}
 		}
 	}
@@ -72,7 +75,7 @@ func sameTarget(a, b tap.Capture) bool {
 func (e *Engine) startCapture(ctx context.Context, r *recording, before *recording) {
 	ctx, r.stop = context.WithCancel(ctx)
 	r.done = make(chan struct{})
-	r.Capture = capture.New(capture.Options{Device: r.plan.Port, Origin: origin(r), Keeper: e.keeper(&r.plan), Changed: e.poke, Logger: e.log})
+	r.Capture = capture.New(capture.Options{Device: r.plan.Port, Origin: origin(r), Keeper: e.keeper(r), Changed: e.poke, Logger: e.log})
 	if before != nil {
 		before.stop()
 	}
@@ -86,7 +89,11 @@ func (e *Engine) startCapture(ctx context.Context, r *recording, before *recordi
 }
 
 // keeper makes what keeps the packets.
-func (e *Engine) keeper(c *tap.Capture) capture.Keeper {
+func (e *Engine) keeper(r *recording) capture.Keeper {
+	c := &r.plan
+	if c.Events != nil {
+		return e.newPacketEvents(r.mirror, c.Events)
+	}
 	rotate, keep := c.Pcap.Limits()
 	return capture.NewFiles(e.opt.CaptureDir, c.Pcap.BaseName(), rotate, keep)
 }

@@ -167,6 +167,8 @@ type Engine struct {
 	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
 	captures         map[string]*recording // by port; replaced when it changes
+	endpointNames    atomic.Pointer[endpointNames]
+	namedEndpoints   []*policy.Workload // that endpointNames is of
 	tapCompiler      func(tap.Input) tap.Plan
 	stale            work      // what the next sync has to look at
 	away             time.Time // until when the lock is in doubt; see excluded

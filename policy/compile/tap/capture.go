@@ -20,6 +20,7 @@ type Capture struct {
 	// Exactly one of these is set.
 	Pcap   *policy.PcapTarget
 	Buffer *policy.BufferTarget
+	Events *policy.EventsTarget
 
 	// Direction is the mirror's, and Sources are the ports that it copies.
 	Direction string
@@ -39,13 +40,15 @@ func (c *Capture) Kind() string {
 		return "pcap"
 	case c.Buffer != nil:
 		return "buffer"
+	case c.Events != nil:
+		return "events"
 	}
 	return ""
 }
 
 // captureOf returns what this host reads for a target; nil = it does not.
 func captureOf(mirror string, i int, t *policy.MirrorTarget) *Capture {
-	c := &Capture{Target: i, Pcap: t.Pcap, Buffer: t.Buffer}
+	c := &Capture{Target: i, Pcap: t.Pcap, Buffer: t.Buffer, Events: t.Events}
 	kind := c.Kind()
 	if kind == "" {
 		return nil
@@ -119,5 +122,7 @@ func (c *Capture) describe(out map[string]string) {
 		if age > 0 {
 			out["duration"] = age.String()
 		}
+	case c.Events != nil:
+		out["events"] = "1/" + strconv.Itoa(c.Events.OneOf())
 	}
 }
