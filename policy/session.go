@@ -91,8 +91,7 @@ func (c *checker) balance(at pointer, b *MirrorBalance, targets int) {
 			c.addf(at.field("probe"), b.Probe, "%s", err)
 		}
 	}
-	c.notYet(len(c.faults) == before && b.Probe != "" && b.Probe != ProbeNone, at.field("probe"), "probes of targets",
-		"leave it out: ports are judged by their link", nil)
+	c.notYet(len(c.faults) == before && b.Probe == ProbeARP, at.field("probe"), "probes by ARP", "use icmp, or tcp with a port", nil)
 	if targets == 1 {
 		c.addf(at, nil, "has one target to balance over; give two or more, or leave it out")
 	}

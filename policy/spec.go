@@ -252,7 +252,7 @@ const (
 // MirrorBalance has each session (see [Session]) go to one of the targets, whichever is well. A port is well while it has a link.
 type MirrorBalance struct {
 	Hash string `json:"hash"` // symmetric: both directions go to the same target
-	// Probe asks the collectors of tunnels whether they are there, from the host, by another way than the mirror's: none (default) | arp |
+	// Probe asks the collectors of tunnels whether they are there, from the host, by another way than the mirror's: none (default) |
 	// icmp | "tcp:22".
 	Probe string `json:"probe,omitempty"`
 }

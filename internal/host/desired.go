@@ -37,6 +37,7 @@ func (e *Engine) compileTaps() {
 	before := e.mirrors.plan
 	in := e.tapInput(mirrors, e.resources, e.topo, e.inventory, e.found(), e.mirrors.routes, e.mirrors.devices)
 	in.Before, in.Open, in.Version = &before, e.mirrors.open, cmp.Or(e.mirrors.software, e.topo.OVSVersion)
+	in.Silent = e.prober.take()
 	e.mirrors.plan = e.tapCompiler(in)
 }
 

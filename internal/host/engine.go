@@ -166,6 +166,7 @@ type Engine struct {
 	written          chan written         // ends of writes; each ledger has at most one
 	saving           context.Context      // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
+	prober           *prober
 	captures         map[string]*recording // by port; replaced when it changes
 	endpointNames    atomic.Pointer[endpointNames]
 	namedEndpoints   []*policy.Workload // that endpointNames is of
@@ -254,6 +255,7 @@ func New(o Options) (*Engine, error) {
 		terms:       newTerms(o.MemoryDir, o.Name),
 		learning:    newLearning(o.Learning),
 	}
+	e.prober = newProber(e.poke)
 	e.self.Store(&[]netip.Addr{})
 	if o.Neighbours != nil {
 		o.Neighbours.join(e.poke)

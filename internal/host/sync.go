@@ -59,8 +59,12 @@ func (e *Engine) sync(ctx context.Context) {
 	if e.reroute(now) || e.learnVersion() || e.stale.learned {
 		e.stale.mirrors = true
 	}
+	if e.prober.fresh() {
+		e.stale.mirrors = true
+	}
 	if e.stale.mirrors || e.stale.topology {
 		e.compileTaps()
+		e.prober.want(ctx, &e.tasks, e.mirrors.plan.Probes)
 		e.tendCaptures(ctx)
 	}
 	flowsDone := complete

@@ -116,3 +116,79 @@ func (s *stage) dealt(opened map[uint16]bool, one, two map[uint16]bothWays) {
 		s.t.Errorf("of %d sessions %d are at one sink and %d at the other", len(opened), len(one), len(two))
 	}
 }
+
+// Scenario 11 of mirrors: when a collector falls silent, the sessions that it had go to the other one within 5 s, the mirror says which it
+// is, and it gets them back when it answers again.
+func TestMirrorScenario11BalanceProbes(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	must(t, s.Serve(s.vm[2], 5000))
+	must(t, s.AddBridge("br-under"))
+	for _, cmd := range [][]string{{"ip", "addr", "add", "10.99.0.1/24", "dev", "br-under"}, {"ip", "link", "set", "br-under", "up"}} {
+		_, err := s.Switch.Run(cmd[0], cmd[1:]...)
+		must(t, err)
+	}
+	var captures []*lab.Capture
+	var collectors []*lab.VM
+	for i, addr := range []string{"10.99.0.2", "10.99.0.3"} {
+		vm, err := s.AddVM(sprintf("col%d", i), "br-under", 8+i)
+		must(t, err)
+		_, err = vm.Run("ip", "addr", "add", addr+"/24", "dev", "eth0")
+		must(t, err)
+		c, err := s.Capture(vm.NS, "eth0")
+		must(t, err)
+		captures, collectors = append(captures, c), append(collectors, vm)
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: icmp}, targets: [{vxlan: {remote: " +
+		"10.99.0.2, vni: 7}}, {vxlan: {remote: 10.99.0.3, vni: 7}}]}\n")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	arrived := func() (at [2]map[uint16]bothWays) {
+		settle()
+		for i, c := range captures {
+			at[i] = tcpSessions(c.Frames(lab.UDPTo(4789)), 5000, 50)
+		}
+		return at
+	}
+	// The first copies wait until the switch knows the collectors' addresses.
+	lab.Eventually(t, 10*time.Second, "both collectors get copies", func() bool {
+		s.sessions(s.vm[1], s.vm[2], 5000, 10)
+		at := arrived()
+		return len(at[0]) > 0 && len(at[1]) > 0
+	})
+	fresh := func(opened map[uint16]bool) (out [2]map[uint16]bothWays) {
+		at := arrived()
+		for i := range at {
+			out[i] = map[uint16]bothWays{}
+			for port := range opened {
+				if n, ok := at[i][port]; ok {
+					out[i][port] = n
+				}
+			}
+		}
+		return out
+	}
+	opened := s.sessions(s.vm[1], s.vm[2], 5000, 60)
+	at := fresh(opened)
+	s.dealt(opened, at[0], at[1])
+
+	_, err := collectors[1].Run("sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=1")
+	must(t, err)
+	silenced := time.Now()
+	s.becomes("mirror", "ids", policy.PhaseDegraded, policy.ReasonTargetDown, "10.99.0.3")
+	if took := time.Since(silenced) - lab.Late(silenced); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	settle()
+	opened = s.sessions(s.vm[1], s.vm[2], 5000, 60)
+	if at := fresh(opened); len(at[0]) != 60 || len(at[1]) != 0 {
+		t.Errorf("of 60 new sessions %d are at the one that answers and %d at the one that does not", len(at[0]), len(at[1]))
+	}
+	_, err = collectors[1].Run("sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=0")
+	must(t, err)
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	settle()
+	opened = s.sessions(s.vm[1], s.vm[2], 5000, 60)
+	at = fresh(opened)
+	s.dealt(opened, at[0], at[1])
+}
