@@ -115,3 +115,61 @@ func TestMirrorExampleTenMinutes(t *testing.T) {
 		t.Errorf("applied again it is %s", st.Phase)
 	}
 }
+
+// examples/mirrors/balanced.yaml does what it says.
+func TestMirrorExampleBalanced(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	first := s.underlay()
+	second, err := s.AddVM("collector2", "br-under", 10)
+	must(t, err)
+	_, err = second.Run("ip", "addr", "add", "10.99.0.3/24", "dev", "eth0")
+	must(t, err)
+	must(t, s.Serve(s.vm[2], 80))
+	s.tapwall("apply", "--wait", "-f", mirrorExamples+"balanced.yaml")
+	var captures []*lab.Capture
+	for _, c := range []*lab.VM{first, second} {
+		capture, err := s.Capture(c.NS, "eth0")
+		must(t, err)
+		captures = append(captures, capture)
+	}
+	dial := func(n int) {
+		for range n {
+			s.mustConnect(s.vm[1], s.vm[2].IPv4, 80)
+		}
+		settle()
+	}
+	// clients are the ports of those whose sessions a collector got, since a time.
+	clients := func(i int, since time.Time) map[uint16]bool {
+		out := map[uint16]bool{}
+		var p packet.Parsed
+		d := packet.NewDecoder()
+		for _, f := range inVXLAN(captures[i])[7] {
+			if d.Decode(f.Data, 0, &p); f.At.After(since) && p.Proto == packet.ProtoTCP {
+				out[max(p.SrcPort, p.DstPort)] = true
+			}
+		}
+		return out
+	}
+	begun := time.Now()
+	dial(40)
+	a, b := clients(0, begun), clients(1, begun)
+	for port := range a {
+		if b[port] {
+			t.Errorf("the session of port %d went to both", port)
+		}
+	}
+	if len(a) < 8 || len(b) < 8 || len(a)+len(b) != 40 {
+		t.Errorf("%d and %d sessions of 40", len(a), len(b))
+	}
+	_, err = second.Run("ip", "link", "set", "eth0", "down")
+	must(t, err)
+	lab.Eventually(t, 10*time.Second, "a collector that does not answer is told of", func() bool {
+		return s.status("mirror", "balanced").Reason == policy.ReasonTargetDown
+	})
+	begun = time.Now()
+	dial(20)
+	if n := len(clients(0, begun)); n != 20 {
+		t.Errorf("the collector that is left got %d sessions of 20", n)
+	}
+}
