@@ -96,6 +96,12 @@ func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
 		switch {
 		case t.Port != nil:
 			out = append(out, "port "+t.Port.Name)
+		case t.VM != "":
+			out = append(out, "vm "+t.VM)
+		case t.Pcap != nil:
+			out = append(out, "pcap "+t.Pcap.BaseName())
+		case t.Events != nil:
+			out = append(out, "events")
 		default:
 			if x, ok := t.Tunnel(); ok {
 				id := ""

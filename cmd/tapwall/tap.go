@@ -236,6 +236,9 @@ func (x *tapping) run(c *cobra.Command, cl *client.Client, m *policy.Mirror, arg
 func (x *tapping) explain(w io.Writer, m *policy.Mirror, from []string) {
 	what := map[string]string{"": "send and receive", policy.MirrorBoth: "send and receive", policy.MirrorFromSource: "send",
 		policy.MirrorToSource: "receive"}[x.direction]
+	if len(from) == 1 {
+		what = strings.ReplaceAll(strings.ReplaceAll(what, "send", "sends"), "receive", "receives")
+	}
 	printf(w, "  copies  what %s %s%s\n", strings.Join(from, ", "), what, filterText(m.Spec.Filter))
 	printf(w, "  to      %s\n", mirrorTarget(m.Spec, policy.Status{}))
 	var end []string

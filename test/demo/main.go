@@ -300,7 +300,37 @@ func (d *demo) show() error {
 	fmt.Println("$ ovs-appctl dpctl/dump-conntrack   (the label carries the rules that allowed it)")
 	fmt.Print(indent(ct))
 
+	if err := d.tap(); err != nil {
+		return err
+	}
 	return d.revoke()
+}
+
+// tap copies what one machine says on one port to a file, which a program reads that knows nothing of tapwall.
+func (d *demo) tap() error {
+	step("a tap by hand: what vm1 says on port 80, for a minute, to a file that Wireshark reads")
+	d.tapwall("tap", "vm1", "--port", "80", "--for", "1m", "--to", "web.pcapng", "--name", "by-hand", "--wait")
+	d.check(d.vm1.CanConnect(d.vm2.IPv4, 80, 2*time.Second), "vm1 connects to vm2 port 80")
+	d.check(d.vm1.CanConnect(d.vm2.IPv4, 8080, 2*time.Second), "vm1 connects to vm2 port 8080, which is not asked for")
+	var packets string
+	for range 20 { // the last packets may be on their way
+		time.Sleep(100 * time.Millisecond)
+		files, err := filepath.Glob(filepath.Join(d.tw.DataDir(), "captures", "web_*.pcapng"))
+		if err != nil || len(files) == 0 {
+			continue
+		}
+		out, _ := exec.Command("tshark", "-r", files[0], "-T", "fields", "-e", "frame.interface_name", "-e", "ip.src", "-e", "tcp.srcport",
+			"-e", "ip.dst", "-e", "tcp.dstport", "-e", "tcp.flags.str").Output()
+		if packets = string(out); strings.Count(packets, "\n") >= 6 {
+			fmt.Println("$ tshark -r", files[0])
+			break
+		}
+	}
+	fmt.Print(indent(packets))
+	d.check(strings.Count(packets, "\t80\t") >= 6 && strings.Count(packets, "\t80\t") == strings.Count(packets, "\n"),
+		"the file holds %d packets, all of port 80", strings.Count(packets, "\n"))
+	d.tapwall("delete", "mirror", "by-hand", "--wait")
+	return nil
 }
 
 // revoke deletes a policy under a live connection.
