@@ -188,17 +188,18 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 	for _, c := range gone {
 		changes, before, index = append(changes, c), append(before, current[Ref{c.Kind, c.Name}]), append(index, -1)
 	}
-	guards, err := s.checkRefs(ctx, changes, func(i int, faults policy.Faults) error {
+	place := func(i int, faults policy.Faults) error {
 		d := docs[index[i]]
 		for j := range faults {
 			faults[j].Document = d.Index
 		}
 		return invalid(faults)
-	})
+	}
+	guards, err := s.checkRefs(ctx, changes, place)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.o.Engine.Admit(changes); err != nil {
+	if err := s.admit(changes, place); err != nil {
 		return nil, err
 	}
 	if dryRun {

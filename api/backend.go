@@ -44,7 +44,8 @@ type Engine interface {
 	// Refresh brings the counters that Status shows up to date, if they are older than half a second, or of no kind those of Hosts and
 	// System. Reads ask for it, writes do not.
 	Refresh(ctx context.Context, kind policy.Kind)
-	// Admit says whether the switches have room for changes, as far as is known now. Its error matches backend.ErrLimit.
+	// Admit says whether the switches have room for changes, as far as is known now. Its error matches backend.ErrLimit, or is a
+	// *backend.FaultyError.
 	Admit(changes []backend.Change) error
 	// Warnings are the cheap part of Plan, asked on every write: what the user should know of the changed resources (SHADOWED, unknown
 	// endpoints). It reads memory only; Plan compiles everything and is for dry runs.

@@ -179,7 +179,8 @@ func schemaNotes() []note {
 		text("MirrorSpec.capturePoint",
 			"What of the packets that sources send is copied: wire (default) = all, before policies judge it; delivered = "+
 				"what leaves the bridge at another port"),
-		text("MirrorSpec.mtuPolicy", "Comes later"),
+		words("MirrorSpec.mtuPolicy", "What becomes of frames that are larger than a tunnel carries: copies are cut to fit (default), or the "+
+			"mirror is refused", policy.MTUTruncate, policy.MTUFail),
 		text("MirrorSpec.balance", "Comes later"),
 		text("MirrorSpec.force", "Comes later: true is refused"),
 		text("MirrorTarget.vm", "Comes later"),
@@ -338,13 +339,14 @@ const (
 		"ListPending, ListMissing, ListStale, Expired, PortNotConfigured, Scheduled, " +
 		"NotWritten, Pending, NotProgrammed, SourceMissing, SourceDown, TargetMissing, TargetDown, TargetOnOtherBridge, " +
 		"SourceCarriesTarget, OutputShared, OutputPortTaken, TargetAmbiguous, MirrorLimit, Invalid, " +
-		"CapturePoint, PatchPort, TunnelUnsupported, CaptureFailed, NoLocalDevices"
+		"CapturePoint, PatchPort, OwnAddress, MTUExceeded, TargetUnresolved, TunnelUnsupported, CaptureFailed, NoLocalDevices"
 	warnings = "Sort of warning: " +
 		"SHADOWED, WIDER, CONTRADICTS, ENDPOINT_CONFLICT, ENDPOINT_AMBIGUOUS, DUPLICATE_MAC, DUPLICATE_IFACE_ID, DUPLICATE_ADDRESS, " +
 		"ONE_FAMILY, NEVER_MATCHES, BAD_MAC, MAC_CONTRADICTION, UNKNOWN_MAC, SPOOFED, SPOOF_WOULD_DROP, ADDRESS_REFUSED, AUDIT, NO_ENDPOINTS, " +
 		"ENDPOINT_MAC_UNKNOWN, RULE_EMPTY, " +
 		"WORLD_WITHOUT_PEERS, " +
 		"GROUP_UNKNOWN, TOO_MANY_FORWARDERS, LIMIT_NEAR, FORWARDS, CHECKSUM_OFFLOAD, SYSTEM_ID, OVERLAY_REMOTE, DUPLICATES_POSSIBLE, " +
+		"COPIES_MAY_BE_CUT, VNI_SHARED, " +
 		"SOURCE_MAY_CARRY_TARGET, TARGETS_NOT_PROBED, TARGET_EXCLUDED, TARGET_TWICE, " +
 		"NO_SUCH_HOST, HOST_UNKNOWN, CLOCK_JUMPED, PASS_LIST_IGNORED, EXPIRED, NOT_ARMED, " +
 		"CT_ZONE_NEAR_FULL, CT_ZONE_FULL, CT_ZONE_LIMIT"

@@ -90,18 +90,19 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 		return written{resource: current, advice: func() advice { return advice{} }}, nil
 	}
 	change := backend.Change{Kind: w.kind, Name: w.name, Resource: next, Expect: &revision, Before: current}
-	guards, err := s.checkRefs(ctx, []backend.Change{change}, func(_ int, faults policy.Faults) error {
+	place := func(_ int, faults policy.Faults) error {
 		for i := range faults {
 			if w.place != nil {
 				w.place(&faults[i])
 			}
 		}
 		return invalid(faults)
-	})
+	}
+	guards, err := s.checkRefs(ctx, []backend.Change{change}, place)
 	if err != nil {
 		return written{}, err
 	}
-	if err := s.o.Engine.Admit([]backend.Change{change}); err != nil {
+	if err := s.admit([]backend.Change{change}, place); err != nil {
 		return written{}, err
 	}
 	if w.dryRun {
@@ -116,6 +117,15 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 	}
 	s.audit(ctx, change, stored[0], current)
 	return written{resource: stored[0], created: current == nil, advice: advice}, nil
+}
+
+// admit asks the engine whether changes can be in force; place makes the answer of faults of one of them.
+func (s *Server) admit(changes []backend.Change, place func(i int, faults policy.Faults) error) error {
+	err := s.o.Engine.Admit(changes)
+	if f := new(backend.FaultyError); errors.As(err, &f) {
+		return place(f.Change, f.Faults)
+	}
+	return err
 }
 
 // advice is what the engine says of a write, for the answer only.

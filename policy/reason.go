@@ -1,7 +1,23 @@
 package policy
 
+import "strings"
+
 // Reason says in one word, in CamelCase, why a status has its phase. Programs may compare it; the message beside it is for people.
 type Reason string
+
+// Code is the reason as faults have it: MTU_EXCEEDED of MTUExceeded.
+func (r Reason) Code() Code {
+	upper := func(b byte) bool { return 'A' <= b && b <= 'Z' }
+	var out []byte
+	for i := range len(r) {
+		// A word begins with a capital letter, and the last one of several.
+		if i > 0 && upper(r[i]) && (!upper(r[i-1]) || i+1 < len(r) && !upper(r[i+1])) {
+			out = append(out, '_')
+		}
+		out = append(out, r[i])
+	}
+	return Code(strings.ToUpper(string(out)))
+}
 
 // Reasons of all kinds.
 const (
@@ -67,6 +83,9 @@ const (
 	ReasonPatchPort           Reason = "PatchPort"           // Degraded: what passes a patch port cannot be told from the rest
 	ReasonMirrorLimit         Reason = "MirrorLimit"         // Failed: the bridge has as many mirrors as Open vSwitch runs
 	ReasonInvalid             Reason = "Invalid"             // Failed: the rows contradict the schema of the database
+	ReasonOwnAddress          Reason = "OwnAddress"          // Failed: a collector is the host itself, or everybody
+	ReasonMTUExceeded         Reason = "MTUExceeded"         // Failed: sources have larger frames than the tunnel carries (mtuPolicy: fail)
+	ReasonTargetUnresolved    Reason = "TargetUnresolved"    // Degraded: a collector cannot be reached
 	ReasonTunnelUnsupported   Reason = "TunnelUnsupported"   // Failed: the switch has no tunnels of that type
 	ReasonCaptureFailed       Reason = "CaptureFailed"       // Degraded: what a target gets cannot be read, or not be written
 	ReasonNoLocalDevices      Reason = "NoLocalDevices"      // Failed: the target would be made on a host whose devices are out of reach

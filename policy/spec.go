@@ -216,6 +216,9 @@ type MirrorSpec struct {
 	Targets []MirrorTarget `json:"targets"` // each gets a copy, or one of them with Balance
 	// Balance has each session go to one of the targets.
 	Balance *MirrorBalance `json:"balance,omitempty"`
+	// MTUPolicy says what becomes of frames that are larger than a tunnel carries: truncate (default) cuts copies to fit, fail refuses the
+	// mirror if sources may have such frames.
+	MTUPolicy string `json:"mtuPolicy,omitempty"`
 	// Force delivers to ports that belong to machines, too, which then see what the mirror copies.
 	Force bool `json:"force,omitempty"`
 
@@ -227,9 +230,6 @@ type MirrorSpec struct {
 
 	// CapturePoint says what of the packets that sources send is copied: wire (default) = all, delivered = what leaves the bridge.
 	CapturePoint string `json:"capturePoint,omitempty"`
-
-	// These come later.
-	MTUPolicy string `json:"mtuPolicy,omitempty"` // truncate | fail
 }
 
 // VLANTag is keep, strip or the number of a VLAN, which documents may write as a number or as a text.

@@ -44,9 +44,7 @@ func (m *Mirror) Validate() Faults {
 	c.vlanTag(spec.field("vlanTag"), s.VLANTag)
 	c.life(spec, s)
 	c.capturePoint(spec.field("capturePoint"), s)
-	c.notYet(s.MTUPolicy != "", spec.field("mtuPolicy"), "cutting to what a tunnel carries", "use snaplen", func(at pointer) {
-		c.oneOf(at, s.MTUPolicy, MTUTruncate, MTUFail)
-	})
+	c.oneOf(spec.field("mtuPolicy"), s.MTUPolicy, MTUTruncate, MTUFail)
 	if s.Balance != nil {
 		c.balance(spec.field("balance"), s.Balance, len(s.Targets))
 	}

@@ -17,7 +17,7 @@ import (
 // stands in the documentation and in the OpenAPI description; no other file of the program spells it out.
 func TestWords(t *testing.T) {
 	shapes := map[string]*regexp.Regexp{
-		"Reason": regexp.MustCompile(`^([A-Z][a-z]+|MAC)+$`),
+		"Reason": regexp.MustCompile(`^([A-Z][a-z]+|MAC|MTU)+$`),
 		"Code":   regexp.MustCompile(`^[A-Z]+(_[A-Z]+)*$`),
 	}
 	docs := read(t, "../docs/*.md")

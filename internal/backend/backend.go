@@ -20,6 +20,15 @@ var (
 	ErrTooLarge    = errors.New("too large for one write") // an external etcd accepts fewer changes at once: 413
 )
 
+// FaultyError is what is wrong with one of several changes in the place where it would be in force, as far as that is known now.
+type FaultyError struct {
+	Change int // index
+	Faults policy.Faults
+}
+
+// Error is that of the faults.
+func (e *FaultyError) Error() string { return e.Faults.Error() }
+
 // PartialError comes beside an answer that lacks what some hosts have to say. Problems name those hosts, and why.
 type PartialError struct{ Problems []string }
 

@@ -44,7 +44,7 @@ func (e *Engine) compileTaps() {
 // tapInput is what mirrors are compiled from, for the loop and for those who ask what if, who know of nothing before. It is safe for
 // concurrent use.
 func (e *Engine) tapInput(mirrors []*policy.Mirror, resources catalog, topo *vswitch.Topology, inv inventory.Inventory, bridges []string,
-	routes map[netip.Addr]string, at devices,
+	routes map[netip.Addr]tap.Route, at devices,
 ) tap.Input {
 	return tap.Input{
 		Mirrors: mirrors, Groups: resources.groups(), Topology: topo, Inventory: inv, Bridges: bridges, NoDevices: !e.local(), Routes: routes,

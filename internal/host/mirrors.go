@@ -36,8 +36,8 @@ type mirrorState struct {
 	software string          // version of Open vSwitch as a switch says it, "" = none has said
 	open     map[string]bool // the ways back whose flows are in force
 
-	routes      map[netip.Addr]string // the devices by which collectors are reached
-	routesUntil time.Time             // when to look again; zero = there is no collector, and no target that is there already
+	routes      map[netip.Addr]tap.Route // the ways to collectors
+	routesUntil time.Time                // when to look again; zero = there is no collector, and no target that is there already
 	devices     devices
 	devicesAt   time.Time // of the last look at them
 }

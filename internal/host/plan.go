@@ -16,8 +16,8 @@ import (
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
 
-// Admit asks whether there is room: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge, whoever made them, and ignores further ones
-// silently. And a wall has a budget of flows, see exceeds.
+// Admit asks whether there is room, and whether mirrors can be what they say: ovs-vswitchd takes ovsdb.MaxMirrors mirrors per bridge,
+// whoever made them, and ignores further ones silently. And a wall has a budget of flows, see exceeds.
 func (e *Engine) Admit(changes []backend.Change) error {
 	if err := e.exceeds(changes); err != nil {
 		return err
@@ -39,6 +39,9 @@ func (e *Engine) Admit(changes []backend.Change) error {
 		return nil
 	}
 	plan := e.mirrorsOf(v)
+	if err := faulty(changes, plan); err != nil {
+		return err
+	}
 	rows := map[string]int{} // by bridge: foreign rows and the wanted ones
 	for name, br := range v.topo.Bridges {
 		for _, m := range br.Mirrors {
@@ -59,6 +62,25 @@ func (e *Engine) Admit(changes []backend.Change) error {
 				"%v: mirror %q would need one mirror of Open vSwitch too many on bridge %s, which takes %d, others' included (now %d); "+
 					"mirrors with a filter share one if their sources, exclude and direction are the same: %w",
 				ovsdb.CodeMirrorLimit, name, s.Bridge, ovsdb.MaxMirrors, rows[s.Bridge], backend.ErrLimit)
+		}
+	}
+	return nil
+}
+
+// faulty says what is wrong with places of the first mirror of which that is known now.
+func faulty(changes []backend.Change, plan tap.Plan) error {
+	for i, c := range changes {
+		if c.Kind != policy.KindMirror || c.Resource == nil {
+			continue
+		}
+		var faults policy.Faults
+		for _, p := range plan.Info[c.Name].Problems {
+			if p.At != "" {
+				faults = append(faults, policy.Fault{Pointer: p.At, Detail: p.Message, Code: p.Reason.Code()})
+			}
+		}
+		if len(faults) > 0 {
+			return &backend.FaultyError{Change: i, Faults: faults}
 		}
 	}
 	return nil

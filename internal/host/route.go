@@ -14,6 +14,7 @@ import (
 
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 )
 
 // rerouteEvery is how old the knowledge of the routes to collectors may be. The kernel's routes change without a word from Open vSwitch.
@@ -34,6 +35,7 @@ func (e *Engine) reroute(now time.Time) bool {
 		m.routesUntil = now.Add(rerouteEvery)
 	}
 	routes := e.routes(mirrors, e.topo)
+	e.meetCollectors(routes)
 	changed := !maps.Equal(routes, m.routes)
 	m.routes = routes
 	if m.devicesAt.Before(now.Add(-devicesAge)) {
@@ -47,24 +49,24 @@ func (e *Engine) reroute(now time.Time) bool {
 	return changed
 }
 
-// routes finds the devices by which copies leave for the collectors of mirrors, as far as that can be known here. It may be called from any
+// routes finds the ways by which copies leave for the collectors of mirrors, as far as they can be known here. It may be called from any
 // goroutine.
-func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[netip.Addr]string {
+func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[netip.Addr]tap.Route {
 	if !e.local() {
 		return nil
 	}
-	out := map[netip.Addr]string{}
+	out := map[netip.Addr]tap.Route{}
 	for _, m := range mirrors {
 		for _, remote := range collectorsOf(m) {
 			if _, done := out[remote]; done {
 				continue
 			}
-			chain, err := devicesTo(remote)
+			way, err := wayTo(remote)
 			if err != nil {
 				e.log.Debug("the way to a collector is not known", "collector", remote, "err", err)
-			} else if len(chain) > 0 {
-				out[remote] = carrierOf(chain, topo)
+				continue
 			}
+			out[remote] = way.route(topo)
 		}
 	}
 	return out
@@ -94,9 +96,34 @@ func carrierOf(chain []string, topo *vswitch.Topology) string {
 	return chain[0]
 }
 
-// devicesTo returns the device by which this host sends to an address, followed by those that it stands on, as a VLAN device stands on
-// another and one end of a veth pair on the other, as far as they are in this network namespace. None = there is no route.
-func devicesTo(remote netip.Addr) ([]string, error) {
+// kernelRoute is how this host sends to an address.
+type kernelRoute struct {
+	// chain is the device by which it sends, followed by those that it stands on, as a VLAN device stands on another and one end of a veth
+	// pair on the other, as far as they are in this network namespace. None = there is no route.
+	chain   []string
+	mtu     int        // the smallest on the way, in bytes of an IP packet
+	kind    uint8      // of the route: RTN_UNICAST, RTN_LOCAL, …
+	index   uint32     // of the first device
+	nextHop netip.Addr // the address itself, or a router's
+}
+
+// route is what mirrors are compiled with.
+func (w *kernelRoute) route(topo *vswitch.Topology) tap.Route {
+	if len(w.chain) == 0 {
+		return tap.Route{Fault: "there is no route to it"}
+	}
+	r := tap.Route{Device: carrierOf(w.chain, topo), MTU: w.mtu}
+	switch w.kind {
+	case unix.RTN_LOCAL:
+		r.Own = "an address of the host itself"
+	case unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+		r.Own = "an address of many"
+	}
+	return r
+}
+
+// wayTo asks the kernel.
+func wayTo(remote netip.Addr) (w kernelRoute, err error) {
 	remote = remote.Unmap()
 	family := uint8(unix.AF_INET)
 	if remote.Is6() {
@@ -104,32 +131,36 @@ func devicesTo(remote netip.Addr) ([]string, error) {
 	}
 	// struct rtmsg with the length of the destination, then RTA_DST (rtnetlink(7)).
 	body := append([]byte{family, uint8(remote.BitLen()), 11: 0}, attribute(unix.RTA_DST, remote.AsSlice())...)
-	answer, err := askKernel(unix.RTM_GETROUTE, body)
+	answer, err := askKernel(unix.RTM_GETROUTE, 0, body)
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EINVAL) {
-		return nil, nil // no route, or one that says so: unreachable, prohibit, blackhole
+		return w, nil // no route, or one that says so: unreachable, prohibit, blackhole
 	}
 	if err != nil {
-		return nil, fmt.Errorf("ask for the route to %s: %w", remote, err)
+		return w, fmt.Errorf("ask for the route to %s: %w", remote, err)
 	}
-	index, err := routeDevice(answer)
-	if err != nil {
-		return nil, err
+	if w, err = routeOf(answer); err != nil {
+		return w, err
 	}
-	var chain []string
-	for seen := []uint32{0}; !slices.Contains(seen, index); { // both ends of a veth pair stand on the other
+	if !w.nextHop.IsValid() {
+		w.nextHop = remote
+	}
+	for index, seen := w.index, []uint32{0}; !slices.Contains(seen, index); { // both ends of a veth pair stand on the other
 		seen = append(seen, index)
 		// struct ifinfomsg with the index.
 		body := binary.NativeEndian.AppendUint32(make([]byte, 4, 16), index)
-		if answer, err = askKernel(unix.RTM_GETLINK, append(body, make([]byte, 8)...)); err != nil {
-			return chain, fmt.Errorf("ask for device %d: %w", index, err)
+		if answer, err = askKernel(unix.RTM_GETLINK, 0, append(body, make([]byte, 8)...)); err != nil {
+			return w, fmt.Errorf("ask for device %d: %w", index, err)
 		}
-		var name string
-		if name, index, err = linkOf(answer); err != nil {
-			return chain, err
+		l, err := linkOf(answer)
+		if err != nil {
+			return w, err
 		}
-		chain = append(chain, name)
+		if index = l.below; l.mtu > 0 && (w.mtu == 0 || l.mtu < w.mtu) {
+			w.mtu = l.mtu
+		}
+		w.chain = append(w.chain, l.name)
 	}
-	return chain, nil
+	return w, nil
 }
 
 // attribute encodes one attribute, whose value is of a multiple of four bytes.
@@ -138,8 +169,9 @@ func attribute(kind uint16, value []byte) []byte {
 	return append(binary.NativeEndian.AppendUint16(out, kind), value...)
 }
 
-// askKernel sends one request of rtnetlink and returns the answer. An error is a syscall.Errno as the kernel says it.
-func askKernel(kind uint16, body []byte) ([]byte, error) {
+// askKernel sends one request of rtnetlink, with flags beside NLM_F_REQUEST, and returns the answer. An error is a syscall.Errno as the
+// kernel says it.
+func askKernel(kind, flags uint16, body []byte) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
@@ -151,7 +183,7 @@ func askKernel(kind uint16, body []byte) ([]byte, error) {
 	}
 	msg := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))
 	msg = binary.NativeEndian.AppendUint16(msg, kind)
-	msg = binary.NativeEndian.AppendUint16(msg, unix.NLM_F_REQUEST)
+	msg = binary.NativeEndian.AppendUint16(msg, unix.NLM_F_REQUEST|flags)
 	msg = append(append(msg, make([]byte, 8)...), body...) // sequence number and port: one question, one answer
 	if err := unix.Sendto(fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, err
@@ -177,7 +209,10 @@ func kernelError(answer []byte) error {
 	case len(messages[0].Data) < 4:
 		return errNetlink
 	}
-	return syscall.Errno(-int32(binary.NativeEndian.Uint32(messages[0].Data)))
+	if no := -int32(binary.NativeEndian.Uint32(messages[0].Data)); no != 0 {
+		return syscall.Errno(no)
+	}
+	return nil // what was asked for with NLM_F_ACK is done
 }
 
 // attributesOf returns the attributes of an answer of one kind.
@@ -193,36 +228,70 @@ func attributesOf(answer []byte, kind uint16) ([]syscall.NetlinkRouteAttr, error
 	return attrs, nil
 }
 
-// routeDevice returns the index of the device of an RTM_NEWROUTE, 0 = none.
-func routeDevice(answer []byte) (uint32, error) {
+// routeOf reads an RTM_NEWROUTE: device, kind, next hop and MTU.
+func routeOf(answer []byte) (w kernelRoute, err error) {
+	messages, err := syscall.ParseNetlinkMessage(answer)
+	if err != nil || len(messages) == 0 || len(messages[0].Data) < unix.SizeofRtMsg {
+		return w, errNetlink
+	}
+	w.kind = messages[0].Data[7] // rtm_type
 	attrs, err := attributesOf(answer, unix.RTM_NEWROUTE)
 	for _, a := range attrs {
-		if a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4 {
-			return binary.NativeEndian.Uint32(a.Value), nil
+		switch {
+		case a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4:
+			w.index = binary.NativeEndian.Uint32(a.Value)
+		case a.Attr.Type == unix.RTA_GATEWAY:
+			w.nextHop, _ = netip.AddrFromSlice(a.Value)
+		case a.Attr.Type == unix.RTA_METRICS:
+			w.mtu = metricMTU(a.Value)
 		}
 	}
-	return 0, err
+	return w, err
 }
 
-// linkOf returns the name of the device of an RTM_NEWLINK and the index of the one that it stands on in this namespace, 0 = none.
-func linkOf(answer []byte) (name string, below uint32, err error) {
+// metricMTU finds the MTU among the metrics of a route, which are attributes themselves; 0 = it has none.
+func metricMTU(b []byte) int {
+	for len(b) >= unix.SizeofRtAttr {
+		n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return 0
+		}
+		if kind == unix.RTAX_MTU && n >= unix.SizeofRtAttr+4 {
+			return int(binary.NativeEndian.Uint32(b[unix.SizeofRtAttr:]))
+		}
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return 0
+}
+
+// netDevice is a device of the kernel.
+type netDevice struct {
+	name  string
+	below uint32 // index of the one that it stands on in this namespace, 0 = none
+	mtu   int
+}
+
+// linkOf reads an RTM_NEWLINK.
+func linkOf(answer []byte) (l netDevice, err error) {
 	attrs, err := attributesOf(answer, unix.RTM_NEWLINK)
 	elsewhere := false
 	for _, a := range attrs {
 		switch {
 		case a.Attr.Type == unix.IFLA_IFNAME:
-			name = unix.ByteSliceToString(a.Value)
+			l.name = unix.ByteSliceToString(a.Value)
 		case a.Attr.Type == unix.IFLA_LINK && len(a.Value) == 4:
-			below = binary.NativeEndian.Uint32(a.Value)
+			l.below = binary.NativeEndian.Uint32(a.Value)
+		case a.Attr.Type == unix.IFLA_MTU && len(a.Value) == 4:
+			l.mtu = int(binary.NativeEndian.Uint32(a.Value))
 		case a.Attr.Type == unix.IFLA_LINK_NETNSID:
 			elsewhere = true
 		}
 	}
 	if elsewhere {
-		below = 0
+		l.below = 0
 	}
-	if err == nil && name == "" {
+	if err == nil && l.name == "" {
 		err = errNetlink
 	}
-	return name, below, err
+	return l, err
 }

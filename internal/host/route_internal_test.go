@@ -14,8 +14,8 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
-// TestDevicesTo asks the kernel of a network namespace with routes, veth pairs and a device that stands on another.
-func TestDevicesTo(t *testing.T) {
+// TestWayTo asks the kernel of a network namespace with routes, veth pairs and a device that stands on another.
+func TestWayTo(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("root is needed for network namespaces when CI=true")
@@ -39,9 +39,9 @@ func TestDevicesTo(t *testing.T) {
 			"192.0.2.9": "br0 far", "203.0.113.9": "br0 far", "203.0.113.129": "v0 v1", "203.0.113.200": "", "10.1.2.3": "", "192.0.2.1": "lo",
 			"2001:db8:1::9": "above br0 far", "2001:db8:dead::1": "", "::ffff:192.0.2.9": "br0 far",
 		} {
-			got, err := devicesTo(netip.MustParseAddr(to))
-			if err != nil || strings.Join(got, " ") != want {
-				t.Errorf("to %s: %q, %v; want %q", to, got, err, want)
+			got, err := wayTo(netip.MustParseAddr(to))
+			if err != nil || strings.Join(got.chain, " ") != want {
+				t.Errorf("to %s: %q, %v; want %q", to, got.chain, err, want)
 			}
 		}
 	})
@@ -76,19 +76,21 @@ func TestCarrierOf(t *testing.T) {
 // FuzzRouteAnswer: whatever a socket delivers ends in a device or an error.
 func FuzzRouteAnswer(f *testing.F) {
 	body := append([]byte{unix.AF_INET, 32, 11: 0}, attribute(unix.RTA_DST, []byte{127, 0, 0, 1})...)
-	answer, err := askKernel(unix.RTM_GETROUTE, body)
+	answer, err := askKernel(unix.RTM_GETROUTE, 0, body)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(answer)
-	link, err := askKernel(unix.RTM_GETLINK, slices.Concat([]byte{0, 0, 0, 0, 1, 0, 0, 0}, make([]byte, 8)))
+	link, err := askKernel(unix.RTM_GETLINK, 0, slices.Concat([]byte{0, 0, 0, 0, 1, 0, 0, 0}, make([]byte, 8)))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(link)
 	f.Fuzz(func(_ *testing.T, text []byte) {
 		_ = kernelError(text)
-		_, _ = routeDevice(text)
-		_, _, _ = linkOf(text)
+		_, _ = routeOf(text)
+		_, _ = linkOf(text)
+		_, _ = neighbourOf(text)
+		_ = metricMTU(text)
 	})
 }

@@ -114,7 +114,7 @@ func encapsulations() (out []encapsulation) {
 // access ports, under the identifiers that the mirrors name.
 func TestMirrorScenario03Tunnels(t *testing.T) {
 	t.Parallel()
-	for name, more := range map[string]string{"native": "", "staged": ", filter: {default: accept}"} {
+	for name, more := range map[string]string{"native": ", mtuPolicy: fail", "staged": ""} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := open(t, 2)
@@ -122,7 +122,13 @@ func TestMirrorScenario03Tunnels(t *testing.T) {
 			for _, vm := range s.vm[1:] {
 				_, err := s.Vsctl("set", "port", vm.Port, "tag=10")
 				must(t, err)
+				_, err = s.Switch.Run("ip", "link", "set", vm.Port, "mtu", "1400") // what no tunnel here has to cut
+				must(t, err)
 			}
+			lab.Eventually(t, 5*time.Second, "the database has the MTU", func() bool {
+				out, err := s.Vsctl("get", "interface", "vm1", "mtu")
+				return err == nil && strings.TrimSpace(out) == "1400"
+			})
 			s.ping3(s.vm[1], s.vm[2])
 			docs := "kind: Mirror\nname: local\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n"
 			for _, w := range encapsulations() {

@@ -29,7 +29,8 @@ func runs(m *policy.Mirror) bool {
 // chooseForms decides which of the mirrors are staged: those that ask for more than a row can do, those whose sources are on several
 // bridges or on another one than their target, and those that have a target in common.
 func (p *mirrorPlanner) chooseForms(works []*mirrorWork) {
-	users := map[output][]string{} // mirrors by target
+	users := map[output][]string{}
+	p.users = users
 	for _, w := range works {
 		for _, t := range w.identities() {
 			users[t] = append(users[t], w.m.Name)
@@ -80,6 +81,7 @@ func (w *mirrorWork) asks() string {
 	add(s.Force, "force")
 	add(s.Balance != nil, "balance")
 	add(reads(w.m), "a target that tapwall reads itself")
+	add(cutsToFit(w.m), "cutting to what a tunnel carries")
 	switch {
 	case !staged(w.m):
 		return ""

@@ -52,7 +52,7 @@ func TestPatchPortCarriesTarget(t *testing.T) {
 		in := mirrorWorld()
 		join(in, "br0", "br1")
 		in.Mirrors = []*policy.Mirror{mirror("m", toVXLAN("192.0.2.9", 5), policy.Selector{Port: "br0-br1"})}
-		in.Routes = map[netip.Addr]string{netip.MustParseAddr("192.0.2.9"): device}
+		in.Routes = map[netip.Addr]tap.Route{netip.MustParseAddr("192.0.2.9"): {Device: device}}
 		if got := codes(stagedWorld(in).Info["m"]); got != want {
 			t.Errorf("reached through %s: %q, want %q", device, got, want)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -30,9 +31,9 @@ type Input struct {
 	Guests []string
 	// Before is what was compiled last, nil = nothing was: what it made for staged mirrors serves them until what takes its place stands.
 	Before *Plan
-	// Routes names the device by which this host reaches a collector, where that is known. With it, mirrors that would copy their own
+	// Routes are the ways by which this host reaches collectors, where they are known. With it, mirrors that would copy their own
 	// tunnel packets are refused; without, they get a warning.
-	Routes map[netip.Addr]string
+	Routes map[netip.Addr]Route
 	// Addressed are the devices that have an address of the host's, as far as that is known; link-local ones count for nothing.
 	Addressed map[string]bool
 	// Hardware are the devices of the host that are network cards, as far as that is known.
@@ -108,6 +109,8 @@ type Problem struct {
 	Reason  policy.Reason
 	Message string
 	Fatal   bool
+	// At is the place of the mirror that is to blame, as a JSON pointer; "" = none is by itself.
+	At string
 	// Soon: tapwall made the port and is bringing it up.
 	Soon bool
 }
@@ -115,6 +118,8 @@ type Problem struct {
 // Codes of warnings of mirrors.
 const (
 	WarnTunnelOverlay        policy.Code = "OVERLAY_REMOTE"          // the collector is an overlay peer on the same UDP port too
+	WarnCopiesMayBeCut       policy.Code = "COPIES_MAY_BE_CUT"       // frames may be larger than a tunnel carries
+	WarnVNIShared            policy.Code = "VNI_SHARED"              // mirrors send to one collector under one number
 	WarnDuplicates           policy.Code = "DUPLICATES_POSSIBLE"     // a packet may be copied more than once
 	WarnSourceMayCarryTarget policy.Code = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
 	WarnTargetExcluded       policy.Code = "TARGET_EXCLUDED"         // what a source gets is not copied, because copies are delivered there
@@ -144,7 +149,7 @@ func Compile(in Input) Plan {
 	var works []*mirrorWork
 	for _, m := range mirrors {
 		if runs(m) {
-			works = append(works, &mirrorWork{mirrorPlanner: &p, m: m})
+			works = append(works, &mirrorWork{mirrorPlanner: &p, m: m, rooms: map[string]int{}})
 		} else {
 			p.plan.Info[m.Name] = Info{}
 		}
@@ -168,6 +173,7 @@ type mirrorPlanner struct {
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
 	taken   map[output]string              // by whom
 	files   map[string]string              // likewise, names of pcapng files
+	users   map[output][]string            // mirrors by target
 	ids     map[place]int64                // of tunnels
 	// receivers are the ports that ways lead back to, by bridge, with the mirrors that deliver there.
 	receivers map[string]map[string][]string
@@ -231,6 +237,8 @@ type mirrorWork struct {
 	*mirrorPlanner
 	m    *policy.Mirror
 	info Info
+	// rooms are how many bytes of a copy tunnels carry, by port.
+	rooms map[string]int
 	// found are the sources by bridge; nil = nobody has looked yet.
 	found map[string]*bridgeSources
 	// patched are the patch ports among the sources, as "bridge/port".
@@ -267,6 +275,8 @@ func (w *mirrorWork) compile() {
 	}
 	s := sources[bridge.Name]
 	w.guard(bridge, s, target)
+	w.reach(0, &target, []*vswitch.Bridge{bridge})
+	w.shared(&target)
 	if w.fatal() {
 		w.report(target, bridge.Name)
 		return
@@ -356,6 +366,9 @@ func (w *mirrorWork) report(t mirrorTarget, bridge string) {
 	t.describe(out)
 	if t.capture != nil {
 		t.capture.describe(out)
+	}
+	if room := w.rooms[t.spec.Port]; room > 0 {
+		out["maxInnerBytes"] = strconv.Itoa(room)
 	}
 	w.info.Targets = append(w.info.Targets, out)
 }

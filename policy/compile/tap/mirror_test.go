@@ -19,7 +19,7 @@ import (
 func mirrorWorld() tap.Input {
 	ten := 10
 	port := func(name string, of int64) *vswitch.Port {
-		return &vswitch.Port{Name: name, Interfaces: []*vswitch.Interface{{Name: name, OFPort: of}}}
+		return &vswitch.Port{Name: name, Interfaces: []*vswitch.Interface{{Name: name, OFPort: of, MTU: 1400}}}
 	}
 	bridge := func(name string, ports ...*vswitch.Port) *vswitch.Bridge {
 		b := &vswitch.Bridge{Name: name, Ports: map[string]*vswitch.Port{name: port(name, 65534)}}
@@ -59,8 +59,13 @@ func compile(in tap.Input) tap.Plan {
 	return tap.Compile(in)
 }
 
+// mirror is one for which a row suffices: into a tunnel nothing has to be cut.
 func mirror(name string, target policy.MirrorTarget, sources ...policy.Selector) *policy.Mirror {
-	return &policy.Mirror{Meta: policy.Meta{Name: name}, Spec: policy.MirrorSpec{Sources: sources, Targets: []policy.MirrorTarget{target}}}
+	m := &policy.Mirror{Meta: policy.Meta{Name: name}, Spec: policy.MirrorSpec{Sources: sources, Targets: []policy.MirrorTarget{target}}}
+	if _, tunnel := target.Tunnel(); tunnel {
+		m.Spec.MTUPolicy = policy.MTUFail
+	}
+	return m
 }
 
 func toPort(name string) policy.MirrorTarget {
@@ -190,15 +195,17 @@ func TestMirrorTargets(t *testing.T) {
 		{"vxlan", mirror("m", toVXLAN("192.0.2.9", 129057), vm1), &vswitch.OutputSpec{Port: "tw30547e1b3292", Create: true, Type: "vxlan",
 			Tag:     new(int),
 			Options: map[string]string{"remote_ip": "192.0.2.9", "key": "129057", "dst_port": "4789"}}, "",
-			map[string]string{"port": "tw30547e1b3292", "bridge": "br0", "remote": "192.0.2.9", "vni": "129057", "dstPort": "4789"}},
+			map[string]string{"port": "tw30547e1b3292", "bridge": "br0", "remote": "192.0.2.9", "vni": "129057", "dstPort": "4789",
+				"maxInnerBytes": "1464"}},
 		{"vxlan, IPv6", local, &vswitch.OutputSpec{Port: "tw8848471a2df0", Create: true, Type: "vxlan", Tag: new(int),
 			Options: map[string]string{"remote_ip": "2001:db8::9", "local_ip": "2001:db8::1", "key": "7", "dst_port": "4790"}}, "",
 			map[string]string{"port": "tw8848471a2df0", "bridge": "br0", "remote": "2001:db8::9", "local": "2001:db8::1", "vni": "7",
-				"dstPort": "4790"}},
+				"dstPort": "4790", "maxInnerBytes": "1444"}},
 		{"vxlan to an overlay peer", mirror("m", toVXLAN("192.0.2.50", 1), vm1), &vswitch.OutputSpec{Port: "tw0bc263d879d5", Create: true,
 			Type: "vxlan", Tag: new(int),
 			Options: map[string]string{"remote_ip": "192.0.2.50", "key": "1", "dst_port": "4789"}}, "OVERLAY_REMOTE",
-			map[string]string{"port": "tw0bc263d879d5", "bridge": "br0", "remote": "192.0.2.50", "vni": "1", "dstPort": "4789"}},
+			map[string]string{"port": "tw0bc263d879d5", "bridge": "br0", "remote": "192.0.2.50", "vni": "1", "dstPort": "4789",
+				"maxInnerBytes": "1464"}},
 		{"disabled", disabled, nil, "", nil},
 		{"bad: no such port", mirror("m", toPort("nope"), vm1), nil, "TargetMissing!", map[string]string{"port": "nope"}},
 	} {
@@ -255,13 +262,13 @@ func TestMirrorLoops(t *testing.T) {
 			in := mirrorWorld()
 			if c.device == "mgmt" {
 				in.Topology.Bridges["br0"].Ports["mgmt"] = &vswitch.Port{Name: "mgmt", Interfaces: []*vswitch.Interface{{Name: "mgmt",
-					Type: "internal", OFPort: 8}}}
+					Type: "internal", OFPort: 8, MTU: 1400}}}
 			}
 			m := mirror("m", toVXLAN(collector.String(), 5), c.sources...)
 			m.Spec.Exclude = c.exclude
 			in.Mirrors = []*policy.Mirror{m}
 			if c.device != "" {
-				in.Routes = map[netip.Addr]string{collector: c.device}
+				in.Routes = map[netip.Addr]tap.Route{collector: {Device: c.device}}
 			}
 			plan := compile(in)
 			if got := codes(plan.Info["m"]); got != c.want {
@@ -289,7 +296,7 @@ func TestMirrorsTogether(t *testing.T) {
 	for name, i := range plan.Info {
 		got[name] = codes(i)
 	}
-	want := map[string]string{"a": "", "b": "", "c": "", "d": "", "e": "", "f": "", "g": "TargetMissing!",
+	want := map[string]string{"a": "", "b": "", "c": "VNI_SHARED", "d": "VNI_SHARED", "e": "", "f": "", "g": "TargetMissing!",
 		"h": "TargetMissing!"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)

@@ -264,7 +264,8 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	if !t.remote.IsValid() {
 		return
 	}
-	device, known := w.in.Routes[t.remote]
+	device := w.in.Routes[t.remote].Device
+	known := device != ""
 	if known && len(s.entered) > 0 {
 		w.loops(b, device, t)
 	}

@@ -38,7 +38,8 @@ func tapBridgeOf(datapathType string) string {
 func staged(m *policy.Mirror) bool {
 	s := &m.Spec
 	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return m.Counts() || reads(m) || mixed(s) || leaving(s) || s.Force || s.Filter != nil || s.Snaplen > 0 || s.Sample != nil ||
+	return cutsToFit(m) || m.Counts() || reads(m) || mixed(s) || leaving(s) || s.Force || s.Filter != nil || s.Snaplen > 0 ||
+		s.Sample != nil ||
 		len(s.Targets) > 1 ||
 		s.VLANTag != "" &&
 			s.VLANTag != policy.VLANTagStrip ||
@@ -121,6 +122,8 @@ func (w *mirrorWork) stage() {
 		if t.at == nil {
 			where = tapBridge
 		}
+		w.reach(i, &t, on)
+		w.shared(&t)
 		w.report(t, where)
 		if t.bad == nil {
 			t.bad = w.unreachable(t, on)
@@ -222,13 +225,13 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		w.info.Owners = append(w.info.Owners, owner)
 		w.device(w.in.Topology.Bridges[tapBridge], t.spec)
 		if n := w.ofPort(tapBridge, t.spec.Port); n > 0 {
-			d.ports, d.portTargets = append(d.ports, n), append(d.portTargets, i)
+			d.sinks = append(d.sinks, sink{port: n, target: i, room: w.room(&t)})
 		} else {
 			w.info.Unfinished = true
 		}
 	}
 	d.balanced = w.m.Spec.Balance != nil
-	chosen := w.chooseTargets(tapBridge, targets, slices.Concat(d.portTargets, d.wayTargets))
+	chosen := w.chooseTargets(tapBridge, targets, d.targets())
 	var filter *policy.ParsedFilter
 	if f := w.m.Spec.Filter; f != nil {
 		parsed, err := policy.ParseFilter(f)

@@ -530,7 +530,7 @@ func TestStagedProblems(t *testing.T) {
 	for name, i := range plan.Info {
 		got[name] = codes(i)
 	}
-	want := map[string]string{"a": "", "b": "", "c": "SourceMissing", "d": "", "e": "", "f": ""}
+	want := map[string]string{"a": "", "b": "", "c": "SourceMissing", "d": "", "e": "VNI_SHARED", "f": "VNI_SHARED"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("problems (-want +got):\n%s", diff)
 	}

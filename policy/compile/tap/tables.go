@@ -253,20 +253,35 @@ const MaxMeter = 4095
 // delivery is how copies that a mirror takes are sent.
 type delivery struct {
 	number uint32
-	ports  []int64
+	sinks  []sink
 	ways   []int64 // where ways back begin
-	// portTargets and wayTargets are the indexes of the targets there.
-	portTargets, wayTargets []int
-	snaplen                 int // bytes; 0 = all
-	tag                     policy.VLANTag
-	meter                   uint32 // 0 = none
+	// wayTargets are the indexes of the targets there.
+	wayTargets []int
+	snaplen    int // bytes; 0 = all
+	tag        policy.VLANTag
+	meter      uint32 // 0 = none
 	// balanced: each packet is for the port that regBucket counts out, and not for all of them.
 	balanced bool
 }
 
+// sink is a port that copies are sent to.
+type sink struct {
+	port   int64
+	target int // index of the target
+	room   int // bytes of a copy that pass there; 0 = all
+}
+
+// targets are the indexes of those that can be sent to.
+func (d *delivery) targets() (out []int) {
+	for _, s := range d.sinks {
+		out = append(out, s.target)
+	}
+	return append(out, d.wayTargets...)
+}
+
 // flows of TARGETS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the machine's.
 func (d *delivery) flows() []flow.Flow {
-	if len(d.ports)+len(d.ways) == 0 {
+	if len(d.sinks)+len(d.ways) == 0 {
 		return nil
 	}
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(d.number)))
@@ -274,13 +289,13 @@ func (d *delivery) flows() []flow.Flow {
 		return d.to(is, ToTargets)
 	}
 	var out []flow.Flow
-	only := func(target int, ports, ways []int64) {
+	only := func(target int, sinks []sink, ways []int64) {
 		one := *d
-		one.ports, one.ways = ports, ways
+		one.sinks, one.ways = sinks, ways
 		out = append(out, one.to(is.With(regBucket, flow.U64(uint64(target+1))), ToTarget+Deed(target))...)
 	}
-	for i, target := range d.portTargets {
-		only(target, d.ports[i:i+1], nil)
+	for i, s := range d.sinks {
+		only(s.target, d.sinks[i:i+1], nil)
 	}
 	for i, target := range d.wayTargets {
 		only(target, nil, d.ways[i:i+1])
@@ -309,11 +324,15 @@ func (d *delivery) flow(deed Deed, priority uint16, m flow.Match, actions ...flo
 		f.Actions = append(f.Actions, flow.Meter{ID: d.meter})
 	}
 	f.Actions = append(f.Actions, actions...)
-	for _, p := range d.ports {
-		if d.snaplen > 0 {
-			f.Actions = append(f.Actions, flow.OutputTrunc{Port: uint32(p), MaxLen: uint32(d.snaplen)})
+	for _, s := range d.sinks {
+		length := s.room
+		if d.snaplen > 0 && (length == 0 || d.snaplen < length) {
+			length = d.snaplen
+		}
+		if length > 0 {
+			f.Actions = append(f.Actions, flow.OutputTrunc{Port: uint32(s.port), MaxLen: uint32(length)})
 		} else {
-			f.Actions = append(f.Actions, flow.Output{Port: uint32(p)})
+			f.Actions = append(f.Actions, flow.Output{Port: uint32(s.port)})
 		}
 	}
 	f.Actions = append(f.Actions, onWay(d.ways, d.snaplen)...)

@@ -20,24 +20,25 @@ func TestTunnels(t *testing.T) {
 		kind    string
 		options map[string]string
 		status  map[string]string // beside port, bridge and remote
+		room    string            // what fits into an MTU of 1500
 	}{
 		{"vxlan", policy.MirrorTarget{VXLAN: &policy.VXLANTarget{Remote: "192.0.2.9", VNI: ptr(7), Local: "192.0.2.1"}}, "vxlan",
 			map[string]string{"key": "7", "dst_port": "4789", "local_ip": "192.0.2.1"},
-			map[string]string{"vni": "7", "dstPort": "4789", "local": "192.0.2.1"}},
+			map[string]string{"vni": "7", "dstPort": "4789", "local": "192.0.2.1"}, "1464"},
 		{"geneve", policy.MirrorTarget{Geneve: &policy.GeneveTarget{Remote: "192.0.2.9", VNI: ptr(7)}}, "geneve",
-			map[string]string{"key": "7", "dst_port": "6081"}, map[string]string{"vni": "7", "dstPort": "6081"}},
+			map[string]string{"key": "7", "dst_port": "6081"}, map[string]string{"vni": "7", "dstPort": "6081"}, "1464"},
 		{"geneve, IPv6", policy.MirrorTarget{Geneve: &policy.GeneveTarget{Remote: "2001:db8::9", VNI: ptr(0), DstPort: 6082}}, "geneve",
-			map[string]string{"key": "0", "dst_port": "6082"}, map[string]string{"vni": "0", "dstPort": "6082"}},
+			map[string]string{"key": "0", "dst_port": "6082"}, map[string]string{"vni": "0", "dstPort": "6082"}, "1444"},
 		{"gre", policy.MirrorTarget{GRE: &policy.GRETarget{Remote: "192.0.2.9", Key: key(1<<32 - 1)}}, "gre",
-			map[string]string{"key": "4294967295"}, map[string]string{"key": "4294967295"}},
+			map[string]string{"key": "4294967295"}, map[string]string{"key": "4294967295"}, "1472"},
 		{"gre, IPv6", policy.MirrorTarget{GRE: &policy.GRETarget{Remote: "2001:db8::9", Key: key(77)}}, "ip6gre",
-			map[string]string{"key": "77"}, map[string]string{"key": "77"}},
+			map[string]string{"key": "77"}, map[string]string{"key": "77"}, "1452"},
 		{"erspan 1", policy.MirrorTarget{ERSPAN: &policy.ERSPANTarget{Remote: "192.0.2.9", Version: 1, Session: 102, Index: 102}}, "erspan",
-			map[string]string{"key": "102", "erspan_ver": "1", "erspan_idx": "0x66"}, map[string]string{"session": "102"}},
+			map[string]string{"key": "102", "erspan_ver": "1", "erspan_idx": "0x66"}, map[string]string{"session": "102"}, "1464"},
 		{"erspan 2", policy.MirrorTarget{ERSPAN: &policy.ERSPANTarget{Remote: "192.0.2.9", Session: 77, HardwareID: 10}}, "erspan",
-			map[string]string{"key": "77", "erspan_ver": "2", "erspan_dir": "0", "erspan_hwid": "0xa"}, map[string]string{"session": "77"}},
+			map[string]string{"key": "77", "erspan_ver": "2", "erspan_dir": "0", "erspan_hwid": "0xa"}, map[string]string{"session": "77"}, "1460"},
 		{"erspan 1, IPv6", policy.MirrorTarget{ERSPAN: &policy.ERSPANTarget{Remote: "2001:db8::9", Version: 1, Session: 102}}, "ip6erspan",
-			map[string]string{"key": "102", "erspan_ver": "1", "erspan_idx": "0x0"}, map[string]string{"session": "102"}},
+			map[string]string{"key": "102", "erspan_ver": "1", "erspan_idx": "0x0"}, map[string]string{"session": "102"}, "1444"},
 	} {
 		in := mirrorWorld()
 		in.Mirrors = []*policy.Mirror{mirror("m", c.target, policy.Selector{Port: "vm1"})}
@@ -58,7 +59,7 @@ func TestTunnels(t *testing.T) {
 		if diff := cmp.Diff(c.options, got.Options); got.Type != c.kind || diff != "" {
 			t.Errorf("%s: type %s, options (-want +got):\n%s", c.name, got.Type, diff)
 		}
-		c.status["port"], c.status["bridge"], c.status["remote"] = got.Name, tapBridge, tunnel.Remote
+		c.status["port"], c.status["bridge"], c.status["remote"], c.status["maxInnerBytes"] = got.Name, tapBridge, tunnel.Remote, c.room
 		if diff := cmp.Diff(c.status, targetOf(plan, "m")); diff != "" {
 			t.Errorf("%s: status (-want +got):\n%s", c.name, diff)
 		}
@@ -78,11 +79,12 @@ func TestTunnelProblems(t *testing.T) {
 	in.Mirrors = []*policy.Mirror{erspan("a", policy.ERSPANTarget{Session: 7}), erspan("b", policy.ERSPANTarget{Session: 7, HardwareID: 3}),
 		erspan("c", policy.ERSPANTarget{Session: 7})}
 	plan := compile(in)
-	if a, b, c := codes(plan.Info["a"]), codes(plan.Info["b"]), codes(plan.Info["c"]); a != "" || b != "OutputShared!" || c != "" {
+	if a, b, c := codes(plan.Info["a"]), codes(plan.Info["b"]), codes(plan.Info["c"]); a != "VNI_SHARED" ||
+		b != "OutputShared! VNI_SHARED" || c != a {
 		t.Errorf("two kinds in one session: %q, %q, %q", a, b, c)
 	}
 	in.Topology.InterfaceTypes = []string{"geneve", "vxlan"}
-	if got := codes(compile(in).Info["a"]); got != "TunnelUnsupported!" {
+	if got := codes(compile(in).Info["a"]); got != "TunnelUnsupported! VNI_SHARED" {
 		t.Errorf("without the type: %q", got)
 	}
 

@@ -143,8 +143,8 @@ func (p *mirrorPlanner) uplink(x *inventory.Port) bool {
 	if x.Kind != inventory.KindUplink {
 		return false
 	}
-	for _, device := range p.in.Routes {
-		if device == x.Name {
+	for _, way := range p.in.Routes {
+		if way.Device == x.Name {
 			return true
 		}
 	}
