@@ -133,6 +133,11 @@ func (b schemaBook) patchOf(name, patch string) {
 			continue
 		}
 		c := *p
+		if c.Type == "" && c.OneOf != nil { // a text or a number: null is one more
+			c.OneOf = append(slices.Clip(c.OneOf), &huma.Schema{Type: "null"})
+			to.Properties[field] = &c
+			continue
+		}
 		c.Nullable = true
 		if c.Enum != nil {
 			c.Enum = append(slices.Clip(c.Enum), nil)

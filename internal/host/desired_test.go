@@ -1,6 +1,7 @@
 package host_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -150,9 +151,12 @@ func TestWayBackOnGuest(t *testing.T) {
 	}
 	h.ovs.Ofctl("del-flows", "br0", "cookie=0x7a9a110000000000/0xffffff0000000000")
 	r.eventually("one flow again", way)
-	if text := r.notices(event.ActionChangedFlows); !strings.Contains(text, "pkt_mark=0x7a11005a") {
-		t.Error("nobody is told of the flow that went")
-	}
+	r.eventually("somebody is told of the flow that went", func() error {
+		if text := r.notices(event.ActionChangedFlows); !strings.Contains(text, "pkt_mark=0x7a11005a") {
+			return errors.New(text)
+		}
+		return nil
+	})
 
 	r.stop()
 	taps := h.dump("tw-tap-netdev")
