@@ -149,6 +149,7 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		return // never reached: no resource has anything to count
 	}
 	for mirror, s := range v.mirrors {
+		v.countMirror(&s, mirror)
 		for _, h := range s.Hosts {
 			counter(m.mirrorPkts, float64(h.Counters["selectedPackets"]), mirror)
 			counter(m.mirrorBytes, float64(h.Counters["selectedBytes"]), mirror)

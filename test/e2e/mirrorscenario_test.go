@@ -82,6 +82,9 @@ spec:
 	if m["rejectedPackets"] < 10 || m["selectedPackets"] != m["acceptedPackets"]+m["rejectedPackets"] {
 		t.Errorf("counters %v", m)
 	}
+	if n := s.metric(`tapwall_mirror_packets_total{mirror="web"}`); int64(n) < m["selectedPackets"] {
+		t.Errorf("the metric says %.0f of %d packets", n, m["selectedPackets"])
+	}
 
 	// A faulty change is refused, and the mirror goes on.
 	out := s.refused(strings.Replace(rules(""), s.vm[2].IPv4+"/32", "10.1.0.0/33", 1), "apply", "-f", "-")
