@@ -126,6 +126,9 @@ func TestMirrorExampleBalanced(t *testing.T) {
 	_, err = second.Run("ip", "addr", "add", "10.99.0.3/24", "dev", "eth0")
 	must(t, err)
 	must(t, s.Serve(s.vm[2], 80))
+	if out, err := s.Switch.Run("ping", "-c", "1", "-W", "2", "10.99.0.3"); err != nil { // the first copies would wait for its address
+		t.Fatalf("%v\n%s", err, out)
+	}
 	s.tapwall("apply", "--wait", "-f", mirrorExamples+"balanced.yaml")
 	var captures []*lab.Capture
 	for _, c := range []*lab.VM{first, second} {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -70,6 +72,10 @@ func sendDatagram(t *testing.T, from *lab.VM, port int, to string, toPort int) i
 	var left int
 	must(t, from.Do(func() error {
 		c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+		// A program that another test starts just then has the last socket until it runs.
+		for end := time.Now().Add(time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			c, err = net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+		}
 		if err != nil {
 			return err
 		}
