@@ -230,7 +230,7 @@ func TestMirrorLimit(t *testing.T) {
 	var docs []string
 	for i := range ovsdb.MaxMirrors - 1 {
 		docs = append(docs, fmt.Sprintf(
-			"kind: Mirror\nname: m%d\nspec: {sources: [{port: vm1}], targets: [{vxlan: {remote: 192.0.2.1, vni: %d}}]}\n", i, i+1))
+			"kind: Mirror\nname: m%d\nspec: {sources: [{port: vm1}], targets: [{port: {name: out%d, create: true}}]}\n", i, i+1))
 	}
 	r := h.ready(settings{})
 	if err := r.Admit(h.changes(strings.Join(docs, "---\n"))); err != nil {
@@ -241,7 +241,7 @@ func TestMirrorLimit(t *testing.T) {
 	if s := r.wait(policy.KindMirror, last, 1); s.Phase != policy.PhaseActive {
 		t.Fatalf("%s: %+v", last, s)
 	}
-	more := "kind: Mirror\nname: more\nspec: {sources: [{port: vm1}], targets: [{vxlan: {remote: 192.0.2.1, vni: 99}}]}\n"
+	more := "kind: Mirror\nname: more\nspec: {sources: [{port: vm1}], targets: [{port: {name: out99, create: true}}]}\n"
 	if err := r.Admit(h.changes(more)); !errors.Is(err, backend.ErrLimit) || !strings.Contains(err.Error(), "MIRROR_LIMIT") {
 		t.Errorf("one more: %v", err)
 	}
