@@ -72,6 +72,7 @@ func TestMirrorLifeDuration(t *testing.T) {
 	if out := s.tapwall("mirror", "start", "tap", "--wait"); !strings.Contains(out, "Active") {
 		t.Errorf("start answers %q", out)
 	}
+	s.tells("mirror-started", "mirror tap is started by root (uid 0)")
 	capture, err = s.Capture(s.Switch, "ids0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
@@ -91,12 +92,16 @@ func TestMirrorLifeDuration(t *testing.T) {
 
 	s.apply(sprintf(lifeTap, "stopAfter: {duration: 2d}"))
 	s.becomes("mirror", "tap", policy.PhaseActive, "", "")
-	for action, what := range map[string]string{"mirror-began": "has begun to copy", "mirror-ended": "it was to copy for 3s",
-		"mirror-started": "mirror tap is started by root (uid 0)"} {
-		if out := s.tapwall("observe", "--action", action, "--last", "10"); action != "mirror-started" && !strings.Contains(out, what) {
-			t.Errorf("%s is not recorded:\n%s", action, out)
-		}
-	}
+	s.tells("mirror-began", "has begun to copy")
+	s.tells("mirror-ended", "it was to copy for 3s")
+}
+
+// tells waits until an event of an action is recorded, which comes when what it is about is stored.
+func (s *stage) tells(action, what string) {
+	s.t.Helper()
+	lab.Eventually(s.t, 3*time.Second, action+" is recorded: "+what, func() bool {
+		return strings.Contains(s.tapwall("observe", "--action", action, "--last", "10"), what)
+	})
 }
 
 // A mirror waits for its time, and begins at once when it is started by hand. When its time to live is over it is deleted.
@@ -132,9 +137,7 @@ func TestMirrorLifeStartAndTTL(t *testing.T) {
 		return err == nil && strings.TrimSpace(out) == ""
 	})
 	s.noTap()
-	if out := s.tapwall("observe", "--action", "mirror-expired", "--last", "10"); !strings.Contains(out, "its ttl of 6s is over") {
-		t.Errorf("that it was deleted is not recorded:\n%s", out)
-	}
+	s.tells("mirror-expired", "its ttl of 6s is over")
 }
 
 // A mirror ends after so many packets, counted also over a restart; it may be what comes within a second more.
