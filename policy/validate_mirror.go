@@ -76,16 +76,16 @@ func (m *Mirror) Validate() Faults {
 // There reports whether the target is there without tapwall: a machine, or a port that is not to be made.
 func (t MirrorTarget) There() bool { return t.VM != "" || t.Port != nil && !t.Port.Create }
 
+// MixesVLANs reports whether there are sources by VLAN and others beside them.
+func (s *MirrorSpec) MixesVLANs() bool {
+	byVLAN := func(x Selector) bool { return x.VLAN != nil }
+	return slices.ContainsFunc(s.Sources, byVLAN) && slices.ContainsFunc(s.Sources, func(x Selector) bool { return !byVLAN(x) })
+}
+
 // capturePoint checks where copies are taken.
 func (c *checker) capturePoint(at pointer, s *MirrorSpec) {
 	c.oneOf(at, s.CapturePoint, CaptureWire, CaptureDelivered)
-	vlans := 0
-	for i := range s.Sources {
-		if s.Sources[i].VLAN != nil {
-			vlans++
-		}
-	}
-	if s.CapturePoint == CaptureDelivered && vlans > 0 && vlans < len(s.Sources) {
+	if s.CapturePoint == CaptureDelivered && s.MixesVLANs() {
 		c.addf(at, s.CapturePoint, "cannot be had with vlan sources beside others: make one mirror for the VLANs and one for the others")
 	}
 }
@@ -111,7 +111,7 @@ func (t *MirrorTarget) same(o *MirrorTarget) bool {
 		return t.Port.Name == o.Port.Name
 	case t.Pcap != nil && o.Pcap != nil:
 		return t.Pcap.BaseName() == o.Pcap.BaseName()
-	case t.Buffer != nil && o.Buffer != nil:
+	case t.Buffer != nil && o.Buffer != nil, t.Events != nil && o.Events != nil:
 		return true
 	}
 	if t.VM != "" {
@@ -151,7 +151,7 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 	n += c.tunnels(at, t) + c.captures(at, t) + c.laterTargets(at, t)
 	switch {
 	case n == 0:
-		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre, erspan or pcap")
+		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre, erspan, pcap or events")
 	case n > 1:
 		c.addf(at, nil, "must lead to exactly one thing, not %d", n)
 	}

@@ -285,6 +285,7 @@ targets: [{vxlan: {remote: 192.0.2.9, vni: 16777215, dstPort: 65535, local: 192.
 			[]string{"/spec/targets/0: must lead to exactly one thing, not 2"}},
 		{"OK pcap", target("{pcap: {file: web, rotate: 100MB, keep: 10}}"), nil},
 		{"bad pcap twice", target("{pcap: {file: web}}, {pcap: {file: web.pcapng}}"), []string{"/spec/targets/1: is where target 0 leads"}},
+		{"bad events twice", target("{events: {}}, {events: {sample: 1/10}}"), []string{"/spec/targets/1: is where target 0 leads"}},
 		{"OK events", target("{events: {}}, {port: {name: a}}"), nil},
 		{"OK geneve", target("{geneve: {remote: 192.0.2.1}}"), nil},
 		{"bad remote loopback", target("{vxlan: {remote: 127.1.2.3}}, {gre: {remote: \"::1\"}}"), []string{
