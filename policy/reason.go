@@ -76,7 +76,7 @@ const (
 	ReasonTargetDown          Reason = "TargetDown"          // Degraded: the target passes nothing
 	ReasonTargetOnOtherBridge Reason = "TargetOnOtherBridge" // Degraded or Failed: some or all sources are on other bridges than the target
 	ReasonSourceCarriesTarget Reason = "SourceCarriesTarget" // Failed: a source would see the copies
-	ReasonOutputShared        Reason = "OutputShared"        // Failed: another mirror has the target; OVS would make one copy for both
+	ReasonOutputShared        Reason = "OutputShared"        // Failed: another mirror has the file, or the session with other fields
 	ReasonOutputPortTaken     Reason = "OutputPortTaken"     // Failed: the target is a port that must not be used
 	ReasonTargetAmbiguous     Reason = "TargetAmbiguous"     // Failed: the machine has several ports
 	ReasonCapturePoint        Reason = "CapturePoint"        // Failed: what leaves a bridge cannot be told there

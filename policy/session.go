@@ -42,12 +42,17 @@ func ParseShare(text string) (int, error) {
 
 // OneOf is the number of sessions of which the mirror takes one; 1 = it takes all.
 func (s *MirrorSample) OneOf() int {
-	if s == nil || s.Sessions == "" {
+	if s == nil {
 		return 1
 	}
-	n, err := ParseShare(s.Sessions)
+	return oneOf(s.Sessions)
+}
+
+// oneOf is the number in a share; 1 = there is none, or one that Validate does not let through.
+func oneOf(share string) int {
+	n, err := ParseShare(share)
 	if err != nil {
-		return 1 // Validate lets none of these through
+		return 1
 	}
 	return n
 }

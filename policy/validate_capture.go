@@ -71,23 +71,16 @@ func (t *PcapTarget) BaseName() string { return strings.TrimSuffix(t.File, ".pca
 
 // Limits are the bounds of the buffer: how old a packet may be, 0 = as old as it likes, and the bytes of memory.
 func (t *BufferTarget) Limits() (age time.Duration, size int64) {
-	age, err := time.ParseDuration(t.Duration)
+	size, err := ParseSize(t.Size)
 	if err != nil {
-		age = 0
-	}
-	if size, err = ParseSize(t.Size); err != nil {
 		size = DefaultBufferSize
 	}
-	return age, size
+	return period(t.Duration), size
 }
 
 // OneOf is of how many packets one is taken; 1 = each is.
 func (t *EventsTarget) OneOf() int {
-	n, err := ParseShare(t.Sample)
-	if err != nil {
-		n = 1
-	}
-	return n
+	return oneOf(t.Sample)
 }
 
 // sizes are the units of a size, in bytes.

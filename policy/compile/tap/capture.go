@@ -1,8 +1,6 @@
 package tap
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"strconv"
 
@@ -57,8 +55,7 @@ func captureOf(mirror string, i int, t *policy.MirrorTarget) *Capture {
 	if t.Pcap != nil {
 		file = t.Pcap.BaseName()
 	}
-	sum := sha256.Sum256([]byte(mirror + "\x00" + kind + "\x00" + file))
-	c.Port = capturePrefix + hex.EncodeToString(sum[:5])
+	c.Port = capturePrefix + hashed(mirror+"\x00"+kind+"\x00"+file, keyBytes)
 	return c
 }
 

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/tapwall/tapwall/policy"
@@ -29,28 +30,30 @@ func runs(m *policy.Mirror) bool {
 // chooseForms decides which of the mirrors are staged: those that ask for more than a row can do, those whose sources are on several
 // bridges or on another one than their target, and those that have a target in common.
 func (p *mirrorPlanner) chooseForms(works []*mirrorWork) {
-	users := map[output][]string{}
-	p.users = users
+	p.users = map[output][]string{}
 	for _, w := range works {
 		for _, t := range w.identities() {
-			users[t] = append(users[t], w.m.Name)
+			p.users[t] = append(p.users[t], w.m.Name)
 		}
 	}
 	for _, w := range works {
-		why := w.asks()
-		if why == "" {
-			why = w.circumstances(users)
-			if before := w.formBefore(); why == "" && before.Circumstance && before.Revision == w.m.Revision {
-				why = before.Because
-			}
-			w.info.Form = Form{Staged: why != "", Because: why, Circumstance: why != "", Revision: w.m.Revision}
-		} else {
-			w.info.Form = Form{Staged: why != "", Because: why}
-		}
-		if why == "" {
-			w.info.Form = native
-		}
+		w.info.Form = w.form()
 	}
+}
+
+// form is that of the mirror.
+func (w *mirrorWork) form() Form {
+	if words := asks(w.m); len(words) > 0 {
+		return Form{Staged: true, Because: "a Mirror row cannot do this: " + strings.Join(words, ", ")}
+	}
+	why := w.circumstances()
+	if before := w.formBefore(); why == "" && before.Circumstance && before.Revision == w.m.Revision {
+		why = before.Because
+	}
+	if why == "" {
+		return native
+	}
+	return Form{Staged: true, Because: why, Circumstance: true, Revision: w.m.Revision}
 }
 
 // formBefore is the form that the mirror had when mirrors were compiled last.
@@ -61,34 +64,36 @@ func (w *mirrorWork) formBefore() Form {
 	return w.in.Before.Info[w.m.Name].Form
 }
 
-// asks says what of the mirror itself takes more than a Mirror row; "" = nothing.
-func (w *mirrorWork) asks() string {
-	s := &w.m.Spec
-	var words []string
+// asks lists what of the mirror itself takes more than a Mirror row.
+func asks(m *policy.Mirror) (words []string) {
+	s := &m.Spec
 	add := func(given bool, word string) {
 		if given {
 			words = append(words, word)
 		}
 	}
-	add(mixed(s), "vlan beside other sources")
+	add(s.MixesVLANs(), "vlan beside other sources")
 	add(leaving(s), "capturePoint")
 	add(s.Filter != nil, "filter")
 	add(s.Snaplen > 0, "snaplen")
 	add(s.Sample != nil, "sample")
-	add(s.VLANTag != "", "vlanTag")
-	add(w.m.Counts(), "stopAfter with packets or bytes")
+	add(retags(s), "vlanTag")
+	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
+	add(m.Counts(), "stopAfter with packets or bytes")
 	add(len(s.Targets) > 1, "several targets")
 	add(s.Force, "force")
-	add(s.Balance != nil, "balance")
-	add(reads(w.m), "a target that tapwall reads itself")
-	add(cutsToFit(w.m), "cutting to what a tunnel carries")
-	switch {
-	case !staged(w.m):
-		return ""
-	case len(words) == 0:
-		return "it asks for more than a Mirror row can do"
-	}
-	return "a Mirror row cannot do this: " + strings.Join(words, ", ")
+	add(reads(m), "a target that tapwall reads itself")
+	add(cutsToFit(m), "cutting to what a tunnel carries")
+	return words
+}
+
+// staged reports whether the mirror by itself takes more than a Mirror row; see chooseForms for what else may.
+func staged(m *policy.Mirror) bool { return len(asks(m)) > 0 }
+
+// retags reports whether copies are to have another tag than what a row gives them: what is made for a mirror strips it.
+func retags(s *policy.MirrorSpec) bool {
+	existing := func(t policy.MirrorTarget) bool { return t.Port != nil && !t.Port.Create }
+	return s.VLANTag != "" && (s.VLANTag != policy.VLANTagStrip || slices.ContainsFunc(s.Targets, existing))
 }
 
 // leaving reports whether packets that sources sent are copied where they leave.
@@ -97,9 +102,9 @@ func leaving(s *policy.MirrorSpec) bool {
 }
 
 // circumstances says what makes a mirror staged for which a row would suffice by itself; "" = nothing.
-func (w *mirrorWork) circumstances(users map[output][]string) string {
+func (w *mirrorWork) circumstances() string {
 	for _, t := range w.identities() {
-		if others := without(users[t], []string{w.m.Name}); len(others) > 0 {
+		if others := without(w.users[t], []string{w.m.Name}); len(others) > 0 {
 			return "mirror " + strings.Join(others, ", ") + " delivers to the same target, and Open vSwitch would make one copy for both"
 		}
 	}

@@ -71,7 +71,7 @@ func (w *mirrorWork) deliveredParts(b *vswitch.Bridge, s *bridgeSources) (out []
 
 // realisable notes why what leaves the bridge cannot be known there.
 func (w *mirrorWork) realisable(b *vswitch.Bridge, s *bridgeSources) {
-	if !w.delivered() || w.m.Spec.Direction == policy.MirrorToSource || len(s.ports) == 0 {
+	if !leaving(&w.m.Spec) || len(s.ports) == 0 {
 		return
 	}
 	if patches := w.patchPorts(b, ""); len(patches) > 0 {

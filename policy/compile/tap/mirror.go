@@ -2,11 +2,12 @@
 package tap
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -132,6 +133,15 @@ const (
 	tunnelPrefix    = "tw"
 )
 
+// hashed is a part of a name that stands for a text: so many bytes of its hash, in hexadecimal.
+func hashed(text string, bytes int) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:bytes])
+}
+
+// keyBytes is how long the hashes are that tell the ports of one kind apart.
+const keyBytes = 5
+
 // Compile compiles the mirrors. Where that suffices, a mirror is one row, on the bridge where its sources and its target are; else it is
 // staged.
 func Compile(in Input) Plan {
@@ -171,7 +181,7 @@ type mirrorPlanner struct {
 	in      Input
 	bridges []*vswitch.Bridge              // managed and existing, by name
 	outputs map[string]map[string]struct{} // by bridge: ports that only receive copies
-	taken   map[output]string              // by whom
+	taken   map[output]string              // by which staged mirror
 	files   map[string]string              // likewise, names of pcapng files
 	users   map[output][]string            // mirrors by target
 	ids     map[place]int64                // of tunnels
@@ -245,8 +255,14 @@ type mirrorWork struct {
 	patched []string
 }
 
+func problemf(reason policy.Reason, format string, args ...any) *Problem {
+	return &Problem{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
 func (w *mirrorWork) problem(fatal bool, reason policy.Reason, format string, args ...any) {
-	w.info.Problems = append(w.info.Problems, Problem{Reason: reason, Message: fmt.Sprintf(format, args...), Fatal: fatal})
+	p := problemf(reason, format, args...)
+	p.Fatal = fatal
+	w.info.Problems = append(w.info.Problems, *p)
 }
 
 // warn adds a warning, once.
@@ -266,9 +282,9 @@ func (w *mirrorWork) compile() {
 		return
 	}
 	sources := w.sources()
-	target, where := w.target(0)
+	target, _ := w.target(0)
 	w.refuse(true, target.bad)
-	bridge := w.choose(sources, where)
+	bridge := w.only(sources)
 	if bridge == nil || w.fatal() {
 		w.report(target, "")
 		return
@@ -277,58 +293,33 @@ func (w *mirrorWork) compile() {
 	w.guard(bridge, s, target)
 	w.reach(0, &target, []*vswitch.Bridge{bridge})
 	w.shared(&target)
+	w.report(target, bridge.Name)
 	if w.fatal() {
-		w.report(target, bridge.Name)
 		return
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(p string) bool { return p == target.spec.Port })
 	if len(s.ports) == 0 {
 		w.problem(true, policy.ReasonSourceMissing, "nothing but the target is left to copy from")
-		w.report(target, bridge.Name)
 		return
 	}
-	if by, ok := w.taken[target.identity]; ok {
-		w.problem(true, policy.ReasonOutputShared, "mirror %s already delivers there, and Open vSwitch would make one copy for both; "+
-			"choose another port or vni", by)
-		w.report(target, bridge.Name)
-		return
-	}
-	w.taken[target.identity] = w.m.Name
 	w.devices(bridge, s)
 	w.device(bridge, target.spec)
 	w.once([]*vswitch.Bridge{bridge}, sources)
-	w.report(target, bridge.Name)
 	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
 	for _, port := range s.ports {
 		w.info.Sources = append(w.info.Sources, bridge.Name+"/"+port)
 	}
 }
 
-// choose returns the bridge for the row: a target is at one bridge, and only what is there can be copied to it.
-func (w *mirrorWork) choose(sources map[string]*bridgeSources, where string) *vswitch.Bridge {
-	var chosen *vswitch.Bridge
-	var others []string
+// only returns the bridge of the sources; nil = there are none. A mirror whose sources are on several, or on another than its target, is
+// staged: see chooseForms.
+func (w *mirrorWork) only(sources map[string]*bridgeSources) *vswitch.Bridge {
 	for _, b := range w.bridges {
-		switch {
-		case sources[b.Name] == nil:
-		case where != "" && b.Name != where:
-			others = append(others, b.Name)
-		case chosen == nil:
-			chosen = b
-		default:
-			others = append(others, b.Name)
+		if sources[b.Name] != nil {
+			return b
 		}
 	}
-	if len(others) > 0 {
-		at := where
-		if chosen != nil {
-			at = chosen.Name
-		}
-		w.problem(chosen == nil, policy.ReasonTargetOnOtherBridge,
-			"the target is on bridge %s, and sources on bridge %s cannot be copied there; "+
-				"make a mirror with a target for each bridge", at, strings.Join(others, ", "))
-	}
-	return chosen
+	return nil
 }
 
 // spec returns the wanted row.

@@ -13,11 +13,10 @@ import (
 
 // once notes why a packet may be copied more than once for the mirror, of which these are the sources.
 func (w *mirrorWork) once(on []*vswitch.Bridge, sources map[string]*bridgeSources) {
+	w.onceElsewhere(on, sources)
 	if w.m.Spec.Direction == policy.MirrorFromSource && !w.delivered() {
-		w.onceElsewhere(on, sources)
 		return // it enters a bridge once, and what comes by a patch port has entered another one
 	}
-	w.onceElsewhere(on, sources)
 	ways := w.m.Spec.Direction != policy.MirrorToSource && w.m.Spec.Filter.AsksForDirection()
 	for _, b := range on {
 		if len(sources[b.Name].ports) < 2 {

@@ -1,8 +1,6 @@
 package tap
 
 import (
-	"slices"
-
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -97,10 +95,4 @@ func (s *bridgeSources) rows(way string) []vswitch.MirrorSpec {
 		return []vswitch.MirrorSpec{vlans}
 	}
 	return []vswitch.MirrorSpec{selecting(vswitch.MirrorSpec{}, &bridgeSources{ports: s.beside, deaf: s.deaf}, way), vlans}
-}
-
-// mixed reports whether a mirror has VLANs and other sources.
-func mixed(s *policy.MirrorSpec) bool {
-	vlan := func(x policy.Selector) bool { return x.VLAN != nil }
-	return slices.ContainsFunc(s.Sources, vlan) && slices.ContainsFunc(s.Sources, func(x policy.Selector) bool { return !vlan(x) })
 }

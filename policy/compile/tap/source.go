@@ -190,15 +190,11 @@ func (w *mirrorWork) device(b *vswitch.Bridge, out vswitch.OutputSpec) {
 
 // fault reports a port through which nothing passes; b may be nil. soon: tapwall makes it.
 func (w *mirrorWork) fault(b *vswitch.Bridge, what, name string, missing, down policy.Reason, soon bool) {
-	if b == nil || b.Ports[name] == nil {
-		return
-	}
-	p := b.Ports[name]
-	text := p.Fault()
+	text := portFault(b, name)
 	if text == "" {
 		return
 	}
-	reason := down
+	reason, p := down, b.Ports[name]
 	if !p.HasDevice() {
 		untouched := func(i *vswitch.Interface) bool { return i.OFPort == 0 && i.Error == "" }
 		reason, soon = missing, soon && slices.ContainsFunc(p.Interfaces, untouched)

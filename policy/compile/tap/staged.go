@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -34,21 +33,6 @@ func tapBridgeOf(datapathType string) string {
 	return name[:min(len(name), policy.MaxPortNameLength)]
 }
 
-// staged reports whether the mirror by itself takes more than a Mirror row; see chooseForms for what else may.
-func staged(m *policy.Mirror) bool {
-	s := &m.Spec
-	// An end by packets needs counters that are to be had when asked for; Open vSwitch tells those of a row every 5 s.
-	return cutsToFit(m) || m.Counts() || reads(m) || mixed(s) || leaving(s) || s.Force || s.Filter != nil || s.Snaplen > 0 ||
-		s.Sample != nil ||
-		len(s.Targets) > 1 ||
-		s.VLANTag != "" &&
-			s.VLANTag != policy.VLANTagStrip ||
-		s.VLANTag == policy.VLANTagStrip && slices.ContainsFunc(s.Targets, func(t policy.MirrorTarget) bool {
-			return t.Port != nil &&
-				!t.Port.Create
-		})
-}
-
 // setKey names the source set of a mirror on a bridge, in 10 digits.
 func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 	canonical := func(in []policy.Selector) []string {
@@ -67,8 +51,7 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 	if err != nil {
 		panic(err)
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:5])
+	return hashed(string(text), keyBytes)
 }
 
 // takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: a multiple of deeds that is not
@@ -178,12 +161,6 @@ func (w *mirrorWork) stage() {
 // share takes the targets, which other staged mirrors may have too. It returns whether all are to be had.
 func (w *mirrorWork) share(targets []mirrorTarget) bool {
 	for _, t := range targets {
-		if by, taken := w.taken[t.identity]; taken && !w.isStaged[by] {
-			w.problem(true, policy.ReasonOutputShared,
-				"mirror %s already delivers there by Open vSwitch alone, which reserves the port for it; choose another port or vni, or give that "+
-					"mirror filter: {default: accept}", by)
-			return false
-		}
 		if there := w.ports[t.spec.Port]; there != nil && !maps.Equal(there.Options, t.spec.Options) {
 			w.problem(true, policy.ReasonOutputShared,
 				"mirror %s already delivers there with another version, index or hardwareId, of which a session has one; choose another session",
@@ -296,11 +273,8 @@ func (p *mirrorPlanner) finish() {
 			made[tapBridge] = true
 			p.plan.Bridges = append(p.plan.Bridges, vswitch.BridgeSpec{Owner: TapOwner, Name: tapBridge, DatapathType: s.DatapathType})
 		}
-		out, in := outPrefix+key, inPrefix+key
-		patch := func(bridge, name, peer string) vswitch.PortSpec {
-			return vswitch.PortSpec{Owner: setOwner(key), Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
-		}
-		p.plan.Ports = append(p.plan.Ports, patch(s.Row.Bridge, out, in), patch(tapBridge, in, out))
+		in := inPrefix + key
+		p.patch(setOwner(key), s.Row.Bridge, outPrefix+key, tapBridge, in)
 		p.plan.Specs = append(p.plan.Specs, s.rows()...)
 		switch n := p.ofPort(tapBridge, in); {
 		case n > 0 && len(s.Members) > 0:
@@ -320,6 +294,14 @@ func (p *mirrorPlanner) finish() {
 	if len(p.sets) > 0 {
 		p.plan.Sets = p.sets
 	}
+}
+
+// patch has two bridges connected by a pair of patch ports.
+func (p *mirrorPlanner) patch(owner, from, out, to, in string) {
+	end := func(bridge, name, peer string) vswitch.PortSpec {
+		return vswitch.PortSpec{Owner: owner, Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
+	}
+	p.plan.Ports = append(p.plan.Ports, end(from, out, in), end(to, in, out))
 }
 
 // pending notes that a mirror is not served yet as it should be.

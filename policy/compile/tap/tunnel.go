@@ -3,7 +3,6 @@ package tap
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -65,8 +64,7 @@ func tunnelName(o output) string {
 	if o.kind != "vxlan" { // whose names are older
 		text = o.kind + " " + text
 	}
-	sum := sha256.Sum256([]byte(text))
-	return tunnelPrefix + hex.EncodeToString(sum[:6])
+	return tunnelPrefix + hashed(text, 6)
 }
 
 // takeIDs gives a VNI, key or session to each tunnel that names none: from the hash of its mirror's name, or the next that no mirror has

@@ -1,8 +1,6 @@
 package tap
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -49,8 +47,7 @@ type way struct {
 
 // wayKey names the way back to a port, in 10 digits.
 func wayKey(bridge, port string) string {
-	sum := sha256.Sum256([]byte(bridge + " " + port))
-	return hex.EncodeToString(sum[:5])
+	return hashed(bridge+" "+port, keyBytes)
 }
 
 // local finds the port that a target names, without making it. bad says why it cannot be the target; then the bridge may be nil.
@@ -157,12 +154,6 @@ func (p *mirrorPlanner) uplink(x *inventory.Port) bool {
 	return len(x.Interfaces) > 1 || hardware == 1 && p.in.Hardware[x.Name]
 }
 
-func problemf(reason policy.Reason, format string, args ...any) *Problem {
-	w := mirrorWork{}
-	w.problem(false, reason, format, args...)
-	return &w.info.Problems[0]
-}
-
 // findReceivers notes the ports that ways lead back to, with the mirrors that deliver there. What such a port gets may be a copy, which
 // must not be copied again: see bridgeSources.
 func (p *mirrorPlanner) findReceivers(works []*mirrorWork, are func(*mirrorWork) bool) {
@@ -221,11 +212,8 @@ func (w *mirrorWork) goBack(tapBridge string, t mirrorTarget, snaplen int) int64
 func (p *mirrorPlanner) finishWays() {
 	for _, key := range slices.Sorted(maps.Keys(p.ways)) {
 		x := p.ways[key]
-		owner, out, in := targetOwner(x.port), backPrefix+key, returnPrefix+key
-		patch := func(bridge, name, peer string) vswitch.PortSpec {
-			return vswitch.PortSpec{Owner: owner, Bridge: bridge, Name: name, Type: "patch", Options: map[string]string{"peer": peer}}
-		}
-		p.plan.Ports = append(p.plan.Ports, patch(tapBridgeOf(x.bridge.DatapathType), out, in), patch(x.bridge.Name, in, out))
+		owner, in := targetOwner(x.port), returnPrefix+key
+		p.patch(owner, tapBridgeOf(x.bridge.DatapathType), backPrefix+key, x.bridge.Name, in)
 		p.plan.Specs = append(p.plan.Specs, vswitch.MirrorSpec{Owner: owner, Bridge: x.bridge.Name, Name: mirrorRowPrefix + key,
 			Output: vswitch.OutputSpec{Port: in}})
 		if p.plan.Ways == nil {
