@@ -32,13 +32,15 @@ type recording struct {
 // tendCaptures starts and ends captures as the plan says. They run on their own, whatever the disk and the devices do.
 func (e *Engine) tendCaptures(ctx context.Context) {
 	wanted := map[string]*recording{} // by port
+	events := false
 	for name, info := range e.mirrors.plan.Info {
 		for _, c := range info.Captures {
-			if c.Events != nil {
-				e.nameEndpoints()
-			}
+			events = events || c.Events != nil
 			wanted[c.Port] = &recording{mirror: name, plan: c, since: time.Now()}
 		}
+	}
+	if events {
+		e.nameEndpoints()
 	}
 	if maps.EqualFunc(wanted, e.captures, func(a, b *recording) bool { return reflect.DeepEqual(a.plan, b.plan) }) {
 		return

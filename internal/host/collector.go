@@ -19,13 +19,10 @@ import (
 // at. The answer, which passes the bridge, is Open vSwitch's as well, so the first copies need not wait.
 
 // meetCollectors adds to routes whether the next hop to a collector answers. Where that is still open, it is as it was before.
-func (e *Engine) meetCollectors(routes map[netip.Addr]tap.Route) {
+func (e *Engine) meetCollectors(ways map[netip.Addr]kernelRoute, routes map[netip.Addr]tap.Route) {
 	for remote, r := range routes {
-		if r.Device == "" || r.Own != "" {
-			continue
-		}
-		way, err := wayTo(remote)
-		if err != nil || way.index == 0 {
+		way := ways[remote]
+		if r.Device == "" || r.Own != "" || way.index == 0 {
 			continue
 		}
 		state, err := askNeighbour(way.index, way.nextHop)

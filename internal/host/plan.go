@@ -89,7 +89,7 @@ func faulty(changes []backend.Change, plan tap.Plan) error {
 // mirrorsOf compiles the mirrors of a view.
 func (e *Engine) mirrorsOf(v *view) tap.Plan {
 	mirrors := ofKind[*policy.Mirror](v.resources, policy.KindMirror)
-	return e.tapCompiler(e.tapInput(mirrors, v.resources, v.topo, v.inventory, v.bridgeNames(), e.routes(mirrors, v.topo),
+	return e.tapCompiler(e.tapInput(mirrors, v.resources, v.topo, v.inventory, v.bridgeNames(), routesBy(e.waysTo(mirrors), v.topo),
 		e.readDevices(mirrors)))
 }
 

@@ -34,8 +34,9 @@ func (e *Engine) reroute(now time.Time) bool {
 	}) {
 		m.routesUntil = now.Add(rerouteEvery)
 	}
-	routes := e.routes(mirrors, e.topo)
-	e.meetCollectors(routes)
+	ways := e.waysTo(mirrors)
+	routes := routesBy(ways, e.topo)
+	e.meetCollectors(ways, routes)
 	changed := !maps.Equal(routes, m.routes)
 	m.routes = routes
 	if m.devicesAt.Before(now.Add(-devicesAge)) {
@@ -49,13 +50,13 @@ func (e *Engine) reroute(now time.Time) bool {
 	return changed
 }
 
-// routes finds the ways by which copies leave for the collectors of mirrors, as far as they can be known here. It may be called from any
+// waysTo finds the ways by which copies leave for the collectors of mirrors, as far as they can be known here. It may be called from any
 // goroutine.
-func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[netip.Addr]tap.Route {
+func (e *Engine) waysTo(mirrors []*policy.Mirror) map[netip.Addr]kernelRoute {
 	if !e.local() {
 		return nil
 	}
-	out := map[netip.Addr]tap.Route{}
+	out := map[netip.Addr]kernelRoute{}
 	for _, m := range mirrors {
 		for _, remote := range collectorsOf(m) {
 			if _, done := out[remote]; done {
@@ -66,8 +67,17 @@ func (e *Engine) routes(mirrors []*policy.Mirror, topo *vswitch.Topology) map[ne
 				e.log.Debug("the way to a collector is not known", "collector", remote, "err", err)
 				continue
 			}
-			out[remote] = way.route(topo)
+			out[remote] = way
 		}
+	}
+	return out
+}
+
+// routesBy are the ways as mirrors are compiled with them.
+func routesBy(ways map[netip.Addr]kernelRoute, topo *vswitch.Topology) map[netip.Addr]tap.Route {
+	out := make(map[netip.Addr]tap.Route, len(ways))
+	for remote, way := range ways {
+		out[remote] = way.route(topo)
 	}
 	return out
 }
@@ -107,7 +117,7 @@ type kernelRoute struct {
 	nextHop netip.Addr // the address itself, or a router's
 }
 
-// route is what mirrors are compiled with.
+// route is the way as mirrors are compiled with it.
 func (w *kernelRoute) route(topo *vswitch.Topology) tap.Route {
 	if len(w.chain) == 0 {
 		return tap.Route{Fault: "there is no route to it"}
