@@ -197,14 +197,14 @@ func (x *tapping) run(c *cobra.Command, cl *client.Client, m *policy.Mirror, arg
 	if faults := m.Validate(); len(faults) > 0 {
 		return usage("%s", event.Escape(faults.Error()))
 	}
-	doc := map[string]any{"kind": policy.KindMirror, "name": m.Name, "labels": m.Labels, "spec": m.Spec}
+	doc := struct {
+		Kind   policy.Kind       `json:"kind"`
+		Name   string            `json:"name"`
+		Labels map[string]string `json:"labels"`
+		Spec   policy.MirrorSpec `json:"spec"`
+	}{policy.KindMirror, m.Name, m.Labels, m.Spec}
 	if x.dryRun {
-		return printYAML(c.OutOrStdout(), struct {
-			Kind   policy.Kind       `json:"kind"`
-			Name   string            `json:"name"`
-			Labels map[string]string `json:"labels"`
-			Spec   policy.MirrorSpec `json:"spec"`
-		}{policy.KindMirror, m.Name, m.Labels, m.Spec})
+		return printYAML(c.OutOrStdout(), doc)
 	}
 	if x.name != "" {
 		if _, err := cl.Get(c.Context(), policy.KindMirror, m.Name); err == nil {

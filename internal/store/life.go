@@ -17,15 +17,12 @@ const lifePrefix = root + "lives/"
 
 // Lives returns what PutLife wrote, by the name of the mirror.
 func (s *Store) Lives(ctx context.Context) (map[string]backend.Life, error) {
-	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	out := map[string]backend.Life{}
-	_, err := s.scan(rctx, lifePrefix, clientv3.GetPrefixRangeEnd(lifePrefix), 0, 0, func(kv *mvccpb.KeyValue, _ int64) error {
-		out[strings.TrimPrefix(string(kv.Key), lifePrefix)] = backend.Life{Value: kv.Value, Revision: kv.ModRevision}
-		return nil
+	err := s.below(ctx, lifePrefix, func(name string, kv *mvccpb.KeyValue) {
+		out[name] = backend.Life{Value: kv.Value, Revision: kv.ModRevision}
 	})
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return nil, err
 	}
 	return out, nil
 }

@@ -35,15 +35,24 @@ func notePart(n *backend.Note) (clientv3.Cmp, clientv3.Op) {
 
 // Notes returns all notes, by id.
 func (s *Store) Notes(ctx context.Context) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	err := s.below(ctx, notePrefix, func(id string, kv *mvccpb.KeyValue) { out[id] = kv.Value })
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// below calls take with everything that is under a prefix, by what follows that.
+func (s *Store) below(ctx context.Context, prefix string, take func(rest string, kv *mvccpb.KeyValue)) error {
 	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	out := map[string][]byte{}
-	_, err := s.scan(rctx, notePrefix, clientv3.GetPrefixRangeEnd(notePrefix), 0, 0, func(kv *mvccpb.KeyValue, _ int64) error {
-		out[strings.TrimPrefix(string(kv.Key), notePrefix)] = kv.Value
+	_, err := s.scan(rctx, prefix, clientv3.GetPrefixRangeEnd(prefix), 0, 0, func(kv *mvccpb.KeyValue, _ int64) error {
+		take(strings.TrimPrefix(string(kv.Key), prefix), kv)
 		return nil
 	})
 	if err != nil {
-		return nil, s.fail(ctx, err)
+		return s.fail(ctx, err)
 	}
-	return out, nil
+	return nil
 }
