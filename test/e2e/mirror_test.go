@@ -164,45 +164,6 @@ spec:
 	}
 }
 
-// A mirror that would copy its own tunnel packets is refused while the collector is reached through its bridge, and starts when the way
-// changes.
-func TestMirrorScenario03RouteThroughSource(t *testing.T) {
-	t.Parallel()
-	s := open(t, 1)
-	must(t, s.AddBridge("br-under"))
-	ip := func(args ...string) {
-		t.Helper()
-		_, err := s.Switch.Run("ip", args...)
-		must(t, err)
-	}
-	ip("link", "set", "br0", "up")
-	ip("link", "set", "br-under", "up")
-	ip("addr", "add", "10.99.0.1/24", "dev", "br-under")
-	ip("addr", "add", "10.98.0.1/24", "dev", "br0")
-	ip("route", "add", "10.97.0.0/24", "via", "10.98.0.2")
-	refused := func() {
-		t.Helper()
-		s.becomes("mirror", "loop", policy.PhaseFailed, policy.ReasonSourceCarriesTarget, "10.97.0.9 is reached through")
-	}
-	out,
-		err := s.tw.RunInput("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], targets: [{vxlan: {remote: 10.97.0.9, vni: 7}}]}\n",
-		"apply", "-f", "-")
-	if err != nil {
-		t.Fatal(err, out)
-	}
-	refused()
-	if rows, err := s.Vsctl("--columns=name", "find", "Mirror", "name=tapwall-loop"); err != nil || strings.TrimSpace(rows) != "" {
-		t.Errorf("the refused mirror has a row: %q, %v", rows, err)
-	}
-	ip("route", "replace", "10.97.0.0/24", "via", "10.99.0.2") // Open vSwitch says nothing of that
-	s.becomes("mirror", "loop", policy.PhaseActive, "", "")
-	// Back again while it does not run: a loop that is alive until the next look can be the end of ovs-vswitchd.
-	s.tapwall("mirror", "stop", "loop", "--wait")
-	ip("route", "replace", "10.97.0.0/24", "via", "10.98.0.2")
-	s.tapwall("mirror", "start", "loop")
-	refused()
-}
-
 // Scenario 4: start and stop act on a warm flow within a second.
 func TestMirrorScenario04StartStopWarmFlow(t *testing.T) {
 	t.Parallel()

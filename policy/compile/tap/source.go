@@ -284,7 +284,7 @@ func (w *mirrorWork) guard(b *vswitch.Bridge, s *bridgeSources, t mirrorTarget) 
 	switch {
 	case len(carriers) == 0:
 	case known:
-		w.problem(true, policy.ReasonSourceCarriesTarget,
+		w.faultAt("/spec/sources", policy.ReasonSourceCarriesTarget,
 			"the collector %s is reached through %s, so the mirror would copy its own tunnel packets; exclude that",
 			t.remote, strings.Join(carriers, ", "))
 	default:
