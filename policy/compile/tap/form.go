@@ -118,8 +118,10 @@ func (w *mirrorWork) circumstances() string {
 			on = append(on, b.Name)
 		}
 	}
-	_, where := w.scratch().target(0)
-	switch {
+	t, where := w.scratch().target(0)
+	switch stands := w.standing(t.spec.Port); {
+	case len(on) == 0 && stands != nil:
+		return "its target is on bridge " + stands.Name + " while it waits for sources"
 	case len(on) > 1:
 		return "its sources are on bridges " + strings.Join(on, ", ") + ", and Open vSwitch copies within a bridge only"
 	case len(on) == 1 && where != "" && where != on[0]:

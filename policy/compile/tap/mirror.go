@@ -146,7 +146,8 @@ const keyBytes = 5
 // staged.
 func Compile(in Input) Plan {
 	p := mirrorPlanner{in: in, taken: map[output]string{}, isStaged: map[string]bool{}, sets: map[string]*SourceSet{},
-		ports: map[string]*vswitch.PortSpec{}, ways: map[string]*way{}, files: map[string]string{}, plan: Plan{Info: map[string]Info{}}}
+		ports: map[string]*vswitch.PortSpec{}, homes: map[string]string{}, ways: map[string]*way{},
+		files: map[string]string{}, plan: Plan{Info: map[string]Info{}}}
 	if len(in.Mirrors) == 0 {
 		return p.plan
 	}
@@ -194,6 +195,7 @@ type mirrorPlanner struct {
 	meters   map[string]uint32            // likewise, of those that are limited
 	sets     map[string]*SourceSet        // by key
 	ports    map[string]*vswitch.PortSpec // where they deliver, by name
+	homes    map[string]string            // the tap bridges that they are on, with the datapath type of each
 	ways     map[string]*way              // where they deliver on bridges of production, by key
 	plan     Plan
 }
@@ -282,11 +284,11 @@ func (w *mirrorWork) compile() {
 		return
 	}
 	sources := w.sources()
-	target, _ := w.target(0)
+	target, where := w.target(0)
 	w.refuse(true, target.bad)
 	bridge := w.only(sources)
 	if bridge == nil || w.fatal() {
-		w.report(target, "")
+		w.report(target, w.waitFor(target, where))
 		return
 	}
 	s := sources[bridge.Name]
@@ -299,6 +301,7 @@ func (w *mirrorWork) compile() {
 	}
 	s.ports = slices.DeleteFunc(s.ports, func(p string) bool { return p == target.spec.Port })
 	if len(s.ports) == 0 {
+		w.waitFor(target, bridge.Name)
 		w.problem(true, policy.ReasonSourceMissing, "nothing but the target is left to copy from")
 		return
 	}

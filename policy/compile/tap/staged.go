@@ -93,10 +93,8 @@ func (w *mirrorWork) stage() {
 			on = append(on, b)
 		}
 	}
-	tapBridge := "" // none is needed
-	if len(on) > 0 {
-		tapBridge = tapBridgeOf(on[0].DatapathType)
-	}
+	datapathType := w.home(on)
+	tapBridge := tapBridgeOf(datapathType)
 	var targets []mirrorTarget
 	var bad []*Problem
 	for i := range w.m.Spec.Targets {
@@ -104,6 +102,9 @@ func (w *mirrorWork) stage() {
 		w.takeFile(t)
 		if t.at == nil {
 			where = tapBridge
+			if len(on) == 0 && !w.stays(t) {
+				where = ""
+			}
 		}
 		w.reach(i, &t, on)
 		w.shared(&t)
@@ -128,9 +129,13 @@ func (w *mirrorWork) stage() {
 		w.realisable(b, sources[b.Name])
 	}
 	w.refuse(len(targets) == 0, bad...)
-	if len(on) == 0 || w.fatal() || !w.share(targets) {
+	if len(on) == 0 {
+		targets = slices.DeleteFunc(targets, func(t mirrorTarget) bool { return !w.stays(t) })
+	}
+	if len(targets) == 0 || w.fatal() || !w.share(targets) {
 		return
 	}
+	w.homes[tapBridge] = datapathType
 	var elsewhere []string
 	var here []*vswitch.Bridge
 	for _, b := range on {
@@ -265,14 +270,15 @@ func (p *mirrorPlanner) ofPort(bridge, port string) int64 {
 func (p *mirrorPlanner) finish() {
 	p.finishWays()
 	p.keepServing()
-	made := map[string]bool{}
+	for _, s := range p.sets { // those that serve for a while yet, too
+		p.homes[tapBridgeOf(s.DatapathType)] = s.DatapathType
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.homes)) {
+		p.plan.Bridges = append(p.plan.Bridges, vswitch.BridgeSpec{Owner: TapOwner, Name: name, DatapathType: p.homes[name]})
+	}
 	for _, key := range slices.Sorted(maps.Keys(p.sets)) {
 		s := p.sets[key]
 		tapBridge := tapBridgeOf(s.DatapathType)
-		if !made[tapBridge] {
-			made[tapBridge] = true
-			p.plan.Bridges = append(p.plan.Bridges, vswitch.BridgeSpec{Owner: TapOwner, Name: tapBridge, DatapathType: s.DatapathType})
-		}
 		in := inPrefix + key
 		p.patch(setOwner(key), s.Row.Bridge, outPrefix+key, tapBridge, in)
 		p.plan.Specs = append(p.plan.Specs, s.rows()...)
