@@ -77,14 +77,18 @@ func (s *Server) registerEvents() {
 	d := s.describe()
 	huma.Register(s.api, huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/v1/events", Tags: []string{"events"},
 		Summary: "Query the record",
-		Description: "Up to limit events that match, oldest first, from what is kept in memory. Values of one parameter are alternatives; " +
-			"different parameters must all match. oldest in the answer tells how far back the record goes.",
+		Description: "Up to limit events that match, oldest first, from memory and, where that does not reach, from the spool on disk. " +
+			"Values of one parameter are alternatives; different parameters must all match. oldest and coverage in the answer tell how far " +
+			"back the record goes.",
 		Responses: d.responses(schemaFor[event.Page](d), nil, 422)}, func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
 		f, err := parseFilter(in.url.Query())
 		if err != nil {
 			return nil, s.problemFor(ctx, err)
 		}
-		page := s.o.Events.Query(f)
+		page, err := s.o.Events.Query(ctx, f)
+		if err != nil {
+			return nil, s.problemFor(ctx, err)
+		}
 		if page.Items == nil {
 			page.Items = []*event.Event{}
 		}

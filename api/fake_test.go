@@ -314,11 +314,11 @@ func (r *record) add(ids ...string) {
 	r.more = make(chan struct{})
 }
 
-func (r *record) Query(f event.Filter) event.Page {
+func (r *record) Query(_ context.Context, f event.Filter) (event.Page, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.filter = f
-	return event.Page{Items: slices.Clone(r.events)}
+	return event.Page{Items: slices.Clone(r.events)}, nil
 }
 
 func (r *record) Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error) {

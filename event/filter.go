@@ -82,6 +82,61 @@ func (m *Matcher) Match(e *Event) bool {
 	return m.MatchFacts(&f)
 }
 
+// Times are the bounds of Event.Timestamp, both inclusive, in Unix nanoseconds; 0 = open.
+func (m *Matcher) Times() (since, until int64) { return m.since, m.until }
+
+// Texts are groups of texts: of each group one at least stands in the JSON (AppendJSON) of every event that m selects. Where that cannot be
+// said of a condition, it has no group.
+func (m *Matcher) Texts() (groups [][][]byte) {
+	add := func(keys []string, values []string) {
+		var group [][]byte
+		for _, v := range values {
+			w := jsonWriter{}
+			w.text(v)
+			for _, k := range keys {
+				group = append(group, append([]byte(`"`+k+`":`), w.b...))
+			}
+		}
+		if group != nil {
+			groups = append(groups, group)
+		}
+	}
+	var verdicts []string
+	for _, v := range m.verdict {
+		verdicts = append(verdicts, string(v))
+	}
+	add([]string{"verdict"}, verdicts)
+	add([]string{"action"}, m.action)
+	add([]string{"bridge"}, m.bridge)
+	add([]string{"transport", "iana_number"}, m.protocol)
+	add([]string{"ruleset"}, m.policy)
+	add([]string{"name", "id"}, m.rule)
+	for _, names := range [][]string{m.endpoint, m.fromName, m.toName} {
+		add([]string{"name", "port_name"}, names)
+	}
+	for _, prefixes := range [][]netip.Prefix{m.ip, m.fromIP, m.toIP} {
+		var addresses []string
+		for _, p := range prefixes {
+			if !p.IsSingleIP() {
+				addresses = nil
+				break
+			}
+			addresses = append(addresses, p.Addr().String())
+		}
+		add([]string{"ip"}, addresses)
+	}
+	for _, ports := range [][]int{m.port, m.fromPort, m.toPort} {
+		var group [][]byte
+		for _, p := range ports {
+			group = append(group, fmt.Appendf(nil, `"port":%d`, p))
+		}
+		if group != nil {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}
+
 // MatchFacts reports whether the filter selects the event with these facts.
 func (m *Matcher) MatchFacts(f *Facts) bool {
 	if m.since != 0 && f.Time < m.since || m.until != 0 && f.Time > m.until {

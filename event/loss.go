@@ -11,9 +11,12 @@ const (
 	StageOFQueue       Stage = "of_queue"        // the recorder's queue was full, or the recorder had stopped
 	StageCaptureRing   Stage = "capture_ring"    // the kernel had no room for a packet that a mirror copied
 	StageDecode        Stage = "decode"          // a fault in tapwall itself: no malformed packet is lost here
+	StageSpoolShed     Stage = "spool_shed"      // the disk is nearly full: the less important ones are not kept
+	StageSpoolIO       Stage = "spool_io"        // the disk did not take it
 
 	StageRingOverwrite Stage = "ring_overwrite" // a reader asked for events the ring had overwritten
 	StageStreamClient  Stage = "stream_client"  // a reader was too slow
+	StageSpoilt        Stage = "spool_corrupt"  // kept once, and cannot be read any more
 	StageFileQueue     Stage = "file_queue"
 	StageFileIO        Stage = "file_io"
 	StageSink          Stage = "sink" // a sink refused a batch
@@ -22,9 +25,10 @@ const (
 // BeforeAcceptance reports whether what is lost at the stage never reached the ring.
 func (s Stage) BeforeAcceptance() bool {
 	switch s {
-	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode:
+	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode,
+		StageSpoolShed, StageSpoolIO:
 		return true
-	case StageRingOverwrite, StageStreamClient, StageFileQueue, StageFileIO, StageSink:
+	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageFileQueue, StageFileIO, StageSink:
 	}
 	return false
 }

@@ -31,9 +31,25 @@ type Page struct {
 	Items []*Event `json:"items"`
 	// Oldest is the time of the oldest event still kept; what is older is not covered by the answer.
 	Oldest time.Time `json:"oldest,omitzero"`
+	// Coverage says where the answer was looked for, and since when there are events.
+	Coverage []Coverage `json:"coverage,omitempty"`
 	// Next is the id to continue after, "" at the end, and always "" when the newest were asked for.
 	Next string `json:"next,omitempty"`
 }
+
+// Coverage is one place where events are looked for.
+type Coverage struct {
+	Source string    `json:"source"` // memory | spool
+	Since  time.Time `json:"since"`  // of the oldest event there
+	// Error says why not all of it could be looked at.
+	Error string `json:"error,omitempty"`
+}
+
+// Values of Coverage.Source.
+const (
+	SourceMemory = "memory"
+	SourceSpool  = "spool"
+)
 
 // Counters are the figures of the record since start, from one consistent reading. Every packet-in is counted once in PacketIns and
 // then either in Unknown (no verdict of ours, makes no event) or through its events in Observed. An event is one logged side of a
@@ -41,7 +57,8 @@ type Page struct {
 //
 //	Observed = Accepted + Pending + Lost of the stages before acceptance (Stage.BeforeAcceptance)
 //
-// holds at any time. Accepted means kept in the ring. The other stages of Lost count copies of accepted events.
+// holds at any time. Accepted means written to the spool or, if there is none, kept in the ring. The other stages of Lost count copies of
+// accepted events.
 type Counters struct {
 	Observed     int64            `json:"observed"`
 	Accepted     int64            `json:"accepted"`
@@ -54,6 +71,7 @@ type Counters struct {
 	RingCapacity int              `json:"ringCapacity"`
 	Clients      int              `json:"streamClients"`
 	StreamGaps   int64            `json:"streamGaps"`
+	Spool        *SpoolStatus     `json:"spool,omitempty"` // absent = events are kept in memory only
 	Sinks        []SinkStatus     `json:"sinks,omitempty"` // in the order of configuration
 	// File, FileBytes and FileError repeat Target, Bytes and Error of the first sink, for clients that know of one only.
 	File      string `json:"file,omitempty"`
@@ -73,4 +91,20 @@ type SinkStatus struct {
 	Pending   int64  `json:"pending"`   // in the queue or being written
 	Damaged   int64  `json:"damaged"`   // found spoilt at start, from an earlier crash, and dropped
 	Error     string `json:"error,omitempty"`
+}
+
+// SpoolStatus is the state of the record on disk. Appended = Written + Lost + Pending, in one consistent reading.
+type SpoolStatus struct {
+	Dir      string    `json:"dir"`
+	Bytes    int64     `json:"bytes"`    // on disk
+	MaxBytes int64     `json:"maxBytes"` // at most
+	Segments int       `json:"segments"`
+	Events   int64     `json:"events"`           // that can be read back
+	Oldest   time.Time `json:"oldest,omitzero"`  // of them
+	Appended int64     `json:"appended"`         // since start, as all below
+	Written  int64     `json:"written"`          // of them on disk, but for what fell to the bounds since
+	Lost     int64     `json:"lost"`             // of them not written
+	Pending  int64     `json:"pending"`          // of them not written yet
+	Spoilt   int64     `json:"spoilt,omitempty"` // that were kept once and cannot be read any more
+	Error    string    `json:"error,omitempty"`  // why nothing is written now
 }

@@ -82,6 +82,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"event/record", "api", "the record does not know who reads it"},
 	{"event/record", "event/jsonl", "the record does not know where events are copied to"},
 	{"event/record", "internal/host", "what names events is handed in, and not asked for above"},
+	{"event/spool", "event/record", "it keeps events, whoever made them"},
 	{"event/jsonl", "event/record", "a sink takes events, whoever made them"},
 	{"api", "event/record", "the API reaches the record through an interface it declares"},
 	{"api/wire", "event/record", "documents are values"},

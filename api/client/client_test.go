@@ -95,7 +95,9 @@ func (engine) Ready() error             { return errors.New("bridge br0 is not i
 // record gives the same two events to everybody, then ends.
 type record struct{}
 
-func (record) Query(f event.Filter) event.Page { return event.Page{Items: events()} }
+func (record) Query(context.Context, event.Filter) (event.Page, error) {
+	return event.Page{Items: events()}, nil
+}
 
 func (record) Subscribe(_ context.Context, _ event.Filter, after string) (<-chan *event.Event, error) {
 	ch := make(chan *event.Event, 2)

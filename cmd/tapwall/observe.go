@@ -65,7 +65,7 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	f, fl := &x.filter, c.Flags()
 	fl.IntVar(&x.last, "last", 20, "the newest N events, at most 10000")
 	fl.IntVar(&x.first, "first", 0, "the oldest N events instead, at most 10000")
-	fl.BoolVar(&x.all, "all", false, "everything that is kept in memory")
+	fl.BoolVar(&x.all, "all", false, "everything that is kept")
 	fl.BoolVarP(&x.follow, "follow", "f", false, "go on with new events")
 	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&x.until, "until", "", "older than this: 5m, or a time")
@@ -168,8 +168,8 @@ func (x *observer) run(c *cobra.Command, cl *client.Client) error {
 		if err != nil {
 			return err
 		}
-		if pages == 0 && !page.Oldest.IsZero() {
-			printf(c.ErrOrStderr(), "coverage: memory since %s\n", page.Oldest.Local().Format("2006-01-02 15:04:05"))
+		if pages == 0 {
+			printCoverage(c.ErrOrStderr(), page)
 		}
 		for i, e := range page.Items {
 			if x.oldest.IsZero() {
@@ -201,6 +201,20 @@ func (x *observer) run(c *cobra.Command, cl *client.Client) error {
 		return &exitError{exitEventsLost, fmt.Errorf("%s are missing from the record", missingEvents(total))}
 	}
 	return nil
+}
+
+// printCoverage says where the events are from, and how far back those places go.
+func printCoverage(w io.Writer, p *event.Page) {
+	if p.Coverage == nil && !p.Oldest.IsZero() { // of an older server
+		p.Coverage = []event.Coverage{{Source: event.SourceMemory, Since: p.Oldest}}
+	}
+	var places []string
+	for _, c := range p.Coverage {
+		places = append(places, c.Source+" since "+c.Since.Local().Format(time.DateTime)+troubleText(c.Error))
+	}
+	if places != nil {
+		printf(w, "coverage: %s\n", event.Escape(strings.Join(places, ", ")))
+	}
 }
 
 func missingEvents(n int64) string {

@@ -113,20 +113,45 @@ func printStatus(w io.Writer, s *client.System) error {
 	}
 	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity,
 		strings.Join(lost, ", "))
+	if sp := e.Spool; err == nil && sp != nil {
+		err = printf(w, "spool:   %s of %s on disk, %d events%s, %d lost%s\n", byteText(sp.Bytes), byteText(sp.MaxBytes), sp.Events,
+			sinceText(sp.Oldest), sp.Lost+sp.Spoilt, troubleText(sp.Error))
+	}
 	for _, sink := range e.Sinks {
-		trouble := ""
-		if sink.Error != "" {
-			trouble = ": " + sink.Error
-		}
 		if err == nil {
 			err = printf(w, "sink:    %s to %s, %d events written, %d lost, %d bytes%s\n", sink.Name, sink.Target, sink.Written,
-				sink.LostQueue+sink.LostIO, sink.Bytes, trouble)
+				sink.LostQueue+sink.LostIO, sink.Bytes, troubleText(sink.Error))
 		}
 	}
 	if err == nil && e.Sinks == nil && e.File != "" { // of a server that knows of one sink only
 		err = printf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
 	}
 	return err
+}
+
+func troubleText(err string) string {
+	if err == "" {
+		return ""
+	}
+	return ": " + err
+}
+
+func sinceText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " since " + t.Local().Format(time.DateTime)
+}
+
+// byteText is a number of bytes in the largest unit of which there is one.
+func byteText(n int64) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f KiB", float64(n)/(1<<10))
 }
 
 // outOfState says what of the dropped packets had no place in a connection, by reason.

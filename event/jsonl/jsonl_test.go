@@ -350,7 +350,7 @@ func TestWithRecorder(t *testing.T) {
 		}
 		return st.LostIO > 0
 	})
-	for end := time.Now().Add(10 * time.Second); len(r.Query(event.Filter{Action: []string{event.ActionLost}}).Items) == 0; time.Sleep(
+	for end := time.Now().Add(10 * time.Second); len(r.Recent(event.Filter{Action: []string{event.ActionLost}}).Items) == 0; time.Sleep(
 		time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no loss was told")

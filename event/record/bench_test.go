@@ -40,7 +40,7 @@ func BenchmarkQuery(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				r.Query(f)
+				r.Recent(f)
 			}
 			b.ReportMetric(perEvent, "heap-B/event")
 		})
@@ -60,7 +60,7 @@ func BenchmarkMarshal(b *testing.B) {
 	r, _ := start(b, record.Options{Host: "node1"})
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	settle(b, r)
-	e := r.Query(event.Filter{}).Items[0]
+	e := r.Recent(event.Filter{}).Items[0]
 	b.Run("json.Marshal", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -17,7 +17,7 @@ func TestMirrorCopyDocument(t *testing.T) {
 		Direction: event.Egress, Source: &event.Endpoint{Name: "web1"}}}
 	r.HandleCopy("br0", pi)
 	settle(t, r)
-	got := r.Query(event.Filter{}).Items[0]
+	got := r.Recent(event.Filter{}).Items[0]
 	copied := *got
 	got = &copied
 	got.Event.ID, got.Event.Sequence, got.Event.Created = "", 0, time.Time{}

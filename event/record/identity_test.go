@@ -18,7 +18,7 @@ func TestIdentity(t *testing.T) {
 	run := func() event.ID {
 		r, stop := start(t, record.Options{DataDir: dir})
 		send(t, r, 2)
-		items := ids(r.Query(event.Filter{}).Items)
+		items := ids(r.Recent(event.Filter{}).Items)
 		stop()
 		all = append(all, items...)
 		id, err := event.ParseID(items[0])

@@ -26,7 +26,7 @@ func TestLossEventsAreRare(t *testing.T) {
 	stop()
 	limit := int(time.Since(begin)/(50*time.Millisecond)) + 1
 	count, sum := map[string]int{}, map[string]int64{}
-	for _, e := range r.Query(event.Filter{Limit: 1000}).Items {
+	for _, e := range r.Recent(event.Filter{Limit: 1000}).Items {
 		l := e.Tapwall.Loss
 		key := l.Stage + "/" + l.Class
 		count[key]++
@@ -56,7 +56,7 @@ func TestLossesByHost(t *testing.T) {
 	r.AddLoss(event.StageFileIO, event.P1, "write_failed", 1)
 	stop()
 	told := map[string]int64{}
-	for _, e := range r.Query(event.Filter{Limit: 100}).Items {
+	for _, e := range r.Recent(event.Filter{Limit: 100}).Items {
 		told[e.Observer.Name+" "+e.Tapwall.Loss.Stage] += e.Tapwall.Loss.Count
 	}
 	want := map[string]int64{"east packet_in_meter": 5, "west packet_in_meter": 4, "process file_io": 1}

@@ -13,7 +13,7 @@ import (
 type metrics struct {
 	r                                                             *Recorder
 	events, packetIns, metered, lost, decode, ring, ringCap, gaps *prometheus.Desc
-	clients                                                       *prometheus.Desc
+	clients, spoolBytes, spoolSegments, spoolAge                  *prometheus.Desc
 }
 
 func newMetrics(r *Recorder) *metrics {
@@ -26,7 +26,7 @@ func newMetrics(r *Recorder) *metrics {
 	}
 	return &metrics{
 		r:         r,
-		events:    desc("tapwall_events_total", "Events accepted into the ring.", "dataset", "action", "verdict"),
+		events:    desc("tapwall_events_total", "Events of the record.", "dataset", "action", "verdict"),
 		packetIns: desc("tapwall_packetin_received_total", "Packet-ins received from switches."),
 		metered:   desc("tapwall_packetin_meter_dropped_total", "Packet-ins dropped by the switch's meter."),
 		lost:      desc("tapwall_lost_events_total", "Events lost, by stage.", lost...),
@@ -35,12 +35,17 @@ func newMetrics(r *Recorder) *metrics {
 		ringCap:   desc("tapwall_ring_capacity", "Events the ring can hold."),
 		clients:   desc("tapwall_stream_clients", "Readers following events."),
 		gaps:      desc("tapwall_stream_gaps_total", "Gaps in streams, each told to its reader."),
+
+		spoolBytes:    desc("tapwall_spool_bytes", "Bytes of the record on disk."),
+		spoolSegments: desc("tapwall_spool_segments", "Files of the record on disk."),
+		spoolAge:      desc("tapwall_spool_oldest_age_seconds", "Age of the oldest event on disk."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps} {
+	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps,
+		m.spoolBytes, m.spoolSegments, m.spoolAge} {
 		ch <- d
 	}
 }
@@ -89,4 +94,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	send(m.ringCap, prometheus.GaugeValue, int64(r.opts.RingLen))
 	send(m.clients, prometheus.GaugeValue, int64(clients))
 	send(m.gaps, prometheus.CounterValue, gaps)
+	if r.opts.Spool == nil {
+		return
+	}
+	st := r.opts.Spool.Status()
+	send(m.spoolBytes, prometheus.GaugeValue, st.Bytes)
+	send(m.spoolSegments, prometheus.GaugeValue, int64(st.Segments))
+	if !st.Oldest.IsZero() {
+		send(m.spoolAge, prometheus.GaugeValue, int64(r.now().Sub(st.Oldest).Seconds()))
+	}
 }

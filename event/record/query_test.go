@@ -16,7 +16,7 @@ func TestFilterMatch(t *testing.T) {
 	r, _ := start(t, record.Options{})
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	settle(t, r)
-	e := r.Query(event.Filter{}).Items[0]
+	e := r.Recent(event.Filter{}).Items[0]
 	for _, tc := range []struct {
 		query string
 		want  bool
@@ -81,7 +81,7 @@ func TestFilterMatch(t *testing.T) {
 			t.Errorf("%s: match is %v", tc.query, got)
 		}
 		// The index beside the ring and the event itself must say the same.
-		if got := len(r.Query(f).Items) == 1; got != tc.want {
+		if got := len(r.Recent(f).Items) == 1; got != tc.want {
 			t.Errorf("%s: query is %v", tc.query, got)
 		}
 		// And so must an event that went through JSON.
@@ -107,27 +107,27 @@ func TestQueryPages(t *testing.T) {
 		r.HandlePacketIn("br0", pi)
 	}
 	settle(t, r)
-	all := r.Query(event.Filter{})
+	all := r.Recent(event.Filter{})
 	if len(all.Items) != 10 || all.Next != "" || !all.Oldest.Equal(noon) {
 		t.Fatalf("%d items, next %q, oldest %v", len(all.Items), all.Next, all.Oldest)
 	}
 	want := ids(all.Items)
-	if got := ids(r.Query(event.Filter{Limit: 3}).Items); !cmp.Equal(got, want[7:]) {
+	if got := ids(r.Recent(event.Filter{Limit: 3}).Items); !cmp.Equal(got, want[7:]) {
 		t.Errorf("the newest three: %v", got)
 	}
-	first := r.Query(event.Filter{Limit: 4, First: true})
+	first := r.Recent(event.Filter{Limit: 4, First: true})
 	if got := ids(first.Items); !cmp.Equal(got, want[:4]) || first.Next != want[3] {
 		t.Errorf("the first four: %v, next %s", got, first.Next)
 	}
-	second := r.Query(event.Filter{Limit: 6, After: first.Next})
+	second := r.Recent(event.Filter{Limit: 6, After: first.Next})
 	if got := ids(second.Items); !cmp.Equal(got, want[4:]) || second.Next != "" {
 		t.Errorf("the others: %v, next %q", got, second.Next)
 	}
-	if p := r.Query(event.Filter{IP: []string{"nonsense"}}); p.Items == nil || len(p.Items) != 0 {
+	if p := r.Recent(event.Filter{IP: []string{"nonsense"}}); p.Items == nil || len(p.Items) != 0 {
 		t.Errorf("an impossible filter selects %v", p.Items)
 	}
 	empty, _ := start(t, record.Options{})
-	doc, err := json.Marshal(empty.Query(event.Filter{}))
+	doc, err := json.Marshal(empty.Recent(event.Filter{}))
 	if err != nil || string(doc) != `{"items":[]}` {
 		t.Errorf("an empty page is %s, %v", doc, err)
 	}

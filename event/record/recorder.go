@@ -1,5 +1,5 @@
-// Package record is where events are made and kept: packet-ins become events, which lie in a ring, go to sinks, and are read by
-// queries and streams. Everything is bounded, nothing waits, and every loss is counted.
+// Package record is where events are made and kept: packet-ins become events, which lie in a ring and in a spool on disk, go to sinks, and
+// are read by queries and streams. Everything is bounded, nothing waits, and every loss is counted.
 package record
 
 import (
@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
@@ -37,6 +38,7 @@ type Options struct {
 	RingLen   int          // events kept; 0 = DefaultRingLen
 	StreamLen int          // events waiting for one stream client; 0 = DefaultStreamLen
 	Sinks     []Sink       // closed by Run
+	Spool     *spool.Spool // keeps events over restarts; closed by Run; nil = they are kept in memory only
 	Logger    *slog.Logger // nil = discard
 	Registry  prometheus.Registerer
 	Now       func() time.Time // nil = time.Now
@@ -130,6 +132,9 @@ func NewRecorder(o Options) (*Recorder, error) {
 		if l, ok := s.(LossSource); ok {
 			l.ReportLoss(r.AddLoss)
 		}
+	}
+	if o.Spool != nil {
+		o.Spool.Tell(r.spooled, func(n int64, reason string) { r.AddLoss(event.StageSpoilt, event.NoClass, reason, n) })
 	}
 	if o.Registry != nil {
 		if err := o.Registry.Register(newMetrics(r)); err != nil {
@@ -268,9 +273,10 @@ func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class
 	r.losses.add(host, stage, class, reason, n, now, false)
 }
 
-// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the sinks and
-// returns their errors, else nil. It must be called once.
+// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the sinks and the spool
+// and returns their errors, else nil. It must be called once.
 func (r *Recorder) Run(ctx context.Context) error {
+	r.fill(ctx)
 	close(r.ready)
 	tick := time.NewTicker(r.opts.LossEvery)
 	defer tick.Stop()
@@ -307,6 +313,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("sink %s: %w", s.Name(), err))
 		}
 	}
+	if r.opts.Spool != nil {
+		errs = append(errs, r.opts.Spool.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -333,58 +342,13 @@ func (r *Recorder) Counters() event.Counters {
 		st.Name = s.Name()
 		c.Sinks = append(c.Sinks, st)
 	}
+	if r.opts.Spool != nil {
+		st := r.opts.Spool.Status()
+		c.Spool = &st
+	}
 	if len(c.Sinks) > 0 {
 		first := c.Sinks[0]
 		c.File, c.FileBytes, c.FileError = first.Target, first.Bytes, first.Error
 	}
 	return c
-}
-
-// Query returns up to f.Limit events that match, oldest first: the newest, or with f.First or f.After the oldest. A filter that
-// makes no sense (see Filter.Compile) selects nothing. The events are shared and must not be changed.
-func (r *Recorder) Query(f event.Filter) event.Page {
-	page := event.Page{Items: []*event.Event{}}
-	s := r.ring.from(0)
-	if s.start < s.end {
-		page.Oldest = s.at(s.start).ev.Timestamp
-	}
-	m, err := f.Compile()
-	if err != nil {
-		return page
-	}
-	limit := f.Limit
-	if limit == 0 {
-		limit = event.DefaultLimit
-	}
-	start := s.start
-	if f.After != "" {
-		id, err := event.ParseID(f.After)
-		if err != nil {
-			return page
-		}
-		start, _ = s.resume(id, r.began)
-	}
-	if f.First || f.After != "" {
-		for p := start; p < s.end; p++ {
-			e := s.at(p)
-			if !m.MatchFacts(&e.Facts) {
-				continue
-			}
-			if len(page.Items) == limit {
-				page.Next = page.Items[limit-1].Event.ID
-				break
-			}
-			page.Items = append(page.Items, e.ev)
-		}
-		return page
-	}
-	for p := s.end - 1; p >= start && len(page.Items) < limit; p-- {
-		if e := s.at(p); m.MatchFacts(&e.Facts) {
-			page.Items = append(page.Items, e.ev)
-		}
-	}
-	for i, j := 0, len(page.Items)-1; i < j; i, j = i+1, j-1 {
-		page.Items[i], page.Items[j] = page.Items[j], page.Items[i]
-	}
-	return page
 }

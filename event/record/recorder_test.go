@@ -23,7 +23,7 @@ func TestVerdictDocument(t *testing.T) {
 	r, _ := start(t, record.Options{Host: "node1", Now: func() time.Time { return noon.Add(time.Millisecond) }})
 	r.HandlePacketIn("br0", newSYN(egressAllow, ingressDrop))
 	settle(t, r)
-	items := r.Query(event.Filter{}).Items
+	items := r.Recent(event.Filter{}).Items
 	if len(items) != 2 {
 		t.Fatalf("got %d events, want 2", len(items))
 	}
@@ -161,7 +161,7 @@ func TestEvents(t *testing.T) {
 			r.HandlePacketIn("br0", tc.pi)
 			c := settle(t, r)
 			var got []brief
-			for _, e := range r.Query(event.Filter{}).Items {
+			for _, e := range r.Recent(event.Filter{}).Items {
 				got = append(got, briefOf(e))
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
@@ -425,7 +425,7 @@ func TestHostilePackets(t *testing.T) {
 	}
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	settle(t, r)
-	last := r.Query(event.Filter{Limit: 1}).Items
+	last := r.Recent(event.Filter{Limit: 1}).Items
 	if len(last) != 1 || last[0].Tapwall.Decode.Status != "ok" || last[0].Destination.Port != 5432 {
 		t.Errorf("the good packet afterwards: %+v", last)
 	}
@@ -444,7 +444,7 @@ func TestHandlePacketInCopies(t *testing.T) {
 	clear(data)
 	clear(sides)
 	settle(t, r)
-	e := r.Query(event.Filter{}).Items[0]
+	e := r.Recent(event.Filter{}).Items[0]
 	if e.Source.MAC != "02-00-00-00-00-05" || e.Rule.Name != "deny-all" {
 		t.Errorf("what the caller did afterwards shows: %+v %+v", e.Source, e.Rule)
 	}
@@ -452,7 +452,7 @@ func TestHandlePacketInCopies(t *testing.T) {
 	copy(pi.Data, syn)
 	r.HandlePacketIn("br0", pi)
 	settle(t, r)
-	if got := r.Query(event.Filter{Limit: 1}).Items[0].Network.Bytes; got != 9000 {
+	if got := r.Recent(event.Filter{Limit: 1}).Items[0].Network.Bytes; got != 9000 {
 		t.Errorf("network.bytes is %d, want the length before the cut", got)
 	}
 }
@@ -494,7 +494,7 @@ func TestRecord(t *testing.T) {
 	if c.Observed != 3 || c.Accepted != 3 || c.PacketIns != 1 {
 		t.Errorf("counters %+v", c)
 	}
-	items := r.Query(event.Filter{}).Items
+	items := r.Recent(event.Filter{}).Items
 	if len(items) != 3 || items[1].Event.Sequence != items[0].Event.Sequence+1 || items[2].Event.Sequence != items[0].Event.Sequence+2 {
 		t.Fatalf("%d events in a wrong order", len(items))
 	}
@@ -520,7 +520,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("the caller's events changed: %+v, %+v", notice, audit)
 	}
 	for action, n := range map[string]int{"resource-changed": 1, event.ActionForeignFlows: 1, event.ActionLost: 0} {
-		if got := r.Query(event.Filter{Action: []string{action}}).Items; len(got) != n {
+		if got := r.Recent(event.Filter{Action: []string{action}}).Items; len(got) != n {
 			t.Errorf("%d events of %s, want %d", len(got), action, n)
 		}
 	}
@@ -558,7 +558,7 @@ func TestRecordBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := r.Counters()
-	told := r.Query(event.Filter{Action: []string{event.ActionLost}}).Items
+	told := r.Recent(event.Filter{Action: []string{event.ActionLost}}).Items
 	if c.Observed != 19 || c.Observed != c.Accepted+lost(c) || len(told) != 1 {
 		t.Fatalf("%+v; told %+v", c, told)
 	}

@@ -89,12 +89,15 @@ func (s *span) after(seq int64) int64 {
 }
 
 // resume returns the position after the event id, and how many events between it and that position are not kept any more; -1
-// when that is not known because id belongs to another run or installation. began is the first id's run.
+// when that is not known because id belongs to another run or installation. began is the first id of this run.
 func (s *span) resume(id, began event.ID) (pos, missed int64) {
-	if id.Install != began.Install || id.Epoch < began.Epoch {
+	if id.Install != began.Install {
 		return s.start, -1
 	}
 	if s.start == s.end {
+		if id.Epoch < began.Epoch {
+			return s.end, -1
+		}
 		return s.end, 0
 	}
 	oldest, err := event.ParseID(s.at(s.start).ev.Event.ID)

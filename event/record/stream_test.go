@@ -74,7 +74,7 @@ func TestSubscribeBegins(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r, _ := start(t, record.Options{})
 			send(t, r, 50)
-			all := ids(r.Query(event.Filter{Limit: 100}).Items)
+			all := ids(r.Recent(event.Filter{Limit: 100}).Items)
 			after, want := "", all[tc.from:]
 			if tc.after != none {
 				after = all[tc.after]
@@ -95,7 +95,7 @@ func TestSubscribeBegins(t *testing.T) {
 			r.HandlePacketIn("br0", newSYN(ingressDrop))
 			next := receive(t, ch, 1)[0]
 			settle(t, r)
-			if want := r.Query(event.Filter{Limit: 1}).Items[0]; next != want {
+			if want := r.Recent(event.Filter{Limit: 1}).Items[0]; next != want {
 				t.Errorf("then came %s, want %s", next.Event.ID, want.Event.ID)
 			}
 			cancel()
@@ -120,7 +120,7 @@ func TestReplayThenFollow(t *testing.T) {
 		wg.Go(func() {
 			<-begin
 			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
-			newest := r.Query(event.Filter{Limit: 60}).Items
+			newest := r.Recent(event.Filter{Limit: 60}).Items
 			after := newest[rand.IntN(len(newest))].Event.ID
 			ch, err := r.Subscribe(ctx, event.Filter{}, after)
 			if err != nil {
@@ -152,7 +152,7 @@ func TestReplayThenFollow(t *testing.T) {
 	wg.Wait()
 	var all []string
 	for f := (event.Filter{First: true, Limit: 1000}); ; {
-		p := r.Query(f)
+		p := r.Recent(f)
 		all = append(all, ids(p.Items)...)
 		if f.After = p.Next; f.After == "" {
 			break
@@ -286,9 +286,9 @@ func waitFor(t testing.TB, ok func() bool) {
 func TestOverwrittenRing(t *testing.T) {
 	r, _ := start(t, record.Options{RingLen: 1000})
 	send(t, r, 1)
-	first := r.Query(event.Filter{}).Items[0].Event.ID
+	first := r.Recent(event.Filter{}).Items[0].Event.ID
 	send(t, r, 5000)
-	page := r.Query(event.Filter{Limit: event.MaxLimit})
+	page := r.Recent(event.Filter{Limit: event.MaxLimit})
 	if len(page.Items) != 1000 {
 		t.Fatalf("the ring holds %d", len(page.Items))
 	}
@@ -318,7 +318,7 @@ func TestOtherRun(t *testing.T) {
 	dir := t.TempDir()
 	one, stop := start(t, record.Options{DataDir: dir})
 	send(t, one, 3)
-	old := one.Query(event.Filter{}).Items
+	old := one.Recent(event.Filter{}).Items
 	stop()
 	two, _ := start(t, record.Options{DataDir: dir})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -332,7 +332,7 @@ func TestOtherRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := two.Query(event.Filter{}).Items
+	kept := two.Recent(event.Filter{}).Items
 	for name, ch := range map[string]<-chan *event.Event{"before the first event": early, "after it": late} {
 		got := receive(t, ch, 3)
 		if l := got[0].Tapwall.Loss; l == nil || l.Count != 0 || l.Reason != "other_run" {
@@ -394,10 +394,10 @@ func TestLossPassesFilters(t *testing.T) {
 	if e := receive(t, verdicts, 1)[0]; e.Event.Action != event.ActionVerdict {
 		t.Errorf("got %+v", e)
 	}
-	if got := r.Query(event.Filter{Policy: []string{"web"}}).Items; len(got) != 0 {
+	if got := r.Recent(event.Filter{Policy: []string{"web"}}).Items; len(got) != 0 {
 		t.Errorf("a query of a policy returns %v", ids(got))
 	}
-	if got := r.Query(event.Filter{Action: []string{event.ActionLost}}).Items; len(got) != 1 {
+	if got := r.Recent(event.Filter{Action: []string{event.ActionLost}}).Items; len(got) != 1 {
 		t.Errorf("a query of losses returns %v", ids(got))
 	}
 }
@@ -423,7 +423,7 @@ func TestLastEventsReachReaders(t *testing.T) {
 	if n := <-got; n != 300 {
 		t.Errorf("%d events came, want 300", n)
 	}
-	if n := len(r.Query(event.Filter{Limit: 1000}).Items); n != 300 {
+	if n := len(r.Recent(event.Filter{Limit: 1000}).Items); n != 300 {
 		t.Errorf("%d events can be queried after the end", n)
 	}
 }

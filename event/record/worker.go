@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/packet"
 )
 
@@ -49,7 +50,7 @@ func (w *worker) work() bool {
 			failed += s.events
 		}
 	}
-	w.accept(taken, failed)
+	w.accept(taken, failed, false)
 	return true
 }
 
@@ -71,14 +72,18 @@ func (w *worker) build(s *slot, now time.Time) (ok bool) {
 	return true
 }
 
-// accept puts the entries into the ring, then into the figures, then to the sinks and streams. taken is the number of pending
-// events this settles, failed of them could not be made.
-func (w *worker) accept(taken, failed int64) {
+// accept puts the entries into the ring, then into the figures, then to the spool, sinks and streams. taken is the number of pending events
+// that these are of, failed of them could not be made. With a spool events are pending until it has them.
+func (w *worker) accept(taken, failed int64, quiet bool) {
 	r := w.r
 	r.ring.add(w.entries)
 	r.mu.Lock()
-	r.pending -= taken
-	r.accepted += int64(len(w.entries))
+	if r.opts.Spool == nil {
+		r.pending -= taken
+		r.accepted += int64(len(w.entries))
+	} else {
+		r.pending -= failed
+	}
 	if failed > 0 {
 		r.losses.add("", event.StageDecode, event.NoClass, "fault", failed, r.now().UTC(), false)
 	}
@@ -99,6 +104,7 @@ func (w *worker) accept(taken, failed int64) {
 		w.events = append(w.events, w.entries[i].ev)
 	}
 	if len(w.events) > 0 {
+		w.feedSpool(quiet)
 		w.feedSinks()
 		r.streams.wakeAll()
 	}
@@ -108,6 +114,25 @@ func (w *worker) accept(taken, failed int64) {
 	clear(w.entries) // their events may leave the ring long before the next batch is as long as this
 	clear(w.events)
 	w.slots, w.given, w.entries, w.events = w.slots[:0], w.given[:0], w.entries[:0], w.events[:0]
+}
+
+// feedSpool has the events kept on disk.
+func (w *worker) feedSpool(quiet bool) {
+	s := w.r.opts.Spool
+	if s == nil {
+		return
+	}
+	b := s.Batch()
+	b.Quiet = quiet
+	for _, e := range w.events {
+		if err := b.Add(e); err != nil {
+			w.r.log.Error("an event cannot be written as JSON", "id", e.Event.ID, "err", err)
+			var lost spool.Tally
+			lost.Add(e.Class(), 1)
+			w.r.spooled(spool.Outcome{Lost: lost, Stage: event.StageSpoolIO, Reason: "encoding"})
+		}
+	}
+	s.Append(b)
 }
 
 func (w *worker) feedSinks() {
@@ -138,6 +163,6 @@ func (w *worker) tellLosses() {
 		r.observed += n
 		r.pending += n
 		r.mu.Unlock()
-		w.accept(n, 0)
+		w.accept(n, 0, true) // that it was not kept is not told of in turn, or it would go on for ever
 	}
 }

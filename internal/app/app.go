@@ -16,6 +16,7 @@ import (
 
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/fleet"
 	"github.com/tapwall/tapwall/internal/lists"
 	"github.com/tapwall/tapwall/internal/store"
@@ -196,6 +197,13 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, cl
 	}
 	many := len(o.Hosts) > 1 || len(o.Hosts) == 1 && len(o.Bridges) > 0
 	ro := record.Options{Host: host, ManyHosts: many, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
+	if !o.NoSpool {
+		ro.Spool, err = spool.Open(spool.Options{Dir: o.SpoolDir, MaxBytes: o.SpoolBytes, MaxAge: o.SpoolAge, Logger: log})
+		if err != nil {
+			return nil, err
+		}
+		*closers = append(*closers, ro.Spool.Close) // the recorder closes it, unless it never runs
+	}
 	for _, open := range sinks {
 		sink, err := open(o, log)
 		if err != nil {

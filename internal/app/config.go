@@ -36,6 +36,7 @@ type file struct {
 	TLSKey    string       `yaml:"tls-key"`
 	LogLevel  string       `yaml:"log-level"`
 	LogFormat string       `yaml:"log-format"`
+	Spool     spoolFile    `yaml:"spool"`
 	Sinks     sinksFile    `yaml:"sinks"`
 	Lists     listsFile    `yaml:"group-lists"`
 	Limits    limitsFile   `yaml:"limits"`
@@ -101,6 +102,36 @@ type limitsFile struct {
 	ZoneConnections int    `yaml:"connections-per-zone"`
 	// Timeouts of conntrack, in seconds by the names of CT_Timeout_Policy.
 	Timeouts map[string]int `yaml:"timeouts"`
+}
+
+type spoolFile struct {
+	Dir      string `yaml:"dir"`
+	MaxBytes int64  `yaml:"max-bytes"`
+	MaxAge   string `yaml:"max-age"`
+	Disabled bool   `yaml:"disabled"`
+}
+
+// The least that a spool may be bounded to, and the most.
+const (
+	minSpoolBytes, maxSpoolBytes = 16 << 20, 1 << 40
+	minSpoolAge, maxSpoolAge     = time.Minute, 366 * 24 * time.Hour
+)
+
+func (f *spoolFile) apply(o *Options) error {
+	set(&o.SpoolDir, f.Dir)
+	set(&o.NoSpool, f.Disabled)
+	if n := f.MaxBytes; n != 0 && (n < minSpoolBytes || n > maxSpoolBytes) {
+		return fmt.Errorf("spool.max-bytes: %d is not between %d and %d", n, minSpoolBytes, maxSpoolBytes)
+	}
+	set(&o.SpoolBytes, f.MaxBytes)
+	if f.MaxAge == "" {
+		return nil
+	}
+	var err error
+	if o.SpoolAge, err = duration.Parse(f.MaxAge); err != nil || o.SpoolAge < minSpoolAge || o.SpoolAge > maxSpoolAge {
+		return fmt.Errorf("spool.max-age: %q is not a duration between 1m and 366d", f.MaxAge)
+	}
+	return nil
 }
 
 type learningFile struct {
@@ -225,6 +256,9 @@ func (o *Options) load(b []byte) error {
 		o.SpoofGrace = d
 	}
 	if err := c.Learning.apply(&o.Learning); err != nil {
+		return err
+	}
+	if err := c.Spool.apply(o); err != nil {
 		return err
 	}
 	c.Sinks.JSONL.apply(o)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/lists"
@@ -49,6 +50,10 @@ type Options struct {
 	EventFileBytes  int64
 	EventFiles      int
 	NoEventFile     bool
+	SpoolDir        string        // default DataDir/spool
+	SpoolBytes      int64         // of the record on disk; default 2 GiB
+	SpoolAge        time.Duration // default 72 h
+	NoSpool         bool          // events are kept in memory only
 	Version         string
 	Stderr          io.Writer // logs; nil = os.Stderr
 }
@@ -116,6 +121,11 @@ func (o *Options) complete() error {
 	if o.EventDir == "" {
 		o.EventDir = filepath.Join(o.DataDir, "events")
 	}
+	if o.SpoolDir == "" {
+		o.SpoolDir = filepath.Join(o.DataDir, "spool")
+	}
+	o.SpoolBytes = cmp.Or(o.SpoolBytes, spool.DefaultMaxBytes)
+	o.SpoolAge = cmp.Or(o.SpoolAge, spool.DefaultMaxAge)
 	if o.RingLen == 0 {
 		o.RingLen = defaultRing
 	}

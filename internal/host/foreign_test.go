@@ -21,7 +21,7 @@ func (h *machine) dump(bridge string) string { return h.ovs.Ofctl("--no-stats", 
 // notices returns the messages and objects of what was recorded of a bridge under an action.
 func (r *run) notices(action string) string {
 	var b strings.Builder
-	for _, e := range r.rec.Query(event.Filter{Action: []string{action}}).Items {
+	for _, e := range r.rec.Recent(event.Filter{Action: []string{action}}).Items {
 		fmt.Fprintf(&b, "%s %s %q\n", e.Tapwall.Bridge, e.Tapwall.Notice.Message, e.Tapwall.Notice.Objects)
 	}
 	return b.String()

@@ -228,7 +228,7 @@ func decidedBy(d policy.Decision) (side, rule string) {
 
 // forecastDenied looks at what the record has of denials, newest first.
 func (e *Engine) forecastDenied(v *view, f *forecast, out *wire.ConnectionPlan) {
-	page := e.opt.Recorder.Query(event.Filter{Verdict: []string{string(event.Dropped)}, Action: []string{event.ActionVerdict},
+	page := e.opt.Recorder.Recent(event.Filter{Verdict: []string{string(event.Dropped)}, Action: []string{event.ActionVerdict},
 		Since: time.Now().Add(-deniedFor), Limit: event.MaxLimit})
 	type attempt struct {
 		src, dst netip.Addr
