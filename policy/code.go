@@ -22,7 +22,7 @@ const (
 	WarnDuplicateIface    Code = "DUPLICATE_IFACE_ID" // two ports with one external_ids:iface-id
 	WarnDuplicateAddress  Code = "DUPLICATE_ADDRESS"  // two endpoints with one address where they can meet
 	WarnOneFamily         Code = "ONE_FAMILY"         // a rule that says of one IP version what it does not say of the other
-	WarnNeverMatches      Code = "NEVER_MATCHES"      // a rule whose services name what no connection begins with
+	WarnNeverMatches      Code = "NEVER_MATCHES"      // a rule that meets no connection by its services, or of a filter, no packet
 	WarnWider             Code = "WIDER"              // an allow that allows all that another one of its rank does
 	WarnContradicts       Code = "CONTRADICTS"        // an allow and a deny of one rank that overlap
 	WarnBadMAC            Code = "BAD_MAC"            // external_ids:attached-mac is not a unicast MAC

@@ -93,7 +93,7 @@ type LearnedAddress struct {
 type Warning struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
-	Rule    string `json:"rule,omitempty"` // "ingress/NAME" where it concerns one rule
+	Rule    string `json:"rule,omitempty"` // "ingress/NAME" where it concerns one rule, "filter/INDEX" one of a mirror's
 	// Policy, Endpoint (a workload key or the name of an Endpoint resource) and By (the rule that covers a shadowed one) are set where
 	// the warning concerns them.
 	Policy   string   `json:"policy,omitempty"`

@@ -168,6 +168,9 @@ func (v *view) warnings(changes []backend.Change) []policy.Warning {
 		}
 	}
 	for i, r := range written {
+		if m, is := r.(*policy.Mirror); is {
+			out = append(out, policy.FilterNeverMatches(m)...)
+		}
 		if i < most {
 			out = append(out, v.nobody(r, set.Groups, workloads)...)
 		}

@@ -97,6 +97,14 @@ spec:
 	if count(lab.TCPTo(80)) == before {
 		t.Error("the mirror stopped when a change of it was refused")
 	}
+	// A rule that no packet fits is told of, and changes nothing.
+	said, err := s.tw.RunInput(rules(`- {priority: 1, action: reject, src: [10.0.0.0/8], dst: ["fd00::/8"]}`), "apply", "--wait", "-f", "-")
+	if err != nil || strings.Count(said, "NEVER_MATCHES") != 1 || !strings.Contains(said, "src is of IPv4, dst is of IPv6") {
+		t.Errorf("%v\n%s", err, said)
+	}
+	if out := s.tapwall("describe", "mirror", "web"); strings.Count(out, "NEVER_MATCHES") != 1 {
+		t.Errorf("the status of a rule that no packet fits:\n%s", out)
+	}
 	// A change acts on the filter in place.
 	s.apply(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`))
 	s.mustConnect(s.vm[1], s.vm[3].IPv4, 9000)

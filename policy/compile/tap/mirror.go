@@ -279,6 +279,7 @@ func (w *mirrorWork) fatal() bool {
 }
 
 func (w *mirrorWork) compile() {
+	w.info.Warnings = policy.FilterNeverMatches(w.m)
 	if w.info.Form.Staged {
 		w.stage()
 		return
