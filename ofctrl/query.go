@@ -111,6 +111,24 @@ func (s *Switch) MeterStats(ctx context.Context) ([]ofp.MeterStats, error) {
 	return ms, gone(err)
 }
 
+// PortStats returns the counters of a port of the bridge; one that it does not have has none. Errors are those of EachFlow.
+func (s *Switch) PortStats(ctx context.Context, port uint32) (stats ofp.PortStats, err error) {
+	conn, err := s.connection()
+	if err != nil {
+		return stats, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)
+	defer cancel()
+	err = conn.Multipart(ctx, "port statistics", func(dst []byte, xid uint32) ([]byte, error) {
+		return ofp.AppendPortStatsRequest(dst, xid, port), nil
+	}, func(m ofp.Multipart) {
+		if part, ok := m.(*ofp.PortStatsReply); ok && len(part.Ports) == 1 {
+			stats = part.Ports[0]
+		}
+	})
+	return stats, gone(err)
+}
+
 // Ports returns the ports of the bridge as OpenFlow knows them. Errors are those of EachFlow.
 func (s *Switch) Ports(ctx context.Context) ([]ofp.Port, error) {
 	conn, err := s.connection()

@@ -174,6 +174,10 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		for _, t := range h.Targets {
 			printf(w, "    target: %s\n", labelsText(t))
 		}
+		if d.Kind == policy.KindMirror && len(h.Counters) > 0 {
+			printf(w, "    copied: %s\n", copiedText(h.Counters))
+			continue
+		}
 		for _, k := range slices.Sorted(maps.Keys(h.Counters)) {
 			printf(w, "    %s: %d\n", k, h.Counters[k])
 		}

@@ -88,3 +88,25 @@ func threeDigits(n float64) string {
 	}
 	return ""
 }
+
+// copiedText says in words what a mirror has counted on a host.
+func copiedText(c map[string]int64) string {
+	text := fmt.Sprintf("%s selected (%sB): %d accepted, %d rejected", count(int(c["selectedPackets"]), "packet"),
+		threeDigits(float64(c["selectedBytes"])), c["acceptedPackets"], c["rejectedPackets"])
+	for _, x := range []struct{ counter, words string }{
+		{"sampledOutPackets", "of sessions that are not taken"}, {"rateDroppedPackets", "over the limit"},
+	} {
+		if n := c[x.counter]; n > 0 {
+			text += fmt.Sprintf(", %d %s", n, x.words)
+		}
+	}
+	copies := "copies"
+	if c["sentPackets"] == 1 {
+		copies = "copy"
+	}
+	text += fmt.Sprintf("; %d %s sent", c["sentPackets"], copies)
+	if n := c["sinkDroppedPackets"]; n > 0 {
+		text += fmt.Sprintf(", %d lost at the targets", n)
+	}
+	return text
+}

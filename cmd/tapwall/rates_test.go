@@ -41,3 +41,22 @@ func TestRates(t *testing.T) {
 		}
 	}
 }
+
+// What a mirror has counted is said in words, and of what did not happen only what always may.
+func TestCopiedText(t *testing.T) {
+	for _, c := range []struct {
+		counters map[string]int64
+		want     string
+	}{
+		{map[string]int64{"selectedPackets": 1, "selectedBytes": 98, "acceptedPackets": 1, "sentPackets": 1},
+			"1 packet selected (98B): 1 accepted, 0 rejected; 1 copy sent"},
+		{map[string]int64{"selectedPackets": 90, "selectedBytes": 9000, "acceptedPackets": 80, "rejectedPackets": 10, "sampledOutPackets": 5,
+			"rateDroppedPackets": 15, "sentPackets": 120, "sinkDroppedPackets": 2},
+			"90 packets selected (9.00kB): 80 accepted, 10 rejected, 5 of sessions that are not taken, 15 over the limit; 120 copies sent, " +
+				"2 lost at the targets"},
+	} {
+		if got := copiedText(c.counters); got != c.want {
+			t.Errorf("%v: %q, want %q", c.counters, got, c.want)
+		}
+	}
+}

@@ -37,6 +37,7 @@ type reading struct {
 	cookie flow.Cookie
 	counter
 	table uint8
+	age   uint32 // milliseconds since it was made; the most that fits if it is older
 }
 
 // scope is a set of flows by what they count for.

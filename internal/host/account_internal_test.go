@@ -163,7 +163,9 @@ func TestAccount(t *testing.T) {
 		return policy.RuleRef{Policy: "p", Direction: policy.Egress, Rule: name}
 	}
 	names := map[flow.Cookie][]policy.RuleRef{1: {rule("a")}, 2: {rule("b")}, 3: {rule("a"), {Policy: "q", Rule: "x"}}, 4: {{Rule: "invalid"}}}
-	at := func(place flow.Key, c flow.Cookie, n uint64) reading { return reading{place, c, counter{n, 10 * n}, 0} }
+	at := func(place flow.Key, c flow.Cookie, n uint64) reading {
+		return reading{place: place, cookie: c, counter: counter{n, 10 * n}}
+	}
 	touch := func(cs ...flow.Cookie) (s scope) {
 		for _, c := range cs {
 			s.add(c)
@@ -239,7 +241,7 @@ func TestAccount(t *testing.T) {
 func TestAccountForgets(t *testing.T) {
 	a := newAccount(func(c flow.Cookie) []policy.RuleRef { return []policy.RuleRef{{Policy: fmt.Sprint(c), Rule: "r"}} })
 	for i := range maxTotals + 10 {
-		a.read([]reading{{"x", flow.Cookie(i), counter{1, 1}, 0}}, true)
+		a.read([]reading{{place: "x", cookie: flow.Cookie(i), counter: counter{1, 1}}}, true)
 	}
 	a.forget(func(ref policy.RuleRef) bool { return ref.Policy == "7" })
 	if len(a.totals) != 1 || a.totals[policy.RuleRef{Policy: "7", Rule: "r"}].packets != 1 {
@@ -259,7 +261,7 @@ func TestAccountProbes(t *testing.T) {
 		}
 	}
 	read := func(n, m uint64) {
-		a.read([]reading{{"x", rule, counter{n, 60 * n}, 0}, {"y", other, counter{m, 60 * m}, 0}}, true)
+		a.read([]reading{{place: "x", cookie: rule, counter: counter{n, 60 * n}}, {place: "y", cookie: other, counter: counter{m, 60 * m}}}, true)
 	}
 	a.probe([]flow.Cookie{rule, rule, pipeline.SystemCookie(pipeline.TableState, 0)}, 60)
 	read(0, 1) // not counted yet

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -83,7 +84,9 @@ func readingOf(f *ofp.FlowStats) (reading, bool) {
 	if f.Stats.Packets == 0 || f.Err != nil || !counts(f.Cookie) {
 		return reading{}, false
 	}
-	return reading{place: f.Key(), table: f.Table, cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes}}, true
+	age := uint64(f.Stats.DurationSec)*1000 + uint64(f.Stats.DurationNsec)/1e6
+	return reading{place: f.Key(), table: f.Table, cookie: f.Cookie, counter: counter{f.Stats.Packets, f.Stats.Bytes},
+		age: uint32(min(age, math.MaxUint32))}, true
 }
 
 // readBack takes what a connection begins with. At the start of the process it waits until it is known what the ids stand for.
@@ -285,7 +288,7 @@ func (l *link) askCounters(ctx context.Context, t scope) (wait func() error, err
 			flows = append(flows, r)
 		}
 	}, func() {
-		lost := l.sw.State().Lost > 0
+		lost := l.cfg.Mode != made && l.sw.State().Lost > 0 // copies are counted for their mirror in any case
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if lost && k.account.every == 0 {

@@ -166,7 +166,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	case Guest:
 		b.parts = append(b.parts, &waysBack{bridge: b, plan: &e.mirrors.plan})
 	case made:
-		b.parts = append(b.parts, &taps{bridge: b, plan: &e.mirrors.plan})
+		b.parts = append(b.parts, &taps{bridge: b, e: e, plan: &e.mirrors.plan})
 	}
 	// It ends with cancel, a little later than ctx: see closeLedgers.
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))

@@ -158,18 +158,7 @@ func (v *view) countCaptures(s *policy.Status, name string) {
 			s.Hosts = slices.Clone(s.Hosts)
 		}
 		h := &s.Hosts[0]
-		more := captureTexts(r.Stats())
-		if h.Target != nil && h.Target["port"] == port {
-			h.Target = maps.Clone(h.Target)
-			maps.Copy(h.Target, more)
-		}
-		for i, t := range h.Targets {
-			if t["port"] == port {
-				h.Targets = slices.Clone(h.Targets)
-				h.Targets[i] = maps.Clone(t)
-				maps.Copy(h.Targets[i], more)
-			}
-		}
+		tellTarget(h, port, captureTexts(r.Stats()))
 	}
 }
 

@@ -150,12 +150,13 @@ func (e *Engine) madeBridges() []BridgeConfig {
 // taps is the part of the taps in a bridge of our own.
 type taps struct {
 	*bridge
+	e    *Engine
 	plan *tap.Plan
 	last map[string][]flow.Flow // contributed, by owner
 }
 
 // contribute implements part.
-func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
+func (t *taps) contribute(_ context.Context, st ofctrl.State, _ time.Time) bool {
 	now := t.plan.Flows[t.cfg.Name]
 	changed := changedOwners(t.last, now.Owners)
 	if !slices.EqualFunc(t.meters, now.Meters, sameMeter) {
@@ -165,8 +166,23 @@ func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 		t.want(changed)
 	}
 	t.last, t.meters = now.Owners, now.Meters
-	t.book.countMirrors(t.plan.Numbers, t.plan.Limits)
+	if st.Ready {
+		t.book.countMirrors(t.uids(t.plan.Numbers), t.uids(t.plan.Limits), func() (map[policy.RuleRef]counter, time.Time) {
+			return t.e.counts.earlier(t.cfg.Name)
+		})
+	}
 	return true
+}
+
+// uids are those of mirrors that are given by name.
+func (t *taps) uids(names map[uint32]string) map[uint32]string {
+	out := make(map[uint32]string, len(names))
+	for n, name := range names {
+		if m, ok := t.e.resources.get(policy.KindMirror, name).(*policy.Mirror); ok {
+			out[n] = m.UID
+		}
+	}
+	return out
 }
 
 // changedOwners are the flows of owners that differ; nil = the owner is gone.
@@ -192,7 +208,36 @@ func sameMeter(a, b flow.MeterDesc) bool {
 	return a.ID == b.ID && a.Flags == b.Flags && slices.Equal(a.Bands, b.Bands)
 }
 
-// before, after and settle implement part: nothing is accounted for, and everything could be contributed.
-func (t *taps) before(context.Context)     {}
-func (t *taps) after(ofctrl.Result, error) {}
-func (t *taps) settle() error              { return nil }
+// maxCookiesAhead is of how many cookies flows are read one by one ahead of a bundle.
+const maxCookiesAhead = 64
+
+// before implements part: flows and meters that go take with them what they have counted since they were last read. What the switch passes
+// between this and the bundle, some milliseconds, counts for nobody.
+func (t *taps) before(ctx context.Context) {
+	if t.installedAt == 0 {
+		return
+	}
+	var ahead scope
+	for owner := range t.owners {
+		for _, f := range t.sw.Desired(owner) {
+			if counts(f.Cookie) {
+				ahead.add(f.Cookie)
+			}
+		}
+	}
+	ahead.all = len(ahead.cookies) > maxCookiesAhead
+	t.readLimits(ctx)
+	if len(ahead.cookies) > 0 {
+		if wait, err := t.askCounters(ctx, ahead); err == nil {
+			t.e.tasks.Go(func() { _ = wait() })
+		}
+	}
+}
+
+// after implements part: what was read ahead is written down, in case this process ends now.
+func (t *taps) after(ofctrl.Result, error) {
+	t.e.tasks.Go(func() { t.e.refreshMirrors(t.e.saving, true) })
+}
+
+// settle implements part: everything could be contributed.
+func (t *taps) settle() error { return nil }

@@ -81,7 +81,7 @@ type Options struct {
 	MemoryDir string
 	// CaptureDir is where pcapng files are written.
 	CaptureDir string
-	// HitsDir keeps, over a restart of this process, when rules were hit; "" = nowhere.
+	// HitsDir keeps, over a restart of this process, when rules were hit and what mirrors have counted; "" = nowhere.
 	HitsDir string
 	// OpenFlowTLS is for bridges with an ssl: address.
 	OpenFlowTLS *tls.Config
@@ -161,10 +161,11 @@ type Engine struct {
 	unmanaged        map[string]error     // named bridges that exist and could not be taken on
 	ledgers          map[string]*ledger   // by bridge; nil = not read yet
 	books            map[string]*book     // by bridge, kept when it goes; replaced when there is another one
-	terms            *terms               // of quarantines
-	block            uint32               // how many numbers are reserved at a time
-	written          chan written         // ends of writes; each ledger has at most one
-	saving           context.Context      // of the writes: it ends a little later than the loop
+	counts           *mirrorCounts
+	terms            *terms          // of quarantines
+	block            uint32          // how many numbers are reserved at a time
+	written          chan written    // ends of writes; each ledger has at most one
+	saving           context.Context // of the writes: it ends a little later than the loop
 	mirrors          mirrorState
 	prober           *prober
 	captures         map[string]*recording // by port; replaced when it changes
@@ -255,6 +256,10 @@ func New(o Options) (*Engine, error) {
 		terms:       newTerms(o.MemoryDir, o.Name),
 		learning:    newLearning(o.Learning),
 	}
+	var err error
+	if e.counts, err = newMirrorCounts(o.HitsDir); err != nil {
+		e.log.Warn("what mirrors had counted is lost", "err", err)
+	}
 	e.prober = newProber(e.poke)
 	e.self.Store(&[]netip.Addr{})
 	if o.Neighbours != nil {
@@ -312,6 +317,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tasks.Go(func() { e.advise(ctx) })
 	e.tasks.Go(func() { e.remember(ctx) })
 	e.tasks.Go(func() { e.watchHits(ctx) })
+	e.tasks.Go(func() { e.watchMirrors(ctx) })
 	e.tasks.Go(func() { e.watchSelf(ctx) })
 	e.tasks.Go(func() { e.watchPublished(ctx) })
 	e.tasks.Go(func() { e.watchZones(ctx) })

@@ -21,12 +21,7 @@ import (
 // dropped, by reason.
 func (e *Engine) Refresh(ctx context.Context, kind policy.Kind) {
 	if kind == policy.KindMirror { // those of rows come with the topology
-		for _, b := range e.view.Load().bridges {
-			if b.cfg.Mode == made && linkTrouble(b.sw.State()) == "" {
-				b.refresh(ctx)
-				b.readLimits(ctx)
-			}
-		}
+		e.refreshMirrors(ctx, false)
 		return
 	}
 	if kind != policy.KindPolicy && kind != policy.KindEndpoint && kind != "" {

@@ -65,11 +65,11 @@ func (a *account) perhaps(ref policy.RuleRef, now time.Time) {
 }
 
 // counted sums what the flows of each rule have counted, as they were read last.
-func (a *account) counted() map[policy.RuleRef]uint64 {
-	out := make(map[policy.RuleRef]uint64, len(a.hits))
+func (a *account) counted() map[policy.RuleRef]counter {
+	out := make(map[policy.RuleRef]counter, len(a.hits))
 	for _, r := range a.last {
 		for _, ref := range a.subjects(r.cookie) {
-			out[ref] += r.packets
+			out[ref] = out[ref].plus(r.counter)
 		}
 	}
 	return out
@@ -84,7 +84,7 @@ func (a *account) resume(earlier map[string]hit, now time.Time) {
 		if !known {
 			continue
 		}
-		switch n := counted[ref]; {
+		switch n := counted[ref].packets; {
 		case n == was.Flows:
 			h.Since, h.Last = was.Since, was.Last
 		case n > was.Flows:
@@ -129,7 +129,7 @@ func (e *Engine) saveHits(bridge string, k *book) {
 	counted, out := k.account.counted(), make(map[string]hit, len(k.account.hits))
 	for ref, h := range k.account.hits {
 		x := *h
-		x.Flows = counted[ref]
+		x.Flows = counted[ref].packets
 		out[ref.String()] = x
 	}
 	k.mu.Unlock()

@@ -29,7 +29,7 @@ func TestHitsOverARestart(t *testing.T) {
 		return &a
 	}
 	at := func(place flow.Key, c flow.Cookie, n uint64, table uint8) reading {
-		return reading{place, c, counter{n, 10 * n}, table}
+		return reading{place: place, cookie: c, counter: counter{n, 10 * n}, table: table}
 	}
 	first := clock
 	a := begin(first)
@@ -52,7 +52,7 @@ func TestHitsOverARestart(t *testing.T) {
 	counted := a.counted()
 	for r, h := range a.hits {
 		x := *h
-		x.Flows = counted[r]
+		x.Flows = counted[r].packets
 		kept[r.String()] = x
 	}
 	text, err := json.Marshal(kept)
@@ -99,7 +99,7 @@ func TestHitsPerhaps(t *testing.T) {
 	a.begin("p", map[policy.RuleRef]bool{ref: true}, clock)
 	count := func(n uint64) hit {
 		clock = clock.Add(time.Hour)
-		a.read([]reading{{"leaf", 1, counter{n, 60 * n}, pipeline.TableIngress}}, true)
+		a.read([]reading{{place: "leaf", cookie: 1, counter: counter{n, 60 * n}, table: pipeline.TableIngress}}, true)
 		return *a.hits[ref]
 	}
 	begun := clock

@@ -11,7 +11,8 @@ type Metrics struct {
 	all  []*prometheus.Desc
 	host bool
 
-	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
+	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, mirrorStages,
+	drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
 	flowMods,
 	flowsLost,
 	foreignGone, metersLost, degraded, bypassed, ofConnected, dbConnected, revision, unsaved, limitUsed, limitMax, learned, claims,
@@ -40,6 +41,8 @@ func NewMetrics(host bool) *Metrics {
 	m.ruleBytes = desc("rule_bytes_total", "Their bytes.", "policy", "direction", "rule")
 	m.mirrorPkts = desc("mirror_packets_total", "Packets that a mirror selected.", "mirror")
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")
+	m.mirrorStages = desc("mirror_stage_packets_total", "What became of the packets that a mirror selected: accepted or rejected by "+
+		"its filter, sampled_out, rate_dropped and sent (copies, of all targets together), and sink_dropped by targets.", "mirror", "stage")
 	m.drops = desc("dropped_packets_total",
 		"Packets that the pipeline dropped, by reason, as the switch counts them.", "bridge", "reason")
 	m.spoofs = desc("spoofed_packets_total",
@@ -148,11 +151,12 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 	if v.topo == nil {
 		return // never reached: no resource has anything to count
 	}
-	for mirror, s := range v.mirrors {
-		v.countMirror(&s, mirror)
-		for _, h := range s.Hosts {
-			counter(m.mirrorPkts, float64(h.Counters["selectedPackets"]), mirror)
-			counter(m.mirrorBytes, float64(h.Counters["selectedBytes"]), mirror)
+	for _, x := range mirrorsByName(v.resources) {
+		c := v.counts.status(x.UID)
+		counter(m.mirrorPkts, float64(c["selectedPackets"]), x.Name)
+		counter(m.mirrorBytes, float64(c["selectedBytes"]), x.Name)
+		for label, key := range mirrorStages {
+			counter(m.mirrorStages, float64(c[key]), x.Name, label)
 		}
 	}
 	for of, r := range each(v.resources[policy.KindPolicy]) {

@@ -28,9 +28,8 @@ type mirrorState struct {
 	desired  ovsdb.Desired
 	waits    bool // there is a mirror in it that waits for flows
 	rows     rowWorker
-	since    map[string]time.Time // when the row with this UUID was first seen
-	counting map[string]bool      // a row that has not reported yet
-	totals   map[mirrorOnBridge]*mirrorTotal
+	since    map[string]time.Time     // when the row with this UUID was first seen
+	counting map[string]bool          // a row that has not reported yet
 	statuses map[string]policy.Status // replaced at every turn
 
 	software string          // version of Open vSwitch as a switch says it, "" = none has said
@@ -43,21 +42,8 @@ type mirrorState struct {
 }
 
 func newMirrorState() mirrorState {
-	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}, totals: map[mirrorOnBridge]*mirrorTotal{}}
+	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}}
 }
-
-// mirrorOnBridge is what a total is kept for.
-type mirrorOnBridge struct{ mirror, bridge string }
-
-// mirrorTotal accumulates the counters of a mirror over restarts of the switch and over other rows, which start them anew.
-type mirrorTotal struct {
-	packets, bytes         int64
-	row                    string // UUID
-	lastPackets, lastBytes int64  // of row
-}
-
-// maxMirrorTotals is how many totals are kept before those of mirrors that are gone are forgotten.
-const maxMirrorTotals = 1 << 12
 
 // rowWorker applies the newest desired rows.
 type rowWorker struct {
@@ -191,7 +177,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	bridges, ports := w.result.Bridges, w.result.Ports
 	w.mu.Unlock()
 
-	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Counters: map[string]int64{}, Observed: m.Revision}
+	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Observed: m.Revision}
 	info := e.mirrors.plan.Info[m.Name]
 	serves := func(owner string) bool { return info.Serves(m.Name, owner) }
 	h.Endpoints = info.Sources
@@ -243,9 +229,6 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		if !r.Counting && !young {
 			degrade(policy.PhaseDegraded, policy.ReasonNotProgrammed, "ovs-vswitchd reports no statistics for the mirror")
 		}
-		if r.Owner == m.Name { // what a row copies for several mirrors, their flows count
-			e.count(m.Name, r.Bridge, r.UUID)
-		}
 	}
 	for _, r := range bridges {
 		if serves(r.Owner) && r.Code != ovsdb.CodeOK {
@@ -261,12 +244,6 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhaseFailed, policy.ReasonOutputPortTaken, r.Message)
 		default:
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
-		}
-	}
-	for key, t := range e.mirrors.totals {
-		if key.mirror == m.Name {
-			h.Counters["selectedPackets"] += t.packets
-			h.Counters["selectedBytes"] += t.bytes
 		}
 	}
 	for _, p := range info.Problems {
@@ -329,43 +306,10 @@ func realised(info *tap.Info) (as, why string, once *bool) {
 	return as, info.Form.Because, &exact
 }
 
-// count adds a row's statistics to the mirror's totals. The row may be gone by now, and its bridge with it.
-func (e *Engine) count(name, bridge, uuid string) {
-	br := e.topo.Bridges[bridge]
-	if br == nil {
-		return
-	}
-	for _, row := range br.Mirrors {
-		if row.UUID != uuid {
-			continue
-		}
-		key := mirrorOnBridge{name, bridge}
-		t := e.mirrors.totals[key]
-		if t == nil {
-			t = &mirrorTotal{}
-			e.mirrors.totals[key] = t
-		}
-		t.add(uuid, row.Statistics["tx_packets"], row.Statistics["tx_bytes"])
-	}
-}
-
-// add takes a new reading; one below the last means that counting started again.
-func (t *mirrorTotal) add(row string, packets, bytes int64) {
-	if row != t.row || packets < t.lastPackets || bytes < t.lastBytes {
-		t.row, t.lastPackets, t.lastBytes = row, 0, 0
-	}
-	t.packets += packets - t.lastPackets
-	t.bytes += bytes - t.lastBytes
-	t.lastPackets, t.lastBytes = packets, bytes
-}
-
-// forget drops what is kept of rows that are gone, and of mirrors if it is much.
-func (m *mirrorState) forget(alive map[string]bool, rows map[string]bool) {
+// forget drops what is kept of rows that are gone.
+func (m *mirrorState) forget(rows map[string]bool) {
 	maps.DeleteFunc(m.since, func(uuid string, _ time.Time) bool { return !rows[uuid] })
 	maps.DeleteFunc(m.counting, func(uuid string, _ bool) bool { return !rows[uuid] })
-	if len(m.totals) > maxMirrorTotals { // else a mirror that is made anew goes on counting
-		maps.DeleteFunc(m.totals, func(key mirrorOnBridge, _ *mirrorTotal) bool { return !alive[key.mirror] })
-	}
 }
 
 // describeMirror prints a wanted mirror in one line, for plans.

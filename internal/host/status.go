@@ -16,10 +16,9 @@ import (
 // updateStatus notes, at the end of a sync, which resources are in force at which revision, and what the mirrors are doing.
 func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 	now := time.Now()
-	alive, rows := map[string]bool{}, map[string]bool{}
+	mirrors, rows := mirrorsByName(e.resources), map[string]bool{}
 	status := map[string]policy.Status{}
-	for _, m := range ofKind[*policy.Mirror](e.resources, policy.KindMirror) {
-		alive[m.Name] = true
+	for _, m := range mirrors {
 		status[m.Name] = e.mirrorStatus(m, now)
 	}
 	for _, br := range e.topo.Bridges {
@@ -27,7 +26,9 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 			rows[m.UUID] = true
 		}
 	}
-	e.mirrors.forget(alive, rows)
+	e.mirrors.forget(rows)
+	e.counts.readRows(e.topo, mirrors, &e.mirrors.plan)
+	e.counts.forget(mirrors, rows)
 
 	e.mirrors.statuses = status
 	for key := range each(e.unsettled) {
@@ -94,7 +95,7 @@ func (v *view) status(kind policy.Kind, name string, advice *shadows) policy.Sta
 	switch kind {
 	case policy.KindMirror:
 		if s, ok := v.mirrors[name]; ok {
-			v.countMirror(&s, name)
+			v.countMirror(&s, res.(*policy.Mirror))
 			v.countCaptures(&s, name)
 			s.Warnings = slices.Concat(s.Warnings, v.notices.about(res, v.resources.groups(), v.inventory.Workloads))
 			return s

@@ -16,6 +16,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 	"github.com/tapwall/tapwall/policy/inventory"
 )
@@ -43,6 +44,8 @@ type view struct {
 	walls     []wallView   // likewise; those of bridges that have one
 	books     map[string]*book
 	mirrors   map[string]policy.Status
+	counts    *mirrorCounts
+	taps      map[string]tap.Info   // by mirror
 	captures  map[string]*recording // by port
 	sentences map[string]sentence   // of quarantines, by name
 	rows      []vswitch.MirrorSpec  // wanted
@@ -198,7 +201,8 @@ func (e *Engine) publish(done bool, problems []string) {
 		revision: e.revision, resources: e.resources, force: e.force, observed: e.observed, unsettled: e.unsettled,
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), learned: e.learning.known, notices: e.notice(before.notices.all),
-		books: e.books, mirrors: e.mirrors.statuses, captures: e.captures, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors,
+		books: e.books, mirrors: e.mirrors.statuses, counts: e.counts,
+		taps: e.mirrors.plan.Info, captures: e.captures, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors,
 		zones:   e.zoneRanges(),
 		changed: make(chan struct{}),
 	}

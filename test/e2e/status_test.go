@@ -13,6 +13,7 @@ type hostStatus struct {
 	Counters               map[string]int64
 	Endpoints              []string
 	Target                 map[string]string
+	Targets                []map[string]string
 }
 
 func (s *stage) mirror(name string) hostStatus {

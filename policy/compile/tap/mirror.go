@@ -91,13 +91,22 @@ type Info struct {
 	// Owners are whom the rows that serve the mirror are for, beside itself.
 	Owners []string
 	// Targets describe where copies go: port, bridge and vm, or a tunnel's remote, vni, key or session, dstPort, local, port and bridge.
-	Targets  []map[string]string
+	Targets []map[string]string
+	// Sends are the targets that copies are sent to, by the port that they go out at.
+	Sends    []Send
 	Problems []Problem
 	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
 	Twice    []string
 	Warnings []policy.Warning
 	// Captures are the targets that this host reads itself.
 	Captures []Capture
+}
+
+// Send is a target that copies are sent to.
+type Send struct {
+	Target       int // index, counted as in Deed and Info.Targets
+	Bridge, Port string
+	OFPort       int64 // 0 = it has none yet
 }
 
 // Serves reports whether rows of an owner serve the mirror of this name.
@@ -310,6 +319,7 @@ func (w *mirrorWork) compile() {
 	w.device(bridge, target.spec)
 	w.once([]*vswitch.Bridge{bridge}, sources)
 	w.plan.Specs = append(w.plan.Specs, w.spec(bridge, s, target.spec))
+	w.sends(0, bridge.Name, target.spec.Port)
 	for _, port := range s.ports {
 		w.info.Sources = append(w.info.Sources, bridge.Name+"/"+port)
 	}

@@ -54,8 +54,8 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 	return hashed(string(text), keyBytes)
 }
 
-// takeNumbers gives each staged mirror numbers of its own, from the hash of its name, or the next ones: a multiple of deeds that is not
-// 0, and one of a meter.
+// takeNumbers gives each staged mirror numbers of its own, from the hash of its name and uid, or the next ones: a multiple of deeds
+// that is not 0, and one of a meter. So flows of one that was made anew do not go on counting for it.
 func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 	p.numbers, p.meters = map[string]uint32{}, map[string]uint32{}
 	used, metered := map[uint32]bool{0: true}, map[uint32]bool{}
@@ -64,7 +64,7 @@ func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 		if !w.info.Form.Staged {
 			continue
 		}
-		sum := sha256.Sum256([]byte(m.Name))
+		sum := sha256.Sum256([]byte(m.Name + m.UID))
 		n := binary.BigEndian.Uint32(sum[:]) &^ uint32(deeds-1)
 		for used[n] {
 			n += uint32(deeds)
@@ -198,6 +198,7 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 			w.device(t.at, t.spec)
 			if n := w.goBack(tapBridge, t, d.snaplen); n > 0 {
 				d.ways, d.wayTargets = append(d.ways, n), append(d.wayTargets, i)
+				w.sends(i, t.at.Name, t.spec.Port)
 			} else {
 				w.info.Unfinished = true
 			}
@@ -208,6 +209,7 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		w.device(w.in.Topology.Bridges[tapBridge], t.spec)
 		if n := w.ofPort(tapBridge, t.spec.Port); n > 0 {
 			d.sinks = append(d.sinks, sink{port: n, target: i, room: w.room(&t)})
+			w.sends(i, tapBridge, t.spec.Port)
 		} else {
 			w.info.Unfinished = true
 		}
@@ -234,6 +236,11 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 	}
 	w.addFlows(tapBridge, MirrorOwner(w.m.Name), slices.Concat(filterFlows(d.number, filter, first(&w.m.Spec)),
 		sessionFlows(d.number, w.m.Spec.Sample.OneOf(), chosen), d.flows()))
+}
+
+// sends notes that copies for a target go out at a port.
+func (w *mirrorWork) sends(target int, bridge, port string) {
+	w.info.Sends = append(w.info.Sends, Send{target, bridge, port, w.ofPort(bridge, port)})
 }
 
 func (p *mirrorPlanner) addMeter(bridge string, m flow.MeterDesc) {

@@ -730,3 +730,20 @@ func TestStagedFlows(t *testing.T) {
 		}
 	}
 }
+
+// A mirror that is made anew under a name has a number of its own, so that what flows of the old one counted is not taken for its.
+func TestStagedNumbersByUID(t *testing.T) {
+	numbers := map[uint32]bool{}
+	for _, uid := range []string{"", "a", "b"} {
+		in := mirrorWorld()
+		m := mirror("m", toNewPort("tap0"), policy.Selector{Port: "vm1"})
+		m.UID, m.Spec.Snaplen = uid, 100
+		in.Mirrors = []*policy.Mirror{m}
+		for n := range stagedWorld(in).Numbers {
+			numbers[n] = true
+		}
+	}
+	if len(numbers) != 3 {
+		t.Errorf("numbers of three mirrors of a name: %v", numbers)
+	}
+}
