@@ -68,15 +68,51 @@ func (h *HostOptions) reach(i int) error {
 		}
 		return nil
 	}
-	method, rest, _ := strings.Cut(h.OVSDB, ":")
-	address, _, err := net.SplitHostPort(rest)
-	if err != nil || method != "tcp" && method != "ssl" {
-		return fmt.Errorf("ovsdb %q is none of unix:PATH, tcp:ADDRESS:PORT, ssl:ADDRESS:PORT", h.OVSDB)
+	at, address, err := h.listener(firstPort + i)
+	if err != nil {
+		return err
 	}
 	if b.Listen == nil {
-		b.Listen = &vswitch.ControllerSpec{Port: uint16(firstPort + i), TLS: method == "ssl"}
-		b.Listen.Addr, _ = netip.ParseAddr(address)
+		b.Listen = at
 	}
+	reachedAt(b, address)
+	return nil
+}
+
+// listener is where a bridge of a remote host is to listen under a port, beside the database, and the host's address as it is written.
+func (h *HostOptions) listener(port int) (at *vswitch.ControllerSpec, address string, err error) {
+	method, rest, _ := strings.Cut(h.OVSDB, ":")
+	address, _, err = net.SplitHostPort(rest)
+	if err != nil || method != "tcp" && method != "ssl" {
+		return nil, "", fmt.Errorf("ovsdb %q is none of unix:PATH, tcp:ADDRESS:PORT, ssl:ADDRESS:PORT", h.OVSDB)
+	}
+	at = &vswitch.ControllerSpec{Port: uint16(port), TLS: method == "ssl"}
+	at.Addr, _ = netip.ParseAddr(address)
+	return at, address, nil
+}
+
+// taps says where the bridges that tapwall makes for mirrors on a remote host listen: under the ports behind those of the configured ones.
+// nil = it is the host that tapwall runs on.
+func (h *HostOptions) taps() func(b *host.BridgeConfig, i int) {
+	if strings.HasPrefix(h.OVSDB, "unix:") {
+		return nil
+	}
+	port := firstPort
+	for i := range h.Bridges {
+		if l := h.Bridges[i].Listen; l != nil {
+			port = max(port, int(l.Port)+1)
+		}
+	}
+	return func(b *host.BridgeConfig, i int) {
+		if at, address, err := h.listener(port + i); err == nil {
+			b.Listen = at
+			reachedAt(b, address)
+		}
+	}
+}
+
+// reachedAt completes where a bridge listens and is dialled, on a host of this address.
+func reachedAt(b *host.BridgeConfig, address string) {
 	b.Listen.Bridge = b.Name
 	if b.Listen.Addr.IsValid() && !b.Listen.Addr.IsUnspecified() {
 		address = b.Listen.Addr.String()
@@ -86,7 +122,6 @@ func (h *HostOptions) reach(i int) error {
 		b.OpenFlow = "ssl:"
 	}
 	b.OpenFlow += net.JoinHostPort(address, strconv.Itoa(int(b.Listen.Port)))
-	return nil
 }
 
 // parseListen reads ptcp:PORT[:ADDRESS] or pssl:PORT[:ADDRESS], as a Controller row has it.
@@ -132,8 +167,9 @@ func (o *Options) hosts(log *slog.Logger) (clients []task, hosts []host.Options,
 		}
 		clients = append(clients, options.Lock, db)
 		hosts = append(hosts, host.Options{
-			Name: h.Name, DB: db, Lock: options.Lock, TakeOver: o.TakeOver, Bridges: h.Bridges, RunDir: runDir(h.OVSDB), OpenFlowTLS: tlsConfig,
-			HostFile: filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
+			Name: h.Name, DB: db, Lock: options.Lock, TakeOver: o.TakeOver, Bridges: h.Bridges, Taps: h.taps(), RunDir: runDir(h.OVSDB),
+			OpenFlowTLS: tlsConfig,
+			HostFile:    filepath.Join(dir, "host-id"), MemoryDir: filepath.Join(dir, "connections"),
 			HitsDir: filepath.Join(dir, "hits"), CaptureDir: filepath.Join(dir, "captures"),
 			Learning: o.Learning.limits(), LearnedFile: filepath.Join(dir, "learned.json"),
 			PeersFile:    filepath.Join(dir, "workloads.json"),

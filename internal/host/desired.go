@@ -141,7 +141,15 @@ func (e *Engine) madeBridges() []BridgeConfig {
 	var out []BridgeConfig
 	for _, s := range e.mirrors.plan.Bridges {
 		if br := e.topo.Bridges[s.Name]; br != nil && br.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
-			out = append(out, BridgeConfig{Name: s.Name, Mode: made, FailMode: br.FailMode})
+			cfg := BridgeConfig{Name: s.Name, Mode: made, FailMode: br.FailMode}
+			i := 0 // there is one for each datapath type, and none takes another's place when that goes
+			if vswitch.DatapathName(s.DatapathType) != "system" {
+				i = 1
+			}
+			if e.opt.Taps != nil {
+				e.opt.Taps(&cfg, i)
+			}
+			out = append(out, cfg)
 		}
 	}
 	return out

@@ -65,6 +65,9 @@ type Options struct {
 	DB       *ovsdb.Client
 	Recorder *record.Recorder
 	Bridges  []BridgeConfig
+	// Taps completes the configuration of a bridge that tapwall makes, the i-th of them, with where it listens and is dialled. nil = they
+	// are reached by their management sockets in RunDir.
+	Taps func(b *BridgeConfig, i int)
 	// Neighbours is where the engines of a process tell each other of their workloads; nil = there are no others.
 	Neighbours *Neighbours
 	// PeersFile keeps, over a restart of this process, what is told there of this host; "" = nothing does.
