@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,4 +180,48 @@ func TestMirrorScenario09CountersNeverGoBack(t *testing.T) {
 	if n := s.metric(`tapwall_mirror_stage_packets_total{mirror="counted",stage="sent"}`); int(n) != 2*copies() {
 		t.Errorf("the metric says that %v copies were sent, want %s", n, strconv.Itoa(2*copies()))
 	}
+}
+
+// What a target does not take is told, of the target and of the mirror, and is beside what was sent.
+func TestMirrorSinkDropped(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	const icmp = "{action: accept, protocol: icmp}"
+	must(t, s.AddTargetPort("sink1")) // tapwall leaves those as they are
+	must(t, s.AddTargetPort("row0"))
+	s.apply(strings.NewReplacer("sink1, create: true", "sink1", "row0, create: true", "row0").Replace(sprintf(countedMirror, icmp) +
+		sprintf(countedRow, "")))
+	s.becomes("mirror", "counted", policy.PhaseActive, "", "")
+	s.becomes("mirror", "row", policy.PhaseActive, "", "")
+	w := &counterWatch{s, map[string]map[string]int64{}}
+	s.ping3(s.vm[1], s.vm[2])
+	w.becomes("all is well", "counted", map[string]int64{"acceptedPackets": 6, "sentPackets": 12, "sinkDroppedPackets": 0})
+	for _, port := range []string{"sink1", "row0"} {
+		_, err := s.Switch.Run("ip", "link", "set", port, "down")
+		must(t, err)
+	}
+	s.becomes("mirror", "counted", policy.PhaseDegraded, policy.ReasonTargetDown, "sink1")
+	s.ping3(s.vm[1], s.vm[2])
+	w.becomes("a port is down", "counted", map[string]int64{"acceptedPackets": 12, "sentPackets": 24})
+	dropped := func(when string) {
+		t.Helper()
+		// The port of br0 gets what is flooded there, too; the output of a row nothing but copies.
+		for _, target := range s.mirror("counted").Targets {
+			if n, err := strconv.Atoi(target["sinkDroppedPackets"]); err != nil || (target["port"] == "sink1") != (n >= 6) {
+				t.Errorf("%s: %v, %v; want 6 dropped by sink1, and none by the other", when, target, err)
+			}
+		}
+		for _, name := range []string{"counted", "row"} {
+			if n := w.look(name)["sinkDroppedPackets"]; n < 6 || n > 20 {
+				t.Errorf("%s: of mirror %s %d copies were dropped, want 6, and what else was sent there", when, name, n)
+			}
+		}
+	}
+	dropped("a port is down")
+	s.tw.Kill()
+	must(t, s.tw.Start())
+	s.becomes("mirror", "counted", policy.PhaseDegraded, policy.ReasonTargetDown, "sink1")
+	w.becomes("tapwall killed", "counted", map[string]int64{"acceptedPackets": 12, "sentPackets": 24})
+	dropped("tapwall killed")
 }
