@@ -51,6 +51,7 @@ func main() {
 		{"classes", benchClasses}, {"worst", benchWorst}, {"rules", benchRules}, {"member", benchMember}, {"feed", benchFeed},
 		{"first", benchFirst},
 		{"mirror", func() ([]line, error) { return benchMirror(*rounds) }}, {"tap", benchTap}, {"sets", benchSets},
+		{"capture", func() ([]line, error) { return benchCapture(*rounds) }},
 	}
 	var names []string
 	for _, b := range benchmarks {

@@ -253,8 +253,9 @@ func (t tapper) turns(device string, doc map[string]any, n int) (begun, ended []
 	if err != nil {
 		return nil, nil, err
 	}
+	// Once the mirror is gone the port is one of the bridge like any other, and gets what machines say to all.
 	since := func(at time.Time) []lab.Frame {
-		return capture.Frames(func(f lab.Frame) bool { return f.At.After(at) })
+		return capture.Frames(func(f lab.Frame) bool { return f.At.After(at) && len(f.Data) > 14 && f.Data[0]&1 == 0 })
 	}
 	for range n {
 		start := time.Now()
