@@ -78,6 +78,45 @@ func TestMirrorScenario12HeadersChange(t *testing.T) {
 	}
 }
 
+// Scenario 12, source NAT on the way: the status is true of what comes.
+func TestMirrorScenario12SNAT(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 2)
+	var err error
+	s.tw, err = s.StartTapwall("--bridge", "br0=guest")
+	must(t, err)
+	const outside = "10.77.0.100"
+	for _, f := range []string{
+		"priority=9,icmp,nw_src=" + s.vm[1].IPv4 + ",actions=ct(commit,nat(src=" + outside + "),table=1)",
+		"priority=9,icmp,nw_dst=" + outside + ",actions=ct(nat,table=1)",
+		"table=1,actions=NORMAL",
+	} {
+		_, err := s.Ofctl("add-flow", "br0", f)
+		must(t, err)
+	}
+	_, err = s.vm[2].Run("ip", "neigh", "replace", outside, "lladdr", s.vm[1].MAC, "dev", "eth0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: pair\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{port: {name: pair0, create: true}}]}\n")
+	s.becomes("mirror", "pair", policy.PhaseActive, "", "")
+	hosts := s.status("mirror", "pair").Hosts
+	pair := s.capture("pair0")
+	n := s.copied(pair, func() { s.ping3(s.vm[1], s.vm[2]) })
+	if len(hosts) != 1 || hosts[0].ExactOnce == nil || *hosts[0].ExactOnce != (n == 6) {
+		t.Errorf("%d copies of 6 frames whose source changes on the way, and the status says %+v", n, hosts)
+	}
+	translated := func(f lab.Frame) bool {
+		return lab.ICMP(f) && (string(f.Data[26:30]) == "\x0a\x4d\x00\x64" || string(f.Data[30:34]) == "\x0a\x4d\x00\x64")
+	}
+	seen, err := s.Capture(s.vm[2].NS, "eth0")
+	must(t, err)
+	s.ping3(s.vm[1], s.vm[2])
+	settle()
+	if len(seen.Frames(translated)) != 3 {
+		t.Error("nothing was translated, so the test shows nothing")
+	}
+}
+
 // A patch port is a source like any other, where nothing else comes in like that; else the mirror says why not.
 func TestMirrorScenarioSourcesPatchPort(t *testing.T) {
 	t.Parallel()
