@@ -30,7 +30,7 @@ func (s *stage) packetEvents(mirror string) (out []event.Event) {
 }
 
 // Scenario 12, the record's part: a request through a tap with the target events is documents, one for each packet that another target of
-// the same mirror gets, with who sent it to whom; a sample says what it stands for.
+// the same mirror gets, with who sent it to whom, and is in the file of a third; a sample says what it stands for.
 func TestMirrorScenario12Events(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
@@ -38,11 +38,17 @@ func TestMirrorScenario12Events(t *testing.T) {
 	s.apply("kind: Endpoint\nname: client\nspec: {match: {port: vm1}, labels: {app: client}}\n")
 	s.ping3(s.vm[1], s.vm[2])
 	s.apply("kind: Mirror\nname: all\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: tcp}, {action: accept, " +
-		"protocol: udp}]}, targets: [{events: {}}, {port: {name: ids0, create: true}}]}\n---\n" +
+		"protocol: udp}]}, targets: [{events: {}}, {port: {name: ids0, create: true}}, {pcap: {file: get}}]}\n---\n" +
 		"kind: Mirror\nname: some\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: udp}]}, targets: " +
 		"[{events: {sample: 1/10}}]}\n")
 	capture := s.capture("ids0")
-	s.mustConnect(s.vm[1], s.vm[2].IPv4, 80)
+	c, err := s.vm[1].Dial("tcp", s.vm[2].IPv4, 80, 3*time.Second)
+	must(t, err)
+	_, err = c.Write([]byte("GET /seen HTTP/1.0\r\n\r\n"))
+	must(t, err)
+	_, err = c.Read(make([]byte, 8))
+	must(t, err)
+	_ = c.Close()
 	for range 100 {
 		s.say(s.vm[1], s.vm[2], 40000, 9, "GET / to the discard service")
 	}
@@ -51,6 +57,12 @@ func TestMirrorScenario12Events(t *testing.T) {
 		got = s.packetEvents("all")
 		return len(got) >= 105 && len(got) == len(capture.Frames(nil))
 	})
+	if files := s.captured("get"); len(files) != 1 {
+		t.Errorf("files %v", files)
+	} else if lines := tshark(t, files[0], "http.request", "ip.src", "tcp.dstport", "http.request.uri"); len(lines) != 1 ||
+		lines[0] != s.vm[1].IPv4+"\t80\t/seen" {
+		t.Errorf("requests in the file: %q", lines)
+	}
 	request := got[0]
 	for _, e := range got {
 		if e.Network.Transport == "tcp" {
