@@ -75,6 +75,12 @@ type Engine interface {
 	// Trace says what would happen to a packet and why. Errors are a *backend.QuestionError, or match backend.ErrUnavailable or
 	// backend.ErrUnable.
 	Trace(ctx context.Context, q backend.TraceQuestion) (Trace, error)
+	// Captures lists the targets of a mirror, "" = of all, whose packets can be had, by mirror, host and target.
+	Captures(mirror string) []wire.Capture
+	// Packets returns what writes the packets that are asked for. Errors match backend.ErrNotFound, or backend.ErrUnable and say what to do.
+	Packets(q backend.CaptureQuery) (backend.WritePackets, error)
+	// CaptureFile opens a pcapng file of a mirror. Errors match backend.ErrNotFound or backend.ErrUnable.
+	CaptureFile(mirror, host, file string) (backend.CaptureFile, error)
 	// Classes lists the classes of endpoints, by host, bridge and number. It reads memory only.
 	Classes(q backend.ClassQuery) []Class
 	// System is the health of the whole process.
@@ -117,6 +123,7 @@ type (
 	Workload           = wire.Workload
 	WorkloadLabel      = wire.WorkloadLabel
 
+	Capture      = wire.Capture
 	Connections  = wire.Connections
 	Killed       = wire.Killed
 	Explanation  = wire.Explanation

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/tapwall/tapwall/api"
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/internal/capture"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -173,6 +175,9 @@ type engine struct {
 	flows     func(backend.FlowQuery) ([]api.FlowEntry, error)
 	tracked   func(backend.ConnectionQuery) (api.Connections, error)
 	traced    func(backend.TraceQuestion) (api.Trace, error)
+	captures  []api.Capture
+	packets   func(backend.CaptureQuery) (backend.WritePackets, error)
+	dir       string   // of the files of captures
 	kills     int      // not dry runs
 	started   []string // mirrors
 	asked     backend.ConnectionQuestion
@@ -284,6 +289,25 @@ func (e *engine) Trace(_ context.Context, q backend.TraceQuestion) (api.Trace, e
 		return api.Trace{Verdict: "allow"}, nil
 	}
 	return e.traced(q)
+}
+
+func (e *engine) Captures(mirror string) (out []api.Capture) {
+	for _, c := range e.captures {
+		if mirror == "" || c.Mirror == mirror {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+func (e *engine) Packets(q backend.CaptureQuery) (backend.WritePackets, error) { return e.packets(q) }
+
+func (e *engine) CaptureFile(mirror, _, file string) (backend.CaptureFile, error) {
+	f, err := capture.Open(e.dir, mirror, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%q: %w", file, backend.ErrNotFound)
+	}
+	return f, err
 }
 
 func (e *engine) Explain(q backend.ConnectionQuestion) ([]api.Explanation, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -45,7 +46,7 @@ func (m *metrics) observe(r *http.Request, status int, took time.Duration) {
 		method = "other"
 	}
 	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	if route != streamPath {
+	if route != streamPath && !strings.HasPrefix(route, capturePath+"/") {
 		m.seconds.WithLabelValues(route, method).Observe(took.Seconds())
 	}
 }

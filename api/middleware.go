@@ -130,7 +130,7 @@ func bound(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Not every ResponseWriter has deadlines (tests' has none); the context bounds the handler anyway.
 		ctl := http.NewResponseController(w)
-		if r.URL.Path == streamPath {
+		if r.URL.Path == streamPath || strings.HasPrefix(r.URL.Path, capturePath+"/") {
 			_ = ctl.SetReadDeadline(time.Time{})
 			next.ServeHTTP(w, r)
 			return

@@ -62,7 +62,9 @@ type Server struct {
 	api     huma.API
 	metrics *metrics
 	streams chan struct{} // one token for each stream
-	spec    openAPI
+	// followers is the same of packets.
+	followers chan struct{}
+	spec      openAPI
 
 	began    chan struct{} // a confirmation is outstanding, see Run
 	problems sync.Map      // why confirmations could not be undone, by id
@@ -88,7 +90,8 @@ func NewServer(o Options) (*Server, error) {
 	if o.Heartbeat == 0 {
 		o.Heartbeat = defaultHeartbeat
 	}
-	s := &Server{o: o, log: o.Logger, router: chi.NewMux(), streams: make(chan struct{}, o.MaxStreams), began: make(chan struct{}, 1)}
+	s := &Server{o: o, log: o.Logger, router: chi.NewMux(), streams: make(chan struct{}, o.MaxStreams),
+		followers: make(chan struct{}, maxFollowers), began: make(chan struct{}, 1)}
 	var err error
 	if s.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err
@@ -109,6 +112,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerTrace()
 	s.registerLint()
 	s.registerEvents()
+	s.registerCaptures()
 	if err := s.finishSpec(); err != nil {
 		return nil, err
 	}

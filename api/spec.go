@@ -88,6 +88,7 @@ func (s *Server) finishSpec() error {
 		{Name: "endpoints", Description: "Labels and addresses for ports"}, {Name: "apply", Description: "Several documents at once"},
 		{Name: "events", Description: "The record"}, {Name: "flows", Description: "What is on the switches"},
 		{Name: "connections", Description: "What the switches track"},
+		{Name: "captures", Description: "Packets that mirrors copied"},
 		{Name: "hosts", Description: "Switches and what is plugged in"},
 		{Name: "status", Description: "Health"},
 	}

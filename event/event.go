@@ -203,7 +203,7 @@ func Actions() []string {
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
 		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
-		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused}
+		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead}
 }
 
 // Values of event.action, event.dataset and tapwall.drop_reason.
@@ -242,6 +242,8 @@ const (
 	ActionAddressLearned   = "address-learned"
 	ActionAddressForgotten = "address-forgotten"
 	ActionAddressRefused   = "address-refused"
+	// Somebody had packets handed out.
+	ActionCapturesRead = "captures-read"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetPacket = "tapwall.packet"
@@ -287,4 +289,11 @@ func NewChange(action string, n Notice) Event {
 		},
 		Tapwall: Tapwall{Notice: &n},
 	}
+}
+
+// NewAccess is the event that tells of n: somebody was handed what resources hold.
+func NewAccess(action string, n Notice) Event {
+	e := NewChange(action, n)
+	e.Event.Type = []string{"access"}
+	return e
 }

@@ -364,7 +364,7 @@ func TestMirrorLaterFaults(t *testing.T) {
 		{"bad rspan", target("{rspan: {vlan: 300, acknowledgeFlooding: true}}"), []string{at + "rspan: comes later"}},
 		{"bad rspan flooding", target("{rspan: {vlan: 0}}"), []string{at + "rspan/vlan: 0 is outside the range 1-4094",
 			at + "rspan/acknowledgeFlooding: must be true: copies flood the whole VLAN"}},
-		{"bad buffer", target("{buffer: {duration: 60s, size: 256MB}}"), []string{at + "buffer: comes later"}},
+		{"bad buffer too large", target("{buffer: {size: 17GiB}}"), []string{at + "buffer/size: 17GiB is outside the range 65536-17179869184"}},
 		{"bad buffer of nothing", target("{buffer: {}}"), []string{at + "buffer: has no bounds: give duration or size"}},
 		{"bad buffer size", target("{buffer: {size: 1kB}}"), []string{at + "buffer/size: 1kB is outside the range 65536-1099511627776 bytes"}},
 		{"bad sizes", target("{pcap: {file: web, rotate: 100}}"), []string{at + `pcap/rotate: must be a text, not the number 100`}},

@@ -2,8 +2,12 @@
 package backend
 
 import (
+	"context"
 	"errors"
+	"io"
+	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
@@ -115,6 +119,28 @@ func (q *ConnectionQuery) Everything() bool {
 type ConnectionQuestion struct {
 	Entry, Label string // one of them
 	Host, Bridge string // "" = any
+}
+
+// CaptureQuery asks for packets that a mirror copied.
+type CaptureQuery struct {
+	Mirror string
+	Host   string // id; "" = the only one that has them
+	// Since and Until bound when the packets came; zero = as long ago as there are any, and now.
+	Since, Until time.Time
+	// Follow asks for packets that come from now on, behind those since Since if that is set.
+	Follow bool
+	// Packets and Duration bound what is followed; 0 = they do not.
+	Packets  int
+	Duration time.Duration
+}
+
+// WritePackets writes packets as a pcapng stream, in whole blocks, until there are no more or ctx ends, which is no error.
+type WritePackets func(ctx context.Context, w io.Writer) error
+
+// CaptureFile is a file of packets that is open.
+type CaptureFile interface {
+	io.ReadCloser
+	Stat() (fs.FileInfo, error)
 }
 
 // FlowQuery narrows a listing of flows; zero fields match everything.

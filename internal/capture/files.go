@@ -47,7 +47,10 @@ func NewFiles(dir, name string, rotate int64, keep int) *Files {
 const suffix = ".pcapng"
 
 // fileName matches names of files: what they are known by, number, time of the beginning.
-var fileName = regexp.MustCompile(`^(.+)_(\d{5,9})_\d{14}\.pcapng$`)
+var fileName = regexp.MustCompile(`^(.+)_(\d{5,9})_(\d{14})\.pcapng$`)
+
+// begun is how names say when a file was begun, in UTC.
+const begun = "20060102150405"
 
 // retryAfter is how long writing is not tried after it failed.
 const retryAfter = time.Second
@@ -172,7 +175,7 @@ func (f *Files) open(e *encoder, evict bool) error {
 		files = files[1:]
 	}
 	now := time.Now()
-	name := fmt.Sprintf("%s_%05d_%s%s", f.name, last+1, now.UTC().Format("20060102150405"), suffix)
+	name := fmt.Sprintf("%s_%05d_%s%s", f.name, last+1, now.UTC().Format(begun), suffix)
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -255,6 +258,7 @@ func (f *Files) report(s *Stats) {
 type File struct {
 	Name     string
 	Size     int64
+	Begun    time.Time // to the second; zero = its name does not tell
 	Modified time.Time
 	number   int
 }
@@ -281,7 +285,8 @@ func list(root *os.Root, name string) (files []File, last int, err error) {
 		}
 		last = max(last, n)
 		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			files = append(files, File{Name: e.Name(), Size: info.Size(), Modified: info.ModTime(), number: n})
+			at, _ := time.Parse(begun, m[3]) // somebody may have called a file of his so
+			files = append(files, File{Name: e.Name(), Size: info.Size(), Begun: at, Modified: info.ModTime(), number: n})
 		}
 	}
 	slices.SortFunc(files, func(a, b File) int { return cmp.Compare(a.number, b.number) })

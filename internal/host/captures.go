@@ -42,6 +42,7 @@ func (e *Engine) tendCaptures(ctx context.Context) {
 	if events {
 		e.nameEndpoints()
 	}
+	e.freeBuffers()
 	if maps.EqualFunc(wanted, e.captures, func(a, b *recording) bool { return reflect.DeepEqual(a.plan, b.plan) }) {
 		return
 	}
@@ -93,8 +94,11 @@ func (e *Engine) startCapture(ctx context.Context, r *recording, before *recordi
 // keeper makes what keeps the packets.
 func (e *Engine) keeper(r *recording) capture.Keeper {
 	c := &r.plan
-	if c.Events != nil {
+	switch {
+	case c.Events != nil:
 		return e.newPacketEvents(r.mirror, c.Events)
+	case c.Buffer != nil:
+		return e.buffer(r)
 	}
 	rotate, keep := c.Pcap.Limits()
 	return capture.NewFiles(e.opt.CaptureDir, c.Pcap.BaseName(), rotate, keep)
@@ -165,13 +169,17 @@ func (v *view) countCaptures(s *policy.Status, name string) {
 // captureTexts spells what a target says of itself.
 func captureTexts(s capture.Stats) map[string]string {
 	out := map[string]string{"packets": strconv.FormatUint(s.Packets, 10), "bytes": strconv.FormatUint(s.Bytes, 10)}
-	for key, n := range map[string]uint64{"dropped": s.Dropped, "lost": s.Lost, "failures": s.Failures} {
+	for key, n := range map[string]uint64{"dropped": s.Dropped, "lost": s.Lost, "failures": s.Failures, "heldPackets": s.Held,
+		"heldBytes": s.HeldSize, "evicted": s.Evicted} {
 		if n > 0 {
 			out[key] = strconv.FormatUint(n, 10)
 		}
 	}
 	if s.File != "" {
 		out["file"] = s.File
+	}
+	if !s.Oldest.IsZero() {
+		out["oldest"] = s.Oldest.UTC().Format(time.RFC3339Nano)
 	}
 	return out
 }

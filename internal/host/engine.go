@@ -172,6 +172,7 @@ type Engine struct {
 	mirrors          mirrorState
 	prober           *prober
 	captures         map[string]*recording // by port; replaced when it changes
+	buffers          map[string]*held      // by port; likewise
 	endpointNames    atomic.Pointer[endpointNames]
 	namedEndpoints   []*policy.Workload // that endpointNames is of
 	tapCompiler      func(tap.Input) tap.Plan

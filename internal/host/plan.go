@@ -32,6 +32,9 @@ func (e *Engine) Admit(changes []backend.Change) error {
 		return nil
 	}
 	v := e.view.Load().with(changes)
+	if err := v.bufferMemory(ours); err != nil {
+		return err
+	}
 	if err := v.sharedFile(ours); err != nil {
 		return err
 	}

@@ -45,8 +45,9 @@ type view struct {
 	books     map[string]*book
 	mirrors   map[string]policy.Status
 	counts    *mirrorCounts
-	taps      map[string]tap.Info   // by mirror
 	captures  map[string]*recording // by port
+	buffers   map[string]*held      // by port
+	taps      map[string]tap.Info   // by mirror
 	sentences map[string]sentence   // of quarantines, by name
 	rows      []vswitch.MirrorSpec  // wanted
 	zones     []zoneRange
@@ -202,7 +203,7 @@ func (e *Engine) publish(done bool, problems []string) {
 		synced: e.revision, ready: before.ready || done, host: e.opt.Name, topo: e.topo,
 		inventory: e.inventory, peers: e.peers, self: *e.self.Load(), learned: e.learning.known, notices: e.notice(before.notices.all),
 		books: e.books, mirrors: e.mirrors.statuses, counts: e.counts,
-		taps: e.mirrors.plan.Info, captures: e.captures, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors,
+		taps: e.mirrors.plan.Info, captures: e.captures, buffers: e.buffers, sentences: e.sentences(), rows: e.mirrors.desired.Mirrors,
 		zones:   e.zoneRanges(),
 		changed: make(chan struct{}),
 	}

@@ -15,7 +15,7 @@ const capturePrefix = "twc-"
 type Capture struct {
 	Port   string
 	Target int // index
-	// Exactly one of these is set.
+	// At most one of these is set; none is of Info.Readable.
 	Pcap   *policy.PcapTarget
 	Buffer *policy.BufferTarget
 	Events *policy.EventsTarget
@@ -31,7 +31,7 @@ type CaptureSource struct {
 	MACs         []string // of what is plugged in there, as far as they are known
 }
 
-// Kind says in one word what becomes of the packets.
+// Kind says in one word what becomes of the packets; "" = nothing that this host does.
 func (c *Capture) Kind() string {
 	switch {
 	case c.Pcap != nil:
@@ -44,8 +44,8 @@ func (c *Capture) Kind() string {
 	return ""
 }
 
-// captureOf returns what this host reads for a target; nil = it does not.
-func captureOf(mirror string, i int, t *policy.MirrorTarget) *Capture {
+// CaptureOf returns what this host reads for a target of a mirror, without its sources; nil = it does not.
+func CaptureOf(mirror string, i int, t *policy.MirrorTarget) *Capture {
 	c := &Capture{Target: i, Pcap: t.Pcap, Buffer: t.Buffer, Events: t.Events}
 	kind := c.Kind()
 	if kind == "" {
@@ -61,7 +61,7 @@ func captureOf(mirror string, i int, t *policy.MirrorTarget) *Capture {
 
 // reads reports whether this host reads one of the mirror's targets itself.
 func reads(m *policy.Mirror) bool {
-	return slices.ContainsFunc(m.Spec.Targets, func(t policy.MirrorTarget) bool { return captureOf(m.Name, 0, &t) != nil })
+	return slices.ContainsFunc(m.Spec.Targets, func(t policy.MirrorTarget) bool { return CaptureOf(m.Name, 0, &t) != nil })
 }
 
 // captured is the target of a port that this host reads.
@@ -86,7 +86,7 @@ func (w *mirrorWork) takeFile(t mirrorTarget) {
 	w.files[name] = w.m.Name
 }
 
-// read notes what this host reads for the mirror.
+// read notes the ports of our own that copies arrive at, and which of them this host reads.
 func (w *mirrorWork) read(on []*vswitch.Bridge, sources map[string]*bridgeSources, targets []mirrorTarget) {
 	var from []CaptureSource
 	for _, b := range on {
@@ -98,10 +98,18 @@ func (w *mirrorWork) read(on []*vswitch.Bridge, sources map[string]*bridgeSource
 			from = append(from, s)
 		}
 	}
-	for _, t := range targets {
+	for i, t := range targets {
+		c := Capture{Port: t.spec.Port, Target: i}
+		switch {
+		case t.capture != nil:
+			c = *t.capture
+		case !t.spec.Create || t.spec.Type != "internal":
+			continue
+		}
+		c.Direction, c.Sources = w.m.Spec.Direction, from
+		w.info.Readable = append(w.info.Readable, c)
 		if t.capture != nil {
-			t.capture.Direction, t.capture.Sources = w.m.Spec.Direction, from
-			w.info.Captures = append(w.info.Captures, *t.capture)
+			w.info.Captures = append(w.info.Captures, c)
 		}
 	}
 }

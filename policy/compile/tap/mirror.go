@@ -98,8 +98,8 @@ type Info struct {
 	// Twice says why a packet may be copied more than once; none = it is copied exactly once.
 	Twice    []string
 	Warnings []policy.Warning
-	// Captures are the targets that this host reads itself.
-	Captures []Capture
+	// Captures are the targets that this host reads itself. Readable are these, and the ports that the mirror makes.
+	Captures, Readable []Capture
 }
 
 // Send is a target that copies are sent to.
@@ -323,6 +323,7 @@ func (w *mirrorWork) compile() {
 	for _, port := range s.ports {
 		w.info.Sources = append(w.info.Sources, bridge.Name+"/"+port)
 	}
+	w.read([]*vswitch.Bridge{bridge}, sources, []mirrorTarget{target})
 }
 
 // only returns the bridge of the sources; nil = there are none. A mirror whose sources are on several, or on another than its target, is

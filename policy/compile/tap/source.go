@@ -221,7 +221,7 @@ func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
 	if t, ok := tunnelOf(&w.m.Spec.Targets[i], w.ids[place{w.m.Name, i}]); ok {
 		return w.tunnel(t)
 	}
-	if c := captureOf(w.m.Name, i, &w.m.Spec.Targets[i]); c != nil {
+	if c := CaptureOf(w.m.Name, i, &w.m.Spec.Targets[i]); c != nil {
 		return w.captured(c), ""
 	}
 	p := w.m.Spec.Targets[i].Port
