@@ -36,6 +36,9 @@ type (
 
 	Finding = wire.Finding
 
+	Capture     = wire.Capture
+	CaptureFile = wire.CaptureFile
+
 	Trace         = wire.Trace
 	TraceCrossing = wire.TraceCrossing
 	TraceSide     = wire.TraceSide

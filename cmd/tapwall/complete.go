@@ -155,6 +155,14 @@ func (g *global) completeBridges(*cobra.Command) (out []string) {
 	return out
 }
 
+// completeMirror offers mirrors for the first argument.
+func (g *global) completeMirror(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return offer(g.completeNamesOf("mirrors", "")(c)), cobra.ShellCompDirectiveNoFileComp
+}
+
 // completePorts offers the names that events give to endpoints: that of the Endpoint resource, and the port.
 func (g *global) completePorts(*cobra.Command) (out []string) {
 	g.ask(func(ctx context.Context, cl *client.Client) {

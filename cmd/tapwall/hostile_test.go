@@ -62,7 +62,14 @@ var invocations = map[string][]string{
 	"mirror start": {"x", "x --wait"},
 	"mirror stop":  {"x", "x --wait"},
 	"tap": {"port=x --to y", "vm=x --to y --name z --wait", "no{hostile} --to y", "port=x --to {hostile}", "port=x --to y --dry-run",
-		"port=x --to vxlan://{hostile}", "port=x --to y --peer {hostile}", "port=x --port {hostile} --to y"},
+		"port=x --to vxlan://{hostile}", "port=x --to y --peer {hostile}", "port=x --port {hostile} --to y",
+		"port=x -w - --name z"},
+	"capture":      {"", "x", "x --since 5m -w -", "{hostile}", "x --since {hostile}"},
+	"capture list": {"", "x", "-o json", "-o yaml"},
+	"capture save": {"x -w -", "x --since 30s --until {hostile}", "{hostile} --host {hostile} -w -"},
+	"capture get":  {"x y -w -", "x {hostile} -w -"},
+	"extcap": {"", "--extcap-interfaces", "--extcap-config --extcap-interface tapwall", "--extcap-interface {hostile} --extcap-dlts",
+		"--extcap-interface tapwall-x --extcap-capture-filter {hostile}", "--capture --extcap-interface tapwall-x --fifo /dev/null"},
 	"quarantine":         {""},
 	"quarantine add":     {"x", "vm={hostile} --wait", "port=x --name x --pass {hostile}"},
 	"quarantine release": {"x", "x --wait"},
@@ -168,7 +175,7 @@ func commands(c *cobra.Command) (out []*cobra.Command) {
 		c.InitDefaultCompletionCmd()
 	}
 	for _, sub := range c.Commands() {
-		if sub.Runnable() && !sub.HasSubCommands() || sub.Name() == "mirror" || sub.Name() == "connections" {
+		if sub.Runnable() && !sub.HasSubCommands() || sub.Name() == "mirror" || sub.Name() == "capture" || sub.Name() == "connections" {
 			out = append(out, sub)
 		}
 		out = append(out, commands(sub)...)
@@ -220,6 +227,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body = filled[wire.Connections](k.text)
 	case path == "/v1/connections/explain":
 		body = wire.List[wire.Explanation]{Items: []wire.Explanation{filled[wire.Explanation](k.text)}}
+	case path == "/v1/captures":
+		body = wire.List[wire.Capture]{Items: []wire.Capture{filled[wire.Capture](k.text)}}
 	case path == "/v1/classes":
 		body = wire.List[wire.Class]{Items: []wire.Class{filled[wire.Class](k.text)}}
 	case path == "/v1/events":

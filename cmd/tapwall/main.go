@@ -51,7 +51,11 @@ func (e *exitError) Unwrap() error { return e.Err }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not end by itself
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	args := os.Args[1:]
+	if isExtcap(os.Args[0]) {
+		args = append([]string{"extcap"}, args...)
+	}
+	os.Exit(run(ctx, args, os.Stdin, os.Stdout, os.Stderr))
 }
 
 // run is the program: it returns the exit code.
@@ -181,7 +185,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 	hideClientFlags(exitCodes)
 	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newLint(g), newDelete(g), newEdit(g), newExplain(g),
 		newGroup(g),
-		newMirror(g), newTap(g), newQuarantine(g),
+		newMirror(g), newTap(g), newCapture(g), newExtcap(g), newQuarantine(g),
 		newObserve(g), newFlows(g), newTrace(g), newConnections(g),
 		newStatus(g), newVersion(g), exitCodes)
 	strict(root)

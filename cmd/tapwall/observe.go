@@ -298,10 +298,7 @@ func useColor(when string, w io.Writer) bool {
 	if when != "auto" {
 		return when == "always"
 	}
-	if s, ok := w.(*screen); ok {
-		w = s.w
-	}
-	f, ok := w.(*os.File)
+	f, ok := unscreened(w).(*os.File)
 	if !ok || strings.Contains(os.Getenv("TERM"), "dumb") || os.Getenv("NO_COLOR") != "" {
 		return false
 	}

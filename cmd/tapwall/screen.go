@@ -60,11 +60,16 @@ func printf(w io.Writer, format string, args ...any) error {
 
 // printEscaped writes a line that package event has escaped, and may have coloured.
 func printEscaped(w io.Writer, line string) error {
-	if s, ok := w.(*screen); ok {
-		w = s.w
-	}
-	_, err := io.WriteString(w, line+"\n")
+	_, err := io.WriteString(unscreened(w), line+"\n")
 	return err
+}
+
+// unscreened is what is under a screen, for what is no text or has been escaped.
+func unscreened(w io.Writer) io.Writer {
+	if s, ok := w.(*screen); ok {
+		return s.w
+	}
+	return w
 }
 
 // table prints rows under a header (words separated by blanks; "" = none), aligned.

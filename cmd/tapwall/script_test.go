@@ -13,16 +13,21 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tapwall/tapwall/internal/capture/pcapng"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"tapwall": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tapwall": main, "tapwall-extcap": main})
+}
 
 // The command line as users see it: scripts run the program itself, with no server, with a server of its own that has no Open vSwitch,
-// or with canned answers. Scripts have three commands more than usual:
+// or with canned answers. Scripts have four commands more than usual:
 //
 //	exits CODE COMMAND…   runs a command that has to end with that code
 //	await SOCKET          waits until somebody listens there
 //	answer SOCKET DIR     answers requests with the files of DIR (see answers)
+//	pcapng FILE N DROPS   writes a pcapng file of so many packets, before the last of which so many were dropped
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -34,7 +39,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TZ", "UTC")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "await": await, "answer": answer},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "await": await, "answer": answer, "pcapng": writePcapng},
 	})
 }
 
@@ -88,6 +93,25 @@ func answer(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
+func writePcapng(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: pcapng FILE N DROPS")
+	}
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	drops, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	b := pcapng.AppendInterface(pcapng.AppendSection(nil, "test", ""), pcapng.Interface{Name: "vm1"})
+	for i := range n {
+		p := pcapng.Packet{Time: 1, Data: make([]byte, 61), Direction: pcapng.Inbound, Comment: "mirror=web"}
+		if i == n-1 {
+			p.Drops = uint64(drops)
+		}
+		b = pcapng.AppendPacket(b, &p)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
+}
+
 // answers serves the file METHOD_path_of_the_request.STATUS of a directory, or METHOD_path.after=ID.STATUS for a request that continues
 // a list.
 type answers string
@@ -98,7 +122,7 @@ func (dir answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if after := r.URL.Query().Get("after"); after != "" {
 		name += ".after=" + after
 	}
-	for _, status := range []int{200, 201, 204, 404, 412, 422, 503, 504} {
+	for _, status := range []int{200, 201, 204, 404, 409, 412, 422, 503, 504} {
 		b, err := os.ReadFile(filepath.Join(string(dir), name+"."+strconv.Itoa(status)))
 		if err != nil {
 			continue

@@ -35,12 +35,13 @@ type tapping struct {
 	snaplen, rate   int
 	dryRun          bool
 	wait            waitFlags
+	write           packetOutput
 }
 
 func newTap(g *global) *cobra.Command {
 	var x tapping
 	c := &cobra.Command{
-		Use:   "tap NAME... --to TARGET",
+		Use:   "tap NAME... --to TARGET | -w FILE",
 		Short: "Copy what machines send and receive, for a while",
 		Long: `Make a mirror of some machines, for a while and of a part of their traffic if you like. When its time is over it is deleted, and
 nothing of it is left.
@@ -50,9 +51,13 @@ port=, vm=, neutronPort=, mac=, bridge=, group= or labels.KEY= with a value, whi
 
 Copies go to a port, which is made if there is none of that name, or into a tunnel: vxlan://COLLECTOR?vni=7, geneve://COLLECTOR?vni=7,
 gre://COLLECTOR?key=7, erspan://COLLECTOR?version=2&session=7; behind the collector's address may be a UDP port, and local= is the
-address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server.`,
+address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server.
+
+With -w they come here instead: as pcapng into a file of this machine, or with -w - to standard output. Then this command runs until
+the time is over, Ctrl-C, or nobody reads what it writes, and deletes the mirror. If it is killed the mirror ends when its time is over.`,
 		Example: `  tapwall tap vm1 vm2 --port 443 --port 53 --for 10m --to ids0
   tapwall tap 10.0.0.5 --peer 198.51.100.0/24 --to 'vxlan://192.0.2.9?vni=7' --wait
+  tapwall tap vm1 --port 443 -w - | wireshark -k -i -
   tapwall tap labels.app=web --proto icmp --rate 100 --to ids0 --dry-run`,
 		Args: between(1, 1<<20, "the name of a machine, like: tap vm1 --to ids0"),
 		ValidArgsFunction: func(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
@@ -62,6 +67,12 @@ address to send from. A name that ends in .pcap or .pcapng is that of files in t
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := x.wait.check(); err != nil {
 				return err
+			}
+			if x.write.path != "" {
+				x.write.out = unscreened(c.OutOrStdout())
+				if err := x.write.check(); err != nil {
+					return err
+				}
 			}
 			m, err := x.mirror(c.Flags().Changed("for"))
 			if err != nil {
@@ -88,6 +99,8 @@ address to send from. A name that ends in .pcap or .pcapng is that of files in t
 	fl.IntVar(&x.snaplen, "snaplen", 0, "copy only so many bytes of each packet; 0 = all")
 	fl.IntVar(&x.rate, "rate", 0, "copy at most so many packets a second; 0 = all")
 	fl.StringVar(&x.name, "name", "", "of the mirror; default: made of the first machine's")
+	fl.StringVarP(&x.write.path, "write", "w", "", "write packets into this file here; - = to standard output")
+	fl.BoolVar(&x.write.force, "force", false, "with -w: replace a file that is there")
 	fl.BoolVar(&x.dryRun, "dry-run", false, "print the document of the mirror, and make nothing")
 	completeFlag(c, "to", fixed("vxlan://", "geneve://", "gre://", "erspan://"))
 	completeFlag(c, "direction", fixed(policy.MirrorBoth, policy.MirrorFromSource, policy.MirrorToSource))
@@ -118,7 +131,13 @@ func (x *tapping) mirror(limited bool) (*policy.Mirror, error) {
 		// It is deleted a little later than it ends: it may not have begun at once.
 		s.TTL = shortDuration(lasts + max(5*time.Second, (lasts/10).Truncate(time.Second)))
 	}
-	if len(x.to) == 0 {
+	if x.write.path != "" {
+		if lasts <= 0 {
+			return nil, usage("-w goes with --for of some time, which ends the mirror if this command is killed")
+		}
+		s.Targets = append(s.Targets, tapped())
+	}
+	if len(x.to) == 0 && x.write.path == "" {
 		return nil, usage("say where the copies go, as in --to ids0 or --to 'vxlan://192.0.2.9?vni=7'")
 	}
 	for _, to := range x.to {
@@ -216,6 +235,9 @@ func (x *tapping) run(c *cobra.Command, cl *client.Client, m *policy.Mirror, arg
 	body, err := json.Marshal(doc)
 	if err != nil {
 		return err
+	}
+	if x.write.path != "" {
+		return x.record(c, cl, m.Name, body)
 	}
 	k := kinds()[3]
 	d, err := cl.Put(c.Context(), policy.KindMirror, m.Name, body, x.wait.options())

@@ -50,6 +50,27 @@ func InterfaceOf(block []byte) uint32 {
 	return le.Uint32(block[8:])
 }
 
+// DropCountOf returns how many packets were lost since the one before, as an enhanced packet block tells of its own interface.
+func DropCountOf(block []byte) (n uint64) {
+	if len(block) < packetHead+4 {
+		return 0
+	}
+	last := uint64(len(block) - 4) // the length, again
+	captured := uint64(le.Uint32(block[20:]))
+	for at := packetHead + (captured+3)&^3; at+4 <= last; {
+		code, size := le.Uint16(block[at:]), uint64(le.Uint16(block[at+2:]))
+		at += 4
+		if code == optEnd || at+size > last {
+			break
+		}
+		if code == optPacketDropCount && size == 8 {
+			n += le.Uint64(block[at:])
+		}
+		at += (size + 3) &^ 3
+	}
+	return n
+}
+
 // Reader takes a stream apart into whole blocks, which it does not look into.
 type Reader struct {
 	r   *bufio.Reader
