@@ -70,6 +70,16 @@ func (engine) Classes(q backend.ClassQuery) []api.Class {
 	return []api.Class{{Bridge: q.Bridge, Number: 16}}
 }
 
+func (engine) Captures(string) []api.Capture { return nil }
+
+func (engine) Packets(backend.CaptureQuery) (backend.WritePackets, error) {
+	return nil, backend.ErrNotFound
+}
+
+func (engine) CaptureFile(string, string, string) (backend.CaptureFile, error) {
+	return nil, backend.ErrNotFound
+}
+
 func (engine) Flows(_ context.Context, q backend.FlowQuery) ([]api.FlowEntry, error) {
 	return []api.FlowEntry{{Bridge: q.Bridge, State: "installed", Text: "table=0"}}, nil
 }

@@ -49,8 +49,8 @@ const padding = 0
 // piece is how much is copied at once while the capture waits.
 const piece = 256 << 10
 
-// NewBuffer makes a buffer of size bytes, of which memory is taken when it is needed; if the system gives none, the capture says so. age 0 =
-// packets may be as old as they like.
+// NewBuffer makes a buffer of size bytes, of which memory is taken when it is needed; if the system gives none, the capture says so.
+// age 0 = packets may be as old as they like.
 func NewBuffer(age time.Duration, size int64) *Buffer {
 	b := &Buffer{age: age, more: make(chan struct{})}
 	memory, err := unix.Mmap(-1, 0, int(size&^3), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)

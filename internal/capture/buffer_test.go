@@ -137,7 +137,8 @@ func TestBufferInterfaces(t *testing.T) {
 	if err := b.Save(&out, time.Time{}, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	if numbers, ports := numbersOf(t, out.Bytes()); !slices.Equal(numbers, []uint32{1, 2, 3}) || !slices.Equal(ports, []string{"vm1", "vm2", "vm9"}) {
+	numbers, ports := numbersOf(t, out.Bytes())
+	if !slices.Equal(numbers, []uint32{1, 2, 3}) || !slices.Equal(ports, []string{"vm1", "vm2", "vm9"}) {
 		t.Errorf("%v of %v", numbers, ports)
 	}
 }

@@ -181,7 +181,7 @@ func TestMirrorScenario12LiveSlowReader(t *testing.T) {
 		lost += n
 	}
 	t.Logf("%d packets came and %d are told of as lost", got, lost)
-	if lost < 10000 || got+lost != 40006 {
+	if lost < 10000 || got+lost < 40006 || got+lost > 40026 { // what was lost may be some ARP
 		t.Errorf("%d packets came and %d are told of as lost, of 40006", got, lost)
 	}
 }
