@@ -41,7 +41,7 @@ type packetsInput struct {
 	Since    string `query:"since" doc:"Not older than this: RFC 3339, or a duration before now" example:"30s"`
 	Until    string `query:"until" doc:"Older than this: RFC 3339, or a duration before now; not with follow"`
 	Follow   bool   `query:"follow" doc:"Packets as they come, until either side closes or the mirror ends"`
-	Packets  int    `query:"packets" minimum:"1" doc:"With follow: at most this many" example:"100"`
+	Packets  int    `query:"packets" minimum:"1" doc:"At most this many, the oldest first" example:"100"`
 	Duration string `query:"duration" doc:"With follow: for so long" example:"1m"`
 }
 
@@ -114,8 +114,6 @@ func (in *packetsInput) query(now time.Time) (q backend.CaptureQuery, err error)
 	switch {
 	case in.Follow && in.Until != "":
 		fault("until", in.Until, "goes without follow; use duration")
-	case !in.Follow && in.Packets != 0:
-		fault("packets", strconv.Itoa(in.Packets), "goes with follow=true")
 	case !in.Follow && in.Duration != "":
 		fault("duration", in.Duration, "goes with follow=true")
 	case !q.Until.IsZero() && q.Until.Before(q.Since):

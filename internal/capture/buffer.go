@@ -179,11 +179,6 @@ func (b *Buffer) expire(now int64) {
 		}
 		b.evict()
 	}
-	b.head, b.tail = 0, 0 // from the beginning, as nothing of it is used
-	if n := len(b.parts); n > 0 {
-		b.parts = b.parts[n-1:]
-		b.parts[0].start = 0
-	}
 }
 
 func (b *Buffer) tick(*encoder) {
@@ -217,11 +212,12 @@ func (b *Buffer) Held(s *Stats) {
 	}
 }
 
-// Save writes the packets between two times, both inclusive and zero = open, as a pcapng stream. Packets that come meanwhile are not in it,
+// Save writes the packets between two times, both inclusive and zero = open, as a pcapng stream, the oldest first and at most so many; 0 =
+// all. Packets that come meanwhile are not in it,
 // and are not held up. The error matches ErrEvicted if some of them had to go first, or is that of w.
-func (b *Buffer) Save(w io.Writer, since, until time.Time) error {
+func (b *Buffer) Save(w io.Writer, since, until time.Time, packets int) error {
 	b.mu.Lock()
-	r := reader{b: b, w: w, pos: b.head, since: since, until: until}
+	r := reader{b: b, w: w, pos: b.head, since: since, until: until, left: packets, bounded: packets > 0}
 	end := b.tail
 	b.mu.Unlock()
 	if err := r.begin(); err != nil {
@@ -229,7 +225,7 @@ func (b *Buffer) Save(w io.Writer, since, until time.Time) error {
 	}
 	for {
 		more, err := r.piece(end)
-		if err != nil || !more {
+		if err != nil || !more || r.bounded && r.left == 0 {
 			return err
 		}
 	}

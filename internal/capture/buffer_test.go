@@ -80,7 +80,7 @@ func TestBufferBounds(t *testing.T) {
 				t.Fatalf("%+v of %d packets in %d bytes", s, n, size)
 			}
 			var out bytes.Buffer
-			if err := b.Save(&out, time.Time{}, time.Time{}); err != nil {
+			if err := b.Save(&out, time.Time{}, time.Time{}, 0); err != nil {
 				t.Fatal(err)
 			}
 			got, _ := numbersOf(t, out.Bytes())
@@ -108,7 +108,7 @@ func TestBufferBounds(t *testing.T) {
 			}
 			since, until := time.Unix(0, first.at).Add(time.Second), time.Unix(0, now).Add(-time.Second)
 			out.Reset()
-			if err := b.Save(&out, since, until); err != nil {
+			if err := b.Save(&out, since, until, 0); err != nil {
 				t.Fatal(err)
 			}
 			var want []uint32
@@ -134,7 +134,7 @@ func TestBufferInterfaces(t *testing.T) {
 	other := newEncoder(&Origin{Mirror: "web", Sources: []Source{{Bridge: "br0", Port: "vm9", MACs: []string{"02:00:00:00:00:09"}}}})
 	b.keep(batchOf(other, numbered(9, 1, 3, 60)))
 	var out bytes.Buffer
-	if err := b.Save(&out, time.Time{}, time.Time{}); err != nil {
+	if err := b.Save(&out, time.Time{}, time.Time{}, 0); err != nil {
 		t.Fatal(err)
 	}
 	numbers, ports := numbersOf(t, out.Bytes())
@@ -160,7 +160,7 @@ func TestBufferReadersAndWriter(t *testing.T) {
 	wg.Go(func() {
 		for {
 			var out bytes.Buffer
-			if err := b.Save(&out, time.Time{}, time.Time{}); err != nil && !errors.Is(err, ErrEvicted) {
+			if err := b.Save(&out, time.Time{}, time.Time{}, 0); err != nil && !errors.Is(err, ErrEvicted) {
 				t.Error(err)
 			} else if err == nil {
 				if numbers, _ := numbersOf(t, out.Bytes()); !slices.IsSorted(numbers) || len(slices.Compact(numbers)) != len(numbers) {
@@ -209,7 +209,7 @@ func TestBufferReadersAndWriter(t *testing.T) {
 		t.Errorf("%d lost", lost)
 	}
 	var out bytes.Buffer
-	if err := b.Save(&out, time.Time{}, time.Time{}); err != nil {
+	if err := b.Save(&out, time.Time{}, time.Time{}, 0); err != nil {
 		t.Error(err)
 	}
 	if numbers, _ := numbersOf(t, out.Bytes()); len(numbers) != 0 {
@@ -236,7 +236,7 @@ func TestBufferSlowReader(t *testing.T) {
 			fill()
 		}
 		return len(p), nil
-	}), time.Time{}, time.Time{})
+	}), time.Time{}, time.Time{}, 0)
 	if !errors.Is(err, ErrEvicted) || written > 1<<20 {
 		t.Errorf("%v after %d bytes", err, written)
 	}
@@ -245,3 +245,35 @@ func TestBufferSlowReader(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// TestBufferIdle: who follows misses nothing when everything was so old that it went, and packets come again.
+func TestBufferIdle(t *testing.T) {
+	b := NewBuffer(50*time.Millisecond, 1<<16)
+	defer b.Free()
+	e := newEncoder(&two)
+	b.keep(batchOf(e, numbered(1, 2, 1, 1000)))
+	var out bytes.Buffer
+	done := make(chan error, 1)
+	go func() { done <- b.Follow(context.Background(), &out, time.Unix(1, 0), 401) }()
+	time.Sleep(100 * time.Millisecond)
+	b.tick(e)
+	var s Stats
+	if b.Held(&s); s.Held != 0 || s.Evicted != 1 {
+		t.Errorf("after its time: %+v", s)
+	}
+	for n := range uint32(400) {
+		b.keep(batchOf(e, numbered(1, 2, n+2, 90)))
+		time.Sleep(50 * time.Microsecond)
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("packets are missing")
+	}
+	if numbers, _ := numbersOf(t, out.Bytes()); len(numbers) != 401 || numbers[400] != 401 || !slices.IsSorted(numbers) {
+		t.Errorf("%d packets", len(numbers))
+	}
+}

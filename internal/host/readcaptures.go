@@ -104,7 +104,7 @@ func (e *Engine) Packets(q backend.CaptureQuery) (backend.WritePackets, error) {
 			"comes from now on (follow=true without since)", backend.ErrUnable, m.Name)
 	}
 	if !q.Follow {
-		return func(_ context.Context, w io.Writer) error { return h.Save(w, q.Since, q.Until) }, nil
+		return func(_ context.Context, w io.Writer) error { return h.Save(w, q.Since, q.Until, q.Packets) }, nil
 	}
 	c := v.readable(m.Name)
 	if c == nil {

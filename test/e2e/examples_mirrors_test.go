@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -154,9 +156,19 @@ func TestMirrorExampleBalanced(t *testing.T) {
 		}
 		return out
 	}
-	begun := time.Now()
+	var begun time.Time
+	// Open vSwitch asks for the address of a collector when it has a copy for it, which is lost then.
+	lab.Eventually(t, 10*time.Second, "copies come to both", func() bool {
+		dial(3)
+		return len(clients(0, begun)) > 0 && len(clients(1, begun)) > 0
+	})
+	begun = time.Now()
 	dial(40)
-	a, b := clients(0, begun), clients(1, begun)
+	var a, b map[uint16]bool
+	lab.Eventually(t, 3*time.Second, "copies of all forty sessions have come", func() bool {
+		a, b = clients(0, begun), clients(1, begun)
+		return len(a)+len(b) >= 40
+	})
 	for port := range a {
 		if b[port] {
 			t.Errorf("the session of port %d went to both", port)
@@ -175,4 +187,40 @@ func TestMirrorExampleBalanced(t *testing.T) {
 	if n := len(clients(0, begun)); n != 20 {
 		t.Errorf("the collector that is left got %d sessions of 20", n)
 	}
+}
+
+// examples/mirrors/pcap-ring.yaml does what it says, with the commands that stand in it; TestMirrorScenario12PcapFile and ...Buffer have
+// the bounds.
+func TestMirrorExamplePcapRing(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.ping3(s.vm[1], s.vm[2])
+	s.tapwall("apply", "--wait", "-f", mirrorExamples+"pcap-ring.yaml")
+	s.becomes("mirror", "pcap-ring", policy.PhaseActive, "", "")
+	s.ping3(s.vm[1], s.vm[2])
+	s.ping3(s.vm[2], s.vm[3])
+	icmp := func(file string) int { return len(tshark(t, file, "icmp", "ip.src")) }
+	saved := filepath.Join(t.TempDir(), "saved.pcapng")
+	lab.Eventually(t, 3*time.Second, "the buffer has six packets of the machine", func() bool {
+		s.tapwall("capture", "save", "pcap-ring", "--since", "-30s", "-w", saved, "--force")
+		return icmp(saved) == 6
+	})
+	var list struct {
+		Items []struct {
+			Kind  string
+			Files []struct{ Name string }
+		}
+	}
+	must(t, json.Unmarshal([]byte(s.tapwall("capture", "list", "-o", "json")), &list))
+	for _, c := range list.Items {
+		if c.Kind == "pcap" && len(c.Files) == 1 {
+			got := filepath.Join(t.TempDir(), "got.pcapng")
+			s.tapwall("capture", "get", "pcap-ring", c.Files[0].Name, "-w", got)
+			if n := icmp(got); n != 6 {
+				t.Errorf("%d packets in the file", n)
+			}
+			return
+		}
+	}
+	t.Errorf("no file in %+v", list)
 }

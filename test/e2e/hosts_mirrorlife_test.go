@@ -72,7 +72,8 @@ func TestHosts_MirrorLife(t *testing.T) {
 	ended(far, "far")
 
 	// One of the two is away at the end.
-	near.tapwall("mirror", "start", "tap", "--wait")
+	near.tapwall("mirror", "start", "tap")
+	near.becomes("mirror", "tap", policy.PhaseActive, "", "")
 	if n, m := ping(near), ping(far); n != 20 || m != 20 {
 		t.Fatalf("started again the hosts copied %d and %d packets of 20", n, m)
 	}
