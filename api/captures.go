@@ -42,7 +42,7 @@ type packetsInput struct {
 	Until    string `query:"until" doc:"Older than this: RFC 3339, or a duration before now; not with follow"`
 	Follow   bool   `query:"follow" doc:"Packets as they come, until either side closes or the mirror ends"`
 	Packets  int    `query:"packets" minimum:"1" doc:"At most this many, the oldest first" example:"100"`
-	Duration string `query:"duration" doc:"With follow: for so long" example:"1m"`
+	Duration string `query:"duration" doc:"Follow for so long at most; what a buffer holds ends by itself" example:"1m"`
 }
 
 type captureFileInput struct {
@@ -114,8 +114,6 @@ func (in *packetsInput) query(now time.Time) (q backend.CaptureQuery, err error)
 	switch {
 	case in.Follow && in.Until != "":
 		fault("until", in.Until, "goes without follow; use duration")
-	case !in.Follow && in.Duration != "":
-		fault("duration", in.Duration, "goes with follow=true")
 	case !q.Until.IsZero() && q.Until.Before(q.Since):
 		fault("until", in.Until, "is before since")
 	}
