@@ -156,7 +156,7 @@ func TestMirrorScenarioTargetExistingPort(t *testing.T) {
 		s.say(s.vm[1], s.vm[2], 40000, 5005, "y")
 		return len(capture.Frames(lab.UDPTo(5005))) > n
 	})
-	if sent := int(p.Sent()); p.Received() < p.Sent() || n < sent/2 {
+	if sent := int(p.Sent()); p.Received() < p.Sent() || n < sent/10 { // the flows were away three times
 		t.Errorf("of %d datagrams %d were answered and %d copied", sent, p.Received(), n)
 	}
 	if out := s.tapwall("observe", "--action", "flows-restored", "--all"); !strings.Contains(out, "changed by somebody else, were put right") {

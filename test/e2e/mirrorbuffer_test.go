@@ -45,7 +45,7 @@ func TestMirrorScenario12Buffer(t *testing.T) {
 		return file
 	}
 	s.say(s.vm[1], s.vm[2], 40001, 9, "too old")
-	time.Sleep(4500 * time.Millisecond)
+	time.Sleep(6 * time.Second) // it is looked at every second
 	s.say(s.vm[1], s.vm[2], 40002, 9, "before the event")
 	follows := s.follow("flight?follow=true&since=1h&duration=2s")
 	time.Sleep(100 * time.Millisecond)
