@@ -108,7 +108,7 @@ func listCaptures(w io.Writer, all []client.Capture) error {
 	return table(w, "MIRROR HOST FILE BYTES UNTIL", files)
 }
 
-func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+func localTime(t time.Time) string { return t.Local().Format(time.DateTime) }
 
 func newCaptureSave(g *global) *cobra.Command {
 	var x capturing

@@ -213,47 +213,32 @@ func (b *Buffer) Held(s *Stats) {
 }
 
 // Save writes the packets between two times, both inclusive and zero = open, as a pcapng stream, the oldest first and at most so many; 0 =
-// all. Packets that come meanwhile are not in it,
-// and are not held up. The error matches ErrEvicted if some of them had to go first, or is that of w.
+// all. Packets that come meanwhile are not in it, and are not held up. The error matches ErrEvicted if some of them had to go first, or is
+// that of w.
 func (b *Buffer) Save(w io.Writer, since, until time.Time, packets int) error {
-	b.mu.Lock()
-	r := reader{b: b, w: w, pos: b.head, since: since, until: until, left: packets, bounded: packets > 0}
-	end := b.tail
-	b.mu.Unlock()
-	if err := r.begin(); err != nil {
+	r, err := b.reader(w, since, until, packets)
+	if err != nil {
 		return err
 	}
-	for {
-		more, err := r.piece(end)
-		if err != nil || !more || r.bounded && r.left == 0 {
-			return err
-		}
-	}
+	b.mu.Lock()
+	end := b.tail
+	b.mu.Unlock()
+	_, err = r.upTo(end)
+	return err
 }
 
 // Follow is Save that goes on with packets as they come, at most so many (0 = as many as there are), until ctx ends or the buffer is freed.
 func (b *Buffer) Follow(ctx context.Context, w io.Writer, since time.Time, packets int) error {
-	b.mu.Lock()
-	r := reader{b: b, w: w, pos: b.head, since: since, left: packets, bounded: packets > 0}
-	if since.IsZero() {
-		r.pos = b.tail
-	}
-	b.mu.Unlock()
-	if err := r.begin(); err != nil {
+	r, err := b.reader(w, since, time.Time{}, packets)
+	if err != nil {
 		return err
 	}
 	for {
 		b.mu.Lock()
 		end, wait, freed := b.tail, b.more, b.memory == nil
 		b.mu.Unlock()
-		for more := true; more; {
-			var err error
-			if more, err = r.piece(end); err != nil || r.bounded && r.left == 0 {
-				return err
-			}
-		}
-		if freed {
-			return nil
+		if done, err := r.upTo(end); err != nil || done || freed {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -275,16 +260,25 @@ type reader struct {
 	buf          []byte
 }
 
-// begin writes a section, so that there is one if there are no packets.
-func (r *reader) begin() error {
-	r.b.mu.Lock()
-	r.buf = r.describe(r.buf[:0])
-	r.b.mu.Unlock()
+// reader begins to read, and writes a section, so that there is one if there are no packets. packets 0 = as many as there are.
+func (b *Buffer) reader(w io.Writer, since, until time.Time, packets int) (*reader, error) {
+	b.mu.Lock()
+	r := &reader{b: b, w: w, pos: b.head, since: since, until: until, left: packets, bounded: packets > 0}
+	r.buf = r.describe(r.buf)
+	b.mu.Unlock()
 	if len(r.buf) == 0 {
 		r.buf = pcapng.AppendSection(r.buf, "tapwall", "")
 	}
-	_, err := r.w.Write(r.buf)
-	return err
+	_, err := w.Write(r.buf)
+	return r, err
+}
+
+// upTo writes the packets before end; done: those that were asked for are written.
+func (r *reader) upTo(end uint64) (done bool, err error) {
+	for more := true; more && !done && err == nil; done = r.bounded && r.left == 0 {
+		more, err = r.piece(end)
+	}
+	return done, err
 }
 
 // describe appends the section that the packets at the position are of, or what is new of it; mu is held.

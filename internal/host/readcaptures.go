@@ -150,22 +150,21 @@ func (e *Engine) followPackets(ctx context.Context, w io.Writer, q backend.Captu
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if q.Duration > 0 {
-		time.AfterFunc(q.Duration, cancel)
+		ctx, cancel = context.WithTimeout(ctx, q.Duration)
+		defer cancel()
 	}
 	r := &recording{mirror: q.Mirror, plan: *c}
-	if !q.Since.IsZero() {
-		go func() {
-			defer cancel()
-			e.whileReadable(ctx, r)
-		}()
-		return h.Follow(ctx, w, q.Since, q.Packets)
-	}
 	stream := capture.NewStream(w, q.Packets, cancel)
-	r.Capture = capture.New(capture.Options{Device: c.Port, Origin: origin(r), Keeper: stream, Logger: e.log})
+	if q.Since.IsZero() {
+		r.Capture = capture.New(capture.Options{Device: c.Port, Origin: origin(r), Keeper: stream, Logger: e.log})
+	}
 	go func() {
 		defer cancel()
 		e.whileReadable(ctx, r)
 	}()
+	if r.Capture == nil {
+		return h.Follow(ctx, w, q.Since, q.Packets)
+	}
 	r.Run(ctx)
 	return stream.Err()
 }
