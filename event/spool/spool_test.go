@@ -428,6 +428,30 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestTornAtTheBeginning: a segment whose first record is torn and cannot be cut off gives its place to another one, which stays.
+func TestTornAtTheBeginning(t *testing.T) {
+	var room atomic.Int64
+	var stuck atomic.Bool
+	room.Store(50)
+	stuck.Store(true)
+	s := open(t, spool.Options{Dir: t.TempDir(), RetryEvery: time.Millisecond, FsyncEvery: 5 * time.Millisecond,
+		OpenFile: func(path string) (spool.File, error) {
+			f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+			if err != nil {
+				return nil, err
+			}
+			return &faultyFile{f, &room, &stuck}, nil
+		}})
+	add(t, s, 1, 1)
+	until(t, s, func(st event.SpoolStatus) bool { return st.Error != "" })
+	room.Store(-1)
+	settle(t, s)
+	time.Sleep(100 * time.Millisecond) // the bounds are looked at many times
+	if got := read(t, s, spool.Query{}); !slices.Equal(got, []int{1}) || s.Status().Segments != 1 {
+		t.Errorf("%v is left, %+v", got, s.Status())
+	}
+}
+
 // TestSlowDisk: a disk that hangs holds up nobody; what does not fit into the queue is lost and counted.
 func TestSlowDisk(t *testing.T) {
 	hang := make(chan struct{})

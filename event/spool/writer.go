@@ -306,9 +306,12 @@ func (w *writer) seal() error {
 	return nil
 }
 
-// abandon leaves a segment as it is.
+// abandon leaves a segment as it is. One without records is forgotten: the next one has its name.
 func (w *writer) abandon() {
 	w.close()
+	if w.g.count == 0 {
+		w.s.drop(w.g)
+	}
 	w.sealed, w.torn = true, false
 }
 
