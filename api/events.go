@@ -38,7 +38,7 @@ type TupleInput struct {
 type FilterInput struct {
 	TupleInput
 	Verdict  []string `query:"verdict,explode" doc:"FORWARDED, DROPPED, REJECTED, …; several are alternatives" example:"[\"DROPPED\"]"`
-	Action   []string `query:"action,explode" doc:"policy-verdict, packet-mirrored, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over, pickup-window-opened, pickup-window-closed, apply-to-be-confirmed, apply-confirmed, apply-undone, quarantine-began, quarantine-ended, quarantine-released, policy-began, policy-ended, mirror-began, mirror-ended, mirror-started, mirror-expired, trace-disagrees, ct-zone-near-full, ct-zone-full, address-learned, address-forgotten, address-refused, captures-read"`
+	Action   []string `query:"action,explode" doc:"policy-verdict, packet-mirrored, dns-query, dns-response, tls-client-hello, http-request, http-response, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over, pickup-window-opened, pickup-window-closed, apply-to-be-confirmed, apply-confirmed, apply-undone, quarantine-began, quarantine-ended, quarantine-released, policy-began, policy-ended, mirror-began, mirror-ended, mirror-started, mirror-expired, trace-disagrees, ct-zone-near-full, ct-zone-full, address-learned, address-forgotten, address-refused, captures-read"`
 	Policy   []string `query:"policy,explode" doc:"Name of the deciding policy" example:"[\"web\"]"`
 	Rule     []string `query:"rule,explode" doc:"Name of the deciding rule, or policy/direction/rule"`
 	Endpoint []string `query:"endpoint,explode" doc:"Name or port name of the endpoint on either side"`

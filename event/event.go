@@ -8,16 +8,21 @@ import "time"
 // Event is one document. Empty fields are left out of its JSON. AppendJSON is generated from the tags here and below: after a change,
 // go test ./event -run TestGenerated -update.
 type Event struct {
-	Timestamp   time.Time `json:"@timestamp"`
-	ECS         ECS       `json:"ecs"`
-	Event       Meta      `json:"event"`
-	Source      *Side     `json:"source,omitempty"`
-	Destination *Side     `json:"destination,omitempty"`
-	Network     *Network  `json:"network,omitempty"`
-	Observer    *Observer `json:"observer,omitempty"`
-	Rule        *Rule     `json:"rule,omitempty"`
-	Tapwall     Tapwall   `json:"tapwall"`
-	Related     *Related  `json:"related,omitempty"`
+	Timestamp   time.Time  `json:"@timestamp"`
+	ECS         ECS        `json:"ecs"`
+	Event       Meta       `json:"event"`
+	Source      *Side      `json:"source,omitempty"`
+	Destination *Side      `json:"destination,omitempty"`
+	Network     *Network   `json:"network,omitempty"`
+	Observer    *Observer  `json:"observer,omitempty"`
+	Rule        *Rule      `json:"rule,omitempty"`
+	DNS         *DNS       `json:"dns,omitempty"`
+	TLS         *TLS       `json:"tls,omitempty"`
+	HTTP        *HTTP      `json:"http,omitempty"`
+	URL         *URL       `json:"url,omitempty"`
+	UserAgent   *UserAgent `json:"user_agent,omitempty"`
+	Tapwall     Tapwall    `json:"tapwall"`
+	Related     *Related   `json:"related,omitempty"`
 }
 
 // ECS is the version of the field names.
@@ -46,6 +51,8 @@ type Side struct {
 	IP   string `json:"ip,omitempty"`
 	Port int    `json:"port,omitempty"`
 	MAC  string `json:"mac,omitempty"`
+	// Domain is what DNS answers called the address when the other side asked for it.
+	Domain string `json:"domain,omitempty"`
 }
 
 // Network is ECS network.*.
@@ -116,8 +123,10 @@ type Tapwall struct {
 	Mirror string  `json:"mirror,omitempty"`
 	Weight int64   `json:"weight,omitempty"`
 	Decode *Decode `json:"decode,omitempty"`
-	Loss   *Loss   `json:"loss,omitempty"`
-	Notice *Notice `json:"notice,omitempty"`
+	// Truncated: texts or answers were longer or more than a document holds.
+	Truncated bool    `json:"truncated,omitempty"`
+	Loss      *Loss   `json:"loss,omitempty"`
+	Notice    *Notice `json:"notice,omitempty"`
 }
 
 // CT is the connection tracking state of the packet.
@@ -142,7 +151,12 @@ type Endpoint struct {
 	Name     string            `json:"name,omitempty"`
 	PortName string            `json:"port_name,omitempty"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	// NamesSource says where the side's domain comes from: dns.
+	NamesSource string `json:"names_source,omitempty"`
 }
+
+// NamesFromDNS is where names come from that were seen in DNS answers.
+const NamesFromDNS = "dns"
 
 // Decode says how far the packet could be read.
 type Decode struct {
@@ -198,7 +212,8 @@ func (d Direction) String() string {
 
 // Actions lists the values of event.action.
 func Actions() []string {
-	return []string{ActionVerdict, ActionPacket, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
+	return []string{ActionVerdict, ActionPacket, ActionDNSQuery, ActionDNSResponse, ActionClientHello, ActionHTTPRequest, ActionHTTPResponse,
+		ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
@@ -211,6 +226,12 @@ const (
 	ActionVerdict = "policy-verdict"
 	ActionLost    = "events-lost"
 	ActionPacket  = "packet-mirrored"
+	// Packets in which an application said something that could be read.
+	ActionDNSQuery     = "dns-query"
+	ActionDNSResponse  = "dns-response"
+	ActionClientHello  = "tls-client-hello"
+	ActionHTTPRequest  = "http-request"
+	ActionHTTPResponse = "http-response"
 	// What others did to a switch, and what became of it.
 	ActionForeignFlows  = "foreign-flows-removed"
 	ActionChangedFlows  = "flows-restored"

@@ -30,6 +30,26 @@ func (w *jsonWriter) writeEvent(v *Event) {
 		w.key(`"rule":`)
 		w.writeRule(v.Rule)
 	}
+	if v.DNS != nil {
+		w.key(`"dns":`)
+		w.writeDNS(v.DNS)
+	}
+	if v.TLS != nil {
+		w.key(`"tls":`)
+		w.writeTLS(v.TLS)
+	}
+	if v.HTTP != nil {
+		w.key(`"http":`)
+		w.writeHTTP(v.HTTP)
+	}
+	if v.URL != nil {
+		w.key(`"url":`)
+		w.writeURL(v.URL)
+	}
+	if v.UserAgent != nil {
+		w.key(`"user_agent":`)
+		w.writeUserAgent(v.UserAgent)
+	}
 	w.key(`"tapwall":`)
 	w.writeTapwall(&v.Tapwall)
 	if v.Related != nil {
@@ -96,6 +116,10 @@ func (w *jsonWriter) writeSide(v *Side) {
 	if v.MAC != "" {
 		w.key(`"mac":`)
 		w.text(v.MAC)
+	}
+	if v.Domain != "" {
+		w.key(`"domain":`)
+		w.text(v.Domain)
 	}
 	w.b = append(w.b, '}')
 }
@@ -169,6 +193,86 @@ func (w *jsonWriter) writeRule(v *Rule) {
 	w.b = append(w.b, '}')
 }
 
+func (w *jsonWriter) writeDNS(v *DNS) {
+	w.b = append(w.b, '{')
+	w.key(`"id":`)
+	w.text(v.ID)
+	w.key(`"type":`)
+	w.text(v.Type)
+	if v.Question != nil {
+		w.key(`"question":`)
+		w.writeQuestion(v.Question)
+	}
+	if v.ResponseCode != "" {
+		w.key(`"response_code":`)
+		w.text(v.ResponseCode)
+	}
+	if len(v.Answers) > 0 {
+		w.key(`"answers":`)
+		w.b = append(w.b, '[')
+		for i := range v.Answers {
+			w.comma()
+			w.writeAnswer(&v.Answers[i])
+		}
+		w.b = append(w.b, ']')
+	}
+	if len(v.ResolvedIP) > 0 {
+		w.key(`"resolved_ip":`)
+		w.list(v.ResolvedIP)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeTLS(v *TLS) {
+	w.b = append(w.b, '{')
+	if v.Client != nil {
+		w.key(`"client":`)
+		w.writeTLSClient(v.Client)
+	}
+	if v.Version != "" {
+		w.key(`"version":`)
+		w.text(v.Version)
+	}
+	if v.NextProtocol != "" {
+		w.key(`"next_protocol":`)
+		w.text(v.NextProtocol)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeHTTP(v *HTTP) {
+	w.b = append(w.b, '{')
+	if v.Request != nil {
+		w.key(`"request":`)
+		w.writeHTTPRequest(v.Request)
+	}
+	if v.Response != nil {
+		w.key(`"response":`)
+		w.writeHTTPResponse(v.Response)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeURL(v *URL) {
+	w.b = append(w.b, '{')
+	if v.Domain != "" {
+		w.key(`"domain":`)
+		w.text(v.Domain)
+	}
+	if v.Path != "" {
+		w.key(`"path":`)
+		w.text(v.Path)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeUserAgent(v *UserAgent) {
+	w.b = append(w.b, '{')
+	w.key(`"original":`)
+	w.text(v.Original)
+	w.b = append(w.b, '}')
+}
+
 func (w *jsonWriter) writeTapwall(v *Tapwall) {
 	w.b = append(w.b, '{')
 	w.key(`"schema":`)
@@ -237,6 +341,10 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"decode":`)
 		w.writeDecode(v.Decode)
 	}
+	if v.Truncated {
+		w.key(`"truncated":`)
+		w.b = append(w.b, "true"...)
+	}
 	if v.Loss != nil {
 		w.key(`"loss":`)
 		w.writeLoss(v.Loss)
@@ -268,6 +376,53 @@ func (w *jsonWriter) writePort(v *Port) {
 	w.b = append(w.b, '{')
 	w.key(`"interface":`)
 	w.writeInterface(&v.Interface)
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeQuestion(v *Question) {
+	w.b = append(w.b, '{')
+	w.key(`"name":`)
+	w.text(v.Name)
+	w.key(`"type":`)
+	w.text(v.Type)
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeAnswer(v *Answer) {
+	w.b = append(w.b, '{')
+	w.key(`"name":`)
+	w.text(v.Name)
+	w.key(`"type":`)
+	w.text(v.Type)
+	w.key(`"ttl":`)
+	w.num(v.TTL)
+	if v.Data != "" {
+		w.key(`"data":`)
+		w.text(v.Data)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeTLSClient(v *TLSClient) {
+	w.b = append(w.b, '{')
+	if v.ServerName != "" {
+		w.key(`"server_name":`)
+		w.text(v.ServerName)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeHTTPRequest(v *HTTPRequest) {
+	w.b = append(w.b, '{')
+	w.key(`"method":`)
+	w.text(v.Method)
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeHTTPResponse(v *HTTPResponse) {
+	w.b = append(w.b, '{')
+	w.key(`"status_code":`)
+	w.num(int64(v.StatusCode))
 	w.b = append(w.b, '}')
 }
 
@@ -315,6 +470,10 @@ func (w *jsonWriter) writeEndpoint(v *Endpoint) {
 	if len(v.Labels) > 0 {
 		w.key(`"labels":`)
 		w.texts(v.Labels)
+	}
+	if v.NamesSource != "" {
+		w.key(`"names_source":`)
+		w.text(v.NamesSource)
 	}
 	w.b = append(w.b, '}')
 }

@@ -25,6 +25,11 @@ func fill(v reflect.Value, pick func(reflect.Value)) {
 		if pick(v); !v.IsNil() {
 			fill(v.Elem(), pick)
 		}
+	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Struct:
+		pick(v)
+		for i := range v.Len() {
+			fill(v.Index(i), pick)
+		}
 	default:
 		pick(v)
 	}
@@ -65,6 +70,10 @@ func TestAppendJSON(t *testing.T) {
 				v.SetInt(int64(n))
 			case reflect.Uint32:
 				v.SetUint(uint64(n))
+			case reflect.Bool:
+				v.SetBool(true)
+			case reflect.Slice:
+				v.Set(reflect.MakeSlice(v.Type(), 2, 2))
 			default:
 				t.Fatalf("a field of type %v is not tried", v.Type())
 			}
@@ -114,6 +123,13 @@ func TestAppendJSONRandom(t *testing.T) {
 					v.SetInt(rapid.OneOf(rapid.Just(int64(0)), rapid.Int64()).Draw(rt, "int"))
 				case reflect.Uint32:
 					v.SetUint(uint64(rapid.Uint32().Draw(rt, "uint")))
+				case reflect.Bool:
+					v.SetBool(rapid.Bool().Draw(rt, "bool"))
+				case reflect.Slice:
+					n := rapid.IntRange(0, 3).Draw(rt, "length")
+					v.Set(reflect.MakeSlice(v.Type(), n, n))
+				default:
+					rt.Fatalf("a field of type %v is not tried", v.Type())
 				}
 			}
 		})

@@ -76,6 +76,16 @@ func writeField(b *bytes.Buffer, f reflect.StructField) (below reflect.Type, err
 		some, write = fmt.Sprintf("len(%s) > 0", v), fmt.Sprintf("w.list(%s)", v)
 	case typ == reflect.TypeFor[map[string]string]():
 		some, write = fmt.Sprintf("len(%s) > 0", v), fmt.Sprintf("w.texts(%s)", v)
+	case typ.Kind() == reflect.Slice && typ.Elem().Kind() == reflect.Struct:
+		below = typ.Elem()
+		some = fmt.Sprintf("len(%s) > 0", v)
+		write = fmt.Sprintf("w.b = append(w.b, '[')\n\tfor i := range %s {\n\tw.comma()\n\tw.%s(&%s[i])\n\t}\n\tw.b = append(w.b, ']')",
+			v, method(below), v)
+	case typ.Kind() == reflect.Bool:
+		some, write = v, "w.b = append(w.b, \"true\"...)"
+		if option == "" {
+			return nil, fmt.Errorf("false is left out, so it needs omitempty")
+		}
 	case typ.Kind() == reflect.Struct:
 		below, write = typ, fmt.Sprintf("w.%s(&%s)", method(typ), v)
 	case typ.Kind() == reflect.Pointer && typ.Elem().Kind() == reflect.Struct:

@@ -134,6 +134,9 @@ func writeEnd(b *strings.Builder, s *Side, ep *Endpoint, o PrintOptions) {
 			name = Escape(ep.PortName)
 		}
 	}
+	if name == "" && s != nil && !o.Numeric {
+		name = Escape(s.Domain)
+	}
 	switch {
 	case name != "" && addr != "":
 		b.WriteString(name + "(" + addr + ")")
@@ -181,7 +184,9 @@ func colored(word string, v Verdict, on bool) string {
 
 func summary(e *Event) string {
 	var parts []string
-	switch {
+	switch message := said(e); {
+	case message != "":
+		parts = append(parts, message)
 	case e.Tapwall.TCP != nil:
 		flags := strings.Join(e.Tapwall.TCP.Flags, ", ")
 		if flags == "" {

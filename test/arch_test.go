@@ -37,6 +37,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"ofctrl/flow", module, "values stand alone"},
 	{"ovsdb/vswitch", module, "values stand alone"},
 	{"internal/packet", module, "values stand alone"},
+	{"internal/packet/l7", module, "bytes in, values out"},
+	{"internal/packet/l7", "os", "pure: no I/O"},
 	{"internal/reject", module, "bytes in, bytes out"},
 	{"internal/reject", "net", "pure: no I/O"},
 	{"internal/capture", "policy", "devices and packets, whoever mirrors them there"},

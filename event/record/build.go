@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/packet"
+	"github.com/tapwall/tapwall/internal/packet/l7"
 )
 
 // What every document begins with.
@@ -51,7 +52,8 @@ type builder struct {
 	decoder *packet.Decoder
 
 	parsed    packet.Parsed
-	text      []byte // room for the texts of one event
+	message   l7.Message // what the payload of the packet in parsed says
+	text      []byte     // room for the texts of one event
 	observers map[observerKey]*event.Observer
 	tables    [256]int
 	ctStates  [256][]string
@@ -133,12 +135,13 @@ func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
 	return packet.AppendCommunityID(t, 0, e.proto, e.src, e.dst, sport, dport)
 }
 
-// verdicts appends the events of a packet-in, or of a mirror's copy, to out and returns the layer that could not be decoded, if any.
+// verdicts appends the events of a packet-in, or of a mirror's copy, to out and returns the layer that has a fault, if any.
 func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
 	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
+	bad := b.readMessage(pi.Data)
 	e := b.ends(pi)
 	if pi.Copy != nil {
-		return append(out, b.copied(pi, &e, now)), b.parsed.Layer
+		return append(out, b.copied(pi, &e, now)), bad
 	}
 	names := pi.Directory.Names()
 	for i := range pi.Verdicts {
@@ -148,7 +151,7 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 			break
 		}
 	}
-	return out, b.parsed.Layer
+	return out, bad
 }
 
 func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, now time.Time) entry {
@@ -274,6 +277,7 @@ func (b *builder) packet(pi *PacketIn, e *ends, d event.Direction, now time.Time
 		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
 		tw.ICMP = &r.icmp
 	}
+	b.describe(ev)
 	tw.Decode = b.decodeOK
 	if p.Status != packet.StatusOK {
 		tw.Decode = &event.Decode{Status: p.Status.String(), Layer: p.Layer.String(), Error: p.Err}

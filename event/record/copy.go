@@ -35,7 +35,7 @@ func (b *builder) copied(pi *PacketIn, e *ends, now time.Time) entry {
 	c := pi.Copy
 	r, id, transport := b.packet(pi, e, c.Direction, now)
 	ev, tw := &r.ev, &r.ev.Tapwall
-	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.info, event.ActionPacket, event.DatasetPacket, "mirror"
+	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.info, l7Actions[b.message.Kind], event.DatasetPacket, "mirror"
 	tw.Verdict, tw.Mirror, tw.Weight = event.Mirrored, c.Mirror, max(c.Weight, 1)
 	if tw.Weight > 1 {
 		tw.Verdict = event.Sampled

@@ -79,6 +79,22 @@ func (d *Decoder) Decode(data []byte, wireLen int, p *Parsed) {
 	d.network(p)
 	d.transport(p)
 	d.judge(p, err)
+	d.payload(data, p)
+}
+
+// payload finds what the transport carries. All that the layers hand on are parts of data, up to its end or before.
+func (d *Decoder) payload(data []byte, p *Parsed) {
+	var b []byte
+	switch {
+	case p.Status != StatusOK || !p.HasPorts:
+	case p.Proto == ProtoTCP:
+		b = d.tcp.LayerPayload()
+	case p.Proto == ProtoUDP:
+		b = d.udp.LayerPayload()
+	}
+	if len(b) > 0 {
+		p.PayloadAt, p.PayloadLen = cap(data)-cap(b), len(b)
+	}
 }
 
 // parse runs the parser. gopacket turns panics into errors already; the guard here is for a version of it that does not.

@@ -116,7 +116,14 @@ func TestDecode(t *testing.T) {
 		{"OK VXLAN is not looked into", frame(eth4 + ip4("45", "0024", "0000", "11") + "9cac 12b5 0010 0000 08000000 00000100"),
 			v4(func(p *packet.Parsed) {
 				p.Proto, p.HasPorts, p.SrcPort, p.DstPort = packet.ProtoUDP, true, 40108, 4789
+				p.PayloadAt, p.PayloadLen = 42, 8
 			})},
+		{"OK payload between TCP options and padding", frame(eth4 + ip4("45", "002f", "0000", "06") +
+			"9cac 1538 00000001 00000000 6010 ffff 0000 0000 01010101 616263" + "0000"), v4(func(p *packet.Parsed) {
+			ports(p)
+			p.TCPFlags = packet.ACK
+			p.PayloadAt, p.PayloadLen = 58, 3
+		})},
 		{"OK payload cut by its length field", frame(eth4 + ip4("45", "05dc", "0000", "06") + tcp), v4(func(p *packet.Parsed) {
 			p.Truncated = true
 			ports(p)

@@ -59,6 +59,10 @@ func check(t *testing.T, data []byte, wireLen int, p *packet.Parsed) {
 	if (p.HasPorts || p.HasICMP) && (p.IPVersion == 0 || p.FragOffset != 0) {
 		fail("ports without IP, or in a later fragment")
 	}
+	if at, n := p.PayloadAt, p.PayloadLen; n < 0 || (at == 0) != (n == 0) || at+n > len(data) ||
+		n > 0 && (!ok || !p.HasPorts || at < 14+20+8) {
+		fail("payload")
+	}
 	if p.HasPorts && p.HasICMP {
 		fail("both ports and ICMP")
 	}

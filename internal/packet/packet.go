@@ -54,10 +54,10 @@ func (s Status) String() string {
 	return "unknown"
 }
 
-// Layer is a header.
+// Layer is a header, or a message behind the headers.
 type Layer uint8
 
-// The headers read.
+// The layers.
 const (
 	LayerNone Layer = iota
 	LayerEthernet
@@ -71,6 +71,10 @@ const (
 	LayerSCTP
 	LayerICMP
 	LayerICMPv6
+	// Messages of applications, which package l7 reads.
+	LayerDNS
+	LayerTLS
+	LayerHTTP
 	layerCount
 )
 
@@ -104,6 +108,12 @@ func (l Layer) String() string {
 		return "icmp"
 	case LayerICMPv6:
 		return "icmpv6"
+	case LayerDNS:
+		return "dns"
+	case LayerTLS:
+		return "tls"
+	case LayerHTTP:
+		return "http"
 	case layerCount:
 	}
 	return "layer(" + strconv.Itoa(int(l)) + ")"
@@ -174,6 +184,8 @@ type Parsed struct {
 	HasPorts         bool
 	SrcPort, DstPort uint16
 	TCPFlags         uint16 // valid iff HasPorts and Proto is TCP
+	// PayloadAt and PayloadLen say where in the frame the payload of TCP or UDP lies, as much of it as was read; 0, 0 = there is none.
+	PayloadAt, PayloadLen int
 	// HasICMP: ICMPType and ICMPCode are valid (ICMP, ICMPv6).
 	HasICMP            bool
 	ICMPType, ICMPCode uint8

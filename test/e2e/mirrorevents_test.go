@@ -19,7 +19,7 @@ func (s *stage) packetEvents(mirror string) (out []event.Event) {
 	must(s.t, err)
 	for line := range strings.Lines(string(data)) {
 		var e event.Event
-		if json.Unmarshal([]byte(line), &e) == nil && e.Event.Action == event.ActionPacket && e.Tapwall.Mirror == mirror {
+		if json.Unmarshal([]byte(line), &e) == nil && e.Event.Dataset == event.DatasetPacket && e.Tapwall.Mirror == mirror {
 			if len(line) > 1025 || strings.Contains(line, "GET /") {
 				s.t.Fatalf("a document of %d bytes: %s", len(line), line)
 			}
