@@ -50,6 +50,7 @@ type builder struct {
 	host    string
 	ids     *identity
 	decoder *packet.Decoder
+	domains *domains
 
 	parsed    packet.Parsed
 	message   l7.Message // what the payload of the packet in parsed says
@@ -67,7 +68,7 @@ type builder struct {
 
 func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
-		host: o.Host, ids: ids, decoder: packet.NewDecoder(), observers: make(map[observerKey]*event.Observer),
+		host: o.Host, ids: ids, decoder: packet.NewDecoder(), domains: newDomains(), observers: make(map[observerKey]*event.Observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
 		info:     []string{"info"},
 		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
@@ -139,6 +140,7 @@ func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
 func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
 	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
 	bad := b.readMessage(pi.Data)
+	b.learnDomains(pi)
 	e := b.ends(pi)
 	if pi.Copy != nil {
 		return append(out, b.copied(pi, &e, now)), bad
@@ -209,11 +211,12 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		tw.CT = &r.ct
 	}
 	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
-	return entryOf(r, pi, e, id, transport)
+	return b.entryOf(r, pi, e, id, transport)
 }
 
-func entryOf(r *record, pi *PacketIn, e *ends, id event.ID, transport string) entry {
+func (b *builder) entryOf(r *record, pi *PacketIn, e *ends, id event.ID, transport string) entry {
 	tw := &r.ev.Tapwall
+	b.domains.name(&r.ev, where{pi.Host, pi.Bridge}, e.src, e.dst, pi.Time)
 	return entry{ev: &r.ev, seq: id.Sequence, Facts: event.Facts{
 		Time: pi.Time.UnixNano(), Src: e.src, Dst: e.dst, SrcPort: e.sport, DstPort: e.dport, Verdict: tw.Verdict, Action: r.ev.Event.Action,
 		Bridge: pi.Bridge, Transport: transport, Rule: r.ev.Rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination,

@@ -41,5 +41,5 @@ func (b *builder) copied(pi *PacketIn, e *ends, now time.Time) entry {
 		tw.Verdict = event.Sampled
 	}
 	tw.Source, tw.Destination = c.Source, c.Destination
-	return entryOf(r, pi, e, id, transport)
+	return b.entryOf(r, pi, e, id, transport)
 }

@@ -18,3 +18,6 @@ func (r *Recorder) FailOn(rule uint32) {
 		return verdicts(pi, now, out)
 	}
 }
+
+// QuestionsWaiting is how many DNS questions have no answer yet, while nothing is recorded.
+func (r *Recorder) QuestionsWaiting() int { return len(r.builder.domains.waiting) }

@@ -13,7 +13,7 @@ import (
 type metrics struct {
 	r                                                             *Recorder
 	events, packetIns, metered, lost, decode, ring, ringCap, gaps *prometheus.Desc
-	clients, spoolBytes, spoolSegments, spoolAge                  *prometheus.Desc
+	clients, domains, spoolBytes, spoolSegments, spoolAge         *prometheus.Desc
 }
 
 func newMetrics(r *Recorder) *metrics {
@@ -36,6 +36,8 @@ func newMetrics(r *Recorder) *metrics {
 		clients:   desc("tapwall_stream_clients", "Readers following events."),
 		gaps:      desc("tapwall_stream_gaps_total", "Gaps in streams, each told to its reader."),
 
+		domains: desc("tapwall_dns_cache_entries", "Addresses that DNS answers have named."),
+
 		spoolBytes:    desc("tapwall_spool_bytes", "Bytes of the record on disk."),
 		spoolSegments: desc("tapwall_spool_segments", "Files of the record on disk."),
 		spoolAge:      desc("tapwall_spool_oldest_age_seconds", "Age of the oldest event on disk."),
@@ -44,7 +46,7 @@ func newMetrics(r *Recorder) *metrics {
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps,
+	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps, m.domains,
 		m.spoolBytes, m.spoolSegments, m.spoolAge} {
 		ch <- d
 	}
@@ -94,6 +96,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	send(m.ringCap, prometheus.GaugeValue, int64(r.opts.RingLen))
 	send(m.clients, prometheus.GaugeValue, int64(clients))
 	send(m.gaps, prometheus.CounterValue, gaps)
+	send(m.domains, prometheus.GaugeValue, r.builder.domains.count.Load())
 	if r.opts.Spool == nil {
 		return
 	}
