@@ -283,7 +283,9 @@ func (s *Switch) sendMeters(ctx context.Context, conn *Conn, mods []meterMod) er
 		s.meters.have[id] = m.meter
 		s.meters.set[id]++
 		delete(s.meters.refused, id)
-		delete(s.meters.age, id)
+		if m.command == ofp.MeterAdd { // one that is modified keeps its age
+			s.meters.age[id] = meterAge{at: time.Now()}
+		}
 		// A flow finds its meter when it is installed: one that was there before copies without limit. A modified meter counts anew,
 		// and so should the flows that copy under it.
 		s.table.resend(id)
@@ -303,6 +305,7 @@ func describe(m flow.MeterDesc) string { return strings.ReplaceAll(m.String(), "
 
 // watchMeters looks whether our meters are still there as we made them, since the switch tells nothing of meters, and asks again for
 // those that it refused. It costs two small questions, for which nobody waits: what was read while meters were being set is not looked at.
+// One that somebody makes anew as it was is known by its age, unless that is within meterClock after we had made it ourselves.
 // What goes wrong with the connection is told elsewhere.
 func (s *Switch) watchMeters(ctx context.Context, conn *Conn) {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.Timeout)

@@ -102,6 +102,27 @@ func TestMetersChangedByOthers(t *testing.T) {
 	}
 }
 
+// A meter that others make anew is noticed, too, when tapwall has set it a moment ago.
+func TestMeterMadeAnewBehindSet(t *testing.T) {
+	t.Parallel()
+	o := startOVS(t)
+	s := own(t, o, nil)
+	s.apply(ofctrl.Update{Revision: 1, Meters: []flow.MeterDesc{dropMeter(100, 5)}, Owners: map[string][]flow.Flow{"copy": copying(100)}})
+	time.Sleep(2600 * time.Millisecond) // else its age tells nothing
+	for i, do := range [][][]string{
+		{{"mod-meter", "br0", "meter=100,pktps,burst,stats,band=type=drop,rate=10000,burst_size=10000"}},
+		{{"del-meter", "br0", "meter=100"}, {"add-meter", "br0", "meter=100,pktps,burst,stats,band=type=drop,rate=5,burst_size=5"}},
+	} {
+		for _, args := range do {
+			o.Ofctl(args...)
+		}
+		s.until("noticed", func(st ofctrl.State) bool { return st.Stats.LostMeters == uint64(i)+1 && st.Missing > 0 })
+		if res := s.apply(ofctrl.Update{Revision: 2}); res.Meters != 1 || res.Added == 0 {
+			t.Errorf("put right by %+v", res)
+		}
+	}
+}
+
 // A meter that was made anew while nobody looked is noticed at the next connection.
 func TestMeterMadeAnewBehindFlow(t *testing.T) {
 	t.Parallel()
