@@ -71,9 +71,14 @@ func TestHosts_MirrorLife(t *testing.T) {
 	ended(near, "near")
 	ended(far, "far")
 
+	// Each start makes the tap bridges of both hosts anew, which is waited for.
+	for range 8 {
+		near.tapwall("mirror", "start", "tap", "--wait")
+		near.tapwall("mirror", "stop", "tap", "--wait")
+	}
+
 	// One of the two is away at the end.
-	near.tapwall("mirror", "start", "tap")
-	near.becomes("mirror", "tap", policy.PhaseActive, "", "")
+	near.tapwall("mirror", "start", "tap", "--wait")
 	if n, m := ping(near), ping(far); n != 20 || m != 20 {
 		t.Fatalf("started again the hosts copied %d and %d packets of 20", n, m)
 	}
