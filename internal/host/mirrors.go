@@ -28,8 +28,8 @@ type mirrorState struct {
 	desired  ovsdb.Desired
 	waits    bool // there is a mirror in it that waits for flows
 	rows     rowWorker
-	since    map[string]time.Time     // when the row with this UUID was first seen
-	counting map[string]bool          // a row that has not reported yet
+	since    map[string]time.Time     // when the row with this UUID, of a mirror or its port, was first seen
+	awaited  map[string]bool          // a row that ovs-vswitchd has yet to report something of
 	statuses map[string]policy.Status // replaced at every turn
 
 	software string          // version of Open vSwitch as a switch says it, "" = none has said
@@ -42,7 +42,7 @@ type mirrorState struct {
 }
 
 func newMirrorState() mirrorState {
-	return mirrorState{since: map[string]time.Time{}, counting: map[string]bool{}}
+	return mirrorState{since: map[string]time.Time{}, awaited: map[string]bool{}}
 }
 
 // rowWorker applies the newest desired rows.
@@ -156,13 +156,21 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 	}
 }
 
-// due reports whether a row's time to report statistics has run out since the last look, or collectors may be reached another way by now.
+// young reports whether a row was first seen so recently that what ovs-vswitchd has to do about it may be under way.
+func (m *mirrorState) young(uuid string, now time.Time) bool {
+	if _, known := m.since[uuid]; !known {
+		m.since[uuid] = now
+	}
+	return now.Sub(m.since[uuid]) <= programmedAfter
+}
+
+// due reports whether a row's time to report has run out since the last look, or collectors may be reached another way by now.
 func (m *mirrorState) due(now time.Time) bool {
 	if !m.routesUntil.IsZero() && now.After(m.routesUntil) {
 		return true
 	}
 	for uuid, since := range m.since {
-		if m.counting[uuid] && now.Sub(since) > programmedAfter {
+		if m.awaited[uuid] && now.Sub(since) > programmedAfter {
 			return true
 		}
 	}
@@ -174,7 +182,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	w := &e.mirrors.rows
 	w.mu.Lock()
 	results, rowErr, current := w.result.Mirrors, w.err, w.have == w.want
-	bridges, ports := w.result.Bridges, w.result.Ports
+	bridges, portResults := w.result.Bridges, w.result.Ports
 	w.mu.Unlock()
 
 	h := policy.HostStatus{Host: e.topo.Host, Phase: policy.PhaseActive, Observed: m.Revision}
@@ -192,11 +200,13 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			h.Phase, h.Reason, h.Message = phase, reason, message
 		}
 	}
-	rows, young := 0, true
+	rows := 0
+	var ports []string // UUIDs of where it delivers
 	for _, r := range results {
 		if !serves(r.Owner) {
 			continue
 		}
+		ports = append(ports, r.OutputUUID)
 		rows++
 		h.Bridges = append(h.Bridges, r.Bridge)
 		switch r.Code {
@@ -221,12 +231,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		if r.UUID == "" {
 			continue
 		}
-		if _, ok := e.mirrors.since[r.UUID]; !ok {
-			e.mirrors.since[r.UUID] = now
-		}
-		young = now.Sub(e.mirrors.since[r.UUID]) <= programmedAfter
-		e.mirrors.counting[r.UUID] = !r.Counting
-		if !r.Counting && !young {
+		if e.mirrors.awaited[r.UUID] = !r.Counting; !e.mirrors.young(r.UUID, now) && !r.Counting {
 			degrade(policy.PhaseDegraded, policy.ReasonNotProgrammed, "ovs-vswitchd reports no statistics for the mirror")
 		}
 	}
@@ -235,9 +240,13 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
 	}
-	for _, r := range ports {
+	for _, r := range portResults {
+		if !serves(r.Owner) {
+			continue
+		}
+		ports = append(ports, r.UUID)
 		switch {
-		case !serves(r.Owner) || r.Code == ovsdb.CodeOK:
+		case r.Code == ovsdb.CodeOK:
 		case r.Code == ovsdb.CodePending:
 			degrade(policy.PhasePending, policy.ReasonPending, r.Message)
 		case r.Code == ovsdb.CodePortTaken:
@@ -245,6 +254,12 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		default:
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
+	}
+	ports = slices.DeleteFunc(ports, func(uuid string) bool { return uuid == "" })
+	young := len(ports) == 0
+	for _, uuid := range ports {
+		e.mirrors.awaited[uuid] = e.mirrors.young(uuid, now)
+		young = young || e.mirrors.awaited[uuid]
 	}
 	for _, p := range info.Problems {
 		phase := policy.PhaseDegraded
@@ -309,7 +324,7 @@ func realised(info *tap.Info) (as, why string, once *bool) {
 // forget drops what is kept of rows that are gone.
 func (m *mirrorState) forget(rows map[string]bool) {
 	maps.DeleteFunc(m.since, func(uuid string, _ time.Time) bool { return !rows[uuid] })
-	maps.DeleteFunc(m.counting, func(uuid string, _ bool) bool { return !rows[uuid] })
+	maps.DeleteFunc(m.awaited, func(uuid string, _ bool) bool { return !rows[uuid] })
 }
 
 // describeMirror prints a wanted mirror in one line, for plans.

@@ -25,6 +25,9 @@ func (e *Engine) updateStatus(flowsDone, rowsDone bool) {
 		for _, m := range br.Mirrors {
 			rows[m.UUID] = true
 		}
+		for _, p := range br.Ports {
+			rows[p.UUID] = true
+		}
 	}
 	e.mirrors.forget(rows)
 	e.counts.readRows(e.topo, mirrors, &e.mirrors.plan)

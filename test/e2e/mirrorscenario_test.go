@@ -105,8 +105,11 @@ spec:
 	if out := s.tapwall("describe", "mirror", "web"); strings.Count(out, "NEVER_MATCHES") != 1 {
 		t.Errorf("the status of a rule that no packet fits:\n%s", out)
 	}
-	// A change acts on the filter in place.
-	s.apply(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`))
+	// A change acts on the filter in place, when nothing is left that the switch had cached.
+	if out, err := s.tw.RunInput(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`), "apply", "--wait=effective", "-f",
+		"-"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	s.mustConnect(s.vm[1], s.vm[3].IPv4, 9000)
 	settle()
 	if to, from := count(lab.TCPTo(9000)), count(lab.TCPFrom(9000)); to < 3 || from != 0 {

@@ -104,3 +104,22 @@ func (s *stage) pingsIn(file string) int {
 	}
 	return strings.Count(string(out), "\n")
 }
+
+// A mirror that comes to be made in another way has its port made anew, however old its row is: --wait waits until that is up.
+func TestMirrorWaitFormChanges(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	const doc = "kind: Mirror\nname: m\nspec: {sources: [{vm: uuid-vm1}], %stargets: [{port: {name: ids0, create: true}}]}\n"
+	s.apply(sprintf(doc, "") + "---\n" + strings.NewReplacer("m\n", "other\n", "ids0", "other0").Replace(sprintf(doc, "snaplen: 64, ")))
+	time.Sleep(12 * time.Second) // the rows that both will have in common are no longer new
+	for range 6 {
+		for _, filter := range []string{"filter: {default: accept}, ", ""} {
+			s.apply(sprintf(doc, filter))
+			if st := s.status("mirror", "m"); st.Phase != policy.PhaseActive {
+				t.Errorf("with %q it is %s: %s, %s", filter, st.Phase, st.Reason, st.Message)
+			}
+		}
+	}
+	s.tapwall("delete", "mirror", "m", "--wait")
+}
