@@ -84,8 +84,8 @@ func (e *Engine) Unknown() string {
 	return "it is being read for the first time"
 }
 
-// Reachable reports whether the host's database and switches answer. A bridge that tapwall makes does not count: it is on the same switch as
-// the others, and while it is new it does not answer yet.
+// Reachable reports whether the host's database and switches answer. A bridge that tapwall makes does not count: it is on the switch
+// of the others, and while it is new it does not answer yet.
 func (e *Engine) Reachable() bool {
 	v := e.view.Load()
 	if v.topo == nil || !e.opt.DB.Status().Connected {

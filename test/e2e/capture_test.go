@@ -51,7 +51,7 @@ func TestMirrorScenario12PcapFile(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 4)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{pcap: {file: web}}]}\n")
+	s.force("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{pcap: {file: web}}]}\n")
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	if m := s.mirror("web"); m.Target["file"] == "" {
 		t.Errorf("the status does not name the file: %v", m.Target)
@@ -99,7 +99,7 @@ func TestMirrorScenario12PcapFile(t *testing.T) {
 
 	// Ended, it says how many there were. A restart begins another file.
 	s.tapwall("delete", "mirror", "web", "--wait")
-	lab.Eventually(t, 3*time.Second, "the file ends with statistics of its interfaces", func() bool {
+	lab.Eventually(t, 8*time.Second, "the file ends with statistics of its interfaces", func() bool {
 		out, err := exec.Command("capinfos", "-M", files[0]).CombinedOutput()
 		return err == nil && strings.Count(string(out), "Number of stat entries = 1") == 3
 	})
@@ -130,7 +130,7 @@ func TestCaptureFilesInTrouble(t *testing.T) {
 	s.OnClose(func() error { return unix.Unmount(dir, unix.MNT_DETACH) })
 	doc := "kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{pcap: {file: web, rotate: 100kB, keep: 3}}, " +
 		"{port: {name: ids0, create: true}}]}\n"
-	s.apply(doc)
+	s.force(doc)
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	out := s.refused("kind: Mirror\nname: other\nspec: {sources: [{port: vm2}], targets: [{pcap: {file: web.pcapng}}]}\n", "apply", "-f", "-")
 	if !strings.Contains(out, `mirrors "other" and "web" would both write`) {
@@ -154,7 +154,7 @@ func TestCaptureFilesInTrouble(t *testing.T) {
 
 	// They are bounded, in size and number.
 	ping(200) // 430 kB
-	lab.Eventually(t, 3*time.Second, "the last packets are written", func() bool {
+	lab.Eventually(t, 8*time.Second, "the last packets are written", func() bool {
 		files := s.captured("web")
 		for _, f := range files {
 			if info, err := os.Stat(f); err == nil && info.Size() > 100_000 {
@@ -221,7 +221,7 @@ func TestCaptureFilesInTrouble(t *testing.T) {
 	must(t, s.tw.Start())
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	ping(20)
-	lab.Eventually(t, 3*time.Second, "another file has what comes", func() bool {
+	lab.Eventually(t, 8*time.Second, "another file has what comes", func() bool {
 		files := s.captured("web")
 		return files[len(files)-1] != last && len(files) <= 3 && len(tshark(t, files[len(files)-1], "icmp", "frame.number")) >= 40
 	})
@@ -232,5 +232,5 @@ func TestCaptureFilesInTrouble(t *testing.T) {
 	}
 	time.Sleep(1200 * time.Millisecond)
 	ping(20)
-	lab.Eventually(t, 3*time.Second, "there is a file again", func() bool { return written() == 40 })
+	lab.Eventually(t, 8*time.Second, "there is a file again", func() bool { return written() == 40 })
 }

@@ -89,7 +89,7 @@ func TestMirrorScenario12LiveInTshark(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	from, r := s.piped("capture", "web", "-w", "-")
 	reader := exec.Command("tshark", "-l", "-n", "-i", "-", "-c", "6", "-Y", "icmp", "-T", "fields",
@@ -126,7 +126,7 @@ func TestMirrorScenario12LiveInTshark(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "web.pcapng")
 	cmd := s.command("capture", "web", "-w", file)
 	must(t, cmd.Start())
-	lab.Eventually(t, 3*time.Second, "it writes", func() bool {
+	lab.Eventually(t, 8*time.Second, "it writes", func() bool {
 		info, err := os.Stat(file)
 		return err == nil && info.Size() > 0
 	})
@@ -154,7 +154,7 @@ func TestExtcap(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	dir := t.TempDir()
 	bin, err := filepath.Abs(s.tw.Bin)
@@ -208,7 +208,7 @@ func TestExtcap(t *testing.T) {
 		}
 		t.Logf("%q:\n%s", args, out.String())
 	}
-	lab.Eventually(t, 3*time.Second, "nobody follows the mirror any more", func() bool {
+	lab.Eventually(t, 8*time.Second, "nobody follows the mirror any more", func() bool {
 		out, err := exec.Command("pgrep", "-f", s.Socket()+".*--fifo").Output()
 		return err != nil && len(out) == 0
 	})

@@ -60,6 +60,15 @@ func (s *stage) apply(docs string) time.Time {
 	return time.Now()
 }
 
+// force is apply for whoever counts the packets that come next: nothing is left of what the switch had cached before. Without that wait
+// it follows some ms later, or more on a busy machine; how soon, others measure.
+func (s *stage) force(docs string) {
+	s.t.Helper()
+	if out, err := s.tw.RunInput(docs, "apply", "--wait=effective", "-f", "-"); err != nil {
+		s.t.Fatalf("apply: %v\n%s", err, out)
+	}
+}
+
 // tapwall runs a CLI command that must succeed.
 func (s *stage) tapwall(args ...string) string {
 	s.t.Helper()

@@ -57,7 +57,7 @@ func TestMirrorExampleVTAP(t *testing.T) {
 		n := sessions(inVXLAN(capture)[129057])
 		return n["4 80"] >= 5 && n["4 443"] >= 5 && n["6 80"] >= 5 && n["6 443"] >= 5
 	}
-	lab.Eventually(t, 3*time.Second, "both sessions are copied, of both versions", whole)
+	lab.Eventually(t, 8*time.Second, "both sessions are copied, of both versions", whole)
 	settle()
 	if got := sessions(inVXLAN(capture)[129057]); len(got) != 4 {
 		t.Errorf("copies of other sessions: %v", got)
@@ -98,20 +98,20 @@ func TestMirrorExampleTenMinutes(t *testing.T) {
 		s.mustConnect(s.vm[2], s.vm[3].IPv6, port)
 	}
 	s.say(s.vm[1], s.vm[3], 40053, 53, "a question")
-	lab.Eventually(t, 3*time.Second, "sessions and the question are copied", func() bool {
+	lab.Eventually(t, 8*time.Second, "sessions and the question are copied", func() bool {
 		got := sessions(capture.Frames(nil))
 		return got["4 443"] >= 5 && got["6 443"] >= 5 && got["4 53"] == 2 && len(got) == 3
 	})
 	text, err := os.ReadFile(mirrorExamples + "ten-minutes.yaml")
 	must(t, err)
 	soon := strings.Replace(string(text), "duration: 10m", "duration: 2s", 1)
-	s.apply(soon)
+	s.force(soon)
 	lab.Eventually(t, 10*time.Second, "it ends", func() bool {
 		st := s.status("mirror", "ten-minutes")
 		return st.Phase == policy.PhaseStopped && st.Reason == policy.ReasonCompleted
 	})
 	s.tapwall("apply", "-f", mirrorExamples+"ids.yaml") // the port is there again
-	s.apply(soon)
+	s.force(soon)
 	settle()
 	if st := s.status("mirror", "ten-minutes"); st.Phase != policy.PhaseStopped {
 		t.Errorf("applied again it is %s", st.Phase)
@@ -165,7 +165,7 @@ func TestMirrorExampleBalanced(t *testing.T) {
 	begun = time.Now()
 	dial(40)
 	var a, b map[uint16]bool
-	lab.Eventually(t, 3*time.Second, "copies of all forty sessions have come", func() bool {
+	lab.Eventually(t, 8*time.Second, "copies of all forty sessions have come", func() bool {
 		a, b = clients(0, begun), clients(1, begun)
 		return len(a)+len(b) >= 40
 	})
@@ -201,7 +201,7 @@ func TestMirrorExamplePcapRing(t *testing.T) {
 	s.ping3(s.vm[2], s.vm[3])
 	icmp := func(file string) int { return len(tshark(t, file, "icmp", "ip.src")) }
 	saved := filepath.Join(t.TempDir(), "saved.pcapng")
-	lab.Eventually(t, 3*time.Second, "the buffer has six packets of the machine", func() bool {
+	lab.Eventually(t, 8*time.Second, "the buffer has six packets of the machine", func() bool {
 		s.tapwall("capture", "save", "pcap-ring", "--since", "-30s", "-w", saved, "--force")
 		return icmp(saved) == 6
 	})

@@ -51,7 +51,7 @@ func TestMirrorScenario01LocalTap(t *testing.T) {
 	s := open(t, 3)
 	s.ping3(s.vm[1], s.vm[2]) // resolve addresses before counting
 	s.ping3(s.vm[3], s.vm[2])
-	s.apply(tapVM1)
+	s.force(tapVM1)
 	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
 	done := make(chan struct{})
@@ -79,7 +79,7 @@ func TestMirrorScenario02NoDuplicates(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply(`
+	s.force(`
 kind: Mirror
 name: pair
 spec:
@@ -125,7 +125,7 @@ func TestMirrorScenario03VXLAN(t *testing.T) {
 	_, err = collector.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply(`
+	s.force(`
 kind: Mirror
 name: remote
 spec:
@@ -237,8 +237,8 @@ func TestMirrorScenario08Coexistence(t *testing.T) {
 	before := foreign()
 	capture, err := s.Capture(s.Switch, "m0")
 	must(t, err)
-	s.apply(tapVM1)
-	s.apply(strings.Replace(tapVM1, "uuid-vm1", "uuid-vm3", 1))
+	s.force(tapVM1)
+	s.force(strings.Replace(tapVM1, "uuid-vm1", "uuid-vm3", 1))
 	s.tw.Kill()
 	must(t, s.tw.Start())
 	must(t, s.tw.Stop())
@@ -283,7 +283,7 @@ func TestMirrorScenario08EmergencyReset(t *testing.T) {
 	s.ping3(s.vm[1], s.vm[2])
 	const staged = "---\nkind: Mirror\nname: icmp\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: icmp}]}, " +
 		"targets: [{port: {name: icmp0, create: true}}]}\n"
-	s.apply(tapVM1 + staged)
+	s.force(tapVM1 + staged)
 	copies := func(what string) {
 		t.Helper()
 		began := time.Now()
@@ -348,10 +348,10 @@ func TestMirrorScenario08EmergencyReset(t *testing.T) {
 func TestMirrorScenario09ReplugAndTargetLoss(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
-	s.apply(tapVM1)
-	lab.Eventually(t, 3*time.Second, "active", func() bool { return s.mirror("tap").Phase == "Active" })
+	s.force(tapVM1)
+	lab.Eventually(t, 8*time.Second, "active", func() bool { return s.mirror("tap").Phase == "Active" })
 	must(t, s.Unplug(s.vm[1]))
-	lab.Eventually(t, 3*time.Second, "the missing source is told", func() bool {
+	lab.Eventually(t, 8*time.Second, "the missing source is told", func() bool {
 		m := s.mirror("tap")
 		return m.Phase == "Degraded" && m.Reason == string(policy.ReasonSourceMissing)
 	})
@@ -368,10 +368,10 @@ func TestMirrorScenario09ReplugAndTargetLoss(t *testing.T) {
 	}
 
 	must(t, s.AddTargetPort("ids1"))
-	s.apply(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
+	s.force(strings.Replace(tapVM1, "name: ids0, create: true", "name: ids1", 1))
 	_, err = s.Vsctl("--", "del-port", "br0", "ids1")
 	must(t, err)
-	lab.Eventually(t, 3*time.Second, "the missing target is told", func() bool {
+	lab.Eventually(t, 8*time.Second, "the missing target is told", func() bool {
 		m := s.mirror("tap")
 		return m.Phase == "Degraded" && m.Reason == string(policy.ReasonTargetMissing)
 	})

@@ -25,13 +25,13 @@ func TestMirrorScenarioTargetVM(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 4)
 	before := s.flows("table=0")
-	s.apply("kind: Policy\nname: ids\nspec: {appliesTo: [{vm: uuid-vm3}], ingress: [{name: ssh, action: allow, services: " +
+	s.force("kind: Policy\nname: ids\nspec: {appliesTo: [{vm: uuid-vm3}], ingress: [{name: ssh, action: allow, services: " +
 		"[{protocol: tcp, ports: [\"5002\"]}]}]}\n")
 	if out := s.refused(strings.Replace(sprintf(forcedTap, "{bridge: br0}", "{vm: uuid-vm3}"), "force: true", "force: false", 1), "apply",
 		"-f", "-"); !strings.Contains(out, "/spec/targets/0/vm") || !strings.Contains(out, "force: true") {
 		t.Errorf("unforced: %s", out)
 	}
-	s.apply(sprintf(forcedTap, "{bridge: br0}", "{vm: uuid-vm3}"))
+	s.force(sprintf(forcedTap, "{bridge: br0}", "{vm: uuid-vm3}"))
 	s.becomes("mirror", "back", policy.PhaseActive, "", "")
 	if st := s.status("mirror", "back"); len(st.Warnings) != 1 || st.Warnings[0].Code != "TARGET_EXCLUDED" {
 		t.Errorf("warnings: %v", st.Warnings)
@@ -109,7 +109,7 @@ func TestMirrorScenarioTargetExistingPort(t *testing.T) {
 	s.tapwall("delete", "mirror", "bad", "--wait")
 	const doc = "---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: %s}]}%s, targets: " +
 		"[{port: {name: ids1}}%s]}\n"
-	s.apply(sprintf(doc, "whole", "icmp", "", ""))
+	s.force(sprintf(doc, "whole", "icmp", "", ""))
 	if out := s.refused(sprintf(doc, "cut", "udp", ", snaplen: 60", ", {port: {name: none1}}"), "apply", "--wait", "-f",
 		"-"); !strings.Contains(
 		out, "TargetMissing, no managed bridge of this host has a port none1") {
@@ -210,7 +210,7 @@ func TestMirrorScenarioTargetVMFollowed(t *testing.T) {
 	must(t, err)
 	s.pickupClosed()
 	before := s.flows("table=0")
-	s.apply(sprintf(forcedTap, "{vm: uuid-vm1}", "{vm: uuid-vm3}, {port: {name: also0, create: true}}"))
+	s.force(sprintf(forcedTap, "{vm: uuid-vm1}", "{vm: uuid-vm3}, {port: {name: also0, create: true}}"))
 	s.becomes("mirror", "back", policy.PhaseActive, "", "")
 	also, err := s.Capture(s.Switch, "also0")
 	must(t, err)

@@ -65,7 +65,7 @@ func TestMirrorScenario09CountersNeverGoBack(t *testing.T) {
 	s.ping3(s.vm[1], s.vm[2])
 	const icmp = "{priority: 20, action: accept, protocol: icmp}"
 	const more = ", {priority: 10, action: accept, protocol: tcp, dstPorts: [\"80-8099\"]}"
-	s.apply(sprintf(countedMirror, icmp) + sprintf(countedRow, ""))
+	s.force(sprintf(countedMirror, icmp) + sprintf(countedRow, ""))
 	s.becomes("mirror", "counted", policy.PhaseActive, "", "")
 	s.becomes("mirror", "row", policy.PhaseActive, "", "")
 	w := &counterWatch{s, map[string]map[string]int64{}}
@@ -100,12 +100,12 @@ func TestMirrorScenario09CountersNeverGoBack(t *testing.T) {
 		t.Errorf("%d copies of 6 pings", copies())
 	}
 
-	s.apply(sprintf(countedMirror, icmp+more))
+	s.force(sprintf(countedMirror, icmp+more))
 	s.tw.Kill() // right behind the change
 	s.ping3(s.vm[1], s.vm[2])
 	must(t, s.tw.Start())
 	exact("the filter changed, and tapwall killed", 0)
-	s.apply(sprintf(countedMirror, more[2:]+", "+icmp+", {priority: 5, action: reject, protocol: udp}"))
+	s.force(sprintf(countedMirror, more[2:]+", "+icmp+", {priority: 5, action: reject, protocol: udp}"))
 	s.ping3(s.vm[1], s.vm[2])
 	exact("the filter changed again", 0)
 
@@ -168,7 +168,7 @@ func TestMirrorScenario09CountersNeverGoBack(t *testing.T) {
 
 	s.tapwall("delete", "mirror", "counted", "--wait")
 	delete(w.last, "counted")
-	s.apply(sprintf(countedMirror, icmp))
+	s.force(sprintf(countedMirror, icmp))
 	if n := s.mirror("counted").Counters["acceptedPackets"]; n != 0 {
 		t.Errorf("a mirror that was made anew begins with %d packets", n)
 	}
@@ -190,7 +190,7 @@ func TestMirrorSinkDropped(t *testing.T) {
 	const icmp = "{action: accept, protocol: icmp}"
 	must(t, s.AddTargetPort("sink1")) // tapwall leaves those as they are
 	must(t, s.AddTargetPort("row0"))
-	s.apply(strings.NewReplacer("sink1, create: true", "sink1", "row0, create: true", "row0").Replace(sprintf(countedMirror, icmp) +
+	s.force(strings.NewReplacer("sink1, create: true", "sink1", "row0, create: true", "row0").Replace(sprintf(countedMirror, icmp) +
 		sprintf(countedRow, "")))
 	s.becomes("mirror", "counted", policy.PhaseActive, "", "")
 	s.becomes("mirror", "row", policy.PhaseActive, "", "")

@@ -16,7 +16,7 @@ func TestMirrorScenario12CapturePoint(t *testing.T) {
 	const mirror = "---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], capturePoint: %s, direction: %s, targets: [{port: {name: " +
 		"%s, " +
 		"create: true}}]}\n"
-	s.apply(sprintf(mirror, "wire", "wire", "both", "wire0") + sprintf(mirror, "left", "delivered", "both", "left0") +
+	s.force(sprintf(mirror, "wire", "wire", "both", "wire0") + sprintf(mirror, "left", "delivered", "both", "left0") +
 		sprintf(mirror, "sent", "delivered", "fromSource", "sent0") +
 		"---\nkind: Policy\nname: shut\nspec: {appliesTo: [{port: vm2}], ingress: [{name: no, action: deny, from: [{port: vm1}]}]}\n")
 	for _, name := range []string{"wire", "left", "sent"} {
@@ -69,7 +69,7 @@ func TestMirrorScenario12HeadersChange(t *testing.T) {
 	_, err = s.Ofctl("add-flow", "br0", "priority=9,icmp,actions=dec_ttl,NORMAL")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: pair\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{port: {name: pair0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: pair\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{port: {name: pair0, create: true}}]}\n")
 	s.becomes("mirror", "pair", policy.PhaseActive, "", "")
 	hosts := s.status("mirror", "pair").Hosts
 	pair := s.capture("pair0")
@@ -97,7 +97,7 @@ func TestMirrorScenario12SNAT(t *testing.T) {
 	_, err = s.vm[2].Run("ip", "neigh", "replace", outside, "lladdr", s.vm[1].MAC, "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: pair\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{port: {name: pair0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: pair\nspec: {sources: [{port: vm1}, {port: vm2}], targets: [{port: {name: pair0, create: true}}]}\n")
 	s.becomes("mirror", "pair", policy.PhaseActive, "", "")
 	hosts := s.status("mirror", "pair").Hosts
 	pair := s.capture("pair0")
@@ -121,7 +121,7 @@ func TestMirrorScenario12SNAT(t *testing.T) {
 func TestMirrorScenarioSourcesPatchPort(t *testing.T) {
 	t.Parallel()
 	s := twoBridges(t)
-	s.apply("kind: Mirror\nname: patch\nspec: {sources: [{port: pa}], targets: [{port: {name: patch0, create: true}}]}\n---\n" +
+	s.force("kind: Mirror\nname: patch\nspec: {sources: [{port: pa}], targets: [{port: {name: patch0, create: true}}]}\n---\n" +
 		"kind: Mirror\nname: in\nspec: {sources: [{port: pa}], direction: fromSource, targets: [{port: {name: in0, create: true}}]}\n")
 	s.becomes("mirror", "patch", policy.PhaseActive, "", "")
 	s.becomes("mirror", "in", policy.PhaseActive, "", "")

@@ -35,9 +35,9 @@ func TestMirrorScenario12Events(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	must(t, s.Serve(s.vm[2], 80))
-	s.apply("kind: Endpoint\nname: client\nspec: {match: {port: vm1}, labels: {app: client}}\n")
+	s.force("kind: Endpoint\nname: client\nspec: {match: {port: vm1}, labels: {app: client}}\n")
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: all\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: tcp}, {action: accept, " +
+	s.force("kind: Mirror\nname: all\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: tcp}, {action: accept, " +
 		"protocol: udp}]}, targets: [{events: {}}, {port: {name: ids0, create: true}}, {pcap: {file: get}}]}\n---\n" +
 		"kind: Mirror\nname: some\nspec: {sources: [{port: vm1}], filter: {rules: [{action: accept, protocol: udp}]}, targets: " +
 		"[{events: {sample: 1/10}}]}\n")

@@ -86,7 +86,7 @@ func TestMirrorScenario12Live(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply(`
+	s.force(`
 kind: Mirror
 name: port
 spec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}
@@ -150,7 +150,7 @@ func TestMirrorScenario12LiveSlowReader(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 2)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: web\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	body := s.stream("web?follow=true")
 	before := s.resident()

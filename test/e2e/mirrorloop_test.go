@@ -38,7 +38,7 @@ func TestMirrorScenario03RouteThroughSource(t *testing.T) {
 	}
 	refused(loop, "apply", "-f", "-")
 	ip("route", "replace", "10.97.0.0/24", "via", "10.99.0.2") // Open vSwitch says nothing of that
-	s.apply(strings.Replace(loop, "spec: {", "spec: {enabled: false, ", 1))
+	s.force(strings.Replace(loop, "spec: {", "spec: {enabled: false, ", 1))
 	s.tapwall("mirror", "start", "loop")
 	s.becomes("mirror", "loop", policy.PhaseDegraded, policy.ReasonTargetUnresolved, "")
 	// Back again while nothing copies: a loop that is alive until the next look can be the end of ovs-vswitchd.
@@ -74,7 +74,7 @@ func TestMirrorScenario10LoopGuard(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply(tapVM1) // runs throughout
+	s.force(tapVM1) // runs throughout
 	under, err := s.Capture(collector.NS, "eth0")
 	must(t, err)
 	host, err := s.Capture(s.Switch, "br0")
@@ -93,7 +93,7 @@ func TestMirrorScenario10LoopGuard(t *testing.T) {
 		t.Errorf("after it was refused %d tunnel packets came, and the mirror that runs made %d copies of 6", n, m)
 	}
 
-	s.apply("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], exclude: [{port: br0}, {port: vm3}], " +
+	s.force("kind: Mirror\nname: loop\nspec: {sources: [{bridge: br0}], exclude: [{port: br0}, {port: vm3}], " +
 		"targets: [{vxlan: {remote: 10.98.0.2, vni: 7}}]}\n")
 	pings := func(f lab.Frame) bool { return lab.UDPTo(4789)(f) && lab.ICMP(lab.Frame{Data: f.Data[50:]}) }
 	lab.Eventually(t, 10*time.Second, "copies arrive", func() bool { // the first ones wait for the collector's address

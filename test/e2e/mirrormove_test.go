@@ -19,7 +19,7 @@ func TestMirrorScenario11TargetComesToBeShared(t *testing.T) {
 	s := open(t, 3)
 	s.ping3(s.vm[1], s.vm[2])
 	const doc = "kind: Mirror\nname: %s\nspec: {sources: [{port: %s}], direction: fromSource, targets: [{port: {name: ids0, create: true}}]}\n"
-	s.apply(sprintf(doc, "one", "vm1"))
+	s.force(sprintf(doc, "one", "vm1"))
 	s.realised("one", policy.RealisedNative, true)
 	index := func() (n int) {
 		_ = s.Switch.Do(func() error {

@@ -25,7 +25,7 @@ func TestMirrorScenario06MTU(t *testing.T) {
 		docs = append(docs, sprintf("kind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], direction: fromSource, targets: [%s]}\n", w.name,
 			w.target))
 	}
-	s.apply(strings.Join(docs, "---\n"))
+	s.force(strings.Join(docs, "---\n"))
 	for name, room := range rooms {
 		s.becomes("mirror", name, policy.PhaseActive, "", "")
 		m := s.mirror(name)

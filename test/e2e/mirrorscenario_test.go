@@ -39,7 +39,7 @@ spec:
 `
 	}
 	flowsBefore := s.table()
-	s.apply(rules(""))
+	s.force(rules(""))
 	s.becomes("mirror", "web", policy.PhaseActive, "", "")
 	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
@@ -75,7 +75,7 @@ spec:
 	}
 
 	m := s.mirror("web").Counters
-	lab.Eventually(t, 3*time.Second, "what came is counted", func() bool {
+	lab.Eventually(t, 8*time.Second, "what came is counted", func() bool {
 		m = s.mirror("web").Counters
 		return m["acceptedPackets"] == int64(count(all))
 	})
@@ -105,11 +105,8 @@ spec:
 	if out := s.tapwall("describe", "mirror", "web"); strings.Count(out, "NEVER_MATCHES") != 1 {
 		t.Errorf("the status of a rule that no packet fits:\n%s", out)
 	}
-	// A change acts on the filter in place, when nothing is left that the switch had cached.
-	if out, err := s.tw.RunInput(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`), "apply", "--wait=effective", "-f",
-		"-"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	// A change acts on the filter in place.
+	s.force(rules(`- {priority: 5, action: accept, protocol: tcp, dstPorts: ["9000"]}`))
 	s.mustConnect(s.vm[1], s.vm[3].IPv4, 9000)
 	settle()
 	if to, from := count(lab.TCPTo(9000)), count(lab.TCPFrom(9000)); to < 3 || from != 0 {
@@ -168,7 +165,7 @@ func TestMirrorScenarioOneTagHandling(t *testing.T) {
 	}
 	s.ping3(s.vm[1], s.vm[2])
 	const mirror = "---\nkind: Mirror\nname: %s\nspec:\n  sources: [{port: vm1}]\n%s  targets: [{port: {name: %s, create: true}}]\n"
-	s.apply(sprintf(mirror, "native", "", "native0") + sprintf(mirror, "staged", "  filter: {default: accept}\n", "staged0") +
+	s.force(sprintf(mirror, "native", "", "native0") + sprintf(mirror, "staged", "  filter: {default: accept}\n", "staged0") +
 		sprintf(mirror, "ten", "  filter: {rules: [{action: accept, vlan: 10}]}\n", "ten0") +
 		sprintf(mirror, "none", "  filter: {rules: [{action: accept, vlan: 0}]}\n", "none0") +
 		sprintf(mirror, "keep", "  vlanTag: keep\n", "keep0") + sprintf(mirror, "hundred", "  vlanTag: 100\n", "hundred0"))
@@ -228,7 +225,7 @@ func TestMirrorScenario06Snaplen(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: cut\nspec: {sources: [{port: vm1}], snaplen: 64, targets: [{port: {name: cut0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: cut\nspec: {sources: [{port: vm1}], snaplen: 64, targets: [{port: {name: cut0, create: true}}]}\n")
 	capture, err := s.Capture(s.Switch, "cut0")
 	must(t, err)
 	if out, err := s.vm[1].Run("ping", "-c", "3", "-i", "0.2", "-s", "1000", "-W", "2", s.vm[2].IPv4); err != nil {
@@ -260,7 +257,7 @@ func TestMirrorScenario06SnaplenTunnel(t *testing.T) {
 	_, err = collector.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: far\nspec: {sources: [{port: vm1}], snaplen: 64, filter: {rules: [{action: accept, protocol: icmp, type: " +
+	s.force("kind: Mirror\nname: far\nspec: {sources: [{port: vm1}], snaplen: 64, filter: {rules: [{action: accept, protocol: icmp, type: " +
 		"8}]}, " +
 		"targets: [{vxlan: {remote: 10.99.0.2, vni: 77}}]}\n")
 	capture, err := s.Capture(collector.NS, "eth0")
@@ -292,7 +289,7 @@ func TestMirrorScenario07RateLimit(t *testing.T) {
 	s.ping3(s.vm[1], s.vm[2])
 	const mirror = "---\nkind: Mirror\nname: %s\nspec:\n  sources: [{port: vm1}]\n  direction: fromSource\n%s  targets: [{port: {name: %s," +
 		" create: true}}]\n"
-	s.apply(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 5}\n", "slow0") +
+	s.force(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 5}\n", "slow0") +
 		sprintf(mirror, "whole", "  filter: {rules: [{action: accept, protocol: icmp}]}\n", "whole0"))
 	slow, err := s.Capture(s.Switch, "slow0")
 	must(t, err)
@@ -310,12 +307,12 @@ func TestMirrorScenario07RateLimit(t *testing.T) {
 	if n := len(whole.Frames(lab.ICMP)); n != 60 {
 		t.Errorf("the mirror without a limit copied %d of 60", n)
 	}
-	lab.Eventually(t, 3*time.Second, "what the limit dropped is counted", func() bool {
+	lab.Eventually(t, 8*time.Second, "what the limit dropped is counted", func() bool {
 		c := s.mirror("slow").Counters
 		return c["acceptedPackets"] == 60 && c["rateDroppedPackets"] == int64(60-n)
 	})
 	s.unchangedByRestart()
-	s.apply(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 1000}\n", "slow0"))
+	s.force(sprintf(mirror, "slow", "  filter: {rules: [{action: accept, protocol: icmp}]}\n  sample: {maxPacketsPerSecond: 1000}\n", "slow0"))
 	before := len(slow.Frames(lab.ICMP))
 	if out, err := s.vm[1].Run("ping", "-c", "20", "-i", "0.02", "-W", "2", s.vm[2].IPv4); err != nil {
 		t.Errorf("%v\n%s", err, out)
@@ -331,7 +328,7 @@ func TestMirrorScenario11FanOut(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], " +
+	s.force("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], " +
 		"targets: [{port: {name: one0, create: true}}, {port: {name: two0, create: true}}]}\n")
 	s.becomes("mirror", "both", policy.PhaseActive, "", "")
 	one, err := s.Capture(s.Switch, "one0")
@@ -350,7 +347,7 @@ func TestMirrorScenario11FanOut(t *testing.T) {
 		}
 	}
 	// One target less leaves the other alone.
-	s.apply("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], snaplen: 100, targets: [{port: {name: two0, create: " +
+	s.force("kind: Mirror\nname: both\nspec: {sources: [{port: vm1}, {port: vm2}], snaplen: 100, targets: [{port: {name: two0, create: " +
 		"true}}]}\n")
 	s.ping3(s.vm[1], s.vm[2])
 	settle()
@@ -371,7 +368,7 @@ func TestMirrorScenarioChangeWithoutAGap(t *testing.T) {
 		return sprintf("kind: Mirror\nname: m\nspec: {sources: [%s], direction: fromSource, filter: {rules: [{action: accept, protocol: icmp}, "+
 			"{action: accept, protocol: tcp, dstPorts: [\"%d\"]}]}, targets: [{port: {name: ids0, create: true}}]}\n", sources, port)
 	}
-	s.apply(doc("{port: vm1}", 1))
+	s.force(doc("{port: vm1}", 1))
 	s.becomes("mirror", "m", policy.PhaseActive, "", "")
 	capture, err := s.Capture(s.Switch, "ids0")
 	must(t, err)
@@ -381,7 +378,7 @@ func TestMirrorScenarioChangeWithoutAGap(t *testing.T) {
 	for i, sources := range []string{"{port: vm1}, {port: vm3}", "{vm: uuid-vm1}", "{port: vm1}", "{bridge: br0}",
 		"{port: vm1}, {vm: uuid-vm3}"} {
 		time.Sleep(200 * time.Millisecond)
-		s.apply(doc(sources, 2+i))
+		s.force(doc(sources, 2+i))
 	}
 	must(t, ping.Wait())
 	settle()
@@ -411,7 +408,7 @@ func TestMirrorScenarioExampleFiltered(t *testing.T) {
 	t.Parallel()
 	s := open(t, 3)
 	must(t, s.Serve(s.vm[3], 443, 53, 80))
-	s.apply("kind: Endpoint\nname: web\nspec: {match: {port: vm1}, labels: {app: web}}\n")
+	s.force("kind: Endpoint\nname: web\nspec: {match: {port: vm1}, labels: {app: web}}\n")
 	_, err := s.vm[2].Run("ip", "addr", "add", "10.77.9.2/16", "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[3])
@@ -424,7 +421,7 @@ func TestMirrorScenarioExampleFiltered(t *testing.T) {
 		s.mustConnect(s.vm[2], s.vm[3].IPv4, port) // no web server
 	}
 	s.say(s.vm[1], s.vm[3], 40053, 53, "a question")
-	lab.Eventually(t, 3*time.Second, "question and answer are copied", func() bool {
+	lab.Eventually(t, 8*time.Second, "question and answer are copied", func() bool {
 		return len(capture.Frames(lab.UDPTo(53))) == 1 && len(capture.Frames(lab.UDPFrom(53))) == 1
 	})
 	settle()

@@ -60,7 +60,7 @@ func TestMirrorScenario11Sessions(t *testing.T) {
 	must(t, s.Serve(s.vm[2], 5000))
 	s.ping3(s.vm[1], s.vm[2])
 	const doc = "kind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], %stargets: [{port: {name: %s, create: true}}]}\n---\n"
-	s.apply(sprintf(doc, "quarter", "sample: {sessions: 1/4}, ", "some0") + sprintf(doc, "all", "filter: {default: accept}, ", "all0"))
+	s.force(sprintf(doc, "quarter", "sample: {sessions: 1/4}, ", "some0") + sprintf(doc, "all", "filter: {default: accept}, ", "all0"))
 	s.becomes("mirror", "quarter", policy.PhaseActive, "", "")
 	some, err := s.Capture(s.Switch, "some0")
 	must(t, err)
@@ -89,7 +89,7 @@ func TestMirrorScenario11Balance(t *testing.T) {
 	s := openForAttack(t, 2)
 	must(t, s.Serve(s.vm[2], 5000))
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric}, targets: [{port: {name: one0, create: " +
+	s.force("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric}, targets: [{port: {name: one0, create: " +
 		"true}}, {port: {name: two0, create: true}}]}\n")
 	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
 	one, err := s.Capture(s.Switch, "one0")
@@ -140,7 +140,7 @@ func TestMirrorScenario11BalanceProbes(t *testing.T) {
 		captures, collectors = append(captures, c), append(collectors, vm)
 	}
 	s.ping3(s.vm[1], s.vm[2])
-	s.apply("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: icmp}, targets: [{vxlan: {remote: " +
+	s.force("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: icmp}, targets: [{vxlan: {remote: " +
 		"10.99.0.2, vni: 7}}, {vxlan: {remote: 10.99.0.3, vni: 7}}]}\n")
 	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
 	arrived := func() (at [2]map[uint16]bothWays) {

@@ -59,9 +59,9 @@ func (s *stage) realised(name, form string, once bool) {
 func TestMirrorScenario02OneTargetSeveralBridges(t *testing.T) {
 	t.Parallel()
 	s := twoBridges(t)
-	s.apply("kind: Mirror\nname: one\nspec: {sources: [{vm: uuid-vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
+	s.force("kind: Mirror\nname: one\nspec: {sources: [{vm: uuid-vm1}], targets: [{port: {name: ids0, create: true}}]}\n")
 	s.realised("one", policy.RealisedNative, true)
-	s.apply("kind: Mirror\nname: two\nspec: {sources: [{vm: uuid-vm2}], targets: [{port: {name: ids0, create: true}}]}\n---\n" +
+	s.force("kind: Mirror\nname: two\nspec: {sources: [{vm: uuid-vm2}], targets: [{port: {name: ids0, create: true}}]}\n---\n" +
 		"kind: Mirror\nname: all\nspec: {sources: [{vm: uuid-vm1}, {vm: uuid-vm3}], direction: fromSource, " +
 		"targets: [{port: {name: all0, create: true}}]}\n---\n" +
 		"kind: Mirror\nname: pair\nspec: {sources: [{vm: uuid-vm1}, {vm: uuid-vm3}], targets: [{port: {name: pair0, create: true}}]}\n")
@@ -140,7 +140,7 @@ func TestMirrorScenarioSourcesFollow(t *testing.T) {
 		t.Errorf("of the port that has the label now: %d copies, want 6", n)
 	}
 	// The address is another's now, which is where the mirror goes.
-	s.apply("kind: Endpoint\nname: four\nspec: {match: {port: vm3}, addresses: [10.77.0.4], antiSpoof: \"off\"}\n")
+	s.force("kind: Endpoint\nname: four\nspec: {match: {port: vm3}, addresses: [10.77.0.4], antiSpoof: \"off\"}\n")
 	lab.Eventually(t, 5*time.Second, "the mirror follows the address", func() bool {
 		m := s.mirror("cidr")
 		return m.Phase == "Active" && slices.Equal(m.Endpoints, []string{"br0/vm3"})
@@ -171,7 +171,7 @@ func TestMirrorScenarioSourcesBond(t *testing.T) {
 	s.tw, err = s.StartTapwall("--bridge", "br0=guest")
 	must(t, err)
 	lab.Eventually(t, 10*time.Second, "the bond forwards", func() bool { return s.ping(s.vm[1], bonded.IPv4) })
-	s.apply("kind: Mirror\nname: bond\nspec: {sources: [{port: bond0}], targets: [{port: {name: bond0tap, create: true}}]}\n")
+	s.force("kind: Mirror\nname: bond\nspec: {sources: [{port: bond0}], targets: [{port: {name: bond0tap, create: true}}]}\n")
 	s.becomes("mirror", "bond", policy.PhaseActive, "", "")
 	s.realised("bond", policy.RealisedNative, true)
 	capture := s.capture("bond0tap")

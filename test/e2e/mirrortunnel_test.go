@@ -134,7 +134,7 @@ func TestMirrorScenario03Tunnels(t *testing.T) {
 			for _, w := range encapsulations() {
 				docs += sprintf("---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], targets: [%s]%s}\n", w.name, w.target, more)
 			}
-			s.apply(docs)
+			s.force(docs)
 			for _, w := range encapsulations() {
 				s.becomes("mirror", w.name, policy.PhaseActive, "", "")
 			}

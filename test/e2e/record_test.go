@@ -77,7 +77,7 @@ func TestRecordVerdicts(t *testing.T) {
 	want := map[string]int{"FORWARDED http vm1 tcp": 1, "DROPPED no-telnet vm1 tcp": 1, "DROPPED default-deny vm3 tcp": 1,
 		"FORWARDED http vm1 udp": 1}
 	got := map[string]int{}
-	lab.Eventually(t, 3*time.Second, "all verdicts are recorded", func() bool {
+	lab.Eventually(t, 8*time.Second, "all verdicts are recorded", func() bool {
 		got = map[string]int{}
 		for _, v := range s.events("--last", "100", "--action", "policy-verdict") {
 			got[v.Tapwall.Verdict+" "+v.Rule.Name+" "+v.Tapwall.Source.Name+" "+v.Network.Transport]++
@@ -102,7 +102,7 @@ func TestRecordVerdicts(t *testing.T) {
 			t.Errorf("the compact form lacks %q:\n%s", part, compact)
 		}
 	}
-	lab.Eventually(t, 3*time.Second, "the file has the same documents", func() bool {
+	lab.Eventually(t, 8*time.Second, "the file has the same documents", func() bool {
 		b, err := os.ReadFile(filepath.Join(s.Dir, "data", "events", "events.jsonl"))
 		return err == nil && strings.Count(string(b), "\n") >= 4 && strings.Contains(string(b), `"no-telnet"`)
 	})
