@@ -371,7 +371,7 @@ type BufferTarget struct {
 
 // EventsTarget has tapwall make an event of each packet, or of one of so many: who sent it to whom, and nothing of what it carries.
 type EventsTarget struct {
-	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred
+	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred, and each first one of a connection, SYN, FIN and RST
 }
 
 // StopAfter says what ends a mirror: whatever comes first.

@@ -363,6 +363,7 @@ func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
 		"tapwall_ring_capacity":                int64(c.RingCapacity),
 		"tapwall_stream_clients":               int64(c.Clients),
 		"tapwall_stream_gaps_total":            c.StreamGaps,
+		"tapwall_dns_cache_entries":            0,
 	}
 	for stage, n := range c.Lost {
 		want["tapwall_lost_events_total/"+stage] = n

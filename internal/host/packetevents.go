@@ -45,8 +45,7 @@ type packetEvents struct {
 	e      *Engine
 	host   string
 	mirror string
-	oneOf  int
-	seen   int // since the last one that became an event
+	sample *sampler
 	lost   uint64
 	names  *endpointNames // that copies are made with
 	copies map[copied]*record.MirrorCopy
@@ -56,32 +55,32 @@ type packetEvents struct {
 type copied struct {
 	from, to  packet.MAC
 	direction event.Direction
+	weight    int64
 }
 
 // maxCopied bounds what is remembered of packets: guests choose the addresses.
 const maxCopied = 4096
 
 func (e *Engine) newPacketEvents(mirror string, t *policy.EventsTarget) *capture.Packets {
-	p := &packetEvents{e: e, host: e.topo.Host, mirror: mirror, oneOf: t.OneOf()}
-	p.seen = p.oneOf - 1 // the first packet is one
+	p := &packetEvents{e: e, host: e.topo.Host, mirror: mirror, sample: newSampler(t.OneOf())}
 	return &capture.Packets{Take: p.take, Lost: p.lose}
 }
 
 func (p *packetEvents) take(c capture.Packet) {
-	if p.seen++; p.seen < p.oneOf {
+	weight := p.sample.weight(c.Data, c.Length)
+	if weight == 0 {
 		return
 	}
-	p.seen = 0
 	p.e.opt.Recorder.HandleCopy(c.Source.Bridge, record.PacketIn{Host: p.host, Data: c.Data, TotalLen: c.Length, InPortName: c.Source.Port,
-		Time: c.Time, Copy: p.known(&c)})
+		Time: c.Time, Copy: p.known(&c, weight)})
 }
 
 // known says what is known of a packet beside what it holds.
-func (p *packetEvents) known(c *capture.Packet) *record.MirrorCopy {
+func (p *packetEvents) known(c *capture.Packet, weight int64) *record.MirrorCopy {
 	if names := p.e.endpointNames.Load(); names != p.names || len(p.copies) >= maxCopied {
 		p.names, p.copies = names, map[copied]*record.MirrorCopy{}
 	}
-	var k copied
+	k := copied{weight: weight}
 	if len(c.Data) >= 12 {
 		k.to, k.from = packet.MAC(c.Data[:6]), packet.MAC(c.Data[6:])
 	}
@@ -94,7 +93,7 @@ func (p *packetEvents) known(c *capture.Packet) *record.MirrorCopy {
 	}
 	m := p.copies[k]
 	if m == nil {
-		m = &record.MirrorCopy{Mirror: p.mirror, Weight: int64(p.oneOf), Direction: k.direction}
+		m = &record.MirrorCopy{Mirror: p.mirror, Weight: weight, Direction: k.direction}
 		if p.names != nil {
 			m.Source, m.Destination = (*p.names)[k.from], (*p.names)[k.to]
 		}
@@ -106,6 +105,7 @@ func (p *packetEvents) known(c *capture.Packet) *record.MirrorCopy {
 // lose counts the events that packets would have become for which the kernel had no room.
 func (p *packetEvents) lose(n uint64) {
 	p.lost += n
-	p.e.opt.Recorder.AddHostLoss(p.host, event.StageCaptureRing, event.P2, "full", int64(p.lost/uint64(p.oneOf)))
-	p.lost %= uint64(p.oneOf)
+	oneOf := uint64(p.sample.oneOf)
+	p.e.opt.Recorder.AddHostLoss(p.host, event.StageCaptureRing, event.P2, "full", int64(p.lost/oneOf))
+	p.lost %= oneOf
 }
