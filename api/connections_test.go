@@ -29,10 +29,10 @@ func TestConnections(t *testing.T) {
 	}
 	f.must(200, "GET", "/v1/connections?bridge=br0&vlan=0&vlan=7&protocol=ICMPv6&protocol=6&state=ESTABLISHED&policy=web&rule=a&rule=b"+
 		"&ip=10.0.0.0/8&from-ip=10.0.0.1&to-ip=::1&port=1&from-port=2&to-port=3&endpoint=vm1&from=vm2&to=vm3&host=h1&force=true&limit=5", "")
-	want := backend.ConnectionQuery{Filter: event.Filter{Bridge: []string{"br0"}, Protocol: []string{"ipv6-icmp", "tcp"},
+	want := backend.ConnectionQuery{Filter: event.Filter{Bridge: []string{"br0"}, Protocol: []string{"ICMPv6", "6"},
 		Policy: []string{"web"}, Rule: []string{"a", "b"},
-		IP: []string{"10.0.0.0/8"}, FromIP: []string{"10.0.0.1"}, ToIP: []string{"::1"}, Port: []int{1},
-		FromPort: []int{2}, ToPort: []int{3}}, Endpoint: []string{"vm1"}, From: []string{"vm2"}, To: []string{"vm3"}, Host: "h1",
+		IP: []string{"10.0.0.0/8"}, FromIP: []string{"10.0.0.1"}, ToIP: []string{"::1"}, Port: []string{"1"},
+		FromPort: []string{"2"}, ToPort: []string{"3"}}, Endpoint: []string{"vm1"}, From: []string{"vm2"}, To: []string{"vm3"}, Host: "h1",
 		VLAN: []int{0, 7}, State: []string{"ESTABLISHED"}, Force: true, Limit: 5}
 	if diff := cmp.Diff(want, q); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -33,21 +33,26 @@ type TupleInput struct {
 	ToPort   []string `query:"to-port,explode" doc:"Port of the other side"`
 }
 
-// FilterInput is the parameters that choose events, for the description; package event reads them from the URL. It is exported because huma
-// looks into exported embedded structs only.
+// FilterInput is the parameters of filters that are not of event.Params, for the description; package event reads all of them from the URL.
+// It is exported because huma looks into exported embedded structs only.
 type FilterInput struct {
-	TupleInput
-	Verdict  []string `query:"verdict,explode" doc:"FORWARDED, DROPPED, REJECTED, …; several are alternatives" example:"[\"DROPPED\"]"`
-	Action   []string `query:"action,explode" doc:"policy-verdict, packet-mirrored, dns-query, dns-response, tls-client-hello, http-request, http-response, events-lost, foreign-flows-removed, flows-restored, meters-restored, bridge-taken-over, pickup-window-opened, pickup-window-closed, apply-to-be-confirmed, apply-confirmed, apply-undone, quarantine-began, quarantine-ended, quarantine-released, policy-began, policy-ended, mirror-began, mirror-ended, mirror-started, mirror-expired, trace-disagrees, ct-zone-near-full, ct-zone-full, address-learned, address-forgotten, address-refused, captures-read"`
-	Policy   []string `query:"policy,explode" doc:"Name of the deciding policy" example:"[\"web\"]"`
-	Rule     []string `query:"rule,explode" doc:"Name of the deciding rule, or policy/direction/rule"`
-	Endpoint []string `query:"endpoint,explode" doc:"Name or port name of the endpoint on either side"`
-	FromName []string `query:"from,explode" doc:"Name or port name of the initiator"`
-	ToName   []string `query:"to,explode" doc:"Name or port name of the other side"`
-	Since    string   `query:"since" doc:"Not older than this: RFC 3339, or a duration before now" example:"5m"`
-	Until    string   `query:"until" doc:"Older than this: RFC 3339, or a duration before now"`
-	After    string   `query:"after" doc:"Only what came after the event with this id"`
+	Since string `query:"since" doc:"Not older than this: RFC 3339, or a duration before now" example:"5m"`
+	Until string `query:"until" doc:"Older than this: RFC 3339, or a duration before now"`
+	After string `query:"after" doc:"Only what came after the event with this id"`
 }
+
+// filterParameters describes event.Params.
+func filterParameters() (out []*huma.Param) {
+	for _, p := range event.Params() {
+		out = append(out, &huma.Param{Name: p.Name, In: "query", Explode: new(true), Description: strings.ToUpper(p.Doc[:1]) + p.Doc[1:],
+			Schema: &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeString}}})
+	}
+	return out
+}
+
+// filterText says how parameters of filters work together.
+const filterText = "Values of one parameter are alternatives; different parameters must all match. Before the name of any parameter but " +
+	"since, until, after, limit and first, not. asks for what has none of its values: not.verdict=DROPPED."
 
 type eventsInput struct {
 	FilterInput
@@ -78,8 +83,8 @@ func (s *Server) registerEvents() {
 	huma.Register(s.api, huma.Operation{OperationID: "list-events", Method: http.MethodGet, Path: "/v1/events", Tags: []string{"events"},
 		Summary: "Query the record",
 		Description: "Up to limit events that match, oldest first, from memory and, where that does not reach, from the spool on disk. " +
-			"Values of one parameter are alternatives; different parameters must all match. oldest and coverage in the answer tell how far " +
-			"back the record goes.",
+			filterText + " oldest and coverage in the answer tell how far back the record goes.",
+		Parameters: filterParameters(), SkipValidateParams: true, // event.ParseFilter tells of unknown ones, too
 		Responses: d.responses(schemaFor[event.Page](d), nil, 422)}, func(ctx context.Context, in *eventsInput) (*eventsOutput, error) {
 		f, err := parseFilter(in.url.Query())
 		if err != nil {
@@ -107,7 +112,8 @@ func (s *Server) registerEvents() {
 		Description: "Server-sent events, or one JSON document per line with Accept: application/x-ndjson (there, an empty line shows every " +
 			"15 s that the stream is alive). With " +
 			"Last-Event-ID or after, what is still in memory since then comes first, without gap or repetition. A reader that is too slow gets " +
-			"an event with the action events-lost that counts what it missed.",
+			"an event with the action events-lost that counts what it missed. " + filterText,
+		Parameters: filterParameters(), SkipValidateParams: true,
 		Responses: responses}, func(ctx context.Context, in *streamInput) (*huma.StreamResponse, error) {
 		out, err := s.follow(ctx, in)
 		if err != nil {

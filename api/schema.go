@@ -164,7 +164,6 @@ func (b schemaBook) patches() {
 
 // parameters adds what huma cannot know of parameters that handlers read themselves.
 func parameters(op *huma.Operation) {
-	port := &huma.Schema{Type: huma.TypeArray, Items: &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(65535.0)}}
 	for _, p := range op.Parameters {
 		switch {
 		case p.Name == "If-Match":
@@ -177,7 +176,7 @@ func parameters(op *huma.Operation) {
 			p.Schema.Pattern = dnsLabel
 		case op.OperationID != "list-events" && op.OperationID != "follow-events":
 		case p.Name == "port", p.Name == "from-port", p.Name == "to-port":
-			p.Schema = port
+			p.Schema.Items.Pattern = `^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$`
 		case p.Name == "limit":
 			p.Schema = &huma.Schema{Type: huma.TypeInteger, Minimum: new(1.0), Maximum: new(float64(event.MaxLimit)), Default: event.DefaultLimit}
 		case p.Name == "first":

@@ -103,7 +103,7 @@ func TestSSE(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"web"}, f.record.filter.Policy); diff != "" || f.record.filter.Port[0] != 80 {
+	if diff := cmp.Diff([]string{"web"}, f.record.filter.Policy); diff != "" || f.record.filter.Port[0] != "80" {
 		t.Errorf("filter: %+v", f.record.filter)
 	}
 }

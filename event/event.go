@@ -221,6 +221,11 @@ func Actions() []string {
 		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead}
 }
 
+// DropReasons lists the values of tapwall.drop_reason.
+func DropReasons() []string {
+	return []string{PolicyDenied, InQuarantine, Spoofed, OutOfState, UnknownRule}
+}
+
 // Values of event.action, event.dataset and tapwall.drop_reason.
 const (
 	ActionVerdict = "policy-verdict"

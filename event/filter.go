@@ -3,8 +3,6 @@ package event
 import (
 	"fmt"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 )
 
@@ -16,39 +14,39 @@ const (
 
 // Matcher is a compiled filter; safe for concurrent use.
 type Matcher struct {
-	verdict                    []Verdict
-	action, bridge             []string
-	policy, rule, protocol     []string
-	ip, fromIP, toIP           []netip.Prefix
-	port, fromPort, toPort     []int
-	endpoint, fromName, toName []string
-	since, until               int64 // Unix nanoseconds; 0 = open
+	conditions   []condition
+	texts        [][][]byte
+	since, until int64 // Unix nanoseconds; 0 = open
 }
+
+// condition is what one field of a filter asks for.
+type condition struct {
+	match match
+	not   bool
+	kind  bool // of Param
+}
+
+func (c *condition) holds(f *Facts) bool { return c.match(f) != c.not }
 
 // Compile checks the filter. The error joins one *ParamError per value that makes no sense.
 func (f Filter) Compile() (*Matcher, error) {
 	var errs paramErrors
-	m := &Matcher{
-		action: f.Action, bridge: f.Bridge, policy: f.Policy, rule: f.Rule,
-		port: f.Port, fromPort: f.FromPort, toPort: f.ToPort,
-		endpoint: f.Endpoint, fromName: f.FromName, toName: f.ToName,
-	}
-	for _, v := range f.Verdict {
-		w, ok := ParseVerdict(v)
-		if !ok {
-			errs.add("verdict", v, "not one of "+joinVerdicts())
+	m := &Matcher{}
+	for i := range params {
+		p := &params[i]
+		if values := *p.list(&f); len(values) > 0 {
+			m.conditions = append(m.conditions, condition{p.compile(&compiler{&errs, p.Name}, values), false, p.kind})
+			if group := p.group(values); group != nil {
+				m.texts = append(m.texts, group)
+			}
 		}
-		m.verdict = append(m.verdict, w)
+		if f.Not == nil {
+			continue
+		}
+		if values := *p.list(f.Not); len(values) > 0 {
+			m.conditions = append(m.conditions, condition{p.compile(&compiler{&errs, notPrefix + p.Name}, values), true, p.kind})
+		}
 	}
-	for _, p := range f.Protocol {
-		m.protocol = append(m.protocol, normalProtocol(p))
-	}
-	m.ip = errs.prefixes("ip", f.IP)
-	m.fromIP = errs.prefixes("from-ip", f.FromIP)
-	m.toIP = errs.prefixes("to-ip", f.ToIP)
-	errs.ports("port", f.Port)
-	errs.ports("from-port", f.FromPort)
-	errs.ports("to-port", f.ToPort)
 	if !f.Since.IsZero() {
 		m.since = f.Since.UnixNano()
 	}
@@ -69,6 +67,16 @@ func (f Filter) Compile() (*Matcher, error) {
 	return m, errs.err()
 }
 
+// Chooses reports whether the filter leaves events out by what they say, whatever its times and bounds.
+func (f Filter) Chooses() bool {
+	for i := range params {
+		if len(*params[i].list(&f)) > 0 || f.Not != nil && len(*params[i].list(f.Not)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // Match reports whether the filter selects e. It compiles the filter each time: for many events use Compile. A filter with an
 // impossible value selects nothing.
 func (f Filter) Match(e *Event) bool {
@@ -87,115 +95,61 @@ func (m *Matcher) Times() (since, until int64) { return m.since, m.until }
 
 // Texts are groups of texts: of each group one at least stands in the JSON (AppendJSON) of every event that m selects. Where that cannot be
 // said of a condition, it has no group.
-func (m *Matcher) Texts() (groups [][][]byte) {
-	add := func(keys []string, values []string) {
-		var group [][]byte
-		for _, v := range values {
+func (m *Matcher) Texts() (groups [][][]byte) { return m.texts }
+
+// group is what Texts says of the values.
+func (p *Param) group(values []string) (group [][]byte) {
+	if p.keys == nil {
+		return nil
+	}
+	for _, v := range values {
+		in := []string{v}
+		if p.texts != nil {
+			in = p.texts(v)
+		}
+		if in == nil {
+			return nil
+		}
+		for _, text := range in {
 			w := jsonWriter{}
-			w.text(v)
-			for _, k := range keys {
+			w.text(text)
+			for _, k := range p.keys {
 				group = append(group, append([]byte(`"`+k+`":`), w.b...))
 			}
 		}
-		if group != nil {
-			groups = append(groups, group)
-		}
 	}
-	var verdicts []string
-	for _, v := range m.verdict {
-		verdicts = append(verdicts, string(v))
-	}
-	add([]string{"verdict"}, verdicts)
-	add([]string{"action"}, m.action)
-	add([]string{"bridge"}, m.bridge)
-	add([]string{"transport", "iana_number"}, m.protocol)
-	add([]string{"ruleset"}, m.policy)
-	add([]string{"name", "id"}, m.rule)
-	for _, names := range [][]string{m.endpoint, m.fromName, m.toName} {
-		add([]string{"name", "port_name"}, names)
-	}
-	for _, prefixes := range [][]netip.Prefix{m.ip, m.fromIP, m.toIP} {
-		var addresses []string
-		for _, p := range prefixes {
-			if !p.IsSingleIP() {
-				addresses = nil
-				break
-			}
-			addresses = append(addresses, p.Addr().String())
-		}
-		add([]string{"ip"}, addresses)
-	}
-	for _, ports := range [][]int{m.port, m.fromPort, m.toPort} {
-		var group [][]byte
-		for _, p := range ports {
-			group = append(group, fmt.Appendf(nil, `"port":%d`, p))
-		}
-		if group != nil {
-			groups = append(groups, group)
-		}
-	}
-	return groups
+	return group
+}
+
+func (m *Matcher) inTime(f *Facts) bool {
+	return (m.since == 0 || f.Time >= m.since) && (m.until == 0 || f.Time <= m.until)
 }
 
 // MatchFacts reports whether the filter selects the event with these facts.
 func (m *Matcher) MatchFacts(f *Facts) bool {
-	if m.since != 0 && f.Time < m.since || m.until != 0 && f.Time > m.until {
+	if !m.inTime(f) {
 		return false
 	}
-	if !anyOf(m.verdict, f.Verdict) || !anyOf(m.action, f.Action) || !anyOf(m.bridge, f.Bridge) || !anyOf(m.protocol, f.Transport) {
-		return false
+	for i := range m.conditions {
+		if !m.conditions[i].holds(f) {
+			return false
+		}
 	}
-	if m.policy != nil && (f.Rule == nil || !slices.Contains(m.policy, f.Rule.Ruleset)) {
-		return false
-	}
-	if m.rule != nil && (f.Rule == nil || !slices.Contains(m.rule, f.Rule.Name) && !slices.Contains(m.rule, f.Rule.ID)) {
-		return false
-	}
-	if m.port != nil && !hasPort(m.port, f.SrcPort) && !hasPort(m.port, f.DstPort) {
-		return false
-	}
-	if m.fromPort != nil && !hasPort(m.fromPort, f.SrcPort) || m.toPort != nil && !hasPort(m.toPort, f.DstPort) {
-		return false
-	}
-	if m.ip != nil && !inAny(m.ip, f.Src) && !inAny(m.ip, f.Dst) {
-		return false
-	}
-	if m.fromIP != nil && !inAny(m.fromIP, f.Src) || m.toIP != nil && !inAny(m.toIP, f.Dst) {
-		return false
-	}
-	if m.endpoint != nil && !named(m.endpoint, f.SrcEndpoint) && !named(m.endpoint, f.DstEndpoint) {
-		return false
-	}
-	return (m.fromName == nil || named(m.fromName, f.SrcEndpoint)) && (m.toName == nil || named(m.toName, f.DstEndpoint))
+	return true
 }
 
 // MatchStream is MatchFacts for a reader that follows: what was lost might have been selected, so it is told of losses whatever
-// the filter, unless the filter asks for other actions.
+// the filter, unless the filter asks for other actions or types.
 func (m *Matcher) MatchStream(f *Facts) bool {
 	if f.Action != ActionLost {
 		return m.MatchFacts(f)
 	}
-	return anyOf(m.action, f.Action) && (m.since == 0 || f.Time >= m.since) && (m.until == 0 || f.Time <= m.until)
-}
-
-func anyOf[T comparable](want []T, got T) bool { return want == nil || slices.Contains(want, got) }
-
-func hasPort(want []int, got uint16) bool { return got != 0 && slices.Contains(want, int(got)) }
-
-func inAny(want []netip.Prefix, got netip.Addr) bool {
-	for _, p := range want {
-		if p.Contains(got) {
-			return true
+	for i := range m.conditions {
+		if c := &m.conditions[i]; c.kind && !c.holds(f) {
+			return false
 		}
 	}
-	return false
-}
-
-func named(want []string, e *Endpoint) bool {
-	if e == nil {
-		return false
-	}
-	return e.Name != "" && slices.Contains(want, e.Name) || e.PortName != "" && slices.Contains(want, e.PortName)
+	return m.inTime(f)
 }
 
 // Facts are what filters ask of an event, so that a scan of many need not touch each.
@@ -209,13 +163,15 @@ type Facts struct {
 	Transport                string // network.transport, or network.iana_number of a protocol without a name
 	Rule                     *Rule
 	SrcEndpoint, DstEndpoint *Endpoint
+	// Event is the document, for what is asked of it seldom. Nil = these are the facts of something else, of which that says nothing.
+	Event *Event
 }
 
 // FactsOf reads them from the document.
 func FactsOf(e *Event) Facts {
 	f := Facts{
 		Time: e.Timestamp.UnixNano(), Verdict: e.Tapwall.Verdict, Action: e.Event.Action, Bridge: e.Tapwall.Bridge,
-		Rule: e.Rule, SrcEndpoint: e.Tapwall.Source, DstEndpoint: e.Tapwall.Destination,
+		Rule: e.Rule, SrcEndpoint: e.Tapwall.Source, DstEndpoint: e.Tapwall.Destination, Event: e,
 	}
 	if e.Source != nil {
 		f.Src, _ = netip.ParseAddr(e.Source.IP)
@@ -233,31 +189,3 @@ func FactsOf(e *Event) Facts {
 	}
 	return f
 }
-
-func verdicts() []Verdict {
-	return []Verdict{Forwarded, Dropped, Rejected, Audit, Mirrored, Sampled, Quarantined, Errored}
-}
-
-// ParseVerdict reads a verdict as documents spell it or as Compact prints it (DENIED is DROPPED), in any case.
-func ParseVerdict(s string) (Verdict, bool) {
-	for _, v := range verdicts() {
-		if strings.EqualFold(s, string(v)) || strings.EqualFold(s, verdictWord(v)) {
-			return v, true
-		}
-	}
-	return Verdict(strings.ToUpper(s)), false
-}
-
-// VerdictWords lists what ParseVerdict reads.
-func VerdictWords() []string {
-	var out []string
-	for _, v := range verdicts() {
-		out = append(out, string(v))
-		if w := verdictWord(v); w != string(v) {
-			out = append(out, w)
-		}
-	}
-	return out
-}
-
-func joinVerdicts() string { return strings.Join(VerdictWords(), ", ") }

@@ -3,8 +3,8 @@ package event
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,15 +42,11 @@ func ParamErrors(err error) []*ParamError {
 	return out
 }
 
-// FilterParams lists the query parameters of a filter.
-func FilterParams() []string {
-	return []string{
-		"verdict", "action", "bridge", "policy", "rule", "protocol", "ip", "from-ip", "to-ip", "port", "from-port", "to-port",
-		"endpoint", "from", "to", "since", "until", "after", "limit", "first",
-	}
-}
+// notPrefix before the name of a parameter of Params asks for what does not match.
+const notPrefix = "not."
 
-// ParseFilter reads a filter from query parameters. A parameter may be repeated and may hold several values separated by commas:
+// ParseFilter reads a filter from query parameters: those of Params, also with "not." before their names, since, until, after, limit and
+// first. A parameter may be repeated and may hold several values separated by commas:
 // they are alternatives. Times are RFC 3339, or a duration like 5m, 1h30m or 2d before now. A parameter that is no filter's is an
 // error too, so that a misspelt one is not ignored: take out your own first. The error joins one *ParamError per fault.
 func ParseFilter(q url.Values, now time.Time) (Filter, error) {
@@ -59,7 +55,7 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 	for _, name := range sortedKeys(q) {
 		var vals []string
 		for _, v := range q[name] {
-			for _, s := range strings.Split(v, ",") {
+			for s := range strings.SplitSeq(v, ",") {
 				if s = strings.TrimSpace(s); s != "" {
 					vals = append(vals, s)
 				}
@@ -73,12 +69,6 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 			continue
 		}
 		switch name {
-		case "port":
-			f.Port = errs.ints(name, vals)
-		case "from-port":
-			f.FromPort = errs.ints(name, vals)
-		case "to-port":
-			f.ToPort = errs.ints(name, vals)
 		case "since":
 			f.Since = errs.time(name, vals, now)
 		case "until":
@@ -90,23 +80,11 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 		case "first":
 			f.First = errs.bool(name, vals)
 		default:
-			errs.add(name, strings.Join(q[name], ","), "not a known parameter; known are "+strings.Join(FilterParams(), ", "))
+			errs.add(name, strings.Join(q[name], ","), "not a known parameter; known are "+knownParams())
 		}
 	}
-	for i, v := range f.Verdict {
-		w, _ := ParseVerdict(v) // Compile tells what is none
-		f.Verdict[i] = string(w)
-	}
-	for i, p := range f.Protocol {
-		f.Protocol[i] = normalProtocol(p)
-	}
-	if errs.list == nil {
-		_, err := f.Compile()
-		return f, err
-	}
-	// Both kinds of fault at once, each parameter once.
 	_, err := f.Compile()
-	for _, p := range ParamErrors(err) {
+	for _, p := range ParamErrors(err) { // both kinds of fault at once, each parameter once
 		if !errs.has(p.Param) {
 			errs.list = append(errs.list, p)
 		}
@@ -114,48 +92,40 @@ func ParseFilter(q url.Values, now time.Time) (Filter, error) {
 	return f, errs.err()
 }
 
-// list is the field behind a parameter that is a list of texts, or nil.
-func (f *Filter) list(name string) *[]string {
-	switch name {
-	case "verdict":
-		return &f.Verdict
-	case "action":
-		return &f.Action
-	case "bridge":
-		return &f.Bridge
-	case "policy":
-		return &f.Policy
-	case "rule":
-		return &f.Rule
-	case "protocol":
-		return &f.Protocol
-	case "ip":
-		return &f.IP
-	case "from-ip":
-		return &f.FromIP
-	case "to-ip":
-		return &f.ToIP
-	case "endpoint":
-		return &f.Endpoint
-	case "from":
-		return &f.FromName
-	case "to":
-		return &f.ToName
+func knownParams() string {
+	var names []string
+	for i := range params {
+		names = append(names, params[i].Name)
 	}
-	return nil
+	return strings.Join(names, ", ") + ", each also with " + notPrefix + " before it; since, until, after, limit, first"
+}
+
+// list is the field behind a parameter of Params, or nil.
+func (f *Filter) list(name string) *[]string {
+	of, not := strings.CutPrefix(name, notPrefix)
+	at := slices.IndexFunc(params, func(p Param) bool { return p.Name == of })
+	switch {
+	case at < 0:
+		return nil
+	case not && f.Not == nil:
+		f.Not = &Filter{}
+	}
+	if not {
+		f = f.Not
+	}
+	return params[at].list(f)
 }
 
 // Values is the filter as query parameters: ParseFilter makes the same filter of them.
 func (f Filter) Values() url.Values {
 	q := url.Values{}
-	for _, name := range FilterParams() {
-		if list := f.list(name); list != nil && len(*list) > 0 {
-			q[name] = append([]string(nil), *list...)
+	for i := range params {
+		p := &params[i]
+		if values := *p.list(&f); len(values) > 0 {
+			q[p.Name] = slices.Clone(values)
 		}
-	}
-	for name, ports := range map[string][]int{"port": f.Port, "from-port": f.FromPort, "to-port": f.ToPort} {
-		for _, p := range ports {
-			q.Add(name, strconv.Itoa(p))
+		if f.Not != nil && len(*p.list(f.Not)) > 0 {
+			q[notPrefix+p.Name] = slices.Clone(*p.list(f.Not))
 		}
 	}
 	for name, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
@@ -216,42 +186,6 @@ func (e *paramErrors) err() error {
 		errs[i] = p
 	}
 	return errors.Join(errs...)
-}
-
-func (e *paramErrors) prefixes(name string, vals []string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range vals {
-		if p, err := netip.ParsePrefix(s); err == nil {
-			out = append(out, p.Masked())
-		} else if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
-			a = a.Unmap()
-			out = append(out, netip.PrefixFrom(a, a.BitLen()))
-		} else {
-			e.add(name, s, "not an address or CIDR")
-		}
-	}
-	return out
-}
-
-func (e *paramErrors) ports(name string, ports []int) {
-	for _, p := range ports {
-		if p < 1 || p > 65535 {
-			e.add(name, strconv.Itoa(p), "not a port between 1 and 65535")
-		}
-	}
-}
-
-func (e *paramErrors) ints(name string, vals []string) []int {
-	var out []int
-	for _, s := range vals {
-		n, err := strconv.Atoi(s)
-		if err != nil {
-			e.add(name, s, "not a port between 1 and 65535")
-			continue
-		}
-		out = append(out, n)
-	}
-	return out
 }
 
 func (e *paramErrors) one(name string, vals []string) string {

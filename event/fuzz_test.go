@@ -11,6 +11,7 @@ func FuzzParseFilter(f *testing.F) {
 	for _, s := range []string{
 		"verdict=DROPPED&ip=10.0.0.0/8,::1&port=80&since=5m&limit=10&first=true", "since=1d2h&until=now", "after=9f3a21c4-0001-000000004ok3f",
 		"since=9999999999d", "protocol=58,icmpv6&from=a&to=b&endpoint=c", "limit=-1&port=0&verdit=x",
+		"not.verdict=DENIED&type=deny,tapwall.flow&tcp-flags=SYN%2BACK&label=a%3Db,c&vlan=0-10&mac=52:54:00:12:34:56&cookie=0x7&ip-version=6",
 	} {
 		f.Add(s)
 	}

@@ -40,6 +40,16 @@ func TransportName(proto uint8) string {
 	return ""
 }
 
+// protocolNames are those that TransportName gives.
+func protocolNames() (out []string) {
+	for n := range 256 {
+		if name := TransportName(uint8(n)); name != "" {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // normalProtocol makes of what users write what events hold: "ICMPv6" and "58" are "ipv6-icmp", "254" stays.
 func normalProtocol(s string) string {
 	s = strings.ToLower(s)

@@ -2,28 +2,32 @@ package event
 
 import "time"
 
-// Filter selects events. Several values of one field are alternatives, several fields must all match; zero fields match all.
+// Filter selects events. Several values of one field are alternatives, several fields must all match; zero fields match all. Params says
+// what the values of each are.
 type Filter struct {
-	Verdict  []string // FORWARDED, DROPPED, …
-	Action   []string // policy-verdict, events-lost
-	Bridge   []string
-	Policy   []string
-	Rule     []string // rule name or rule id ("policy/direction/rule")
-	Protocol []string // network.transport
-	IP       []string // either side; address or CIDR
-	FromIP   []string
-	ToIP     []string
-	Port     []int // either side
-	FromPort []int
-	ToPort   []int
-	Endpoint []string // name or port name, either side
-	FromName []string
-	ToName   []string
-	Since    time.Time
-	Until    time.Time
-	After    string // event id, exclusive; reads on from there, as First does
-	Limit    int    // 0 = DefaultLimit, at most MaxLimit
-	First    bool   // the oldest Limit instead of the newest
+	Verdict, Type, Action, DropReason     []string
+	Policy, Rule, Mirror                  []string
+	Direction                             []string
+	Endpoint, FromName, ToName            []string // of a pair or three, the first is about either side
+	Label, FromLabel, ToLabel             []string
+	IP, FromIP, ToIP                      []string
+	Port, FromPort, ToPort                []string
+	MAC, FromMAC, ToMAC                   []string
+	Protocol, IPVersion, TCPFlags         []string
+	Bridge, Interface, Node, VLAN, Cookie []string
+	CTState, CommunityID, EventID         []string
+	FQDN, FromFQDN, ToFQDN                []string
+	DNSQuery, DNSRcode, SNI               []string
+	HTTPMethod, HTTPHost                  []string
+	HTTPPath, HTTPStatus                  []string
+	// Not holds what must not match: none of the values of any of its fields. Of its other fields nothing is asked.
+	Not *Filter
+
+	Since time.Time
+	Until time.Time
+	After string // event id, exclusive; reads on from there, as First does
+	Limit int    // 0 = DefaultLimit, at most MaxLimit
+	First bool   // the oldest Limit instead of the newest
 }
 
 // Page is the answer to a query.

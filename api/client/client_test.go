@@ -204,7 +204,7 @@ func TestCalls(t *testing.T) {
 		t.Errorf("problems: %q", problems)
 	}
 	q := client.ConnectionQuery{Filter: event.Filter{Bridge: []string{"br0"}, Endpoint: []string{"a"}, FromName: []string{"b"},
-		ToName: []string{"c"}, Port: []int{5}, Limit: 9}, State: []string{"S"}, VLAN: []int{7}, Host: "h1", Force: true, Limit: 3}
+		ToName: []string{"c"}, Port: []string{"5"}, Limit: 9}, State: []string{"S"}, VLAN: []int{7}, Host: "h1", Force: true, Limit: 3}
 	if x, err := c.Connections(ctx, q); err != nil || x.Matched != 2 || len(x.Items) != 1 ||
 		x.Items[0] != (client.Connection{Bridge: "br0", State: "S", Zone: 7, Host: "h1"}) || x.Problems[0] != "[a] [b] [c] [5] true 3" {
 		t.Errorf("%+v, %v", x, err)

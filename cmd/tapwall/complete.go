@@ -163,19 +163,26 @@ func (g *global) completeMirror(c *cobra.Command, args []string, _ string) ([]st
 	return offer(g.completeNamesOf("mirrors", "")(c)), cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeWorkloads offers texts of workloads, each once.
+func (g *global) completeWorkloads(of func(*client.Workload) []string) values {
+	return func(*cobra.Command) (out []string) {
+		g.ask(func(ctx context.Context, cl *client.Client) {
+			ws, err := cl.Workloads(ctx, nil)
+			if err != nil {
+				return
+			}
+			for i := range ws {
+				out = append(out, of(&ws[i])...)
+			}
+		})
+		slices.Sort(out)
+		return slices.Compact(out)
+	}
+}
+
 // completePorts offers the names that events give to endpoints: that of the Endpoint resource, and the port.
-func (g *global) completePorts(*cobra.Command) (out []string) {
-	g.ask(func(ctx context.Context, cl *client.Client) {
-		ws, err := cl.Workloads(ctx, nil)
-		if err != nil {
-			return
-		}
-		for _, w := range ws {
-			out = append(out, w.Endpoint, w.Port)
-		}
-	})
-	slices.Sort(out)
-	return slices.Compact(out)
+func (g *global) completePorts(c *cobra.Command) []string {
+	return g.completeWorkloads(func(w *client.Workload) []string { return []string{w.Endpoint, w.Port} })(c)
 }
 
 // completeNamesOf offers the names of a kind, each behind prefix.
@@ -217,15 +224,6 @@ func (g *global) completeRules(*cobra.Command) (out []string) {
 }
 
 // completeAddresses offers the addresses of workloads.
-func (g *global) completeAddresses(*cobra.Command) (out []string) {
-	g.ask(func(ctx context.Context, cl *client.Client) {
-		ws, err := cl.Workloads(ctx, nil)
-		if err != nil {
-			return
-		}
-		for _, w := range ws {
-			out = append(out, addressesOf(&w)...)
-		}
-	})
-	return out
+func (g *global) completeAddresses(c *cobra.Command) []string {
+	return g.completeWorkloads(addressesOf)(c)
 }

@@ -88,18 +88,27 @@ func tell(problems []string) {
 
 // tellUnknown says which names of a filter that found nothing nobody has.
 func tellUnknown(ctx context.Context, cl *client.Client, f *event.Filter) {
-	names := slices.Concat(f.Endpoint, f.FromName, f.ToName)
-	if len(names) == 0 {
-		return
-	}
-	k := workloadKind()
-	all, err := k.list(ctx, cl, nil)
-	if err != nil {
-		return // it is a hint
-	}
-	for _, name := range names {
-		if !slices.ContainsFunc(all, func(i item) bool { return k.is(&i, name) }) {
-			_ = printf(os.Stderr, "tapwall: nobody goes by the name %q\n", name)
+	for plural, names := range map[string][]string{"workloads": slices.Concat(f.Endpoint, f.FromName, f.ToName), "policies": f.Policy,
+		"mirrors": f.Mirror} {
+		if len(names) == 0 {
+			continue
+		}
+		k, err := parseKind(plural)
+		if err != nil {
+			continue
+		}
+		all, err := k.list(ctx, cl, nil)
+		if err != nil {
+			return // it is a hint
+		}
+		for _, name := range names {
+			switch known := slices.ContainsFunc(all, func(i item) bool { return i.name == name || k.is != nil && k.is(&i, name) }); {
+			case known:
+			case plural == "workloads":
+				_ = printf(os.Stderr, "tapwall: nobody goes by the name %q\n", name)
+			default:
+				_ = printf(os.Stderr, "tapwall: there is no %s %q\n", k.singular, name)
+			}
 		}
 	}
 }
@@ -113,18 +122,15 @@ func chosen(c *cobra.Command) (yes bool) {
 }
 
 func connectionFlags(c *cobra.Command, g *global, q *client.ConnectionQuery) {
-	f, fl := &q.Filter, c.Flags()
-	fl.StringSliceVar(&f.Endpoint, "endpoint", nil, "endpoint, port or VM on either side; repeatable or separated by commas, as all filters")
-	fl.StringSliceVar(&f.FromName, "from", nil, "endpoint, port or VM that opened it")
-	fl.StringSliceVar(&f.ToName, "to", nil, "endpoint, port or VM on the other side")
-	fl.StringSliceVar(&f.Policy, "policy", nil, "policy that allowed it on either side")
-	fl.StringSliceVar(&f.Rule, "rule", nil, "rule or default that allowed it on either side: its name, or policy/direction/rule")
+	fl := c.Flags()
+	ff := &filterFlags{filter: &q.Filter}
+	ff.define(c, g, "endpoint", "from", "to", "policy", "rule", "bridge", "protocol", "ip", "from-ip", "to-ip", "port", "from-port", "to-port")
+	fl.Lookup("policy").Usage = "policy that allowed it on either side"
+	fl.Lookup("rule").Usage = "rule or default that allowed it on either side: its name, or policy/direction/rule"
 	fl.IntSliceVar(&q.VLAN, "vlan", nil, "VLAN; 0 = untagged")
 	fl.StringSliceVar(&q.State, "state", nil, "state of the protocol: ESTABLISHED, SYN_SENT, …")
-	tupleFlags(c, g, f)
 	fl.StringVar(&q.Host, "host", "", "only of the host with this id")
 	fl.BoolVar(&q.Force, "force", false, "also where forwarding stands still for more than 20 ms")
-	completeFlag(c, "rule", func(c *cobra.Command) []string { return append(g.completeRules(c), "default-allow") })
 	completeFlag(c, "state", fixed("SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT_1", "CLOSE_WAIT", "FIN_WAIT_2", "LAST_ACK", "CLOSING",
 		"TIME_WAIT"))
 	completeFlag(c, "host", g.completeHosts)

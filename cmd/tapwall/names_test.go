@@ -1,12 +1,15 @@
 package main
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/spf13/pflag"
 
 	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/policy"
 )
 
 func TestWorkloadGoesByAnyName(t *testing.T) {
@@ -27,6 +30,14 @@ func TestWorkloadGoesByAnyName(t *testing.T) {
 	}
 	if goesBy(&client.Workload{Key: "endpoint/x", Remote: true, Endpoint: "x"}, "elsewhere") {
 		t.Error("every remote one goes by where it is not")
+	}
+}
+
+// The record knows endpoints by the labels that policies know them by.
+func TestNameLabels(t *testing.T) {
+	want := append([]string{policy.LabelNeutronPort}, policy.VMLabels[:]...)
+	if got := event.NameLabels(); !slices.Equal(got, want) {
+		t.Errorf("events are found by %v, policies choose by %v", got, want)
 	}
 }
 

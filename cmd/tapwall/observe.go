@@ -21,6 +21,7 @@ import (
 type observer struct {
 	output
 	filter                  event.Filter
+	filters                 filterFlags
 	last, first             int
 	all, follow, failOnLoss bool
 	numeric, node           bool
@@ -38,11 +39,13 @@ func newObserve(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "observe",
 		Short: "Print the record: which rule let what pass, and what was dropped",
-		Long: `Print events of the record, the newest 20 unless told otherwise, and follow it with -f. Several values of one flag are ` +
-			`alternatives; different
-flags must all hold.`,
-		Example: `  tapwall observe -f --verdict DROPPED
-  tapwall observe --since 5m --to vm2 --to-port 443
+		Long: `Print events of the record, the newest 20 unless told otherwise, and follow it with -f.
+
+Filters may be repeated and take several values separated by commas, which are alternatives; different filters must all hold, and --not
+is about the next one. They take the words that are printed, and the names of an endpoint that you know: its port, VM, uuid, address.`,
+		Example: `  tapwall observe -f --verdict DENIED
+  tapwall observe --since 5m --to vm2 --to-port 443,8000-8099
+  tapwall observe -f --from-label app=web --not --to-label app=db
   tapwall observe --last 1000 --policy web -o json`,
 		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,59 +65,25 @@ flags must all hold.`,
 }
 
 func (x *observer) flags(c *cobra.Command, g *global) {
-	f, fl := &x.filter, c.Flags()
+	fl := c.Flags()
 	fl.IntVar(&x.last, "last", 20, "the newest N events, at most 10000")
 	fl.IntVar(&x.first, "first", 0, "the oldest N events instead, at most 10000")
 	fl.BoolVar(&x.all, "all", false, "everything that is kept")
 	fl.BoolVarP(&x.follow, "follow", "f", false, "go on with new events")
 	fl.StringVar(&x.since, "since", "", "not older than this: 5m, or a time")
 	fl.StringVar(&x.until, "until", "", "older than this: 5m, or a time")
-	fl.StringSliceVar(&f.Verdict, "verdict", nil,
-		strings.Join(event.VerdictWords(), ", ")+"; repeatable or separated by commas, as all filters")
-	fl.StringSliceVar(&f.Action, "action", nil, strings.Join(event.Actions(), ", "))
-	fl.StringSliceVar(&f.Policy, "policy", nil, "name of the deciding policy")
-	fl.StringSliceVar(&f.Rule, "rule", nil, "name of the deciding rule, or policy/direction/rule")
-	fl.StringSliceVar(&f.Endpoint, "endpoint", nil, "name or port of the endpoint on either side")
-	fl.StringSliceVar(&f.FromName, "from", nil, "name or port of the initiator")
-	fl.StringSliceVar(&f.ToName, "to", nil, "name or port of the other side")
+	x.filters = filterFlags{filter: &x.filter}
+	x.filters.define(c, g)
 	fl.BoolVar(&x.numeric, "numeric", false, "addresses without names")
 	fl.BoolVar(&x.node, "print-node", false, "print the host")
 	fl.StringVar(&x.color, "color", "auto", "auto, always or never")
 	fl.BoolVar(&x.failOnLoss, "fail-on-loss", false,
 		"exit with code 3 if events of the time that is printed are missing from the record, whatever the filter")
 	x.flag(c, "compact", "json")
-	completeFlag(c, "verdict", fixed(event.VerdictWords()...))
-	completeFlag(c, "action", fixed(event.Actions()...))
 	completeFlag(c, "color", fixed("auto", "always", "never"))
 	completeFlag(c, "since", fixed("1m", "5m", "1h", "1d"))
 	completeFlag(c, "until", fixed("now", "1m", "5m", "1h"))
-	completeFlag(c, "rule", g.completeRules)
-	tupleFlags(c, g, f)
 	free(c, "last", "first")
-}
-
-// tupleFlags are the flags that choose by where something was and between which addresses. It completes those of endpoints and policies,
-// too, which mean a little different things in different commands.
-func tupleFlags(c *cobra.Command, g *global, f *event.Filter) {
-	fl := c.Flags()
-	fl.StringSliceVar(&f.Bridge, "bridge", nil, "name of the bridge")
-	fl.StringSliceVar(&f.Protocol, "protocol", nil, "tcp, udp, icmp, ipv6-icmp, … or a number")
-	fl.StringSliceVar(&f.IP, "ip", nil, "address or CIDR of either side")
-	fl.StringSliceVar(&f.FromIP, "from-ip", nil, "address or CIDR of the initiator")
-	fl.StringSliceVar(&f.ToIP, "to-ip", nil, "address or CIDR of the other side")
-	fl.IntSliceVar(&f.Port, "port", nil, "port of either side")
-	fl.IntSliceVar(&f.FromPort, "from-port", nil, "port of the initiator")
-	fl.IntSliceVar(&f.ToPort, "to-port", nil, "port of the other side")
-	completeFlag(c, "bridge", g.completeBridges)
-	completeFlag(c, "protocol", fixed("tcp", "udp", "sctp", "icmp", "ipv6-icmp"))
-	completeFlag(c, "policy", g.completeNamesOf("policies", ""))
-	for _, flag := range []string{"endpoint", "from", "to"} {
-		completeFlag(c, flag, g.completePorts)
-	}
-	for _, flag := range []string{"ip", "from-ip", "to-ip"} {
-		completeFlag(c, flag, g.completeAddresses)
-	}
-	free(c, "port", "from-port", "to-port")
 }
 
 // prepare reads the flags.
@@ -124,6 +93,9 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	}
 	if !slices.Contains([]string{"auto", "always", "never"}, x.color) {
 		return usage("--color %s: want auto, always or never", x.color)
+	}
+	if err := x.filters.complete(); err != nil {
+		return err
 	}
 	f := &x.filter
 	x.started, x.w, x.lost = time.Now(), c.OutOrStdout(), map[string]int64{}
@@ -153,10 +125,6 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if _, err := f.Compile(); err != nil {
 		return badFilter(err)
 	}
-	for i, v := range f.Verdict {
-		w, _ := event.ParseVerdict(v)
-		f.Verdict[i] = string(w)
-	}
 	x.po = event.PrintOptions{Numeric: x.numeric, Node: x.node, Color: useColor(x.color, c.OutOrStdout())}
 	return nil
 }
@@ -182,6 +150,9 @@ func (x *observer) run(c *cobra.Command, cl *client.Client) error {
 			after = e.Event.ID
 		}
 		f.After = page.Next
+	}
+	if f.Limit > 0 && x.newest.IsZero() {
+		tellUnknown(c.Context(), cl, &x.filter)
 	}
 	if x.failOnLoss && f.Limit > 0 {
 		if err := x.countLosses(c.Context(), cl); err != nil {
@@ -286,7 +257,11 @@ func (x *observer) tail(ctx context.Context, cl *client.Client, after string) er
 func badFilter(err error) error {
 	var all []string
 	for _, e := range event.ParamErrors(err) {
-		all = append(all, event.Escape(fmt.Sprintf("--%s %s: %s", e.Param, e.Value, e.Reason)))
+		flag := "--" + e.Param
+		if of, not := strings.CutPrefix(e.Param, "not."); not {
+			flag = "--not --" + of
+		}
+		all = append(all, event.Escape(fmt.Sprintf("%s %s: %s", flag, e.Value, e.Reason)))
 	}
 	if all == nil {
 		return err

@@ -34,7 +34,7 @@ func BenchmarkQuery(b *testing.B) {
 		"policy":  {Policy: []string{"nobody"}},
 		"verdict": {Verdict: []string{"REJECTED"}},
 		"everything": {Verdict: []string{"DROPPED"}, Policy: []string{"db"}, FromName: []string{"web1"}, ToIP: []string{"192.0.2.0/24"},
-			ToPort: []int{5432}},
+			ToPort: []string{"5432"}},
 		"newest 20":    {Verdict: []string{"DROPPED"}},
 		"newest 10000": {Verdict: []string{"DROPPED"}, Limit: event.MaxLimit},
 	} {

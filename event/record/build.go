@@ -219,7 +219,7 @@ func (b *builder) entryOf(r *record, pi *PacketIn, e *ends, id event.ID, transpo
 	b.domains.name(&r.ev, where{pi.Host, pi.Bridge}, e.src, e.dst, pi.Time)
 	return entry{ev: &r.ev, seq: id.Sequence, Facts: event.Facts{
 		Time: pi.Time.UnixNano(), Src: e.src, Dst: e.dst, SrcPort: e.sport, DstPort: e.dport, Verdict: tw.Verdict, Action: r.ev.Event.Action,
-		Bridge: pi.Bridge, Transport: transport, Rule: r.ev.Rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination,
+		Bridge: pi.Bridge, Transport: transport, Rule: r.ev.Rule, SrcEndpoint: tw.Source, DstEndpoint: tw.Destination, Event: &r.ev,
 	}}
 }
 

@@ -142,8 +142,9 @@ func TestHistoryOfEveryFilter(t *testing.T) {
 		{Policy: []string{"web"}}, {Policy: []string{"nobody"}}, {Rule: []string{"deny-all"}}, {Rule: []string{"db/ingress/deny-all", "x"}},
 		{Protocol: []string{"tcp"}}, {Protocol: []string{"6"}}, {Protocol: []string{"UDP"}}, {IP: []string{"10.0.0.9"}},
 		{FromIP: []string{"10.0.0.9"}},
-		{ToIP: []string{"10.0.0.0/29", "10.0.0.8/29"}}, {IP: []string{"10.0.0.0/8", "192.0.2.1"}}, {Port: []int{5432}}, {FromPort: []int{5432}},
-		{ToPort: []int{543}}, {Endpoint: []string{"web1"}}, {FromName: []string{"tap1"}}, {ToName: []string{"tap1"}},
+		{ToIP: []string{"10.0.0.0/29", "10.0.0.8/29"}}, {IP: []string{"10.0.0.0/8", "192.0.2.1"}}, {Port: []string{"5432"}},
+		{FromPort: []string{"5432"}},
+		{ToPort: []string{"543"}}, {Endpoint: []string{"web1"}}, {FromName: []string{"tap1"}}, {ToName: []string{"tap1"}},
 		{Since: noon, Until: noon}, {Since: noon.Add(1)}, {Until: noon.Add(-1)}, {Verdict: []string{"DENIED"}, Policy: []string{"web"}},
 	}
 	want := make([][]string, len(filters))

@@ -489,7 +489,7 @@ func TestRecord(t *testing.T) {
 	notice := event.NewNotice(event.ActionForeignFlows, "node2", "br0", what)
 	r.Record(notice)
 	audit := event.Event{Timestamp: noon.In(time.FixedZone("", 3600))}
-	audit.Event = event.Meta{Action: "resource-changed", Dataset: "tapwall.audit", Kind: "state"}
+	audit.Event = event.Meta{Action: event.ActionConfirmed, Dataset: "tapwall.audit", Kind: "state"}
 	r.Record(audit)
 	c := settle(t, r)
 	if c.Observed != 3 || c.Accepted != 3 || c.PacketIns != 1 {
@@ -520,7 +520,7 @@ func TestRecord(t *testing.T) {
 	if notice.Event.ID != "" || audit.Observer != nil {
 		t.Errorf("the caller's events changed: %+v, %+v", notice, audit)
 	}
-	for action, n := range map[string]int{"resource-changed": 1, event.ActionForeignFlows: 1, event.ActionLost: 0} {
+	for action, n := range map[string]int{event.ActionConfirmed: 1, event.ActionForeignFlows: 1, event.ActionLost: 0} {
 		if got := r.Recent(event.Filter{Action: []string{action}}).Items; len(got) != n {
 			t.Errorf("%d events of %s, want %d", len(got), action, n)
 		}

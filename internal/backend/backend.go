@@ -105,14 +105,7 @@ type ConnectionQuery struct {
 
 // Everything reports whether the query leaves no connection out.
 func (q *ConnectionQuery) Everything() bool {
-	f := &q.Filter
-	lists := [][]string{f.Bridge, f.Policy, f.Rule, f.Protocol, f.IP, f.FromIP, f.ToIP, q.Endpoint, q.From, q.To, q.State}
-	for _, list := range lists {
-		if len(list) > 0 {
-			return false
-		}
-	}
-	return q.Host == "" && len(f.Port)+len(f.FromPort)+len(f.ToPort)+len(q.VLAN) == 0
+	return q.Host == "" && !q.Filter.Chooses() && len(q.Endpoint)+len(q.From)+len(q.To)+len(q.State)+len(q.VLAN) == 0
 }
 
 // ConnectionQuestion asks what the numbers in a conntrack entry, or in a ct_label alone, stand for.

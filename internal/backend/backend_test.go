@@ -13,14 +13,15 @@ func TestEverything(t *testing.T) {
 	if q := (backend.ConnectionQuery{Force: true, Limit: 5, Filter: event.Filter{Limit: 7}}); !q.Everything() {
 		t.Errorf("%+v leaves something out", q)
 	}
-	unread := map[string]bool{"Force": true, "Limit": true, "Filter": true, "Verdict": true, "Action": true, "Endpoint": true,
-		"FromName": true, "ToName": true, "Since": true, "Until": true, "After": true, "First": true}
+	unread := map[string]bool{"Force": true, "Limit": true}
 	set := func(v reflect.Value) {
 		switch v.Kind() {
 		case reflect.String:
 			v.SetString("x")
 		case reflect.Slice:
 			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		case reflect.Struct:
+			v.Set(reflect.ValueOf(event.Filter{Bridge: []string{"br0"}}))
 		default:
 			t.Fatalf("the test cannot set a %v", v.Kind())
 		}
@@ -28,23 +29,12 @@ func TestEverything(t *testing.T) {
 	for i := range reflect.TypeFor[backend.ConnectionQuery]().NumField() {
 		var q backend.ConnectionQuery
 		f := reflect.TypeFor[backend.ConnectionQuery]().Field(i)
-		if unread[f.Name] && f.Name != "Endpoint" {
+		if unread[f.Name] {
 			continue
 		}
 		set(reflect.ValueOf(&q).Elem().Field(i))
 		if q.Everything() {
 			t.Errorf("with %s it leaves nothing out", f.Name)
-		}
-	}
-	for i := range reflect.TypeFor[event.Filter]().NumField() {
-		var q backend.ConnectionQuery
-		f := reflect.TypeFor[event.Filter]().Field(i)
-		if unread[f.Name] {
-			continue
-		}
-		set(reflect.ValueOf(&q.Filter).Elem().Field(i))
-		if q.Everything() {
-			t.Errorf("with %s of the filter it leaves nothing out", f.Name)
 		}
 	}
 }

@@ -21,8 +21,8 @@ func (e *Engine) nameEndpoints() {
 		names := endpointNames{}
 		for _, w := range ws {
 			x := &event.Endpoint{Name: orElse(w.Endpoint, w.Port), PortName: w.Port}
-			for key, from := range w.LabelFrom { // what Open vSwitch says of the port alone would make a third of each document
-				if from != "ovsdb" {
+			for key, from := range w.LabelFrom { // all that Open vSwitch says of the port would make a third of each document
+				if from != "ovsdb" || slices.Contains(event.NameLabels(), key) {
 					if x.Labels == nil {
 						x.Labels = map[string]string{}
 					}

@@ -1,0 +1,98 @@
+package event
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// l7Params are about what applications say, and names that DNS gave.
+var l7Params = []Param{
+	{Name: "fqdn", Doc: "name by which either side asked DNS for the other; * is any text, as in all of these",
+		list: func(f *Filter) *[]string { return &f.FQDN }, compile: either((*compiler).domains)},
+	{Name: "from-fqdn", Doc: "such a name of the initiator", list: func(f *Filter) *[]string { return &f.FromFQDN },
+		compile: source((*compiler).domains)},
+	{Name: "to-fqdn", Doc: "such a name of the other side", list: func(f *Filter) *[]string { return &f.ToFQDN },
+		compile: destination((*compiler).domains)},
+	{Name: "dns-query", Doc: "name that DNS is asked for, in queries and answers: *.example.com",
+		list: func(f *Filter) *[]string { return &f.DNSQuery }, compile: globs(func(e *Event) string {
+			if e.DNS == nil || e.DNS.Question == nil {
+				return ""
+			}
+			return e.DNS.Question.Name
+		})},
+	{Name: "dns-rcode", Doc: "what DNS answered: NOERROR, NXDOMAIN, SERVFAIL, …",
+		Like: []string{"NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED"}, list: func(f *Filter) *[]string { return &f.DNSRcode },
+		compile: globs(func(e *Event) string {
+			if e.DNS == nil {
+				return ""
+			}
+			return e.DNS.ResponseCode
+		})},
+	{Name: "sni", Doc: "server name in a TLS ClientHello: *.example.com", list: func(f *Filter) *[]string { return &f.SNI },
+		compile: globs(func(e *Event) string {
+			if e.TLS == nil || e.TLS.Client == nil {
+				return ""
+			}
+			return e.TLS.Client.ServerName
+		})},
+	{Name: "http-method", Doc: "method of an HTTP/1 request", Like: []string{"GET", "POST", "PUT", "DELETE", "HEAD"},
+		list: func(f *Filter) *[]string { return &f.HTTPMethod }, compile: globs(func(e *Event) string {
+			if e.HTTP == nil || e.HTTP.Request == nil {
+				return ""
+			}
+			return e.HTTP.Request.Method
+		})},
+	{Name: "http-host", Doc: "host that an HTTP/1 request is for", list: func(f *Filter) *[]string { return &f.HTTPHost },
+		compile: globs(func(e *Event) string {
+			if e.URL == nil {
+				return ""
+			}
+			return e.URL.Domain
+		})},
+	{Name: "http-path", Doc: "path of an HTTP/1 request: /api/*", list: func(f *Filter) *[]string { return &f.HTTPPath },
+		compile: globs(func(e *Event) string {
+			if e.URL == nil {
+				return ""
+			}
+			return e.URL.Path
+		})},
+	{Name: "http-status", Doc: "status of an HTTP/1 response, or a range: 500-599", list: func(f *Filter) *[]string { return &f.HTTPStatus },
+		compile: (*compiler).statuses},
+}
+
+// glob reads a pattern in which * stands for any text, in any case.
+func glob(pattern string) *regexp.Regexp {
+	return regexp.MustCompile(`(?is)^` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `$`)
+}
+
+// anyGlob is whether a text, which must not be "", is like one of the patterns.
+func anyGlob(patterns []string) func(string) bool {
+	var want []*regexp.Regexp
+	for _, p := range patterns {
+		want = append(want, glob(p))
+	}
+	return func(text string) bool {
+		return text != "" && slices.ContainsFunc(want, func(g *regexp.Regexp) bool { return g.MatchString(text) })
+	}
+}
+
+// globs compiles patterns of what is in documents.
+func globs(of func(*Event) string) func(*compiler, []string) match {
+	return func(_ *compiler, values []string) match {
+		like := anyGlob(values)
+		return func(f *Facts) bool { return f.Event != nil && like(of(f.Event)) }
+	}
+}
+
+func (c *compiler) domains(values []string) func(side) bool {
+	like := anyGlob(values)
+	return func(s side) bool { return like(s.domain()) }
+}
+
+func (c *compiler) statuses(values []string) match {
+	want := c.spans(values, 100, 999, "a status or range")
+	return func(f *Facts) bool {
+		return f.Event != nil && f.Event.HTTP != nil && f.Event.HTTP.Response != nil && in(want, f.Event.HTTP.Response.StatusCode)
+	}
+}
