@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/tapwall/tapwall/internal/build.version=$(VERSION)
 
-.PHONY: all build deps test unit property lab soak contract race lint fuzz bench generate demo demo-down clean
+.PHONY: all build deps test unit property lab search soak contract race lint fuzz bench generate demo demo-down clean
 
 all: build
 
@@ -20,7 +20,7 @@ deps:
 	@scripts/deps.sh
 
 # Everything: lint, properties of the wall, unit and switch layers under the race detector, the running program against its own description, then real traffic in the lab.
-test: deps lint property race contract lab
+test: deps lint property race contract lab search
 
 unit: deps
 	$(GO) test ./...
@@ -34,7 +34,12 @@ race: deps
 
 # The lab runs the program as users do: a built binary, a real switch, real traffic.
 lab: bin/tapwall
-	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v /test/contract)
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v -e /test/contract -e /test/search)
+
+# The export, held to the account of a real OpenSearch.
+search: bin/tapwall
+	@scripts/deps.sh search
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -timeout 20m ./test/search
 
 # The scenarios that `make test` shortens, in full.
 soak: bin/tapwall

@@ -40,6 +40,8 @@ type Options struct {
 	Store  Store
 	Engine Engine
 	Events Events
+	// Export is where events are exported to; nil = nowhere.
+	Export Export
 	// Record takes events of the API's own, and does not block; nil = nobody does.
 	Record func(event.Event)
 	// Registry is served as /metrics and gets the API's own metrics; nil = an empty one.
@@ -113,6 +115,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerLint()
 	s.registerEvents()
 	s.registerCaptures()
+	s.registerExport()
 	if err := s.finishSpec(); err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ type Meta struct {
 
 // Side is ECS source.* or destination.*: source is the initiator.
 type Side struct {
-	IP   string `json:"ip,omitempty"`
+	IP   string `json:"ip,omitempty" es:"ip"`
 	Port int    `json:"port,omitempty"`
 	MAC  string `json:"mac,omitempty"`
 	// Domain is what DNS answers called the address when the other side asked for it.
@@ -100,7 +100,7 @@ type Rule struct {
 
 // Related is ECS related.*.
 type Related struct {
-	IP []string `json:"ip,omitempty"`
+	IP []string `json:"ip,omitempty" es:"ip"`
 }
 
 // Tapwall holds what ECS has no name for.
@@ -218,7 +218,7 @@ func Actions() []string {
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
 		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
-		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead}
+		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead, ActionExportTested}
 }
 
 // DropReasons lists the values of tapwall.drop_reason.
@@ -270,6 +270,8 @@ const (
 	ActionAddressRefused   = "address-refused"
 	// Somebody had packets handed out.
 	ActionCapturesRead = "captures-read"
+	// Somebody tried whether events arrive where they are exported to.
+	ActionExportTested = "export-tested"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetPacket = "tapwall.packet"
@@ -286,8 +288,8 @@ const (
 
 // Notice is something that happened to a switch and is no packet.
 type Notice struct {
-	Message string `json:"message"` // one sentence for people
-	Count   int64  `json:"count"`   // of the flows, meters or workloads that it is about
+	Message string `json:"message" es:"text"` // one sentence for people
+	Count   int64  `json:"count"`             // of the flows, meters or workloads that it is about
 	// Objects are the texts of some of them.
 	Objects []string `json:"objects,omitempty"`
 	// By and From say who asked for it, and from where, where somebody did.

@@ -19,7 +19,9 @@ const (
 	StageSpoilt        Stage = "spool_corrupt"  // kept once, and cannot be read any more
 	StageFileQueue     Stage = "file_queue"
 	StageFileIO        Stage = "file_io"
-	StageSink          Stage = "sink" // a sink refused a batch
+	StageSink          Stage = "sink"        // a sink refused a batch
+	StageExpired       Stage = "expired"     // it fell to the bounds of the spool before a sink had it
+	StageDeadLetter    Stage = "dead_letter" // a dead letter fell to the bound of their file
 )
 
 // BeforeAcceptance reports whether what is lost at the stage never reached the ring.
@@ -28,7 +30,8 @@ func (s Stage) BeforeAcceptance() bool {
 	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode,
 		StageSpoolShed, StageSpoolIO:
 		return true
-	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageFileQueue, StageFileIO, StageSink:
+	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageFileQueue, StageFileIO, StageSink,
+		StageExpired, StageDeadLetter:
 	}
 	return false
 }

@@ -95,6 +95,45 @@ type SinkStatus struct {
 	Pending   int64  `json:"pending"`   // in the queue or being written
 	Damaged   int64  `json:"damaged"`   // found spoilt at start, from an earlier crash, and dropped
 	Error     string `json:"error,omitempty"`
+	// Export is absent of sinks on this machine.
+	Export *ExportStatus `json:"export,omitempty"`
+}
+
+// ExportStatus is more of a sink that is a server. The first five are since the sink got its first event, over restarts; of the SinkStatus
+// they are in, Written = Created + Duplicates, LostIO = DeadLetters + Expired + Corrupt, and LostQueue is 0.
+type ExportStatus struct {
+	Created     int64 `json:"created"`
+	Duplicates  int64 `json:"duplicates"`  // were there already: their answer was lost, and they were sent again
+	DeadLetters int64 `json:"deadLetters"` // refused for good, and kept in a file
+	Expired     int64 `json:"expired"`     // fell to the bounds of the spool, or to the retention, before they were delivered
+	Corrupt     int64 `json:"corrupt"`     // could not be read back from the spool
+
+	InFlight         int       `json:"inFlight"` // requests
+	Retries          int64     `json:"retries"`  // since start
+	Lag              float64   `json:"lagSeconds"`
+	LettersKept      int64     `json:"lettersKept"`
+	LetterBytes      int64     `json:"letterBytes"`
+	LettersDiscarded int64     `json:"lettersDiscarded"` // since start: fell to the bound of their file
+	LastSuccess      time.Time `json:"lastSuccess,omitzero"`
+	FailingSince     time.Time `json:"failingSince,omitzero"`
+}
+
+// ExportTest is what a server said when it was tried.
+type ExportTest struct {
+	Sink         string `json:"sink"`
+	Target       string `json:"target"`
+	Distribution string `json:"distribution,omitempty"` // opensearch
+	Version      string `json:"version"`
+	Cluster      string `json:"cluster,omitempty"`
+	Health       string `json:"health,omitempty"` // green, yellow, red; absent = it may not be asked
+	// Took is how long an event took from its making until the server had it, in seconds.
+	Took float64 `json:"tookSeconds"`
+}
+
+// ExportReplay is what became of dead letters that were sent again.
+type ExportReplay struct {
+	Taken   int64 `json:"taken"`
+	Refused int64 `json:"refused"` // they are dead letters again
 }
 
 // SpoolStatus is the state of the record on disk. Appended = Written + Lost + Pending, in one consistent reading.

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the demo need and this machine lacks; with the argument "contract" also what the contract test needs.
+# Installs what building, testing and the demo need and this machine lacks; with the argument "contract" also what the contract
+# test needs, with "search" an OpenSearch and what runs it.
 # Idempotent: with everything there it does nothing and needs neither root nor the network.
 #
 # Debian 12's own Go is too old for the modules used here. The toolchain is itself a Go module, verified by the checksum database,
@@ -30,6 +31,14 @@ if [ "${1:-}" = contract ] && ! cmp -s test/contract/requirements.txt "$venv/req
 	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3 python3-venv)
 fi
 
+# OpenSearch is a Maven artefact; Maven verifies its checksum.
+search_version=2.19.4
+search_zip=.cache/opensearch/opensearch-$search_version.zip
+if [ "${1:-}" = search ]; then
+	command -v java >/dev/null || need+=(openjdk-17-jre-headless)
+	[ -e "$search_zip" ] || command -v mvn >/dev/null || need+=(maven)
+fi
+
 go_ok() { command -v "$1" >/dev/null && "$1" version 2>/dev/null | awk '{split(substr($3,3),v,"."); exit !(v[1]>1 || v[2]>=26)}'; }
 need_go=
 if ! go_ok go && ! go_ok .cache/go/bin/go; then
@@ -54,6 +63,12 @@ if [ -n "$need_venv" ]; then
 	python3 -m venv --clear "$venv"
 	"$venv/bin/pip" install -q --disable-pip-version-check --no-deps -r test/contract/requirements.txt
 	cp test/contract/requirements.txt "$venv/requirements.txt" # last: with it, all is there
+fi
+
+if [ "${1:-}" = search ] && [ ! -e "$search_zip" ]; then
+	say "fetching OpenSearch $search_version"
+	mvn -q -B dependency:copy "-Dartifact=org.opensearch.distribution.integ-test-zip:opensearch:$search_version:zip" \
+		-DoutputDirectory="$PWD/.cache/opensearch" >&2
 fi
 
 if [ -n "$need_go" ]; then

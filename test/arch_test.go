@@ -86,6 +86,10 @@ var forbidden = []struct{ from, to, why string }{
 	{"event/record", "internal/host", "what names events is handed in, and not asked for above"},
 	{"event/spool", "event/record", "it keeps events, whoever made them"},
 	{"event/jsonl", "event/record", "a sink takes events, whoever made them"},
+	{"event/opensearch", "event/record", "it reads the spool, whoever filled it"},
+	{"event/record", "event/opensearch", "the record does not know where events are exported to"},
+	{"api", "event/opensearch", "the API reaches the export through an interface it declares"},
+	{"internal/fleet", "event/opensearch", "where events are exported to is the record's matter"},
 	{"api", "event/record", "the API reaches the record through an interface it declares"},
 	{"api/wire", "event/record", "documents are values"},
 	{"internal/host", "event/jsonl", "where events are copied to is the record's matter"},
@@ -157,6 +161,7 @@ var free = map[string]string{
 	"test/demo":            "shows the whole program",
 	"test/e2e":             "for tests",
 	"test/lab":             "for tests",
+	"test/search":          "for tests",
 }
 
 // Edges between packages of the module are forbidden by whatever way they come about. Of others only imports are looked at: nearly

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 
 	"github.com/tapwall/tapwall/api/wire"
+	"github.com/tapwall/tapwall/event"
 )
 
 // The documents that the server answers with.
@@ -38,6 +39,10 @@ type (
 
 	Capture     = wire.Capture
 	CaptureFile = wire.CaptureFile
+
+	Sink         = event.SinkStatus
+	ExportTest   = event.ExportTest
+	ExportReplay = event.ExportReplay
 
 	Trace         = wire.Trace
 	TraceCrossing = wire.TraceCrossing

@@ -185,7 +185,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 	hideClientFlags(exitCodes)
 	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newLint(g), newDelete(g), newEdit(g), newExplain(g),
 		newGroup(g),
-		newMirror(g), newTap(g), newCapture(g), newExtcap(g), newQuarantine(g),
+		newMirror(g), newTap(g), newCapture(g), newExtcap(g), newQuarantine(g), newExport(g),
 		newObserve(g), newFlows(g), newTrace(g), newConnections(g),
 		newStatus(g), newVersion(g), exitCodes)
 	strict(root)

@@ -118,6 +118,10 @@ func printStatus(w io.Writer, s *client.System) error {
 			sinceText(sp.Oldest), sp.Lost+sp.Spoilt, troubleText(sp.Error))
 	}
 	for _, sink := range e.Sinks {
+		if err == nil && sink.Export != nil {
+			err = printf(w, "export:  %s\n", exportText(sink))
+			continue
+		}
 		if err == nil {
 			err = printf(w, "sink:    %s to %s, %d events written, %d lost, %d bytes%s\n", sink.Name, sink.Target, sink.Written,
 				sink.LostQueue+sink.LostIO, sink.Bytes, troubleText(sink.Error))

@@ -38,6 +38,7 @@ type Options struct {
 	RingLen   int          // events kept; 0 = DefaultRingLen
 	StreamLen int          // events waiting for one stream client; 0 = DefaultStreamLen
 	Sinks     []Sink       // closed by Run
+	Exports   []Export     // likewise; they need Spool
 	Spool     *spool.Spool // keeps events over restarts; closed by Run; nil = they are kept in memory only
 	Logger    *slog.Logger // nil = discard
 	Registry  prometheus.Registerer
@@ -133,12 +134,19 @@ func NewRecorder(o Options) (*Recorder, error) {
 			l.ReportLoss(r.AddLoss)
 		}
 	}
+	for _, x := range o.Exports {
+		if l, ok := x.(LossSource); ok {
+			l.ReportLoss(r.AddLoss)
+		}
+	}
 	if o.Spool != nil {
 		o.Spool.Tell(r.spooled, func(n int64, reason string) { r.AddLoss(event.StageSpoilt, event.NoClass, reason, n) })
 	}
 	if o.Registry != nil {
-		if err := o.Registry.Register(newMetrics(r)); err != nil {
-			return nil, fmt.Errorf("event metrics: %w", err)
+		for _, m := range []prometheus.Collector{newMetrics(r), newExportMetrics(o.Exports)} {
+			if err := o.Registry.Register(m); err != nil {
+				return nil, fmt.Errorf("event metrics: %w", err)
+			}
 		}
 	}
 	return r, nil
@@ -313,6 +321,11 @@ func (r *Recorder) Run(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("sink %s: %w", s.Name(), err))
 		}
 	}
+	for _, x := range r.opts.Exports {
+		if err := x.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("export %s: %w", x.Name(), err))
+		}
+	}
 	if r.opts.Spool != nil {
 		errs = append(errs, r.opts.Spool.Close())
 	}
@@ -342,13 +355,16 @@ func (r *Recorder) Counters() event.Counters {
 		st.Name = s.Name()
 		c.Sinks = append(c.Sinks, st)
 	}
-	if r.opts.Spool != nil {
-		st := r.opts.Spool.Status()
-		c.Spool = &st
-	}
 	if len(c.Sinks) > 0 {
 		first := c.Sinks[0]
 		c.File, c.FileBytes, c.FileError = first.Target, first.Bytes, first.Error
+	}
+	for _, x := range r.opts.Exports {
+		c.Sinks = append(c.Sinks, x.Status())
+	}
+	if r.opts.Spool != nil {
+		st := r.opts.Spool.Status()
+		c.Spool = &st
 	}
 	return c
 }

@@ -15,7 +15,15 @@ type Sink interface {
 	Close() error
 }
 
-// LossSource is a Sink that reports its losses. NewRecorder calls ReportLoss before the first Append.
+// Export is a place that reads the spool by itself, such as a server. It is closed by Run, before the spool.
+type Export interface {
+	Name() string
+	// Status tells its health; safe for concurrent use.
+	Status() event.SinkStatus
+	Close() error
+}
+
+// LossSource is a Sink or Export that reports its losses. NewRecorder calls ReportLoss before the first Append.
 type LossSource interface {
 	ReportLoss(event.LossFunc)
 }

@@ -102,6 +102,7 @@ type Spool struct {
 	free     []*Batch
 	segments []*segment        // oldest first; the last one is written if writer.file is open
 	status   event.SpoolStatus // Bytes, Segments, Events and Oldest are worked out
+	cursors  []*Cursor
 
 	done   func(Outcome)
 	spoilt func(n int64, reason string)

@@ -155,6 +155,12 @@ func (w *writer) kept(b *Batch, n int, err error) {
 		w.next += uint64(n)
 		s.status.Written += int64(n)
 		s.status.Pending -= int64(n)
+		for _, c := range s.cursors {
+			select {
+			case c.wake <- struct{}{}:
+			default:
+			}
+		}
 	}
 	before := s.status.Error
 	s.status.Error = ""

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/event/opensearch"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/fleet"
@@ -67,7 +68,7 @@ func Run(ctx context.Context, o Options) (err error) {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	recorder, err := newRecorder(&o, log, registry, &closers)
+	recorder, export, err := newRecorder(&o, log, registry, &closers)
 	if err != nil {
 		return err
 	}
@@ -81,8 +82,12 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, err := api.NewServer(api.Options{Store: st, Engine: all, Events: recorder, Record: recorder.Record, Registry: registry,
-		Logger: log, Version: o.Version})
+	apiOptions := api.Options{Store: st, Engine: all, Events: recorder, Record: recorder.Record, Registry: registry,
+		Logger: log, Version: o.Version}
+	if export != nil {
+		apiOptions.Export = export
+	}
+	handler, err := api.NewServer(apiOptions)
 	if err != nil {
 		return err
 	}
@@ -187,32 +192,40 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, closers *[]func() error) (*record.Recorder, error) {
+// newRecorder makes the record with what it is copied and exported to; a nil sink is none.
+func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, closers *[]func() error) (*record.Recorder,
+	*opensearch.Sink, error,
+) {
 	host, err := os.Hostname()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("--data-dir: %w", err)
+		return nil, nil, fmt.Errorf("--data-dir: %w", err)
 	}
 	many := len(o.Hosts) > 1 || len(o.Hosts) == 1 && len(o.Bridges) > 0
 	ro := record.Options{Host: host, ManyHosts: many, DataDir: o.DataDir, RingLen: o.RingLen, Logger: log, Registry: registry}
 	if !o.NoSpool {
 		ro.Spool, err = spool.Open(spool.Options{Dir: o.SpoolDir, MaxBytes: o.SpoolBytes, MaxAge: o.SpoolAge, Logger: log})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		*closers = append(*closers, ro.Spool.Close) // the recorder closes it, unless it never runs
 	}
-	for _, open := range sinks {
-		sink, err := open(o, log)
-		if err != nil {
-			return nil, err
-		}
-		if sink != nil {
-			ro.Sinks = append(ro.Sinks, sink)
-			*closers = append(*closers, sink.Close) // the recorder closes it, unless it never runs
-		}
+	if ro.Sinks, err = openSinks(o, log); err != nil {
+		return nil, nil, err
 	}
-	return record.NewRecorder(ro)
+	for _, s := range ro.Sinks {
+		*closers = append(*closers, s.Close) // likewise
+	}
+	export, err := openExport(o, ro.Spool, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	if export != nil {
+		ro.Exports = []record.Export{export}
+		*closers = append(*closers, export.Close)
+	}
+	r, err := record.NewRecorder(ro)
+	return r, export, err
 }

@@ -261,7 +261,9 @@ func (o *Options) load(b []byte) error {
 	if err := c.Spool.apply(o); err != nil {
 		return err
 	}
-	c.Sinks.JSONL.apply(o)
+	if err := c.Sinks.apply(o); err != nil {
+		return err
+	}
 	return c.Lists.apply(&o.Lists)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tapwall/tapwall/event/opensearch"
 	"github.com/tapwall/tapwall/internal/app"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"
@@ -43,6 +44,9 @@ func TestReferenceConfiguration(t *testing.T) {
 		Listen: []string{app.DefaultListen, "tcp:192.0.2.1:7443"}, TokenFile: "/etc/tapwall/token",
 		TLSCert: "/etc/tapwall/cert.pem", TLSKey: "/etc/tapwall/key.pem",
 		StoreTLS: app.TLSFiles{Cert: "/etc/tapwall/etcd-cert.pem", Key: "/etc/tapwall/etcd-key.pem", CA: "/etc/tapwall/etcd-ca.pem"},
+		OpenSearch: &opensearch.Options{URLs: []string{"https://192.0.2.9:9200"}, Prefix: "tapwall", Username: "tapwall",
+			PasswordFile: "/etc/tapwall/opensearch-password", TLS: opensearch.TLS{CA: "/etc/tapwall/opensearch-ca.pem"}, Replicas: "0-1",
+			Retention: opensearch.DefaultRetention()},
 		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		SpoolDir: "/var/lib/tapwall/spool", SpoolBytes: 2 << 30, SpoolAge: 72 * time.Hour,
 		EventsPerSecond: 5000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
@@ -95,6 +99,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"grace is no duration", "limits: {spoof-grace: 1x}", `limits.spoof-grace: "1x": want a duration such as 90s`},
 		{"spool too small", "spool: {max-bytes: 1000}", "spool.max-bytes: 1000 is not between 16777216 and"},
 		{"spool for ever", "spool: {max-age: 5000d}", `spool.max-age: "5000d" is not a duration between 1m and 366d`},
+		{"no node to export to", "sinks: {opensearch: {index-prefix: a}}", "sinks.opensearch.urls: name a node"},
+		{"retention of what there is not", "sinks: {opensearch: {urls: [a], retention: {flows: 3d}}}", `there are no indices "flows"`},
+		{"retention of hours", "sinks: {opensearch: {urls: [a], retention: {flow: 3h}}}", "sinks.opensearch.retention.flow"},
 		{"no YAML", "a: [", ""},
 		{"bridge without a name", "bridges: [{mode: owned}]", "bridges[0]: name is missing"},
 		{"host: bridge without a name", "hosts: [{name: a, ovsdb: 'tcp:192.0.2.1:6640', bridges: [{mode: owned}]}]",

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"github.com/tapwall/tapwall/event/opensearch"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -50,10 +51,11 @@ type Options struct {
 	EventFileBytes  int64
 	EventFiles      int
 	NoEventFile     bool
-	SpoolDir        string        // default DataDir/spool
-	SpoolBytes      int64         // of the record on disk; default 2 GiB
-	SpoolAge        time.Duration // default 72 h
-	NoSpool         bool          // events are kept in memory only
+	OpenSearch      *opensearch.Options // nil = events are not exported there; what is of this run is filled in
+	SpoolDir        string              // default DataDir/spool
+	SpoolBytes      int64               // of the record on disk; default 2 GiB
+	SpoolAge        time.Duration       // default 72 h
+	NoSpool         bool                // events are kept in memory only
 	Version         string
 	Stderr          io.Writer // logs; nil = os.Stderr
 }

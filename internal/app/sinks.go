@@ -3,19 +3,25 @@ package app
 import (
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
 
+	"github.com/tapwall/tapwall/duration"
 	"github.com/tapwall/tapwall/event/jsonl"
+	"github.com/tapwall/tapwall/event/opensearch"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/event/spool"
 )
 
-// sinks opens what events are copied to, in the order in which statuses show them; nil = it is not configured. A new sink is a package
-// like event/jsonl, a line here, and its keys in sinksFile.
-var sinks = []func(*Options, *slog.Logger) (record.Sink, error){
-	openJSONL,
+type sinksFile struct {
+	JSONL      *jsonlFile      `yaml:"jsonl"`
+	OpenSearch *openSearchFile `yaml:"opensearch"`
 }
 
-type sinksFile struct {
-	JSONL *jsonlFile `yaml:"jsonl"`
+func (f *sinksFile) apply(o *Options) error {
+	f.JSONL.apply(o)
+	return f.OpenSearch.apply(o)
 }
 
 type jsonlFile struct {
@@ -35,7 +41,46 @@ func (j *jsonlFile) apply(o *Options) {
 	o.NoEventFile = j.Disabled
 }
 
-func openJSONL(o *Options, log *slog.Logger) (record.Sink, error) {
+type openSearchFile struct {
+	URLs         []string          `yaml:"urls"`
+	IndexPrefix  string            `yaml:"index-prefix"`
+	Username     string            `yaml:"username"`
+	PasswordFile string            `yaml:"password-file"`
+	APIKeyFile   string            `yaml:"api-key-file"`
+	TLSCA        string            `yaml:"tls-ca"`
+	TLSCert      string            `yaml:"tls-cert"`
+	TLSKey       string            `yaml:"tls-key"`
+	Replicas     string            `yaml:"replicas"`
+	Retention    map[string]string `yaml:"retention"`
+}
+
+func (f *openSearchFile) apply(o *Options) error {
+	if f == nil {
+		return nil
+	}
+	x := &opensearch.Options{
+		URLs: f.URLs, Prefix: f.IndexPrefix, Username: f.Username, PasswordFile: f.PasswordFile, APIKeyFile: f.APIKeyFile,
+		TLS: opensearch.TLS{CA: f.TLSCA, Cert: f.TLSCert, Key: f.TLSKey}, Replicas: f.Replicas, Retention: opensearch.DefaultRetention(),
+	}
+	if len(f.URLs) == 0 {
+		return fmt.Errorf("sinks.opensearch.urls: name a node at least, such as https://192.0.2.1:9200")
+	}
+	for set, text := range f.Retention {
+		if !slices.Contains(opensearch.Sets(), set) {
+			return fmt.Errorf("sinks.opensearch.retention: there are no indices %q; there are %q", set, opensearch.Sets())
+		}
+		d, err := duration.Parse(text)
+		if err != nil || d != 0 && d < 24*time.Hour {
+			return fmt.Errorf("sinks.opensearch.retention.%s: %q is not a duration from 1d on, or 0 for ever", set, text)
+		}
+		x.Retention[set] = d
+	}
+	o.OpenSearch = x
+	return nil
+}
+
+// openSinks opens what events are copied to; what it opened is closed by the recorder.
+func openSinks(o *Options, log *slog.Logger) (all []record.Sink, err error) {
 	if o.NoEventFile {
 		return nil, nil
 	}
@@ -43,5 +88,18 @@ func openJSONL(o *Options, log *slog.Logger) (record.Sink, error) {
 	if err != nil {
 		return nil, fmt.Errorf("event file: %w", err)
 	}
-	return s, nil
+	return []record.Sink{s}, nil
+}
+
+// openExport opens the export of the spool; nil = there is none.
+func openExport(o *Options, sp *spool.Spool, log *slog.Logger) (*opensearch.Sink, error) {
+	if o.OpenSearch == nil {
+		return nil, nil
+	}
+	if sp == nil {
+		return nil, fmt.Errorf("sinks.opensearch: it reads the spool, which spool.disabled turns off")
+	}
+	x := *o.OpenSearch
+	x.Dir, x.Spool, x.Logger = filepath.Join(o.DataDir, "export"), sp, log
+	return opensearch.Open(x)
 }

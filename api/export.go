@@ -1,0 +1,108 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tapwall/tapwall/event"
+)
+
+// Export is a server that events are exported to. All methods are safe for concurrent use.
+type Export interface {
+	Status() event.SinkStatus
+	// Check asks the server who it is and makes sure that it can take events; the error says why it cannot.
+	Check(ctx context.Context) (event.ExportTest, error)
+	// Delivered waits until all events that were made before the call are delivered, or ctx ends; the error says why they are not.
+	Delivered(ctx context.Context) error
+	// Replay sends dead letters again. An error leaves what was not sent where it is.
+	Replay(ctx context.Context) (event.ExportReplay, error)
+}
+
+// exportLimit is how long a test may take.
+const exportLimit = 10 * time.Second
+
+type exportOutput struct{ Body List[event.SinkStatus] }
+
+type exportTestOutput struct{ Body event.ExportTest }
+
+type exportReplayOutput struct{ Body event.ExportReplay }
+
+func (s *Server) registerExport() {
+	d := s.describe()
+	huma.Register(s.api, huma.Operation{OperationID: "export-status", Method: http.MethodGet, Path: "/v1/export", Tags: []string{"events"},
+		Summary: "How the export of events goes",
+		Description: "What became of all events that the server was to have, since it was first configured: appended = created + duplicates + " +
+			"deadLetters + expired + corrupt + pending.",
+		Responses: d.responses(schemaFor[List[event.SinkStatus]](d), nil)}, func(context.Context, *struct{}) (*exportOutput, error) {
+		out := &exportOutput{Body: List[event.SinkStatus]{Items: []event.SinkStatus{}}}
+		if s.o.Export != nil {
+			out.Body.Items = append(out.Body.Items, s.o.Export.Status())
+		}
+		return out, nil
+	})
+	huma.Register(s.api, huma.Operation{OperationID: "test-export", Method: http.MethodPost, Path: "/v1/export/test", Tags: []string{"events"},
+		Summary: "Try whether events arrive",
+		Description: "Asks the server who it is, makes sure that the templates stand, makes an event (export-tested) and waits up to 10 s " +
+			"until it is delivered, behind all that waits already.",
+		Responses: d.responses(schemaFor[event.ExportTest](d), nil, 404, 503)},
+		func(ctx context.Context, _ *struct{}) (*exportTestOutput, error) {
+			out, err := s.testExport(ctx)
+			if err != nil {
+				return nil, s.problemFor(ctx, err)
+			}
+			return &exportTestOutput{out}, nil
+		})
+	huma.Register(s.api, huma.Operation{OperationID: "replay-dead-letters", Method: http.MethodPost, Path: "/v1/export/replay",
+		Tags: []string{"events"}, Summary: "Send dead letters again",
+		Description: "Documents that the server refused for good, as after its mapping was mended. What it refuses again is a dead letter again.",
+		Responses:   d.responses(schemaFor[event.ExportReplay](d), nil, 404, 503)},
+		func(ctx context.Context, _ *struct{}) (*exportReplayOutput, error) {
+			if s.o.Export == nil {
+				return nil, errNoExport()
+			}
+			out, err := s.o.Export.Replay(ctx)
+			if err != nil {
+				return nil, problem(http.StatusServiceUnavailable, "the dead letters were not all sent: %v", err)
+			}
+			return &exportReplayOutput{out}, nil
+		})
+}
+
+func errNoExport() error {
+	return problem(http.StatusNotFound, "events are exported nowhere: there is no sinks.opensearch in the configuration")
+}
+
+func (s *Server) testExport(ctx context.Context) (event.ExportTest, error) {
+	if s.o.Export == nil {
+		return event.ExportTest{}, errNoExport()
+	}
+	ctx, cancel := context.WithTimeout(ctx, exportLimit)
+	defer cancel()
+	out, err := s.o.Export.Check(ctx)
+	if err != nil {
+		return out, problem(http.StatusServiceUnavailable, "%v", err)
+	}
+	begin := time.Now()
+	who := caller(ctx)
+	accepted := s.o.Engine.System().Events.Accepted
+	if s.o.Record != nil {
+		s.o.Record(event.NewAccess(event.ActionExportTested,
+			event.Notice{Message: "the export of events was tried", Count: 1, By: who.By, From: who.From}))
+	}
+	for s.o.Engine.System().Events.Accepted == accepted && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond) // until the spool has it
+	}
+	if err := s.o.Export.Delivered(ctx); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return out, problem(http.StatusServiceUnavailable, "the server is there, and not everything was delivered within %v: %v",
+				exportLimit, err)
+		}
+		return out, problem(http.StatusServiceUnavailable, "the server is there, and does not take events: %v", err)
+	}
+	out.Took = time.Since(begin).Seconds()
+	return out, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+)
+
+func newExport(g *global) *cobra.Command {
+	c := &cobra.Command{Use: "export", Short: "The export of events to OpenSearch: how it goes, and whether it works",
+		Args: noArgs("; it is export status, export test or export replay-dlq"),
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(newExportStatus(g), newExportTest(g), newExportReplay(g))
+	return c
+}
+
+func newExportStatus(g *global) *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say what became of the events that were to be exported",
+		Long: `Say what became of all events that the server was to have since it was first configured: each is delivered, or a dead letter (the
+server refused it for good), or expired or corrupt (it was lost before it could be delivered), or waits in the spool.
+
+It exits with 5 if the server takes nothing now.`,
+		Args: noArgs(""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.allow("table", "json", "yaml"); err != nil {
+				return err
+			}
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			all, err := cl.Exports(c.Context())
+			if err != nil {
+				return err
+			}
+			if o.format != "table" {
+				err = o.print(c.OutOrStdout(), map[string]any{"items": all})
+			} else {
+				err = exportTexts(c.OutOrStdout(), all)
+			}
+			for _, x := range all {
+				if err == nil && x.Error != "" {
+					return &exitError{Code: exitUnhealthy}
+				}
+			}
+			return err
+		},
+	}
+	o.flag(c, "table", "json", "yaml")
+	return c
+}
+
+func exportTexts(w io.Writer, all []client.Sink) error {
+	if len(all) == 0 {
+		return printf(w, "Events are exported nowhere: there is no sinks.opensearch in the configuration of the server.\n")
+	}
+	for _, x := range all {
+		if err := printf(w, "%s\n", exportText(x)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exportText is how an export goes.
+func exportText(s client.Sink) string {
+	x := s.Export
+	text := fmt.Sprintf("%s to %s: delivered %d", s.Name, s.Target, s.Written)
+	if x.Duplicates > 0 {
+		text += fmt.Sprintf(" (%d of them sent twice, kept once)", x.Duplicates)
+	}
+	text += fmt.Sprintf(", waiting %d, dead letters %d, expired %d, corrupt %d", s.Pending, x.DeadLetters, x.Expired, x.Corrupt)
+	if x.Lag >= 1 {
+		text += fmt.Sprintf("\n  %s behind", (time.Duration(x.Lag) * time.Second).String())
+	}
+	if s.Error != "" {
+		text += fmt.Sprintf("\n  takes nothing since %s, %d requests sent again: %s",
+			x.FailingSince.Local().Format(time.DateTime), x.Retries, s.Error)
+	}
+	if x.LettersKept > 0 {
+		text += fmt.Sprintf("\n  %d dead letters are kept, %s: tapwall export replay-dlq sends them again",
+			x.LettersKept, byteText(x.LetterBytes))
+	}
+	return text
+}
+
+func newExportTest(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "test",
+		Short: "Try whether an event arrives at the server",
+		Args:  noArgs(""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			x, err := cl.TestExport(c.Context())
+			if err != nil {
+				return err
+			}
+			text := fmt.Sprintf("%s is %s %s", x.Target, dash(x.Distribution), x.Version)
+			if x.Cluster != "" {
+				text += ", cluster " + x.Cluster
+			}
+			if x.Health != "" {
+				text += " (" + x.Health + ")"
+			}
+			return printf(c.OutOrStdout(), "%s.\nThe templates stand. An event arrived after %v.\n", text,
+				time.Duration(x.Took*float64(time.Second)).Round(time.Millisecond))
+		},
+	}
+}
+
+func newExportReplay(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "replay-dlq",
+		Short: "Send dead letters again, as after the reason of their refusal was mended",
+		Args:  noArgs(""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cl, err := g.client()
+			if err != nil {
+				return err
+			}
+			defer cl.Close()
+			x, err := cl.ReplayDeadLetters(c.Context())
+			if err != nil {
+				return err
+			}
+			return printf(c.OutOrStdout(), "%d taken, %d refused again.\n", x.Taken, x.Refused)
+		},
+	}
+}

@@ -1,0 +1,208 @@
+package opensearch
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/opensearch-project/opensearch-go/v4/opensearchtransport"
+)
+
+const (
+	jsonType   = "application/json"
+	ndjsonType = "application/x-ndjson"
+
+	maxAnswer = 64 << 20
+)
+
+// errNotOpenSearch says that something answered that does not speak as OpenSearch does, such as a proxy with a page of its own.
+var errNotOpenSearch = errors.New("the answer is not one of OpenSearch")
+
+// client speaks to any of the nodes. It repeats nothing: whether a request may be is known above.
+type client struct {
+	t    *opensearchtransport.Client
+	idle func() // closes connections that nobody uses
+}
+
+func newClient(o *Options) (*client, error) {
+	cfg := opensearchtransport.Config{
+		Username: o.Username, Header: http.Header{}, DisableRetry: true, RequestTimeout: o.Timeout,
+		// Nodes are tried by the requests themselves; nothing else runs in the background.
+		HealthCheck: opensearchtransport.NoOpHealthCheck, NodeStatsInterval: -1, MaxRetryClusterHealth: -1, ActiveListCap: -1,
+	}
+	for _, s := range o.URLs {
+		u, err := url.Parse(s)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, fmt.Errorf("urls: %q is not a URL such as https://192.0.2.1:9200", s)
+		}
+		if u.User != nil {
+			return nil, errors.New("urls: a password has no place in a URL, where logs show it: use username and password-file")
+		}
+		cfg.URLs = append(cfg.URLs, u)
+	}
+	if len(cfg.URLs) == 0 {
+		return nil, errors.New("urls: none is given")
+	}
+	var err error
+	if cfg.Password, err = secret("password-file", o.PasswordFile); err != nil {
+		return nil, err
+	}
+	key, err := secret("api-key-file", o.APIKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case key != "" && (o.Username != "" || cfg.Password != ""):
+		return nil, errors.New("api-key-file and username exclude each other")
+	case key != "":
+		cfg.Header.Set("Authorization", "ApiKey "+key)
+	case (o.Username == "") != (cfg.Password == ""):
+		return nil, errors.New("username and password-file need each other")
+	}
+	tlsConfig, err := o.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so
+	transport.TLSClientConfig = tlsConfig
+	transport.MaxIdleConnsPerHost = maxInFlight + 1
+	transport.ResponseHeaderTimeout = o.Timeout
+	cfg.Transport = transport
+	t, err := opensearchtransport.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &client{t, transport.CloseIdleConnections}, nil
+}
+
+// secret reads one that is alone in a file.
+func secret(key, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(path) //nolint:gosec // the operator's
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	s := strings.TrimSpace(string(b))
+	if s == "" || strings.ContainsAny(s, "\r\n") {
+		return "", fmt.Errorf("%s: %s does not hold one line", key, path)
+	}
+	return s, nil
+}
+
+// config reads the files; empty names leave what is the default.
+func (t TLS) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CA != "" {
+		b, err := os.ReadFile(t.CA)
+		if err != nil {
+			return nil, fmt.Errorf("tls-ca: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("tls-ca: %s holds no certificate", t.CA)
+		}
+	}
+	if t.Cert != "" || t.Key != "" {
+		cert, err := tls.LoadX509KeyPair(t.Cert, t.Key)
+		if err != nil {
+			return nil, fmt.Errorf("tls-cert, tls-key: %w", err)
+		}
+		c.Certificates = []tls.Certificate{cert}
+	}
+	return c, nil
+}
+
+// do sends one request and reads the answer. An error means that it is not known whether the server has acted.
+func (c *client) do(ctx context.Context, method, path string, body []byte, contentType string, header ...string) (int, []byte, error) {
+	var r io.Reader
+	if body != nil {
+		r = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, path, r)
+	if err != nil {
+		return 0, nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := c.t.Perform(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer res.Body.Close() //nolint:errcheck // read only
+	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	return res.StatusCode, answer, err
+}
+
+func (c *client) close() error {
+	err := c.t.Close()
+	c.idle()
+	return err
+}
+
+// statusError is an answer that is no success.
+type statusError struct {
+	status int
+	kind   string // error.type, "" = it does not say
+	reason string
+}
+
+func (e *statusError) Error() string {
+	switch {
+	case e.kind != "":
+		return fmt.Sprintf("HTTP %d: %s: %s", e.status, e.kind, e.reason)
+	case e.reason != "":
+		return fmt.Sprintf("HTTP %d: %s", e.status, e.reason)
+	}
+	return fmt.Sprintf("HTTP %d (%s)", e.status, http.StatusText(e.status))
+}
+
+// problem is OpenSearch's error object; older ones and proxies give a text.
+type problem struct {
+	Type   string `json:"type"`
+	Reason string `json:"reason"`
+}
+
+func (p *problem) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		return json.Unmarshal(b, &p.Reason)
+	}
+	type plain problem
+	return json.Unmarshal(b, (*plain)(p))
+}
+
+func answerError(status int, answer []byte) error {
+	var a struct {
+		Error problem `json:"error"`
+	}
+	if json.Unmarshal(answer, &a) != nil || a.Error == (problem{}) {
+		return &statusError{status: status, reason: short(answer)}
+	}
+	return &statusError{status: status, kind: a.Error.Type, reason: a.Error.Reason}
+}
+
+// short is the beginning of an answer that is not understood.
+func short(answer []byte) string {
+	s := strings.Join(strings.Fields(string(answer)), " ")
+	if len(s) > 200 {
+		s = s[:200] + "…"
+	}
+	return s
+}
+
+const defaultTimeout = 30 * time.Second

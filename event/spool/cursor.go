@@ -1,0 +1,316 @@
+package spool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Checkpoint is how far one reader of the spool has come, and what became of all records up to there. Total is the sum of the others.
+//
+//	Next - Origin = Total
+//
+// holds at any time, also in the file, so that what Next and the figures say survives any crash together. Records behind Next are read
+// again after a restart.
+type Checkpoint struct {
+	Next   uint64 `json:"next"`   // number of the first record that is not done with
+	Origin int64  `json:"origin"` // of the first one that this reader was to have; below 0 once records that were done with got lost
+	Done
+	Replays int64 `json:"replays,omitempty"` // how often dead ones were sent again
+}
+
+// Done is what became of records. Each is one of these.
+type Done struct {
+	Created    int64 `json:"created"`    // now at the reader's place
+	Duplicates int64 `json:"duplicates"` // there already, from a delivery whose answer was lost
+	Dead       int64 `json:"dead"`       // the place does not take it, now or ever
+	Expired    int64 `json:"expired"`    // it fell to the bounds before it was delivered
+	Corrupt    int64 `json:"corrupt"`    // it could not be read back
+}
+
+// Total is the sum.
+func (d Done) Total() int64 { return d.Created + d.Duplicates + d.Dead + d.Expired + d.Corrupt }
+
+func (d *Done) add(o Done) {
+	d.Created += o.Created
+	d.Duplicates += o.Duplicates
+	d.Dead += o.Dead
+	d.Expired += o.Expired
+	d.Corrupt += o.Corrupt
+}
+
+// Cursor reads the spool for one reader, in the order in which records were appended, beginning where its last checkpoint says. Read is for
+// one goroutine; all else is safe for concurrent use.
+type Cursor struct {
+	s    *Spool
+	path string
+	wake chan struct{}
+
+	// Of Read.
+	next uint64
+	at   *segment // that off belongs to; nil = to be looked for
+	off  int64
+
+	mu    sync.Mutex
+	cp    Checkpoint
+	open  []*Chunk // that were read, the oldest first; the first one is not done with
+	saved Checkpoint
+}
+
+// Chunk is some records that follow each other. It is good until Done.
+type Chunk struct {
+	Records []Record
+	end     uint64 // number of the record behind it
+	buf     []byte
+	gone    Done // records in it that there are no more
+	done    bool
+}
+
+// Cursor opens the reader of a name. Its checkpoint is a file beside the segments; without one it begins with the oldest record.
+func (s *Spool) Cursor(name string) (*Cursor, error) {
+	c := &Cursor{s: s, path: filepath.Join(s.o.Dir, name+".checkpoint"), wake: make(chan struct{}, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.w.next
+	if len(s.segments) > 0 {
+		first = s.segments[0].first
+	}
+	b, err := os.ReadFile(c.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		c.cp = Checkpoint{Next: first, Origin: int64(first)}
+	case err != nil:
+		return nil, fmt.Errorf("spool: %w", err)
+	default:
+		if err := json.Unmarshal(b, &c.cp); err != nil || int64(c.cp.Next)-c.cp.Origin != c.cp.Total() {
+			s.log.Warn("a checkpoint is spoilt: its reader begins again with the oldest record", "file", c.path)
+			c.cp = Checkpoint{Next: first, Origin: int64(first)}
+		}
+	}
+	if c.cp.Next > s.w.next {
+		// A power failure took records that were done with; their numbers are given again.
+		c.cp.Origin -= int64(c.cp.Next - s.w.next)
+		c.cp.Next = s.w.next
+	}
+	c.next, c.saved = c.cp.Next, c.cp
+	s.cursors = append(s.cursors, c)
+	return c, nil
+}
+
+// Read waits until there are records, then at most linger for more, and returns at most records of them of about bytes together, one at
+// least. Where records are missing, a chunk may have none. Each chunk must be given to Done. The error is that of ctx, or of the disk.
+func (c *Cursor) Read(ctx context.Context, records, bytes int, linger time.Duration) (*Chunk, error) {
+	if err := c.wait(ctx, records, linger); err != nil {
+		return nil, err
+	}
+	ch := new(Chunk)
+	if err := c.read(ch, records, bytes); err != nil {
+		return nil, err
+	}
+	ch.end = c.next
+	c.mu.Lock()
+	c.open = append(c.open, ch)
+	c.mu.Unlock()
+	return ch, nil
+}
+
+func (c *Cursor) wait(ctx context.Context, records int, linger time.Duration) error {
+	var timer <-chan time.Time
+	for late := false; ; {
+		c.s.mu.Lock()
+		n := c.s.w.next - c.next
+		c.s.mu.Unlock()
+		if n >= uint64(records) || n > 0 && (late || linger <= 0) {
+			return ctx.Err()
+		}
+		if n > 0 && timer == nil {
+			timer = time.After(linger)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-c.wake:
+		case <-timer:
+			late = true
+		}
+	}
+}
+
+// place is where the next record lies, up to where its segment can be read, and the number of the record behind it. A nil segment means
+// that the records up to end are gone.
+func (c *Cursor) place() (g *segment, size int64, end uint64) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	all := c.s.segments
+	i := len(all) - 1
+	for i >= 0 && all[i].first > c.next {
+		i--
+	}
+	if i < 0 {
+		if len(all) > 0 {
+			return nil, 0, all[0].first
+		}
+		return nil, 0, c.s.w.next
+	}
+	end = c.s.w.next
+	if i+1 < len(all) {
+		end = all[i+1].first
+	}
+	return all[i], all[i].size, end
+}
+
+// read takes records of one segment.
+func (c *Cursor) read(ch *Chunk, records, bytes int) error {
+	g, size, end := c.place()
+	if g == nil {
+		ch.gone.Expired = int64(end - c.next)
+		c.next = end
+		return nil
+	}
+	skip := uint64(0)
+	if c.at != g {
+		c.at, c.off, skip = g, 0, c.next-g.first
+	}
+	window := min(size-c.off, int64(max(bytes, maxRecord+recordLen)))
+	if skip > 0 || c.off == 0 {
+		window = size
+	}
+	f, err := os.Open(g.path) //nolint:gosec // the spool's own
+	if errors.Is(err, os.ErrNotExist) {
+		ch.gone.Expired = int64(end - c.next)
+		c.next = end
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	ch.buf = make([]byte, window)
+	n, err := f.ReadAt(ch.buf, c.off)
+	if err != nil && err != io.EOF {
+		c.at = nil
+		return err
+	}
+	whole := c.off+window == size // what is cut short is so on the disk, not by the window
+	rest := ch.buf[:n]
+	if c.off == 0 {
+		body, ok := body(rest, g.first)
+		if !ok {
+			body = nil
+		}
+		c.off += int64(len(rest) - len(body))
+		rest = body
+	}
+	used := 0
+	for c.next < end && len(ch.Records) < records && used < bytes {
+		b, after, ok := cut(rest)
+		if !ok && !whole && used > 0 {
+			return nil // the next window has it
+		}
+		var r Record
+		footer := true
+		if ok {
+			r, footer = parse(b)
+		}
+		if footer {
+			c.s.tellSpoilt(g, int64(end-c.next))
+			ch.gone.Corrupt = int64(end - c.next)
+			c.next, c.off = end, size
+			return nil
+		}
+		c.off += int64(len(b))
+		rest = after
+		if skip > 0 {
+			skip--
+			continue
+		}
+		used += len(b)
+		ch.Records = append(ch.Records, r)
+		c.next++
+	}
+	return nil
+}
+
+// Done says what became of the records of a chunk; d must count each. It may be called in any order.
+func (c *Cursor) Done(ch *Chunk, d Done) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch.gone.add(d)
+	ch.done = true
+	ch.Records, ch.buf = nil, nil
+	n := 0
+	for ; n < len(c.open) && c.open[n].done; n++ {
+		c.cp.Next = c.open[n].end
+		c.cp.add(c.open[n].gone)
+	}
+	c.open = slices.Delete(c.open, 0, n)
+}
+
+// Replayed corrects the figures after dead records were sent again: d.Dead is below 0, and the sum is 0.
+func (c *Cursor) Replayed(d Done) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.Dead = max(d.Dead, -c.cp.Dead)
+	if over := d.Total(); over > 0 { // a crash left letters of records that were not counted
+		d.Duplicates -= min(over, d.Duplicates)
+		d.Created -= d.Total()
+	}
+	c.cp.add(d)
+	c.cp.Replays++
+}
+
+// Status is how far the reader is, how many records are not done with, and the time of the oldest of those that were read and are not done
+// with, in ns; 0 = there is none.
+func (c *Cursor) Status() (cp Checkpoint, pending, oldest int64) {
+	c.s.mu.Lock()
+	next := c.s.w.next
+	c.s.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.open) > 0 && len(c.open[0].Records) > 0 {
+		oldest = c.open[0].Records[0].Time
+	}
+	return c.cp, int64(max(next, c.cp.Next) - c.cp.Next), oldest
+}
+
+// Save writes the checkpoint, if it is another than the last.
+func (c *Cursor) Save() error {
+	c.mu.Lock()
+	cp := c.cp
+	same := cp == c.saved
+	c.mu.Unlock()
+	if same {
+		return nil
+	}
+	b, err := json.Marshal(cp)
+	if err != nil {
+		return err
+	}
+	if err := replace(c.path, b); err != nil {
+		return fmt.Errorf("spool: checkpoint: %w", err)
+	}
+	c.mu.Lock()
+	c.saved = cp
+	c.mu.Unlock()
+	return nil
+}
+
+// replace writes a file so that after any crash it has its old content or the new.
+func replace(path string, b []byte) error {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640) //nolint:gosec // the spool's own
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
