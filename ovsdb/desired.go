@@ -146,7 +146,9 @@ type MirrorResult struct {
 	Counting bool
 	// MissingSources are ports of the spec that do not exist on the bridge, sorted. The mirror runs without them.
 	MissingSources []string
-	// OutputUUID is the Port row that copies go to; "" when the row has no output and so does nothing.
+	// OutputVLAN is the VLAN that copies go to; 0 = they go to a port.
+	OutputVLAN int
+	// OutputUUID is the Port row that copies go to; "" when the row has no output, or goes to a VLAN.
 	OutputUUID string
 	// OutputOFPort is 0 while not assigned and -1 when refused.
 	OutputOFPort int64
@@ -174,6 +176,11 @@ func validate(m *vswitch.MirrorSpec) error {
 	}
 	out := m.Output
 	switch {
+	case m.OutputVLAN < 0 || m.OutputVLAN > 4094:
+		bad("output VLAN %d is not in 1…4094", m.OutputVLAN)
+	case m.OutputVLAN > 0 && out.Port != "":
+		bad("output port and output VLAN exclude each other")
+	case m.OutputVLAN > 0:
 	case out.Port == "":
 		bad("no output port")
 	case slices.Contains(m.SelectSrcPort, out.Port) || slices.Contains(m.SelectDstPort, out.Port):

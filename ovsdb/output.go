@@ -27,7 +27,7 @@ type output struct {
 func (p *planner) checkOutputs() {
 	created := map[string]string{} // name of a port → bridge on which a mirror makes it
 	for _, i := range p.order {
-		if p.results[i].Code != CodeOK {
+		if p.results[i].Code != CodeOK || p.specs[i].OutputVLAN > 0 {
 			continue
 		}
 		m := &p.specs[i]
@@ -58,7 +58,7 @@ func (p *planner) checkOutputs() {
 	}
 	for _, i := range p.order {
 		m := &p.specs[i]
-		if out := p.outputs[portKey{m.Bridge, m.Output.Port}]; p.results[i].Code == CodeOK && out.code != CodeOK {
+		if out := p.outputs[portKey{m.Bridge, m.Output.Port}]; p.results[i].Code == CodeOK && out != nil && out.code != CodeOK {
 			p.fail(i, out.code, "%s", out.message)
 		}
 	}
@@ -162,7 +162,7 @@ func (p *planner) writeOutputs() {
 	for _, i := range p.order {
 		key := portKey{p.specs[i].Bridge, p.specs[i].Output.Port}
 		out := p.outputs[key]
-		if !used[key] || out.code != CodeOK || out.spec == nil {
+		if !used[key] || out == nil || out.code != CodeOK || out.spec == nil {
 			continue
 		}
 		delete(used, key) // once
@@ -226,7 +226,7 @@ func (p *plan) readBack(t *vswitch.Topology, specs []vswitch.MirrorSpec) {
 		seen := func(name string) bool { return bridge.Ports[name] != nil }
 		for _, row := range bridge.Mirrors {
 			if ours(row.ExternalIDs) && row.ExternalIDs[vswitch.MarkMirror] == m.Owner && row.Name == m.Name {
-				r.UUID, r.Counting = row.UUID, len(row.Statistics) > 0
+				r.UUID, r.Counting, r.OutputVLAN = row.UUID, len(row.Statistics) > 0, deref(row.OutputVLAN)
 				seen = func(name string) bool {
 					return slices.Contains(row.SelectSrcPort, name) || slices.Contains(row.SelectDstPort, name)
 				}

@@ -99,6 +99,7 @@ func makePlan(s *snapshot, d Desired) *plan {
 		}
 	}
 	p.removeOrphans()
+	p.setFloods()
 	p.setFailModes(d.FailModes)
 	p.setTables(d.TableNames, d.TablePrefixes)
 	p.setControllers(d.Controllers)
@@ -195,7 +196,12 @@ func (p *planner) checkLimit() {
 func (p *planner) writeMirror(i int) {
 	m := &p.specs[i]
 	bridge := p.topo.Bridges[m.Bridge]
-	out := p.outputs[portKey{m.Bridge, m.Output.Port}]
+	port, vlan := uuids(), set[int](nil)
+	if m.OutputVLAN > 0 {
+		vlan = set([]int{m.OutputVLAN})
+	} else {
+		port = uuids(p.outputs[portKey{m.Bridge, m.Output.Port}].ref)
+	}
 	src, dst := p.present(bridge, m.SelectSrcPort), p.present(bridge, m.SelectDstPort)
 	vlans := slices.Compact(slices.Sorted(slices.Values(m.SelectVLAN)))
 	hash := specHash(m)
@@ -209,7 +215,8 @@ func (p *planner) writeMirror(i int) {
 			"select_src_port": portRefs(bridge, src),
 			"select_dst_port": portRefs(bridge, dst),
 			"select_vlan":     set(vlans),
-			"output_port":     uuids(out.ref),
+			"output_port":     port,
+			"output_vlan":     vlan,
 			"snaplen":         snaplen(m),
 			"external_ids":    marks(m.Owner, hash),
 		}))
@@ -232,10 +239,10 @@ func (p *planner) writeMirror(i int) {
 		change["select_vlan"] = set(vlans)
 	}
 	if row.OutputPort != m.Output.Port {
-		change["output_port"] = uuids(out.ref)
+		change["output_port"] = port
 	}
-	if row.OutputVLAN != nil {
-		change["output_vlan"] = set[int](nil)
+	if deref(row.OutputVLAN) != m.OutputVLAN {
+		change["output_vlan"] = vlan
 	}
 	if have := row.Snaplen; have == nil && m.Snaplen > 0 || have != nil && *have != m.Snaplen {
 		change["snaplen"] = snaplen(m)

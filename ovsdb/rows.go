@@ -55,6 +55,7 @@ type bridgeRow struct {
 	Ports        []string          `ovsdb:"ports"`
 	Mirrors      []string          `ovsdb:"mirrors"`
 	FlowTables   map[int]string    `ovsdb:"flow_tables"`
+	FloodVLANs   []int             `ovsdb:"flood_vlans"`
 }
 
 type portRow struct {
@@ -181,7 +182,7 @@ func (r *bridgeRow) CloneModel() model.Model {
 	c.Controller = slices.Clone(r.Controller)
 	c.Ports = slices.Clone(r.Ports)
 	c.Mirrors = slices.Clone(r.Mirrors)
-	c.FlowTables = maps.Clone(r.FlowTables)
+	c.FlowTables, c.FloodVLANs = maps.Clone(r.FlowTables), slices.Clone(r.FloodVLANs)
 	return &c
 }
 

@@ -276,6 +276,7 @@ func bridgeValue(row *bridgeRow) *vswitch.Bridge {
 		Protocols:    nilIfEmpty(protocols),
 		ExternalIDs:  nilIfNone(row.ExternalIDs),
 		OtherConfig:  nilIfNone(row.OtherConfig),
+		FloodVLANs:   nilIfEmpty(slices.Sorted(slices.Values(row.FloodVLANs))),
 	}
 }
 

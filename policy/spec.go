@@ -306,9 +306,7 @@ type MirrorTarget struct {
 	GRE    *GRETarget    `json:"gre,omitempty"`
 	ERSPAN *ERSPANTarget `json:"erspan,omitempty"`
 	Events *EventsTarget `json:"events,omitempty"` // likewise
-
-	// These come later.
-	RSPAN *RSPANTarget `json:"rspan,omitempty"`
+	RSPAN  *RSPANTarget  `json:"rspan,omitempty"`
 }
 
 // PortTarget delivers to a local port: one that is there, or one that is made for that, with Create.
@@ -350,7 +348,7 @@ type ERSPANTarget struct {
 	Local      string `json:"local,omitempty"`
 }
 
-// RSPANTarget comes later: copies flood a VLAN.
+// RSPANTarget has copies flood a VLAN: they leave by every port of the bridge that has it, and on every switch behind that.
 type RSPANTarget struct {
 	VLAN                int  `json:"vlan"` // 1..4094
 	AcknowledgeFlooding bool `json:"acknowledgeFlooding,omitempty"`

@@ -69,17 +69,3 @@ func (c *checker) period(at pointer, text string) {
 		c.addf(at, text, "%s is outside the range 1s-3650d", text)
 	}
 }
-
-// laterTargets checks the targets of a later version and counts them.
-func (c *checker) laterTargets(at pointer, t *MirrorTarget) int {
-	if t.RSPAN == nil {
-		return 0
-	}
-	c.notYet(true, at.field("rspan"), "RSPAN", "", func(at pointer) {
-		c.within(at, "vlan", int64(t.RSPAN.VLAN), 1, 4094)
-		if !t.RSPAN.AcknowledgeFlooding {
-			c.addf(at.field("acknowledgeFlooding"), nil, "must be true: copies flood the whole VLAN, on every switch that has it")
-		}
-	})
-	return 1
-}

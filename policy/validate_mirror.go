@@ -67,6 +67,7 @@ func (m *Mirror) Validate() Faults {
 			}
 		}
 	}
+	c.flooding(spec, s)
 	if s.Force && len(s.Targets) > 0 && !slices.ContainsFunc(s.Targets, MirrorTarget.There) {
 		c.addf(spec.field("force"), nil, "forces nothing: no target is a machine or a port that is there without tapwall")
 	}
@@ -148,10 +149,10 @@ func (c *checker) target(at pointer, t *MirrorTarget) {
 		n++
 		c.word(at.field("vm"), t.VM)
 	}
-	n += c.tunnels(at, t) + c.captures(at, t) + c.laterTargets(at, t)
+	n += c.tunnels(at, t) + c.captures(at, t) + c.rspan(at, t)
 	switch {
 	case n == 0:
-		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre, erspan, pcap or events")
+		c.addf(at, nil, "leads nowhere: give port, vm, vxlan, geneve, gre, erspan, rspan, pcap, buffer or events")
 	case n > 1:
 		c.addf(at, nil, "must lead to exactly one thing, not %d", n)
 	}

@@ -361,7 +361,9 @@ func TestMirrorLaterFaults(t *testing.T) {
 			[]string{at + "erspan/index: goes with version 1"}},
 		{"bad erspan hardwareId of version 1", target("{erspan: {remote: 192.0.2.1, version: 1, hardwareId: 5}}"),
 			[]string{at + "erspan/hardwareId: goes with version 2"}},
-		{"bad rspan", target("{rspan: {vlan: 300, acknowledgeFlooding: true}}"), []string{at + "rspan: comes later"}},
+		{"OK rspan", target("{rspan: {vlan: 300, acknowledgeFlooding: true}}"), nil},
+		{"bad rspan beside others", target("{rspan: {vlan: 300, acknowledgeFlooding: true}}, {port: {name: p}}"), []string{
+			"/spec/targets: does not go with rspan: only a Mirror row"}},
 		{"bad rspan flooding", target("{rspan: {vlan: 0}}"), []string{at + "rspan/vlan: 0 is outside the range 1-4094",
 			at + "rspan/acknowledgeFlooding: must be true: copies flood the whole VLAN"}},
 		{"bad buffer too large", target("{buffer: {size: 17GiB}}"), []string{at + "buffer/size: 17GiB is outside the range 65536-17179869184"}},

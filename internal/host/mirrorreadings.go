@@ -236,7 +236,10 @@ func (v *view) countMirror(s *policy.Status, m *policy.Mirror) {
 	}
 	h.Counters = v.counts.status(m.UID)
 	for _, to := range sends {
-		texts := map[string]string{"sinkDroppedPackets": strconv.FormatUint(t[sinkDropped.at(to.Port)].packets, 10)}
+		texts := map[string]string{}
+		if to.Port != "" { // of the ports of a VLAN nobody knows what they dropped of the copies
+			texts["sinkDroppedPackets"] = strconv.FormatUint(t[sinkDropped.at(to.Port)].packets, 10)
+		}
 		// Where each packet is for one of several, nobody knows for which those were that the limit dropped.
 		if m.Spec.Balance == nil || t[rateDropped].packets == 0 {
 			texts["sentPackets"] = strconv.FormatUint(t[sent.at(to.Port)].packets, 10)

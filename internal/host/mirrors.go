@@ -222,7 +222,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 		case ovsdb.CodeOutputMissing, ovsdb.CodeBridgeMissing, ovsdb.CodeOutputError:
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, r.Message)
 		}
-		if r.OutputUUID == "" && r.Code == ovsdb.CodeOK {
+		if r.OutputUUID == "" && r.OutputVLAN == 0 && r.Code == ovsdb.CodeOK {
 			degrade(policy.PhaseDegraded, policy.ReasonTargetMissing, "the output port has vanished")
 		}
 		if len(r.MissingSources) > 0 {
@@ -346,6 +346,10 @@ func describeMirror(s vswitch.MirrorSpec) string {
 	}
 	if s.Snaplen > 0 {
 		fmt.Fprintf(&b, " snaplen=%d", s.Snaplen)
+	}
+	if s.OutputVLAN > 0 {
+		fmt.Fprintf(&b, " output_vlan=%d", s.OutputVLAN)
+		return b.String()
 	}
 	fmt.Fprintf(&b, " output_port=%s", s.Output.Port)
 	if s.Output.Create {

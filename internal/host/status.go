@@ -374,6 +374,9 @@ func (e *Engine) Hosts() []wire.Host {
 		slices.SortFunc(hb.Ports, func(a, b wire.HostPort) int { return strings.Compare(a.Name, b.Name) })
 		for _, m := range br.Mirrors {
 			hm := wire.HostMirror{Name: m.Name, Output: m.OutputPort}
+			if m.OutputVLAN != nil {
+				hm.Output = fmt.Sprintf("VLAN %d", *m.OutputVLAN)
+			}
 			if m.ExternalIDs[vswitch.MarkOwner] == vswitch.OwnerValue {
 				hm.Owner = m.ExternalIDs[vswitch.MarkMirror]
 			}

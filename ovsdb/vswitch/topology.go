@@ -46,6 +46,7 @@ type Bridge struct {
 	Mirrors      []*Mirror        // ordered by UUID
 	// FlowTables are the Flow_Table rows by the number of the table.
 	FlowTables map[int]FlowTable
+	FloodVLANs []int // on which it learns no addresses, sorted
 }
 
 // FlowTable is one row of the Flow_Table table: the settings of an OpenFlow table.
@@ -152,6 +153,9 @@ const (
 	MarkResource = "tapwall-resource"  // whom any other bridge, port, zone or timeout policy is for
 	OwnerValue   = "tapwall"
 
+	// MarkFloods, in external_ids of any bridge, lists those of its flood_vlans that tapwall has added: "100,200".
+	MarkFloods = "tapwall-flood-vlans"
+
 	// MarkHolder, in external_ids of the Open_vSwitch row, says which tapwall holds the lock of the host.
 	MarkHolder = "tapwall-holder"
 )
@@ -169,6 +173,9 @@ type MirrorSpec struct {
 	SelectVLAN    []int    // sorted
 	Snaplen       int      `json:",omitempty"` // 0 = whole packets; a cut copy is not let into a patch port
 	Output        OutputSpec
+	// OutputVLAN sends copies to every port of the bridge that has this VLAN, on which the bridge then learns no addresses; there is no
+	// Output. 0 = to Output.
+	OutputVLAN int `json:",omitempty"`
 	// Hold: the rows are not made yet; those that are there stay as they are. It belongs to the moment, not to the wanted row. A patch
 	// port that waits for its mirror gets what NORMAL floods on the bridge: only a mirror reserves its output port.
 	Hold bool `json:"-"`

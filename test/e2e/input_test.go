@@ -61,7 +61,7 @@ func TestBadInput(t *testing.T) {
 			[]string{"/spec/ingress/1/name"}},
 		"what comes later": {"PUT", "/v1/mirrors/x",
 			`{"spec":{"sources":[{"port":"vm1"}],"targets":[{"port":{"name":"ids0"}},{"rspan":{"vlan":7,"acknowledgeFlooding":true}}]}}`,
-			422, []string{"/spec/targets/1/rspan"}},
+			422, []string{"/spec/targets: does not go with rspan"}},
 		"no JSON":           {"PUT", "/v1/policies/x", `{"spec":`, 400, []string{"line 1"}},
 		"other name":        {"PUT", "/v1/policies/x", `{"name":"y","spec":{"appliesTo":[{"port":"vm1"}]}}`, 422, []string{"/name"}},
 		"unknown path":      {"GET", "/v1/polices", ``, 404, nil},

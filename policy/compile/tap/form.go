@@ -43,6 +43,9 @@ func (p *mirrorPlanner) chooseForms(works []*mirrorWork) {
 
 // form is that of the mirror.
 func (w *mirrorWork) form() Form {
+	if w.m.Spec.Floods() != nil {
+		return floods
+	}
 	if words := asks(w.m); len(words) > 0 {
 		return Form{Staged: true, Because: "a Mirror row cannot do this: " + strings.Join(words, ", ")}
 	}

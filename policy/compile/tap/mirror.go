@@ -104,9 +104,9 @@ type Info struct {
 
 // Send is a target that copies are sent to.
 type Send struct {
-	Target       int // index, counted as in Deed and Info.Targets
-	Bridge, Port string
-	OFPort       int64 // 0 = it has none yet
+	Target       int    // index, counted as in Deed and Info.Targets
+	Bridge, Port string // Port is "" of a VLAN
+	OFPort       int64  // 0 = it has none yet
 }
 
 // Serves reports whether rows of an owner serve the mirror of this name.
@@ -291,6 +291,10 @@ func (w *mirrorWork) compile() {
 	w.info.Warnings = policy.FilterNeverMatches(w.m)
 	if w.info.Form.Staged {
 		w.stage()
+		return
+	}
+	if t := w.m.Spec.Floods(); t != nil {
+		w.flood(t)
 		return
 	}
 	sources := w.sources()
