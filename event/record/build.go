@@ -146,6 +146,9 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 		return append(out, b.copied(pi, &e, now)), bad
 	}
 	names := pi.Directory.Names()
+	if pi.Passed {
+		return append(out, b.passed(pi, &e, names, now)), bad
+	}
 	for i := range pi.Verdicts {
 		s := &pi.Verdicts[i]
 		out = append(out, b.verdict(pi, s, &e, names, now))
@@ -206,12 +209,17 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		tw.DropReason = event.UnknownRule
 	}
 	ev.Event.Reason = tw.DropReason
-	if pi.CtState != 0 {
-		r.ct = event.CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
-		tw.CT = &r.ct
-	}
+	b.track(r, pi)
 	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
 	return b.entryOf(r, pi, e, id, transport)
+}
+
+// track puts in what conntrack knows of the packet.
+func (b *builder) track(r *record, pi *PacketIn) {
+	if pi.CtState != 0 {
+		r.ct = event.CT{State: b.ctState(pi.CtState), Zone: int(pi.CtZone)}
+		r.ev.Tapwall.CT = &r.ct
+	}
 }
 
 func (b *builder) entryOf(r *record, pi *PacketIn, e *ends, id event.ID, transport string) entry {

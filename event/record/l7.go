@@ -3,6 +3,7 @@ package record
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -45,6 +46,20 @@ func (b *builder) readMessage(data []byte) (bad packet.Layer) {
 		return packet.LayerNone
 	}
 	return p.Layer
+}
+
+// passed is the event of a packet that passed and is told of for its message, which is one of DNS whether or not it can be read.
+func (b *builder) passed(pi *PacketIn, e *ends, names *Names, now time.Time) entry {
+	r, id, transport := b.packet(pi, e, 0, now)
+	ev, tw := &r.ev, &r.ev.Tapwall
+	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.info, event.ActionDNSQuery, event.DatasetPacket, "packet-in"
+	if pi.CtState&ctReply != 0 || b.message.Kind == l7.DNSResponse {
+		ev.Event.Action = event.ActionDNSResponse
+	}
+	tw.Verdict, tw.Table = event.Forwarded, &b.tables[pi.Table]
+	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
+	b.track(r, pi)
+	return b.entryOf(r, pi, e, id, transport)
 }
 
 // describe puts the message of the packet into its event.

@@ -44,6 +44,8 @@ type PacketIn struct {
 	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
 	// make no event. A side may have two: what would have dropped, and what decided.
 	Verdicts []VerdictSide
+	// Passed says that the packet passed, and is told of for what an application says in it; it has no Verdicts.
+	Passed bool
 	// Copy says that it is no packet-in but a packet that a mirror copied, and has no Verdicts: see HandleCopy.
 	Copy *MirrorCopy
 	// Directory names the rules and endpoints; nil = none is known. It is read when the event is made.

@@ -165,6 +165,16 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.packetIns++
+	if pi.Passed {
+		r.observed++
+		if r.closed || r.queued == len(r.queue) {
+			r.refuse(pi.Host, event.P1)
+			return
+		}
+		pi.Copy, pi.Verdicts = nil, nil
+		r.enqueue(bridge, pi, 1)
+		return
+	}
 	if len(pi.Verdicts) == 0 {
 		r.unknown++
 		return

@@ -60,6 +60,9 @@ type bridgeFile struct {
 	Name     string `yaml:"name"`
 	Mode     string `yaml:"mode"`
 	FailMode string `yaml:"fail-mode"`
+	Record   struct {
+		DNS *bool `yaml:"dns"` // absent = true
+	} `yaml:"record"`
 	OpenFlow string `yaml:"openflow"`
 	Listen   string `yaml:"listen"` // hosts only
 }
@@ -272,7 +275,8 @@ func bridgesOf(files []bridgeFile) (out []host.BridgeConfig, err error) {
 		if b.Name == "" {
 			return nil, fmt.Errorf("bridges[%d]: name is missing", i)
 		}
-		c := host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow}
+		c := host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow,
+			NoDNS: b.Record.DNS != nil && !*b.Record.DNS}
 		if b.Listen != "" {
 			if c.Listen, err = parseListen(b.Listen); err != nil {
 				return nil, fmt.Errorf("bridges[%d]: %w", i, err)

@@ -145,6 +145,8 @@ func TestConfigurationAddsUp(t *testing.T) {
 		"log-level: debug\n":  {DataDir: "/kept", LogLevel: "debug"},
 		"data-dir: /other\n":  {DataDir: "/other"},
 		"limits: {ring: 7}\n": {DataDir: "/kept", RingLen: 7},
+		"bridges: [{name: b, mode: owned, record: {dns: false}}]\n": {DataDir: "/kept",
+			Bridges: []host.BridgeConfig{{Name: "b", Mode: host.Owned, NoDNS: true}}},
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)

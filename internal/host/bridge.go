@@ -52,7 +52,7 @@ type link struct {
 	disagreements atomic.Uint64
 	meterMade     atomic.Bool   // the log meter, and not read since
 	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
-	copies        atomic.Uint64 // packet-ins of VERDICT received
+	copies        atomic.Uint64 // packet-ins received that become events
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 )
 
@@ -36,7 +35,7 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 				break
 			}
 			metered, err := l.metered(ctx)
-			done := l.copies.Load() + metered[pipeline.MeterLog]
+			done := l.copies.Load() + withheld(metered)
 			if err == nil {
 				start := time.Now()
 				if !e.awaitCaches(ctx, l) {

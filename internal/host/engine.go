@@ -50,6 +50,8 @@ type BridgeConfig struct {
 	Listen *vswitch.ControllerSpec
 	// FailMode of an owned bridge: "secure" ("" too) or "standalone".
 	FailMode string
+	// NoDNS keeps DNS messages of endpoints of an owned bridge out of the record.
+	NoDNS bool
 }
 
 // Options configures an Engine. Store, DB, Recorder and RunDir are mandatory.

@@ -28,6 +28,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyOutOfState:  takeOutOfState,
 	pipeline.CopyGuard:       takeGuarded,
 	pipeline.CopyAddress:     takeAddress,
+	pipeline.CopyMessage:     takeMessage,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.
@@ -57,6 +58,13 @@ func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
 	l.copies.Add(1)
 	in.Verdicts = verdicts(in)
+	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
+}
+
+// takeMessage records what an application said in a packet that passed.
+func takeMessage(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
+	l.copies.Add(1)
+	in.Passed = true
 	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 

@@ -107,7 +107,7 @@ func TestRegister(t *testing.T) {
 		{pipeline.IngressVerdict, 5, 0x40, 1},
 		{pipeline.EgressLog, 5, 0x200, 1},
 		{pipeline.IngressLog, 5, 0x7ff, 0},
-		{pipeline.Done, 5, 0x80000000, 1},
+		{pipeline.Told, 5, 0x80000000, 1},
 	} {
 		var in record.PacketIn
 		in.Registers[tc.reg] = tc.value

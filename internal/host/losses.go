@@ -59,7 +59,7 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	}
 }
 
-// copyCounters are three views of the same copies: made of packets by the flows of VERDICT, withheld by the meter, received by us.
+// copyCounters are three views of the same copies: made of packets by flows, withheld by their meters, received by us.
 type copyCounters struct{ copied, metered, received uint64 }
 
 // readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost. rejects is how
@@ -67,24 +67,31 @@ type copyCounters struct{ copied, metered, received uint64 }
 func (l *link) readLosses(ctx context.Context) (c copyCounters, rejects uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: pipeline.TableVerdict, Cookie: uint64(pipeline.CookieMagic),
-		CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
-		if slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
-			c, ok := a.(flow.Controller)
-			return ok && c.MeterID == pipeline.MeterLog
-		}) {
-			c.copied += f.Stats.Packets
+	for _, table := range []uint8{pipeline.TableVerdict, pipeline.TableCommit, pipeline.TableExit} {
+		err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: table, Cookie: uint64(pipeline.CookieMagic),
+			CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
+			if slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
+				c, ok := a.(flow.Controller)
+				return ok && (c.MeterID == pipeline.MeterLog || c.MeterID == pipeline.MeterMessage)
+			}) {
+				c.copied += f.Stats.Packets
+			}
+		})
+		if err != nil {
+			return c, 0, err
 		}
-	})
-	if err != nil {
-		return c, 0, err
 	}
 	metered, err := l.metered(ctx)
 	if err != nil {
 		return c, 0, err
 	}
-	c.metered, c.received = metered[pipeline.MeterLog], l.copies.Load()
+	c.metered, c.received = withheld(metered), l.copies.Load()
 	return c, metered[pipeline.MeterReject], nil
+}
+
+// withheld is how many copies that would have become events meters have withheld.
+func withheld(metered map[uint32]uint64) uint64 {
+	return metered[pipeline.MeterLog] + metered[pipeline.MeterMessage]
 }
 
 // metered is how many copies each meter has withheld.

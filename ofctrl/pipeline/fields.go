@@ -44,7 +44,7 @@ var (
 	Turn       = Field{"turn", sub(flow.Reg13, 16, 1), "the connection is committed in the packet's direction, whatever it was before"}
 	Stray      = Field{"stray", sub(flow.Reg13, 17, 1), "conntrack takes the packet for a reply, and its receiver did not open the connection"}
 	Arriving   = Field{"arriving", sub(flow.Reg13, 18, 1), "sender or receiver has arrived in the middle of its connections: a pickup window"}
-	Done       = Field{"done", sub(flow.Reg13, 31, 1), "reserved: tapwall has judged this packet (guest mode)"}
+	Told       = Field{"told", sub(flow.Reg13, 31, 1), "COMMIT, EXIT: what the packet says was told to the controller, or is not to be"}
 	PassedFrom = Field{"passed from", sub(flow.Reg13, 19, 1), "the sender is quarantined, and its pass list lets the packet through"}
 	PassedTo   = Field{"passed to", sub(flow.Reg13, 20, 1), "the receiver is quarantined, and its pass list lets the packet through"}
 	ProbeTag   = Field{"probe tag", sub(flow.Reg13, 21, 5), "16–31: a probe of the controller; 0 on whatever comes in by a port"}
@@ -90,7 +90,7 @@ func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
 		Passed, EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
-		PassedFrom, PassedTo, ProbeTag, Audited, Done,
+		PassedFrom, PassedTo, ProbeTag, Audited, Told,
 		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
 		EgressAudit, IngressAudit,
 		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,

@@ -26,6 +26,8 @@ type Options struct {
 	Guards bool
 	// Learning: addresses are learned from what machines say of them.
 	Learning bool
+	// DNS copies questions and answers of endpoints to the controller.
+	DNS bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }
@@ -52,6 +54,7 @@ func Fixed(o Options) []flow.Flow {
 	}
 	p.commit()
 	p.pickup(o)
+	p.messages()
 	p.probe()
 	return p.flows
 }

@@ -124,8 +124,11 @@ const (
 	// count.
 	MeterLearn uint32 = 0x7a1b
 	LearnBytes uint16 = 600
+	// MeterMessage limits the copies of COMMIT and EXIT, of what applications say, which are whole as far as it is read.
+	MeterMessage uint32 = 0x7a1c
+	MessageBytes uint16 = 1600
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
-	MeterLast uint32 = 0x7a1b
+	MeterLast uint32 = 0x7a1c
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -143,13 +146,14 @@ const (
 	CopyOutOfState  CopyReason = 9
 	CopyGuard       CopyReason = 10
 	CopyAddress     CopyReason = 11 // a machine says something of its address
+	CopyMessage     CopyReason = 12 // an application says something
 	CopyProbe       CopyReason = 14
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
 	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
-		CopyOutOfState, CopyGuard, CopyAddress, CopyProbe}
+		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyProbe}
 }
 
 // String returns the name of the reason.
@@ -169,6 +173,8 @@ func (r CopyReason) String() string {
 		return "guard"
 	case CopyAddress:
 		return "address"
+	case CopyMessage:
+		return "message"
 	case CopyProbe:
 		return "probe"
 	case CopyQuarantine:

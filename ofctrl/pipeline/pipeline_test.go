@@ -12,7 +12,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
-var everything = pipeline.Options{Pickup: true, GuardGroupFrames: true, Passes: true, AuditPolicies: true, AuditEndpoints: true}
+var everything = pipeline.Options{Pickup: true, GuardGroupFrames: true, Passes: true, AuditPolicies: true, AuditEndpoints: true, DNS: true}
 
 func TestTablesDoNotClash(t *testing.T) {
 	ids, names := map[uint8]string{}, map[string]bool{}

@@ -20,6 +20,8 @@ type Options struct {
 	Assignments *Assignments
 	// LogPerSecond limits copies of logged packets to the controller; 0 = DefaultLogPerSecond.
 	LogPerSecond uint32
+	// DNS has the controller told what endpoints ask DNS and are answered.
+	DNS bool
 	// Learning has the controller told what machines say of their addresses.
 	Learning bool
 }

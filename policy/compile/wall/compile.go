@@ -378,6 +378,9 @@ const outOfStatePerSecond = 5
 // flood others are only learned later.
 const addressesPerSecond = 200
 
+// messagesPerSecond is how many DNS messages of endpoints a bridge may copy to the controller: what some hundred busy machines say.
+const messagesPerSecond = 2000
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	meter := func(id, rate uint32) flow.MeterDesc {
@@ -389,6 +392,9 @@ func (f *Firewall) meters() []flow.MeterDesc {
 		meter(pipeline.MeterOutOfState, outOfStatePerSecond), meter(pipeline.MeterGuard, guardPerSecond)}
 	if f.opt.Learning {
 		out = append(out, meter(pipeline.MeterLearn, addressesPerSecond))
+	}
+	if f.opt.DNS {
+		out = append(out, meter(pipeline.MeterMessage, messagesPerSecond))
 	}
 	return out
 }
