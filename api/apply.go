@@ -96,6 +96,9 @@ func (s *Server) apply(ctx context.Context, in *applyInput) (*ApplyResult, error
 		if try == maxTries {
 			return nil, problem(http.StatusConflict, "the resources are being changed by others; try again")
 		}
+		if err := giveWay(ctx, try); err != nil {
+			return nil, err
+		}
 	}
 }
 

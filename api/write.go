@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
 	"slices"
@@ -19,6 +20,19 @@ import (
 
 // maxTries bounds how often a write without preconditions is repeated because somebody else wrote in between.
 const maxTries = 8
+
+// retrySpread bounds the pause ahead of the first repetition; that of the n-th is n times as long.
+const retrySpread = 5 * time.Millisecond
+
+// giveWay pauses ahead of another try, or until ctx ends: of several who write at one pace some would lose every time.
+func giveWay(ctx context.Context, try int) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(rand.N(time.Duration(try) * retrySpread)):
+		return nil
+	}
+}
 
 // intent makes the resource to store from what is stored now (nil = nothing), or nil to delete it. It is called again after a lost race.
 type intent func(current policy.Resource) (policy.Resource, error)
@@ -60,6 +74,9 @@ func (s *Server) do(ctx context.Context, w write, want intent) (written, error) 
 		}
 		if try == maxTries {
 			return out, problem(http.StatusConflict, "%s, or something it refers to, is being changed by others; try again", refName(w.kind, w.name))
+		}
+		if err := giveWay(ctx, try); err != nil {
+			return out, err
 		}
 	}
 }
