@@ -332,3 +332,48 @@ func TestEventsScenario11HostileDNS(t *testing.T) {
 		t.Errorf("%v addresses have names", n)
 	}
 }
+
+// A flood of DNS messages costs copies, all of which are counted as lost, and not one message.
+func TestMessagesFlood(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2)
+	must(t, s.Serve(s.vm[2], 53))
+	flood := s.datagrams(s.vm[1], s.vm[2], 53, 200*time.Microsecond)
+	copied := func() int64 {
+		return int64(s.packets("table=211", "priority=10", "meter_id") + s.packets("table=212", "priority=150", "meter_id"))
+	}
+	lab.Eventually(t, 60*time.Second, "the meter withholds copies", func() bool {
+		m, err := s.Ofctl("meter-stats", "br0", "meter=31260")
+		must(t, err)
+		_, band, _ := strings.Cut(m, "0: packet_count:")
+		return band != "" && band[0] != '0'
+	})
+	flood.Hush()
+	s.lossless(flood, "what is copied")
+	flood.Stop()
+	s.revalidated()
+	want := copied()
+	var st struct {
+		Events struct {
+			Observed, Accepted, Pending int64
+			Lost                        map[string]int64
+		}
+	}
+	dns := func() int64 {
+		return int64(sum(s.series(), "tapwall_events_total", `action="dns-`))
+	}
+	lab.Eventually(t, 15*time.Second, "every copy is an event or counted as lost", func() bool {
+		must(t, json.Unmarshal([]byte(s.tapwall("status", "-o", "json")), &st))
+		return dns()+st.Events.Lost["packet_in_meter"]+st.Events.Lost["switch_queue"] == want
+	})
+	lost := int64(0)
+	for stage, n := range st.Events.Lost {
+		if event.Stage(stage).BeforeAcceptance() {
+			lost += n
+		}
+	}
+	if e := st.Events; e.Observed != e.Accepted+e.Pending+lost || e.Lost["packet_in_meter"] == 0 || dns() == 0 {
+		t.Errorf("%+v", e)
+	}
+	t.Logf("%d messages: %d events, %v lost", want, dns(), st.Events.Lost)
+}

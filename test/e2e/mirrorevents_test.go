@@ -20,7 +20,7 @@ func (s *stage) packetEvents(mirror string) (out []event.Event) {
 	for line := range strings.Lines(string(data)) {
 		var e event.Event
 		if json.Unmarshal([]byte(line), &e) == nil && e.Event.Dataset == event.DatasetPacket && e.Tapwall.Mirror == mirror {
-			if len(line) > 1700 || e.Event.Action == event.ActionPacket && len(line) > 1025 || strings.Contains(line, "GET /") {
+			if len(line) > 1700 || e.Event.Action == event.ActionPacket && len(line) > 1200 || strings.Contains(line, "GET /") {
 				s.t.Fatalf("a document of %d bytes: %s", len(line), line)
 			}
 			out = append(out, e)
