@@ -1,6 +1,7 @@
 package ovsdb
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -244,6 +245,11 @@ func (p *plan) readBack(t *vswitch.Topology, specs []vswitch.MirrorSpec) {
 	}
 }
 
+// refusedPort says that ovs-vswitchd would not have a port, and why; of some names, such as its own devices', it says nothing.
+func refusedPort(name, why string) string {
+	return fmt.Sprintf("ovs-vswitchd refused port %s: %s", name, cmp.Or(why, "it does not say why; see its log, or choose another name"))
+}
+
 func (p *plan) readOutput(r *MirrorResult, port *vswitch.Port) {
 	r.OutputUUID = port.UUID
 	for _, i := range port.Interfaces {
@@ -253,7 +259,7 @@ func (p *plan) readOutput(r *MirrorResult, port *vswitch.Port) {
 		}
 		r.OutputError = i.Error
 		if r.Code == CodeOK {
-			r.Code, r.Message = CodeOutputError, fmt.Sprintf("ovs-vswitchd refused port %s: %s", port.Name, i.Error)
+			r.Code, r.Message = CodeOutputError, refusedPort(port.Name, i.Error)
 		}
 		return
 	}

@@ -183,7 +183,7 @@ func (p *plan) readPorts(t *vswitch.Topology) {
 		}
 		r.OFPort, r.Error = port.Interfaces[0].OFPort, port.Interfaces[0].Error
 		if r.Code == CodeOK && (r.OFPort < 0 || r.Error != "") {
-			r.Code, r.Message = CodePortError, fmt.Sprintf("ovs-vswitchd refused port %s: %s", r.Name, r.Error)
+			r.Code, r.Message = CodePortError, refusedPort(r.Name, r.Error)
 		}
 	}
 }

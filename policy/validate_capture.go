@@ -114,8 +114,8 @@ func (c *checker) fileName(at pointer, name string) {
 	switch {
 	case name == "":
 		c.addf(at, nil, "is required: the name of the file")
-	case strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, "."):
-		c.addf(at, name, "must be the name of a file in the data directory, without a path and without a dot at the beginning")
+	case strings.ContainsAny(name, "/\\") || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "-"):
+		c.addf(at, name, "must be the name of a file in the data directory, without a path and without a dot or - at the beginning")
 	case len(name) > 128 || !isPrintable(name) || strings.ContainsAny(name, " *?"):
 		c.addf(at, name, "must be a file name of at most 128 printable characters without blanks, * and ?")
 	}

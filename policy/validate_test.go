@@ -373,6 +373,7 @@ func TestMirrorLaterFaults(t *testing.T) {
 		{"bad rotate", target("{pcap: {file: web, rotate: 100mb, keep: 10001}}"), []string{
 			at + `pcap/rotate: must be a size like "100MB", in one of GB, GiB, KiB, MB, MiB, TB, TiB, kB`,
 			at + "pcap/keep: 10001 is outside the range 1-10000"}},
+		{"bad file like an option", target("{pcap: {file: -rf}}"), []string{at + "pcap/file: must be the name of a file"}},
 		{"bad file that climbs", target("{pcap: {file: ../../etc/cron.d/x}}"),
 			[]string{at + "pcap/file: must be the name of a file in the data directory"}},
 		{"bad file with a path", target("{pcap: {file: /tmp/x}}"), []string{at + "pcap/file: must be the name of a file in the data directory"}},

@@ -353,3 +353,41 @@ func TestAttack_MirrorWriteStorm(t *testing.T) {
 		t.Errorf("tapwall grew by %d KiB", grown)
 	}
 }
+
+// Names that others chose do not lead astray: of ports, which may be any text, of what is to be made, and of files.
+func TestAttack_MirrorNames(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	s.ping3(s.vm[1], s.vm[2])
+	for _, name := range []string{`a"b`, "-x", "é", "$(x)", "a,b", "a\x1b[31m"} {
+		_, err := s.Vsctl("--", "add-port", "br0", name, "--", "set", "interface", name, "type=internal")
+		must(t, err)
+	}
+	const doc = "kind: Mirror\nname: m\nspec: {sources: [{bridge: br0}], targets: [%s]}\n"
+	s.force(sprintf(doc, "{pcap: {file: all}}"))
+	for _, args := range [][]string{{"get", "mirrors"}, {"describe", "mirror", "m"}} {
+		if out := s.tapwall(args...); strings.Contains(out, "\x1b") {
+			t.Errorf("%v prints an escape sequence: %q", args, out)
+		}
+	}
+	for target, want := range map[string]string{
+		"{port: {name: tw-tap-netdev, create: true}}":  "/spec/targets/0/port/name: names that begin with tw-tap-",
+		"{port: {name: tws-0123456789, create: true}}": "/spec/targets/0/port/name: names that begin with tws-",
+		"{port: {name: -x, create: true}}":             "/spec/targets/0/port/name: must be a device name",
+		"{pcap: {file: ../all}}":                       "/spec/targets/0/pcap/file: must be the name of a file",
+		"{pcap: {file: -all}}":                         "/spec/targets/0/pcap/file: must be the name of a file",
+		"{port: {name: br0, create: true}}":            "br0 is the LOCAL port of the bridge",
+		"{port: {name: ovs-netdev, create: true}}":     "refused port ovs-netdev: it does not say why",
+		"{port: {name: lo, create: true}}":             "refused port lo: could not open network device",
+	} {
+		doc := strings.Replace(sprintf(doc, target), "name: m\n", "name: other\n", 1)
+		if out := s.refused(doc, "apply", "--wait", "-f", "-"); !strings.Contains(out, want) {
+			t.Errorf("%s: %s", target, out)
+		}
+	}
+	before := s.mirror("m").Counters["selectedPackets"]
+	s.ping3(s.vm[1], s.vm[2])
+	lab.Eventually(t, 8*time.Second, "the mirror beside them goes on", func() bool {
+		return s.mirror("m").Counters["selectedPackets"] >= before+6
+	})
+}

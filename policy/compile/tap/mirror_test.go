@@ -366,3 +366,20 @@ func TestMirrorNewPortIsSoonThere(t *testing.T) {
 		}
 	}
 }
+
+// A port cannot have a name that tapwall gives itself, whatever form the mirror has.
+func TestMirrorPortOfOurName(t *testing.T) {
+	for _, name := range []string{"tw-tap-netdev", "tws-0123456789", "twr-x"} {
+		for _, change := range []func(*policy.Mirror){func(*policy.Mirror) {}, func(m *policy.Mirror) { m.Spec.Snaplen = 64 }} {
+			in := mirrorWorld()
+			m := mirror("m", toNewPort(name), policy.Selector{Port: "vm1"})
+			change(m)
+			in.Mirrors = []*policy.Mirror{m}
+			plan := compile(in)
+			p := plan.Info["m"].Problems
+			if len(p) != 1 || !p[0].Fatal || p[0].At != "/spec/targets/0/port/name" || len(plan.Specs)+len(plan.Ports)+len(plan.Bridges) > 0 {
+				t.Errorf("%s: %+v, rows %+v", name, p, plan.Specs)
+			}
+		}
+	}
+}

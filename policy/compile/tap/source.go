@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -232,6 +233,10 @@ func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
 		return t, ""
 	}
 	t.spec = vswitch.OutputSpec{Port: p.Name, Create: p.Create}
+	if prefix := reserved(p.Name); prefix != "" {
+		w.faultAt(fmt.Sprintf("/spec/targets/%d/port/name", i), policy.ReasonOutputPortTaken,
+			"names that begin with %s are those of what tapwall makes for its own use; choose another one", prefix)
+	}
 	t.identity = output{port: p.Name}
 	// As an access port of VLAN 0 it gets packets of all VLANs, without their tag, as from a tunnel.
 	t.spec.Type, t.spec.Tag = "internal", new(int)
@@ -241,6 +246,16 @@ func (w *mirrorWork) target(i int) (t mirrorTarget, bridge string) {
 				"but not brought up; name a port that is there, without create", w.in.Topology.Host, p.Name)
 	}
 	return t, w.bridgeOf(p.Name)
+}
+
+// reserved returns how names begin that tapwall gives itself, if that is one; "" = it is none.
+func reserved(name string) string {
+	for _, prefix := range []string{tapBridgePrefix, outPrefix, inPrefix, backPrefix, returnPrefix, capturePrefix} {
+		if strings.HasPrefix(name, prefix) {
+			return prefix
+		}
+	}
+	return ""
 }
 
 func (p *mirrorPlanner) bridgeOf(port string) string {
