@@ -11,6 +11,7 @@ import (
 
 	"github.com/tapwall/tapwall/internal/packet"
 	"github.com/tapwall/tapwall/ofctrl"
+	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ofctrl/probe"
@@ -49,6 +50,9 @@ func (w *world) first(x talk) (port uint32, f packet.First) {
 		return hw
 	}
 	port, tag := uint32(uplink), x.vlan
+	if x.from.key == bridgePort {
+		port = flow.PortLocal
+	}
 	if l := w.local(x.from.key); l != nil {
 		port = l.OFPort
 		if l.VLAN != 0 {
