@@ -82,18 +82,20 @@ func (c *compiler) types(values []string) match {
 }
 
 func (c *compiler) policies(values []string) match {
-	return func(f *Facts) bool { return f.Rule != nil && slices.Contains(values, f.Rule.Ruleset) }
+	return func(f *Facts) bool { return f.ruled(func(r *Rule) bool { return slices.Contains(values, r.Ruleset) }) }
 }
 
 // rules also reads what is printed, policy/rule.
 func (c *compiler) rules(values []string) match {
 	return func(f *Facts) bool {
-		return f.Rule != nil && slices.ContainsFunc(values, func(v string) bool {
-			if v == f.Rule.Name || v == f.Rule.ID {
-				return true
-			}
-			policy, ok := strings.CutSuffix(v, "/"+f.Rule.Name)
-			return ok && policy == f.Rule.Ruleset
+		return f.ruled(func(r *Rule) bool {
+			return slices.ContainsFunc(values, func(v string) bool {
+				if v == r.Name || v == r.ID {
+					return true
+				}
+				policy, ok := strings.CutSuffix(v, "/"+r.Name)
+				return ok && policy == r.Ruleset
+			})
 		})
 	}
 }

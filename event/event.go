@@ -105,15 +105,18 @@ type Related struct {
 
 // Tapwall holds what ECS has no name for.
 type Tapwall struct {
-	Schema      int       `json:"schema"`
-	Verdict     Verdict   `json:"verdict,omitempty"`
-	DropReason  string    `json:"drop_reason,omitempty"`
-	Direction   string    `json:"direction,omitempty"` // ingress | egress: which side decided
-	Enforcement string    `json:"enforcement,omitempty"`
-	Bridge      string    `json:"bridge,omitempty"`
-	Table       *int      `json:"table,omitempty"`
-	Cookie      string    `json:"cookie,omitempty"`
-	RuleID      *uint32   `json:"rule_id,omitempty"`
+	Schema      int     `json:"schema"`
+	Verdict     Verdict `json:"verdict,omitempty"`
+	DropReason  string  `json:"drop_reason,omitempty"`
+	Direction   string  `json:"direction,omitempty"` // ingress | egress: which side decided
+	Enforcement string  `json:"enforcement,omitempty"`
+	Bridge      string  `json:"bridge,omitempty"`
+	Table       *int    `json:"table,omitempty"`
+	Cookie      string  `json:"cookie,omitempty"`
+	RuleID      *uint32 `json:"rule_id,omitempty"`
+	// EgressRule and IngressRule decided about the initiator's and the other side, where these are endpoints; Event.Rule is one of them.
+	EgressRule  *Rule     `json:"egress_rule,omitempty"`
+	IngressRule *Rule     `json:"ingress_rule,omitempty"`
 	CT          *CT       `json:"ct,omitempty"`
 	TCP         *TCP      `json:"tcp,omitempty"`
 	ICMP        *ICMP     `json:"icmp,omitempty"`

@@ -167,6 +167,18 @@ type Facts struct {
 	Event *Event
 }
 
+// ruled reports whether one of the rules that decided is wanted.
+func (f *Facts) ruled(wanted func(*Rule) bool) bool {
+	if f.Rule != nil && wanted(f.Rule) {
+		return true
+	}
+	if f.Event == nil {
+		return false
+	}
+	egress, ingress := f.Event.Tapwall.EgressRule, f.Event.Tapwall.IngressRule
+	return egress != nil && wanted(egress) || ingress != nil && wanted(ingress)
+}
+
 // FactsOf reads them from the document.
 func FactsOf(e *Event) Facts {
 	f := Facts{

@@ -309,6 +309,14 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"rule_id":`)
 		w.num(int64(*v.RuleID))
 	}
+	if v.EgressRule != nil {
+		w.key(`"egress_rule":`)
+		w.writeRule(v.EgressRule)
+	}
+	if v.IngressRule != nil {
+		w.key(`"ingress_rule":`)
+		w.writeRule(v.IngressRule)
+	}
 	if v.CT != nil {
 		w.key(`"ct":`)
 		w.writeCT(v.CT)

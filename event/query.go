@@ -56,8 +56,8 @@ const (
 )
 
 // Counters are the figures of the record since start, from one consistent reading. Every packet-in is counted once in PacketIns and
-// then either in Unknown (no verdict of ours, makes no event) or through its events in Observed. An event is one logged side of a
-// verdict, or a loss that was told. What the switch dropped before it reached tapwall is added to Observed as far as it is known.
+// then either in Unknown (no verdict of ours, makes no event) or through its events in Observed. An event is a verdict,
+// or a loss that was told. What the switch dropped before it reached tapwall is added to Observed as far as it is known.
 //
 //	Observed = Accepted + Pending + Lost of the stages before acceptance (Stage.BeforeAcceptance)
 //

@@ -105,8 +105,17 @@ func drawEvent(rt *rapid.T) *event.Event {
 		}
 	}
 	if maybe("rule") {
-		e.Rule = &event.Rule{ID: pick("rule id", "web/ingress/r1", "db/ingress/r2"), Name: pick("rule name", "r1", "r2"),
-			Ruleset: pick("set", "web", "db")}
+		rule := func() *event.Rule {
+			return &event.Rule{ID: pick("rule id", "web/ingress/r1", "db/ingress/r2"), Name: pick("rule name", "r1", "r2"),
+				Ruleset: pick("set", "web", "db")}
+		}
+		e.Rule = rule()
+		if maybe("egress rule") {
+			e.Tapwall.EgressRule = rule()
+		}
+		if maybe("ingress rule") {
+			e.Tapwall.IngressRule = rule()
+		}
 	}
 	if maybe("observer") {
 		e.Observer = &event.Observer{Name: pick("node", "n1", "n2")}
@@ -168,16 +177,14 @@ func says(e *event.Event, param, v string) bool {
 	if dst == nil {
 		dst = &event.Side{}
 	}
-	network, observer, rule := &event.Network{}, &event.Observer{}, &event.Rule{}
+	network, observer := &event.Network{}, &event.Observer{}
 	if e.Network != nil {
 		network = e.Network
 	}
 	if e.Observer != nil {
 		observer = e.Observer
 	}
-	if e.Rule != nil {
-		rule = e.Rule
-	}
+	rules := []*event.Rule{e.Rule, e.Tapwall.EgressRule, e.Tapwall.IngressRule}
 	ends := []struct {
 		*event.Side
 		*event.Endpoint
@@ -272,9 +279,11 @@ func says(e *event.Event, param, v string) bool {
 	case "drop-reason":
 		return fold(e.Tapwall.DropReason, v)
 	case "policy":
-		return rule.Ruleset == v
+		return slices.ContainsFunc(rules, func(r *event.Rule) bool { return r != nil && r.Ruleset == v })
 	case "rule":
-		return rule.Name == v || rule.ID == v || rule.Ruleset+"/"+rule.Name == v
+		return slices.ContainsFunc(rules, func(r *event.Rule) bool {
+			return r != nil && (r.Name == v || r.ID == v || r.Ruleset+"/"+r.Name == v)
+		})
 	case "mirror":
 		return e.Tapwall.Mirror == v
 	case "traffic-direction":

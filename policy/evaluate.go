@@ -13,6 +13,8 @@ type Set struct {
 	Workloads []*Workload // of all hosts, as far as they are known
 	// HostAddresses are the host's own.
 	HostAddresses []netip.Addr
+	// Record is that of the bridge. It decides no verdict.
+	Record Record
 }
 
 // Packet is the first packet of a new connection as a bridge sees it. Replies, related errors and later packets of a connection follow
@@ -48,6 +50,7 @@ type SideDecision struct {
 	Effect Effect  // Audit: Ref denies or rejects, and the endpoint is in mode audit
 	Ref    RuleRef // what is enforced
 	Log    bool    // the deciding rule or default wants a record
+	Quiet  bool    // it wants none, of a connection that it allows
 	// Passed is the last rule that led judgement to the next tier; zero = none.
 	Passed RuleRef
 	// Audited is the rule or default that would deny, and does not because its policy or the endpoint is in mode audit; zero = none would.
@@ -65,7 +68,7 @@ type SideDecision struct {
 //     Rules that are still equal have the same action, so their order (policy name, then rule name) matters for the attribution only.
 //   - The first candidate that matches decides, save that a pass has judgement go on with the next tier. If none does and at least one of
 //     the policies isolates the endpoint in that direction, the default denies, attributed to the first such policy by name and recorded if
-//     any of them logs; otherwise the default allows.
+//     any of them has it so; otherwise the default allows.
 //   - Policies in mode audit decide nothing. If one of their rules is the first of all to match and denies or rejects, or if they alone
 //     isolate the endpoint and nothing matches, that is noted (Audited), and judgement goes on with what is enforced. Their first allow to
 //     match ends the notes, their passes are for their own rules alone.
@@ -113,7 +116,7 @@ type other struct {
 // candidate is a rule of a policy that applies to the endpoint.
 type candidate struct {
 	rank   Rank
-	policy string
+	policy *Policy
 	rule   *Rule
 }
 
@@ -127,7 +130,7 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 		}
 		rules := pol.Rules(dir)
 		for i := range rules {
-			candidates = append(candidates, candidate{RankOf(pol, &rules[i]), pol.Name, &rules[i]})
+			candidates = append(candidates, candidate{RankOf(pol, &rules[i]), pol, &rules[i]})
 		}
 		if !pol.Isolates(dir) {
 			continue
@@ -136,19 +139,19 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 		if pol.Audits() {
 			by = &audit
 		} else {
-			logs = logs || pol.LogsDefaultDeny()
+			logs = logs || pol.RecordsDefaultDeny(s.Record)
 		}
 		if by.Rule == "" || pol.Name < by.Policy {
 			by.Policy, by.Rule = pol.Name, RuleDefaultDeny
 		}
 	}
 	slices.SortFunc(candidates, func(a, b candidate) int {
-		return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.policy, b.policy), cmp.Compare(a.rule.Name, b.rule.Name))
+		return cmp.Or(a.rank.Compare(b.rank), cmp.Compare(a.policy.Name, b.policy.Name), cmp.Compare(a.rule.Name, b.rule.Name))
 	})
 	d := SideDecision{Judged: true}
 	passed, auditPassed, audited := -1, -1, false // the tiers that are done with, for all rules and for those in audit
 	for _, c := range candidates {
-		ref := RuleRef{c.policy, dir, c.rule.Name}
+		ref := RuleRef{c.policy.Name, dir, c.rule.Name}
 		switch {
 		case c.rank.Tier == passed, c.rank.Audit && (audited || c.rank.Tier == auditPassed), !s.ruleMatches(c.rule, dir, o, p):
 			continue
@@ -164,7 +167,8 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 			passed, d.Passed = c.rank.Tier, ref
 			continue
 		}
-		d.Effect, d.Ref, d.Log = c.rule.Action, ref, c.rule.Log
+		d.Effect, d.Ref = c.rule.Action, ref
+		d.Log, d.Quiet = c.policy.Records(s.Record, c.rule)
 		return d.at(w)
 	}
 	if isolated.Rule != "" {

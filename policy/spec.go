@@ -163,6 +163,7 @@ type PolicySpec struct {
 	Ingress     []Rule       `json:"ingress,omitempty"`
 	Egress      []Rule       `json:"egress,omitempty"`
 	DefaultDeny *DefaultDeny `json:"defaultDeny,omitempty"`
+	Record      *Record      `json:"record,omitempty"`    // of what it decides; nil = as the bridge has it
 	NotBefore   *time.Time   `json:"notBefore,omitempty"` // from when on it is in force; nil = it is at once
 	ExpiresAt   *time.Time   `json:"expiresAt,omitempty"` // until when, exclusively; nil = until it is deleted
 }

@@ -13,6 +13,7 @@ func (p *Policy) Validate() Faults {
 	}
 	c.oneOf(spec.field("mode"), s.Mode, ModeEnforce, ModeAudit)
 	c.schedule(spec, s)
+	c.record(spec.field("record"), s.Record)
 	if len(s.AppliesTo) == 0 {
 		c.addf(spec.field("appliesTo"), nil, "is required and must not be empty: for all endpoints of a bridge write [{bridge: NAME}]")
 	}

@@ -104,6 +104,12 @@ expiresAt: null`, nil},
 		{"OK stateless: false", to + "ingress: [{name: a, action: allow, stateless: false}]", nil},
 		{"bad stateless", to + "egress: [{name: a, action: allow}, {name: b, action: allow, stateless: true}]", []string{
 			"/spec/egress/1/stateless: comes later: this version does not support rules without connection tracking yet; leave it out"}},
+		{"OK record", to + "record: {connections: none, denies: logged}" + deny, nil},
+		{"OK half a record", to + "record: {denies: all}" + deny, nil},
+		{"bad record", to + "record: {connections: some, denies: none}" + deny, []string{
+			`/spec/record/connections: unknown value "some": must be all, logged or none`,
+			`/spec/record/denies: unknown value "none": must be all or logged`}},
+		{"empty record", to + "record: {}" + deny, []string{"/spec/record: says nothing"}},
 		{"OK schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-02T00:00:00+01:00" + deny, nil},
 		{"bad schedule", to + "notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2026-01-01T01:00:00+01:00" + deny,
 			[]string{"/spec/expiresAt: must be later than notBefore"}},

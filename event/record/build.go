@@ -169,6 +169,7 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 	tw.Table = &b.tables[pi.Table]
 	r.ruleID = s.RuleID
 	tw.RuleID = &r.ruleID
+	tw.EgressRule, tw.IngressRule = names.Rule(pi.EgressRule), names.Rule(pi.IngressRule)
 	rule := names.Rule(s.RuleID)
 	if s.Quarantine != "" {
 		rule = &event.Rule{ID: "quarantine/" + s.Quarantine, Name: "quarantine", Ruleset: s.Quarantine}

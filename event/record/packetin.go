@@ -40,12 +40,14 @@ type PacketIn struct {
 	// Time of the packet; zero = time of the call.
 	Time time.Time
 
-	// Verdicts are the sides that decided this packet and are logged, egress before ingress. Empty means that the packet-in is no
-	// verdict of ours: it is counted as unknown and makes no event. When a side drops, the sides after it never saw the packet and
-	// make no event. A side may have two: what would have dropped, and what decided.
+	// Verdicts are what is told of the packet, each an event: what dropped it; or each side that would have, but for mode audit; or what
+	// allowed it. Empty means that the packet-in is no verdict of ours: it is counted as unknown and makes no event. Nothing behind a drop
+	// makes one.
 	Verdicts []VerdictSide
 	// Passed says that the packet passed, and is told of for what an application says in it; it has no Verdicts.
 	Passed bool
+	// EgressRule and IngressRule are the ids that decided about the sender's and the receiver's side; 0 = nobody was asked.
+	EgressRule, IngressRule uint32
 	// Copy says that it is no packet-in but a packet that a mirror copied, and has no Verdicts: see HandleCopy.
 	Copy *MirrorCopy
 	// Directory names the rules and endpoints; nil = none is known. It is read when the event is made.

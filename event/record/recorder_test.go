@@ -21,13 +21,23 @@ import (
 
 func TestVerdictDocument(t *testing.T) {
 	r, _ := start(t, record.Options{Host: "node1", Now: func() time.Time { return noon.Add(time.Millisecond) }})
-	r.HandlePacketIn("br0", newSYN(egressAllow, ingressDrop))
+	in := newSYN(ingressDrop)
+	in.EgressRule, in.IngressRule = egressAllow.RuleID, ingressDrop.RuleID
+	r.HandlePacketIn("br0", in)
 	settle(t, r)
 	items := r.Recent(event.Filter{}).Items
-	if len(items) != 2 {
-		t.Fatalf("got %d events, want 2", len(items))
+	if len(items) != 1 {
+		t.Fatalf("got %d events, want 1", len(items))
 	}
-	got, err := json.MarshalIndent(items[1], "", " ")
+	for _, f := range []event.Filter{{Rule: []string{"to-db"}}, {Policy: []string{"web"}}, {Rule: []string{"db/ingress/deny-all"}}} {
+		if n := len(r.Recent(f).Items); n != 1 {
+			t.Errorf("%+v finds %d events, want 1", f, n)
+		}
+	}
+	if n := len(r.Recent(event.Filter{Rule: []string{"from-web"}}).Items); n != 0 {
+		t.Errorf("a rule that was not asked finds %d events", n)
+	}
+	got, err := json.MarshalIndent(items[0], "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,12 +55,14 @@ func TestVerdictDocument(t *testing.T) {
  "rule": {"id": "db/ingress/deny-all", "name": "deny-all", "ruleset": "db", "version": "7"},
  "tapwall": {"schema": 1, "verdict": "DROPPED", "drop_reason": "POLICY_DENIED", "direction": "ingress", "enforcement": "enforce",
   "bridge": "br0", "table": 209, "cookie": "0x7a00000000000003", "rule_id": 3,
+  "egress_rule": {"id": "web/egress/to-db", "name": "to-db", "ruleset": "web", "version": "12"},
+  "ingress_rule": {"id": "db/ingress/deny-all", "name": "deny-all", "ruleset": "db", "version": "7"},
   "ct": {"state": ["new", "trk"], "zone": 11}, "tcp": {"flags": ["SYN"]},
   "source": {"name": "web1", "port_name": "tap1", "labels": {"app": "web"}}, "destination": {"name": "db1", "port_name": "tap2"},
   "decode": {"status": "ok"}},
  "related": {"ip": ["10.0.0.5", "10.0.0.9"]}
-}`, "ID", items[1].Event.ID)
-	want = strings.ReplaceAll(want, "SEQ", fmt.Sprint(items[1].Event.Sequence))
+}`, "ID", items[0].Event.ID)
+	want = strings.ReplaceAll(want, "SEQ", fmt.Sprint(items[0].Event.Sequence))
 	var g, w any
 	if err := json.Unmarshal(got, &g); err != nil {
 		t.Fatal(err)

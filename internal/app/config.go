@@ -61,7 +61,9 @@ type bridgeFile struct {
 	Mode     string `yaml:"mode"`
 	FailMode string `yaml:"fail-mode"`
 	Record   struct {
-		DNS *bool `yaml:"dns"` // absent = true
+		Connections string `yaml:"connections"`
+		Denies      string `yaml:"denies"`
+		DNS         *bool  `yaml:"dns"` // absent = true
 	} `yaml:"record"`
 	OpenFlow string `yaml:"openflow"`
 	Listen   string `yaml:"listen"` // hosts only
@@ -277,6 +279,10 @@ func bridgesOf(files []bridgeFile) (out []host.BridgeConfig, err error) {
 		}
 		c := host.BridgeConfig{Name: b.Name, Mode: host.Mode(b.Mode), FailMode: b.FailMode, OpenFlow: b.OpenFlow,
 			NoDNS: b.Record.DNS != nil && !*b.Record.DNS}
+		c.Record = policy.Record{Connections: b.Record.Connections, Denies: b.Record.Denies}
+		if fault := c.Record.Fault(); fault != "" {
+			return nil, fmt.Errorf("bridges[%d]: record.%s", i, fault)
+		}
 		if b.Listen != "" {
 			if c.Listen, err = parseListen(b.Listen); err != nil {
 				return nil, fmt.Errorf("bridges[%d]: %w", i, err)

@@ -16,6 +16,7 @@ import (
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
+	"github.com/tapwall/tapwall/policy"
 )
 
 // The reference configuration is read strictly and says what it seems to say.
@@ -24,11 +25,12 @@ func TestReferenceConfiguration(t *testing.T) {
 	if err := o.LoadFile("../../docs/tapwall.yaml"); err != nil {
 		t.Fatal(err)
 	}
+	all := policy.Record{Connections: policy.RecordAll, Denies: policy.RecordAll}
 	want := app.Options{
 		DataDir: app.DefaultDataDir, OVSDB: app.DefaultOVSDB, LogLevel: "info", LogFormat: "text",
 		OVSTLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem"},
 		Bridges: []host.BridgeConfig{
-			{Name: "br0", Mode: host.Owned, FailMode: "secure"},
+			{Name: "br0", Mode: host.Owned, FailMode: "secure", Record: all},
 			{Name: "br-int", Mode: host.Guest, OpenFlow: "unix:/var/run/openvswitch/br-int.mgmt"},
 		},
 		Hosts: []app.HostOptions{{
@@ -36,7 +38,7 @@ func TestReferenceConfiguration(t *testing.T) {
 			TLS: app.TLSFiles{Cert: "/etc/tapwall/ovs-cert.pem", Key: "/etc/tapwall/ovs-key.pem", CA: "/etc/tapwall/ovs-ca.pem",
 				ServerName: "rack1"},
 			Bridges: []host.BridgeConfig{
-				{Name: "br0", Mode: host.Owned, FailMode: "secure", Listen: &vswitch.ControllerSpec{Port: 6653, TLS: true,
+				{Name: "br0", Mode: host.Owned, FailMode: "secure", Record: all, Listen: &vswitch.ControllerSpec{Port: 6653, TLS: true,
 					Addr: netip.MustParseAddr("192.0.2.11")}},
 				{Name: "br-int", Mode: host.Guest, OpenFlow: "ssl:192.0.2.11:6699"},
 			},
@@ -49,7 +51,7 @@ func TestReferenceConfiguration(t *testing.T) {
 			Retention: opensearch.DefaultRetention()},
 		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		SpoolDir: "/var/lib/tapwall/spool", SpoolBytes: 2 << 30, SpoolAge: 72 * time.Hour,
-		EventsPerSecond: 5000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
+		EventsPerSecond: 10000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
 		Learning: app.Learning{PerEndpoint: app.DefaultLearnPerEndpoint, PerHost: app.DefaultLearnPerHost, Age: app.DefaultLearnAge,
 			Networks: learn.Private()},
 		ZoneLimit: 50000, Timeouts: map[string]int{"tcp_syn_sent": 30},
@@ -109,6 +111,8 @@ func TestBadConfiguration(t *testing.T) {
 		{"host: no place to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'tcp:1'}]}]", `hosts[0]: bridges[0]: listen: "tcp:1"`},
 		{"host: no address to listen at", "hosts: [{name: a, bridges: [{name: b, listen: 'ptcp:1:h'}]}]", `"h" is no address`},
 		{"listen without a host", "bridges: [{name: b, mode: owned, listen: 'ptcp:1'}]", "bridges[0]: listen is for bridges of hosts"},
+		{"a bridge records what there is no word for", "bridges: [{name: b, mode: owned, record: {denies: some}}]",
+			`bridges[0]: record.denies: "some" is not one of all, logged, none`},
 		{"pickup window is no duration", "limits: {pickup-window: soon}", `limits.pickup-window: "soon"`},
 		{"learned of no network", "learning: {networks: [10.0.0.1/8]}", "learning.networks[0]"},
 		{"learned for ever", "learning: {age: 9999h}", "learning.age"},

@@ -53,6 +53,7 @@ type link struct {
 	meterMade     atomic.Bool   // the log meter, and not read since
 	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
 	copies        atomic.Uint64 // packet-ins received that become events
+	repeats       *repeats
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }
@@ -104,7 +105,7 @@ func (b *bridge) view() bridgeView {
 
 // addBridge starts managing a bridge that has appeared.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
-	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name)}}
+	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name), repeats: newRepeats()}}
 	host := e.topo.Host
 	b.host.Store(&host)
 	at := cfg.OpenFlow

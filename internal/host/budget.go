@@ -239,7 +239,7 @@ func (v *view) nearly(rules int) bool {
 // project compiles the bridge's wall as it would be, counts its flows, and says which policies would not be in force.
 func (b *wallView) project(then *view) (flows int, usage []wall.Use, failed map[string]error, err error) {
 	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(),
-		LogPerSecond: b.logRate, DNS: !b.cfg.NoDNS, Learning: b.learning})
+		LogPerSecond: b.logRate, Record: b.cfg.Record, DNS: !b.cfg.NoDNS, Learning: b.learning})
 	if err != nil {
 		return 0, nil, nil, err
 	}

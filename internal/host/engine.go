@@ -7,6 +7,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -52,6 +53,8 @@ type BridgeConfig struct {
 	FailMode string
 	// NoDNS keeps DNS messages of endpoints of an owned bridge out of the record.
 	NoDNS bool
+	// Record says what of an owned bridge is recorded where policies say nothing else. What is absent is all.
+	Record policy.Record
 }
 
 // Options configures an Engine. Store, DB, Recorder and RunDir are mandatory.
@@ -103,7 +106,7 @@ type Options struct {
 	LearnedFile string
 	// SpoofGrace is for how long, after an upgrade from a version without them, guards that nobody demanded only tell of what they would drop.
 	SpoofGrace time.Duration
-	// EventRate bounds the packets per second that a bridge copies to tapwall; default 5,000, with a burst of twice that.
+	// EventRate bounds the packets per second that a bridge copies to tapwall; default 10,000, with a burst of twice that.
 	EventRate uint32
 	// MaxFlows bounds the flows of the walls together: a write that would take more is refused; 0 = DefaultMaxFlows.
 	MaxFlows int
@@ -221,7 +224,7 @@ func New(o Options) (*Engine, error) {
 		o.MaxFlows = DefaultMaxFlows
 	}
 	if o.EventRate == 0 {
-		o.EventRate = 5000
+		o.EventRate = 10000
 	}
 	seen := map[string]bool{}
 	o.Bridges = slices.Clone(o.Bridges)
@@ -235,7 +238,14 @@ func New(o Options) (*Engine, error) {
 			return nil, fmt.Errorf("bridge %s: mode %q is neither owned nor guest", b.Name, b.Mode)
 		case b.FailMode != "" && b.FailMode != "secure" && b.FailMode != "standalone":
 			return nil, fmt.Errorf("bridge %s: fail mode %q is neither secure nor standalone", b.Name, b.FailMode)
+		case b.Mode == Guest && b.Record != (policy.Record{}):
+			return nil, fmt.Errorf("bridge %s: record is for owned bridges: on others there are no verdicts", b.Name)
 		}
+		if fault := b.Record.Fault(); fault != "" {
+			return nil, fmt.Errorf("bridge %s: record: %s", b.Name, fault)
+		}
+		r := &o.Bridges[i].Record
+		r.Connections, r.Denies = cmp.Or(r.Connections, policy.RecordAll), cmp.Or(r.Denies, policy.RecordAll)
 		if b.FailMode == "" {
 			o.Bridges[i].FailMode = "secure"
 		}

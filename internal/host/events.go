@@ -58,6 +58,9 @@ func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
 	l.copies.Add(1)
 	in.Verdicts = verdicts(in)
+	if passed := len(in.Verdicts) > 0 && !in.Verdicts[len(in.Verdicts)-1].Drop; passed && l.repeats.again(in, time.Now()) {
+		return
+	}
 	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 
@@ -167,36 +170,50 @@ func noted(in *record.PacketIn, f pipeline.Field) uint32 {
 	return id &^ pipeline.AuditNoted
 }
 
-// verdicts lists the sides whose rule wants a record, and what would have denied, which always does; what the first side dropped, the
-// second never decided; a deny of the second goes before a reject of the first. What a connection's record has already is not told again
-// because of mode audit.
-func verdicts(in *record.PacketIn) []record.VerdictSide {
-	var out []record.VerdictSide
-	known := in.CtMark>>pipeline.MarkLogged.Ofs&1 == 1
-	for _, side := range []struct {
-		dir                       event.Direction
-		verdict, rule, log, audit pipeline.Field
-	}{
-		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog, pipeline.EgressAudit},
-		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog, pipeline.IngressAudit},
-	} {
-		if id := noted(in, side.audit); id != 0 {
-			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: id, Audit: true})
+// verdicts lists what is told of a packet, and notes who decided about its sides: what dropped it, if that is to be recorded; else what
+// would have denied it, but for mode audit; else what allowed it. Of two sides that allow, a rule is named before a default, and the
+// receiver's before the sender's. A deny of the receiver goes before a reject of the sender.
+func verdicts(in *record.PacketIn) (out []record.VerdictSide) {
+	sides := [...]side{
+		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog, pipeline.EgressAudit, &in.EgressRule},
+		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog, pipeline.IngressAudit, &in.IngressRule},
+	}
+	refused := pipeline.Verdict(register(in, pipeline.IngressVerdict)) == pipeline.VerdictDrop
+	var allowed *side
+	for i := range sides {
+		s := &sides[i]
+		id := register(in, s.rule)
+		if id != pipeline.IDNoEndpoint {
+			*s.decided = id
 		}
-		v := pipeline.Verdict(register(in, side.verdict))
-		if v == pipeline.VerdictReject && pipeline.Verdict(register(in, pipeline.IngressVerdict)) == pipeline.VerdictDrop {
+		if audit := noted(in, s.audit); audit != 0 {
+			out = append(out, record.VerdictSide{Direction: s.dir, RuleID: audit, Audit: true})
+		}
+		v := pipeline.Verdict(register(in, s.verdict))
+		if v == pipeline.VerdictReject && refused && s.dir == event.Egress {
 			continue
 		}
-		drop := v != pipeline.VerdictAllow
-		if register(in, side.log) == 1 && (drop || !known) {
-			out = append(out, record.VerdictSide{Direction: side.dir, RuleID: register(in, side.rule), Drop: drop,
-				Reject: v == pipeline.VerdictReject})
+		if v != pipeline.VerdictAllow {
+			if register(in, s.log) == 1 {
+				out = append(out, record.VerdictSide{Direction: s.dir, RuleID: id, Drop: true, Reject: v == pipeline.VerdictReject})
+			}
+			return out
 		}
-		if drop {
-			break
+		if allowed == nil || id != pipeline.IDNoEndpoint && (pipeline.IsRule(id) || !pipeline.IsRule(*allowed.decided)) {
+			allowed = s
 		}
 	}
+	if out == nil {
+		out = append(out, record.VerdictSide{Direction: allowed.dir, RuleID: register(in, allowed.rule)})
+	}
 	return out
+}
+
+// side says where the pipeline has what it decided about one side, and where the id goes.
+type side struct {
+	dir                       event.Direction
+	verdict, rule, log, audit pipeline.Field
+	decided                   *uint32
 }
 
 // publishRules tells the recorder what the ids stand for that wall.Firewall gave or forgot.

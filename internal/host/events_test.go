@@ -21,39 +21,58 @@ import (
 
 func TestVerdicts(t *testing.T) {
 	t.Parallel()
-	const e, i = 7, 9
+	const (
+		e, i, none = 7, 9, pipeline.IDNoEndpoint
+		byDefault  = pipeline.IDDefaultAllow | 5
+		audit      = 21
+		ok, drop   = pipeline.VerdictAllow, pipeline.VerdictDrop
+		reject     = pipeline.VerdictReject
+	)
+	type side = record.VerdictSide
 	for _, tc := range []struct {
-		name                  string
-		egress, ingress       pipeline.Verdict
-		egressLog, ingressLog bool
-		want                  []record.VerdictSide
+		name                      string
+		egress, ingress           pipeline.Verdict
+		egressLog, ingressLog     bool
+		egressRule, ingressRule   uint32 // 0 = e and i
+		egressAudit, ingressAudit bool
+		want                      []side
 	}{
-		{name: "nothing is logged", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow},
-		{name: "egress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true,
-			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}}},
-		{name: "ingress allows", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i}}},
-		{name: "both allow", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictAllow, egressLog: true, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i}}},
-		{name: "ingress drops", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictDrop, egressLog: true, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
-		{name: "egress drops and ingress never decided", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictAllow, egressLog: true,
-			ingressLog: true,
-			want:       []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
-		{name: "egress drops unlogged", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictDrop, ingressLog: true},
-		{name: "ingress rejects", egress: pipeline.VerdictAllow, ingress: pipeline.VerdictReject, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i, Drop: true, Reject: true}}},
-		{name: "both reject", egress: pipeline.VerdictReject, ingress: pipeline.VerdictReject, egressLog: true, ingressLog: true,
-			want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true, Reject: true}}},
-		{name: "egress rejects what ingress denies", egress: pipeline.VerdictReject, ingress: pipeline.VerdictDrop, egressLog: true,
-			ingressLog: true, want: []record.VerdictSide{{Direction: event.Ingress, RuleID: i, Drop: true}}},
-		{name: "egress denies what ingress rejects", egress: pipeline.VerdictDrop, ingress: pipeline.VerdictReject, egressLog: true,
-			ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
-		{name: "nobody decided", egressLog: true, ingressLog: true, want: []record.VerdictSide{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "one event for both sides, named after the receiver's rule", egress: ok, ingress: ok,
+			want: []side{{Direction: event.Ingress, RuleID: i}}},
+		{name: "a rule before a default", egress: ok, ingress: ok, ingressLog: true, ingressRule: byDefault,
+			want: []side{{Direction: event.Egress, RuleID: e}}},
+		{name: "of defaults the receiver's", egress: ok, ingress: ok, ingressLog: true, egressRule: byDefault, ingressRule: byDefault + 1,
+			want: []side{{Direction: event.Ingress, RuleID: byDefault + 1}}},
+		{name: "the receiver is no endpoint", egress: ok, ingress: ok, egressLog: true, egressRule: byDefault, ingressRule: none,
+			want: []side{{Direction: event.Egress, RuleID: byDefault}}},
+		{name: "the sender is no endpoint", egress: ok, ingress: ok, ingressLog: true, egressRule: none, ingressRule: byDefault,
+			want: []side{{Direction: event.Ingress, RuleID: byDefault}}},
+		{name: "a deny is one event, whatever allowed before it", egress: ok, ingress: drop, egressLog: true, ingressLog: true,
+			want: []side{{Direction: event.Ingress, RuleID: i, Drop: true}}},
+		{name: "ingress drops unlogged", egress: ok, ingress: drop, egressLog: true},
+		{name: "egress drops and ingress never decided", egress: drop, ingress: ok, egressLog: true, ingressLog: true,
+			want: []side{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "egress drops unlogged", egress: drop, ingress: drop, ingressLog: true},
+		{name: "ingress rejects", egress: ok, ingress: reject, ingressLog: true,
+			want: []side{{Direction: event.Ingress, RuleID: i, Drop: true, Reject: true}}},
+		{name: "both reject", egress: reject, ingress: reject, egressLog: true, ingressLog: true,
+			want: []side{{Direction: event.Egress, RuleID: e, Drop: true, Reject: true}}},
+		{name: "egress rejects what ingress denies", egress: reject, ingress: drop, egressLog: true, ingressLog: true,
+			want: []side{{Direction: event.Ingress, RuleID: i, Drop: true}}},
+		{name: "egress denies what ingress rejects", egress: drop, ingress: reject, egressLog: true, ingressLog: true,
+			want: []side{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "nobody decided", egressLog: true, ingressLog: true, want: []side{{Direction: event.Egress, RuleID: e, Drop: true}}},
+		{name: "what would have been denied is told instead of what allowed it", egress: ok, ingress: ok, egressLog: true, ingressLog: true,
+			ingressAudit: true, want: []side{{Direction: event.Ingress, RuleID: audit, Audit: true}}},
+		{name: "on both sides", egress: ok, ingress: ok, egressAudit: true, ingressAudit: true,
+			want: []side{{Direction: event.Egress, RuleID: audit, Audit: true}, {Direction: event.Ingress, RuleID: audit, Audit: true}}},
+		{name: "and beside what is denied anyhow", egress: ok, ingress: drop, ingressLog: true, egressAudit: true,
+			want: []side{{Direction: event.Egress, RuleID: audit, Audit: true}, {Direction: event.Ingress, RuleID: i, Drop: true}}},
 	} {
 		var in record.PacketIn
-		host.SetRegister(&in, pipeline.EgressRule, e)
-		host.SetRegister(&in, pipeline.IngressRule, i)
+		egressRule, ingressRule := max(tc.egressRule, e), max(tc.ingressRule, i)
+		host.SetRegister(&in, pipeline.EgressRule, egressRule)
+		host.SetRegister(&in, pipeline.IngressRule, ingressRule)
 		host.SetRegister(&in, pipeline.EgressVerdict, uint32(tc.egress))
 		host.SetRegister(&in, pipeline.IngressVerdict, uint32(tc.ingress))
 		if tc.egressLog {
@@ -62,11 +81,30 @@ func TestVerdicts(t *testing.T) {
 		if tc.ingressLog {
 			host.SetRegister(&in, pipeline.IngressLog, 1)
 		}
+		if tc.egressAudit {
+			in.Metadata |= uint64(audit | pipeline.AuditNoted)
+		}
+		if tc.ingressAudit {
+			in.Metadata |= uint64(audit|pipeline.AuditNoted) << 32
+		}
 		// The fields between are somebody else's.
 		host.SetRegister(&in, pipeline.Recorded, 1)
 		host.SetRegister(&in, pipeline.PickedUp, 1)
 		if diff := diff(tc.want, host.Verdicts(&in)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.name, diff)
+		}
+		asked := func(id uint32, was bool) uint32 {
+			if id == none || !was {
+				return 0
+			}
+			return id
+		}
+		if got, want := in.EgressRule, asked(egressRule, true); got != want {
+			t.Errorf("%s: the sender's side was decided by %d, want %d", tc.name, got, want)
+		}
+		stopped := tc.egress == drop || tc.egress == pipeline.VerdictNone || tc.egress == reject && tc.ingress != drop
+		if got, want := in.IngressRule, asked(ingressRule, !stopped); got != want {
+			t.Errorf("%s: the receiver's side was decided by %d, want %d", tc.name, got, want)
 		}
 	}
 }

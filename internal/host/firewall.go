@@ -94,7 +94,7 @@ func (e *Engine) addWall(b *bridge) error {
 func (w *firewall) begin() error {
 	l := w.ledger
 	fw, err := wall.NewFirewall(wall.Options{Bridge: w.cfg.Name, BridgeIndex: l.index, Assignments: &l.given, LogPerSecond: w.e.opt.EventRate,
-		DNS: !w.cfg.NoDNS, Learning: w.e.learning.on})
+		Record: w.cfg.Record, DNS: !w.cfg.NoDNS, Learning: w.e.learning.on})
 	if err != nil {
 		return err
 	}

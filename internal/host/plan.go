@@ -138,7 +138,7 @@ func (e *Engine) Plan(ctx context.Context, changes []backend.Change) (wire.Plan,
 // plan has a firewall of its own go from now to then as the real one would: which ids are kept depends on where a rule comes from.
 func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	fw, err := wall.NewFirewall(wall.Options{Bridge: b.cfg.Name, BridgeIndex: b.index, Assignments: b.numbers.assignments(),
-		LogPerSecond: b.logRate, DNS: !b.cfg.NoDNS, Learning: b.learning})
+		LogPerSecond: b.logRate, Record: b.cfg.Record, DNS: !b.cfg.NoDNS, Learning: b.learning})
 	if err != nil {
 		return err
 	}

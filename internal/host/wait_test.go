@@ -222,7 +222,8 @@ func TestConcurrentWriters(t *testing.T) {
 func (r *run) matchesScratch(bridge string) {
 	r.t.Helper()
 	a := r.kept(bridge)
-	fw, err := wall.NewFirewall(wall.Options{Bridge: bridge, Assignments: &a.Assignments, BridgeIndex: a.index, DNS: true})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: bridge, Assignments: &a.Assignments, BridgeIndex: a.index,
+		Record: policy.Record{Connections: policy.RecordAll, Denies: policy.RecordAll}, DNS: true})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -32,7 +32,7 @@ var (
 		"EGRESS, INGRESS: a bit for each tier, emergency first: a pass has led behind it"}
 	EgressVerdict  = Field{"egress verdict", sub(flow.Reg13, 4, 2), "0 none, 1 allow, 2 drop, 3 reject"}
 	IngressVerdict = Field{"ingress verdict", sub(flow.Reg13, 6, 2), "0 none, 1 allow, 2 drop, 3 reject"}
-	Sampled        = Field{"sampled", sub(flow.Reg13, 8, 1), "reserved for sampling"}
+	NoRecord       = Field{"quiet", sub(flow.Reg13, 8, 1), "a rule that allows wants no record; one that wants one goes before it"}
 	EgressLog      = Field{"egress log", sub(flow.Reg13, 9, 1), "the egress rule wants a record"}
 	Audit          = Field{"audit", sub(flow.Reg13, 10, 1),
 		"EGRESS, INGRESS: the verdict is looked at for endpoints in mode audit; COMMIT: something would have denied the connection"}
@@ -89,7 +89,7 @@ var (
 func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
-		Passed, EgressVerdict, IngressVerdict, Sampled, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
+		Passed, EgressVerdict, IngressVerdict, NoRecord, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
 		PassedFrom, PassedTo, ProbeTag, Audited, Told,
 		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
 		EgressAudit, IngressAudit,

@@ -28,6 +28,8 @@ type Options struct {
 	Learning bool
 	// DNS copies questions and answers of endpoints to the controller.
 	DNS bool
+	// Records: connections of endpoints are recorded where no rule says otherwise.
+	Records bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }
@@ -193,20 +195,33 @@ func (p *program) judge() []flow.Action { return append(p.evaluate(), table(Tabl
 func (p *program) defaults() {
 	none := NewCookie(CookieDefault, IDNoEndpoint)
 	nobody := func(f Field) flow.Match { return f.IsMasked(nil, 0, uint64(ClassNobody)) }
-	p.add(TableEgress, PriorityDefault, none, nobody(SourceClass), Decide(false, VerdictAllow, IDNoEndpoint, false)...)
-	p.add(TableIngress, PriorityDefault, none, nobody(DestinationClass), Decide(true, VerdictAllow, IDNoEndpoint, false)...)
+	p.add(TableEgress, PriorityDefault, none, nobody(SourceClass), Decide(false, VerdictAllow, IDNoEndpoint, Unsaid)...)
+	p.add(TableIngress, PriorityDefault, none, nobody(DestinationClass), Decide(true, VerdictAllow, IDNoEndpoint, Unsaid)...)
 	p.auditEnds()
 }
 
-// Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and whether a record is wanted.
-func Decide(ingress bool, v Verdict, id uint32, log bool) []flow.Action {
+// Wish is what a leaf of EGRESS or INGRESS wants of the record.
+type Wish uint8
+
+// The wishes. Quiet is for leaves that allow.
+const (
+	Unsaid Wish = iota
+	Log
+	Quiet
+)
+
+// Decide returns the actions of a leaf of EGRESS or INGRESS: verdict, deciding id and what it wants of the record.
+func Decide(ingress bool, v Verdict, id uint32, w Wish) []flow.Action {
 	verdict, rule, logBit := EgressVerdict, EgressRule, EgressLog
 	if ingress {
 		verdict, rule, logBit = IngressVerdict, IngressRule, IngressLog
 	}
 	actions := []flow.Action{verdict.Load(uint64(v)), rule.Load(uint64(id))}
-	if log {
+	switch w {
+	case Log:
 		actions = append(actions, logBit.Load(1))
+	case Quiet:
+		actions = append(actions, NoRecord.Load(1))
 	}
 	return actions
 }
@@ -253,10 +268,16 @@ func (p *program) verdict() {
 
 	// One record per connection: a one-way UDP stream stays +new for ever, and a re-check is not a new connection.
 	allowed := bothAllow(nil)
-	unlogged := Recorded.Is(MarkLogged.Is(allowed, 0), 0)
+	// What passes packet by packet, uncommitted, is no connection.
+	unlogged := Stray.Is(Recorded.Is(MarkLogged.Is(allowed, 0), 0), 0)
 	record := []flow.Action{send(CopyAllow), Recorded.Load(1), table(TableCommit)}
 	p.system(TableVerdict, 320, EgressLog.Is(unlogged, 1), record...)
 	p.system(TableVerdict, 310, IngressLog.Is(unlogged, 1), record...)
+	if p.opt.Records {
+		stranger := uint64(IDNoEndpoint)
+		p.system(TableVerdict, 308, EgressRule.Is(IngressRule.Is(allowed, stranger), stranger), table(TableCommit))
+		p.system(TableVerdict, 304, NoRecord.Is(unlogged, 0), record...)
+	}
 	p.system(TableVerdict, 300, allowed, table(TableCommit))
 	p.drop(TableVerdict, 0, DropUndecided, nil)
 }

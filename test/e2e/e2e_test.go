@@ -32,6 +32,16 @@ type stage struct {
 // open builds a stage; flags go to `tapwall serve` behind --bridge br0=owned.
 func open(t *testing.T, machines int, flags ...string) *stage {
 	t.Helper()
+	s := plugged(t, machines)
+	var err error
+	s.tw, err = s.StartTapwall(append([]string{"--bridge", "br0=owned"}, flags...)...)
+	must(t, err)
+	return s
+}
+
+// plugged builds a stage without tapwall.
+func plugged(t *testing.T, machines int) *stage {
+	t.Helper()
 	s := &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}}
 	must(t, s.AddBridge("br0"))
 	for i := 1; i <= machines; i++ {
@@ -40,9 +50,6 @@ func open(t *testing.T, machines int, flags ...string) *stage {
 		must(t, s.Serve(vm, 5000, 5001, 5002, 5003, 5004, 5005))
 		s.vm = append(s.vm, vm)
 	}
-	var err error
-	s.tw, err = s.StartTapwall(append([]string{"--bridge", "br0=owned"}, flags...)...)
-	must(t, err)
 	return s
 }
 

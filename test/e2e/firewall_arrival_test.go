@@ -139,7 +139,7 @@ func TestFirewallArrival(t *testing.T) {
 	}
 	s.mustConnect(s.vm[4], m.IPv4, 5001)
 	s.mustNotConnect(s.vm[4], m.IPv4, 5002)
-	out := s.tapwall("observe", "--last", "1000")
+	out := s.tapwall("observe", "--last", "1000", "--action", "pickup-window-opened", "--action", "pickup-window-closed")
 	for _, words := range []string{"are taken up until", "are no longer taken up"} {
 		if words = "older TCP connections of if-vm3 " + words; !strings.Contains(out, words) {
 			t.Errorf("no event says %q", words)

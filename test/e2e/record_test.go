@@ -30,6 +30,8 @@ type verdict struct {
 		Direction   string
 		Source      struct{ Name string }
 		Destination struct{ Name string }
+		EgressRule  struct{ ID string } `json:"egress_rule"`
+		IngressRule struct{ ID string } `json:"ingress_rule"`
 		Decode      struct{ Status string }
 		Loss        struct {
 			Stage string

@@ -22,6 +22,8 @@ type Options struct {
 	LogPerSecond uint32
 	// DNS has the controller told what endpoints ask DNS and are answered.
 	DNS bool
+	// Record says what the bridge records of what policies say nothing else of; zero = nothing.
+	Record policy.Record
 	// Learning has the controller told what machines say of their addresses.
 	Learning bool
 }

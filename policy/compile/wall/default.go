@@ -40,7 +40,8 @@ func (f *Firewall) isolate() (lost [2][]*endpoint) {
 			continue
 		}
 		c.stale = false
-		c.isolation, c.audit = [2]isolation{{shut: c.shut()}, {shut: c.shut()}}, [2]isolation{}
+		shut := isolation{shut: c.shut(), log: c.shut() && f.opt.Record.Denies == policy.RecordAll}
+		c.isolation, c.audit = [2]isolation{shut, shut}, [2]isolation{}
 		for _, h := range c.hashes {
 			x := f.choices.byHash[h]
 			if x == nil {
@@ -140,7 +141,7 @@ func (c *class) deny(side int, priority uint16) flow.Flow {
 	id, d := denyID(side, c.number), dimensions(side)
 	return flow.Flow{Table: d.table(), Priority: priority, Cookie: pipeline.NewCookie(pipeline.CookieDefault, id),
 		Match:   d.subject().Is(nil, uint64(c.number)),
-		Actions: pipeline.Decide(side == ingress, pipeline.VerdictDrop, id, c.isolation[side].log)}
+		Actions: pipeline.Decide(side == ingress, pipeline.VerdictDrop, id, wish(c.isolation[side].log, false))}
 }
 
 // flows are the defaults of the class, but for what ends.
@@ -166,7 +167,7 @@ func (c *class) flows() []flow.Flow {
 		}
 		out = append(out, flow.Flow{
 			Table: d.table(), Priority: pipeline.PriorityDefault, Cookie: cookie, Match: match,
-			Actions: pipeline.Decide(side == ingress, pipeline.VerdictAllow, id, false),
+			Actions: pipeline.Decide(side == ingress, pipeline.VerdictAllow, id, pipeline.Unsaid),
 		}, pipeline.Gate(side == ingress, cookie, id))
 	}
 	return out

@@ -18,7 +18,7 @@ import (
 // TestDocument keeps docs/pipeline.md what the code says, with examples that are compiled.
 func TestDocument(t *testing.T) {
 	const file = "../../../docs/pipeline.md"
-	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0"})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Record: recordAll})
 	if err != nil {
 		t.Fatal(err)
 	}

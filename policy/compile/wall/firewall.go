@@ -346,7 +346,8 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 func (f *Firewall) systemOptions() pipeline.Options {
 	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Arrivals: f.arrivals(), Unstamped: f.unstamped,
 		GuardGroupFrames: f.enforced[ingress]+f.enforced[egress] > 0, AuditPolicies: f.auditing > 0,
-		Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS}
+		Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS,
+		Records: f.opt.Record.Connections == policy.RecordAll}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""
 		o.Forwarders = o.Forwarders || e.forwarder != 0

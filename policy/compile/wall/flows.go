@@ -278,7 +278,17 @@ func (r *rule) leaf() []flow.Action {
 	case r.rank.Audit:
 		return pipeline.AuditLeaf(r.side == ingress, !r.rank.Effect.Passes(), r.id)
 	}
-	return pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, r.log)
+	return pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, wish(r.log, r.quiet))
+}
+
+func wish(log, quiet bool) pipeline.Wish {
+	switch {
+	case log:
+		return pipeline.Log
+	case quiet:
+		return pipeline.Quiet
+	}
+	return pipeline.Unsaid
 }
 
 // maxProduct is up to how many flows a rule is multiplied out, even where clauses of a conjunction were fewer.

@@ -62,7 +62,7 @@ func TestGolden(t *testing.T) {
 
 func golden(t *testing.T, parts map[string]*txtar.File) string {
 	t.Helper()
-	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0"})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Record: recordAll})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,3 +158,6 @@ func mustAddr(t *testing.T, s string) netip.Addr {
 	}
 	return a
 }
+
+// recordAll is what bridges record unless they are told otherwise.
+var recordAll = policy.Record{Connections: policy.RecordAll, Denies: policy.RecordAll}

@@ -161,6 +161,7 @@ func (h *history) changePolicy(t *rapid.T) step {
 				(*rules)[i].Name, (*rules)[i].Log = fmt.Sprint("n", i), !(*rules)[i].Log
 			}
 		}
+		p.Spec.Record = new(genRecord(t))
 		h.policies[name] = &p
 		h.fw.SetPolicy(&p)
 		return step{"policy " + name + " reworded", func(uint32, string) bool { return true }}
@@ -391,6 +392,8 @@ func (h *history) inForce(t *rapid.T) {
 func TestHistory(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		h := &history{world: newWorld(t)}
+		h.record = genRecord(t)
+		h.start(nil)
 		h.randomize(t, false)
 		h.connect(t)
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {

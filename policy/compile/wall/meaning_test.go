@@ -38,6 +38,8 @@ func (w *world) sameVerdict(x talk) {
 	log, audited := want.Egress.Log || want.Ingress.Log, isAudited(want.Egress) || isAudited(want.Ingress)
 	switch {
 	case want.Effect.Passes():
+		quiet, judged := want.Egress.Quiet || want.Ingress.Quiet, want.Egress.Judged || want.Ingress.Judged
+		log = log || w.record.Connections == policy.RecordAll && judged && !quiet
 	case want.Egress.Effect == want.Effect:
 		log, audited = want.Egress.Log, isAudited(want.Egress)
 	default:
@@ -141,6 +143,8 @@ func heldByMode(d policy.Decision) bool {
 func TestVerdictsAreThoseOfTheReference(t *testing.T) {
 	check(t, func(t *rapid.T) {
 		w := newWorld(t)
+		w.record = genRecord(t)
+		w.start(nil)
 		w.randomize(t, true)
 		for range 12 {
 			if x, ok := w.genTalk(drawn(t)); ok {

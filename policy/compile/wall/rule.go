@@ -14,7 +14,8 @@ type rule struct {
 	ref   policy.RuleRef
 	side  int
 	rank  policy.Rank // with its effect
-	log   bool
+	log   bool        // wants a record
+	quiet bool        // wants none
 	scope scope
 
 	service  *service // of the scope; nil = any

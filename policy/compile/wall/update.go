@@ -20,7 +20,7 @@ func (f *Firewall) update(ps *policyState, c *change) {
 			audits[side] = p.Isolates(direction(side)) && !isolates[side]
 			rules = f.rules(ps, side, subjects, rules)
 		}
-		logs, auditing = p.LogsDefaultDeny(), p.Audits()
+		logs, auditing = p.RecordsDefaultDeny(f.opt.Record), p.Audits()
 	}
 	if auditing != ps.auditing {
 		if ps.auditing = auditing; auditing {
@@ -75,9 +75,10 @@ func (f *Firewall) rules(ps *policyState, side int, subjects []*choice, out []*r
 	for i := range specs {
 		spec := &specs[i]
 		peers := spec.Peers(d)
+		log, quiet := ps.policy.Records(f.opt.Record, spec)
 		out = append(out, &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
-			rank: policy.RankOf(ps.policy, spec), log: spec.Log,
+			rank: policy.RankOf(ps.policy, spec), log: log, quiet: quiet,
 			scope: scope{subjects: subjects, any: len(peers) == 0, peers: f.choose(peers), services: policy.NewServiceSet(spec.Services)},
 		})
 	}
@@ -137,8 +138,8 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
 	moved := r.ref != now.ref || r.rank != now.rank
 	renamed := !r.scope.same(&now.scope)
-	changed := moved || renamed || r.log != now.log
-	r.ref, r.rank, r.log = now.ref, now.rank, now.log
+	changed := moved || renamed || r.log != now.log || r.quiet != now.quiet
+	r.ref, r.rank, r.log, r.quiet = now.ref, now.rank, now.log, now.quiet
 	if renamed {
 		r.form = undecided
 	}

@@ -35,6 +35,7 @@ type world struct {
 	shares    bool     // and share clauses where they can
 	walked    int      // conjunctions of a class beyond which rules are multiplied out; 0 = as usual
 	surplus   int      // flows more by which no more are
+	record    policy.Record
 
 	fw          *wall.Firewall
 	owners      map[string][]flow.Flow
@@ -66,7 +67,7 @@ func newWorld(t failer) *world {
 // start makes a new firewall, as after a restart.
 func (w *world) start(a *wall.Assignments) {
 	w.t.Helper()
-	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Assignments: a})
+	fw, err := wall.NewFirewall(wall.Options{Bridge: "br0", Assignments: a, Record: w.record})
 	if err != nil {
 		w.t.Fatalf("%v", err)
 	}
@@ -157,7 +158,7 @@ func (w *world) flows() []flow.Flow {
 }
 
 func (w *world) set() *policy.Set {
-	s := &policy.Set{Groups: w.groups, HostAddresses: w.host}
+	s := &policy.Set{Groups: w.groups, HostAddresses: w.host, Record: w.record}
 	for _, n := range slices.Sorted(maps.Keys(w.policies)) {
 		s.Policies = append(s.Policies, w.policies[n])
 	}
@@ -306,7 +307,16 @@ func genPolicy(t *rapid.T, name string) *policy.Policy {
 		opt := rapid.SampledFrom([]*bool{nil, &yes, &no, &no})
 		p.Spec.DefaultDeny = &policy.DefaultDeny{Ingress: opt.Draw(t, "in"), Egress: opt.Draw(t, "out"), Log: rapid.Bool().Draw(t, "logDefault")}
 	}
+	if rapid.Bool().Draw(t, "hasRecord") {
+		p.Spec.Record = new(genRecord(t))
+	}
 	return p
+}
+
+// genRecord draws what a bridge or a policy records.
+func genRecord(t *rapid.T) policy.Record {
+	words := rapid.SampledFrom([]string{"", policy.RecordAll, policy.RecordLogged, policy.RecordNone})
+	return policy.Record{Connections: words.Draw(t, "connections"), Denies: words.Draw(t, "denies")}
 }
 
 func genGroup(t *rapid.T, name string) *policy.Group {
