@@ -227,6 +227,7 @@ func schemaNotes() []note {
 		text("Consequence.endpoints", "The first of them, ordered; more counts the others"),
 		text("Consequence.by", "The first rules that open, with OPEN_TO_EVERYBODY; absent = nothing denies it any more"),
 		text("Consequence.message", "All of it in a sentence"),
+		text("EventPage.at", "Id of the newest event when the answer was made, chosen or not: following from there misses nothing"),
 		text("EventPage.oldest", "Time of the oldest event still kept; the answer says nothing of the time before"),
 		text("Workload.key", "What it is known by on its host: external_ids:iface-id, else BRIDGE/PORT; endpoint/NAME if remote"),
 		text("Workload.host", "Id of the host; absent if remote"),

@@ -1,8 +1,10 @@
 package event
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -139,18 +141,36 @@ func (m *Matcher) MatchFacts(f *Facts) bool {
 }
 
 // MatchStream is MatchFacts for a reader that follows: what was lost might have been selected, so it is told of losses whatever
-// the filter, unless the filter asks for other actions or types.
+// the filter.
 func (m *Matcher) MatchStream(f *Facts) bool {
-	if f.Action != ActionLost {
-		return m.MatchFacts(f)
+	if f.Action == ActionLost {
+		return m.inTime(f)
 	}
+	return m.MatchFacts(f)
+}
+
+// MatchKind reports whether what the filter says of actions and types selects e.
+func (m *Matcher) MatchKind(e *Event) bool {
+	f := FactsOf(e)
 	for i := range m.conditions {
-		if c := &m.conditions[i]; c.kind && !c.holds(f) {
+		if c := &m.conditions[i]; c.kind && !c.holds(&f) {
 			return false
 		}
 	}
-	return m.inTime(f)
+	return true
 }
+
+// MayMatch reports false of the JSON of a document that m does not select, as far as its text tells; see Texts. Losses may be anything's.
+func (m *Matcher) MayMatch(doc []byte) bool {
+	for _, group := range m.texts {
+		if !slices.ContainsFunc(group, func(text []byte) bool { return bytes.Contains(doc, text) }) {
+			return bytes.Contains(doc, lostText)
+		}
+	}
+	return true
+}
+
+var lostText = []byte(`"action":"` + ActionLost + `"`)
 
 // Facts are what filters ask of an event, so that a scan of many need not touch each.
 type Facts struct {

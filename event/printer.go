@@ -9,16 +9,42 @@ import (
 	"unicode/utf8"
 )
 
-// PrintOptions of Compact. The zero value prints names, local time and no colour.
+// PrintOptions of Compact and Row. The zero value prints names, local time and no colour.
 type PrintOptions struct {
 	Numeric    bool           // addresses without names
 	Node       bool           // observer.name after the time
+	Rule       bool           // policy/direction/rule, and the cookie, instead of policy/rule
 	Color      bool           // ANSI colours for the verdict; everything from outside stays escaped
 	Location   *time.Location // nil = time.Local
-	TimeFormat string         // "" = "Jan _2 15:04:05.000"
+	TimeFormat string         // a layout of package time, or UnixTime; "" = "Jan _2 15:04:05.000"
 }
 
 const defaultTimeFormat = "Jan _2 15:04:05.000"
+
+// UnixTime is the TimeFormat of seconds since 1970 with nine decimals.
+const UnixTime = "unix"
+
+// TimeFormats are the layouts that people may choose by name.
+func TimeFormats() map[string]string {
+	return map[string]string{"stampmilli": defaultTimeFormat, "rfc3339": time.RFC3339, "rfc3339milli": "2006-01-02T15:04:05.000Z07:00",
+		"rfc3339micro": "2006-01-02T15:04:05.000000Z07:00", "rfc3339nano": "2006-01-02T15:04:05.000000000Z07:00", "rfc1123z": time.RFC1123Z,
+		"datetime": time.DateTime, "time": "15:04:05.000", "unix": UnixTime}
+}
+
+// timeText is when it happened.
+func (o *PrintOptions) timeText(t time.Time) string {
+	loc, layout := o.Location, o.TimeFormat
+	if loc == nil {
+		loc = time.Local
+	}
+	switch layout {
+	case "":
+		layout = defaultTimeFormat
+	case UnixTime:
+		return fmt.Sprintf("%d.%09d", t.Unix(), t.Nanosecond())
+	}
+	return t.In(loc).Format(layout)
+}
 
 // Header is what to print before compact lines, without a line end.
 func Header(o PrintOptions) string {
@@ -38,53 +64,24 @@ func Header(o PrintOptions) string {
 // The left side is the initiator; the arrow points where the packet went: "<-" for a reply, "<>" when conntrack did not know the
 // connection. Whatever comes from packets or names is escaped by Escape, so that it cannot steer a terminal.
 func Compact(e *Event, o PrintOptions) string {
-	loc := o.Location
-	if loc == nil {
-		loc = time.Local
-	}
-	layout := o.TimeFormat
-	if layout == "" {
-		layout = defaultTimeFormat
-	}
 	var b strings.Builder
-	b.WriteString(e.Timestamp.In(loc).Format(layout))
+	b.WriteString(o.timeText(e.Timestamp))
 	if o.Node && e.Observer != nil {
 		b.WriteString(" [" + Escape(e.Observer.Name) + "]")
 	}
 	b.WriteString(": ")
 	if l := e.Tapwall.Loss; l != nil {
-		const clock = "15:04:05.000"
-		fmt.Fprintf(&b, "EVENTS LOST: %s - %s", Escape(l.Stage), lostCount(l))
-		if l.Reason != "" {
-			b.WriteString(" " + Escape(l.Reason))
-		}
-		fmt.Fprintf(&b, " (first: %s, last: %s)", l.First.In(loc).Format(clock), l.Last.In(loc).Format(clock))
+		b.WriteString("EVENTS LOST: " + Escape(l.Stage) + " - " + o.lossText(l))
 		return b.String()
 	}
-	if n := e.Tapwall.Notice; n != nil {
-		b.WriteString(Escape(e.Event.Action) + " " + Escape(n.Message))
-		for _, object := range n.Objects {
-			b.WriteString("; " + Escape(object))
-		}
+	if e.Tapwall.Notice != nil {
+		b.WriteString(Escape(e.Event.Action) + " " + noticeText(e.Tapwall.Notice))
 		return b.String()
 	}
 	writeEnd(&b, e.Source, e.Tapwall.Source, o)
 	b.WriteString(" " + arrow(e) + " ")
 	writeEnd(&b, e.Destination, e.Tapwall.Destination, o)
-	b.WriteString(" " + Escape(e.Event.Action))
-	if m := e.Tapwall.Mirror; m != "" {
-		b.WriteString(":" + Escape(m))
-	}
-	if r := e.Rule; r != nil {
-		b.WriteString(":")
-		if r.Ruleset != "" {
-			b.WriteString(Escape(r.Ruleset) + "/")
-		}
-		b.WriteString(Escape(r.Name))
-	}
-	if d := e.Tapwall.Direction; d != "" {
-		b.WriteString(" " + strings.ToUpper(Escape(d)))
-	}
+	b.WriteString(" " + typeText(e, o))
 	if v := e.Tapwall.Verdict; v != "" {
 		b.WriteString(" " + colored(verdictWord(v), v, o.Color))
 	}
@@ -92,6 +89,83 @@ func Compact(e *Event, o PrintOptions) string {
 		b.WriteString(" (" + Escape(s) + ")")
 	}
 	return b.String()
+}
+
+// typeText is what decided, and on which side: policy-verdict:web/to-db EGRESS.
+func typeText(e *Event, o PrintOptions) string {
+	text := Escape(e.Event.Action)
+	if m := e.Tapwall.Mirror; m != "" {
+		text += ":" + Escape(m)
+	}
+	if r := e.Rule; r != nil {
+		switch {
+		case o.Rule:
+			text += ":" + Escape(r.ID)
+		case r.Ruleset != "":
+			text += ":" + Escape(r.Ruleset) + "/" + Escape(r.Name)
+		default:
+			text += ":" + Escape(r.Name)
+		}
+	}
+	if c := e.Tapwall.Cookie; o.Rule && c != "" {
+		text += " " + Escape(c)
+	}
+	if d := e.Tapwall.Direction; d != "" {
+		text += " " + strings.ToUpper(Escape(d))
+	}
+	return text
+}
+
+func (o *PrintOptions) lossText(l *Loss) string {
+	loc := o.Location
+	if loc == nil {
+		loc = time.Local
+	}
+	const clock = "15:04:05.000"
+	text := lostCount(l)
+	if l.Reason != "" {
+		text += " " + Escape(l.Reason)
+	}
+	return text + fmt.Sprintf(" (first: %s, last: %s)", l.First.In(loc).Format(clock), l.Last.In(loc).Format(clock))
+}
+
+func noticeText(n *Notice) string {
+	text := Escape(n.Message)
+	for _, object := range n.Objects {
+		text += "; " + Escape(object)
+	}
+	return text
+}
+
+// RowHeader names the columns of Row.
+func RowHeader(o PrintOptions) []string {
+	out := []string{"TIME", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY"}
+	if o.Node {
+		out = append([]string{"TIME", "NODE"}, out[1:]...)
+	}
+	return out
+}
+
+// Row is what Compact says, in columns. All cells are safe for a terminal, and without colours.
+func Row(e *Event, o PrintOptions) []string {
+	out := []string{o.timeText(e.Timestamp)}
+	if o.Node {
+		node := ""
+		if e.Observer != nil {
+			node = Escape(e.Observer.Name)
+		}
+		out = append(out, node)
+	}
+	switch {
+	case e.Tapwall.Loss != nil:
+		return append(out, "", "", "EVENTS LOST: "+Escape(e.Tapwall.Loss.Stage), "", o.lossText(e.Tapwall.Loss))
+	case e.Tapwall.Notice != nil:
+		return append(out, "", "", Escape(e.Event.Action), "", noticeText(e.Tapwall.Notice))
+	}
+	var source, destination strings.Builder
+	writeEnd(&source, e.Source, e.Tapwall.Source, o)
+	writeEnd(&destination, e.Destination, e.Tapwall.Destination, o)
+	return append(out, source.String(), arrow(e)+" "+destination.String(), typeText(e, o), verdictWord(e.Tapwall.Verdict), Escape(summary(e)))
 }
 
 func lostCount(l *Loss) string {

@@ -10,26 +10,28 @@ import (
 	"github.com/tapwall/tapwall/event"
 )
 
+// verdict is an event, changed.
+func verdict(change func(*event.Event)) *event.Event {
+	e := &event.Event{
+		Timestamp: noon, Event: event.Meta{Action: event.ActionVerdict},
+		Source: &event.Side{IP: "10.0.0.5", Port: 40108}, Destination: &event.Side{IP: "10.0.0.9", Port: 5432},
+		Network: &event.Network{Type: "ipv4", Transport: "tcp"}, Observer: &event.Observer{Name: "node1"},
+		Rule: &event.Rule{ID: "web/egress/to-db", Name: "to-db", Ruleset: "web"},
+		Tapwall: event.Tapwall{
+			Verdict: event.Forwarded, Direction: "egress", CT: &event.CT{State: []string{"new", "trk"}}, TCP: &event.TCP{Flags: []string{"SYN",
+				"ACK"}},
+			Source: &event.Endpoint{Name: "web1", PortName: "tap1"}, Destination: &event.Endpoint{PortName: "tap2"},
+			Decode: &event.Decode{Status: "ok"},
+		},
+	}
+	if change != nil {
+		change(e)
+	}
+	return e
+}
+
 func TestCompact(t *testing.T) {
 	utc := event.PrintOptions{Location: time.UTC}
-	verdict := func(change func(*event.Event)) *event.Event {
-		e := &event.Event{
-			Timestamp: noon, Event: event.Meta{Action: event.ActionVerdict},
-			Source: &event.Side{IP: "10.0.0.5", Port: 40108}, Destination: &event.Side{IP: "10.0.0.9", Port: 5432},
-			Network: &event.Network{Type: "ipv4", Transport: "tcp"}, Observer: &event.Observer{Name: "node1"},
-			Rule: &event.Rule{ID: "web/egress/to-db", Name: "to-db", Ruleset: "web"},
-			Tapwall: event.Tapwall{
-				Verdict: event.Forwarded, Direction: "egress", CT: &event.CT{State: []string{"new", "trk"}}, TCP: &event.TCP{Flags: []string{"SYN",
-					"ACK"}},
-				Source: &event.Endpoint{Name: "web1", PortName: "tap1"}, Destination: &event.Endpoint{PortName: "tap2"},
-				Decode: &event.Decode{Status: "ok"},
-			},
-		}
-		if change != nil {
-			change(e)
-		}
-		return e
-	}
 	for _, tc := range []struct {
 		name string
 		ev   *event.Event

@@ -39,6 +39,8 @@ type Page struct {
 	Coverage []Coverage `json:"coverage,omitempty"`
 	// Next is the id to continue after, "" at the end, and always "" when the newest were asked for.
 	Next string `json:"next,omitempty"`
+	// At is the id of the newest event when the answer was made, whether or not it was chosen: who follows from there misses nothing.
+	At string `json:"at,omitempty"`
 }
 
 // Coverage is one place where events are looked for.

@@ -377,37 +377,65 @@ func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []jso
 // errEnded says that the server closed a stream.
 var errEnded = errors.New("the server ended the stream")
 
+// Bounds of the time before a stream that broke is taken up again.
+const firstRetry, lastRetry = 250 * time.Millisecond, 5 * time.Second
+
 // Follow calls visit with every new event that matches f, after the event with id after ("" = from now), until ctx ends (then nil) or
-// visit returns an error. raw is the document as the server wrote it. A stream that breaks is taken up again where it broke, for as long
-// as a server answers.
-func (c *Client) Follow(ctx context.Context, f event.Filter, after string, visit func(e *event.Event, raw []byte) error) error {
+// visit returns an error. raw is the document as the server wrote it. A stream that ends or breaks is taken up again where it broke, also
+// over a restart of the server; broke is told why, and with nil that it goes on. A refusal, such as of a filter, is an error at once, and
+// so is a server that cannot be reached to begin with.
+func (c *Client) Follow(ctx context.Context, f event.Filter, after string, visit func(e *event.Event, raw []byte) error,
+	broke func(error)) error {
 	q := f.Values()
 	for _, of := range []string{"limit", "first", "until", "since"} {
 		q.Del(of)
 	}
+	connected, wait := false, firstRetry
+	up := func() {
+		if connected && wait != firstRetry {
+			broke(nil)
+		}
+		connected, wait = true, firstRetry
+	}
 	for {
-		got, err := c.followOnce(ctx, q, &after, visit)
+		err := c.followOnce(ctx, q, &after, up, visit)
+		var stopped *visitError
+		var refused *Problem
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case !got || !errors.Is(err, errEnded):
+		case errors.As(err, &stopped):
+			return stopped.error
+		case !connected, errors.As(err, &refused) && refused.Status < http.StatusInternalServerError:
 			return err
 		}
+		if wait == firstRetry {
+			broke(err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+		wait = min(2*wait, lastRetry)
 	}
 }
 
-// followOnce reads one stream and moves after along. got tells whether it gave anything.
-func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, visit func(*event.Event, []byte) error) (got bool,
-	err error) {
+// visitError is what a visitor returned.
+type visitError struct{ error }
+
+// followOnce reads one stream and moves after along. It calls up once it is connected.
+func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, up func(), visit func(*event.Event, []byte) error) error {
 	h := http.Header{"Accept": {"application/x-ndjson"}}
 	if *after != "" {
 		h.Set("Last-Event-ID", *after)
 	}
 	resp, err := c.send(ctx, request{method: "GET", path: "/v1/events/stream", query: q, header: h})
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer resp.Body.Close()
+	up()
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -417,12 +445,15 @@ func (c *Client) followOnce(ctx context.Context, q url.Values, after *string, vi
 		}
 		var e event.Event
 		if err := json.Unmarshal(line, &e); err != nil {
-			return got, fmt.Errorf("event stream of %s: %w", c.server, err)
+			return fmt.Errorf("event stream of %s: %w", c.server, err)
 		}
-		got, *after = true, e.Event.ID
 		if err := visit(&e, line); err != nil {
-			return got, err
+			return &visitError{err}
 		}
+		*after = e.Event.ID
 	}
-	return got, fmt.Errorf("%s: %w", c.server, errEnded)
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("event stream of %s: %w", c.server, err)
+	}
+	return fmt.Errorf("%s: %w", c.server, errEnded)
 }

@@ -241,7 +241,8 @@ func TestCalls(t *testing.T) {
 	}
 	var got []string
 	enough := errors.New("enough")
-	err = c.Follow(ctx, event.Filter{}, "e1", func(e *event.Event, _ []byte) error { got = append(got, e.Event.ID); return enough })
+	err = c.Follow(ctx, event.Filter{}, "e1", func(e *event.Event, _ []byte) error { got = append(got, e.Event.ID); return enough },
+		func(err error) { t.Errorf("it broke: %v", err) })
 	if !errors.Is(err, enough) || len(got) != 1 || got[0] != "e2" {
 		t.Errorf("follow: %v, %v", got, err)
 	}

@@ -78,10 +78,12 @@ var invocations = map[string][]string{
 	"export status":      {"", "-o json", "-o yaml"},
 	"export test":        {""},
 	"export replay-dlq":  {""},
-	"observe":            {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f"},
-	"trace":              {"x {hostile} tcp 1", "{hostile} x icmp -o wide", "x x {hostile}", "x x tcp {hostile} -o json"},
-	"status":             {"", "-o json", "-o yaml", "--ready"},
-	"version":            {""},
+	"observe": {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f", "-o table --print-node --print-rule", "-o dict",
+		"-o csv", "-o ek", "-o json --field-mask source,rule,tapwall", "-o csv --field-mask rule,{hostile}", "--time-format {hostile}",
+		"--to {hostile} --policy {hostile} --not --label {hostile}", "--input-file {bad}"},
+	"trace":   {"x {hostile} tcp 1", "{hostile} x icmp -o wide", "x x {hostile}", "x x tcp {hostile} -o json"},
+	"status":  {"", "-o json", "-o yaml", "--ready"},
+	"version": {""},
 }
 
 // Commands that print nothing but what this program says itself, or that run for ever.
@@ -210,7 +212,10 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		path == "/v1/events/stream" && k.streams.Add(1) > 1,
 		r.URL.Query().Get("label") == "watch" && k.watches.Add(1)%2 == 0:
 		p := filled[client.Problem](k.text)
-		status, p.Status = http.StatusGatewayTimeout, http.StatusGatewayTimeout
+		if status = http.StatusGatewayTimeout; path == "/v1/events/stream" { // which is not taken up again then
+			status = http.StatusForbidden
+		}
+		p.Status = status
 		w.Header().Set("Content-Type", "application/problem+json")
 		body = p
 	case path == "/v1/"+kind.Plural():

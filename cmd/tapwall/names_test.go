@@ -44,7 +44,7 @@ func TestNameLabels(t *testing.T) {
 // Every flag with a value offers values, names files, or says that there is nothing to offer.
 func TestEveryFlagCompletes(t *testing.T) {
 	files := map[string]bool{"ca-file": true, "token-file": true, "tls-cert": true, "tls-key": true, "config": true, "data-dir": true,
-		"filename": true, "write": true, "fifo": true}
+		"filename": true, "input-file": true, "write": true, "fifo": true}
 	numbers := map[string]bool{"timeout": true, "interval": true}
 	for _, c := range commands(newRoot()) {
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {

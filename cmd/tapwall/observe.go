@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tapwall/tapwall/api/client"
 	"github.com/tapwall/tapwall/event"
 )
 
@@ -24,14 +21,15 @@ type observer struct {
 	filters                 filterFlags
 	last, first             int
 	all, follow, failOnLoss bool
-	numeric, node           bool
+	numeric, node, rule     bool
 	since, until, color     string
+	timeFormat, input       string
+	mask                    []string
+	printer                 *eventPrinter
 	everything              bool // page after page
 	started                 time.Time
 	lost                    map[string]int64 // by id of the event that tells
 	oldest, newest          time.Time        // of what was printed
-	w                       io.Writer
-	po                      event.PrintOptions
 }
 
 func newObserve(g *global) *cobra.Command {
@@ -51,6 +49,9 @@ is about the next one. They take the words that are printed, and the names of an
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := x.prepare(c); err != nil {
 				return err
+			}
+			if x.input != "" {
+				return x.replay(c)
 			}
 			cl, err := g.client()
 			if err != nil {
@@ -79,7 +80,14 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.StringVar(&x.color, "color", "auto", "auto, always or never")
 	fl.BoolVar(&x.failOnLoss, "fail-on-loss", false,
 		"exit with code 3 if events of the time that is printed are missing from the record, whatever the filter")
-	x.flag(c, "compact", "json")
+	fl.BoolVar(&x.rule, "print-rule", false, "print policy/direction/rule and the cookie of the flow")
+	fl.StringVar(&x.timeFormat, "time-format", "stampmilli", "of compact and table: "+strings.Join(timeFormats(), ", "))
+	fl.StringSliceVar(&x.mask, "field-mask", nil, "only these fields, of json, dict and csv: source,rule.id")
+	fl.StringVar(&x.input, "input-file", "",
+		"filter and print events that were saved with -o json (- = standard input), instead of a server's")
+	x.flag(c, observeFormats...)
+	completeFlag(c, "time-format", fixed(timeFormats()...))
+	completeFlag(c, "field-mask", fixed(event.Fields()...))
 	completeFlag(c, "color", fixed("auto", "always", "never"))
 	completeFlag(c, "since", fixed("1m", "5m", "1h", "1d"))
 	completeFlag(c, "until", fixed("now", "1m", "5m", "1h"))
@@ -88,7 +96,10 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 
 // prepare reads the flags.
 func (x *observer) prepare(c *cobra.Command) (err error) {
-	if err := x.allow("compact", "json"); err != nil {
+	if x.format == "pcapng" {
+		return usage("-o pcapng: the record says what packets were, and does not keep them. tapwall capture MIRROR -w FILE has those of a mirror")
+	}
+	if err := x.allow(observeFormats...); err != nil {
 		return err
 	}
 	if !slices.Contains([]string{"auto", "always", "never"}, x.color) {
@@ -97,8 +108,11 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if err := x.filters.complete(); err != nil {
 		return err
 	}
+	if x.printer, err = x.newPrinter(c.OutOrStdout()); err != nil {
+		return err
+	}
 	f := &x.filter
-	x.started, x.w, x.lost = time.Now(), c.OutOrStdout(), map[string]int64{}
+	x.started, x.lost = time.Now(), map[string]int64{}
 	if x.since != "" {
 		if f.Since, err = event.ParseTime(x.since, x.started); err != nil {
 			return usage("--since: %w", err)
@@ -109,14 +123,22 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 			return usage("--until: %w", err)
 		}
 	}
-	if first, last := c.Flags().Changed("first"), c.Flags().Changed("last"); first && last || x.all && (first || last) {
+	first, last := c.Flags().Changed("first"), c.Flags().Changed("last")
+	switch {
+	case first && last || x.all && (first || last):
 		return usage("give only one of --all, --first and --last")
+	case x.follow && first:
+		return usage("--first and -f: new events do not follow the first ones; --since or --all does")
+	case x.follow && x.until != "" && !f.Until.After(x.started):
+		return usage("--until and -f: no new event is older than %s; give a time to come", x.until)
+	case x.follow && x.input != "":
+		return usage("--input-file and -f: nothing follows what was saved")
 	}
 	f.Limit = x.last
 	switch {
-	case c.Flags().Changed("first"):
+	case first:
 		f.Limit, f.First = x.first, true
-	case x.all, x.since != "" && !c.Flags().Changed("last"):
+	case x.all, !last && (x.since != "" || x.input != ""):
 		x.everything, f.Limit, f.First = true, event.MaxLimit, true
 	}
 	if f.Limit > event.MaxLimit || f.Limit < 0 || f.Limit == 0 && !x.follow {
@@ -125,133 +147,31 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if _, err := f.Compile(); err != nil {
 		return badFilter(err)
 	}
-	x.po = event.PrintOptions{Numeric: x.numeric, Node: x.node, Color: useColor(x.color, c.OutOrStdout())}
 	return nil
 }
 
-func (x *observer) run(c *cobra.Command, cl *client.Client) error {
-	f, after := x.filter, ""
-	for pages := 0; f.Limit > 0 && (pages == 0 || x.everything && f.After != ""); pages++ {
-		page, raws, err := cl.Events(c.Context(), f)
-		if err != nil {
-			return err
+// newPrinter makes what prints events as the flags say.
+func (x *observer) newPrinter(w io.Writer) (*eventPrinter, error) {
+	layout, ok := event.TimeFormats()[strings.ToLower(x.timeFormat)]
+	if !ok {
+		return nil, usage("--time-format %s: want one of %s", event.Escape(x.timeFormat), strings.Join(timeFormats(), ", "))
+	}
+	p := &eventPrinter{w: w, format: x.format, po: event.PrintOptions{Numeric: x.numeric, Node: x.node, Rule: x.rule,
+		Color: useColor(x.color, w), TimeFormat: layout}}
+	if len(x.mask) > 0 && !slices.Contains([]string{"json", "dict", "csv"}, x.format) {
+		return nil, usage("--field-mask is for -o json, dict and csv")
+	}
+	for _, place := range x.mask {
+		fields, ok := event.Expand(strings.TrimSpace(place))
+		if !ok {
+			return nil, usage("--field-mask %s: there is no such field; there are %s", event.Escape(place), strings.Join(event.Fields(), ", "))
 		}
-		if pages == 0 {
-			printCoverage(c.ErrOrStderr(), page)
-		}
-		for i, e := range page.Items {
-			if x.oldest.IsZero() {
-				x.oldest = e.Timestamp
-			}
-			x.newest = e.Timestamp
-			if err := x.print(e, raws[i]); err != nil {
-				return err
-			}
-			after = e.Event.ID
-		}
-		f.After = page.Next
+		p.mask = append(p.mask, fields...)
 	}
-	if f.Limit > 0 && x.newest.IsZero() {
-		tellUnknown(c.Context(), cl, &x.filter)
-	}
-	if x.failOnLoss && f.Limit > 0 {
-		if err := x.countLosses(c.Context(), cl); err != nil {
-			return err
-		}
-	}
-	if x.follow {
-		if err := x.tail(c.Context(), cl, after); err != nil {
-			return err
-		}
-	}
-	total := int64(0)
-	for _, n := range x.lost {
-		total += n
-	}
-	if x.failOnLoss && len(x.lost) > 0 {
-		return &exitError{exitEventsLost, fmt.Errorf("%s are missing from the record", missingEvents(total))}
-	}
-	return nil
+	return p, nil
 }
 
-// printCoverage says where the events are from, and how far back those places go.
-func printCoverage(w io.Writer, p *event.Page) {
-	if p.Coverage == nil && !p.Oldest.IsZero() { // of an older server
-		p.Coverage = []event.Coverage{{Source: event.SourceMemory, Since: p.Oldest}}
-	}
-	var places []string
-	for _, c := range p.Coverage {
-		places = append(places, c.Source+" since "+c.Since.Local().Format(time.DateTime)+troubleText(c.Error))
-	}
-	if places != nil {
-		printf(w, "coverage: %s\n", event.Escape(strings.Join(places, ", ")))
-	}
-}
-
-func missingEvents(n int64) string {
-	if n == 0 {
-		return "an unknown number of events"
-	}
-	return fmt.Sprintf("%d events", n)
-}
-
-// print prints an event and takes note of what it tells of losses.
-func (x *observer) print(e *event.Event, raw []byte) error {
-	x.note(e)
-	if x.format != "json" {
-		return printEscaped(x.w, event.Compact(e, x.po))
-	}
-	var line bytes.Buffer // one event is one line, whatever a proxy has made of it
-	if err := json.Compact(&line, raw); err != nil {
-		return err
-	}
-	return printf(x.w, "%s\n", string(safeJSON(line.Bytes())))
-}
-
-func (x *observer) note(e *event.Event) {
-	if l := e.Tapwall.Loss; l != nil {
-		x.lost[e.Event.ID] = l.Count
-	}
-}
-
-// countLosses asks for the losses of the time that was printed: a filter for verdicts, names or addresses selects none, since nobody
-// knows whether what was lost would have been selected.
-func (x *observer) countLosses(ctx context.Context, cl *client.Client) error {
-	f := event.Filter{Action: []string{event.ActionLost}, Since: x.filter.Since, Until: x.filter.Until, Limit: event.MaxLimit, First: true}
-	if f.Since.IsZero() && !x.everything {
-		f.Since = x.oldest
-	}
-	for page := 0; page == 0 || f.After != ""; page++ {
-		p, _, err := cl.Events(ctx, f)
-		if err != nil {
-			return err
-		}
-		for _, e := range p.Items {
-			if l := e.Tapwall.Loss; l == nil || x.filter.First && !x.everything && l.First.After(x.newest) {
-				continue
-			}
-			x.note(e)
-		}
-		f.After = p.Next
-	}
-	return nil
-}
-
-// tail follows the record. Losses are asked for too where they count, and printed where they were asked for.
-func (x *observer) tail(ctx context.Context, cl *client.Client, after string) error {
-	f := x.filter
-	silent := x.failOnLoss && len(f.Action) > 0 && !slices.Contains(f.Action, event.ActionLost)
-	if silent {
-		f.Action = append(slices.Clone(f.Action), event.ActionLost)
-	}
-	return cl.Follow(ctx, f, after, func(e *event.Event, raw []byte) error {
-		if silent && e.Tapwall.Loss != nil {
-			x.note(e)
-			return nil
-		}
-		return x.print(e, raw)
-	})
-}
+func timeFormats() []string { return slices.Sorted(maps.Keys(event.TimeFormats())) }
 
 // badFilter names the flags of the values that make no sense.
 func badFilter(err error) error {

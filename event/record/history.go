@@ -71,8 +71,10 @@ func (r *Recorder) query(f event.Filter) (*query, error) {
 			q.after = id.Sequence
 		}
 	}
+	q.out.At = event.ID{Install: r.began.Install, Epoch: r.began.Epoch, Sequence: int64(r.began.Epoch) << seqBits}.String() // before the first
 	if q.ring.start < q.ring.end {
 		q.since = q.ring.at(q.ring.start).ev.Timestamp
+		q.out.At = q.ring.at(q.ring.end - 1).ev.Event.ID
 	}
 	return q, nil
 }

@@ -44,6 +44,8 @@ type stream struct {
 	wake chan struct{}
 
 	pos      int64 // next position to scan
+	seen     int64 // sequence number of the last event that was looked at; 0 = none
+	behind   bool  // what comes next is in the spool only
 	catching bool  // not up to date yet: the scan waits for the reader instead of dropping
 
 	queue    []*event.Event // a circle
@@ -58,10 +60,10 @@ type stream struct {
 
 // Subscribe follows events that match f. It begins with what is kept after the event with id after, or if that is "" from f.Since,
 // or if that is zero too with the newest f.Limit matches; with none of them it begins now. Then it goes on with new events, without
-// gap or overlap. Losses are told whatever the filter, unless f.Action asks for other events only.
+// gap or overlap. What the ring no longer has is read from the spool. Losses are told whatever the filter.
 //
 // A reader that lags by more than Options.StreamLen events loses the oldest of them; that is counted at StageStreamClient (at
-// StageRingOverwrite for what it asked for and the ring no longer has) and told in its stream alone by an events-lost event, at
+// StageRingOverwrite for what it asked for and is not kept any more) and told in its stream alone by an events-lost event, at
 // most one per second. Its id ends in "-lost" and can be given as after to go on behind the gap. A count of 0 means that it is not
 // known how many were lost.
 //
@@ -94,6 +96,10 @@ func (r *Recorder) Subscribe(ctx context.Context, f event.Filter, after string) 
 	switch {
 	case f.After != "":
 		id, _ := event.ParseID(f.After) // Compile has checked it
+		if s.place = f.After; r.opts.Spool != nil && id.Install == r.began.Install {
+			s.seen, s.behind = id.Sequence, true
+			break
+		}
 		var missed int64
 		s.pos, missed = kept.resume(id, r.began)
 		s.place = f.After
@@ -108,6 +114,7 @@ func (r *Recorder) Subscribe(ctx context.Context, f event.Filter, after string) 
 		}
 	case !f.Since.IsZero():
 		s.pos = kept.start
+		s.behind = r.opts.Spool != nil && kept.start < kept.end && kept.at(kept.start).ev.Timestamp.After(f.Since)
 	default:
 		s.pos = kept.end
 		for n := 0; s.pos > kept.start && n < f.Limit; {
@@ -133,7 +140,12 @@ func (s *stream) run(ctx context.Context) {
 	done := s.r.done
 	var deadline <-chan time.Time // once the recorder has ended
 	for {
-		s.fill()
+		if s.fill(); s.behind {
+			if !s.catchUp(ctx) {
+				return
+			}
+			continue
+		}
 		next, isGap, wait := s.next()
 		var out chan *event.Event
 		if next != nil {
@@ -165,7 +177,14 @@ func (s *stream) fill() {
 	if s.catching && s.n == len(s.queue) {
 		return
 	}
+	if s.behind {
+		return
+	}
 	span := s.r.ring.from(s.pos)
+	if span.start > s.pos && s.catching && s.r.opts.Spool != nil {
+		s.behind = s.n == 0 // what is queued comes first
+		return
+	}
 	if span.start > s.pos {
 		s.lose(event.StageRingOverwrite, event.NoClass, "overwritten", span.start-s.pos, s.r.now().UTC())
 		s.pos = span.start
@@ -184,6 +203,7 @@ func (s *stream) fill() {
 			s.n++
 		}
 		s.pos++
+		s.seen = e.seq
 	}
 	if s.n < len(s.queue) {
 		s.catching = false
@@ -257,17 +277,22 @@ func (s *stream) gapEvent(now time.Time) *event.Event {
 func (s *stream) delivered(e *event.Event, isGap bool) {
 	s.afterGap = isGap
 	if isGap {
-		s.hasGap = false
-		s.gap = event.Loss{}
-		s.told = time.Now()
-		st := &s.r.streams
-		st.mu.Lock()
-		st.gaps++
-		st.mu.Unlock()
+		s.toldGap()
 		return
 	}
 	s.place = e.Event.ID
 	s.queue[s.head] = nil
 	s.head = (s.head + 1) % len(s.queue)
 	s.n--
+}
+
+// toldGap takes note that the reader has the gap.
+func (s *stream) toldGap() {
+	s.hasGap = false
+	s.gap = event.Loss{}
+	s.told = time.Now()
+	st := &s.r.streams
+	st.mu.Lock()
+	st.gaps++
+	st.mu.Unlock()
 }

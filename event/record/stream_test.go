@@ -373,7 +373,7 @@ func TestSubscribeErrors(t *testing.T) {
 	}
 }
 
-// TestLossPassesFilters: a reader who follows one policy is told of losses that may have been of it.
+// TestLossPassesFilters: a reader who follows one policy or action is told of losses that may have been of it.
 func TestLossPassesFilters(t *testing.T) {
 	r, _ := start(t, record.Options{LossEvery: time.Millisecond})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -387,8 +387,10 @@ func TestLossPassesFilters(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", 5)
-	if e := receive(t, all, 1)[0]; e.Tapwall.Loss == nil || e.Tapwall.Loss.Count != 5 {
-		t.Errorf("got %+v", e)
+	for _, reader := range []<-chan *event.Event{all, verdicts} {
+		if e := receive(t, reader, 1)[0]; e.Tapwall.Loss == nil || e.Tapwall.Loss.Count != 5 {
+			t.Errorf("got %+v", e)
+		}
 	}
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	if e := receive(t, verdicts, 1)[0]; e.Event.Action != event.ActionVerdict {

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
+)
+
+func (x *observer) run(c *cobra.Command, cl *client.Client) error {
+	f, after := x.filter, ""
+	for pages := 0; pages == 0 || x.everything && f.After != ""; pages++ {
+		if f.Limit == 0 { // only to know where to follow from
+			f.Limit = 1
+		}
+		page, raws, err := cl.Events(c.Context(), f)
+		if err != nil {
+			return err
+		}
+		if pages == 0 && x.filter.Limit > 0 {
+			printCoverage(c.ErrOrStderr(), page)
+		}
+		after = page.At
+		for i, e := range page.Items {
+			if x.filter.Limit == 0 {
+				break
+			}
+			if err := x.take(e, raws[i]); err != nil {
+				return err
+			}
+			if page.At == "" { // of an older server
+				after = e.Event.ID
+			}
+		}
+		if err := x.printer.flush(); err != nil {
+			return err
+		}
+		f.After = page.Next
+	}
+	if x.filter.Limit > 0 && x.newest.IsZero() {
+		tellUnknown(c.Context(), cl, &x.filter)
+	}
+	if x.failOnLoss && x.filter.Limit > 0 {
+		if err := x.countLosses(c.Context(), cl); err != nil {
+			return err
+		}
+	}
+	if x.follow {
+		if err := x.tail(c, cl, after); err != nil {
+			return err
+		}
+	}
+	return x.end(c)
+}
+
+// end says what there is to say in the end.
+func (x *observer) end(c *cobra.Command) error {
+	if n := x.printer.noEK; n > 0 {
+		_ = printf(c.ErrOrStderr(), "tapwall: left out of -o ek, since it is about no packet: %s\n", count(n, "event"))
+	}
+	total := int64(0)
+	for _, n := range x.lost {
+		total += n
+	}
+	if x.failOnLoss && len(x.lost) > 0 {
+		return &exitError{exitEventsLost, fmt.Errorf("%s are missing from the record", missingEvents(total))}
+	}
+	return nil
+}
+
+// printCoverage says where the events are from, and how far back those places go.
+func printCoverage(w io.Writer, p *event.Page) {
+	if p.Coverage == nil && !p.Oldest.IsZero() { // of an older server
+		p.Coverage = []event.Coverage{{Source: event.SourceMemory, Since: p.Oldest}}
+	}
+	var places []string
+	for _, c := range p.Coverage {
+		places = append(places, c.Source+" since "+c.Since.Local().Format(time.DateTime)+troubleText(c.Error))
+	}
+	if places != nil {
+		printf(w, "coverage: %s\n", event.Escape(strings.Join(places, ", ")))
+	}
+}
+
+func missingEvents(n int64) string {
+	if n == 0 {
+		return "an unknown number of events"
+	}
+	return fmt.Sprintf("%d events", n)
+}
+
+// take prints an event and takes note of it.
+func (x *observer) take(e *event.Event, raw []byte) error {
+	if x.oldest.IsZero() {
+		x.oldest = e.Timestamp
+	}
+	x.newest = e.Timestamp
+	x.note(e)
+	return x.printer.print(e, raw)
+}
+
+// note takes note of what an event tells of losses.
+func (x *observer) note(e *event.Event) {
+	if l := e.Tapwall.Loss; l != nil {
+		x.lost[e.Event.ID] = l.Count
+	}
+}
+
+// countLosses asks for the losses of the time that was printed: a filter for verdicts, names or addresses selects none, since nobody
+// knows whether what was lost would have been selected.
+func (x *observer) countLosses(ctx context.Context, cl *client.Client) error {
+	f := event.Filter{Action: []string{event.ActionLost}, Since: x.filter.Since, Until: x.filter.Until, Limit: event.MaxLimit, First: true}
+	if f.Since.IsZero() && !x.everything {
+		f.Since = x.oldest
+	}
+	for page := 0; page == 0 || f.After != ""; page++ {
+		p, _, err := cl.Events(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range p.Items {
+			if l := e.Tapwall.Loss; l == nil || x.filter.First && !x.everything && l.First.After(x.newest) {
+				continue
+			}
+			x.note(e)
+		}
+		f.After = p.Next
+	}
+	return nil
+}
+
+// tail follows the record, until --until if that is given. The stream tells of losses whatever the filter; they are printed unless it asks
+// for other sorts of events.
+func (x *observer) tail(c *cobra.Command, cl *client.Client, after string) error {
+	ctx := c.Context()
+	if !x.filter.Until.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, x.filter.Until)
+		defer cancel()
+	}
+	m, err := x.filter.Compile()
+	if err != nil {
+		return err
+	}
+	return cl.Follow(ctx, x.filter, after, func(e *event.Event, raw []byte) error {
+		if e.Tapwall.Loss != nil && !m.MatchKind(e) {
+			x.note(e)
+			return nil
+		}
+		if err := x.take(e, raw); err != nil {
+			return err
+		}
+		return x.printer.flush()
+	}, func(broke error) {
+		if broke == nil {
+			_ = printf(c.ErrOrStderr(), "tapwall: the stream goes on where it broke\n")
+			return
+		}
+		_ = printf(c.ErrOrStderr(), "tapwall: the stream broke, trying again: %s\n", broke)
+	})
+}
+
+// maxEventLine bounds a line of --input-file.
+const maxEventLine = 1 << 20
+
+// replay filters and prints events that were saved as JSON lines.
+func (x *observer) replay(c *cobra.Command) error {
+	in, name := c.InOrStdin(), "standard input"
+	if x.input != "-" {
+		file, err := os.Open(x.input)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		in, name = file, x.input
+	}
+	m, err := x.filter.Compile()
+	if err != nil {
+		return err
+	}
+	type line struct {
+		e   *event.Event
+		raw []byte
+	}
+	var kept []line // the newest, with --last
+	taken := 0
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxEventLine)
+	for n := 1; lines.Scan(); n++ {
+		raw := bytes.TrimSpace(lines.Bytes())
+		if len(raw) == 0 {
+			continue
+		}
+		e := new(event.Event)
+		if err := json.Unmarshal(raw, e); err != nil || e.Event.Action == "" {
+			return fmt.Errorf("%s: line %d is no event of the record: %w", event.Escape(name), n, orNoAction(err))
+		}
+		x.note(e)
+		switch {
+		case !m.Match(e):
+		case x.filter.First || x.everything:
+			if taken++; !x.everything && taken > x.filter.Limit {
+				continue
+			}
+			if err := x.take(e, raw); err != nil {
+				return err
+			}
+		default:
+			if kept = append(kept, line{e, bytes.Clone(raw)}); len(kept) > 2*x.filter.Limit {
+				kept = append(kept[:0], kept[len(kept)-x.filter.Limit:]...)
+			}
+		}
+		if taken%event.MaxLimit == 0 {
+			if err := x.printer.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s: %w", event.Escape(name), err)
+	}
+	for _, l := range kept[max(0, len(kept)-x.filter.Limit):] {
+		if err := x.take(l.e, l.raw); err != nil {
+			return err
+		}
+	}
+	if err := x.printer.flush(); err != nil {
+		return err
+	}
+	return x.end(c)
+}
+
+// orNoAction is why a line is no event.
+func orNoAction(err error) error {
+	if err == nil {
+		return errors.New("it has no event.action")
+	}
+	return err
+}
