@@ -16,9 +16,9 @@ type DNS struct {
 	ID           string    `json:"id"`
 	Type         string    `json:"type"` // query | answer
 	Question     *Question `json:"question,omitempty"`
-	ResponseCode string    `json:"response_code,omitempty"` // NOERROR, NXDOMAIN, …; of answers only
-	Answers      []Answer  `json:"answers,omitempty"`       // the first few
-	ResolvedIP   []string  `json:"resolved_ip,omitempty"`   // the addresses in the answers
+	ResponseCode string    `json:"response_code,omitempty"`       // NOERROR, NXDOMAIN, …; of answers only
+	Answers      []Answer  `json:"answers,omitempty"`             // the first few
+	ResolvedIP   []string  `json:"resolved_ip,omitempty" es:"ip"` // the addresses in the answers
 }
 
 // Question is ECS dns.question.*: the first one.
