@@ -11,7 +11,8 @@ type Metrics struct {
 	all  []*prometheus.Desc
 	host bool
 
-	rulePackets, ruleBytes, ruleNew, ruleHit, mirrorPkts, mirrorBytes, mirrorStages,
+	rulePackets, ruleBytes, ruleNew, ruleDenied, ruleHit, mirrorPkts, mirrorBytes, mirrorStages,
+	mirrorPhase,
 	drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
 	flowMods,
 	flowsLost,
@@ -36,6 +37,7 @@ func NewMetrics(host bool) *Metrics {
 			"knows for whom.", "policy", "direction", "rule")
 	m.ruleNew = desc("rule_new_packets_total", "Those of them that the rule judged: first packets, and what was judged again.", "policy",
 		"direction", "rule")
+	m.ruleDenied = desc("rule_denied_packets_total", "Those of them that the rule denied.", "policy", "direction", "rule")
 	m.ruleHit = desc("rule_last_hit_timestamp_seconds", "When a packet met the rule last; absent = never since it is counted.", "policy",
 		"direction", "rule")
 	m.ruleBytes = desc("rule_bytes_total", "Their bytes.", "policy", "direction", "rule")
@@ -43,6 +45,8 @@ func NewMetrics(host bool) *Metrics {
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")
 	m.mirrorStages = desc("mirror_stage_packets_total", "What became of the packets that a mirror selected: accepted or rejected by "+
 		"its filter, sampled_out, rate_dropped and sent (copies, of all targets together), and sink_dropped by targets.", "mirror", "stage")
+	m.mirrorPhase = desc("mirror_phase", "1 = the phase of a mirror on the host, and the reason for it where it is not Active.",
+		"mirror", "phase", "reason")
 	m.drops = desc("dropped_packets_total",
 		"Packets that the pipeline dropped, by reason, as the switch counts them.", "bridge", "reason")
 	m.spoofs = desc("spoofed_packets_total",
@@ -158,6 +162,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		for label, key := range mirrorStages {
 			counter(m.mirrorStages, float64(c[key]), x.Name, label)
 		}
+		if s, ok := v.mirrors[x.Name]; ok && len(s.Hosts) > 0 {
+			gauge(m.mirrorPhase, 1, x.Name, string(s.Hosts[0].Phase), string(s.Hosts[0].Reason))
+		}
 	}
 	for of, r := range each(v.resources[policy.KindPolicy]) {
 		for _, h := range v.policyStatus(r.(*policy.Policy), &shadows{}).Hosts {
@@ -165,6 +172,9 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 				counter(m.rulePackets, float64(rule.Packets), of, string(rule.Direction), rule.Name)
 				counter(m.ruleBytes, float64(rule.Bytes), of, string(rule.Direction), rule.Name)
 				counter(m.ruleNew, float64(rule.New+rule.Denied), of, string(rule.Direction), rule.Name)
+				if rule.Action == policy.Deny || rule.Action == policy.Reject {
+					counter(m.ruleDenied, float64(rule.Denied), of, string(rule.Direction), rule.Name)
+				}
 				if rule.LastHit != nil {
 					gauge(m.ruleHit, float64(rule.LastHit.Unix()), of, string(rule.Direction), rule.Name)
 				}

@@ -79,6 +79,7 @@ func TestMetricsDuringChange(t *testing.T) {
 		"tapwall_resources kind=Group":                                   0,
 		"tapwall_mirror_packets_total mirror=tap":                        0,
 		"tapwall_mirror_bytes_total mirror=tap":                          0,
+		"tapwall_mirror_phase mirror=tap phase=Active reason=":           1,
 		"tapwall_rule_packets_total direction=ingress policy=p0 rule=in": 0,
 		"tapwall_rule_bytes_total direction=ingress policy=p1 rule=in":   0,
 		"tapwall_revision state=installed":                               seen["tapwall_revision state=desired"],
@@ -128,6 +129,27 @@ func TestRuleCounters(t *testing.T) {
 	counted(5)
 	send(1)
 	counted(6)
+	var packets, denied float64
+	families, err := r.reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				switch {
+				case l.GetName() != "rule" || l.GetValue() != "in":
+				case f.GetName() == "tapwall_rule_packets_total":
+					packets = m.GetCounter().GetValue()
+				case f.GetName() == "tapwall_rule_denied_packets_total":
+					denied = m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	if denied == 0 || denied != packets {
+		t.Errorf("the rule denied %v of %v packets", denied, packets)
+	}
 }
 
 // packets is what the rules of a policy count, and what is not attributed.
