@@ -238,7 +238,7 @@ func New(o Options) (*Engine, error) {
 			return nil, fmt.Errorf("bridge %s: mode %q is neither owned nor guest", b.Name, b.Mode)
 		case b.FailMode != "" && b.FailMode != "secure" && b.FailMode != "standalone":
 			return nil, fmt.Errorf("bridge %s: fail mode %q is neither secure nor standalone", b.Name, b.FailMode)
-		case b.Mode == Guest && b.Record != (policy.Record{}):
+		case b.Mode == Guest && (b.Record != (policy.Record{}) || b.NoDNS):
 			return nil, fmt.Errorf("bridge %s: record is for owned bridges: on others there are no verdicts", b.Name)
 		}
 		if fault := b.Record.Fault(); fault != "" {

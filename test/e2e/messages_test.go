@@ -240,6 +240,12 @@ func TestEventsScenario12NamesAndMessages(t *testing.T) {
 			t.Errorf("at %v: %+v", e.Timestamp, e.Destination)
 		}
 	}
+	lab.Eventually(t, 10*time.Second, "the connection itself has the name", func() bool {
+		all := s.documents(func(e *event.Event) bool {
+			return e.Event.Action == event.ActionVerdict && e.Destination.IP == site.IPv4 && e.Destination.Domain == "api.example.com"
+		})
+		return len(all) == 2 // to 443 and to 80
+	})
 	if out := s.tapwall("observe", "--action", event.ActionClientHello, "--to-ip", site.IPv4, "--last", "1"); !strings.Contains(out,
 		"-> api.example.com(10.77.0.9):443 tls-client-hello:m MIRRORED (TLS 1.3 ClientHello SNI: api.example.com ALPN: http/1.1") {
 		t.Error(out)
