@@ -83,7 +83,6 @@ func (b *MirrorBalance) ProbePort() uint16 {
 }
 
 func (c *checker) balance(at pointer, b *MirrorBalance, targets int) {
-	before := len(c.faults)
 	if b.Hash == "" {
 		c.addf(at.field("hash"), nil, "is required: symmetric")
 	}
@@ -96,7 +95,6 @@ func (c *checker) balance(at pointer, b *MirrorBalance, targets int) {
 			c.addf(at.field("probe"), b.Probe, "%s", err)
 		}
 	}
-	c.notYet(len(c.faults) == before && b.Probe == ProbeARP, at.field("probe"), "probes by ARP", "use icmp, or tcp with a port", nil)
 	if targets == 1 {
 		c.addf(at, nil, "has one target to balance over; give two or more, or leave it out")
 	}

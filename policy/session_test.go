@@ -20,7 +20,7 @@ func TestMirrorSampleAndBalanceFaults(t *testing.T) {
 		{"bad sample of nothing", one + "sample: {}", []string{"/spec/sample: bounds nothing: give sessions or maxPacketsPerSecond"}},
 		{"OK balance", two + "balance: {hash: symmetric}", nil},
 		{"OK balance without a probe", two + "balance: {hash: symmetric, probe: none}", nil},
-		{"bad balance by ARP", two + "balance: {hash: symmetric, probe: arp}", []string{"/spec/balance/probe: comes later"}},
+		{"OK balance by ARP", two + "balance: {hash: symmetric, probe: arp}", nil},
 		{"OK balance by ping", two + "balance: {hash: symmetric, probe: icmp}", nil},
 		{"OK balance by TCP", two + `balance: {hash: symmetric, probe: "tcp:22"}`, nil},
 		{"bad balance over one", one + "balance: {hash: symmetric}", []string{"/spec/balance: has one target to balance over"}},

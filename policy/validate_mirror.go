@@ -91,20 +91,6 @@ func (c *checker) capturePoint(at pointer, s *MirrorSpec) {
 	}
 }
 
-// notYet checks what is of a later version, and refuses it for that if there is no other fault.
-func (c *checker) notYet(given bool, at pointer, what, instead string, check func(at pointer)) {
-	if !given {
-		return
-	}
-	before := len(c.faults)
-	if check != nil {
-		check(at)
-	}
-	if len(c.faults) == before {
-		c.later(at, nil, what, instead)
-	}
-}
-
 // same reports whether two targets are certainly one.
 func (t *MirrorTarget) same(o *MirrorTarget) bool {
 	switch {

@@ -1,12 +1,13 @@
 package host
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net/netip"
-	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,19 +61,20 @@ func (w *kernelRoute) silent(remote netip.Addr) string {
 }
 
 // ndmsg encodes struct ndmsg and the address (rtnetlink(7)).
-func ndmsg(index uint32, addr netip.Addr, flags uint8) []byte {
+func ndmsg(index uint32, addr netip.Addr, state uint16, flags uint8) []byte {
 	family := uint8(unix.AF_INET)
 	if addr.Is6() {
 		family = unix.AF_INET6
 	}
 	body := binary.NativeEndian.AppendUint32([]byte{family, 0, 0, 0}, index)
-	body = append(body, 0, 0, flags, 0) // state, flags, type
+	body = binary.NativeEndian.AppendUint16(body, state)
+	body = append(body, flags, 0) // and the type
 	return append(body, attribute(unix.NDA_DST, addr.AsSlice())...)
 }
 
 // askNeighbour returns the state of the kernel's entry for an address, as NUD_… bits; unix.ENOENT = there is none.
 func askNeighbour(index uint32, addr netip.Addr) (uint16, error) {
-	answer, err := askKernel(unix.RTM_GETNEIGH, 0, ndmsg(index, addr, 0))
+	answer, err := askKernel(unix.RTM_GETNEIGH, 0, ndmsg(index, addr, 0, 0))
 	if err != nil {
 		return 0, err
 	}
@@ -90,6 +92,44 @@ func neighbourOf(answer []byte) (uint16, error) {
 
 // resolveNeighbour has the kernel find out who has an address, as if somebody sent there. The entry goes as others do.
 func resolveNeighbour(index uint32, addr netip.Addr) error {
-	_, err := askKernel(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK, slices.Clip(ndmsg(index, addr, unix.NTF_USE)))
+	_, err := askKernel(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_ACK, ndmsg(index, addr, 0, unix.NTF_USE))
 	return err
 }
+
+// meet asks who has the address of the next hop to a collector, by ARP or neighbour discovery, and waits for the answer until ctx ends. It
+// is the kernel that asks, for an entry which it knows as it does for one that it has not heard of for long: copies go on meanwhile. A
+// neighbour of whom nobody is asked, as of a static entry, is there.
+func meet(ctx context.Context, collector netip.Addr) error {
+	way, err := wayTo(collector)
+	if err != nil {
+		return err
+	}
+	if way.index == 0 {
+		return errors.New("there is no route to it")
+	}
+	state, err := askNeighbour(way.index, way.nextHop)
+	switch {
+	case err != nil && !errors.Is(err, unix.ENOENT):
+		return err
+	case state&(unix.NUD_PERMANENT|unix.NUD_NOARP) != 0:
+		return nil
+	case state&(unix.NUD_REACHABLE|unix.NUD_STALE|unix.NUD_DELAY) != 0:
+		_, err = askKernel(unix.RTM_NEWNEIGH, unix.NLM_F_REPLACE|unix.NLM_F_ACK, ndmsg(way.index, way.nextHop, unix.NUD_PROBE, 0))
+	case state&unix.NUD_PROBE != 0:
+		err = nil // it is being asked
+	default:
+		err = resolveNeighbour(way.index, way.nextHop)
+	}
+	for err == nil {
+		if !pause(ctx, neighbourLook) {
+			return errors.New(way.silent(collector))
+		}
+		if state, err = askNeighbour(way.index, way.nextHop); state&unix.NUD_REACHABLE != 0 {
+			return nil
+		}
+	}
+	return err
+}
+
+// neighbourLook is how often it is looked whether a neighbour has answered.
+const neighbourLook = 10 * time.Millisecond

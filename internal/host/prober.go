@@ -128,8 +128,11 @@ func (p *prober) note(ctx context.Context, q tap.Probe, why string) {
 }
 
 func askProbe(ctx context.Context, q tap.Probe) error {
-	if q.Kind == policy.ProbeICMP {
+	switch q.Kind {
+	case policy.ProbeICMP:
 		return ping(ctx, q.Remote, q.Local)
+	case policy.ProbeARP:
+		return meet(ctx, q.Remote)
 	}
 	d := net.Dialer{}
 	if q.Local.IsValid() {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/binary"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,9 +119,22 @@ func (s *stage) dealt(opened map[uint16]bool, one, two map[uint16]bothWays) {
 }
 
 // Scenario 11 of mirrors: when a collector falls silent, the sessions that it had go to the other one within 5 s, the mirror says which it
-// is, and it gets them back when it answers again.
+// is, and it gets them back when it answers again. What it is silent about is what is asked, and nothing else.
 func TestMirrorScenario11BalanceProbes(t *testing.T) {
 	t.Parallel()
+	for probe, setting := range map[string][2]string{
+		"icmp": {"net.ipv4.icmp_echo_ignore_all=1", "net.ipv4.icmp_echo_ignore_all=0"},
+		"arp":  {"net.ipv4.conf.all.arp_ignore=8", "net.ipv4.conf.all.arp_ignore=0"},
+	} {
+		t.Run(probe, func(t *testing.T) {
+			t.Parallel()
+			testBalanceProbes(t, probe, setting[0], setting[1])
+		})
+	}
+}
+
+// testBalanceProbes has one of two collectors fall silent, and answer again, by a setting of its kernel.
+func testBalanceProbes(t *testing.T, probe, silent, answers string) {
 	s := openForAttack(t, 2)
 	must(t, s.Serve(s.vm[2], 5000))
 	must(t, s.AddBridge("br-under"))
@@ -140,8 +154,8 @@ func TestMirrorScenario11BalanceProbes(t *testing.T) {
 		captures, collectors = append(captures, c), append(collectors, vm)
 	}
 	s.ping3(s.vm[1], s.vm[2])
-	s.force("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: icmp}, targets: [{vxlan: {remote: " +
-		"10.99.0.2, vni: 7}}, {vxlan: {remote: 10.99.0.3, vni: 7}}]}\n")
+	s.force("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: " + probe +
+		"}, targets: [{vxlan: {remote: 10.99.0.2, vni: 7}}, {vxlan: {remote: 10.99.0.3, vni: 7}}]}\n")
 	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
 	arrived := func() (at [2]map[uint16]bothWays) {
 		settle()
@@ -172,10 +186,15 @@ func TestMirrorScenario11BalanceProbes(t *testing.T) {
 	at := fresh(opened)
 	s.dealt(opened, at[0], at[1])
 
-	_, err := collectors[1].Run("sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=1")
+	_, err := collectors[1].Run("sysctl", "-q", "-w", silent)
 	must(t, err)
 	silenced := time.Now()
-	s.becomes("mirror", "ids", policy.PhaseDegraded, policy.ReasonTargetDown, "10.99.0.3")
+	lab.Eventually(t, 15*time.Second, "the mirror says who is silent", func() bool {
+		st := s.status("mirror", "ids")
+		// Of a neighbour that is silent the kernel tells, too.
+		told := st.Reason == policy.ReasonTargetDown || probe == policy.ProbeARP && st.Reason == policy.ReasonTargetUnresolved
+		return st.Phase == policy.PhaseDegraded && told && strings.Contains(st.Message, "10.99.0.3")
+	})
 	if took := time.Since(silenced) - lab.Late(silenced); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -184,11 +203,59 @@ func TestMirrorScenario11BalanceProbes(t *testing.T) {
 	if at := fresh(opened); len(at[0]) != 60 || len(at[1]) != 0 {
 		t.Errorf("of 60 new sessions %d are at the one that answers and %d at the one that does not", len(at[0]), len(at[1]))
 	}
-	_, err = collectors[1].Run("sysctl", "-q", "-w", "net.ipv4.icmp_echo_ignore_all=0")
+	_, err = collectors[1].Run("sysctl", "-q", "-w", answers)
 	must(t, err)
 	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
 	settle()
 	opened = s.sessions(s.vm[1], s.vm[2], 5000, 60)
 	at = fresh(opened)
 	s.dealt(opened, at[0], at[1])
+}
+
+// Over IPv6 a collector is asked by neighbour discovery. One with a static entry, of whom nobody is asked, counts as well, and the entry
+// stays.
+func TestMirrorScenario11ProbeNeighbourDiscovery(t *testing.T) {
+	t.Parallel()
+	s := openForAttack(t, 2)
+	must(t, s.AddBridge("br-under"))
+	on := func(ns lab.NS, args ...string) string {
+		t.Helper()
+		out, err := ns.Run("ip", args...)
+		must(t, err)
+		return out
+	}
+	on(s.Switch, "addr", "add", "fd99::1/64", "dev", "br-under", "nodad")
+	on(s.Switch, "link", "set", "br-under", "up")
+	var collectors []*lab.VM
+	for i := range 2 {
+		vm, err := s.AddVM(sprintf("col%d", i), "br-under", 8+i)
+		must(t, err)
+		on(vm.NS, "addr", "add", sprintf("fd99::%d/64", 2+i), "dev", "eth0", "nodad")
+		collectors = append(collectors, vm)
+	}
+	s.ping3(s.vm[1], s.vm[2])
+	s.apply("kind: Mirror\nname: ids\nspec: {sources: [{port: vm1}], balance: {hash: symmetric, probe: arp}, targets: " +
+		"[{vxlan: {remote: \"fd99::2\", vni: 7}}, {vxlan: {remote: \"fd99::3\", vni: 7}}]}\n")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	on(collectors[1].NS, "addr", "del", "fd99::3/64", "dev", "eth0")
+	lab.Eventually(t, 15*time.Second, "the mirror says who is silent", func() bool {
+		st := s.status("mirror", "ids")
+		return st.Phase == policy.PhaseDegraded && strings.Contains(st.Message, "fd99::3") &&
+			strings.Contains(st.Message, "does not answer neighbour discovery")
+	})
+	on(s.Switch, "neigh", "replace", "fd99::3", "lladdr", collectors[1].MAC, "dev", "br-under", "nud", "permanent")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
+	time.Sleep(5 * time.Second) // three questions, and more
+	if st := s.status("mirror", "ids"); st.Phase != policy.PhaseActive {
+		t.Errorf("with a static entry: %s, %s", st.Phase, st.Message)
+	}
+	if out := on(s.Switch, "neigh", "show", "fd99::3"); !strings.Contains(out, "PERMANENT") {
+		t.Errorf("the static entry became %s", out)
+	}
+	on(s.Switch, "neigh", "del", "fd99::3", "dev", "br-under")
+	lab.Eventually(t, 15*time.Second, "without it the collector is silent", func() bool {
+		return s.status("mirror", "ids").Phase == policy.PhaseDegraded
+	})
+	on(collectors[1].NS, "addr", "add", "fd99::3/64", "dev", "eth0", "nodad")
+	s.becomes("mirror", "ids", policy.PhaseActive, "", "")
 }
