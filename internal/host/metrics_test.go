@@ -129,27 +129,33 @@ func TestRuleCounters(t *testing.T) {
 	counted(5)
 	send(1)
 	counted(6)
-	var packets, denied float64
+	// Behind the change packets are the rule's, and denied by it.
+	r.eventually("packets that the rule denied", func() error {
+		send(1)
+		packets, denied := r.ruleMetric("tapwall_rule_packets_total", "in"), r.ruleMetric("tapwall_rule_denied_packets_total", "in")
+		if denied == 0 || denied != packets {
+			return fmt.Errorf("the rule denied %v of %v packets", denied, packets)
+		}
+		return nil
+	})
+}
+
+// ruleMetric is a metric of a rule; 0 = it has none.
+func (r *run) ruleMetric(name, rule string) (out float64) {
 	families, err := r.reg.Gather()
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				switch {
-				case l.GetName() != "rule" || l.GetValue() != "in":
-				case f.GetName() == "tapwall_rule_packets_total":
-					packets = m.GetCounter().GetValue()
-				case f.GetName() == "tapwall_rule_denied_packets_total":
-					denied = m.GetCounter().GetValue()
+				if f.GetName() == name && l.GetName() == "rule" && l.GetValue() == rule {
+					out = m.GetCounter().GetValue()
 				}
 			}
 		}
 	}
-	if denied == 0 || denied != packets {
-		t.Errorf("the rule denied %v of %v packets", denied, packets)
-	}
+	return out
 }
 
 // packets is what the rules of a policy count, and what is not attributed.
