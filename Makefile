@@ -63,11 +63,11 @@ fuzz: deps
 bench: bin/tapwall
 	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) run ./test/bench
 
-# docs/pipeline.md, api/openapi.json, the JSON of events and the golden files; the same tests, without -update, fail when one is not current.
+# docs/pipeline.md, api/openapi.json, the JSON of events, their fields in docs/record.md and the golden files; the same tests, without -update, fail when one is not current.
 generate: deps
 	$(GO) test ./policy/compile/wall -run 'TestDocument|TestGolden' -update
 	$(GO) test ./api -update
-	$(GO) test ./event -run TestGenerated -update
+	$(GO) test ./event ./event/opensearch -run TestGenerated -update
 
 # DEMO_EXIT=1 makes the demo end by itself, with an exit status that says whether everything was seen.
 demo: bin/tapwall

@@ -8,7 +8,7 @@ import "time"
 // Event is one document. Empty fields are left out of its JSON. AppendJSON is generated from the tags here and below: after a change,
 // go test ./event -run TestGenerated -update.
 type Event struct {
-	Timestamp   time.Time  `json:"@timestamp"`
+	Timestamp   time.Time  `json:"@timestamp"` // when the packet was seen, or what else the event tells of happened
 	ECS         ECS        `json:"ecs"`
 	Event       Meta       `json:"event"`
 	Source      *Side      `json:"source,omitempty"`
@@ -27,54 +27,54 @@ type Event struct {
 
 // ECS is the version of the field names.
 type ECS struct {
-	Version string `json:"version"`
+	Version string `json:"version"` // of ECS: 9.x
 }
 
 // Meta is ECS event.*.
 type Meta struct {
-	ID       string    `json:"id"`
-	Sequence int64     `json:"sequence"`
-	Kind     string    `json:"kind"` // event | metric
-	Category []string  `json:"category,omitempty"`
-	Type     []string  `json:"type,omitempty"`
-	Action   string    `json:"action"` // policy-verdict | events-lost | foreign-flows-removed | …
-	Dataset  string    `json:"dataset"`
-	Module   string    `json:"module"`
-	Provider string    `json:"provider"`
-	Outcome  string    `json:"outcome,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-	Created  time.Time `json:"created"`
+	ID       string    `json:"id"`                 // unique; also the _id of the document
+	Sequence int64     `json:"sequence"`           // grows by one per event, within a run and over restarts
+	Kind     string    `json:"kind"`               // event | metric
+	Category []string  `json:"category,omitempty"` // network, or configuration
+	Type     []string  `json:"type,omitempty"`     // connection with allowed or denied; change; access; info
+	Action   string    `json:"action"`             // policy-verdict | events-lost | foreign-flows-removed | …
+	Dataset  string    `json:"dataset"`            // tapwall.flow, .packet, .loss, .switch or .change: decides about the index
+	Module   string    `json:"module"`             // tapwall
+	Provider string    `json:"provider"`           // packet-in, mirror, counter, switch, api: what it was made of
+	Outcome  string    `json:"outcome,omitempty"`  // success, or failure of what was denied
+	Reason   string    `json:"reason,omitempty"`   // why it was dropped or lost, in a word
+	Created  time.Time `json:"created"`            // when the document was made
 }
 
 // Side is ECS source.* or destination.*: source is the initiator.
 type Side struct {
-	IP   string `json:"ip,omitempty" es:"ip"`
-	Port int    `json:"port,omitempty"`
-	MAC  string `json:"mac,omitempty"`
+	IP   string `json:"ip,omitempty" es:"ip"` // address
+	Port int    `json:"port,omitempty"`       // of TCP, UDP and SCTP
+	MAC  string `json:"mac,omitempty"`        // as ECS spells it: 52-54-00-00-00-01
 	// Domain is what DNS answers called the address when the other side asked for it.
 	Domain string `json:"domain,omitempty"`
 }
 
 // Network is ECS network.*.
 type Network struct {
-	Type        string `json:"type,omitempty"`      // ipv4 | ipv6
-	Transport   string `json:"transport,omitempty"` // tcp, udp, icmp, ipv6-icmp, …
-	IANANumber  string `json:"iana_number,omitempty"`
-	Direction   string `json:"direction,omitempty"`
-	CommunityID string `json:"community_id,omitempty"`
-	Bytes       int64  `json:"bytes,omitempty"`
-	Packets     int64  `json:"packets,omitempty"`
+	Type        string `json:"type,omitempty"`         // ipv4 | ipv6
+	Transport   string `json:"transport,omitempty"`    // tcp, udp, icmp, ipv6-icmp, …
+	IANANumber  string `json:"iana_number,omitempty"`  // of the protocol of IP
+	Direction   string `json:"direction,omitempty"`    // ingress or egress: which side decided
+	CommunityID string `json:"community_id,omitempty"` // the same for both directions of a connection, and in Zeek and Suricata: version 1
+	Bytes       int64  `json:"bytes,omitempty"`        // of this packet
+	Packets     int64  `json:"packets,omitempty"`      // how many packets it tells of
 	VLAN        *VLAN  `json:"vlan,omitempty"`
 }
 
 // VLAN is ECS network.vlan.*.
 type VLAN struct {
-	ID string `json:"id"`
+	ID string `json:"id"` // of the tag; absent = untagged
 }
 
 // Observer is ECS observer.*: the host and the port that saw the packet.
 type Observer struct {
-	Name         string `json:"name"`
+	Name         string `json:"name"`                    // the host, as Open vSwitch calls it
 	SerialNumber string `json:"serial_number,omitempty"` // datapath id
 	Ingress      *Port  `json:"ingress,omitempty"`
 }
@@ -86,34 +86,34 @@ type Port struct {
 
 // Interface is ECS observer.ingress.interface.
 type Interface struct {
-	Name string `json:"name,omitempty"`
-	ID   string `json:"id,omitempty"`
+	Name string `json:"name,omitempty"` // port where the packet came in
+	ID   string `json:"id,omitempty"`   // its OpenFlow number
 }
 
 // Rule is ECS rule.*: ID is "policy/direction/rule", Ruleset the policy.
 type Rule struct {
-	ID      string `json:"id"`
-	Name    string `json:"name"`
-	Ruleset string `json:"ruleset,omitempty"`
-	Version string `json:"version,omitempty"`
+	ID      string `json:"id"`                // policy/direction/rule
+	Name    string `json:"name"`              // of the rule; default-deny for the default
+	Ruleset string `json:"ruleset,omitempty"` // the policy
+	Version string `json:"version,omitempty"` // reserved
 }
 
 // Related is ECS related.*.
 type Related struct {
-	IP []string `json:"ip,omitempty" es:"ip"`
+	IP []string `json:"ip,omitempty" es:"ip"` // all addresses of the event
 }
 
 // Tapwall holds what ECS has no name for.
 type Tapwall struct {
-	Schema      int     `json:"schema"`
-	Verdict     Verdict `json:"verdict,omitempty"`
-	DropReason  string  `json:"drop_reason,omitempty"`
-	Direction   string  `json:"direction,omitempty"` // ingress | egress: which side decided
-	Enforcement string  `json:"enforcement,omitempty"`
-	Bridge      string  `json:"bridge,omitempty"`
-	Table       *int    `json:"table,omitempty"`
-	Cookie      string  `json:"cookie,omitempty"`
-	RuleID      *uint32 `json:"rule_id,omitempty"`
+	Schema      int     `json:"schema"`                // of the document: 1
+	Verdict     Verdict `json:"verdict,omitempty"`     // FORWARDED, DROPPED, AUDIT (would be dropped), QUARANTINED, MIRRORED, SAMPLED, …
+	DropReason  string  `json:"drop_reason,omitempty"` // POLICY_DENIED, QUARANTINE, SPOOFED, OUT_OF_STATE, UNKNOWN_RULE
+	Direction   string  `json:"direction,omitempty"`   // ingress | egress: which side decided
+	Enforcement string  `json:"enforcement,omitempty"` // enforce | audit
+	Bridge      string  `json:"bridge,omitempty"`      // where
+	Table       *int    `json:"table,omitempty"`       // of the pipeline, that decided
+	Cookie      string  `json:"cookie,omitempty"`      // of the flow that decided, in hexadecimal
+	RuleID      *uint32 `json:"rule_id,omitempty"`     // as in ct_label and the flows
 	// EgressRule and IngressRule decided about the initiator's and the other side, where these are endpoints; Event.Rule is one of them.
 	EgressRule  *Rule     `json:"egress_rule,omitempty"`
 	IngressRule *Rule     `json:"ingress_rule,omitempty"`
@@ -122,10 +122,9 @@ type Tapwall struct {
 	ICMP        *ICMP     `json:"icmp,omitempty"`
 	Source      *Endpoint `json:"source,omitempty"`
 	Destination *Endpoint `json:"destination,omitempty"`
-	// Mirror is the mirror that copied the packet, and Weight how many packets like it the event stands for.
-	Mirror string  `json:"mirror,omitempty"`
-	Weight int64   `json:"weight,omitempty"`
-	Decode *Decode `json:"decode,omitempty"`
+	Mirror      string    `json:"mirror,omitempty"` // that copied the packet
+	Weight      int64     `json:"weight,omitempty"` // how many packets like it the event stands for
+	Decode      *Decode   `json:"decode,omitempty"`
 	// Truncated: texts or answers were longer or more than a document holds.
 	Truncated bool    `json:"truncated,omitempty"`
 	Loss      *Loss   `json:"loss,omitempty"`
@@ -134,26 +133,26 @@ type Tapwall struct {
 
 // CT is the connection tracking state of the packet.
 type CT struct {
-	State []string `json:"state,omitempty"`
-	Zone  int      `json:"zone,omitempty"`
+	State []string `json:"state,omitempty"` // new, est, rel, rpl, inv, trk, snat, dnat
+	Zone  int      `json:"zone,omitempty"`  // conntrack zone
 }
 
 // TCP holds the flags of the packet.
 type TCP struct {
-	Flags []string `json:"flags,omitempty"`
+	Flags []string `json:"flags,omitempty"` // those that are set: SYN, ACK, …
 }
 
 // ICMP holds the type and code of an ICMP or ICMPv6 packet.
 type ICMP struct {
-	Type int `json:"type"`
-	Code int `json:"code"`
+	Type int `json:"type"` // as its RFC numbers them
+	Code int `json:"code"` // likewise
 }
 
 // Endpoint is what tapwall knows of one side.
 type Endpoint struct {
-	Name     string            `json:"name,omitempty"`
-	PortName string            `json:"port_name,omitempty"`
-	Labels   map[string]string `json:"labels,omitempty"`
+	Name     string            `json:"name,omitempty"`      // of the Endpoint, or of the port
+	PortName string            `json:"port_name,omitempty"` // in Open vSwitch
+	Labels   map[string]string `json:"labels,omitempty"`    // a label is found as labels.KEY
 	// NamesSource says where the side's domain comes from: dns.
 	NamesSource string `json:"names_source,omitempty"`
 }
@@ -163,19 +162,19 @@ const NamesFromDNS = "dns"
 
 // Decode says how far the packet could be read.
 type Decode struct {
-	Status string `json:"status"` // ok | partial | failed
-	Layer  string `json:"layer,omitempty"`
-	Error  string `json:"error,omitempty"`
+	Status string `json:"status"`          // ok | partial | failed
+	Layer  string `json:"layer,omitempty"` // where it ended
+	Error  string `json:"error,omitempty"` // why
 }
 
 // Loss tells of events that are missing from the record.
 type Loss struct {
-	Stage  string    `json:"stage"`
-	Class  string    `json:"class,omitempty"`
-	Reason string    `json:"reason"`
-	Count  int64     `json:"count"`
-	First  time.Time `json:"first"`
-	Last   time.Time `json:"last"`
+	Stage  string    `json:"stage"`           // where events were lost
+	Class  string    `json:"class,omitempty"` // of the most important one: P0 denials and notices, P1 what passed, P2 packets
+	Reason string    `json:"reason"`          // why
+	Count  int64     `json:"count"`           // how many
+	First  time.Time `json:"first"`           // when the first was lost
+	Last   time.Time `json:"last"`            // and the last
 }
 
 // Verdict is tapwall.verdict.
@@ -295,9 +294,8 @@ type Notice struct {
 	Count   int64  `json:"count"`             // of the flows, meters or workloads that it is about
 	// Objects are the texts of some of them.
 	Objects []string `json:"objects,omitempty"`
-	// By and From say who asked for it, and from where, where somebody did.
-	By   string `json:"by,omitempty"`
-	From string `json:"from,omitempty"`
+	By      string   `json:"by,omitempty"`   // who asked for it, where somebody did
+	From    string   `json:"from,omitempty"` // and from where
 }
 
 // NewNotice is the event that tells of n, which happened to a bridge of a host; action is one of the constants, such as

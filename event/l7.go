@@ -13,7 +13,7 @@ const MaxText = 256
 
 // DNS is ECS dns.*.
 type DNS struct {
-	ID           string    `json:"id"`
+	ID           string    `json:"id"`   // of the message
 	Type         string    `json:"type"` // query | answer
 	Question     *Question `json:"question,omitempty"`
 	ResponseCode string    `json:"response_code,omitempty"`       // NOERROR, NXDOMAIN, …; of answers only
@@ -23,16 +23,16 @@ type DNS struct {
 
 // Question is ECS dns.question.*: the first one.
 type Question struct {
-	Name string `json:"name"`
+	Name string `json:"name"` // that is asked for
 	Type string `json:"type"` // A, AAAA, …
 }
 
 // Answer is one of ECS dns.answers. Data is an address or a name; types that hold something else have none.
 type Answer struct {
-	Name string `json:"name"`
-	Type string `json:"type"`
-	TTL  int64  `json:"ttl"` // seconds
-	Data string `json:"data,omitempty"`
+	Name string `json:"name"`           // that it is about
+	Type string `json:"type"`           // A, AAAA, CNAME, …
+	TTL  int64  `json:"ttl"`            // seconds
+	Data string `json:"data,omitempty"` // address or name; other types have none
 }
 
 // TLS is ECS tls.*, of a client's hello: what it asks for.
@@ -44,7 +44,7 @@ type TLS struct {
 
 // TLSClient is ECS tls.client.*.
 type TLSClient struct {
-	ServerName string `json:"server_name,omitempty"`
+	ServerName string `json:"server_name,omitempty"` // that it asks for (SNI)
 }
 
 // HTTP is ECS http.*.
@@ -55,23 +55,23 @@ type HTTP struct {
 
 // HTTPRequest is ECS http.request.*.
 type HTTPRequest struct {
-	Method string `json:"method"`
+	Method string `json:"method"` // GET, …
 }
 
 // HTTPResponse is ECS http.response.*.
 type HTTPResponse struct {
-	StatusCode int `json:"status_code"`
+	StatusCode int `json:"status_code"` // 200, …
 }
 
 // URL is ECS url.*, of an HTTP request. The query is not kept: it may hold what is secret.
 type URL struct {
-	Domain string `json:"domain,omitempty"`
-	Path   string `json:"path,omitempty"`
+	Domain string `json:"domain,omitempty"` // of the Host header
+	Path   string `json:"path,omitempty"`   // without the query
 }
 
 // UserAgent is ECS user_agent.*.
 type UserAgent struct {
-	Original string `json:"original"`
+	Original string `json:"original"` // as the client sent it
 }
 
 // said is what an application said in the packet, for people: DNS Answer "192.0.2.7" TTL: 25 (Query api.example.com. A). "" = nothing that
