@@ -109,7 +109,8 @@ func TestAttack_MirrorForgedByTunnel(t *testing.T) {
 	_, err = col.Run("ip", "addr", "add", "10.99.0.2/24", "dev", "eth0")
 	must(t, err)
 	s.ping3(s.vm[1], s.vm[2])
-	const doc = "---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], mtuPolicy: %s, targets: [{vxlan: {remote: 10.99.0.2, vni: %d}}]}\n"
+	const doc = "---\nkind: Mirror\nname: %s\nspec: {sources: [{port: vm1}], mtuPolicy: %s, " +
+		"targets: [{vxlan: {remote: 10.99.0.2, vni: %d}}]}\n"
 	_, err = s.Vsctl("set", "interface", "vm1", "mtu_request=1400")
 	must(t, err)
 	s.force(sprintf(doc, "staged", "truncate", 7) + sprintf(doc, "native", "fail", 8))
@@ -155,7 +156,9 @@ func TestAttack_MirrorForgedByTunnel(t *testing.T) {
 		must(t, err)
 		return append(f, make([]byte, 60)...)
 	}()))
-	lab.Eventually(t, 5*time.Second, "such a frame of the machine itself arrives", func() bool { return len(captures["vm2"].Frames(forged)) > 0 })
+	lab.Eventually(t, 5*time.Second, "such a frame of the machine itself arrives", func() bool {
+		return len(captures["vm2"].Frames(forged)) > 0
+	})
 }
 
 // Whatever part of a staged mirror somebody takes or turns round, it copies again within seconds, and production never notices.

@@ -49,8 +49,11 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 		out, err := s.Ofctl("dump-meters", "br0")
 		must(t, err)
 		all := strings.Split(out, "meter=")[1:]
+		for i := range all {
+			all[i] = strings.TrimSpace(all[i]) // behind the last one there is no empty line
+		}
 		slices.Sort(all) // the switch lists them as they lie in a hash table, where a new one may have another place
-		return strings.Join(all, "meter=")
+		return strings.Join(all, "\n")
 	}
 	want := meters()
 	for _, change := range [][][]string{
