@@ -114,7 +114,7 @@ func TestFault_F09_MeterThereBefore(t *testing.T) {
 	s.wall()
 	out, err := s.Ofctl("dump-meters", "br0")
 	must(t, err)
-	if !strings.Contains(out, "meter=31249 pktps burst stats") || !strings.Contains(out, "rate=5000") || strings.Contains(out, "rate=7") {
+	if !strings.Contains(out, "meter=31249 pktps burst stats") || !strings.Contains(out, "rate=10000") || strings.Contains(out, "rate=7") {
 		t.Errorf("meters: %s", out)
 	}
 	log, err := os.ReadFile(filepath.Join(s.Dir, "tapwall.log"))
