@@ -112,6 +112,18 @@ func (s *stage) lookUp(from, server *lab.VM, questions ...[]byte) {
 	}
 }
 
+// strangers are two machines that the switch knows to be no endpoints.
+func (s *stage) strangers() (*lab.VM, *lab.VM) {
+	s.t.Helper()
+	a, b := s.stranger("up1", 9), s.stranger("up2", 10)
+	lab.Eventually(s.t, 10*time.Second, "the strangers are no endpoints", func() bool {
+		flows, err := s.Ofctl("dump-flows", "br0")
+		must(s.t, err)
+		return strings.Contains(flows, s.vm[1].MAC) && !strings.Contains(flows, a.MAC) && !strings.Contains(flows, b.MAC)
+	})
+	return a, b
+}
+
 // website has a machine serve HTTP on port 80 and TLS on port 443.
 func (s *stage) website(vm *lab.VM) {
 	s.t.Helper()
@@ -154,7 +166,7 @@ func get(t testing.TB, c net.Conn, host, path string) {
 func TestEventsScenario12NamesAndMessages(t *testing.T) {
 	t.Parallel()
 	s := open(t, 1)
-	site, other := s.stranger("up1", 9), s.stranger("up2", 10)
+	site, other := s.strangers()
 	s.resolve(other, netip.MustParseAddr(site.IPv4))
 	s.website(site)
 	s.website(other)
@@ -260,7 +272,7 @@ func TestEventsScenario12NamesAndMessages(t *testing.T) {
 func TestEventsScenario11HostileDNS(t *testing.T) {
 	t.Parallel()
 	s := open(t, 1)
-	site, resolver := s.stranger("up1", 9), s.stranger("up2", 10)
+	site, resolver := s.strangers()
 	s.website(site)
 	s.resolve(resolver, netip.MustParseAddr(site.IPv4))
 	named := func() string {
@@ -323,12 +335,15 @@ func TestEventsScenario11HostileDNS(t *testing.T) {
 	before := s.series()
 	var many [][]byte
 	last := ""
-	for i := range 3000 {
+	for i := range 1000 {
 		last = sprintf("n%d.%x.example", i, i*7919)
 		many = append(many, question(t, uint16(i), last+".", dnsmessage.TypeA))
 	}
 	s.lookUp(s.vm[1], resolver, many...)
-	lab.Eventually(t, 10*time.Second, "the last name is used", func() bool { return named() == last })
+	lab.Eventually(t, 20*time.Second, "the last name is used", func() bool {
+		s.lookUp(s.vm[1], resolver, many[len(many)-1]) // copies of one may have been lost
+		return named() == last
+	})
 	for series := range s.series() {
 		if _, was := before[series]; !was {
 			t.Errorf("%s is new", series)
@@ -339,11 +354,16 @@ func TestEventsScenario11HostileDNS(t *testing.T) {
 	}
 }
 
-// A flood of DNS messages costs copies, all of which are counted as lost, and not one message.
+// A flood of DNS messages costs copies, each of which is counted as lost, and no messages.
 func TestMessagesFlood(t *testing.T) {
 	t.Parallel()
 	s := open(t, 2)
 	must(t, s.Serve(s.vm[2], 53))
+	s.pickupClosed()
+	s.revalidated()
+	time.Sleep(3 * time.Second) // behind a change of flows losses are hidden by what comes late
+	good := s.datagrams(s.vm[1], s.vm[2], 53, time.Millisecond)
+	s.running(good)
 	flood := s.datagrams(s.vm[1], s.vm[2], 53, 200*time.Microsecond)
 	copied := func() int64 {
 		return int64(s.packets("table=211", "priority=10", "meter_id") + s.packets("table=212", "priority=150", "meter_id"))
@@ -354,11 +374,10 @@ func TestMessagesFlood(t *testing.T) {
 		_, band, _ := strings.Cut(m, "0: packet_count:")
 		return band != "" && band[0] != '0'
 	})
-	flood.Hush()
-	s.lossless(flood, "what is copied")
 	flood.Stop()
-	s.revalidated()
-	want := copied()
+	good.Hush()
+	s.lossless(good, "a stream that is copied")
+	good.Stop()
 	var st struct {
 		Events struct {
 			Observed, Accepted, Pending int64
@@ -368,10 +387,20 @@ func TestMessagesFlood(t *testing.T) {
 	dns := func() int64 {
 		return int64(sum(s.series(), "tapwall_events_total", `action="dns-`))
 	}
-	lab.Eventually(t, 15*time.Second, "every copy is an event or counted as lost", func() bool {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		want := copied() // flows count up to half a second late
 		must(t, json.Unmarshal([]byte(s.tapwall("status", "-o", "json")), &st))
-		return dns()+st.Events.Lost["packet_in_meter"]+st.Events.Lost["switch_queue"] == want
-	})
+		got := dns()
+		told := got + st.Events.Lost["packet_in_meter"] + st.Events.Lost["switch_queue"]
+		doubtful := int64(s.metric("tapwall_unattributed_copies_total")) // behind the change at the start
+		if told <= want && told+doubtful >= want && copied() == want {
+			t.Logf("%d messages: %d events, %v lost, %d perhaps", want, got, st.Events.Lost, doubtful)
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("of %d copies %d are events, %v are lost, %d perhaps", want, got, st.Events.Lost, doubtful)
+		}
+	}
 	lost := int64(0)
 	for stage, n := range st.Events.Lost {
 		if event.Stage(stage).BeforeAcceptance() {
@@ -381,5 +410,4 @@ func TestMessagesFlood(t *testing.T) {
 	if e := st.Events; e.Observed != e.Accepted+e.Pending+lost || e.Lost["packet_in_meter"] == 0 || dns() == 0 {
 		t.Errorf("%+v", e)
 	}
-	t.Logf("%d messages: %d events, %v lost", want, dns(), st.Events.Lost)
 }
