@@ -93,6 +93,8 @@ type Engine interface {
 type Events interface {
 	// Query returns up to f.Limit events, oldest first, from all that is kept. Its error is that of ctx, or of the disk.
 	Query(ctx context.Context, f event.Filter) (event.Page, error)
+	// Each visits what f chooses of all that is kept, oldest first. Its error is as that of Query.
+	Each(ctx context.Context, f event.Filter, visit func(*event.Event)) ([]event.Coverage, error)
 	// Subscribe follows new events that match f, after the event with id after ("" = from now). The channel is closed when ctx ends. A slow
 	// reader loses events, which is counted and told by an events-lost event.
 	Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error)

@@ -345,6 +345,16 @@ func (r *record) Query(_ context.Context, f event.Filter) (event.Page, error) {
 	return event.Page{Items: slices.Clone(r.events)}, nil
 }
 
+func (r *record) Each(_ context.Context, f event.Filter, visit func(*event.Event)) ([]event.Coverage, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.filter = f
+	for _, e := range r.events {
+		visit(e)
+	}
+	return []event.Coverage{{Source: event.SourceMemory}}, nil
+}
+
 func (r *record) Subscribe(ctx context.Context, f event.Filter, after string) (<-chan *event.Event, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -114,6 +114,7 @@ func NewServer(o Options) (*Server, error) {
 	s.registerTrace()
 	s.registerLint()
 	s.registerEvents()
+	s.registerAggregate()
 	s.registerCaptures()
 	s.registerExport()
 	if err := s.finishSpec(); err != nil {

@@ -374,6 +374,23 @@ func (c *Client) Events(ctx context.Context, f event.Filter) (*event.Page, []jso
 	return &page, raw.Items, nil
 }
 
+// Aggregate counts the events that f chooses by what they have in common; zero = the server's.
+func (c *Client) Aggregate(ctx context.Context, f event.Filter, by []string, window time.Duration, top int) (*event.Summary, error) {
+	q := f.Values()
+	for _, of := range []string{"limit", "first"} {
+		q.Del(of)
+	}
+	q["by"] = by
+	if window > 0 {
+		q.Set("window", window.String())
+	}
+	if top > 0 {
+		q.Set("top", strconv.Itoa(top))
+	}
+	var out event.Summary
+	return &out, c.call(ctx, request{method: "GET", path: "/v1/events/aggregate", query: q}, &out)
+}
+
 // errEnded says that the server closed a stream.
 var errEnded = errors.New("the server ended the stream")
 

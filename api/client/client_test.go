@@ -109,6 +109,13 @@ func (record) Query(context.Context, event.Filter) (event.Page, error) {
 	return event.Page{Items: events()}, nil
 }
 
+func (record) Each(_ context.Context, _ event.Filter, visit func(*event.Event)) ([]event.Coverage, error) {
+	for _, e := range events() {
+		visit(e)
+	}
+	return nil, nil
+}
+
 func (record) Subscribe(_ context.Context, _ event.Filter, after string) (<-chan *event.Event, error) {
 	ch := make(chan *event.Event, 2)
 	for _, e := range events() {
@@ -238,6 +245,10 @@ func TestCalls(t *testing.T) {
 	}
 	if page, raw, err := c.Events(ctx, event.Filter{Limit: 5}); err != nil || len(page.Items) != 2 || len(raw) != 2 {
 		t.Errorf("events: %+v, %v", page, err)
+	}
+	if s, err := c.Aggregate(ctx, event.Filter{}, []string{"src", "dst"}, time.Minute, 7); err != nil ||
+		s.Total.Events != 2 || len(s.By) != 2 {
+		t.Errorf("aggregate: %+v, %v", s, err)
 	}
 	var got []string
 	enough := errors.New("enough")

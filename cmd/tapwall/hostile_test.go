@@ -80,7 +80,9 @@ var invocations = map[string][]string{
 	"export replay-dlq":  {""},
 	"observe": {"", "-o json", "--all --fail-on-loss", "--numeric --print-node", "-f", "-o table --print-node --print-rule", "-o dict",
 		"-o csv", "-o ek", "-o json --field-mask source,rule,tapwall", "-o csv --field-mask rule,{hostile}", "--time-format {hostile}",
-		"--to {hostile} --policy {hostile} --not --label {hostile}", "--input-file {bad}"},
+		"--to {hostile} --policy {hostile} --not --label {hostile}", "--input-file {bad}",
+		"--aggregate src,dst", "--aggregate src-label:{hostile} -o json", "--aggregate {hostile}", "--aggregate src --window {hostile}"},
+	"top":     {"--once", "--once -o json", "--by {hostile}", "--once --by src-label:{hostile}"},
 	"trace":   {"x {hostile} tcp 1", "{hostile} x icmp -o wide", "x x {hostile}", "x x tcp {hostile} -o json"},
 	"status":  {"", "-o json", "-o yaml", "--ready"},
 	"version": {""},
@@ -245,6 +247,8 @@ func (k *talker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		verdict.Tapwall.Loss, verdict.Tapwall.Notice, loss.Tapwall.Notice, notice.Tapwall.Loss = nil, nil, nil, nil
 		verdict.Event.ID, loss.Event.ID, notice.Event.ID = "one", "two", "three" // they go into a header, which could not be sent
 		body = event.Page{Items: []*event.Event{&verdict, &loss, &notice}, Oldest: verdict.Timestamp}
+	case path == "/v1/events/aggregate":
+		body = filled[event.Summary](k.text)
 	case path == "/v1/events/stream":
 		e := filled[event.Event](k.text)
 		e.Event.ID = "three"

@@ -186,7 +186,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 	root.AddCommand(serve, newApply(g), newConfirm(g), newDiff(g), get, newDescribe(g), newLint(g), newDelete(g), newEdit(g), newExplain(g),
 		newGroup(g),
 		newMirror(g), newTap(g), newCapture(g), newExtcap(g), newQuarantine(g), newExport(g),
-		newObserve(g), newFlows(g), newTrace(g), newConnections(g),
+		newObserve(g), newTop(g), newFlows(g), newTrace(g), newConnections(g),
 		newStatus(g), newVersion(g), exitCodes)
 	strict(root)
 	return root

@@ -26,7 +26,9 @@ type observer struct {
 	timeFormat, input       string
 	mask                    []string
 	printer                 *eventPrinter
-	everything              bool // page after page
+	agg                     aggregation
+	window                  time.Duration // of agg
+	everything              bool          // page after page
 	started                 time.Time
 	lost                    map[string]int64 // by id of the event that tells
 	oldest, newest          time.Time        // of what was printed
@@ -58,6 +60,9 @@ is about the next one. They take the words that are printed, and the names of an
 				return err
 			}
 			defer cl.Close()
+			if len(x.agg.by) > 0 {
+				return x.aggregate(c, cl)
+			}
 			return x.run(c, cl)
 		},
 	}
@@ -85,6 +90,7 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.StringSliceVar(&x.mask, "field-mask", nil, "only these fields, of json, dict and csv: source,rule.id")
 	fl.StringVar(&x.input, "input-file", "",
 		"filter and print events that were saved with -o json (- = standard input), instead of a server's")
+	x.agg.flags(c)
 	x.flag(c, observeFormats...)
 	completeFlag(c, "time-format", fixed(timeFormats()...))
 	completeFlag(c, "field-mask", fixed(event.Fields()...))
@@ -111,6 +117,9 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if x.printer, err = x.newPrinter(c.OutOrStdout()); err != nil {
 		return err
 	}
+	if x.window, err = x.agg.check(); err != nil {
+		return err
+	}
 	f := &x.filter
 	x.started, x.lost = time.Now(), map[string]int64{}
 	if x.since != "" {
@@ -121,6 +130,16 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if x.until != "" {
 		if f.Until, err = event.ParseTime(x.until, x.started); err != nil {
 			return usage("--until: %w", err)
+		}
+	}
+	if len(x.agg.by) > 0 {
+		switch {
+		case x.follow:
+			return usage("--aggregate and -f: tapwall top follows")
+		case !slices.Contains([]string{"compact", "table", "json"}, x.format) || x.mask != nil:
+			return usage("--aggregate prints a table, or with -o json a document")
+		case c.Flags().Changed("first") || c.Flags().Changed("last"):
+			return usage("--aggregate is of a time: --since, --until or --all, not --first or --last")
 		}
 	}
 	first, last := c.Flags().Changed("first"), c.Flags().Changed("last")

@@ -193,6 +193,12 @@ func (x *observer) replay(c *cobra.Command) error {
 		e   *event.Event
 		raw []byte
 	}
+	var counts *event.Aggregator
+	if len(x.agg.by) > 0 {
+		if counts, err = event.NewAggregator(x.agg.by, x.window); err != nil {
+			return err
+		}
+	}
 	var kept []line // the newest, with --last
 	taken := 0
 	lines := bufio.NewScanner(in)
@@ -209,6 +215,8 @@ func (x *observer) replay(c *cobra.Command) error {
 		x.note(e)
 		switch {
 		case !m.Match(e):
+		case counts != nil:
+			counts.Add(e)
 		case x.filter.First || x.everything:
 			if taken++; !x.everything && taken > x.filter.Limit {
 				continue
@@ -229,6 +237,13 @@ func (x *observer) replay(c *cobra.Command) error {
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", event.Escape(name), err)
+	}
+	if counts != nil {
+		s := counts.Summary(x.agg.top)
+		if err := x.printSummary(c, &s); err != nil {
+			return err
+		}
+		return x.end(c)
 	}
 	for _, l := range kept[max(0, len(kept)-x.filter.Limit):] {
 		if err := x.take(l.e, l.raw); err != nil {

@@ -40,6 +40,20 @@ func (r *Recorder) Query(ctx context.Context, f event.Filter) (event.Page, error
 	return q.page(), ctx.Err()
 }
 
+// Each visits what f chooses of all that is kept, oldest first, whatever its Limit. The error is that of ctx or of the filter; that of the
+// disk is in the coverage.
+func (r *Recorder) Each(ctx context.Context, f event.Filter, visit func(*event.Event)) ([]event.Coverage, error) {
+	f.First = true
+	q, err := r.query(f)
+	if err != nil {
+		return nil, err
+	}
+	q.visit = visit
+	q.spool(ctx)
+	q.memory(ctx)
+	return q.out.Coverage, ctx.Err()
+}
+
 // query collects the events that one filter chooses.
 type query struct {
 	r     *Recorder
@@ -49,7 +63,8 @@ type query struct {
 	after int64     // only later ones, by sequence number
 	up    bool      // from the oldest on
 	limit int
-	found []*event.Event // in the order in which they are looked for; one more than limit, if there is one
+	visit func(*event.Event) // nil = they are collected
+	found []*event.Event     // in the order in which they are looked for; one more than limit, if there is one
 	out   event.Page
 }
 
@@ -81,6 +96,15 @@ func (r *Recorder) query(f event.Filter) (*query, error) {
 
 func (q *query) full() bool { return len(q.found) > q.limit }
 
+// take takes an event that is chosen.
+func (q *query) take(e *event.Event) {
+	if q.visit != nil {
+		q.visit(e)
+		return
+	}
+	q.found = append(q.found, e)
+}
+
 // covers says that a place is looked at.
 func (q *query) covers(source string, since time.Time) {
 	q.out.Coverage = append(q.out.Coverage, event.Coverage{Source: source, Since: since})
@@ -100,7 +124,7 @@ func (q *query) memory(context.Context) {
 			p = q.ring.end - 1 - i
 		}
 		if e := q.ring.at(p); e.seq > q.after && q.m.MatchFacts(&e.Facts) {
-			if q.found = append(q.found, e.ev); q.full() {
+			if q.take(e.ev); q.full() {
 				return
 			}
 		}
@@ -124,7 +148,7 @@ func (q *query) spool(ctx context.Context) {
 	err := q.r.opts.Spool.Scan(ctx, sq, func(rec spool.Record) bool {
 		e := new(event.Event)
 		if json.Unmarshal(rec.JSON, e) == nil && q.m.Match(e) { // the checksum held: what is no document was written by another version
-			q.found = append(q.found, e)
+			q.take(e)
 		}
 		return !q.full()
 	})

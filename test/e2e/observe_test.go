@@ -122,3 +122,48 @@ func TestObserveFilters(t *testing.T) {
 		}
 	}
 }
+
+// Counts are those of the events, in memory and spool, and top shows live who is denied what.
+func TestObserveAggregate(t *testing.T) {
+	t.Parallel()
+	s := open(t, 3)
+	s.apply(loggedPolicy)
+	for range 3 {
+		s.mustNotConnect(s.vm[1], s.vm[2].IPv4, 5002)
+	}
+	s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+	s.mustNotConnect(s.vm[3], s.vm[2].IPv4, 5003)
+	lab.Eventually(t, 5*time.Second, "all are recorded", func() bool {
+		return len(s.events("--to-port", "5003")) > 0 && len(s.events("--to-port", "5001")) > 0
+	})
+	want := map[string]int64{}
+	asked := s.events("--all", "--type", "verdict", "--policy", "web")
+	for _, e := range asked {
+		want[e.Tapwall.Source.Name+" "+sprintf("%d", e.Destination.Port)+" "+e.Tapwall.Verdict]++
+	}
+	var sum event.Summary
+	out := s.tapwall("observe", "--aggregate", "src,dport,verdict", "--policy", "web", "-o", "json")
+	must(t, json.Unmarshal([]byte(out[strings.IndexByte(out, '{'):]), &sum)) // behind the line that says where it is from
+	for _, g := range sum.Rows {
+		if n := want[strings.Join(g.Values, " ")]; n != g.Events || n == 0 {
+			t.Errorf("%v: %d events, want %d", g.Values, g.Events, n)
+		}
+	}
+	if sum.Total.Events < int64(len(asked)) || len(sum.Rows) != len(want) || sum.Others.Events != 0 {
+		t.Errorf("%+v of %d events in %v", sum, len(asked), want)
+	}
+
+	denials := s.datagrams(s.vm[1], s.vm[2], 5004, 20*time.Millisecond)
+	var top struct {
+		event.Summary
+		Lost int64
+	}
+	lab.Eventually(t, 10*time.Second, "top shows the denials", func() bool {
+		must(t, json.Unmarshal([]byte(s.tapwall("top", "--once", "-o", "json", "--type", "deny", "--by", "src,dport")), &top))
+		return len(top.Rows) > 0 && top.Rows[0].Values[0] == "vm1" && top.Rows[0].Values[1] == "5004" && top.Rows[0].Denied >= 10
+	})
+	denials.Stop()
+	if out := s.tapwall("top", "--once"); !strings.Contains(out, "EVENTS/S") || !strings.Contains(out, "denied/s") {
+		t.Errorf("top prints\n%s", out)
+	}
+}
