@@ -52,6 +52,7 @@ func main() {
 		{"first", benchFirst},
 		{"mirror", func() ([]line, error) { return benchMirror(*rounds) }}, {"tap", benchTap}, {"sets", benchSets},
 		{"capture", func() ([]line, error) { return benchCapture(*rounds) }},
+		{"record", func() ([]line, error) { return benchRecord(*rounds) }},
 	}
 	var names []string
 	for _, b := range benchmarks {

@@ -49,6 +49,7 @@ const allowPolicy = `{"kind":"Policy","name":"p","spec":{"appliesTo":[{"port":"v
 type contender struct {
 	lab  *lab.Lab
 	load *load
+	also []int // processes whose CPU counts beside that of vswitchd
 }
 
 // newContender makes a switch with two machines and calls guard to put a firewall between them.
@@ -85,7 +86,7 @@ func newContender(guard func(*lab.Lab) error) (_ *contender, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &contender{l, load}, nil
+	return &contender{lab: l, load: load}, nil
 }
 
 // close stops the traffic and removes the lab.
@@ -124,7 +125,7 @@ func guardByTapwall(bin string) func(*lab.Lab) error {
 
 // sample is what a load cost.
 type sample struct {
-	cpu   time.Duration // of ovs-vswitchd
+	cpu   time.Duration // of the contender
 	units int           // packets, KiB or connections that were delivered
 	wall  time.Duration // for the reader only
 }
@@ -133,7 +134,7 @@ func (s sample) perUnit() time.Duration { return s.cpu / time.Duration(s.units) 
 
 // slice runs a load once. Everything that was sent has to arrive: a switch that drops is not faster.
 func (c *contender) slice(run func(*load) (units int, err error)) (s sample, err error) {
-	before, err := threadTime(c.lab.VswitchdPid())
+	before, err := c.cpu()
 	if err != nil {
 		return s, err
 	}
@@ -142,9 +143,21 @@ func (c *contender) slice(run func(*load) (units int, err error)) (s sample, err
 		return s, err
 	}
 	s.wall = time.Since(start)
-	after, err := threadTime(c.lab.VswitchdPid())
+	after, err := c.cpu()
 	s.cpu = after - before
 	return s, err
+}
+
+// cpu is what the processes of the contender have worked.
+func (c *contender) cpu() (sum time.Duration, err error) {
+	for _, pid := range append([]int{c.lab.VswitchdPid()}, c.also...) {
+		t, err := threadTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
 }
 
 // threadTime is the CPU time that the threads of a process have used (proc(5), schedstat: nanoseconds; the figure of the process
