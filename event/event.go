@@ -120,6 +120,7 @@ type Tapwall struct {
 	CT          *CT       `json:"ct,omitempty"`
 	TCP         *TCP      `json:"tcp,omitempty"`
 	ICMP        *ICMP     `json:"icmp,omitempty"`
+	Tunnel      *Tunnel   `json:"tunnel,omitempty"`
 	Source      *Endpoint `json:"source,omitempty"`
 	Destination *Endpoint `json:"destination,omitempty"`
 	Mirror      string    `json:"mirror,omitempty"` // that copied the packet
@@ -135,6 +136,14 @@ type Tapwall struct {
 type CT struct {
 	State []string `json:"state,omitempty"` // new, est, rel, rpl, inv, trk, snat, dnat
 	Zone  int      `json:"zone,omitempty"`  // conntrack zone
+}
+
+// Tunnel is what a mirrored packet was wrapped in: all else of the document is of the packet inside.
+type Tunnel struct {
+	Type   string `json:"type"` // vxlan, geneve
+	VNI    int64  `json:"vni"`
+	Local  string `json:"local,omitempty" es:"ip"`  // who sent it
+	Remote string `json:"remote,omitempty" es:"ip"` // who it was sent to
 }
 
 // TCP holds the flags of the packet.

@@ -329,6 +329,10 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"icmp":`)
 		w.writeICMP(v.ICMP)
 	}
+	if v.Tunnel != nil {
+		w.key(`"tunnel":`)
+		w.writeTunnel(v.Tunnel)
+	}
 	if v.Source != nil {
 		w.key(`"source":`)
 		w.writeEndpoint(v.Source)
@@ -462,6 +466,23 @@ func (w *jsonWriter) writeICMP(v *ICMP) {
 	w.num(int64(v.Type))
 	w.key(`"code":`)
 	w.num(int64(v.Code))
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeTunnel(v *Tunnel) {
+	w.b = append(w.b, '{')
+	w.key(`"type":`)
+	w.text(v.Type)
+	w.key(`"vni":`)
+	w.num(v.VNI)
+	if v.Local != "" {
+		w.key(`"local":`)
+		w.text(v.Local)
+	}
+	if v.Remote != "" {
+		w.key(`"remote":`)
+		w.text(v.Remote)
+	}
 	w.b = append(w.b, '}')
 }
 

@@ -53,8 +53,9 @@ type builder struct {
 	domains *domains
 
 	parsed    packet.Parsed
-	message   l7.Message // what the payload of the packet in parsed says
-	text      []byte     // room for the texts of one event
+	message   l7.Message    // what the payload of the packet in parsed says
+	tunnel    *event.Tunnel // that the packet in parsed came in, of a copy
+	text      []byte        // room for the texts of one event
 	observers map[observerKey]*event.Observer
 	tables    [256]int
 	ctStates  [256][]string
@@ -139,8 +140,14 @@ func (b *builder) community(t []byte, e *ends, pi *PacketIn) []byte {
 // verdicts appends the events of a packet-in, or of a mirror's copy, to out and returns the layer that has a fault, if any.
 func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, packet.Layer) {
 	b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
+	b.tunnel = nil
+	if pi.Copy != nil {
+		b.unwrap(pi)
+	}
 	bad := b.readMessage(pi.Data)
-	b.learnDomains(pi)
+	if b.tunnel == nil { // addresses inside of tunnels may be those of somebody else, too
+		b.learnDomains(pi)
+	}
 	e := b.ends(pi)
 	if pi.Copy != nil {
 		return append(out, b.copied(pi, &e, now)), bad

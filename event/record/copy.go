@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/packet"
 )
 
 // MirrorCopy is what is known of a packet that a mirror copied. It is shared with the events and must not be changed.
@@ -16,18 +17,47 @@ type MirrorCopy struct {
 	Source, Destination *event.Endpoint
 }
 
+const (
+	// copyPatience is how long a copy waits for room. The kernel keeps what comes meanwhile, and counts what it has no room for.
+	copyPatience = 50 * time.Millisecond
+	copyPause    = 200 * time.Microsecond
+)
+
 // HandleCopy takes one packet that a mirror copied from a bridge: pi.Copy says what is known of it. It is like HandlePacketIn, but copies
-// fill the queue to a half only, so that a mirror of much traffic costs no verdict.
+// fill the queue to a half only, so that a mirror of much traffic costs no verdict, and who hands them over waits a little for room.
 func (r *Recorder) HandleCopy(bridge string, pi PacketIn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	half := (len(r.queue) + 1) / 2
+	for waited := time.Duration(0); !r.closed && r.queued >= half && waited < copyPatience; waited += copyPause {
+		r.mu.Unlock()
+		time.Sleep(copyPause)
+		r.mu.Lock()
+	}
 	r.observed++
-	if r.closed || r.queued >= (len(r.queue)+1)/2 {
+	if r.closed || r.queued >= half {
 		r.refuse(pi.Host, event.P2)
 		return
 	}
 	pi.Verdicts = nil
 	r.enqueue(bridge, pi, 1)
+}
+
+// maxTunnels is how deep packets are unwrapped.
+const maxTunnels = 2
+
+// unwrap goes on with the frame that a copied packet carries, so that the event is of who talks, and not of who carries.
+func (b *builder) unwrap(pi *PacketIn) {
+	for range maxTunnels {
+		t, inner, ok := packet.Inside(pi.Data, &b.parsed)
+		if !ok {
+			return
+		}
+		pi.TotalLen -= len(pi.Data) - len(inner) // what was cut off is at the end of both
+		pi.Data = inner
+		b.decoder.Decode(pi.Data, pi.TotalLen, &b.parsed)
+		b.tunnel = &event.Tunnel{Type: t.Type, VNI: int64(t.VNI), Local: t.Source.String(), Remote: t.Destination.String()}
+	}
 }
 
 // copied is the event of a packet that a mirror copied.
@@ -40,6 +70,8 @@ func (b *builder) copied(pi *PacketIn, e *ends, now time.Time) entry {
 	if tw.Weight > 1 {
 		tw.Verdict = event.Sampled
 	}
-	tw.Source, tw.Destination = c.Source, c.Destination
+	if tw.Tunnel = b.tunnel; tw.Tunnel == nil {
+		tw.Source, tw.Destination = c.Source, c.Destination
+	}
 	return b.entryOf(r, pi, e, id, transport)
 }

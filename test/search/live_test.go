@@ -3,6 +3,7 @@ package search
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +11,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/test/lab"
@@ -248,4 +252,28 @@ func TestEventsScenario03KilledUnderTraffic(t *testing.T) {
 	if err != nil || status != 200 || !strings.Contains(string(b), `"rule":{"id":"web/ingress/web"`) {
 		t.Errorf("%d %s %v", status, b, err)
 	}
+}
+
+// What somebody says inside of a tunnel is found by who says it, with the tunnel's number.
+func TestEventsTunnelledRequest(t *testing.T) {
+	s := open(t, "livevx", 2)
+	must(t, s.tw.Apply("kind: Mirror\nname: collector\nspec: {sources: [{port: vm2}], targets: [{events: {}}]}\n"))
+	inner, err := lab.CraftFrame("02:aa:00:00:00:01", "02:aa:00:00:00:02", layers.EthernetTypeIPv4,
+		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolTCP, SrcIP: net.IP{172, 16, 0, 5}, DstIP: net.IP{172, 16, 0, 9}},
+		&layers.TCP{SrcPort: 40001, DstPort: 80, ACK: true, PSH: true, Window: 100},
+		gopacket.Payload("GET /secret?token=1 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: lab\r\n\r\n"))
+	must(t, err)
+	outer, err := lab.CraftFrame(s.vm[1].MAC, s.vm[2].MAC, layers.EthernetTypeIPv4,
+		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.ParseIP(s.vm[1].IPv4), DstIP: net.ParseIP(s.vm[2].IPv4)},
+		&layers.UDP{SrcPort: 50000, DstPort: 4789}, gopacket.Payload(append([]byte{8, 0, 0, 0, 1, 0xf8, 0x21, 0}, inner...)))
+	must(t, err)
+	must(t, s.vm[1].Send(outer))
+	query := `{"bool":{"filter":[{"term":{"source.ip":"172.16.0.5"}},{"term":{"destination.port":80}},{"term":{"tapwall.tunnel.vni":129057}},
+		{"term":{"tapwall.tunnel.local":"` + s.vm[1].IPv4 + `"}},{"term":{"event.action":"http-request"}},{"term":{"url.domain":"shop.example"}},
+		{"term":{"tapwall.mirror":"collector"}}]}}`
+	lab.Eventually(t, 10*time.Second, "the request is a document", func() bool {
+		n, err := server.Count("livevx-packet", query)
+		return err == nil && n == 1
+	})
+	s.account(20 * time.Second)
 }
