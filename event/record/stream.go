@@ -192,7 +192,8 @@ func (s *stream) fill() {
 	}
 	for s.pos < span.end {
 		e := span.at(s.pos)
-		if s.m.MatchStream(&e.Facts) {
+		// What earlier runs left is put into the ring after readers may have come, who have seen it perhaps.
+		if e.seq > s.seen && s.m.MatchStream(&e.Facts) {
 			if s.n == len(s.queue) {
 				if s.catching {
 					return
@@ -203,7 +204,7 @@ func (s *stream) fill() {
 			s.n++
 		}
 		s.pos++
-		s.seen = e.seq
+		s.seen = max(s.seen, e.seq)
 	}
 	if s.n < len(s.queue) {
 		s.catching = false
