@@ -35,7 +35,7 @@ func known(now time.Time) []event.Event {
 		}
 		if v == event.Dropped {
 			e.Event.Type, e.Event.Outcome, e.Event.Reason = []string{"connection", "denied"}, "failure", event.PolicyDenied
-			e.Tapwall.DropReason = event.PolicyDenied
+			e.Tapwall.DropReason, e.Tapwall.Direction = event.PolicyDenied, "ingress"
 		}
 		return e
 	}
