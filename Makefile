@@ -7,7 +7,7 @@ FUZZTIME ?= 20s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X github.com/tapwall/tapwall/internal/build.version=$(VERSION)
 
-.PHONY: all build deps test unit property lab search soak contract race lint fuzz bench generate demo demo-down clean
+.PHONY: all build deps test unit property lab search soak contract race lint fuzz bench generate demo demo-search demo-down clean
 
 all: build
 
@@ -73,6 +73,12 @@ generate: deps
 demo: bin/tapwall
 	@$(GO) build -o bin/demo ./test/demo
 	@TAPWALL_BIN=$(CURDIR)/bin/tapwall bin/demo $(if $(DEMO_EXIT),-exit) up
+
+# The record in a real OpenSearch, which is fetched the first time. It leaves nothing behind.
+demo-search: bin/tapwall
+	@scripts/deps.sh search
+	@$(GO) build -o bin/demo ./test/demo
+	@TAPWALL_BIN=$(CURDIR)/bin/tapwall bin/demo search
 
 demo-down:
 	@[ ! -x bin/demo ] || bin/demo down

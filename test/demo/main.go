@@ -1,5 +1,5 @@
 // Demo is what `make demo` runs: a private switch with three virtual machines, tapwall, the documents of examples/, and real traffic that
-// shows each part at work. It leaves the lab up; `make demo-down` removes it.
+// shows each part at work. It leaves the lab up; `make demo-down` removes it. `make demo-search` shows the record in OpenSearch.
 package main
 
 import (
@@ -33,10 +33,14 @@ func main() {
 		if err = asRoot(); err == nil {
 			err = down()
 		}
+	case "search":
+		if err = asRoot(); err == nil {
+			err = search()
+		}
 	case "echo":
 		err = echo(flag.Arg(1))
 	default:
-		err = errors.New("usage: demo [-exit] up|down")
+		err = errors.New("usage: demo [-exit] up|down|search")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +30,22 @@ type OpenSearch struct {
 	dir string
 	env []string
 	cmd *exec.Cmd
+}
+
+const searchDir, ownerFile = "twsearch", "owner"
+
+// sweepOpenSearch removes what processes left behind that were killed; their servers went with them.
+func sweepOpenSearch() {
+	owners, _ := filepath.Glob(filepath.Join(os.TempDir(), searchDir+"*", ownerFile))
+	for _, path := range owners {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if pid, err := strconv.Atoi(string(b)); err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
+	}
 }
 
 // StartOpenSearch unpacks and starts one and waits until it answers, which takes about 15 s. Close ends it and removes all of it.
@@ -49,7 +66,8 @@ func StartOpenSearch() (_ *OpenSearch, err error) {
 		return nil, err
 	}
 	o := &OpenSearch{}
-	if o.dir, err = os.MkdirTemp("", "twsearch"); err != nil {
+	sweepOpenSearch()
+	if o.dir, err = os.MkdirTemp("", searchDir); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -58,6 +76,9 @@ func StartOpenSearch() (_ *OpenSearch, err error) {
 		}
 	}()
 	if err := os.Chmod(o.dir, 0o755); err != nil { //nolint:gosec // the other user goes through
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(o.dir, ownerFile), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		return nil, err
 	}
 	if err := unzip(zips[0], o.dir); err != nil {
