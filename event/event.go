@@ -140,8 +140,8 @@ type CT struct {
 
 // Tunnel is what a mirrored packet was wrapped in: all else of the document is of the packet inside.
 type Tunnel struct {
-	Type   string `json:"type"` // vxlan, geneve
-	VNI    int64  `json:"vni"`
+	Type   string `json:"type"`                     // vxlan, geneve
+	VNI    int64  `json:"vni"`                      // of VXLAN or Geneve
 	Local  string `json:"local,omitempty" es:"ip"`  // who sent it
 	Remote string `json:"remote,omitempty" es:"ip"` // who it was sent to
 }
