@@ -32,11 +32,13 @@ var errNotOpenSearch = errors.New("the answer is not one of OpenSearch")
 type client struct {
 	t    *opensearchtransport.Client
 	idle func() // closes connections that nobody uses
+	// timeout is how long a request with its answer may take.
+	timeout time.Duration
 }
 
 func newClient(o *Options) (*client, error) {
 	cfg := opensearchtransport.Config{
-		Username: o.Username, Header: http.Header{}, DisableRetry: true, RequestTimeout: o.Timeout,
+		Username: o.Username, Header: http.Header{}, DisableRetry: true,
 		// Nodes are tried by the requests themselves; nothing else runs in the background.
 		HealthCheck: opensearchtransport.NoOpHealthCheck, NodeStatsInterval: -1, MaxRetryClusterHealth: -1, ActiveListCap: -1,
 	}
@@ -76,13 +78,12 @@ func newClient(o *Options) (*client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // net/http says so
 	transport.TLSClientConfig = tlsConfig
 	transport.MaxIdleConnsPerHost = maxInFlight + 1
-	transport.ResponseHeaderTimeout = o.Timeout
 	cfg.Transport = transport
 	t, err := opensearchtransport.New(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &client{t, transport.CloseIdleConnections}, nil
+	return &client{t, transport.CloseIdleConnections, o.Timeout}, nil
 }
 
 // secret reads one that is alone in a file.
@@ -126,6 +127,8 @@ func (t TLS) config() (*tls.Config, error) {
 
 // do sends one request and reads the answer. An error means that it is not known whether the server has acted.
 func (c *client) do(ctx context.Context, method, path string, body []byte, contentType string, header ...string) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
 	var r io.Reader
 	if body != nil {
 		r = bytes.NewReader(body)
@@ -140,11 +143,13 @@ func (c *client) do(ctx context.Context, method, path string, body []byte, conte
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := c.t.Perform(req)
+	res, err := c.t.Stream(req)
+	if res != nil {
+		defer res.Body.Close() //nolint:errcheck // read only
+	}
 	if err != nil {
 		return 0, nil, err
 	}
-	defer res.Body.Close() //nolint:errcheck // read only
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	return res.StatusCode, answer, err
 }

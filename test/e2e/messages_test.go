@@ -319,7 +319,7 @@ func TestEventsScenario11HostileDNS(t *testing.T) {
 	})
 	for _, format := range [][]string{{"-o", "compact"}, {"-o", "json"}} {
 		out := s.tapwall(append([]string{"observe", "--all", "--color", "never"}, format...)...)
-		if i := strings.IndexAny(out, "\x1b\r\x00\x9b\u202e\xff"); i >= 0 || !strings.Contains(out, "script") {
+		if i := strings.IndexAny(out, "\x1b\r\x00\u009b\u202e\ufffd"); i >= 0 || !strings.Contains(out, "script") {
 			t.Errorf("%v at %d: %q", format, i, out[max(0, i-200):min(len(out), i+50)])
 		}
 	}
