@@ -99,7 +99,7 @@ type Sink struct {
 	success   time.Time
 	batchSize int   // bytes of a request; less while the server is slow
 	largest   int   // bytes that the server takes at once
-	expired   int64 // told of
+	expired   int64 // of the checkpoint, that was told of
 }
 
 // Open begins to deliver what the spool has, from where the last run came to. An error is one of the options, or of the disk; a server that
@@ -140,6 +140,7 @@ func Open(o Options) (*Sink, error) {
 	s.tokens <- struct{}{}
 	if s.cursor, err = o.Spool.Cursor("opensearch"); err == nil {
 		cp, _, _ := s.cursor.Status()
+		s.expired = cp.Expired // what expired in earlier runs was told of then
 		s.letters, err = openLetters(o.Dir, cp.Replays)
 	}
 	if err != nil {
@@ -224,6 +225,9 @@ func (s *Sink) housekeeping(ctx context.Context, quit <-chan struct{}) {
 func (s *Sink) save() {
 	if err := s.cursor.Save(); err != nil {
 		s.log.Error("how far the export has come cannot be written: after a crash more is sent again", "err", err)
+	}
+	if s.loss.Load() == nil {
+		return // nobody listens yet
 	}
 	cp, _, _ := s.cursor.Status()
 	s.mu.Lock()

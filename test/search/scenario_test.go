@@ -234,6 +234,15 @@ func TestEventsScenario06Overload(t *testing.T) {
 		t.Errorf("%d injected, %d told of losses, lost %v: %+v", injected, own, c.Lost, *x)
 	}
 	t.Logf("%d events, %d MiB at most, lost %v", injected, most>>20, c.Lost)
+	// What expired is told of once, also over a restart.
+	r.stop()
+	r.start()
+	r.record(0, 10)
+	time.Sleep(2500 * time.Millisecond) // two checkpoints
+	if again := r.rec.Counters().Lost["expired"]; again != 0 {
+		t.Errorf("after a restart %d are told of again", again)
+	}
+	r.drained(20 * time.Second)
 }
 
 // Documents have their own fate: those that cannot be taken now come later, what never can be is a dead letter, and is sent again when
