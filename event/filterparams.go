@@ -162,7 +162,7 @@ func ParseTime(s string, now time.Time) (time.Time, error) {
 	return now.Add(-d), nil
 }
 
-var errTime = errors.New("not a time: give RFC 3339 (2026-01-02T15:04:05Z) or how long ago (90s, 5m, 1h30m, 2d)")
+var errTime = errors.New("not a time: give RFC 3339 (2026-01-02T15:04:05Z), a date (2026-01-02, UTC) or how long ago (90s, 5m, 1h30m, 2d)")
 
 // paramErrors collects faults.
 type paramErrors struct{ list []*ParamError }

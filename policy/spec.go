@@ -368,7 +368,8 @@ type BufferTarget struct {
 	Size     string `json:"size,omitempty"`     // of memory, default "64MB"
 }
 
-// EventsTarget has tapwall make an event of each packet, or of one of so many: who sent it to whom, and nothing of what it carries.
+// EventsTarget has tapwall make an event of each packet, or of one of so many: who sent it to whom, and of what it
+// carries no more than what DNS, TLS and HTTP/1 say in clear.
 type EventsTarget struct {
 	Sample string `json:"sample,omitempty"` // "1/100": one packet of a hundred, and each first one of a connection, SYN, FIN and RST
 }

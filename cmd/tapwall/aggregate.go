@@ -30,8 +30,8 @@ func (a *aggregation) flags(c *cobra.Command) {
 	free(c, "top")
 }
 
-// check reads the flags.
-func (a *aggregation) check() (window time.Duration, err error) {
+// check reads the flags; by is the name of the one that says what to group by.
+func (a *aggregation) check(by string) (window time.Duration, err error) {
 	if len(a.by) == 0 {
 		if a.window != "" {
 			return 0, usage("--window is for --aggregate")
@@ -48,7 +48,7 @@ func (a *aggregation) check() (window time.Duration, err error) {
 	}
 	if _, err := event.NewAggregator(a.by, window); err != nil {
 		for _, p := range event.ParamErrors(err) {
-			return 0, usage("--%s %s: %s", map[string]string{"by": "aggregate", "window": "window"}[p.Param], event.Escape(p.Value), p.Reason)
+			return 0, usage("--%s %s: %s", map[string]string{"by": by, "window": "window"}[p.Param], event.Escape(p.Value), p.Reason)
 		}
 	}
 	return window, nil
@@ -94,6 +94,10 @@ func (x *observer) printSummary(c *cobra.Command, s *event.Summary) error {
 	if x.window > 0 {
 		header = "WINDOW " + header
 	}
+	last := time.TimeOnly
+	if time.Since(s.Since) > 24*time.Hour {
+		last = time.DateTime
+	}
 	var rows [][]string
 	row := func(window string, values []string, f event.Figures, events, last string) {
 		cells := append(append([]string{}, values...), events, fmt.Sprint(f.Denied), fmt.Sprint(f.Packets), fmt.Sprint(f.Bytes), last)
@@ -111,7 +115,7 @@ func (x *observer) printSummary(c *cobra.Command, s *event.Summary) error {
 		if g.Missed > 0 {
 			events = fmt.Sprintf("%d to %d", g.Events, g.Events+g.Missed)
 		}
-		row(g.Window.Local().Format(time.DateTime), values, g.Figures, events, g.Last.Local().Format(time.TimeOnly))
+		row(g.Window.Local().Format(time.DateTime), values, g.Figures, events, g.Last.Local().Format(last))
 	}
 	if s.Others.Events > 0 {
 		others := make([]string, len(x.agg.by))

@@ -14,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
-	"github.com/tapwall/tapwall/event"
 )
 
 // capturing is one invocation of capture, or of one of the commands below it.
@@ -227,9 +226,8 @@ func (x *capturing) prepare(c *cobra.Command, g *global) (*client.Client, error)
 		flag string
 		text *string
 	}{{"since", &x.Since}, {"until", &x.Until}} {
-		*t.text = strings.TrimPrefix(*t.text, "-")
-		if _, err := event.ParseTime(*t.text, time.Now()); *t.text != "" && err != nil {
-			return nil, usage("--%s: %w", t.flag, err)
+		if _, err := timeOf(t.flag, t.text, time.Now()); err != nil {
+			return nil, err
 		}
 	}
 	if x.Packets < 0 {

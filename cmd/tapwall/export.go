@@ -12,8 +12,9 @@ import (
 
 func newExport(g *global) *cobra.Command {
 	c := &cobra.Command{Use: "export", Short: "The export of events to OpenSearch: how it goes, and whether it works",
-		Args: noArgs("; it is export status, export test or export replay-dlq"),
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+		Example: "  tapwall export test\n  tapwall export status",
+		Args:    noArgs("; it is export status, export test or export replay-dlq"),
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(newExportStatus(g), newExportTest(g), newExportReplay(g))
 	return c
 }
@@ -27,7 +28,8 @@ func newExportStatus(g *global) *cobra.Command {
 server refused it for good), or expired or corrupt (it was lost before it could be delivered), or waits in the spool.
 
 It exits with 5 if the server takes nothing now.`,
-		Args: noArgs(""),
+		Example: "  tapwall export status\n  tapwall export status -o json",
+		Args:    noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.allow("table", "json", "yaml"); err != nil {
 				return err
@@ -96,7 +98,12 @@ func newExportTest(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "test",
 		Short: "Try whether an event arrives at the server",
-		Args:  noArgs(""),
+		Long: `Ask the server of sinks.opensearch what it is, put the templates, send an event and find it again. It fails with what the server
+says.
+
+The event (event.action export-tested) stays in the record.`,
+		Example: "  tapwall export test",
+		Args:    noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := g.client()
 			if err != nil {
@@ -124,7 +131,10 @@ func newExportReplay(g *global) *cobra.Command {
 	return &cobra.Command{
 		Use:   "replay-dlq",
 		Short: "Send dead letters again, as after the reason of their refusal was mended",
-		Args:  noArgs(""),
+		Long: `Send the documents again that the server refused for good, as after the reason was mended. Those that it takes now are no dead
+letters any more; those that it refuses again stay. DATA-DIR/export/dead-letters.ndjson has each with the reason.`,
+		Example: "  tapwall export replay-dlq",
+		Args:    noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			cl, err := g.client()
 			if err != nil {

@@ -178,7 +178,7 @@ environment variable TAPWALL_SERVER says otherwise.`,
 3    observe --fail-on-loss: events are missing
 4    --wait: written, but not in force: not installed in time, refused by the switch, Degraded,
      or Pending, as a policy that selects nobody on any host is; the message says what is missing
-5    status: something is wrong
+5    status, export status: something is wrong
 6    diff: there are differences
 130  interrupted`,
 	}

@@ -46,7 +46,9 @@ is about the next one. They take the words that are printed, and the names of an
 		Example: `  tapwall observe -f --verdict DENIED
   tapwall observe --since 5m --to vm2 --to-port 443,8000-8099
   tapwall observe -f --from-label app=web --not --to-label app=db
-  tapwall observe --last 1000 --policy web -o json`,
+  tapwall observe --last 1000 --policy web -o json
+  tapwall observe --since 1h --verdict DENIED -o csv --field-mask @timestamp,source.ip,destination.ip,destination.port,rule.id
+  tapwall observe --aggregate src,dst,dport,verdict --since 1h`,
 		Args: noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := x.prepare(c); err != nil {
@@ -117,20 +119,19 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if x.printer, err = x.newPrinter(c.OutOrStdout()); err != nil {
 		return err
 	}
-	if x.window, err = x.agg.check(); err != nil {
+	if len(x.agg.by) == 0 && c.Flags().Changed("top") {
+		return usage("--top is for --aggregate; --last %d prints so many events", x.agg.top)
+	}
+	if x.window, err = x.agg.check("aggregate"); err != nil {
 		return err
 	}
 	f := &x.filter
 	x.started, x.lost = time.Now(), map[string]int64{}
-	if x.since != "" {
-		if f.Since, err = event.ParseTime(x.since, x.started); err != nil {
-			return usage("--since: %w", err)
-		}
+	if f.Since, err = timeOf("since", &x.since, x.started); err != nil {
+		return err
 	}
-	if x.until != "" {
-		if f.Until, err = event.ParseTime(x.until, x.started); err != nil {
-			return usage("--until: %w", err)
-		}
+	if f.Until, err = timeOf("until", &x.until, x.started); err != nil {
+		return err
 	}
 	if len(x.agg.by) > 0 {
 		switch {

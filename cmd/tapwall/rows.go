@@ -102,12 +102,20 @@ func mirrorTarget(s policy.MirrorSpec, status policy.Status) string {
 			out = append(out, "pcap "+t.Pcap.BaseName())
 		case t.Events != nil:
 			out = append(out, "events")
+		case t.RSPAN != nil:
+			out = append(out, fmt.Sprintf("rspan vlan %d", t.RSPAN.VLAN))
+		case t.Buffer != nil:
+			out = append(out, "buffer")
 		default:
 			if x, ok := t.Tunnel(); ok {
 				id := ""
-				for _, h := range status.Hosts {
-					if id = h.Target[x.IDName]; i < len(h.Targets) {
-						id = h.Targets[i][x.IDName]
+				if x.ID != nil {
+					id = fmt.Sprint(*x.ID)
+				} else { // derived where it is made
+					for _, h := range status.Hosts {
+						if id = h.Target[x.IDName]; i < len(h.Targets) {
+							id = h.Targets[i][x.IDName]
+						}
 					}
 				}
 				out = append(out, x.Protocol+" "+x.Remote+" "+x.IDName+" "+dash(id))

@@ -100,7 +100,7 @@ It takes the filters of observe.`,
 				return err
 			}
 			a := aggregation{by: t.by, top: n}
-			if _, err := a.check(); err != nil {
+			if _, err := a.check("by"); err != nil {
 				return err
 			}
 			if len(t.by) == 0 {
