@@ -65,33 +65,34 @@ func exportTexts(w io.Writer, all []client.Sink) error {
 		return printf(w, "Events are exported nowhere: there is no sinks.opensearch in the configuration of the server.\n")
 	}
 	for _, x := range all {
-		if err := printf(w, "%s\n", exportText(x)); err != nil {
+		if err := printExport(w, "", x); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// exportText is how an export goes.
-func exportText(s client.Sink) string {
+// printExport prints how an export goes: a line behind the title, and one for each thing that is to be done or known.
+func printExport(w io.Writer, title string, s client.Sink) error {
 	x := s.Export
 	text := fmt.Sprintf("%s to %s: delivered %d", s.Name, s.Target, s.Written)
 	if x.Duplicates > 0 {
 		text += fmt.Sprintf(" (%d of them sent twice, kept once)", x.Duplicates)
 	}
 	text += fmt.Sprintf(", waiting %d, dead letters %d, expired %d, corrupt %d", s.Pending, x.DeadLetters, x.Expired, x.Corrupt)
-	if x.Lag >= 1 {
-		text += fmt.Sprintf("\n  %s behind", (time.Duration(x.Lag) * time.Second).String())
+	err := printf(w, "%s%s\n", title, text)
+	if err == nil && x.Lag >= 1 {
+		err = printf(w, "  %s behind\n", (time.Duration(x.Lag) * time.Second).String())
 	}
-	if s.Error != "" {
-		text += fmt.Sprintf("\n  takes nothing since %s, %d requests sent again: %s",
+	if err == nil && s.Error != "" {
+		err = printf(w, "  takes nothing since %s, %d requests sent again: %s\n",
 			x.FailingSince.Local().Format(time.DateTime), x.Retries, s.Error)
 	}
-	if x.LettersKept > 0 {
-		text += fmt.Sprintf("\n  %d dead letters are kept, %s: tapwall export replay-dlq sends them again",
+	if err == nil && x.LettersKept > 0 {
+		err = printf(w, "  %d dead letters are kept, %s: tapwall export replay-dlq sends them again\n",
 			x.LettersKept, byteText(x.LetterBytes))
 	}
-	return text
+	return err
 }
 
 func newExportTest(g *global) *cobra.Command {

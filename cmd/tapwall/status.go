@@ -18,9 +18,10 @@ func newStatus(g *global) *cobra.Command {
 	var o output
 	var ready bool
 	c := &cobra.Command{
-		Use:   "status",
-		Short: "Print the health of tapwall and its connections; exit code 5 if something is wrong",
-		Args:  noArgs(""),
+		Use:     "status",
+		Short:   "Print the health of tapwall and its connections; exit code 5 if something is wrong",
+		Example: "  tapwall status\n  tapwall status -o json\n  tapwall status --ready && echo everything is in force",
+		Args:    noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.allow("table", "json", "yaml"); err != nil {
 				return err
@@ -119,7 +120,7 @@ func printStatus(w io.Writer, s *client.System) error {
 	}
 	for _, sink := range e.Sinks {
 		if err == nil && sink.Export != nil {
-			err = printf(w, "export:  %s\n", exportText(sink))
+			err = printExport(w, "export:  ", sink)
 			continue
 		}
 		if err == nil {

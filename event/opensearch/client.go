@@ -169,6 +169,9 @@ type statusError struct {
 
 func (e *statusError) Error() string {
 	switch {
+	case e.status == http.StatusUnauthorized:
+		return "HTTP 401: " + strings.TrimPrefix(e.kind+": ", ": ") + e.reason +
+			" (see username and password-file, or api-key-file, of sinks.opensearch)"
 	case e.kind != "":
 		return fmt.Sprintf("HTTP %d: %s: %s", e.status, e.kind, e.reason)
 	case e.reason != "":

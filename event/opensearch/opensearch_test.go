@@ -319,7 +319,7 @@ func TestCredentials(t *testing.T) {
 		{name: "nobody", o: Options{}},
 		{name: "basic", want: "Basic dHc6czNjcmV0", o: Options{Username: "tw", PasswordFile: password}},
 		{name: "key", want: "ApiKey a2V5OnNlY3JldA==", tls: true, o: Options{APIKeyFile: key}},
-		{name: "wrong password", want: "Basic other", o: Options{Username: "tw", PasswordFile: password}, fault: "HTTP 401: security_exception"},
+		{name: "wrong password", want: "Basic other", o: Options{Username: "tw", PasswordFile: password}, fault: "see username and password"},
 		{name: "unknown authority", tls: true, fault: "certificate"},
 		{name: "both", o: Options{Username: "tw", PasswordFile: password, APIKeyFile: key}, fault: "exclude each other"},
 		{name: "name alone", o: Options{Username: "tw"}, fault: "need each other"},

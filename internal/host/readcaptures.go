@@ -101,7 +101,7 @@ func (e *Engine) Packets(q backend.CaptureQuery) (backend.WritePackets, error) {
 	h := v.heldBy(m.Name)
 	if h == nil && (!q.Follow || !q.Since.IsZero()) {
 		return nil, fmt.Errorf("%w: mirror %s has no buffer here, so nothing that came before is there; add the target buffer, or ask for what "+
-			"comes from now on (follow=true without since)", backend.ErrUnable, m.Name)
+			"comes from now on (tapwall capture %[2]s, follow=true without since)", backend.ErrUnable, m.Name)
 	}
 	if !q.Follow {
 		return func(_ context.Context, w io.Writer) error { return h.Save(w, q.Since, q.Until, q.Packets) }, nil
