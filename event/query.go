@@ -45,7 +45,7 @@ type Page struct {
 
 // Coverage is one place where events are looked for.
 type Coverage struct {
-	Source string    `json:"source"` // memory | spool
+	Source string    `json:"source"` // memory | spool | opensearch
 	Since  time.Time `json:"since"`  // of the oldest event there
 	// Error says why not all of it could be looked at.
 	Error string `json:"error,omitempty"`

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -86,7 +85,7 @@ func printCoverage(w io.Writer, p *event.Page) {
 	}
 	var places []string
 	for _, c := range p.Coverage {
-		places = append(places, c.Source+" since "+c.Since.Local().Format(time.DateTime)+troubleText(c.Error))
+		places = append(places, c.Source+sinceText(c.Since)+troubleText(c.Error))
 	}
 	if places != nil {
 		printf(w, "coverage: %s\n", event.Escape(strings.Join(places, ", ")))

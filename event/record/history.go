@@ -28,7 +28,7 @@ func (r *Recorder) Query(ctx context.Context, f event.Filter) (event.Page, error
 	if err != nil {
 		return event.Page{}, err
 	}
-	places := []func(context.Context){q.memory, q.spool}
+	places := []func(context.Context){q.memory, q.spool, q.archive}
 	if q.up {
 		slices.Reverse(places)
 	}
@@ -108,7 +108,7 @@ func (q *query) take(e *event.Event) {
 // covers says that a place is looked at.
 func (q *query) covers(source string, since time.Time) {
 	q.out.Coverage = append(q.out.Coverage, event.Coverage{Source: source, Since: since})
-	if q.out.Oldest.IsZero() || since.Before(q.out.Oldest) {
+	if q.out.Oldest.IsZero() || !since.IsZero() && since.Before(q.out.Oldest) {
 		q.out.Oldest = since
 	}
 }
@@ -154,6 +154,47 @@ func (q *query) spool(ctx context.Context) {
 	})
 	if err != nil {
 		q.out.Coverage[len(q.out.Coverage)-1].Error = err.Error()
+	}
+}
+
+// archiveLimit is how long an archive may take to answer.
+const archiveLimit = 5 * time.Second
+
+// archive looks for what is older than the spool, where events are exported to.
+func (q *query) archive(ctx context.Context) {
+	if q.r.opts.Spool == nil || q.r.opts.Spool.Whole() {
+		return
+	}
+	first, oldest := q.r.opts.Spool.First(), q.r.opts.Spool.Status().Oldest
+	if q.ring.start < q.ring.end {
+		if e := q.ring.at(q.ring.start); first == 0 || e.seq < first { // a small spool
+			first, oldest = e.seq, e.ev.Timestamp
+		}
+	}
+	since, until := q.m.Times()
+	if first == 0 || q.after >= first-1 || since != 0 && since >= oldest.UnixNano() {
+		return // memory and spool have all of it
+	}
+	sq := spool.Query{Since: since, Until: until, After: q.after, Before: first, Newest: !q.up}
+	for _, x := range q.r.opts.Exports {
+		a, ok := x.(Archive)
+		if !ok {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, archiveLimit)
+		from, err := a.Search(ctx, q.r.began.Install, sq, func(e *event.Event) bool {
+			if q.m.Match(e) {
+				q.take(e)
+			}
+			return !q.full()
+		})
+		cancel()
+		if err != nil || !from.IsZero() {
+			q.covers(a.Name(), from)
+		}
+		if err != nil {
+			q.out.Coverage[len(q.out.Coverage)-1].Error = err.Error()
+		}
 	}
 }
 

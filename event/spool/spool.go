@@ -304,6 +304,16 @@ func (s *Spool) First() (seq int64) {
 	return seq
 }
 
+// Whole says that nothing has fallen to the bounds since the spool was made.
+func (s *Spool) Whole() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.segments) == 0 {
+		return s.w.next == 0
+	}
+	return s.segments[0].first == 0
+}
+
 // Close writes what waits, tries once only if the disk does not take it, and ends the goroutine. Later calls return nil.
 func (s *Spool) Close() error {
 	s.mu.Lock()

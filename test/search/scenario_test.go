@@ -501,3 +501,71 @@ func TestEventsEndWhileServerHangs(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// What is in memory no more is looked for in the spool, and what is there no more in OpenSearch: one answer, each event once, in order,
+// which says where it comes from.
+func TestEventsHistoryFromServer(t *testing.T) {
+	r := idleRig(t, "shist", nil)
+	r.disk.MaxBytes, r.disk.SegmentBytes = 4<<20, 128<<10
+	r.start()
+	const made = 12_000
+	for i := 0; i < made; i += 3000 {
+		r.record(i, 3000)
+		r.drained(30 * time.Second) // nothing expires before it is delivered
+	}
+	if st := r.spool.Status(); st.Events >= made-2000 || st.Events < 4500 {
+		t.Fatalf("the spool has %d events", st.Events)
+	}
+	var got []int
+	places := map[string]bool{}
+	for after := ""; ; {
+		p, err := r.rec.Query(t.Context(), event.Filter{First: true, After: after, Limit: 1000, Action: []string{event.ActionVerdict}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range p.Coverage {
+			places[c.Source] = true
+			if c.Error != "" || c.Since.IsZero() {
+				t.Errorf("%+v", c)
+			}
+		}
+		for _, e := range p.Items {
+			got = append(got, e.Source.Port)
+		}
+		if after = p.Next; after == "" {
+			break
+		}
+	}
+	for i, n := range got {
+		if n != i {
+			t.Fatalf("place %d has event %d", i, n)
+		}
+	}
+	if len(got) != made || len(places) != 3 {
+		t.Errorf("%d of %d events from %v", len(got), made, places)
+	}
+	one := func(port int) event.Page {
+		p, err := r.rec.Query(t.Context(), event.Filter{FromPort: []string{strconv.Itoa(port)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	if p := one(17); len(p.Items) != 1 || p.Items[0].Source.Port != 17 || p.Coverage[len(p.Coverage)-1].Source != "opensearch" {
+		t.Errorf("%d items, %+v", len(p.Items), p.Coverage)
+	}
+	// What lies within the spool asks nobody else.
+	before := r.proxy.Requests("POST", "/shist-all/_search")
+	if _, err := r.rec.Query(t.Context(), event.Filter{Since: time.Now().Add(-time.Second), Limit: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.proxy.Requests("POST", "/shist-all/_search"); n != before || n == 0 {
+		t.Errorf("%d searches, then %d", before, n)
+	}
+	if err := r.proxy.All(lab.Refuse); err != nil {
+		t.Fatal(err)
+	}
+	if p := one(17); len(p.Items) != 0 || !strings.Contains(p.Coverage[len(p.Coverage)-1].Error, "refused") {
+		t.Errorf("of a server that is away: %d items, %+v", len(p.Items), p.Coverage)
+	}
+}
