@@ -333,17 +333,33 @@ func closest(name string, all []client.Workload) string {
 	return cmp.Or(append(words.SuggestionsFor(name), "")...)
 }
 
-// existing leaves a port as it is that is there already, on a bridge that is not tapwall's own.
+// existing leaves a port as it is that is there already, unless a mirror made it: that one both make, whoever goes first.
 func existing(ctx context.Context, cl *client.Client, targets []policy.MirrorTarget) error {
 	hosts, err := cl.Hosts(ctx)
 	if err != nil {
 		return err
 	}
+	mirrors, err := cl.List(ctx, policy.KindMirror, nil)
+	if err != nil {
+		return err
+	}
+	made := map[string]bool{}
+	for _, d := range mirrors {
+		var s policy.MirrorSpec
+		if err := json.Unmarshal(d.Spec, &s); err != nil {
+			return err
+		}
+		for _, t := range s.Targets {
+			if t.Port != nil && t.Port.Create {
+				made[t.Port.Name] = true
+			}
+		}
+	}
 	for _, t := range targets {
 		for _, h := range hosts {
 			for _, b := range h.Bridges {
 				for _, p := range b.Ports {
-					if t.Port != nil && p.Name == t.Port.Name && !strings.HasPrefix(b.Name, "tw-") {
+					if t.Port != nil && p.Name == t.Port.Name && !made[p.Name] && !strings.HasPrefix(b.Name, "tw-") {
 						t.Port.Create = false
 					}
 				}
