@@ -148,9 +148,10 @@ type lossAccount struct {
 	open [3]int64
 
 	// Behind a change, flows count copies that were never made: packets that cached flows passed before it, see account. Until the caches have
-	// followed, a deficit says nothing; what there is of it then is set aside.
-	turn  uint64 // the last change that was followed
-	aside int64
+	// followed, a deficit says nothing; what there is of it then is set aside, with what may still hide some of it. That falls to what it was
+	// as later readings show it, and all of it is told of as unknown: a loss among it is in no other figure.
+	turn        uint64 // the last change that was followed
+	aside, told int64
 }
 
 // knows reports whether everything that flows counted behind changes has been set aside.
@@ -167,6 +168,7 @@ func (a *lossAccount) add(c copyCounters, made bool, received uint64, at progres
 		*a = lossAccount{started: true, base: c, last: c}
 	}
 	meter = int64(c.metered - a.last.metered)
+	since := int64(c.received+c.metered) - int64(a.last.received+a.last.metered) // what came since the last reading may not be counted yet
 	a.last = c
 	if at.doubt {
 		return meter, 0, 0
@@ -175,11 +177,21 @@ func (a *lossAccount) add(c copyCounters, made bool, received uint64, at progres
 	if !a.knows(at) {
 		a.turn = at.turn
 		unknown = max(0, deficit-a.reported)
+		a.told += unknown
 		// What came lately may not be counted yet, and so hides as much of the deficit.
 		late := max(0, int64(c.received+c.metered)-int64(at.done))
 		a.aside += max(0, deficit+late-a.reported)
 		a.open = [3]int64{a.reported, a.reported, a.reported}
 		return meter, 0, unknown
+	}
+	if over := a.reported - deficit - since; over > 0 && a.aside > a.told {
+		over = min(over, a.aside-a.told)
+		a.aside -= over
+		deficit += over
+	}
+	if since == 0 && a.aside > a.told {
+		unknown = a.aside - a.told
+		a.told = a.aside
 	}
 	copy(a.open[1:], a.open[:])
 	a.open[0] = deficit
@@ -187,5 +199,5 @@ func (a *lossAccount) add(c copyCounters, made bool, received uint64, at progres
 		queue = least - a.reported
 		a.reported = least
 	}
-	return meter, queue, 0
+	return meter, queue, unknown
 }

@@ -1,6 +1,10 @@
 package host
 
-import "testing"
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
 
 func TestLossAccount(t *testing.T) {
 	type reading struct {
@@ -63,9 +67,18 @@ func TestLossAccount(t *testing.T) {
 		"what a flow has not counted yet hides none of what it must not have counted": {
 			{c: copyCounters{0, 0, 0}, made: true},
 			{c: copyCounters{350, 10, 10}, at: progress{turn: 1, done: 0}, meter: 10, unknown: 330},
+			{c: copyCounters{370, 10, 10}, at: progress{turn: 1, done: 0}, unknown: 20},
 			{c: copyCounters{370, 10, 10}, at: progress{turn: 1, done: 0}},
 			{c: copyCounters{370, 10, 10}, at: progress{turn: 1, done: 0}},
-			{c: copyCounters{370, 10, 10}, at: progress{turn: 1, done: 0}},
+		},
+		"what is lost in the shadow of a change is told of as unknown, and what is lost later as lost": {
+			{c: copyCounters{0, 0, 0}, made: true},
+			{c: copyCounters{1000, 0, 1000}, at: progress{turn: 1, done: 0}}, // 1,000 may not be counted yet
+			{c: copyCounters{2000, 0, 1500}, at: progress{turn: 1, done: 0}},
+			{c: copyCounters{2000, 0, 1500}, at: progress{turn: 1, done: 0}, unknown: 500},
+			{c: copyCounters{2100, 0, 1560}, at: progress{turn: 1, done: 0}},
+			{c: copyCounters{2100, 0, 1560}, at: progress{turn: 1, done: 0}},
+			{c: copyCounters{2100, 0, 1560}, at: progress{turn: 1, done: 0}, queue: 40},
 		},
 		"a pipeline made anew counts what was dropped before it stood": {
 			{c: copyCounters{100, 20, 80}, made: true, meter: 20},
@@ -86,4 +99,45 @@ func TestLossAccount(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever is lost, withheld or counted late, behind a change or not: once it is quiet, every copy is received, withheld, lost or unknown.
+func TestLossAccountAddsUp(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var a lossAccount
+		var c copyCounters
+		var late, phantom, meter, queue, unknown, turn, done uint64
+		take := func(at progress, made bool) {
+			m, q, u := a.add(c, made, 0, at)
+			if m < 0 || q < 0 || u < 0 {
+				t.Fatalf("told %d, %d, %d", m, q, u)
+			}
+			meter, queue, unknown = meter+uint64(m), queue+uint64(q), unknown+uint64(u)
+		}
+		take(progress{}, true)
+		for range rapid.IntRange(1, 30).Draw(t, "readings") {
+			c.copied, late = c.copied+late, 0 // what came before the last reading is counted
+			done := done
+			if rapid.IntRange(0, 5).Draw(t, "change") == 0 {
+				turn++
+				n := rapid.Uint64Range(0, 300).Draw(t, "never made")
+				c.copied, phantom = c.copied+n, phantom+n
+				done = c.received + c.metered
+				take(progress{turn: turn, doubt: true, done: done}, false)
+			}
+			sent := rapid.Uint64Range(0, 500).Draw(t, "sent")
+			dropped := rapid.Uint64Range(0, sent).Draw(t, "withheld")
+			lost := rapid.Uint64Range(0, sent-dropped).Draw(t, "lost")
+			late = rapid.Uint64Range(0, sent).Draw(t, "not counted yet")
+			c.copied, c.metered, c.received = c.copied+sent-late, c.metered+dropped, c.received+sent-dropped-lost
+			take(progress{turn: turn, done: done}, false)
+		}
+		c.copied += late
+		for range 5 {
+			take(progress{turn: turn, done: done}, false)
+		}
+		if c.copied != c.received+meter+queue+unknown || meter != c.metered || unknown > phantom+c.copied {
+			t.Fatalf("%+v: withheld %d, lost %d, unknown %d", c, meter, queue, unknown)
+		}
+	})
 }
