@@ -370,7 +370,7 @@ func TestFilterReference(t *testing.T) {
 			}
 		}
 	})
-	if hits < 20 {
+	if hits < 20 && !testing.Short() { // a fifth of the checks, and by chance few of them
 		t.Errorf("only %d events were selected: the test says little", hits)
 	}
 }
