@@ -115,8 +115,8 @@ type ExportStatus struct {
 	Lag              float64   `json:"lagSeconds"`
 	LettersKept      int64     `json:"lettersKept"`
 	LetterBytes      int64     `json:"letterBytes"`
-	LettersDiscarded int64     `json:"lettersDiscarded"` // since start: fell to the bound of their file
-	LastSuccess      time.Time `json:"lastSuccess,omitzero"`
+	LettersDiscarded int64     `json:"lettersDiscarded"`     // since start: fell to the bound of their file
+	LastSuccess      time.Time `json:"lastSuccess,omitzero"` // when it last took events, or would have
 	FailingSince     time.Time `json:"failingSince,omitzero"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -451,5 +452,47 @@ func TestSetsHaveRetention(t *testing.T) {
 	}
 	if len(keep) != len(sets) || reflect.DeepEqual(keep, Retention{}) {
 		t.Error(keep)
+	}
+}
+
+// A server that is away is known of without an event, and so is its return.
+func TestProbe(t *testing.T) {
+	f := newFake("")
+	server := httptest.NewUnstartedServer(f)
+	address := server.Listener.Addr().String()
+	if err := server.Listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	sp, err := spool.Open(spool.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sp.Close()
+	s, err := Open(Options{URLs: []string{"http://" + address}, Dir: t.TempDir(), Spool: sp, Timeout: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	until := func(what string, ok func(string) bool) {
+		t.Helper()
+		for range 1000 {
+			if ok(s.Status().Error) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("not %s: %+v", what, s.Status())
+	}
+	until("known to be away", func(e string) bool { return strings.Contains(e, "refused") })
+	if server.Listener, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	server.Start()
+	defer server.Close()
+	until("known to be back", func(e string) bool { return e == "" })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.templates) == 0 || len(f.docs) != 0 {
+		t.Errorf("%d templates, %d documents", len(f.templates), len(f.docs))
 	}
 }

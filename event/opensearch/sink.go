@@ -30,6 +30,7 @@ const (
 	linger        = 500 * time.Millisecond
 	checkpointing = time.Second
 	pruning       = time.Hour
+	probing       = 5 // checkpoints
 
 	// slowAnswer is how long an answer may take for a further request to be sent beside it.
 	slowAnswer = 5 * time.Second
@@ -201,24 +202,43 @@ func (s *Sink) run(sending context.Context) {
 	s.save()
 }
 
-// housekeeping writes the checkpoint and deletes what is too old.
+// housekeeping writes the checkpoint, deletes what is too old, and knows of a server that is away before there is an event.
 func (s *Sink) housekeeping(ctx context.Context, quit <-chan struct{}) {
 	save, prune := time.NewTicker(checkpointing), time.NewTicker(pruning)
 	defer save.Stop()
 	defer prune.Stop()
 	pruned := false
-	for {
+	s.probe(ctx)
+	for tick := 1; ; tick++ {
 		select {
 		case <-quit:
 			return
 		case <-save.C:
 			s.save()
+			if tick%probing == 0 {
+				s.probe(ctx)
+			}
 			if !pruned { // at the start, as soon as it is known that the server is there
 				pruned = s.up() && s.prune(ctx)
 			}
 		case <-prune.C:
 			pruned = s.prune(ctx)
 		}
+	}
+}
+
+// probe finds out whether the server would take events, where no delivery tells.
+func (s *Sink) probe(ctx context.Context) {
+	s.mu.Lock()
+	known := s.failure == "" && !s.success.IsZero()
+	s.mu.Unlock()
+	if _, pending, _ := s.cursor.Status(); known || pending > 0 {
+		return
+	}
+	if err := s.trust(ctx); err == nil {
+		s.succeeded()
+	} else if ctx.Err() == nil {
+		s.failed(err)
 	}
 }
 
