@@ -209,6 +209,11 @@ func TestCaptureFilesInTrouble(t *testing.T) {
 		return written() > before
 	})
 
+	lab.Eventually(t, 10*time.Second, "the userspace datapath is done with its ports", func() bool {
+		out, err := s.vm[1].Run("ping", "-c", "20", "-i", "0.002", "-q", s.vm[2].IPv4)
+		return err == nil && strings.Contains(out, " 0% packet loss")
+	})
+
 	// Killed, it leaves files that can be read, and goes on in another one.
 	ping(20)
 	time.Sleep(200 * time.Millisecond)
