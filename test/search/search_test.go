@@ -71,8 +71,10 @@ func idleRig(t *testing.T, prefix string, opts func(*opensearch.Options)) *rig {
 	r := &rig{T: t, proxy: p, prefix: prefix, dir: t.TempDir(), opts: opts}
 	t.Cleanup(p.Close)
 	t.Cleanup(func() {
-		if err := server.JSON("DELETE", "/"+prefix+"-*", "", nil); err != nil {
-			t.Error(err)
+		for _, path := range []string{"/", "/_index_template/", "/_component_template/"} {
+			if status, b, err := server.Do("DELETE", path+prefix+"-*", ""); err != nil || status != 200 && status != 404 {
+				t.Error(path, status, string(b), err)
+			}
 		}
 	})
 	t.Cleanup(r.stop)
