@@ -327,8 +327,8 @@ func whole(all, less time.Duration) time.Duration {
 	return less
 }
 
-// metric reads one sample of /metrics, such as name{label="value"}; it is 0 if there is none.
-func (s *stage) metric(sample string) float64 {
+// series reads /metrics: values by series, such as name{label="value"}.
+func (s *stage) series() map[string]float64 {
 	s.t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn,
 		error) {
@@ -339,14 +339,20 @@ func (s *stage) metric(sample string) float64 {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	must(s.t, err)
+	out := map[string]float64{}
 	for line := range strings.Lines(string(body)) {
-		if value, ok := strings.CutPrefix(line, sample+" "); ok {
-			f, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
+			out[line[:i]], err = strconv.ParseFloat(strings.TrimSpace(line[i:]), 64)
 			must(s.t, err)
-			return f
 		}
 	}
-	return 0
+	return out
+}
+
+// metric reads one sample of /metrics, such as name{label="value"}; it is 0 if there is none.
+func (s *stage) metric(sample string) float64 {
+	s.t.Helper()
+	return s.series()[sample]
 }
 
 func sprintf(format string, args ...any) string { return fmt.Sprintf(format, args...) }

@@ -1,14 +1,10 @@
 package e2e
 
 import (
-	"context"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,28 +16,6 @@ import (
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/test/lab"
 )
-
-// series reads /metrics: values by series, such as name{label="value"}.
-func (s *stage) series() map[string]float64 {
-	s.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn,
-		error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.Socket())
-	}}}
-	resp, err := c.Get("http://tapwall/metrics")
-	must(s.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(s.t, err)
-	out := map[string]float64{}
-	for line := range strings.Lines(string(body)) {
-		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
-			out[line[:i]], err = strconv.ParseFloat(strings.TrimSpace(line[i:]), 64)
-			must(s.t, err)
-		}
-	}
-	return out
-}
 
 // sum adds the series of a metric that have a label.
 func sum(series map[string]float64, metric, label string) (n float64) {

@@ -15,9 +15,12 @@ import (
 )
 
 // Send puts frames on the VM's wire as they are.
-func (vm *VM) Send(frames ...[]byte) error {
-	return vm.Do(func() error {
-		ifi, err := net.InterfaceByName("eth0")
+func (vm *VM) Send(frames ...[]byte) error { return vm.SendAt("eth0", frames...) }
+
+// SendAt puts frames on the wire at a device of the namespace.
+func (ns NS) SendAt(device string, frames ...[]byte) error {
+	return ns.Do(func() error {
+		ifi, err := net.InterfaceByName(device)
 		if err != nil {
 			return err
 		}
