@@ -16,8 +16,9 @@ type Export interface {
 	Status() event.SinkStatus
 	// Check asks the server who it is and makes sure that it can take events; the error says why it cannot.
 	Check(ctx context.Context) (event.ExportTest, error)
-	// Delivered waits until all events that were made before the call are delivered, or ctx ends; the error says why they are not.
-	Delivered(ctx context.Context) error
+	// Delivered calls made, which makes an event, and waits until one more than there were is delivered, or ctx ends; the error says why
+	// it is not.
+	Delivered(ctx context.Context, made func()) error
 	// Replay sends dead letters again. An error leaves what was not sent where it is.
 	Replay(ctx context.Context) (event.ExportReplay, error)
 }
@@ -88,15 +89,13 @@ func (s *Server) testExport(ctx context.Context) (event.ExportTest, error) {
 	}
 	begin := time.Now()
 	who := caller(ctx)
-	accepted := s.o.Engine.System().Events.Accepted
-	if s.o.Record != nil {
-		s.o.Record(event.NewAccess(event.ActionExportTested,
-			event.Notice{Message: "the export of events was tried", Count: 1, By: who.By, From: who.From}))
-	}
-	for s.o.Engine.System().Events.Accepted == accepted && ctx.Err() == nil {
-		time.Sleep(5 * time.Millisecond) // until the spool has it
-	}
-	if err := s.o.Export.Delivered(ctx); err != nil {
+	err = s.o.Export.Delivered(ctx, func() {
+		if s.o.Record != nil {
+			s.o.Record(event.NewAccess(event.ActionExportTested,
+				event.Notice{Message: "the export of events was tried", Count: 1, By: who.By, From: who.From}))
+		}
+	})
+	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return out, problem(http.StatusServiceUnavailable, "the server is there, and not everything was delivered within %v: %v",
 				exportLimit, err)

@@ -111,6 +111,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"internal/fleet", "event/jsonl", "where events are copied to is the record's matter"},
 	{"internal/host", "internal/fleet", "a host knows no other"},
 	{"internal/build", module, "it is a version"},
+	{"internal/wholefile", module, "it writes files, whatever is in them"},
 	{"internal/lists", "ofctrl/", "it reads lists, whoever uses them"},
 	{"internal/lists", "internal/", "it reads lists, whoever uses them"},
 	{"internal/fleet", "internal/lists", "lists reach the fleet through an interface it declares"},

@@ -15,10 +15,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/tapwall/tapwall/internal/pki"
 )
 
 // DefaultServer is where tapwall serve listens unless told otherwise.
@@ -80,13 +81,9 @@ func New(server string, o Options) (*Client, error) {
 		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
 		t.ForceAttemptHTTP2 = true
 		if o.CAFile != "" {
-			pem, err := os.ReadFile(o.CAFile)
-			if err != nil {
+			var err error
+			if t.TLSClientConfig.RootCAs, err = pki.Roots(o.CAFile); err != nil {
 				return nil, fmt.Errorf("client: CA: %w", err)
-			}
-			t.TLSClientConfig.RootCAs = x509.NewCertPool()
-			if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("client: CA: %s holds no certificate in PEM form", o.CAFile)
 			}
 		}
 	}

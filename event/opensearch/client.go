@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,13 +15,13 @@ import (
 	"time"
 
 	"github.com/opensearch-project/opensearch-go/v4/opensearchtransport"
+
+	"github.com/tapwall/tapwall/internal/pki"
 )
 
 const (
-	jsonType   = "application/json"
-	ndjsonType = "application/x-ndjson"
-
-	maxAnswer = 64 << 20
+	defaultTimeout = 30 * time.Second
+	maxAnswer      = 64 << 20
 )
 
 // errNotOpenSearch says that something answered that does not speak as OpenSearch does, such as a proxy with a page of its own.
@@ -106,13 +105,9 @@ func secret(key, path string) (string, error) {
 func (t TLS) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12}
 	if t.CA != "" {
-		b, err := os.ReadFile(t.CA)
-		if err != nil {
+		var err error
+		if c.RootCAs, err = pki.Roots(t.CA); err != nil {
 			return nil, fmt.Errorf("tls-ca: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("tls-ca: %s holds no certificate", t.CA)
 		}
 	}
 	if t.Cert != "" || t.Key != "" {
@@ -125,8 +120,18 @@ func (t TLS) config() (*tls.Config, error) {
 	return c, nil
 }
 
-// do sends one request and reads the answer. An error means that it is not known whether the server has acted.
-func (c *client) do(ctx context.Context, method, path string, body []byte, contentType string, header ...string) (int, []byte, error) {
+// ask sends a request with a body of JSON, nil = none, and reads the answer. The error is a *statusError if the server did not do it;
+// with any other it is not known whether it has.
+func (c *client) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	return c.send(ctx, method, path, body, http.Header{"Content-Type": {"application/json"}})
+}
+
+// bulk is ask for the compressed body of a bulk request.
+func (c *client) bulk(ctx context.Context, path string, body []byte) ([]byte, error) {
+	return c.send(ctx, http.MethodPost, path, body, http.Header{"Content-Type": {"application/x-ndjson"}, "Content-Encoding": {"gzip"}})
+}
+
+func (c *client) send(ctx context.Context, method, path string, body []byte, header http.Header) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	var r io.Reader
@@ -135,23 +140,23 @@ func (c *client) do(ctx context.Context, method, path string, body []byte, conte
 	}
 	req, err := http.NewRequestWithContext(ctx, method, path, r)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if body != nil {
-		req.Header.Set("Content-Type", contentType)
-	}
-	for i := 0; i+1 < len(header); i += 2 {
-		req.Header.Set(header[i], header[i+1])
+		req.Header = header
 	}
 	res, err := c.t.Stream(req)
 	if res != nil {
 		defer res.Body.Close() //nolint:errcheck // read only
 	}
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	return res.StatusCode, answer, err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = answerError(res.StatusCode, answer)
+	}
+	return answer, err
 }
 
 func (c *client) close() error {
@@ -178,6 +183,12 @@ func (e *statusError) Error() string {
 		return fmt.Sprintf("HTTP %d: %s", e.status, e.reason)
 	}
 	return fmt.Sprintf("HTTP %d (%s)", e.status, http.StatusText(e.status))
+}
+
+// answered says whether err is an answer with a status.
+func answered(err error, status int) bool {
+	var e *statusError
+	return errors.As(err, &e) && e.status == status
 }
 
 // problem is OpenSearch's error object; older ones and proxies give a text.
@@ -212,5 +223,3 @@ func short(answer []byte) string {
 	}
 	return s
 }
-
-const defaultTimeout = 30 * time.Second

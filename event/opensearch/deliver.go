@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/spool"
 )
 
@@ -151,10 +152,7 @@ func (s *Sink) send(ctx context.Context, docs []doc) ([]item, error) {
 	if err != nil {
 		return nil, err
 	}
-	status, answer, err := s.client.do(ctx, http.MethodPost, bulkPath, body, ndjsonType, "Content-Encoding", "gzip")
-	if err == nil && status != http.StatusOK {
-		err = answerError(status, answer)
-	}
+	answer, err := s.client.bulk(ctx, bulkPath, body)
 	var items []item
 	if err == nil {
 		items, err = parseBulk(answer, len(docs))
@@ -180,8 +178,7 @@ func (s *Sink) trust(ctx context.Context) error {
 }
 
 func (s *Sink) distrust(err error) {
-	var e *statusError
-	if errors.As(err, &e) && (e.status == http.StatusTooManyRequests || e.status == http.StatusRequestEntityTooLarge) {
+	if answered(err, http.StatusTooManyRequests) || tooLarge(err) {
 		return // it is there, and busy
 	}
 	s.gate.Lock()
@@ -189,10 +186,7 @@ func (s *Sink) distrust(err error) {
 	s.verified = false
 }
 
-func tooLarge(err error) bool {
-	var e *statusError
-	return errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge
-}
+func tooLarge(err error) bool { return answered(err, http.StatusRequestEntityTooLarge) }
 
 // tooSlow says that the server did not answer in time: it may not manage as much at once.
 func tooSlow(err error) bool {
@@ -214,7 +208,7 @@ func (s *Sink) smaller(forGood bool) {
 func (s *Sink) bury(ctx context.Context, d doc, why problem) bool {
 	for attempt := 0; ; attempt++ {
 		discarded, err := s.letters.add(d, why, s.o.Now())
-		s.tell(stageDead, "too_many", discarded)
+		s.tell(event.StageDeadLetter, "too_many", discarded)
 		if err == nil {
 			s.log.Warn("a document was refused and is kept as a dead letter", "id", d.id, "index", d.index, "type", why.Type, "reason", why.Reason)
 			return true

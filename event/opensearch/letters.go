@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/tapwall/tapwall/event"
 )
 
 const (
@@ -23,8 +21,6 @@ const (
 	replayFile  = "dead-letters.replay-"
 
 	maxLetters = 32 << 20
-
-	stageDead = event.StageDeadLetter
 )
 
 // letter is a line of the file: a document that the server will never take as it is, and why.

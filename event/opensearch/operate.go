@@ -39,22 +39,20 @@ func partsOf(prefix, index string) (set string, day time.Time, ok bool) {
 	return set, day, err == nil && day.Format(dayForm) == text
 }
 
-// prune deletes the indices of days that are past their retention, and reports whether it could.
-func (s *Sink) prune(ctx context.Context) bool {
+// prune deletes the indices of days that are past their retention.
+func (s *Sink) prune(ctx context.Context) {
 	if err := s.deletePast(ctx); err != nil {
 		s.log.Warn("old indices cannot be deleted", "err", err)
-		return false
 	}
-	return true
 }
 
 func (s *Sink) deletePast(ctx context.Context) error {
 	list := "/_cat/indices/" + s.o.Prefix + "-*?format=json&h=index&expand_wildcards=open,closed"
-	status, answer, err := s.client.do(ctx, http.MethodGet, list, nil, jsonType)
-	if err == nil && status != http.StatusOK && status != http.StatusNotFound {
-		err = answerError(status, answer)
+	answer, err := s.client.ask(ctx, http.MethodGet, list, nil)
+	if answered(err, http.StatusNotFound) {
+		return nil
 	}
-	if err != nil || status == http.StatusNotFound {
+	if err != nil {
 		return err
 	}
 	var all []struct {
@@ -68,11 +66,7 @@ func (s *Sink) deletePast(ctx context.Context) error {
 		if !ok || !s.past(set, day, s.o.Now()) {
 			continue
 		}
-		status, answer, err := s.client.do(ctx, http.MethodDelete, "/"+i.Index, nil, jsonType)
-		if err == nil && status != http.StatusOK && status != http.StatusNotFound {
-			err = answerError(status, answer)
-		}
-		if err != nil {
+		if _, err := s.client.ask(ctx, http.MethodDelete, "/"+i.Index, nil); err != nil && !answered(err, http.StatusNotFound) {
 			return fmt.Errorf("%s: %w", i.Index, err)
 		}
 		s.log.Info("an index was deleted: it is past its retention", "index", i.Index, "retention", s.o.Retention[set])
@@ -115,10 +109,7 @@ var versionForm = regexp.MustCompile(`^[0-9]+\.[0-9]+`)
 
 // Check asks the server who it is and makes sure that the templates stand.
 func (s *Sink) Check(ctx context.Context) (event.ExportTest, error) {
-	status, answer, err := s.client.do(ctx, http.MethodGet, "/", nil, jsonType)
-	if err == nil && status != http.StatusOK {
-		err = answerError(status, answer)
-	}
+	answer, err := s.client.ask(ctx, http.MethodGet, "/", nil)
 	if err != nil {
 		return event.ExportTest{}, err
 	}
@@ -135,7 +126,7 @@ func (s *Sink) Check(ctx context.Context) (event.ExportTest, error) {
 	info := event.ExportTest{
 		Sink: s.Name(), Target: s.o.URLs[0], Distribution: root.Version.Distribution, Version: root.Version.Number, Cluster: root.Cluster,
 	}
-	if status, answer, err := s.client.do(ctx, http.MethodGet, "/_cluster/health", nil, jsonType); err == nil && status == http.StatusOK {
+	if answer, err := s.client.ask(ctx, http.MethodGet, "/_cluster/health", nil); err == nil {
 		var health struct {
 			Status string `json:"status"`
 		}
@@ -146,10 +137,11 @@ func (s *Sink) Check(ctx context.Context) (event.ExportTest, error) {
 	return info, s.client.ensure(ctx, s.templates)
 }
 
-// Delivered waits until all that the spool has now has its fate.
-func (s *Sink) Delivered(ctx context.Context) error {
+// Delivered has an event made and waits until one more than the spool had has its fate.
+func (s *Sink) Delivered(ctx context.Context, made func()) error {
 	cp, pending, _ := s.cursor.Status()
-	end := cp.Next + uint64(pending)
+	end := cp.Next + uint64(pending) + 1
+	made()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for cp.Next < end {

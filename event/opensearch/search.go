@@ -101,12 +101,9 @@ func (s *Sink) page(ctx context.Context, filter []any, by, order string, size in
 		return nil, err
 	}
 	path := "/" + s.o.Prefix + "-all/_search?ignore_unavailable=true&filter_path=hits.hits._source,hits.hits.sort"
-	status, answer, err := s.client.do(ctx, http.MethodPost, path, body, jsonType)
-	if err == nil && status == http.StatusNotFound {
+	answer, err := s.client.ask(ctx, http.MethodPost, path, body)
+	if answered(err, http.StatusNotFound) {
 		return nil, nil // nothing was delivered yet
-	}
-	if err == nil && status != http.StatusOK {
-		err = answerError(status, answer)
 	}
 	if err != nil {
 		return nil, err

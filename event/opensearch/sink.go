@@ -218,11 +218,12 @@ func (s *Sink) housekeeping(ctx context.Context, quit <-chan struct{}) {
 			if tick%probing == 0 {
 				s.probe(ctx)
 			}
-			if !pruned { // at the start, as soon as it is known that the server is there
-				pruned = s.up() && s.prune(ctx)
+			if !pruned && s.up() { // at the start, as soon as it is known that the server is there
+				s.prune(ctx)
+				pruned = true
 			}
 		case <-prune.C:
-			pruned = s.prune(ctx)
+			s.prune(ctx)
 		}
 	}
 }

@@ -116,11 +116,7 @@ func (c *client) put(ctx context.Context, t template) error {
 	if err != nil {
 		return err
 	}
-	status, answer, err := c.do(ctx, http.MethodPut, t.path+t.name, body, jsonType)
-	if err == nil && status != http.StatusOK {
-		err = answerError(status, answer)
-	}
-	if err != nil {
+	if _, err := c.ask(ctx, http.MethodPut, t.path+t.name, body); err != nil {
 		return fmt.Errorf("template %s: %w", t.name, err)
 	}
 	return nil
@@ -128,11 +124,11 @@ func (c *client) put(ctx context.Context, t template) error {
 
 // meta reads the mark of a template; zero = the server has none of the name.
 func (c *client) meta(ctx context.Context, t template) (meta, error) {
-	status, answer, err := c.do(ctx, http.MethodGet, t.path+t.name, nil, jsonType)
-	if err == nil && status != http.StatusOK && status != http.StatusNotFound {
-		err = answerError(status, answer)
+	answer, err := c.ask(ctx, http.MethodGet, t.path+t.name, nil)
+	if answered(err, http.StatusNotFound) {
+		return meta{}, nil
 	}
-	if err != nil || status == http.StatusNotFound {
+	if err != nil {
 		return meta{}, err
 	}
 	type entry struct {

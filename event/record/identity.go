@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/internal/wholefile"
 )
 
 const (
@@ -109,17 +110,7 @@ func writeIdentity(path string, install uint32, epoch uint16) (err error) {
 			err = fmt.Errorf("event identity: %w", err)
 		}
 	}()
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, "%08x %04x\n", install, epoch)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
+	if err := wholefile.Write(path, fmt.Appendf(nil, "%08x %04x\n", install, epoch), 0o600); err != nil {
 		return err
 	}
 	d, err := os.Open(filepath.Dir(path))

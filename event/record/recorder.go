@@ -129,12 +129,7 @@ func NewRecorder(o Options) (*Recorder, error) {
 	r.builder = newBuilder(&r.opts, ids)
 	r.verdicts = r.builder.verdicts
 	r.streams.open = make(map[*stream]struct{})
-	for _, s := range o.Sinks {
-		if l, ok := s.(LossSource); ok {
-			l.ReportLoss(r.AddLoss)
-		}
-	}
-	for _, x := range o.Exports {
+	for _, x := range r.copies() {
 		if l, ok := x.(LossSource); ok {
 			l.ReportLoss(r.AddLoss)
 		}
@@ -150,6 +145,14 @@ func NewRecorder(o Options) (*Recorder, error) {
 		}
 	}
 	return r, nil
+}
+
+// copies are all places that have copies of events, in the order of statuses.
+func (r *Recorder) copies() (all []Export) {
+	for _, s := range r.opts.Sinks {
+		all = append(all, s)
+	}
+	return append(all, r.opts.Exports...)
 }
 
 // String names the task.
@@ -326,14 +329,9 @@ func (r *Recorder) Run(ctx context.Context) error {
 	r.streams.mu.Unlock()
 	r.streams.wait()
 	var errs []error
-	for _, s := range r.opts.Sinks {
-		if err := s.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("sink %s: %w", s.Name(), err))
-		}
-	}
-	for _, x := range r.opts.Exports {
+	for _, x := range r.copies() {
 		if err := x.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("export %s: %w", x.Name(), err))
+			errs = append(errs, fmt.Errorf("sink %s: %w", x.Name(), err))
 		}
 	}
 	if r.opts.Spool != nil {
@@ -360,17 +358,14 @@ func (r *Recorder) Counters() event.Counters {
 	r.mu.Unlock()
 	c.RingEntries = r.ring.len()
 	c.Clients, c.StreamGaps = r.streams.figures()
-	for _, s := range r.opts.Sinks {
-		st := s.Status()
-		st.Name = s.Name()
+	for _, x := range r.copies() {
+		st := x.Status()
+		st.Name = x.Name()
 		c.Sinks = append(c.Sinks, st)
 	}
-	if len(c.Sinks) > 0 {
+	if len(r.opts.Sinks) > 0 {
 		first := c.Sinks[0]
 		c.File, c.FileBytes, c.FileError = first.Target, first.Bytes, first.Error
-	}
-	for _, x := range r.opts.Exports {
-		c.Sinks = append(c.Sinks, x.Status())
 	}
 	if r.opts.Spool != nil {
 		st := r.opts.Spool.Status()

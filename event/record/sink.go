@@ -12,19 +12,16 @@ import (
 // does not fit. The recorder calls Append from one goroutine, and Close once, after the last Append. A sink that can lose events
 // after Append took them also implements LossSource.
 type Sink interface {
-	Name() string
+	Export
 	// Append takes the batch. The slice belongs to the caller again when it returns; the events may be kept but never changed.
 	// An error means that the whole batch was refused and counted by nobody: the recorder counts it at stage "sink".
 	Append(batch []*event.Event) error
-	// Status tells its health; safe for concurrent use. The recorder fills in the name.
-	Status() event.SinkStatus
-	Close() error
 }
 
 // Export is a place that reads the spool by itself, such as a server. It is closed by Run, before the spool.
 type Export interface {
 	Name() string
-	// Status tells its health; safe for concurrent use.
+	// Status tells its health; safe for concurrent use. The recorder fills in the name.
 	Status() event.SinkStatus
 	Close() error
 }

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/tapwall/tapwall/internal/wholefile"
 )
 
 // Checkpoint is how far one reader of the spool has come, and what became of all records up to there. Total is the sum of the others.
@@ -182,24 +183,19 @@ func (c *Cursor) read(ch *Chunk, records, bytes int) error {
 	if skip > 0 || c.off == 0 {
 		window = size
 	}
-	f, err := os.Open(g.path) //nolint:gosec // the spool's own
+	var err error
+	ch.buf, err = read(g.path, nil, c.off, window)
 	if errors.Is(err, os.ErrNotExist) {
 		ch.gone.Expired = int64(end - c.next)
 		c.next = end
 		return nil
 	}
 	if err != nil {
-		return err
-	}
-	defer f.Close() //nolint:errcheck // read only
-	ch.buf = make([]byte, window)
-	n, err := f.ReadAt(ch.buf, c.off)
-	if err != nil && err != io.EOF {
 		c.at = nil
 		return err
 	}
 	whole := c.off+window == size // what is cut short is so on the disk, not by the window
-	rest := ch.buf[:n]
+	rest := ch.buf
 	if c.off == 0 {
 		body, ok := body(rest, g.first)
 		if !ok {
@@ -293,24 +289,11 @@ func (c *Cursor) Save() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(c.path, b); err != nil {
+	if err := wholefile.Write(c.path, b, 0o640); err != nil {
 		return fmt.Errorf("spool: checkpoint: %w", err)
 	}
 	c.mu.Lock()
 	c.saved = cp
 	c.mu.Unlock()
 	return nil
-}
-
-// replace writes a file so that after any crash it has its old content or the new.
-func replace(path string, b []byte) error {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640) //nolint:gosec // the spool's own
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

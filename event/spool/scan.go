@@ -70,7 +70,7 @@ func (s *Spool) Scan(ctx context.Context, q Query, f func(Record) (more bool)) e
 			return err
 		}
 		var err error
-		if buf, err = read(p.g.path, buf, p.size); err != nil {
+		if buf, err = read(p.g.path, buf, 0, p.size); err != nil {
 			if errors.Is(err, os.ErrNotExist) {
 				continue // it fell to the bounds
 			}

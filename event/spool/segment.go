@@ -131,16 +131,16 @@ func pathOf(dir string, first uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%020d%s", first, suffix))
 }
 
-// read reads what a segment has now. Another one may be written or deleted meanwhile.
-func read(path string, buf []byte, size int64) ([]byte, error) {
+// read reads what a segment has now from off on, up to size bytes. Another one may be written or deleted meanwhile.
+func read(path string, buf []byte, off, size int64) ([]byte, error) {
 	f, err := os.Open(path) //nolint:gosec // path is the operator's
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
 	buf = slices.Grow(buf[:0], int(size))[:size]
-	n, err := io.ReadFull(f, buf)
-	if err == io.ErrUnexpectedEOF || err == io.EOF {
+	n, err := f.ReadAt(buf, off)
+	if err == io.EOF {
 		err = nil // shorter than it was: what is missing is found to be spoilt
 	}
 	return buf[:n], err
@@ -218,7 +218,7 @@ func (g *segment) summary() (closed bool, err error) {
 
 // recover reads a segment that was being written when the process or the machine went down, and cuts off what is not whole.
 func (s *Spool) recover(g *segment) error {
-	data, err := read(g.path, nil, g.size)
+	data, err := read(g.path, nil, 0, g.size)
 	if err != nil {
 		return err
 	}

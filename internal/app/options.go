@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"github.com/tapwall/tapwall/event/opensearch"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -15,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tapwall/tapwall/event/opensearch"
 	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/host"
 	"github.com/tapwall/tapwall/internal/learn"

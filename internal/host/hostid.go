@@ -3,12 +3,12 @@ package host
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/tapwall/tapwall/internal/wholefile"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
@@ -137,21 +137,11 @@ func (e *Engine) rememberHost(id string) error {
 	if e.opt.HostFile == "" || e.remembered == id {
 		return nil
 	}
-	dir := filepath.Dir(e.opt.HostFile)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(e.opt.HostFile), 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, filepath.Base(e.opt.HostFile))
-	if err != nil {
+	if err := wholefile.Write(e.opt.HostFile, []byte(id+"\n"), 0o600); err != nil {
 		return err
-	}
-	_, err = fmt.Fprintln(f, id)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), e.opt.HostFile)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
 	}
 	e.remembered = id
 	return nil

@@ -1,5 +1,6 @@
 // Package pki makes the TLS configuration for everything that tapwall dials on a switch: the database (ssl:) and OpenFlow (ssl: to a
-// pssl: listener). Both sides show a certificate; the one of the switch is checked against a CA, and against a name if there is one.
+// pssl: listener). Both sides show a certificate; the one of the switch is checked against a CA, and against a name if there is one. Roots
+// reads the authorities of any other server, too.
 package pki
 
 import (
@@ -36,13 +37,9 @@ func (f Files) Config() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s with key %s: %w", f.Cert, f.Key, err)
 	}
-	pem, err := os.ReadFile(f.CA)
+	roots, err := Roots(f.CA)
 	if err != nil {
 		return nil, err
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate", f.CA)
 	}
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
@@ -52,6 +49,19 @@ func (f Files) Config() (*tls.Config, error) {
 			return f.check(s.PeerCertificates, roots)
 		},
 	}, nil
+}
+
+// Roots reads the authorities of a file. The error names the file.
+func Roots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return roots, nil
 }
 
 func (f Files) check(shown []*x509.Certificate, roots *x509.CertPool) error {

@@ -3,16 +3,16 @@ package store
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	"github.com/tapwall/tapwall/internal/pki"
 )
 
 // connect makes the client of an external cluster. It does not wait for the cluster; Open's probe does.
@@ -58,13 +58,9 @@ func (s *Store) connect(ctx context.Context, o Options) error {
 func clientTLS(o Options) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
+		var err error
+		if t.RootCAs, err = pki.Roots(o.CAFile); err != nil {
 			return nil, fmt.Errorf("store: CA: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("store: CA: %s holds no certificate in PEM form", o.CAFile)
 		}
 	}
 	if o.CertFile != "" {
