@@ -36,14 +36,19 @@ race: deps
 lab: bin/tapwall
 	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v -e /test/contract -e /test/search)
 
-# The export, held to the account of a real OpenSearch.
+# The export, held to the account of a real OpenSearch, and what depends on its version also to OpenSearch 3, where there is a Java for it.
 search: bin/tapwall
 	@scripts/deps.sh search
 	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -timeout 20m ./test/search
+	! scripts/java.sh 3 >/dev/null || TAPWALL_OPENSEARCH=3 TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -timeout 10m \
+	  -run 'Scenario0[1458]|Tunnelled|Dashboards|Questions' ./test/search
 
 # The scenarios that `make test` shortens, in full.
 soak: bin/tapwall
 	TAPWALL_SOAK=1 TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -v -timeout 60m -run 'TestFirewallScenario|TestFirewallCases' ./test/e2e
+	@scripts/deps.sh search
+	for v in 2 3; do ! scripts/java.sh $$v >/dev/null || \
+	  TAPWALL_SOAK=1 TAPWALL_OPENSEARCH=$$v TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -v -timeout 60m ./test/search || exit 1; done
 
 # Requests derived from the OpenAPI description, answers held to it.
 contract: bin/tapwall

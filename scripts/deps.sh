@@ -31,12 +31,16 @@ if [ "${1:-}" = contract ] && ! cmp -s test/contract/requirements.txt "$venv/req
 	python3 -c 'import ensurepip, venv' 2>/dev/null || need+=(python3 python3-venv)
 fi
 
-# OpenSearch is a Maven artefact; Maven verifies its checksum.
-search_version=2.19.4
-search_zip=.cache/opensearch/opensearch-$search_version.zip
+# OpenSearch is a Maven artefact; Maven verifies its checksum. Version 3 needs a newer Java than Debian 12 has, and is used where there
+# is one.
+search_versions=()
 if [ "${1:-}" = search ]; then
-	command -v java >/dev/null || need+=(openjdk-17-jre-headless)
-	[ -e "$search_zip" ] || command -v mvn >/dev/null || need+=(maven)
+	scripts/java.sh 2 >/dev/null || need+=(openjdk-17-jre-headless)
+	search_versions=(2.19.4)
+	! scripts/java.sh 3 >/dev/null || search_versions+=(3.3.2)
+	for v in "${search_versions[@]}"; do
+		[ -e ".cache/opensearch/opensearch-$v.zip" ] || command -v mvn >/dev/null || { need+=(maven); break; }
+	done
 fi
 
 go_ok() { command -v "$1" >/dev/null && "$1" version 2>/dev/null | awk '{split(substr($3,3),v,"."); exit !(v[1]>1 || v[2]>=26)}'; }
@@ -65,11 +69,12 @@ if [ -n "$need_venv" ]; then
 	cp test/contract/requirements.txt "$venv/requirements.txt" # last: with it, all is there
 fi
 
-if [ "${1:-}" = search ] && [ ! -e "$search_zip" ]; then
-	say "fetching OpenSearch $search_version"
-	mvn -q -B dependency:copy "-Dartifact=org.opensearch.distribution.integ-test-zip:opensearch:$search_version:zip" \
+for v in "${search_versions[@]}"; do
+	[ ! -e ".cache/opensearch/opensearch-$v.zip" ] || continue
+	say "fetching OpenSearch $v"
+	mvn -q -B dependency:copy "-Dartifact=org.opensearch.distribution.integ-test-zip:opensearch:$v:zip" \
 		-DoutputDirectory="$PWD/.cache/opensearch" >&2
-fi
+done
 
 if [ -n "$need_go" ]; then
 	case "$(uname -m)" in

@@ -236,10 +236,7 @@ func TestFirewallLearnedAgesAndIsBounded(t *testing.T) {
 	reaches := func() bool { return vm3.CanConnect(vm1.IPv4, 5001, 3*time.Second) }
 	s.forget(vm1, vm3)
 	lab.Eventually(t, 5*time.Second, "the client is known", reaches)
-	for _, x := range [][2]*lab.VM{{vm1, vm3}, {vm3, vm1}} { // so that neither asks for the other
-		_, err := x[0].Run("ip", "neigh", "replace", x[1].IPv4, "lladdr", x[1].MAC, "dev", "eth0", "nud", "permanent")
-		must(t, err)
-	}
+	s.acquaint(vm1, vm3)
 	lab.Eventually(t, 15*time.Second, "what is not heard of is forgotten", func() bool {
 		return !slices.Contains(s.learned(vm3), vm3.IPv4+" arp")
 	})

@@ -28,6 +28,15 @@ func (s *stage) ping3(from, to *lab.VM) {
 	}
 }
 
+// acquaint tells each of two machines the other's MAC for good: neither asks for it, not even for one that it knows, seconds later.
+func (s *stage) acquaint(a, b *lab.VM) {
+	s.t.Helper()
+	for _, x := range [][2]*lab.VM{{a, b}, {b, a}} {
+		_, err := x[0].Run("ip", "neigh", "replace", x[1].IPv4, "lladdr", x[1].MAC, "dev", "eth0", "nud", "permanent")
+		must(s.t, err)
+	}
+}
+
 // settle lets the last copies arrive.
 func settle() {
 	start := time.Now()

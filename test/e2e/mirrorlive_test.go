@@ -85,6 +85,7 @@ func (f *following) ends(within time.Duration) {
 func TestMirrorScenario12Live(t *testing.T) {
 	t.Parallel()
 	s := openForAttack(t, 3)
+	s.acquaint(s.vm[1], s.vm[2]) // of a few packets none is ARP
 	s.ping3(s.vm[1], s.vm[2])
 	s.force(`
 kind: Mirror

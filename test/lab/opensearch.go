@@ -3,6 +3,7 @@ package lab
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,10 +27,11 @@ var ErrNoOpenSearch = errors.New("no OpenSearch here: run scripts/deps.sh search
 
 // OpenSearch is a real one, a single node with a directory of its own, on loopback.
 type OpenSearch struct {
-	URL string
-	dir string
-	env []string
-	cmd *exec.Cmd
+	URL     string
+	Version string
+	dir     string
+	env     []string
+	cmd     *exec.Cmd
 }
 
 const searchDir, ownerFile = "twsearch", "owner"
@@ -48,22 +50,22 @@ func sweepOpenSearch() {
 	}
 }
 
-// StartOpenSearch unpacks and starts one and waits until it answers, which takes about 15 s. Close ends it and removes all of it.
+// StartOpenSearch unpacks and starts one and waits until it answers, which takes about 15 s. Close ends it and removes all of it. It is
+// one of version 2, or of the major version that TAPWALL_OPENSEARCH names.
 func StartOpenSearch() (_ *OpenSearch, err error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		return nil, err
 	}
-	zips, err := filepath.Glob(filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), ".cache", "opensearch", "opensearch-*.zip"))
+	major := cmp.Or(os.Getenv("TAPWALL_OPENSEARCH"), "2")
+	root := filepath.Dir(strings.TrimSpace(string(out)))
+	zips, err := filepath.Glob(filepath.Join(root, ".cache", "opensearch", "opensearch-"+major+".*.zip"))
 	if err != nil || len(zips) == 0 {
 		return nil, ErrNoOpenSearch
 	}
-	java, err := exec.LookPath("java")
+	java, err := exec.Command(filepath.Join(root, "scripts", "java.sh"), major).Output()
 	if err != nil {
 		return nil, ErrNoOpenSearch
-	}
-	if java, err = filepath.EvalSymlinks(java); err != nil {
-		return nil, err
 	}
 	o := &OpenSearch{}
 	sweepOpenSearch()
@@ -92,6 +94,7 @@ func StartOpenSearch() (_ *OpenSearch, err error) {
 	if err != nil {
 		return nil, err
 	}
+	o.Version = strings.TrimPrefix(filepath.Base(homes[0]), "opensearch-")
 	o.URL = fmt.Sprintf("http://127.0.0.1:%d", port)
 	config := fmt.Sprintf(`cluster.name: lab
 node.name: lab
@@ -112,7 +115,7 @@ path.logs: %s/logs
 	}); err != nil {
 		return nil, err
 	}
-	o.env = append(os.Environ(), "OPENSEARCH_JAVA_HOME="+filepath.Dir(filepath.Dir(java)),
+	o.env = append(os.Environ(), "OPENSEARCH_JAVA_HOME="+strings.TrimSpace(string(java)),
 		"OPENSEARCH_JAVA_OPTS=-Xms512m -Xmx512m", "OPENSEARCH_HOME="+homes[0], "HOME="+o.dir)
 	return o, o.Start()
 }

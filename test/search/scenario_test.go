@@ -269,8 +269,8 @@ func TestEventsScenario07Items(t *testing.T) {
 	})
 	long := newEvent(3000)
 	long.Tapwall.Source = &event.Endpoint{Name: strings.Repeat("n", 40_000)}
-	r.rec.Record(long)
 	r.record(0, 3000)
+	r.rec.Record(long)
 	st := r.drained(time.Minute)
 	if x := st.Export; x.DeadLetters != 1 || x.LettersKept != 1 || x.Duplicates != 0 || x.Retries == 0 || x.Created != 3000 {
 		t.Errorf("%+v", *x)
@@ -287,7 +287,7 @@ func TestEventsScenario07Items(t *testing.T) {
 		l.Error.Type != "mapper_parsing_exception" {
 		t.Errorf("%v: %s", err, b)
 	}
-	if n, err := server.Count("s07-all", `{"term":{"source.port":3000}}`); err != nil || n != 1 && *poison.Load() == l.ID && n+1 < 1 {
+	if n, err := server.Count("s07-all", `{"term":{"source.port":3000}}`); err != nil || n != 1 { // the poison is an earlier one
 		t.Errorf("%d documents with a name of 40,000 bytes (%v)", n, err)
 	}
 	// Still refused: a dead letter again, counted once.
