@@ -14,8 +14,9 @@ import (
 
 // verdict is the part of an event that these tests look at.
 type verdict struct {
-	Event  struct{ ID, Action, Kind string }
-	Source struct {
+	Timestamp time.Time `json:"@timestamp"`
+	Event     struct{ ID, Action, Kind, Reason string }
+	Source    struct {
 		IP   string
 		Port int
 	}
@@ -163,11 +164,17 @@ func TestFirewallScenario18LogFlood(t *testing.T) {
 		t.Errorf("observed %d is not accepted %d + lost %d", st.Events.Observed, st.Events.Accepted, lost)
 	}
 	t.Logf("flood of %d, %d of them at the switch: %d events, %v lost", flood.Sent(), denied, st.Events.Accepted, st.Events.Lost)
-	var untold int64
+	var told2 int64
+	last := map[string]time.Time{}
 	for _, v := range s.events("--last", "1000", "--action", "events-lost") {
-		untold += v.Tapwall.Loss.Count
+		told2 += v.Tapwall.Loss.Count
+		about := v.Tapwall.Loss.Stage + " " + v.Event.Reason
+		if since := v.Timestamp.Sub(last[about]); since < 900*time.Millisecond {
+			t.Errorf("the loss %s is told of again after %v", about, since)
+		}
+		last[about] = v.Timestamp
 	}
-	if untold == 0 {
+	if told2 == 0 {
 		t.Error("no event tells of the loss")
 	}
 }
