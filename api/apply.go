@@ -223,8 +223,7 @@ func (s *Server) tryApply(ctx context.Context, docs []policy.Document, prune pru
 		return nil, err
 	}
 	for i, c := range changes {
-		s.audit(ctx, c, stored[i], before[i])
-		addTo(result, c, before[i], stored[i])
+		s.audit(ctx, c, stored[i], before[i], addTo(result, c, before[i], stored[i]))
 	}
 	a := advice()
 	result.Warnings, result.Effects = a.warnings, a.consequences
@@ -270,8 +269,8 @@ func newResult(dryRun bool) *ApplyResult {
 	return &ApplyResult{DryRun: dryRun, Created: []ApplyItem{}, Updated: []ApplyItem{}, Unchanged: []ApplyItem{}, Deleted: []ApplyItem{}}
 }
 
-// addTo sorts one change into the result; stored is nil for deletions and dry runs.
-func addTo(r *ApplyResult, c backend.Change, before, stored policy.Resource) {
+// addTo sorts one change into the result, and returns the fields that differ, of updates; stored is nil for deletions and dry runs.
+func addTo(r *ApplyResult, c backend.Change, before, stored policy.Resource) []FieldChange {
 	item := ApplyItem{Kind: c.Kind, Name: c.Name}
 	if stored != nil {
 		item.Revision = stored.GetMeta().Revision
@@ -282,17 +281,14 @@ func addTo(r *ApplyResult, c backend.Change, before, stored policy.Resource) {
 	case before == nil:
 		r.Created = append(r.Created, item)
 	default:
-		if change, ok := memberChange(before, c.Resource); ok {
-			item.Changes = diffMembers(before.(*policy.Group), change)
-		} else {
-			item.Changes = diff(before, c.Resource)
-		}
+		item.Changes = fieldChanges(before, c.Resource)
 		if len(item.Changes) == 0 {
 			r.Unchanged = append(r.Unchanged, item)
 		} else {
 			r.Updated = append(r.Updated, item)
 		}
 	}
+	return item.Changes
 }
 
 // dryRun answers for changes that have passed every check.

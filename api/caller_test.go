@@ -88,13 +88,18 @@ func TestCaller(t *testing.T) {
 		mu.Unlock()
 		call("DELETE", "", 204)
 		mu.Lock()
-		if len(events) != 1 {
-			t.Fatalf("%s: %d events", x.address, len(events))
+		if len(events) != 2 || events[0].Event.Action != event.ActionDeleted || events[1].Event.Action != event.ActionQuarantineReleased {
+			t.Fatalf("%s: %+v", x.address, events)
 		}
-		n := events[0].Tapwall.Notice
-		if who := (policy.Writer{By: n.By, From: n.From}); events[0].Event.Action != event.ActionQuarantineReleased || !is(who) ||
-			!strings.HasSuffix(n.Message, "is released by "+who.String()) {
-			t.Errorf("%s: %+v %+v", x.address, events[0].Event, n)
+		for _, e := range events {
+			n := e.Tapwall.Notice
+			if who := (policy.Writer{By: n.By, From: n.From}); !is(who) || !strings.HasSuffix(n.Message, " by "+who.String()) {
+				t.Errorf("%s: %+v %+v", x.address, e.Event, n)
+			}
+			if c := e.Client; c == nil || c.Address != n.From || (c.IP == "127.0.0.1" && c.Port != 0) != strings.HasPrefix(x.base, far.Address) ||
+				e.User == nil || !strings.Contains(n.By, e.User.Name) || e.User.ID != "" && !strings.Contains(n.By, "uid "+e.User.ID) {
+				t.Errorf("%s: user %+v client %+v", x.address, e.User, e.Client)
+			}
 		}
 		mu.Unlock()
 	}

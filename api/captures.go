@@ -205,15 +205,11 @@ func (s *Server) noteRead(ctx context.Context, mirror, what string) {
 	if strings.HasPrefix(what, "file ") {
 		message = what + " was read"
 	}
-	if text := who.String(); text != "" {
-		message += " by " + text
-	}
+	message += byWhom(who)
 	s.log.InfoContext(ctx, "captures read", slog.String("what", what), slog.String("by", who.By), slog.String("from", who.From),
 		slog.String("request", requestID(ctx)))
-	if s.o.Record != nil {
-		s.o.Record(event.NewAccess(event.ActionCapturesRead, event.Notice{Message: message, Count: 1, Objects: []string{"mirror/" + mirror},
-			By: who.By, From: who.From}))
-	}
+	s.tell(event.NewAccess(event.ActionCapturesRead, event.Notice{Message: message, Count: 1, Objects: []string{"mirror/" + mirror},
+		By: who.By, From: who.From}))
 }
 
 // hand hands packets to a client until there are no more. If they break off the connection does, so that the client sees it.

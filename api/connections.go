@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
@@ -97,8 +96,7 @@ func (s *Server) registerConnections() {
 			out.Notes = append(out.Notes, "what is not TCP begins anew with its next packet where policy allows it")
 		}
 		if !in.DryRun {
-			s.log.InfoContext(ctx, "connections killed", slog.Int("killed", out.Killed), slog.Int("matched", out.Matched),
-				slog.String("which", in.url.RawQuery), slog.String("request", requestID(ctx)))
+			s.auditKill(ctx, out, in.url.RawQuery)
 		}
 		out.Items = notNil(out.Items)
 		return &killOutput{Body: out}, nil

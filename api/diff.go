@@ -49,6 +49,14 @@ func decodeAny(text []byte) any {
 	return v
 }
 
+// fieldChanges lists the fields in which what is written differs from what it replaces.
+func fieldChanges(before, after policy.Resource) []FieldChange {
+	if change, ok := memberChange(before, after); ok {
+		return diffMembers(before.(*policy.Group), change)
+	}
+	return diff(before, after)
+}
+
 // diff lists the fields that differ, by pointer. Elements of lists are paired by their name where all have one, so that a rule that
 // was put in front of others shows as one addition; otherwise those that are in both lists are left out, and the others go by position.
 func diff(old, new policy.Resource) []FieldChange {

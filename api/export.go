@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -69,6 +70,9 @@ func (s *Server) registerExport() {
 			if err != nil {
 				return nil, problem(http.StatusServiceUnavailable, "the dead letters were not all sent: %v", err)
 			}
+			who := caller(ctx)
+			s.tell(event.NewChange(event.ActionReplayed, event.Notice{Count: out.Taken + out.Refused, By: who.By, From: who.From,
+				Message: fmt.Sprintf("%d dead letters were sent again%s, %d of them refused again", out.Taken+out.Refused, byWhom(who), out.Refused)}))
 			return &exportReplayOutput{out}, nil
 		})
 }
@@ -90,10 +94,8 @@ func (s *Server) testExport(ctx context.Context) (event.ExportTest, error) {
 	begin := time.Now()
 	who := caller(ctx)
 	err = s.o.Export.Delivered(ctx, func() {
-		if s.o.Record != nil {
-			s.o.Record(event.NewAccess(event.ActionExportTested,
-				event.Notice{Message: "the export of events was tried", Count: 1, By: who.By, From: who.From}))
-		}
+		s.tell(event.NewAccess(event.ActionExportTested,
+			event.Notice{Message: "the export of events was tried" + byWhom(who), Count: 1, By: who.By, From: who.From}))
 	})
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {

@@ -240,7 +240,7 @@ func public(path string) bool {
 }
 
 // requireToken lets requests through that carry the bearer token. Hashing first makes the comparison take the same time whatever the
-// length and contents of what was sent.
+// length and contents of what was sent. The others are recorded.
 func requireToken(token string, next http.Handler) http.Handler {
 	want := sha256.Sum256([]byte(token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -251,6 +251,9 @@ func requireToken(token string, next http.Handler) http.Handler {
 		case public(r.URL.Path):
 			r = r.WithContext(context.WithValue(r.Context(), anonymousKey, true))
 		default:
+			if s, ok := next.(*Server); ok {
+				s.refusals.add(r)
+			}
 			p := problem(http.StatusUnauthorized, "a valid bearer token is needed here: Authorization: Bearer …")
 			p.headers = http.Header{"Www-Authenticate": {`Bearer realm="tapwall"`}}
 			withRequestID(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeProblem(w, r, p) })).ServeHTTP(w, r)

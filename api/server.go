@@ -70,6 +70,7 @@ type Server struct {
 
 	began    chan struct{} // a confirmation is outstanding, see Run
 	problems sync.Map      // why confirmations could not be undone, by id
+	refusals refusals
 }
 
 // NewServer builds the handler.
@@ -94,6 +95,7 @@ func NewServer(o Options) (*Server, error) {
 	}
 	s := &Server{o: o, log: o.Logger, router: chi.NewMux(), streams: make(chan struct{}, o.MaxStreams),
 		followers: make(chan struct{}, maxFollowers), began: make(chan struct{}, 1)}
+	s.refusals.tell = s.tell
 	var err error
 	if s.metrics, err = newMetrics(o.Registry); err != nil {
 		return nil, err

@@ -63,7 +63,7 @@ func (s *Server) undo(ctx context.Context, id, why string) (*Undone, error) {
 			return nil, err
 		}
 		for i := range changes {
-			s.audit(ctx, changes[i], stored[i], before[i])
+			s.audit(ctx, changes[i], stored[i], before[i], nil)
 		}
 		s.tellConfirmation(ctx, event.ActionUndone, id, c, fmt.Sprintf("what was applied at %s is undone, %s: %s", c.Since.Format(time.RFC3339),
 			why,
@@ -143,10 +143,11 @@ func (s *Server) tellConfirmation(ctx context.Context, action, id string, c conf
 			objects = append(objects, refName(c.Changes[i].Kind, c.Changes[i].Name))
 		}
 	}
-	s.log.InfoContext(ctx, message, slog.String("confirmation", id), slog.String("request", requestID(ctx)))
-	if s.o.Record != nil {
-		s.o.Record(event.NewChange(action, event.Notice{Message: message, Count: int64(len(c.Changes)), Objects: objects}))
-	}
+	who := caller(ctx)
+	s.log.InfoContext(ctx, message, slog.String("confirmation", id), slog.String("by", who.By), slog.String("from", who.From),
+		slog.String("request", requestID(ctx)))
+	s.tell(event.NewChange(action, event.Notice{Message: message + byWhom(who), Count: int64(len(c.Changes)), Objects: objects, By: who.By,
+		From: who.From}))
 }
 
 // Run undoes what is not confirmed in time, also what an earlier process, or another one with the same store, began. It ends with ctx.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
@@ -13,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/backend"
 	"github.com/tapwall/tapwall/policy"
 )
@@ -132,7 +130,7 @@ func (s *Server) tryWrite(ctx context.Context, w write, want intent) (written, e
 	if err != nil {
 		return written{}, err
 	}
-	s.audit(ctx, change, stored[0], current)
+	s.audit(ctx, change, stored[0], current, nil)
 	return written{resource: stored[0], created: current == nil, advice: advice}, nil
 }
 
@@ -175,36 +173,6 @@ func (a advice) asWarnings() []policy.Warning {
 		out = append(out, policy.Warning{Code: e.Code, Message: e.Message})
 	}
 	return out
-}
-
-// audit logs what was changed, by whom and from where, and records the release of a quarantine, which leaves nothing else behind that would
-// say so. Writes that changed nothing are not worth a line.
-func (s *Server) audit(ctx context.Context, c backend.Change, stored, before policy.Resource) {
-	action, revision := "deleted", int64(0)
-	if stored != nil {
-		revision = stored.GetMeta().Revision
-		switch {
-		case before == nil:
-			action = "created"
-		case before.GetMeta().Revision == revision:
-			return
-		default:
-			action = "updated"
-		}
-	} else if before != nil {
-		revision = before.GetMeta().Revision // that was the last one
-	}
-	who := caller(ctx)
-	s.log.InfoContext(ctx, "resource "+action, slog.String("resource", refName(c.Kind, c.Name)), slog.Int64("revision", revision),
-		slog.String("by", who.By), slog.String("from", who.From), slog.String("request", requestID(ctx)))
-	if q, ok := before.(*policy.Quarantine); ok && stored == nil && s.o.Record != nil {
-		message := fmt.Sprintf("quarantine %s of %s is released", q.Name, q.Spec.Match)
-		if text := who.String(); text != "" {
-			message += " by " + text
-		}
-		s.o.Record(event.NewChange(event.ActionQuarantineReleased, event.Notice{Message: message, Count: 1,
-			Objects: []string{refName(c.Kind, c.Name)}, By: who.By, From: who.From}))
-	}
 }
 
 // waitFor waits until revision (0 = the deletion) is installed. done is false if the time was up before that.

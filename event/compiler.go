@@ -85,6 +85,25 @@ func (c *compiler) policies(values []string) match {
 	return func(f *Facts) bool { return f.ruled(func(r *Rule) bool { return slices.Contains(values, r.Ruleset) }) }
 }
 
+func (c *compiler) users(values []string) match {
+	return func(f *Facts) bool {
+		if f.Event == nil || f.Event.User == nil {
+			return false
+		}
+		u := f.Event.User
+		return slices.Contains(values, u.Name) || slices.Contains(values, u.ID)
+	}
+}
+
+func (c *compiler) resources(values []string) match {
+	return func(f *Facts) bool {
+		return f.Event != nil && f.Event.Tapwall.Notice != nil &&
+			slices.ContainsFunc(f.Event.Tapwall.Notice.Objects, func(o string) bool {
+				return slices.ContainsFunc(values, func(v string) bool { return strings.EqualFold(o, v) })
+			})
+	}
+}
+
 // rules also reads what is printed, policy/rule.
 func (c *compiler) rules(values []string) match {
 	return func(f *Facts) bool {

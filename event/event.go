@@ -21,6 +21,8 @@ type Event struct {
 	HTTP        *HTTP      `json:"http,omitempty"`
 	URL         *URL       `json:"url,omitempty"`
 	UserAgent   *UserAgent `json:"user_agent,omitempty"`
+	User        *User      `json:"user,omitempty"`
+	Client      *Client    `json:"client,omitempty"`
 	Tapwall     Tapwall    `json:"tapwall"`
 	Related     *Related   `json:"related,omitempty"`
 }
@@ -36,7 +38,7 @@ type Meta struct {
 	Sequence int64     `json:"sequence"`           // grows by one per event, within a run and over restarts
 	Kind     string    `json:"kind"`               // event | metric
 	Category []string  `json:"category,omitempty"` // network, or configuration
-	Type     []string  `json:"type,omitempty"`     // connection with allowed or denied; change; access; info
+	Type     []string  `json:"type,omitempty"`     // connection with allowed or denied; creation, change, deletion; access; info
 	Action   string    `json:"action"`             // policy-verdict | events-lost | foreign-flows-removed | …
 	Dataset  string    `json:"dataset"`            // tapwall.flow, .packet, .loss, .switch or .change: decides about the index
 	Module   string    `json:"module"`             // tapwall
@@ -130,6 +132,7 @@ type Tapwall struct {
 	Truncated bool    `json:"truncated,omitempty"`
 	Loss      *Loss   `json:"loss,omitempty"`
 	Notice    *Notice `json:"notice,omitempty"`
+	Change    *Change `json:"change,omitempty"`
 }
 
 // CT is the connection tracking state of the packet.
@@ -229,7 +232,8 @@ func Actions() []string {
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
 		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
-		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead, ActionExportTested}
+		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead, ActionExportTested,
+		ActionCreated, ActionUpdated, ActionDeleted, ActionKilled, ActionReplayed, ActionUnauthorized}
 }
 
 // DropReasons lists the values of tapwall.drop_reason.
@@ -283,6 +287,13 @@ const (
 	ActionCapturesRead = "captures-read"
 	// Somebody tried whether events arrive where they are exported to.
 	ActionExportTested = "export-tested"
+	// Somebody wrote a resource, had live connections forgotten, had dead letters sent again, or came without the token.
+	ActionCreated      = "resource-created"
+	ActionUpdated      = "resource-updated"
+	ActionDeleted      = "resource-deleted"
+	ActionKilled       = "connections-killed"
+	ActionReplayed     = "export-replayed"
+	ActionUnauthorized = "request-unauthorized"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetPacket = "tapwall.packet"
@@ -296,42 +307,3 @@ const (
 	OutOfState   = "OUT_OF_STATE"
 	UnknownRule  = "UNKNOWN_RULE"
 )
-
-// Notice is something that happened to a switch and is no packet.
-type Notice struct {
-	Message string `json:"message" es:"text"` // one sentence for people
-	Count   int64  `json:"count"`             // of the flows, meters or workloads that it is about
-	// Objects are the texts of some of them.
-	Objects []string `json:"objects,omitempty"`
-	By      string   `json:"by,omitempty"`   // who asked for it, where somebody did
-	From    string   `json:"from,omitempty"` // and from where
-}
-
-// NewNotice is the event that tells of n, which happened to a bridge of a host; action is one of the constants, such as
-// ActionForeignFlows.
-func NewNotice(action, host, bridge string, n Notice) Event {
-	return Event{
-		Event: Meta{
-			Kind: "event", Category: []string{"configuration"}, Type: []string{"change"}, Action: action, Dataset: DatasetSwitch, Provider: "switch",
-		},
-		Observer: &Observer{Name: host},
-		Tapwall:  Tapwall{Bridge: bridge, Notice: &n},
-	}
-}
-
-// NewChange is the event that tells of n, which happened to resources; action is one of the constants, such as ActionUndone.
-func NewChange(action string, n Notice) Event {
-	return Event{
-		Event: Meta{
-			Kind: "event", Category: []string{"configuration"}, Type: []string{"change"}, Action: action, Dataset: DatasetChange, Provider: "api",
-		},
-		Tapwall: Tapwall{Notice: &n},
-	}
-}
-
-// NewAccess is the event that tells of n: somebody was handed what resources hold.
-func NewAccess(action string, n Notice) Event {
-	e := NewChange(action, n)
-	e.Event.Type = []string{"access"}
-	return e
-}

@@ -50,6 +50,14 @@ func (w *jsonWriter) writeEvent(v *Event) {
 		w.key(`"user_agent":`)
 		w.writeUserAgent(v.UserAgent)
 	}
+	if v.User != nil {
+		w.key(`"user":`)
+		w.writeUser(v.User)
+	}
+	if v.Client != nil {
+		w.key(`"client":`)
+		w.writeClient(v.Client)
+	}
 	w.key(`"tapwall":`)
 	w.writeTapwall(&v.Tapwall)
 	if v.Related != nil {
@@ -273,6 +281,34 @@ func (w *jsonWriter) writeUserAgent(v *UserAgent) {
 	w.b = append(w.b, '}')
 }
 
+func (w *jsonWriter) writeUser(v *User) {
+	w.b = append(w.b, '{')
+	if v.Name != "" {
+		w.key(`"name":`)
+		w.text(v.Name)
+	}
+	if v.ID != "" {
+		w.key(`"id":`)
+		w.text(v.ID)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeClient(v *Client) {
+	w.b = append(w.b, '{')
+	w.key(`"address":`)
+	w.text(v.Address)
+	if v.IP != "" {
+		w.key(`"ip":`)
+		w.text(v.IP)
+	}
+	if v.Port != 0 {
+		w.key(`"port":`)
+		w.num(int64(v.Port))
+	}
+	w.b = append(w.b, '}')
+}
+
 func (w *jsonWriter) writeTapwall(v *Tapwall) {
 	w.b = append(w.b, '{')
 	w.key(`"schema":`)
@@ -364,6 +400,10 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 	if v.Notice != nil {
 		w.key(`"notice":`)
 		w.writeNotice(v.Notice)
+	}
+	if v.Change != nil {
+		w.key(`"change":`)
+		w.writeChange(v.Change)
 	}
 	w.b = append(w.b, '}')
 }
@@ -558,6 +598,23 @@ func (w *jsonWriter) writeNotice(v *Notice) {
 	if v.From != "" {
 		w.key(`"from":`)
 		w.text(v.From)
+	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeChange(v *Change) {
+	w.b = append(w.b, '{')
+	if v.Revision != 0 {
+		w.key(`"revision":`)
+		w.num(v.Revision)
+	}
+	if len(v.Fields) > 0 {
+		w.key(`"fields":`)
+		w.list(v.Fields)
+	}
+	if v.Request != "" {
+		w.key(`"request":`)
+		w.text(v.Request)
 	}
 	w.b = append(w.b, '}')
 }

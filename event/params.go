@@ -126,6 +126,10 @@ var packetParams = []Param{
 		compile: (*compiler).vlans},
 	{Name: "cookie", Doc: "cookie of the flow that decided, 0x and digits", list: func(f *Filter) *[]string { return &f.Cookie },
 		compile: (*compiler).cookies},
+	{Name: "user", Doc: "who asked for a change: name or number of a user", list: func(f *Filter) *[]string { return &f.User },
+		compile: (*compiler).users, keys: []string{"name", "id"}},
+	{Name: "resource", Doc: "what was changed: kind/name, such as policy/web", list: func(f *Filter) *[]string { return &f.Resource },
+		compile: (*compiler).resources},
 	{Name: "community-id", Doc: "Community ID of the connection", list: func(f *Filter) *[]string { return &f.CommunityID },
 		compile: texts(func(f *Facts) string {
 			if f.Event == nil || f.Event.Network == nil {

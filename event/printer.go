@@ -75,7 +75,7 @@ func Compact(e *Event, o PrintOptions) string {
 		return b.String()
 	}
 	if e.Tapwall.Notice != nil {
-		b.WriteString(Escape(e.Event.Action) + " " + noticeText(e.Tapwall.Notice))
+		b.WriteString(Escape(e.Event.Action) + " " + noticeText(e))
 		return b.String()
 	}
 	writeEnd(&b, e.Source, e.Tapwall.Source, o)
@@ -129,8 +129,12 @@ func (o *PrintOptions) lossText(l *Loss) string {
 	return text + fmt.Sprintf(" (first: %s, last: %s)", l.First.In(loc).Format(clock), l.Last.In(loc).Format(clock))
 }
 
-func noticeText(n *Notice) string {
+func noticeText(e *Event) string {
+	n := e.Tapwall.Notice
 	text := Escape(n.Message)
+	if e.Tapwall.Change != nil { // the message says all
+		return text
+	}
 	for _, object := range n.Objects {
 		text += "; " + Escape(object)
 	}
@@ -160,7 +164,7 @@ func Row(e *Event, o PrintOptions) []string {
 	case e.Tapwall.Loss != nil:
 		return append(out, "", "", "EVENTS LOST: "+Escape(e.Tapwall.Loss.Stage), "", o.lossText(e.Tapwall.Loss))
 	case e.Tapwall.Notice != nil:
-		return append(out, "", "", Escape(e.Event.Action), "", noticeText(e.Tapwall.Notice))
+		return append(out, "", "", Escape(e.Event.Action), "", noticeText(e))
 	}
 	var source, destination strings.Builder
 	writeEnd(&source, e.Source, e.Tapwall.Source, o)

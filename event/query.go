@@ -16,6 +16,7 @@ type Filter struct {
 	Protocol, IPVersion, TCPFlags         []string
 	Bridge, Interface, Node, VLAN, Cookie []string
 	CTState, CommunityID, EventID         []string
+	User, Resource                        []string
 	FQDN, FromFQDN, ToFQDN                []string
 	DNSQuery, DNSRcode, SNI               []string
 	HTTPMethod, HTTPHost                  []string

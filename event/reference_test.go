@@ -41,6 +41,7 @@ func drawFilter(rt *rapid.T) event.Filter {
 		"ct-state": {"new", "est+rpl", "EST"}, "bridge": {"br0", "br1"}, "interface": {"tap1", "tap2"}, "node": {"n1", "n2"},
 		"vlan": {"0", "7", "1-10"}, "cookie": {"0x7", "0X7", "7", "0x8"}, "community-id": {"1:a", "1:b"}, "event-id": {"id1", "id2"},
 		"fqdn": someGlobs, "from-fqdn": someGlobs, "to-fqdn": someGlobs, "dns-query": someGlobs, "sni": someGlobs, "http-host": someGlobs,
+		"user": {"root", "0"}, "resource": {"policy/web", "Mirror/m1"},
 		"dns-rcode": {"NXDOMAIN", "noerror"}, "http-method": {"GET", "post"}, "http-path": {"/api/*", "/"}, "http-status": {"200", "500-599"},
 	}
 	var f event.Filter
@@ -142,7 +143,11 @@ func drawEvent(rt *rapid.T) *event.Event {
 		e.HTTP = &event.HTTP{Response: &event.HTTPResponse{StatusCode: rapid.SampledFrom([]int{200, 500, 503, 600}).Draw(rt, "status")}}
 	}
 	if maybe("notice") {
-		e.Tapwall.Notice = &event.Notice{Message: "m"}
+		e.Tapwall.Notice = &event.Notice{Message: "m", Objects: rapid.SampledFrom([][]string{nil, {"policy/web"}, {"mirror/m1", "policy/web"}}).
+			Draw(rt, "objects")}
+		if maybe("user") {
+			e.User = &event.User{Name: pick("user", "", "root", "eve"), ID: pick("uid", "", "0", "1000")}
+		}
 	}
 	return e
 }
@@ -318,6 +323,10 @@ func says(e *event.Event, param, v string) bool {
 	case "cookie":
 		said := map[string]string{"0X7": "0x7", "7": "0x7"}
 		return e.Tapwall.Cookie == v || said[v] != "" && e.Tapwall.Cookie == said[v]
+	case "user":
+		return e.User != nil && (e.User.Name == v || e.User.ID == v)
+	case "resource":
+		return e.Tapwall.Notice != nil && slices.Contains(e.Tapwall.Notice.Objects, strings.ToLower(v))
 	case "community-id":
 		return network.CommunityID == v
 	case "event-id":

@@ -172,14 +172,18 @@ func TestFault_F07_StoreAwayRevokes(t *testing.T) {
 	stop()
 }
 
-// etcd starts a member in the namespace of the switch, where tapwall runs, and returns what stops it.
-func (s *stage) etcd(dir string) (stop func()) {
+// etcd starts a member in the namespace of the switch, where tapwall runs, and returns what stops it. It listens on addresses, too.
+func (s *stage) etcd(dir string, addresses ...string) (stop func()) {
 	s.t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir, cfg.LogLevel = dir, "panic"
 	client, peer := url.URL{Scheme: "http", Host: "127.0.0.1:2379"}, url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
 	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
 	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
+	for _, a := range addresses {
+		client.Host = a + ":2379"
+		cfg.ListenClientUrls = append(cfg.ListenClientUrls, client)
+	}
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.UnsafeNoFsync, cfg.TickMs, cfg.ElectionMs = true, 10, 100
 	var member *embed.Etcd
