@@ -152,5 +152,5 @@ type SpoolStatus struct {
 	Lost     int64     `json:"lost"`             // of them not written
 	Pending  int64     `json:"pending"`          // of them not written yet
 	Spoilt   int64     `json:"spoilt,omitempty"` // that were kept once and cannot be read any more
-	Error    string    `json:"error,omitempty"`  // why nothing is written now
+	Error    string    `json:"error,omitempty"`  // why nothing, or not all, is written now
 }

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 
@@ -66,15 +67,31 @@ func (s *Spool) disk() (free, reserve int64) {
 }
 
 // shortOfDisk says that the disk has less room than the spool leaves free, though it has deleted what it could, and which class is still
-// kept: none (NoClass) below the half of that.
+// kept: none (NoClass) below the half of that. The status says so, too.
 func (w *writer) shortOfDisk() (kept event.Class, short bool) {
 	free, reserve := w.s.disk()
 	if free < reserve {
 		w.prune()
 		free, reserve = w.s.disk()
 	}
+	kept, what := event.P0, "only denies, losses and notices are kept"
 	if free < reserve/2 {
-		return event.NoClass, true
+		kept, what = event.NoClass, "nothing is kept"
 	}
-	return event.P0, free < reserve
+	said := ""
+	if short = free < reserve; short {
+		said = fmt.Sprintf("the disk of %s is nearly full: %d MiB of the %d MiB that are left to others are free; %s",
+			w.s.o.Dir, free>>20, reserve>>20, what)
+	}
+	w.s.mu.Lock()
+	before := w.s.short
+	w.s.short = said
+	w.s.mu.Unlock()
+	switch {
+	case before == "" && short:
+		w.s.log.Error("events are not kept", "why", said)
+	case before != "" && !short:
+		w.s.log.Info("the disk has room again: events are kept", "dir", w.s.o.Dir)
+	}
+	return kept, short
 }

@@ -102,6 +102,7 @@ type Spool struct {
 	free     []*Batch
 	segments []*segment        // oldest first; the last one is written if writer.file is open
 	status   event.SpoolStatus // Bytes, Segments, Events and Oldest are worked out
+	short    string            // that the disk has no room, and what is kept all the same; "" = it has
 	cursors  []*Cursor
 
 	done   func(Outcome)
@@ -277,6 +278,7 @@ func (s *Spool) Status() event.SpoolStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
+	st.Error = cmp.Or(st.Error, s.short)
 	st.Segments = len(s.segments)
 	oldest := int64(0)
 	for _, g := range s.segments {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -342,6 +343,10 @@ func TestBounds(t *testing.T) {
 		if lost := out.lost.Total() - before; lost != int64(c.lost) {
 			t.Errorf("with %d free %d were lost", c.free, lost)
 		}
+		if said := s.Status().Error; strings.Contains(said, "is nearly full") != (c.lost > 0) ||
+			strings.Contains(said, "nothing is kept") != (c.kept == 0) {
+			t.Errorf("with %d free the status says %q", c.free, said)
+		}
 		got := read(t, s, spool.Query{After: 3000})
 		if c.kept == 10 && (len(got) != 10 || got[0] != 3003) || c.kept == 0 && len(got) > 10 || c.kept == 100 && len(got) < 100 {
 			t.Errorf("with %d free: %v", c.free, got)
@@ -350,6 +355,10 @@ func TestBounds(t *testing.T) {
 	if out.why["spool_shed/disk_nearly_full"] != 190 || len(out.why) != 1 {
 		t.Errorf("%v", out.why)
 	}
+	free.Store(49) // it is known, and over, without an event
+	until(t, s, func(st event.SpoolStatus) bool { return st.Error != "" })
+	free.Store(60)
+	until(t, s, func(st event.SpoolStatus) bool { return st.Error == "" })
 }
 
 // faultyFile fails writes, in the middle of a record too, and truncations.

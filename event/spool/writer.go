@@ -56,6 +56,7 @@ func (w *writer) run() {
 		case <-wake:
 		case <-timer.C:
 			w.prune()
+			w.shortOfDisk()
 		case <-s.quit:
 			closing = true
 		}

@@ -232,6 +232,9 @@ func (f *Fleet) System() wire.SystemStatus {
 	if s.Store.Message != "" {
 		s.Problems = append(s.Problems, "store: "+s.Store.Message)
 	}
+	if sp := s.Events.Spool; sp != nil && sp.Error != "" {
+		s.Problems = append(s.Problems, "event spool: "+sp.Error)
+	}
 	for _, sink := range s.Events.Sinks {
 		if sink.Error != "" {
 			s.Problems = append(s.Problems, "event sink "+sink.Name+": "+sink.Error)

@@ -31,6 +31,12 @@ type stage struct {
 
 func open(t *testing.T, prefix string, machines int) *stage {
 	t.Helper()
+	return openWith(t, prefix, machines, "")
+}
+
+// openWith is open with more of a configuration.
+func openWith(t *testing.T, prefix string, machines int, more string) *stage {
+	t.Helper()
 	s := &stage{Lab: lab.Require(t), t: t, vm: []*lab.VM{nil}, prefix: prefix}
 	must(t, s.AddBridge("br0"))
 	for i := 1; i <= machines; i++ {
@@ -44,7 +50,7 @@ func open(t *testing.T, prefix string, machines int) *stage {
 	t.Cleanup(s.proxy.Close)
 	t.Cleanup(func() { must(t, server.JSON("DELETE", "/"+prefix+"-*", "", nil)) })
 	config := filepath.Join(s.Dir, "tapwall.yaml")
-	text := fmt.Sprintf("sinks: {opensearch: {urls: [%q], index-prefix: %s}}\n", s.proxy.URL, prefix)
+	text := fmt.Sprintf("sinks: {opensearch: {urls: [%q], index-prefix: %s}}\n%s", s.proxy.URL, prefix, more)
 	must(t, os.WriteFile(config, []byte(text), 0o600))
 	s.tw, err = s.StartTapwall("--config", config, "--bridge", "br0=owned")
 	must(t, err)
@@ -73,12 +79,7 @@ func (s *stage) account(within time.Duration) event.Counters {
 	var c event.Counters
 	var x event.SinkStatus
 	lab.Eventually(s.t, within, "all is delivered", func() bool {
-		var st struct{ Events event.Counters }
-		out, _ := s.tw.Run("status", "-o", "json") // it fails while the server is away
-		if json.Unmarshal([]byte(out), &st) != nil {
-			return false
-		}
-		c = st.Events
+		c = s.counters()
 		for _, sink := range c.Sinks {
 			if sink.Export != nil {
 				x = sink

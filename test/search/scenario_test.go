@@ -220,7 +220,7 @@ func TestEventsScenario06Overload(t *testing.T) {
 	if err := r.proxy.All(lab.NoFault); err != nil {
 		t.Fatal(err)
 	}
-	lab.Eventually(t, 20*time.Second, "what expired is told of", func() bool { return r.rec.Counters().Lost["expired"] > 0 })
+	took := lab.Eventually(t, 2*time.Minute, "what expired is told of", func() bool { return r.rec.Counters().Lost["expired"] > 0 })
 	r.drained(2 * time.Minute)
 	lab.Eventually(t, 20*time.Second, "an event tells of what expired", func() bool {
 		n, err := server.Count("s06-loss", `{"term":{"tapwall.loss.stage":"expired"}}`)
@@ -237,7 +237,7 @@ func TestEventsScenario06Overload(t *testing.T) {
 		injected != x.Created+x.Duplicates-int64(own)+x.Expired+c.Lost["of_queue"]+c.Lost["spool_io"] {
 		t.Errorf("%d injected, %d told of losses, lost %v: %+v", injected, own, c.Lost, *x)
 	}
-	t.Logf("%d events, %d MiB at most, lost %v", injected, most>>20, c.Lost)
+	t.Logf("%d events, %d MiB at most, lost %v, told of %v after the server was back", injected, most>>20, c.Lost, took)
 	// What expired is told of once, also over a restart.
 	r.stop()
 	r.start()
