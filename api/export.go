@@ -14,7 +14,6 @@ import (
 
 // Export is a server that events are exported to. All methods are safe for concurrent use.
 type Export interface {
-	Status() event.SinkStatus
 	// Check asks the server who it is and makes sure that it can take events; the error says why it cannot.
 	Check(ctx context.Context) (event.ExportTest, error)
 	// Delivered calls made, which makes an event, and waits until one more than there were is delivered, or ctx ends; the error says why
@@ -37,14 +36,10 @@ func (s *Server) registerExport() {
 	d := s.describe()
 	huma.Register(s.api, huma.Operation{OperationID: "export-status", Method: http.MethodGet, Path: "/v1/export", Tags: []string{"events"},
 		Summary: "How the export of events goes",
-		Description: "What became of all events that the server was to have, since it was first configured: appended = created + duplicates + " +
+		Description: "What became of all events that each sink was to have, since it was first configured: appended = created + duplicates + " +
 			"deadLetters + expired + corrupt + pending.",
 		Responses: d.responses(schemaFor[List[event.SinkStatus]](d), nil)}, func(context.Context, *struct{}) (*exportOutput, error) {
-		out := &exportOutput{Body: List[event.SinkStatus]{Items: []event.SinkStatus{}}}
-		if s.o.Export != nil {
-			out.Body.Items = append(out.Body.Items, s.o.Export.Status())
-		}
-		return out, nil
+		return &exportOutput{Body: List[event.SinkStatus]{Items: append([]event.SinkStatus{}, s.o.Engine.System().Events.Sinks...)}}, nil
 	})
 	huma.Register(s.api, huma.Operation{OperationID: "test-export", Method: http.MethodPost, Path: "/v1/export/test", Tags: []string{"events"},
 		Summary: "Try whether events arrive",
@@ -78,7 +73,7 @@ func (s *Server) registerExport() {
 }
 
 func errNoExport() error {
-	return problem(http.StatusNotFound, "events are exported nowhere: there is no sinks.opensearch in the configuration")
+	return problem(http.StatusNotFound, "events are exported to no server: there is no sinks.opensearch in the configuration")
 }
 
 func (s *Server) testExport(ctx context.Context) (event.ExportTest, error) {

@@ -40,7 +40,7 @@ type Options struct {
 	Store  Store
 	Engine Engine
 	Events Events
-	// Export is where events are exported to; nil = nowhere.
+	// Export is the server that events are exported to; nil = none.
 	Export Export
 	// Record takes events of the API's own, and does not block; nil = nobody does.
 	Record func(event.Event)

@@ -17,11 +17,8 @@ const (
 	StageRingOverwrite Stage = "ring_overwrite" // a reader asked for events the ring had overwritten
 	StageStreamClient  Stage = "stream_client"  // a reader was too slow
 	StageSpoilt        Stage = "spool_corrupt"  // kept once, and cannot be read any more
-	StageFileQueue     Stage = "file_queue"
-	StageFileIO        Stage = "file_io"
-	StageSink          Stage = "sink"        // a sink refused a batch
-	StageExpired       Stage = "expired"     // it fell to the bounds of the spool before a sink had it
-	StageDeadLetter    Stage = "dead_letter" // a dead letter fell to the bound of their file
+	StageExpired       Stage = "expired"        // it fell to the bounds of the spool before a sink had it
+	StageDeadLetter    Stage = "dead_letter"    // a dead letter fell to the bound of their file
 )
 
 // BeforeAcceptance reports whether what is lost at the stage never reached the ring.
@@ -30,8 +27,7 @@ func (s Stage) BeforeAcceptance() bool {
 	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode,
 		StageSpoolShed, StageSpoolIO:
 		return true
-	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageFileQueue, StageFileIO, StageSink,
-		StageExpired, StageDeadLetter:
+	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageExpired, StageDeadLetter:
 	}
 	return false
 }

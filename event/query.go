@@ -80,33 +80,26 @@ type Counters struct {
 	StreamGaps   int64            `json:"streamGaps"`
 	Spool        *SpoolStatus     `json:"spool,omitempty"` // absent = events are kept in memory only
 	Sinks        []SinkStatus     `json:"sinks,omitempty"` // in the order of configuration
-	// File, FileBytes and FileError repeat Target, Bytes and Error of the first sink, for clients that know of one only.
-	File      string `json:"file,omitempty"`
-	FileBytes int64  `json:"fileBytes"`
-	FileError string `json:"fileError,omitempty"`
 }
 
-// SinkStatus is the health of a sink. Appended = Written + LostQueue + LostIO + Pending, in one consistent reading.
+// SinkStatus is the health of a sink: what became of the events of the spool since it was first configured, over restarts.
+// Appended = Written + LostIO + Pending, in one consistent reading.
 type SinkStatus struct {
-	Name      string `json:"name"`
-	Target    string `json:"target"`    // where it writes to: a path, a URL
-	Bytes     int64  `json:"bytes"`     // what it holds there, as far as it knows
-	Appended  int64  `json:"appended"`  // events that it was given
-	Written   int64  `json:"written"`   // of them at the target
-	LostQueue int64  `json:"lostQueue"` // did not fit into its queue while it was writing
-	LostIO    int64  `json:"lostIO"`    // could not be written
-	Pending   int64  `json:"pending"`   // in the queue or being written
-	Damaged   int64  `json:"damaged"`   // found spoilt at start, from an earlier crash, and dropped
-	Error     string `json:"error,omitempty"`
-	// Export is absent of sinks on this machine.
-	Export *ExportStatus `json:"export,omitempty"`
+	Name     string       `json:"name"`
+	Target   string       `json:"target"`   // where it writes to: a path, a URL
+	Bytes    int64        `json:"bytes"`    // of the file that is written; 0 of a server
+	Appended int64        `json:"appended"` // events that it was to have
+	Written  int64        `json:"written"`  // of them at the target
+	LostIO   int64        `json:"lostIO"`   // of them that never will be
+	Pending  int64        `json:"pending"`  // of them that wait in the spool, or are being written
+	Error    string       `json:"error,omitempty"`
+	Export   ExportStatus `json:"export"`
 }
 
-// ExportStatus is more of a sink that is a server. The first five are since the sink got its first event, over restarts; of the SinkStatus
-// they are in, Written = Created + Duplicates, LostIO = DeadLetters + Expired + Corrupt, and LostQueue is 0.
+// ExportStatus is more of it: Written = Created + Duplicates, LostIO = DeadLetters + Expired + Corrupt.
 type ExportStatus struct {
 	Created     int64 `json:"created"`
-	Duplicates  int64 `json:"duplicates"`  // were there already: their answer was lost, and they were sent again
+	Duplicates  int64 `json:"duplicates"`  // were there already, from before a crash or an answer that was lost
 	DeadLetters int64 `json:"deadLetters"` // refused for good, and kept in a file
 	Expired     int64 `json:"expired"`     // fell to the bounds of the spool, or to the retention, before they were delivered
 	Corrupt     int64 `json:"corrupt"`     // could not be read back from the spool

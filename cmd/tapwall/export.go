@@ -11,7 +11,7 @@ import (
 )
 
 func newExport(g *global) *cobra.Command {
-	c := &cobra.Command{Use: "export", Short: "The export of events to OpenSearch: how it goes, and whether it works",
+	c := &cobra.Command{Use: "export", Short: "The export of events to a file and to OpenSearch: how it goes, and whether it works",
 		Example: "  tapwall export test\n  tapwall export status",
 		Args:    noArgs("; it is export status, export test or export replay-dlq"),
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() }}
@@ -24,10 +24,11 @@ func newExportStatus(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Say what became of the events that were to be exported",
-		Long: `Say what became of all events that the server was to have since it was first configured: each is delivered, or a dead letter (the
-server refused it for good), or expired or corrupt (it was lost before it could be delivered), or waits in the spool.
+		Long: `Say what became of all events that each sink, the file and OpenSearch, was to have since it was first configured: each is
+delivered, or a dead letter (the server refused it for good), or expired or corrupt (it was lost before it could be delivered), or waits
+in the spool.
 
-It exits with 5 if the server takes nothing now.`,
+It exits with 5 if one takes nothing now.`,
 		Example: "  tapwall export status\n  tapwall export status -o json",
 		Args:    noArgs(""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -62,7 +63,7 @@ It exits with 5 if the server takes nothing now.`,
 
 func exportTexts(w io.Writer, all []client.Sink) error {
 	if len(all) == 0 {
-		return printf(w, "Events are exported nowhere: there is no sinks.opensearch in the configuration of the server.\n")
+		return printf(w, "Events are exported nowhere: the configuration of the server names no sink.\n")
 	}
 	for _, x := range all {
 		if err := printExport(w, "", x); err != nil {
@@ -74,7 +75,7 @@ func exportTexts(w io.Writer, all []client.Sink) error {
 
 // printExport prints how an export goes: a line behind the title, and one for each thing that is to be done or known.
 func printExport(w io.Writer, title string, s client.Sink) error {
-	x := s.Export
+	x := &s.Export
 	text := fmt.Sprintf("%s to %s: delivered %d", s.Name, s.Target, s.Written)
 	if x.Duplicates > 0 {
 		text += fmt.Sprintf(" (%d of them sent twice, kept once)", x.Duplicates)
@@ -85,8 +86,11 @@ func printExport(w io.Writer, title string, s client.Sink) error {
 		err = printf(w, "  %s behind\n", (time.Duration(x.Lag) * time.Second).String())
 	}
 	if err == nil && s.Error != "" {
-		err = printf(w, "  takes nothing since %s, %d requests sent again: %s\n",
-			x.FailingSince.Local().Format(time.DateTime), x.Retries, s.Error)
+		again := ""
+		if x.Retries > 0 {
+			again = fmt.Sprintf(", %d requests sent again", x.Retries)
+		}
+		err = printf(w, "  takes nothing since %s%s: %s\n", x.FailingSince.Local().Format(time.DateTime), again, s.Error)
 	}
 	if err == nil && x.LettersKept > 0 {
 		err = printf(w, "  %d dead letters are kept, %s: tapwall export replay-dlq sends them again\n",

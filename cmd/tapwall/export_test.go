@@ -13,7 +13,7 @@ import (
 func TestExportTexts(t *testing.T) {
 	since := time.Date(2026, 11, 29, 8, 0, 0, 0, time.Local)
 	sink := client.Sink{Name: "opensearch", Target: "http://[::1]:9200", Written: 5, Pending: 2, Error: "HTTP 500: a\nb",
-		Export: &event.ExportStatus{Created: 4, Duplicates: 1, DeadLetters: 3, Lag: 4, Retries: 6, FailingSince: since, LettersKept: 3}}
+		Export: event.ExportStatus{Created: 4, Duplicates: 1, DeadLetters: 3, Lag: 4, Retries: 6, FailingSince: since, LettersKept: 3}}
 	want := `opensearch to http://[::1]:9200: delivered 5 (1 of them sent twice, kept once), waiting 2, dead letters 3, expired 0, corrupt 0
   4s behind
   takes nothing since 2026-11-29 08:00:00, 6 requests sent again: HTTP 500: a\nb

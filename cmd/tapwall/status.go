@@ -119,17 +119,9 @@ func printStatus(w io.Writer, s *client.System) error {
 			sinceText(sp.Oldest), sp.Lost+sp.Spoilt, troubleText(sp.Error))
 	}
 	for _, sink := range e.Sinks {
-		if err == nil && sink.Export != nil {
-			err = printExport(w, "export:  ", sink)
-			continue
-		}
 		if err == nil {
-			err = printf(w, "sink:    %s to %s, %d events written, %d lost, %d bytes%s\n", sink.Name, sink.Target, sink.Written,
-				sink.LostQueue+sink.LostIO, sink.Bytes, troubleText(sink.Error))
+			err = printExport(w, "export:  ", sink)
 		}
-	}
-	if err == nil && e.Sinks == nil && e.File != "" { // of a server that knows of one sink only
-		err = printf(w, "file:    %s, %d bytes\n", e.File, e.FileBytes)
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package jsonl_test
 import (
 	"context"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/jsonl"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/event/spool"
 )
 
 // cpu is the processor time of this process.
@@ -21,7 +23,7 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkPacketIn goes from packet-in to the ring and the file. The budget is 100,000 events per second of one core's CPU; a
+// BenchmarkPacketIn goes from packet-in to the ring, the spool and the file. The budget is 100,000 events per second of one core's CPU; a
 // full queue waits, so that none is lost and all is counted.
 func BenchmarkPacketIn(b *testing.B) {
 	data := make([]byte, 128)
@@ -37,16 +39,22 @@ func BenchmarkPacketIn(b *testing.B) {
 	rule := &event.Rule{ID: "db/ingress/deny-all", Name: "deny-all", Ruleset: "db", Version: "7"}
 	names := (*record.Names)(nil).WithRules(map[uint32]*event.Rule{3: rule})
 	pi.Directory.Publish(names.WithEndpoints(map[uint32]*event.Endpoint{1: endpoint, 2: endpoint}))
-	for _, file := range []bool{false, true} {
-		name := map[bool]string{false: "ring", true: "ring and file"}[file]
+	for _, name := range []string{"ring", "ring and spool", "ring, spool and file"} {
 		b.Run(name, func(b *testing.B) {
 			o := record.Options{}
-			if file {
-				s, err := jsonl.Open(jsonl.Options{Dir: b.TempDir(), QueueLen: 1 << 20, Keep: 2})
+			dir := b.TempDir()
+			var err error
+			if name != "ring" {
+				if o.Spool, err = spool.Open(spool.Options{Dir: filepath.Join(dir, "spool")}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if name == "ring, spool and file" {
+				s, err := jsonl.Open(jsonl.Options{Dir: filepath.Join(dir, "events"), Spool: o.Spool, Keep: 2})
 				if err != nil {
 					b.Fatal(err)
 				}
-				o.Sinks = []record.Sink{s}
+				o.Exports = []record.Export{s}
 			}
 			r, err := record.NewRecorder(o)
 			if err != nil {
@@ -72,8 +80,13 @@ func BenchmarkPacketIn(b *testing.B) {
 			}
 			used := cpu() - begin
 			c := r.Counters()
-			if lost := c.Lost["of_queue"] + c.Lost["file_queue"] + c.Lost["file_io"]; lost > 0 || c.Accepted != c.PacketIns {
+			if lost := c.Lost["of_queue"] + c.Lost["spool_io"]; lost > 0 || c.Accepted != c.PacketIns {
 				b.Fatalf("%+v", c)
+			}
+			for _, s := range c.Sinks {
+				if s.Written != c.Accepted {
+					b.Fatalf("%d of %d events are in the file", s.Written, c.Accepted)
+				}
 			}
 			b.ReportMetric(float64(n)/used.Seconds(), "events/CPU-s")
 			b.ReportMetric(float64(used.Nanoseconds())/float64(n), "CPU-ns/event")

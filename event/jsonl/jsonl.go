@@ -1,41 +1,46 @@
-// Package jsonl keeps events in a file, one JSON object per line, rotated by size. It is a record.Sink: it has its own
-// bounded queue and its own goroutine, so that a slow or full disk never holds up the recorder, and it counts exactly what it
-// could not write.
+// Package jsonl copies the record from the spool to a file, one JSON object per line as the spool has it, rotated by size. It reads by a
+// cursor of its own: a slow or full disk holds up nobody, events wait in the spool, and how far the file has come survives any crash.
 package jsonl
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tapwall/tapwall/event"
+	"github.com/tapwall/tapwall/event/spool"
 )
 
-// Defaults of Options.
+// Defaults and bounds of Options.
 const (
 	DefaultMaxBytes   = 64 << 20
 	DefaultKeep       = 10
-	DefaultQueueLen   = 16_384
 	DefaultFsyncEvery = time.Second
 	DefaultRetryEvery = 500 * time.Millisecond
+	DefaultLinger     = 200 * time.Millisecond
 
 	// fileName is the file that is written; rotated ones carry the time of their rotation.
 	fileName = "events.jsonl"
 
-	batchBytes  = 256 << 10
-	batchEvents = 512
+	batchBytes   = 1 << 20
+	batchRecords = 4096
+	parting      = 3 * time.Second // for what waits when the sink is closed
 )
 
 // Options of a Sink.
 type Options struct {
 	Dir        string        // mandatory; made when missing
+	Spool      *spool.Spool  // mandatory
 	MaxBytes   int64         // a file is rotated before it grows beyond; 0 = DefaultMaxBytes. One longer line is still written whole
 	Keep       int           // rotated files kept; 0 = DefaultKeep
-	QueueLen   int           // events waiting at most; 0 = DefaultQueueLen
+	Linger     time.Duration // that events wait for others, so that many are one write; 0 = DefaultLinger
 	FsyncEvery time.Duration // what a power failure may cost; 0 = DefaultFsyncEvery
 	RetryEvery time.Duration // after a failed write; 0 = DefaultRetryEvery
 	Logger     *slog.Logger  // nil = discard
@@ -53,36 +58,41 @@ type File interface {
 	Close() error
 }
 
-// Sink appends events to Dir/events.jsonl. A file moved or deleted from outside is noticed at the next write and begun anew; Reopen
-// does that at once. All methods are safe for concurrent use.
+// Sink appends events to Dir/events.jsonl, each once, from Open to Close. A file moved or deleted from outside is noticed at the next write
+// and begun anew. All methods are safe for concurrent use.
 //
-// While the disk does not take anything, events wait in the queue and writing is tried again; what does not fit meanwhile is lost at
-// stage file_io, else, when the sink just cannot keep up, at stage file_queue.
+// The checkpoint is written behind the file, so that after a crash the file may have more than it says, and never less: what the last whole
+// line of the newest file has already is not written again.
 type Sink struct {
-	opts Options
-	log  *slog.Logger
-	path string
-	wake chan struct{}
-	quit chan struct{}
-	done chan struct{}
+	o      Options
+	log    *slog.Logger
+	path   string
+	cursor *spool.Cursor
+	loss   atomic.Pointer[event.LossFunc]
+
+	reading context.Context // ends when Close begins
+	stop    context.CancelFunc
+	gone    chan struct{}
 
 	mu      sync.Mutex
-	queue   []*event.Event // a circle
-	head, n int
-	closed  bool
-	reopen  bool
-	loss    event.LossFunc
-	status  event.SinkStatus // Pending is kept for the batch in the writer's hands; failing iff Error != ""
-	torn    int64            // not reported yet
+	bytes   int64
+	failing time.Time // since when; zero = it is not
+	failure string
+	success time.Time
 
-	w writer // the goroutine's
+	// Of the goroutine.
+	w     writer
+	chunk *spool.Chunk // that is being written; nil = none
+	fate  spool.Done   // of its records
+	last  event.ID     // what the file ended with at the start; zero = nothing that matters any more
 }
 
-// Open opens or continues Dir/events.jsonl and starts the writer; Close ends it. A line that a crash left without its end is cut
-// off and counted. An error means that the file cannot be opened or written at all.
+// Open opens or continues Dir/events.jsonl and goes on where the last run came to; without a checkpoint, with the oldest event of the
+// spool that is newer than the file. A line that a crash left without its end is cut off, and written again. An error means that
+// the file cannot be opened or written at all.
 func Open(o Options) (*Sink, error) {
-	if o.Dir == "" {
-		return nil, errors.New("jsonl: no directory given")
+	if o.Dir == "" || o.Spool == nil {
+		return nil, errors.New("jsonl: no directory or no spool given")
 	}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = DefaultMaxBytes
@@ -90,8 +100,8 @@ func Open(o Options) (*Sink, error) {
 	if o.Keep <= 0 {
 		o.Keep = DefaultKeep
 	}
-	if o.QueueLen <= 0 {
-		o.QueueLen = DefaultQueueLen
+	if o.Linger <= 0 {
+		o.Linger = DefaultLinger
 	}
 	if o.FsyncEvery <= 0 {
 		o.FsyncEvery = DefaultFsyncEvery
@@ -108,18 +118,22 @@ func Open(o Options) (*Sink, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Sink{
-		opts: o, log: o.Logger, path: filepath.Join(o.Dir, fileName),
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}), queue: make([]*event.Event, o.QueueLen),
-	}
-	s.status.Target = s.path
+	s := &Sink{o: o, log: o.Logger.With("sink", "jsonl"), path: filepath.Join(o.Dir, fileName), gone: make(chan struct{})}
 	s.w = writer{s: s}
-	torn, err := s.w.open()
+	last, err := s.w.open()
+	if err == nil && last == nil {
+		last, err = s.w.lastRotated()
+	}
+	if err == nil {
+		s.last = idOf(last)
+		s.cursor, err = o.Spool.Cursor("jsonl")
+	}
 	if err != nil {
+		s.w.close()
 		return nil, fmt.Errorf("jsonl: %w", err)
 	}
-	s.status.Bytes = s.w.size
-	s.noteTorn(torn)
+	s.bytes = s.w.size
+	s.reading, s.stop = context.WithCancel(context.Background())
 	go s.run()
 	return s, nil
 }
@@ -129,211 +143,174 @@ func openFile(path string) (File, error) {
 	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o640) //nolint:gosec // path is the operator's
 }
 
+// idOf is the id of a document; zero if it has none.
+func idOf(doc []byte) event.ID {
+	var e struct {
+		Event struct {
+			ID string `json:"id"`
+		} `json:"event"`
+	}
+	if json.Unmarshal(doc, &e) != nil {
+		return event.ID{}
+	}
+	id, err := event.ParseID(e.Event.ID)
+	if err != nil {
+		return event.ID{}
+	}
+	return id
+}
+
 // Name is "jsonl".
 func (s *Sink) Name() string { return "jsonl" }
 
-// ReportLoss implements record.LossSource.
-func (s *Sink) ReportLoss(f event.LossFunc) {
-	s.mu.Lock()
-	s.loss = f
-	torn := s.torn
-	s.torn = 0
-	s.mu.Unlock()
-	if torn > 0 {
-		f(event.StageFileIO, event.NoClass, "torn_line", torn)
-	}
-}
+// ReportLoss has f told of events that fell to the bounds of the spool before they were in the file.
+func (s *Sink) ReportLoss(f event.LossFunc) { s.loss.Store(&f) }
 
-// Append queues the batch; what does not fit is counted. It never blocks and returns nil.
-func (s *Sink) Append(batch []*event.Event) error {
-	var lost tally
-	s.mu.Lock()
-	s.status.Appended += int64(len(batch))
-	for _, e := range batch {
-		if s.closed || s.n == len(s.queue) {
-			lost.add(e)
-			continue
-		}
-		s.queue[(s.head+s.n)%len(s.queue)] = e
-		s.n++
-	}
-	stage, reason := event.StageFileQueue, "full"
-	switch {
-	case s.closed:
-		stage, reason = event.StageFileIO, "closed"
-	case s.status.Error != "":
-		stage, reason = event.StageFileIO, "write_failed"
-	}
-	if stage == event.StageFileIO {
-		s.status.LostIO += lost.total()
-	} else {
-		s.status.LostQueue += lost.total()
-	}
-	report := s.loss
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-	lost.report(report, stage, reason)
-	return nil
-}
-
-// tally counts lost events by class.
-type tally struct{ p0, p1, p2 int64 }
-
-func (t *tally) add(e *event.Event) {
-	switch e.Class() {
-	case event.P0:
-		t.p0++
-	case event.P2:
-		t.p2++
-	case event.P1, event.NoClass:
-		t.p1++
-	}
-}
-
-func (t *tally) total() int64 { return t.p0 + t.p1 + t.p2 }
-
-func (t *tally) report(f event.LossFunc, stage event.Stage, reason string) {
-	if f == nil {
-		return
-	}
-	for _, c := range []struct {
-		class event.Class
-		n     int64
-	}{{event.P0, t.p0}, {event.P1, t.p1}, {event.P2, t.p2}} {
-		if c.n > 0 {
-			f(stage, c.class, reason, c.n)
-		}
-	}
-}
-
-// Reopen closes the file and opens its name again, as after SIGHUP from logrotate.
-func (s *Sink) Reopen() {
-	s.mu.Lock()
-	s.reopen = true
-	s.mu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Status implements record.Sink.
+// Status says how it is.
 func (s *Sink) Status() event.SinkStatus {
+	st := s.cursor.SinkStatus(s.o.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.status
-	st.Pending += int64(s.n)
+	st.Name, st.Target, st.Bytes, st.Error = s.Name(), s.path, s.bytes, s.failure
+	st.Export.LastSuccess, st.Export.FailingSince = s.success, s.failing
 	return st
 }
 
-// Close writes what is queued, tries once only if the disk does not take it, and ends the writer. What could not be written is
-// counted at stage file_io. Later calls return nil.
+// Close writes what waits, for a few seconds and until the disk does not take it, and ends the goroutine. What is not written then is
+// by the next run. Later calls return nil.
 func (s *Sink) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		<-s.done
+	if s.reading.Err() != nil {
+		<-s.gone
 		return nil
 	}
-	s.closed = true
-	s.mu.Unlock()
-	close(s.quit)
-	<-s.done
+	s.stop()
+	<-s.gone
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.status.Error != "" {
-		return fmt.Errorf("jsonl: %s: %s", s.path, s.status.Error)
+	if s.failure != "" {
+		return fmt.Errorf("jsonl: %s: %s", s.path, s.failure)
 	}
 	return nil
 }
 
-// take moves up to batchEvents from the queue into the writer's hands.
-func (s *Sink) take(buf []*event.Event) []*event.Event {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.n > 0 && len(buf) < batchEvents {
-		buf = append(buf, s.queue[s.head])
-		s.queue[s.head] = nil
-		s.head = (s.head + 1) % len(s.queue)
-		s.n--
-		s.status.Pending++
+// run copies what comes until Close, then what is there.
+func (s *Sink) run() {
+	defer close(s.gone)
+	for s.reading.Err() == nil {
+		if s.step(s.reading, s.o.Linger) != nil {
+			select {
+			case <-s.reading.Done():
+			case <-time.After(s.o.RetryEvery):
+			}
+		}
+		s.save(s.o.FsyncEvery)
 	}
-	return buf
+	last, cancel := context.WithTimeout(context.Background(), parting)
+	defer cancel()
+	for s.pending() && s.step(last, 0) == nil && last.Err() == nil {
+	}
+	s.save(0)
+	s.w.close()
 }
 
-// wantReopen reports and clears a wish to reopen.
-func (s *Sink) wantReopen() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	want := s.reopen
-	s.reopen = false
-	return want
+func (s *Sink) pending() bool {
+	_, n, _ := s.cursor.Status()
+	return n > 0
 }
 
-// written counts n events as written and takes over size and health.
-func (s *Sink) written(n int, size int64, err error) {
-	s.mu.Lock()
-	s.status.Written += int64(n)
-	s.status.Pending -= int64(n)
-	s.status.Bytes = size
-	before := s.status.Error
-	s.status.Error = ""
-	if err != nil {
-		s.status.Error = err.Error()
+// step writes some of the chunk in hand, or of the next that comes before ctx ends or something is to be saved. The error is a disk's.
+func (s *Sink) step(ctx context.Context, linger time.Duration) error {
+	if s.chunk == nil {
+		if s.w.unsaved {
+			short, cancel := context.WithTimeout(ctx, s.o.FsyncEvery)
+			defer cancel()
+			ctx = short
+		}
+		ch, err := s.cursor.Read(ctx, batchRecords, batchBytes, linger)
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			s.health(fmt.Errorf("reading the spool: %w", err))
+			return err
+		}
+		s.take(ch)
 	}
-	after := s.status.Error
+	n, err := s.w.write()
+	s.health(err)
+	s.fate.Created += int64(n)
+	if s.w.empty() {
+		s.cursor.Done(s.chunk, s.fate)
+		s.chunk = nil
+		s.w.unsaved = true
+	}
+	return err
+}
+
+// take makes lines of a chunk, but of what the file has already.
+func (s *Sink) take(ch *spool.Chunk) {
+	s.chunk, s.fate = ch, spool.Done{}
+	for _, r := range ch.Records {
+		if s.known(r) {
+			s.fate.Duplicates++
+		} else {
+			s.w.add(r.JSON)
+		}
+	}
+}
+
+// known says that the file had the record at the start. Those that it may have are the first ones that are read.
+func (s *Sink) known(r spool.Record) bool {
+	if s.last == (event.ID{}) {
+		return false
+	}
+	if r.Sequence <= s.last.Sequence && idOf(r.JSON).Install == s.last.Install {
+		return true
+	}
+	s.last = event.ID{}
+	return false
+}
+
+// save makes what is written durable, then says so in the checkpoint, when the last time is at least every ago.
+func (s *Sink) save(every time.Duration) {
+	if !s.w.unsaved || time.Since(s.w.saved) < every {
+		return
+	}
+	s.w.saved = time.Now()
+	if err := s.w.sync(); err != nil {
+		s.health(fmt.Errorf("fsync: %w", err))
+		return
+	}
+	if s.chunk == nil {
+		s.health(nil)
+	}
+	if err := s.cursor.Save(); err != nil {
+		s.log.Error("how far the file has come cannot be written", "err", err)
+	}
+	s.w.unsaved = false
+	if f := s.loss.Load(); f != nil {
+		s.cursor.TellExpired(*f)
+	}
+}
+
+// health takes over size and trouble.
+func (s *Sink) health(err error) {
+	s.mu.Lock()
+	s.bytes = s.w.size
+	since := s.failing
+	if err == nil {
+		s.failing, s.failure, s.success = time.Time{}, "", s.o.Now()
+	} else {
+		s.failure = err.Error()
+		if since.IsZero() {
+			s.failing = s.o.Now()
+		}
+	}
 	s.mu.Unlock()
 	switch {
-	case before == "" && after != "":
-		s.log.Error("events cannot be written to the file; they wait, and are counted when lost", "file", s.path, "err", err)
-	case before != "" && after == "":
-		s.log.Info("events are written to the file again", "file", s.path)
+	case err != nil && since.IsZero():
+		s.log.Error("events cannot be written to the file; they wait in the spool", "file", s.path, "err", err)
+	case err == nil && !since.IsZero():
+		s.log.Info("events are written to the file again", "file", s.path, "after", s.o.Now().Sub(since).Round(time.Millisecond))
 	}
-}
-
-// lose counts events in the writer's hands as lost.
-func (s *Sink) lose(events []*event.Event, reason string) {
-	if len(events) == 0 {
-		return
-	}
-	var lost tally
-	for _, e := range events {
-		lost.add(e)
-	}
-	s.mu.Lock()
-	s.status.LostIO += lost.total()
-	s.status.Pending -= lost.total()
-	report := s.loss
-	s.mu.Unlock()
-	lost.report(report, event.StageFileIO, reason)
-}
-
-// noteTorn counts lines cut off.
-func (s *Sink) noteTorn(n int64) {
-	if n == 0 {
-		return
-	}
-	s.log.Warn("a line without its end was cut off", "file", s.path)
-	s.mu.Lock()
-	s.status.Damaged += n
-	report := s.loss
-	if report == nil {
-		s.torn += n
-	}
-	s.mu.Unlock()
-	if report != nil {
-		report(event.StageFileIO, event.NoClass, "torn_line", n)
-	}
-}
-
-// line appends the event as one line.
-func line(b []byte, e *event.Event) ([]byte, error) {
-	b, err := event.AppendJSON(b, e)
-	if err != nil {
-		return b, err
-	}
-	return append(b, '\n'), nil
 }

@@ -7,11 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/tapwall/tapwall/event"
 )
 
 // The name of a rotated file holds the UTC time of its rotation; names sort by age.
@@ -23,157 +20,71 @@ const (
 
 // writer owns the file. Its methods run in the sink's goroutine, open also before it starts.
 type writer struct {
-	s      *Sink
-	f      File
-	size   int64 // up to here the file holds whole lines
-	torn   bool  // a failed write may have left a part of a line behind size
-	dirty  bool  // written since the last fsync
-	synced time.Time
+	s     *Sink
+	f     File
+	size  int64 // up to here the file holds whole lines
+	torn  bool  // a failed write may have left a part of a line behind size
+	dirty bool  // written since the last fsync
 
-	batch []*event.Event
-	buf   []byte
-	ends  []int // ends[i] is where the line of batch[i] ends in buf
+	unsaved bool // the checkpoint is behind
+	saved   time.Time
+
+	buf  []byte
+	ends []int // ends[i] is where line i ends in buf
+	at   int   // the first line that is to be written
 }
 
-func (s *Sink) run() {
-	defer close(s.done)
-	w := &s.w
-	w.synced = time.Now()
-	timer := time.NewTimer(s.opts.FsyncEvery)
-	defer timer.Stop()
-	for {
-		if s.wantReopen() {
-			w.close()
-			if err := w.ready(); err != nil {
-				s.written(0, 0, err)
-			}
-		}
-		w.batch = s.take(w.batch)
-		var err error
-		if len(w.batch) > 0 {
-			err = w.write()
-		}
-		w.sync(s.opts.FsyncEvery)
-		if err == nil && len(w.batch) > 0 {
-			continue // a part was written; the rest comes with the next events
-		}
-		wait := s.opts.FsyncEvery
-		if err != nil {
-			wait = s.opts.RetryEvery
-		} else if w.pending() {
-			continue
-		}
-		timer.Reset(wait)
-		if err != nil {
-			// Not on wake: each new event would try the disk again.
-			select {
-			case <-timer.C:
-			case <-s.quit:
-			}
-		} else {
-			select {
-			case <-s.wake:
-			case <-timer.C:
-			case <-s.quit:
-			}
-		}
-		select {
-		case <-s.quit:
-			w.finish()
-			return
-		default:
-		}
+// add takes a document as the next line.
+func (w *writer) add(doc []byte) {
+	w.buf = append(append(w.buf, doc...), '\n')
+	w.ends = append(w.ends, len(w.buf))
+}
+
+func (w *writer) empty() bool { return w.at == len(w.ends) }
+
+// start is where line i begins in buf.
+func (w *writer) start(i int) int {
+	if i == 0 {
+		return 0
 	}
+	return w.ends[i-1]
 }
 
-func (w *writer) pending() bool {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	return w.s.n > 0
-}
-
-// finish writes the rest, gives up at the first error, and closes.
-func (w *writer) finish() {
-	for {
-		w.batch = w.s.take(w.batch)
-		if len(w.batch) == 0 {
-			break
+// write writes the lines that fit into the file, one at least, and returns how many it wrote. The rest stays. An error means that the disk
+// did not take all of them.
+func (w *writer) write() (n int, err error) {
+	if !w.empty() {
+		if err = w.ready(); err == nil && w.fit() == 0 {
+			err = w.rotate()
 		}
-		if err := w.write(); err != nil {
-			for {
-				w.s.lose(w.batch, "closed")
-				if w.batch = w.s.take(w.batch[:0]); len(w.batch) == 0 {
-					break
-				}
-			}
-			break
+		if err == nil {
+			n, err = w.put(max(w.fit(), 1))
 		}
+		w.at += n
+		w.unsaved = w.unsaved || n > 0
 	}
-	w.sync(0)
-	w.close()
+	if w.empty() {
+		w.buf, w.ends, w.at = w.buf[:0], w.ends[:0], 0
+	}
+	return n, err
 }
 
-// write writes as much of the batch as it can and keeps the rest. An error means that the disk did not take all of it.
-func (w *writer) write() error {
-	n, err := w.try()
-	w.s.written(n, w.size, err)
-	rest := copy(w.batch, w.batch[n:])
-	clear(w.batch[rest:])
-	w.batch = w.batch[:rest]
-	return err
+// fit is how many lines go into the file before it is to be rotated. An empty file takes a line of any length.
+func (w *writer) fit() (n int) {
+	start := w.start(w.at)
+	for w.at+n < len(w.ends) && w.size+int64(w.ends[w.at+n]-start) <= w.s.o.MaxBytes {
+		n++
+	}
+	if w.size == 0 {
+		n = max(n, 1)
+	}
+	return n
 }
 
-// try returns how many events of the batch are in the file now.
-func (w *writer) try() (int, error) {
-	if err := w.ready(); err != nil {
-		return 0, err
-	}
-	n := w.encode()
-	if n == 0 {
-		return 0, nil
-	}
-	if w.size > 0 && w.size+int64(w.ends[n-1]) > w.s.opts.MaxBytes {
-		// Fill the file up with the lines that still fit, then rotate.
-		fit := 0
-		for fit < n && w.size+int64(w.ends[fit]) <= w.s.opts.MaxBytes {
-			fit++
-		}
-		if fit == 0 {
-			if err := w.rotate(); err != nil {
-				return 0, err
-			}
-		} else {
-			n = fit
-		}
-	}
-	return w.put(n)
-}
-
-// encode fills buf with the lines of the batch, up to batchBytes or one file. An event that cannot be encoded is lost.
-func (w *writer) encode() int {
-	w.buf, w.ends = w.buf[:0], w.ends[:0]
-	limit := min(batchBytes, int(min(w.s.opts.MaxBytes, batchBytes)))
-	for i := 0; i < len(w.batch); {
-		b, err := line(w.buf, w.batch[i])
-		if err != nil {
-			w.s.log.Error("an event cannot be written as JSON", "id", w.batch[i].Event.ID, "err", err)
-			w.s.lose(w.batch[i:i+1], "encoding")
-			w.batch = slices.Delete(w.batch, i, i+1)
-			continue
-		}
-		if len(b) > limit && i > 0 {
-			break
-		}
-		w.buf = b
-		w.ends = append(w.ends, len(b))
-		i++
-	}
-	return len(w.ends)
-}
-
-// put writes the first n lines of buf. After an error it says how many lines are whole in the file and cuts the rest off.
+// put writes n lines. After an error it says how many are whole in the file and cuts the rest off.
 func (w *writer) put(n int) (int, error) {
-	data := w.buf[:w.ends[n-1]]
+	start := w.start(w.at)
+	data := w.buf[start:w.ends[w.at+n-1]]
 	got, err := w.f.Write(data)
 	if err == nil && got < len(data) {
 		err = io.ErrShortWrite
@@ -188,16 +99,15 @@ func (w *writer) put(n int) (int, error) {
 		}
 		return n, nil
 	}
-	whole := 0
-	for whole < n && w.ends[whole] <= got {
-		whole++
+	for n > 0 && w.ends[w.at+n-1]-start > got {
+		n--
 	}
-	if whole > 0 {
-		w.size += int64(w.ends[whole-1])
+	if n > 0 {
+		w.size += int64(w.ends[w.at+n-1] - start)
 	}
 	w.torn = true
 	w.cut()
-	return whole, fmt.Errorf("write: %w", err)
+	return n, fmt.Errorf("write: %w", err)
 }
 
 // cut removes what a failed write left behind; until it succeeds nothing else is written.
@@ -215,7 +125,8 @@ func (w *writer) ready() error {
 		switch {
 		case err1 != nil || err2 != nil || !os.SameFile(named, own):
 			w.cut()
-			w.close() // moved or deleted
+			w.s.save(0) // what is in it was moved or deleted, and is not written again
+			w.close()
 		case own.Size() < w.size: // emptied in place, as logrotate's copytruncate does
 			w.size, w.torn = own.Size(), false
 		case own.Size() > w.size && !w.torn: // somebody else writes too
@@ -223,11 +134,9 @@ func (w *writer) ready() error {
 		}
 	}
 	if w.f == nil {
-		torn, err := w.open()
-		if err != nil {
+		if _, err := w.open(); err != nil {
 			return err
 		}
-		w.s.noteTorn(torn)
 	}
 	if w.torn {
 		if w.cut(); w.torn {
@@ -247,14 +156,14 @@ func (w *writer) unlinked() bool {
 	return err == nil && links(own) == 0
 }
 
-// open opens the file and cuts off a last line without its end; torn is the number of lines cut, 0 or 1.
-func (w *writer) open() (torn int64, err error) {
-	if err := os.MkdirAll(w.s.opts.Dir, 0o750); err != nil {
-		return 0, err
+// open opens the file, cuts off a last line without its end, and returns the last whole one; nil = there is none.
+func (w *writer) open() (last []byte, err error) {
+	if err := os.MkdirAll(w.s.o.Dir, 0o750); err != nil {
+		return nil, err
 	}
-	f, err := w.s.opts.Open(w.s.path)
+	f, err := w.s.o.Open(w.s.path)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -263,58 +172,73 @@ func (w *writer) open() (torn int64, err error) {
 	}()
 	info, err := f.Stat()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return 0, fmt.Errorf("%s is not a regular file", w.s.path)
+		return nil, fmt.Errorf("%s is not a regular file", w.s.path)
 	}
-	end, err := wholeLines(w.s.path, info.Size())
+	last, end, err := tail(w.s.path, info.Size())
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if end < info.Size() {
+		w.s.log.Warn("a line without its end was cut off; it is written again", "file", w.s.path)
 		if err := f.Truncate(end); err != nil {
-			return 0, err
+			return nil, err
 		}
-		torn = 1
 	}
 	w.f, w.size, w.torn = f, end, false
-	return torn, nil
+	return last, nil
 }
 
-// wholeLines returns the length of the file up to its last line end.
-func wholeLines(path string, size int64) (int64, error) {
-	if size == 0 {
-		return 0, nil
+// lastRotated is the last line of the newest rotated file; nil = there is none.
+func (w *writer) lastRotated() ([]byte, error) {
+	names, err := w.rotated()
+	if err != nil || len(names) == 0 {
+		return nil, err
 	}
+	path := filepath.Join(w.s.o.Dir, names[len(names)-1])
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	last, _, err := tail(path, info.Size())
+	return last, err
+}
+
+// tail returns the last whole line of a file, without its end, and the length of the file up to there.
+func tail(path string, size int64) (line []byte, end int64, err error) {
 	f, err := os.Open(path) //nolint:gosec // path is the operator's
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	defer f.Close() //nolint:errcheck // read only
-	buf := make([]byte, 64<<10)
-	for end := size; end > 0; {
-		start := max(0, end-int64(len(buf)))
-		part := buf[:end-start]
+	for start := size; start > 0; {
+		part := make([]byte, min(start, 64<<10))
+		start -= int64(len(part))
 		if _, err := f.ReadAt(part, start); err != nil && !errors.Is(err, io.EOF) {
-			return 0, err
+			return nil, 0, err
 		}
-		if i := bytes.LastIndexByte(part, '\n'); i >= 0 {
-			return start + int64(i) + 1, nil
+		for i := bytes.LastIndexByte(part, '\n'); i >= 0; i = bytes.LastIndexByte(part, '\n') {
+			if end > 0 {
+				return append(part[i+1:], line...), end, nil
+			}
+			end, line, part = start+int64(i)+1, nil, part[:i]
 		}
-		end = start
+		if end > 0 {
+			line = append(part, line...)
+		}
 	}
-	return 0, nil
+	return line, end, nil
 }
 
 // rotate gives the file a name with the time, opens a new one and deletes the oldest beyond Keep.
 func (w *writer) rotate() error {
-	w.sync(0)
 	names, err := w.rotated()
 	if err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
-	at := w.s.opts.Now().UTC()
+	at := w.s.o.Now().UTC()
 	if n := len(names); n > 0 && w.rotatedName(at) <= names[n-1] {
 		// The clock stands still or was set back: the newest file must still have the last name, or it would be deleted first.
 		last, err := rotationTime(names[n-1])
@@ -324,7 +248,7 @@ func (w *writer) rotate() error {
 		at = last.Add(time.Nanosecond)
 	}
 	name := w.rotatedName(at)
-	if err := os.Rename(w.s.path, filepath.Join(w.s.opts.Dir, name)); err != nil {
+	if err := os.Rename(w.s.path, filepath.Join(w.s.o.Dir, name)); err != nil {
 		return fmt.Errorf("rotate: %w", err)
 	}
 	w.close()
@@ -350,7 +274,7 @@ func rotationTime(name string) (time.Time, error) {
 
 // rotated lists the names of the rotated files, oldest first, and no other names.
 func (w *writer) rotated() ([]string, error) {
-	entries, err := os.ReadDir(w.s.opts.Dir) // sorted by name
+	entries, err := os.ReadDir(w.s.o.Dir) // sorted by name
 	if err != nil {
 		return nil, err
 	}
@@ -367,36 +291,35 @@ func (w *writer) rotated() ([]string, error) {
 func (w *writer) prune() {
 	names, err := w.rotated()
 	if err != nil {
-		w.s.log.Warn("old event files cannot be listed", "dir", w.s.opts.Dir, "err", err)
+		w.s.log.Warn("old event files cannot be listed", "dir", w.s.o.Dir, "err", err)
 		return
 	}
-	for len(names) > w.s.opts.Keep {
-		if err := os.Remove(filepath.Join(w.s.opts.Dir, names[0])); err != nil {
+	for len(names) > w.s.o.Keep {
+		if err := os.Remove(filepath.Join(w.s.o.Dir, names[0])); err != nil {
 			w.s.log.Warn("an old event file cannot be deleted", "file", names[0], "err", err)
 		}
 		names = names[1:]
 	}
 }
 
-// sync makes what is written durable when the last time is at least every ago.
-func (w *writer) sync(every time.Duration) {
-	if !w.dirty || w.f == nil || time.Since(w.synced) < every {
-		return
+// sync makes what is written durable.
+func (w *writer) sync() error {
+	if !w.dirty || w.f == nil {
+		return nil
 	}
-	w.synced = time.Now()
-	w.dirty = false
 	if err := w.f.Sync(); err != nil {
-		w.s.written(0, w.size, fmt.Errorf("fsync: %w", err))
+		return err
 	}
+	w.dirty = false
+	return nil
 }
 
 func (w *writer) close() {
 	if w.f == nil {
 		return
 	}
-	w.sync(0)
-	if err := w.f.Close(); err != nil {
+	if err := errors.Join(w.sync(), w.f.Close()); err != nil {
 		w.s.log.Warn("closing the event file failed", "file", w.s.path, "err", err)
 	}
-	w.f, w.size, w.torn = nil, 0, false
+	w.f, w.size, w.torn, w.dirty = nil, 0, false, false
 }

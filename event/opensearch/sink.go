@@ -98,9 +98,8 @@ type Sink struct {
 	failing   time.Time // since when; zero = it is not
 	failure   string
 	success   time.Time
-	batchSize int   // bytes of a request; less while the server is slow
-	largest   int   // bytes that the server takes at once
-	expired   int64 // of the checkpoint, that was told of
+	batchSize int // bytes of a request; less while the server is slow
+	largest   int // bytes that the server takes at once
 }
 
 // Open begins to deliver what the spool has, from where the last run came to. An error is one of the options, or of the disk; a server that
@@ -141,7 +140,6 @@ func Open(o Options) (*Sink, error) {
 	s.tokens <- struct{}{}
 	if s.cursor, err = o.Spool.Cursor("opensearch"); err == nil {
 		cp, _, _ := s.cursor.Status()
-		s.expired = cp.Expired // what expired in earlier runs was told of then
 		s.letters, err = openLetters(o.Dir, cp.Replays)
 	}
 	if err != nil {
@@ -247,15 +245,9 @@ func (s *Sink) save() {
 	if err := s.cursor.Save(); err != nil {
 		s.log.Error("how far the export has come cannot be written: after a crash more is sent again", "err", err)
 	}
-	if s.loss.Load() == nil {
-		return // nobody listens yet
+	if f := s.loss.Load(); f != nil {
+		s.cursor.TellExpired(*f)
 	}
-	cp, _, _ := s.cursor.Status()
-	s.mu.Lock()
-	n := cp.Expired - s.expired
-	s.expired = cp.Expired
-	s.mu.Unlock()
-	s.tell(event.StageExpired, "not_delivered_in_time", n)
 }
 
 // wait is a random time before the attempt of a number, so that many do not come back at once.
@@ -305,22 +297,14 @@ func (s *Sink) up() bool {
 
 // Status says how it is.
 func (s *Sink) Status() event.SinkStatus {
-	cp, pending, oldest := s.cursor.Status()
-	waiting, bytes, discarded := s.letters.status()
+	st := s.cursor.SinkStatus(s.o.Now())
+	x := &st.Export
+	x.LettersKept, x.LetterBytes, x.LettersDiscarded = s.letters.status()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := &event.ExportStatus{
-		Created: cp.Created, Duplicates: cp.Duplicates, DeadLetters: cp.Dead, Expired: cp.Expired, Corrupt: cp.Corrupt,
-		InFlight: s.inFlight, Retries: s.retries, LettersKept: waiting, LetterBytes: bytes, LettersDiscarded: discarded,
-		LastSuccess: s.success, FailingSince: s.failing,
-	}
-	if oldest != 0 {
-		x.Lag = max(s.o.Now().Sub(time.Unix(0, oldest)).Seconds(), 0)
-	}
-	return event.SinkStatus{
-		Name: s.Name(), Target: s.o.URLs[0], Appended: cp.Total() + pending, Written: cp.Created + cp.Duplicates,
-		LostIO: cp.Dead + cp.Expired + cp.Corrupt, Pending: pending, Error: s.failure, Export: x,
-	}
+	x.InFlight, x.Retries, x.LastSuccess, x.FailingSince = s.inFlight, s.retries, s.success, s.failing
+	st.Name, st.Target, st.Error = s.Name(), s.o.URLs[0], s.failure
+	return st
 }
 
 // Close ends delivery. Answers that are under way get a few seconds; what is not delivered then is by the next run.

@@ -18,7 +18,7 @@ func newExportMetrics(exports []Export) *exportMetrics {
 	}
 	return &exportMetrics{
 		exports:  exports,
-		docs:     desc("docs_total", "Events that a sink on another machine is done with, over restarts.", "result"),
+		docs:     desc("docs_total", "Events that a sink is done with, over restarts.", "result"),
 		pending:  desc("pending_events", "Events that wait in the spool for the sink."),
 		lag:      desc("lag_seconds", "Age of the oldest event that is being delivered; 0 = none is."),
 		success:  desc("last_success_timestamp_seconds", "When the sink last took events."),
@@ -39,9 +39,8 @@ func (m *exportMetrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (m *exportMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, x := range m.exports {
-		if st := x.Status(); st.Export != nil {
-			m.collect(ch, &st, st.Export)
-		}
+		st := x.Status()
+		m.collect(ch, &st, &st.Export)
 	}
 }
 

@@ -17,9 +17,9 @@ func TestLossEventsAreRare(t *testing.T) {
 	var n int64
 	for time.Since(begin) < 180*time.Millisecond {
 		r.AddLoss(event.StagePacketInMeter, event.NoClass, "rate", 3)
-		r.AddLoss(event.StageFileQueue, event.P1, "full", 1)
-		r.AddLoss(event.StageFileQueue, event.P0, "full", 1)
-		r.AddLoss(event.StageFileIO, event.P1, "write_failed", 0)
+		r.AddLoss(event.StageSpoolIO, event.P1, "slow_disk", 1)
+		r.AddLoss(event.StageSpoolIO, event.P0, "slow_disk", 1)
+		r.AddLoss(event.StageSpoilt, event.P1, "checksum", 0)
 		n++
 		time.Sleep(time.Millisecond)
 	}
@@ -35,7 +35,7 @@ func TestLossEventsAreRare(t *testing.T) {
 			t.Errorf("bad loss event %+v %+v", e.Event, l)
 		}
 	}
-	want := map[string]int64{"packet_in_meter/": 3 * n, "file_queue/P0": 2 * n}
+	want := map[string]int64{"packet_in_meter/": 3 * n, "spool_io/P0": 2 * n}
 	if diff := cmp.Diff(want, sum); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}
@@ -53,13 +53,13 @@ func TestLossesByHost(t *testing.T) {
 	r.AddHostLoss("east", event.StagePacketInMeter, event.NoClass, "rate", 3)
 	r.AddHostLoss("west", event.StagePacketInMeter, event.NoClass, "rate", 4)
 	r.AddHostLoss("east", event.StagePacketInMeter, event.NoClass, "rate", 2)
-	r.AddLoss(event.StageFileIO, event.P1, "write_failed", 1)
+	r.AddLoss(event.StageSpoilt, event.P1, "checksum", 1)
 	stop()
 	told := map[string]int64{}
 	for _, e := range r.Recent(event.Filter{Limit: 100}).Items {
 		told[e.Observer.Name+" "+e.Tapwall.Loss.Stage] += e.Tapwall.Loss.Count
 	}
-	want := map[string]int64{"east packet_in_meter": 5, "west packet_in_meter": 4, "process file_io": 1}
+	want := map[string]int64{"east packet_in_meter": 5, "west packet_in_meter": 4, "process spool_corrupt": 1}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("told (-want +got):\n%s", diff)
 	}

@@ -29,7 +29,7 @@ const (
 // ErrStopped says that the recorder has ended; match with errors.Is.
 var ErrStopped = errors.New("the event recorder has stopped")
 
-// Options of a Recorder. The zero value records without names, sinks or an identity that outlives the process.
+// Options of a Recorder. The zero value records without names, a spool or an identity that outlives the process.
 type Options struct {
 	Host      string       // observer.name
 	ManyHosts bool         // metrics of losses have the label host, "" where it is the process that lost them
@@ -37,9 +37,8 @@ type Options struct {
 	QueueLen  int          // packet-ins waiting at most; 0 = DefaultQueueLen
 	RingLen   int          // events kept; 0 = DefaultRingLen
 	StreamLen int          // events waiting for one stream client; 0 = DefaultStreamLen
-	Sinks     []Sink       // closed by Run
-	Exports   []Export     // likewise; they need Spool
 	Spool     *spool.Spool // keeps events over restarts; closed by Run; nil = they are kept in memory only
+	Exports   []Export     // that read it; likewise
 	Logger    *slog.Logger // nil = discard
 	Registry  prometheus.Registerer
 	Now       func() time.Time // nil = time.Now
@@ -129,10 +128,8 @@ func NewRecorder(o Options) (*Recorder, error) {
 	r.builder = newBuilder(&r.opts, ids)
 	r.verdicts = r.builder.verdicts
 	r.streams.open = make(map[*stream]struct{})
-	for _, x := range r.copies() {
-		if l, ok := x.(LossSource); ok {
-			l.ReportLoss(r.AddLoss)
-		}
+	for _, x := range o.Exports {
+		x.ReportLoss(r.AddLoss)
 	}
 	if o.Spool != nil {
 		o.Spool.Tell(r.spooled, func(n int64, reason string) { r.AddLoss(event.StageSpoilt, event.NoClass, reason, n) })
@@ -145,14 +142,6 @@ func NewRecorder(o Options) (*Recorder, error) {
 		}
 	}
 	return r, nil
-}
-
-// copies are all places that have copies of events, in the order of statuses.
-func (r *Recorder) copies() (all []Export) {
-	for _, s := range r.opts.Sinks {
-		all = append(all, s)
-	}
-	return append(all, r.opts.Exports...)
 }
 
 // String names the task.
@@ -294,8 +283,8 @@ func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class
 	r.losses.add(host, stage, class, reason, n, now, false)
 }
 
-// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the sinks and the spool
-// and returns their errors, else nil. It must be called once.
+// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the spool and its
+// exports and returns their errors, else nil. It must be called once.
 func (r *Recorder) Run(ctx context.Context) error {
 	r.fill(ctx)
 	close(r.ready)
@@ -329,13 +318,13 @@ func (r *Recorder) Run(ctx context.Context) error {
 	r.streams.mu.Unlock()
 	r.streams.wait()
 	var errs []error
-	for _, x := range r.copies() {
+	if r.opts.Spool != nil {
+		errs = append(errs, r.opts.Spool.Close()) // so that exports find all there is
+	}
+	for _, x := range r.opts.Exports {
 		if err := x.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("sink %s: %w", x.Name(), err))
 		}
-	}
-	if r.opts.Spool != nil {
-		errs = append(errs, r.opts.Spool.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -358,14 +347,8 @@ func (r *Recorder) Counters() event.Counters {
 	r.mu.Unlock()
 	c.RingEntries = r.ring.len()
 	c.Clients, c.StreamGaps = r.streams.figures()
-	for _, x := range r.copies() {
-		st := x.Status()
-		st.Name = x.Name()
-		c.Sinks = append(c.Sinks, st)
-	}
-	if len(r.opts.Sinks) > 0 {
-		first := c.Sinks[0]
-		c.File, c.FileBytes, c.FileError = first.Target, first.Bytes, first.Error
+	for _, x := range r.opts.Exports {
+		c.Sinks = append(c.Sinks, x.Status())
 	}
 	if r.opts.Spool != nil {
 		st := r.opts.Spool.Status()

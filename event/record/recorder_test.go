@@ -17,6 +17,7 @@ import (
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/event/spool"
 )
 
 func TestVerdictDocument(t *testing.T) {
@@ -197,9 +198,9 @@ func TestConservation(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			reg := prometheus.NewRegistry()
-			sink := &countingSink{refuseEvery: 7}
+			sp := openSpool(t, spool.Options{Dir: t.TempDir()})
 			r, stop := start(t, record.Options{
-				QueueLen: 1 + rng.IntN(64), RingLen: 1 + rng.IntN(2000), LossEvery: time.Millisecond, Registry: reg, Sinks: []record.Sink{sink},
+				QueueLen: 1 + rng.IntN(64), RingLen: 1 + rng.IntN(2000), LossEvery: time.Millisecond, Registry: reg, Spool: sp,
 			})
 			const producers, each = 4, 20_000
 			var packets, unknown, sides, metered atomic.Int64
@@ -271,8 +272,8 @@ func TestConservation(t *testing.T) {
 			if c.PacketIns != packets.Load() || c.Unknown != unknown.Load() || c.Pending != 0 {
 				t.Errorf("%d packet-ins, %d unknown: %+v", packets.Load(), unknown.Load(), c)
 			}
-			told := sink.losses.Load() // loss events are events too
-			if want := sides.Load() + metered.Load() + told; c.Observed != want {
+			kept, losses, told := spooled(t, sp)
+			if want := sides.Load() + metered.Load() + losses; c.Observed != want {
 				t.Errorf("observed %d, want %d", c.Observed, want)
 			}
 			if c.Observed != c.Accepted+lost(c) {
@@ -281,8 +282,8 @@ func TestConservation(t *testing.T) {
 			if c.Lost["packet_in_meter"] != metered.Load() {
 				t.Errorf("metered %d, want %d", c.Lost["packet_in_meter"], metered.Load())
 			}
-			if got := sink.taken.Load() + sink.refused.Load(); got != c.Accepted || c.Lost["sink"] != sink.refused.Load() {
-				t.Errorf("sink got %d of %d accepted; refused %d, counted %d", got, c.Accepted, sink.refused.Load(), c.Lost["sink"])
+			if kept != c.Accepted {
+				t.Errorf("the spool has %d of %d accepted", kept, c.Accepted)
 			}
 			if c.Lost["of_queue"] == 0 || c.Lost["decode"] == 0 || checks == 0 {
 				t.Errorf("nothing was tried: %d checks, %v", checks, c.Lost)
@@ -291,7 +292,7 @@ func TestConservation(t *testing.T) {
 				t.Errorf("ring holds %d of %d", c.RingEntries, c.RingCapacity)
 			}
 			// What loss events told is what was counted, but for what was lost after the last of them.
-			if diff := c.Lost["of_queue"] - sink.toldOf("of_queue"); diff != 1 {
+			if diff := c.Lost["of_queue"] - told["of_queue"]; diff != 1 {
 				t.Errorf("%d of_queue losses not told, want only the one after the end", diff)
 			}
 			checkMetrics(t, reg, c)
@@ -299,52 +300,40 @@ func TestConservation(t *testing.T) {
 	}
 }
 
-// countingSink refuses some batches.
-type countingSink struct {
-	refuseEvery            int
-	batches                int
-	taken, refused, losses atomic.Int64
-	mu                     sync.Mutex
-	told                   map[string]int64
-	last                   int64
-	failed                 error
-}
-
-func (s *countingSink) Name() string { return "counting" }
-func (s *countingSink) Close() error { return s.failed }
-func (s *countingSink) Status() event.SinkStatus {
-	return event.SinkStatus{Target: "memory", Written: s.taken.Load(), LostIO: s.refused.Load()}
-}
-func (s *countingSink) toldOf(stage string) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.told[stage]
-}
-
-func (s *countingSink) Append(batch []*event.Event) error {
-	for _, e := range batch {
-		if e.Event.Sequence <= s.last {
-			s.failed = fmt.Errorf("sequence %d after %d", e.Event.Sequence, s.last)
+// spooled reads what is on disk: how many events, how many of them are losses, and how many of a stage these tell of.
+func spooled(t *testing.T, s *spool.Spool) (n, losses int64, told map[string]int64) {
+	t.Helper()
+	told = map[string]int64{}
+	last := int64(0)
+	err := s.Scan(t.Context(), spool.Query{}, func(rec spool.Record) bool {
+		var e event.Event
+		if err := json.Unmarshal(rec.JSON, &e); err != nil || e.Event.Sequence <= last {
+			t.Fatalf("sequence %d after %d, %v", e.Event.Sequence, last, err)
 		}
-		s.last = e.Event.Sequence
+		last = e.Event.Sequence
+		n++
 		if l := e.Tapwall.Loss; l != nil {
-			s.losses.Add(1)
-			s.mu.Lock()
-			if s.told == nil {
-				s.told = make(map[string]int64)
-			}
-			s.told[l.Stage] += l.Count
-			s.mu.Unlock()
+			losses++
+			told[l.Stage] += l.Count
 		}
+		return true
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.batches++
-	if s.batches%s.refuseEvery == 0 {
-		s.refused.Add(int64(len(batch)))
-		return fmt.Errorf("not now")
-	}
-	s.taken.Add(int64(len(batch)))
-	return nil
+	return n, losses, told
 }
+
+// export is one that loses an event as soon as it is told whom to report it to.
+type export struct {
+	name   string
+	closed atomic.Bool
+}
+
+func (x *export) Name() string                { return x.name }
+func (x *export) Close() error                { x.closed.Store(true); return nil }
+func (x *export) Status() event.SinkStatus    { return event.SinkStatus{Name: x.name, Written: 3} }
+func (x *export) ReportLoss(f event.LossFunc) { f(event.StageExpired, event.NoClass, x.name, 1) }
 
 // checkMetrics compares what is scraped with the counters.
 func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
@@ -377,6 +366,13 @@ func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
 		"tapwall_stream_gaps_total":            c.StreamGaps,
 		"tapwall_dns_cache_entries":            0,
 	}
+	if c.Spool != nil {
+		want["tapwall_spool_bytes"], want["tapwall_spool_segments"] = c.Spool.Bytes, int64(c.Spool.Segments)
+		if got["tapwall_spool_oldest_age_seconds"] <= 0 {
+			t.Error("events of the past have no age")
+		}
+		delete(got, "tapwall_spool_oldest_age_seconds")
+	}
 	for stage, n := range c.Lost {
 		want["tapwall_lost_events_total/"+stage] = n
 	}
@@ -400,8 +396,7 @@ func TestHostilePackets(t *testing.T) {
 		frame(eth6 + "60000000 0008 00 40" + v6 + "06 ff 01 04 00 00 00 00"),
 		frame(eth6 + "60000000 0008 00 40" + v6 + "06 00 1e fe 00 00 00 00"),
 	}
-	sink := &countingSink{refuseEvery: 1 << 30}
-	r, stop := start(t, record.Options{Sinks: []record.Sink{sink}})
+	r, stop := start(t, record.Options{})
 	rng := rand.New(rand.NewPCG(3, 4))
 	const n = 100_000
 	for i := range n {
@@ -443,8 +438,8 @@ func TestHostilePackets(t *testing.T) {
 		t.Errorf("the good packet afterwards: %+v", last)
 	}
 	stop()
-	if got := sink.taken.Load(); got != n+1 {
-		t.Errorf("the sink got %d events", got)
+	if c := r.Counters(); c.Accepted != n+1 {
+		t.Errorf("%d events were accepted", c.Accepted)
 	}
 }
 
@@ -492,9 +487,9 @@ func TestHandlePacketInDoesNotAllocate(t *testing.T) {
 
 // Record takes events of any kind: they come into the same order, are completed, selected, handed on and counted like verdicts.
 func TestRecord(t *testing.T) {
-	sink := &countingSink{refuseEvery: 1 << 30}
+	sp := openSpool(t, spool.Options{Dir: t.TempDir()})
 	later := noon.Add(time.Millisecond)
-	r, stop := start(t, record.Options{Host: "node1", Now: func() time.Time { return later }, Sinks: []record.Sink{sink}})
+	r, stop := start(t, record.Options{Host: "node1", Now: func() time.Time { return later }, Spool: sp})
 	r.HandlePacketIn("br0", newSYN(ingressDrop))
 	settle(t, r)
 	what := event.Notice{Message: "one is gone", Count: 1, Objects: []string{"cookie=0x9"}}
@@ -537,16 +532,26 @@ func TestRecord(t *testing.T) {
 			t.Errorf("%d events of %s, want %d", len(got), action, n)
 		}
 	}
-	other := &countingSink{refuseEvery: 1}
-	both, _ := start(t, record.Options{Sinks: []record.Sink{sink, other}})
-	if c := both.Counters(); len(c.Sinks) != 2 || c.Sinks[0].Name != "counting" || c.Sinks[0].Written != 3 || c.Sinks[1].Written != 0 ||
-		c.File != "memory" {
-		t.Errorf("the sinks are %+v", c)
-	}
 	stop()
 	r.Record(notice)
-	if c := r.Counters(); sink.taken.Load() != 3 || c.Observed != 4 || c.Lost["of_queue"] != 1 {
-		t.Errorf("the sink has %d; %+v", sink.taken.Load(), c)
+	kept, _, _ := spooled(t, sp)
+	if c := r.Counters(); kept != 3 || c.Observed != 4 || c.Lost["of_queue"] != 1 {
+		t.Errorf("the spool has %d; %+v", kept, c)
+	}
+}
+
+// Exports are in the figures in their order, what they lose is counted and told, and they are closed.
+func TestExports(t *testing.T) {
+	a, b := &export{name: "a"}, &export{name: "b"}
+	r, stop := start(t, record.Options{Exports: []record.Export{a, b}})
+	stop()
+	c := r.Counters()
+	if len(c.Sinks) != 2 || c.Sinks[0].Name != "a" || c.Sinks[1].Name != "b" || c.Sinks[1].Written != 3 ||
+		c.Lost["expired"] != 2 || lost(c) != 0 {
+		t.Errorf("%+v", c)
+	}
+	if n := len(r.Recent(event.Filter{Action: []string{event.ActionLost}}).Items); n != 2 || !a.closed.Load() || !b.closed.Load() {
+		t.Errorf("%d losses are told of, closed %v %v", n, a.closed.Load(), b.closed.Load())
 	}
 }
 

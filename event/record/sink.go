@@ -8,21 +8,13 @@ import (
 	"github.com/tapwall/tapwall/event/spool"
 )
 
-// Sink is a place events are copied to beside the ring. Append must not block: a sink has its own bounded queue and counts what
-// does not fit. The recorder calls Append from one goroutine, and Close once, after the last Append. A sink that can lose events
-// after Append took them also implements LossSource.
-type Sink interface {
-	Export
-	// Append takes the batch. The slice belongs to the caller again when it returns; the events may be kept but never changed.
-	// An error means that the whole batch was refused and counted by nobody: the recorder counts it at stage "sink".
-	Append(batch []*event.Event) error
-}
-
-// Export is a place that reads the spool by itself, such as a server. It is closed by Run, before the spool.
+// Export is a place that reads the spool by itself, such as a file or a server. Run closes it, after the spool was written to its end.
 type Export interface {
 	Name() string
-	// Status tells its health; safe for concurrent use. The recorder fills in the name.
+	// Status tells its health; safe for concurrent use.
 	Status() event.SinkStatus
+	// ReportLoss has f told of events that will never be there, though they were accepted. It is called once, by NewRecorder.
+	ReportLoss(f event.LossFunc)
 	Close() error
 }
 
@@ -33,9 +25,4 @@ type Archive interface {
 	// round, until it returns false. oldest is the time of the oldest event that q chooses but for its times; zero = there is none. The
 	// error is that of ctx, or says why not all could be looked at.
 	Search(ctx context.Context, install uint32, q spool.Query, f func(*event.Event) (more bool)) (oldest time.Time, err error)
-}
-
-// LossSource is a Sink or Export that reports its losses. NewRecorder calls ReportLoss before the first Append.
-type LossSource interface {
-	ReportLoss(event.LossFunc)
 }

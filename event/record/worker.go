@@ -19,7 +19,6 @@ type worker struct {
 	entries []entry
 	events  []*event.Event
 	bad     [packet.LayerCount]int64
-	sinkErr time.Time // when the refusal of a sink was last logged
 }
 
 // work takes the next events and makes events of the next packet-ins, and reports whether there were any.
@@ -72,7 +71,7 @@ func (w *worker) build(s *slot, now time.Time) (ok bool) {
 	return true
 }
 
-// accept puts the entries into the ring, then into the figures, then to the spool, sinks and streams. taken is the number of pending events
+// accept puts the entries into the ring, then into the figures, then to the spool and streams. taken is the number of pending events
 // that these are of, failed of them could not be made. With a spool events are pending until it has them.
 func (w *worker) accept(taken, failed int64, quiet bool) {
 	r := w.r
@@ -105,7 +104,6 @@ func (w *worker) accept(taken, failed int64, quiet bool) {
 	}
 	if len(w.events) > 0 {
 		w.feedSpool(quiet)
-		w.feedSinks()
 		r.streams.wakeAll()
 	}
 	clear(w.bad[:])
@@ -133,22 +131,6 @@ func (w *worker) feedSpool(quiet bool) {
 		}
 	}
 	s.Append(b)
-}
-
-func (w *worker) feedSinks() {
-	r := w.r
-	for _, s := range r.opts.Sinks {
-		err := s.Append(w.events)
-		if err == nil {
-			continue
-		}
-		now := r.now()
-		r.losses.add("", event.StageSink, event.P0, s.Name(), int64(len(w.events)), now.UTC(), false)
-		if now.Sub(w.sinkErr) >= time.Second {
-			w.sinkErr = now
-			r.log.Error("a sink refused events", "sink", s.Name(), "events", len(w.events), "err", err)
-		}
-	}
 }
 
 // tellLosses records one event for each kind of loss since the last time.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/wholefile"
 )
 
@@ -63,6 +64,7 @@ type Cursor struct {
 	cp    Checkpoint
 	open  []*Chunk // that were read, the oldest first; the first one is not done with
 	saved Checkpoint
+	told  int64 // of cp.Expired
 }
 
 // Chunk is some records that follow each other. It is good until Done.
@@ -101,6 +103,7 @@ func (s *Spool) Cursor(name string) (*Cursor, error) {
 		c.cp.Next = s.w.next
 	}
 	c.next, c.saved = c.cp.Next, c.cp
+	c.told = c.cp.Expired // in earlier runs
 	s.cursors = append(s.cursors, c)
 	return c, nil
 }
@@ -274,6 +277,30 @@ func (c *Cursor) Status() (cp Checkpoint, pending, oldest int64) {
 		oldest = c.open[0].Records[0].Time
 	}
 	return c.cp, int64(max(next, c.cp.Next) - c.cp.Next), oldest
+}
+
+// SinkStatus is Status as the part of a sink's status that the cursor knows of.
+func (c *Cursor) SinkStatus(now time.Time) event.SinkStatus {
+	cp, pending, oldest := c.Status()
+	x := event.ExportStatus{Created: cp.Created, Duplicates: cp.Duplicates, DeadLetters: cp.Dead, Expired: cp.Expired, Corrupt: cp.Corrupt}
+	if oldest != 0 {
+		x.Lag = max(now.Sub(time.Unix(0, oldest)).Seconds(), 0)
+	}
+	return event.SinkStatus{
+		Appended: cp.Total() + pending, Written: cp.Created + cp.Duplicates, LostIO: cp.Dead + cp.Expired + cp.Corrupt,
+		Pending: pending, Export: x,
+	}
+}
+
+// TellExpired has f told of what expired since the last time.
+func (c *Cursor) TellExpired(f event.LossFunc) {
+	c.mu.Lock()
+	n := c.cp.Expired - c.told
+	c.told = c.cp.Expired
+	c.mu.Unlock()
+	if n > 0 {
+		f(event.StageExpired, event.NoClass, "not_delivered_in_time", n)
+	}
 }
 
 // Save writes the checkpoint, if it is another than the last.

@@ -192,7 +192,7 @@ func openStore(ctx context.Context, o *Options, log *slog.Logger) (*store.Store,
 	return st, err
 }
 
-// newRecorder makes the record with what it is copied and exported to; a nil sink is none.
+// newRecorder makes the record with its spool and what reads that; a nil server is none.
 func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, closers *[]func() error) (*record.Recorder,
 	*opensearch.Sink, error,
 ) {
@@ -212,18 +212,20 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, cl
 		}
 		*closers = append(*closers, ro.Spool.Close) // the recorder closes it, unless it never runs
 	}
-	if ro.Sinks, err = openSinks(o, log); err != nil {
+	file, err := openFile(o, ro.Spool, log)
+	if err != nil {
 		return nil, nil, err
 	}
-	for _, s := range ro.Sinks {
-		*closers = append(*closers, s.Close) // likewise
+	if file != nil {
+		ro.Exports = append(ro.Exports, file)
+		*closers = append(*closers, file.Close) // likewise
 	}
 	export, err := openExport(o, ro.Spool, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	if export != nil {
-		ro.Exports = []record.Export{export}
+		ro.Exports = append(ro.Exports, export)
 		*closers = append(*closers, export.Close)
 	}
 	r, err := record.NewRecorder(ro)

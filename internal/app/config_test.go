@@ -49,7 +49,7 @@ func TestReferenceConfiguration(t *testing.T) {
 		OpenSearch: &opensearch.Options{URLs: []string{"https://192.0.2.9:9200"}, Prefix: "tapwall", Username: "tapwall",
 			PasswordFile: "/etc/tapwall/opensearch-password", TLS: opensearch.TLS{CA: "/etc/tapwall/opensearch-ca.pem"}, Replicas: "0-1",
 			Retention: opensearch.DefaultRetention()},
-		EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
+		EventFile: true, EventDir: "/var/lib/tapwall/events", EventFileBytes: 64 << 20, EventFiles: 10,
 		SpoolDir: "/var/lib/tapwall/spool", SpoolBytes: 2 << 30, SpoolAge: 72 * time.Hour,
 		EventsPerSecond: 10000, MaxFlows: 500_000, RingLen: 16384, PickupWindow: 10 * time.Second, SpoofGrace: 24 * time.Hour,
 		Learning: app.Learning{PerEndpoint: app.DefaultLearnPerEndpoint, PerHost: app.DefaultLearnPerHost, Age: app.DefaultLearnAge,

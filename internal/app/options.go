@@ -51,6 +51,7 @@ type Options struct {
 	EventFileBytes  int64
 	EventFiles      int
 	NoEventFile     bool
+	EventFile       bool                // somebody asked for the file; else there is none without a spool
 	OpenSearch      *opensearch.Options // nil = events are not exported there; what is of this run is filled in
 	SpoolDir        string              // default DataDir/spool
 	SpoolBytes      int64               // of the record on disk; default 2 GiB

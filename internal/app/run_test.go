@@ -93,6 +93,8 @@ func TestRunRefuses(t *testing.T) {
 		{"listen address", func(_ *testing.T, o *app.Options) { o.Listen = append(o.Listen, "udp:1") }, `"udp:1" is neither`},
 		{"data directory that is a file", func(t *testing.T, o *app.Options) { o.DataDir = write(t, "") }, "--data-dir: "},
 		{"event directory that is a file", func(t *testing.T, o *app.Options) { o.EventDir = write(t, "") }, "event file: "},
+		{"file of events without a spool", func(_ *testing.T, o *app.Options) { o.NoSpool, o.EventFile = true, true },
+			"sinks.jsonl: it reads the spool, which spool.disabled turns off; leave either out"},
 		{"bridge mode", func(_ *testing.T, o *app.Options) { o.Bridges = []host.BridgeConfig{{Name: "br0", Mode: "borrowed"}} },
 			`mode "borrowed"`},
 		{"host without a proper name", func(_ *testing.T, o *app.Options) {

@@ -10,7 +10,6 @@ import (
 	"github.com/tapwall/tapwall/duration"
 	"github.com/tapwall/tapwall/event/jsonl"
 	"github.com/tapwall/tapwall/event/opensearch"
-	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/event/spool"
 )
 
@@ -24,6 +23,7 @@ func (f *sinksFile) apply(o *Options) error {
 	return f.OpenSearch.apply(o)
 }
 
+// jsonlFile is absent unless the file names it: then there is a sink only if there is a spool.
 type jsonlFile struct {
 	Dir      string `yaml:"dir"`
 	MaxBytes int64  `yaml:"max-bytes"`
@@ -35,6 +35,7 @@ func (j *jsonlFile) apply(o *Options) {
 	if j == nil {
 		return
 	}
+	o.EventFile = !j.Disabled
 	set(&o.EventDir, j.Dir)
 	set(&o.EventFileBytes, j.MaxBytes)
 	set(&o.EventFiles, j.Keep)
@@ -79,25 +80,32 @@ func (f *openSearchFile) apply(o *Options) error {
 	return nil
 }
 
-// openSinks opens what events are copied to; what it opened is closed by the recorder.
-func openSinks(o *Options, log *slog.Logger) (all []record.Sink, err error) {
+// openFile opens the file that events are copied to; nil = there is none.
+func openFile(o *Options, sp *spool.Spool, log *slog.Logger) (*jsonl.Sink, error) {
 	if o.NoEventFile {
 		return nil, nil
 	}
-	s, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
+	if sp == nil && o.EventFile {
+		return nil, fmt.Errorf("sinks.jsonl: it reads the spool, which spool.disabled turns off; leave either out")
+	}
+	if sp == nil {
+		log.Info("there is no file of events: it reads the spool, which is turned off")
+		return nil, nil
+	}
+	s, err := jsonl.Open(jsonl.Options{Dir: o.EventDir, Spool: sp, MaxBytes: o.EventFileBytes, Keep: o.EventFiles, Logger: log})
 	if err != nil {
 		return nil, fmt.Errorf("event file: %w", err)
 	}
-	return []record.Sink{s}, nil
+	return s, nil
 }
 
-// openExport opens the export of the spool; nil = there is none.
+// openExport opens the export to a server; nil = there is none.
 func openExport(o *Options, sp *spool.Spool, log *slog.Logger) (*opensearch.Sink, error) {
 	if o.OpenSearch == nil {
 		return nil, nil
 	}
 	if sp == nil {
-		return nil, fmt.Errorf("sinks.opensearch: it reads the spool, which spool.disabled turns off")
+		return nil, fmt.Errorf("sinks.opensearch: it reads the spool, which spool.disabled turns off; leave either out")
 	}
 	x := *o.OpenSearch
 	x.Dir, x.Spool, x.Logger = filepath.Join(o.DataDir, "export"), sp, log

@@ -193,7 +193,7 @@ func exportOnce(server *lab.OpenSearch, s *spool.Spool, dir string, round, n int
 		return 0, 0, err
 	}
 	if got != n || st.Pending > 0 {
-		return 0, 0, fmt.Errorf("round %d: %d of %d documents were exported: %+v", round, got, n, *st.Export)
+		return 0, 0, fmt.Errorf("round %d: %d of %d documents were exported: %+v", round, got, n, st.Export)
 	}
 	return took, cpu, server.JSON("DELETE", "/ours-flow-*", "", nil)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,4 +87,16 @@ func TestEventsOutliveTapwall(t *testing.T) {
 		lost, _ := s.observed("--all", "--action", "events-lost")
 		return len(lost) == 1
 	})
+	lab.Eventually(t, 5*time.Second, "the file has the events of the record, each once", func() bool {
+		_, order := s.observed("--all")
+		var lines []string
+		for _, e := range s.documents(func(*event.Event) bool { return true }) {
+			lines = append(lines, e.Event.ID)
+		}
+		return len(order) > 5 && slices.Equal(order, lines)
+	})
+	if out := s.tapwall("export", "status"); !strings.Contains(out, "events.jsonl: delivered ") ||
+		!strings.Contains(out, "expired 0, corrupt 0") {
+		t.Errorf("export status:\n%s", out)
+	}
 }

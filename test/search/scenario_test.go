@@ -106,7 +106,7 @@ func TestEventsScenario02ServerDown(t *testing.T) {
 		t.Errorf("memory grew by %d MiB", grown>>20)
 	}
 	if x := st.Export; x.DeadLetters+x.Expired+x.Corrupt != 0 || x.Retries == 0 || st.Appended < int64(n+5000) {
-		t.Errorf("%d events: %+v", n+5000, *x)
+		t.Errorf("%d events: %+v", n+5000, x)
 	}
 	if lost := r.rec.Counters().Lost; len(lost) != 0 {
 		t.Errorf("lost: %v", lost)
@@ -148,7 +148,7 @@ func TestEventsScenario03Killed(t *testing.T) {
 	t.Logf("exported again after %v", time.Since(begin).Round(time.Millisecond))
 	st := r.drained(time.Minute)
 	if x := st.Export; x.DeadLetters+x.Expired+x.Corrupt != 0 || st.Appended < 2000 {
-		t.Errorf("%d events: %+v", st.Appended, *x)
+		t.Errorf("%d events: %+v", st.Appended, x)
 	}
 	if n := r.spool.Status().Events; n != st.Appended {
 		t.Errorf("the spool has %d events, the sink was to have %d", n, st.Appended)
@@ -168,7 +168,7 @@ func TestEventsScenario04Ambiguous(t *testing.T) {
 	}
 	st := r.drained(time.Minute)
 	if x, broken := st.Export, r.proxy.Broken(); x.Duplicates == 0 || x.Duplicates != int64(broken) || st.Appended != 5000 {
-		t.Errorf("%d documents came in requests that broke off: %+v", broken, *x)
+		t.Errorf("%d documents came in requests that broke off: %+v", broken, x)
 	}
 }
 
@@ -235,7 +235,7 @@ func TestEventsScenario06Overload(t *testing.T) {
 	}
 	if x := st.Export; x.Expired == 0 || x.DeadLetters != 0 ||
 		injected != x.Created+x.Duplicates-int64(own)+x.Expired+c.Lost["of_queue"]+c.Lost["spool_io"] {
-		t.Errorf("%d injected, %d told of losses, lost %v: %+v", injected, own, c.Lost, *x)
+		t.Errorf("%d injected, %d told of losses, lost %v: %+v", injected, own, c.Lost, x)
 	}
 	t.Logf("%d events, %d MiB at most, lost %v, told of %v after the server was back", injected, most>>20, c.Lost, took)
 	// What expired is told of once, also over a restart.
@@ -273,7 +273,7 @@ func TestEventsScenario07Items(t *testing.T) {
 	r.rec.Record(long)
 	st := r.drained(time.Minute)
 	if x := st.Export; x.DeadLetters != 1 || x.LettersKept != 1 || x.Duplicates != 0 || x.Retries == 0 || x.Created != 3000 {
-		t.Errorf("%+v", *x)
+		t.Errorf("%+v", x)
 	}
 	if n := r.proxy.BulkDocuments(); n > 3001+200 {
 		t.Errorf("%d documents were sent for 3001 events: whole batches again", n)
@@ -300,7 +300,7 @@ func TestEventsScenario07Items(t *testing.T) {
 	}
 	st = r.drained(20 * time.Second)
 	if x := st.Export; x.DeadLetters != 0 || x.LettersKept != 0 || x.Created != 3001 {
-		t.Errorf("after a replay: %+v", *x)
+		t.Errorf("after a replay: %+v", x)
 	}
 	if out, err := r.sink.Replay(t.Context()); err != nil || out != (event.ExportReplay{}) {
 		t.Errorf("a replay of nothing: %+v, %v", out, err)
@@ -395,7 +395,7 @@ func TestEventsScenario08Templates(t *testing.T) {
 		t.Fatal(err)
 	}
 	if st := r.drained(20 * time.Second); st.Export.DeadLetters != 0 {
-		t.Errorf("%+v", *st.Export)
+		t.Errorf("%+v", st.Export)
 	}
 }
 
@@ -438,7 +438,7 @@ func TestEventsScenario09FlippedBit(t *testing.T) {
 	st := r.drained(20 * time.Second)
 	lost := r.rec.Counters().Lost
 	if x := st.Export; x.Corrupt == 0 || x.Corrupt > 100 || x.Expired+x.DeadLetters != 0 || lost["spool_corrupt"] != x.Corrupt {
-		t.Errorf("lost %v: %+v", lost, *x)
+		t.Errorf("lost %v: %+v", lost, x)
 	}
 }
 

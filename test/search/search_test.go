@@ -146,7 +146,7 @@ func (r *rig) drained(within time.Duration) event.SinkStatus {
 			break
 		}
 		if time.Now().After(end) {
-			r.Fatalf("not all is delivered within %v: %+v %+v", within, st, *st.Export)
+			r.Fatalf("not all is delivered within %v: %+v %+v", within, st, st.Export)
 		}
 	}
 	return r.account(st)
@@ -167,7 +167,7 @@ func (r *rig) account(st event.SinkStatus) event.SinkStatus {
 	}
 	x := st.Export
 	if st.Appended != x.Created+x.Duplicates+x.DeadLetters+x.Expired+x.Corrupt+st.Pending {
-		r.Errorf("the figures do not add up: %+v %+v", st, *x)
+		r.Errorf("the figures do not add up: %+v %+v", st, x)
 	}
 	n, err := server.Count(r.prefix+"-all", "")
 	if err != nil {
@@ -178,7 +178,7 @@ func (r *rig) account(st event.SinkStatus) event.SinkStatus {
 		r.Fatal(err)
 	}
 	if want := st.Appended - x.DeadLetters - x.Expired - x.Corrupt; int64(n) != want || distinct != n {
-		r.Errorf("%d documents, %d ids, want %d: %+v", n, distinct, want, *x)
+		r.Errorf("%d documents, %d ids, want %d: %+v", n, distinct, want, x)
 	}
 	return st
 }
