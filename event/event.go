@@ -14,6 +14,7 @@ type Event struct {
 	Source      *Side      `json:"source,omitempty"`
 	Destination *Side      `json:"destination,omitempty"`
 	Network     *Network   `json:"network,omitempty"`
+	Host        *Host      `json:"host,omitempty"`
 	Observer    *Observer  `json:"observer,omitempty"`
 	Rule        *Rule      `json:"rule,omitempty"`
 	DNS         *DNS       `json:"dns,omitempty"`
@@ -72,6 +73,11 @@ type Network struct {
 // VLAN is ECS network.vlan.*.
 type VLAN struct {
 	ID string `json:"id"` // of the tag; absent = untagged
+}
+
+// Host is ECS host.*: where it happened.
+type Host struct {
+	Name string `json:"name"` // as Open vSwitch calls it: the same as the observer's
 }
 
 // Observer is ECS observer.*: the host and the port that saw the packet.

@@ -22,6 +22,10 @@ func (w *jsonWriter) writeEvent(v *Event) {
 		w.key(`"network":`)
 		w.writeNetwork(v.Network)
 	}
+	if v.Host != nil {
+		w.key(`"host":`)
+		w.writeHost(v.Host)
+	}
 	if v.Observer != nil {
 		w.key(`"observer":`)
 		w.writeObserver(v.Observer)
@@ -166,6 +170,13 @@ func (w *jsonWriter) writeNetwork(v *Network) {
 		w.key(`"vlan":`)
 		w.writeVLAN(v.VLAN)
 	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeHost(v *Host) {
+	w.b = append(w.b, '{')
+	w.key(`"name":`)
+	w.text(v.Name)
 	w.b = append(w.b, '}')
 }
 

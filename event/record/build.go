@@ -38,6 +38,12 @@ type record struct {
 	ruleID   uint32
 }
 
+// observer is what events of one port say of where they were seen.
+type observer struct {
+	event.Observer
+	host event.Host
+}
+
 type observerKey struct {
 	host   string
 	dpid   uint64
@@ -56,7 +62,7 @@ type builder struct {
 	message   l7.Message    // what the payload of the packet in parsed says
 	tunnel    *event.Tunnel // that the packet in parsed came in, of a copy
 	text      []byte        // room for the texts of one event
-	observers map[observerKey]*event.Observer
+	observers map[observerKey]*observer
 	tables    [256]int
 	ctStates  [256][]string
 	tcpFlags  [512][]string
@@ -69,7 +75,7 @@ type builder struct {
 
 func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
-		host: o.Host, ids: ids, decoder: packet.NewDecoder(), domains: newDomains(), observers: make(map[observerKey]*event.Observer),
+		host: o.Host, ids: ids, decoder: packet.NewDecoder(), domains: newDomains(), observers: make(map[observerKey]*observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
 		info:     []string{"info"},
 		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
@@ -251,7 +257,8 @@ func (b *builder) packet(pi *PacketIn, e *ends, d event.Direction, now time.Time
 	ev.Timestamp = pi.Time
 	ev.ECS.Version = ecsVersion
 	ev.Event = event.Meta{ID: r.ev.Event.ID, Sequence: id.Sequence, Kind: "event", Category: b.category, Module: module, Created: now}
-	ev.Observer = b.observer(pi)
+	seen := b.observer(pi)
+	ev.Observer, ev.Host = &seen.Observer, &seen.host
 	ev.Network = &r.net
 	r.net.Transport = event.TransportName(e.proto)
 	if d != 0 {
@@ -346,7 +353,7 @@ func (b *builder) texts(r *record, pi *PacketIn, e *ends, id event.ID) {
 	}
 }
 
-func (b *builder) observer(pi *PacketIn) *event.Observer {
+func (b *builder) observer(pi *PacketIn) *observer {
 	host := pi.Host
 	if host == "" {
 		host = b.host
@@ -358,7 +365,7 @@ func (b *builder) observer(pi *PacketIn) *event.Observer {
 	if len(b.observers) >= maxCached {
 		clear(b.observers)
 	}
-	o := &event.Observer{Name: host}
+	o := &observer{Observer: event.Observer{Name: host}, host: event.Host{Name: host}}
 	if pi.DatapathID != 0 {
 		o.SerialNumber = fmt.Sprintf("%016x", pi.DatapathID)
 	}
@@ -408,6 +415,7 @@ func complete(e *event.Event, id string, seq int64, now time.Time, host string) 
 	if e.Observer == nil {
 		e.Observer = &event.Observer{Name: host}
 	}
+	e.Host = &event.Host{Name: e.Observer.Name}
 }
 
 // lossEvent tells of a loss; its observer is the host that it is of, if any.

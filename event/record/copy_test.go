@@ -29,6 +29,7 @@ func TestMirrorCopyDocument(t *testing.T) {
 		Destination: &event.Side{IP: "10.0.0.9", Port: 5432, MAC: "02-00-00-00-00-09"},
 		Network: &event.Network{Type: "ipv4", Transport: "tcp", IANANumber: "6", Direction: "egress", Bytes: 1514, Packets: 1,
 			CommunityID: got.Network.CommunityID},
+		Host:     &event.Host{Name: "node1"},
 		Observer: &event.Observer{Name: "node1", Ingress: &event.Port{Interface: event.Interface{Name: "tap1", ID: "0"}}},
 		Related:  &event.Related{IP: []string{"10.0.0.5", "10.0.0.9"}},
 		Tapwall: event.Tapwall{Schema: 1, Verdict: event.Sampled, Bridge: "br0", Mirror: "web-tap", Weight: 100,

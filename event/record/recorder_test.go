@@ -52,6 +52,7 @@ func TestVerdictDocument(t *testing.T) {
  "destination": {"ip": "10.0.0.9", "port": 5432, "mac": "02-00-00-00-00-09"},
  "network": {"type": "ipv4", "transport": "tcp", "iana_number": "6", "direction": "ingress",
   "community_id": "1:SatrzNEftFE5qf42/2JD8jiUo4c=", "bytes": 54, "packets": 1},
+ "host": {"name": "node1"},
  "observer": {"name": "node1", "serial_number": "0000aabbccddeeff", "ingress": {"interface": {"name": "tap1", "id": "7"}}},
  "rule": {"id": "db/ingress/deny-all", "name": "deny-all", "ruleset": "db", "version": "7"},
  "tapwall": {"schema": 1, "verdict": "DROPPED", "drop_reason": "POLICY_DENIED", "direction": "ingress", "enforcement": "enforce",
@@ -513,7 +514,7 @@ func TestRecord(t *testing.T) {
 	want := fmt.Sprintf(`{"@timestamp":"2026-11-20T12:00:00.124456789Z","ecs":{"version":"9.4.0"},`+
 		`"event":{"id":%q,"sequence":%d,"kind":"event","category":["configuration"],"type":["change"],"action":"foreign-flows-removed",`+
 		`"dataset":"tapwall.switch","module":"tapwall","provider":"switch","created":"2026-11-20T12:00:00.124456789Z"},`+
-		`"observer":{"name":"node2"},`+
+		`"host":{"name":"node2"},"observer":{"name":"node2"},`+
 		`"tapwall":{"schema":1,"bridge":"br0","notice":{"message":"one is gone","count":1,"objects":["cookie=0x9"]}}}`,
 		items[1].Event.ID, items[1].Event.Sequence)
 	if diff := cmp.Diff(want, string(got)); diff != "" {
