@@ -145,5 +145,7 @@ type SpoolStatus struct {
 	Lost     int64     `json:"lost"`             // of them not written
 	Pending  int64     `json:"pending"`          // of them not written yet
 	Spoilt   int64     `json:"spoilt,omitempty"` // that were kept once and cannot be read any more
+	Syncs    int64     `json:"syncs"`            // how often the disk was told to keep what it has
+	SyncTime float64   `json:"syncSeconds"`      // how long that took together
 	Error    string    `json:"error,omitempty"`  // why nothing, or not all, is written now
 }

@@ -11,9 +11,9 @@ import (
 
 // metrics reads the figures of a recorder when they are scraped, so that they cost nothing in between and agree with Counters.
 type metrics struct {
-	r                                                             *Recorder
-	events, packetIns, metered, lost, decode, ring, ringCap, gaps *prometheus.Desc
-	clients, domains, spoolBytes, spoolSegments, spoolAge         *prometheus.Desc
+	r                                                                *Recorder
+	events, packetIns, metered, lost, decode, ring, ringCap, gaps    *prometheus.Desc
+	clients, domains, spoolBytes, spoolSegments, spoolAge, spoolSync *prometheus.Desc
 }
 
 func newMetrics(r *Recorder) *metrics {
@@ -41,13 +41,14 @@ func newMetrics(r *Recorder) *metrics {
 		spoolBytes:    desc("tapwall_spool_bytes", "Bytes of the record on disk."),
 		spoolSegments: desc("tapwall_spool_segments", "Files of the record on disk."),
 		spoolAge:      desc("tapwall_spool_oldest_age_seconds", "Age of the oldest event on disk."),
+		spoolSync:     desc("tapwall_spool_fsync_seconds", "How long the disk took to keep what was written."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps, m.domains,
-		m.spoolBytes, m.spoolSegments, m.spoolAge} {
+		m.spoolBytes, m.spoolSegments, m.spoolAge, m.spoolSync} {
 		ch <- d
 	}
 }
@@ -103,6 +104,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	st := r.opts.Spool.Status()
 	send(m.spoolBytes, prometheus.GaugeValue, st.Bytes)
 	send(m.spoolSegments, prometheus.GaugeValue, int64(st.Segments))
+	ch <- prometheus.MustNewConstSummary(m.spoolSync, uint64(st.Syncs), st.SyncTime, nil)
 	if !st.Oldest.IsZero() {
 		send(m.spoolAge, prometheus.GaugeValue, int64(r.now().Sub(st.Oldest).Seconds()))
 	}

@@ -354,7 +354,7 @@ func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
 					}
 				}
 			}
-			got[key] += int64(m.GetCounter().GetValue() + m.GetGauge().GetValue())
+			got[key] += int64(m.GetCounter().GetValue()+m.GetGauge().GetValue()) + int64(m.GetSummary().GetSampleCount())
 		}
 	}
 	want := map[string]int64{
@@ -373,6 +373,10 @@ func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
 			t.Error("events of the past have no age")
 		}
 		delete(got, "tapwall_spool_oldest_age_seconds")
+		if n := got["tapwall_spool_fsync_seconds"]; n < c.Spool.Syncs {
+			t.Errorf("%d of %d fsyncs", n, c.Spool.Syncs)
+		}
+		delete(got, "tapwall_spool_fsync_seconds") // there may be another meanwhile
 	}
 	for stage, n := range c.Lost {
 		want["tapwall_lost_events_total/"+stage] = n

@@ -332,6 +332,10 @@ func (w *writer) sync(every time.Duration) {
 	if err := w.f.Sync(); err != nil {
 		w.s.log.Error("the spool may lose events if power fails now", "dir", w.s.o.Dir, "err", err)
 	}
+	w.s.mu.Lock()
+	w.s.status.Syncs++
+	w.s.status.SyncTime += time.Since(w.synced).Seconds()
+	w.s.mu.Unlock()
 }
 
 func (w *writer) close() {
