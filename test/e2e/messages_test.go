@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/tapwall/tapwall/event"
@@ -367,7 +369,13 @@ func TestMessagesFlood(t *testing.T) {
 	copied := func() int64 {
 		return int64(s.packets("table=211", "priority=10", "meter_id") + s.packets("table=212", "priority=150", "meter_id"))
 	}
+	asked, err := lab.CraftFrame(s.vm[1].MAC, s.vm[2].MAC, layers.EthernetTypeIPv4,
+		&layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: net.ParseIP(s.vm[1].IPv4), DstIP: net.ParseIP(s.vm[2].IPv4)},
+		&layers.UDP{SrcPort: 5353, DstPort: 53}, gopacket.Payload("question"))
+	must(t, err)
+	burst := slices.Repeat([][]byte{asked}, 2000)
 	lab.Eventually(t, 60*time.Second, "the meter withholds copies", func() bool {
+		must(t, s.vm[1].Send(burst...)) // however slow the machine is
 		m, err := s.Ofctl("meter-stats", "br0", "meter=31260")
 		must(t, err)
 		_, band, _ := strings.Cut(m, "0: packet_count:")
