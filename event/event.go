@@ -131,6 +131,7 @@ type Tapwall struct {
 	Tunnel      *Tunnel   `json:"tunnel,omitempty"`
 	Source      *Endpoint `json:"source,omitempty"`
 	Destination *Endpoint `json:"destination,omitempty"`
+	Claim       *Claim    `json:"claim,omitempty"`
 	Mirror      string    `json:"mirror,omitempty"` // that copied the packet
 	Weight      int64     `json:"weight,omitempty"` // how many packets like it the event stands for
 	Decode      *Decode   `json:"decode,omitempty"`
@@ -164,6 +165,13 @@ type TCP struct {
 type ICMP struct {
 	Type int `json:"type"` // as its RFC numbers them
 	Code int `json:"code"` // likewise
+}
+
+// Claim is what a refused frame of ARP or neighbour discovery says: that an address is reached under a MAC.
+type Claim struct {
+	Protocol string `json:"protocol"`   // arp, or nd: neighbour discovery
+	IP       string `json:"ip" es:"ip"` // address that it speaks of as its sender's own
+	MAC      string `json:"mac"`        // that it gives for the address, as ECS spells it
 }
 
 // Endpoint is what tapwall knows of one side.

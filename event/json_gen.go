@@ -388,6 +388,10 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"destination":`)
 		w.writeEndpoint(v.Destination)
 	}
+	if v.Claim != nil {
+		w.key(`"claim":`)
+		w.writeClaim(v.Claim)
+	}
 	if v.Mirror != "" {
 		w.key(`"mirror":`)
 		w.text(v.Mirror)
@@ -555,6 +559,17 @@ func (w *jsonWriter) writeEndpoint(v *Endpoint) {
 		w.key(`"names_source":`)
 		w.text(v.NamesSource)
 	}
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) writeClaim(v *Claim) {
+	w.b = append(w.b, '{')
+	w.key(`"protocol":`)
+	w.text(v.Protocol)
+	w.key(`"ip":`)
+	w.text(v.IP)
+	w.key(`"mac":`)
+	w.text(v.MAC)
 	w.b = append(w.b, '}')
 }
 

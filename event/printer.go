@@ -265,6 +265,9 @@ func summary(e *Event) string {
 	switch message := said(e); {
 	case message != "":
 		parts = append(parts, message)
+	case e.Tapwall.Claim != nil:
+		c := e.Tapwall.Claim
+		parts = append(parts, fmt.Sprintf("%s: %s is at %s", strings.ToUpper(c.Protocol), c.IP, c.MAC))
 	case e.Tapwall.TCP != nil:
 		flags := strings.Join(e.Tapwall.TCP.Flags, ", ")
 		if flags == "" {

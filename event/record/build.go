@@ -214,7 +214,7 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		tw.Verdict, tw.DropReason = event.Quarantined, event.InQuarantine
 	}
 	if s.Guard != "" {
-		tw.DropReason, tw.RuleID = event.Spoofed, nil
+		tw.DropReason, tw.RuleID, tw.Claim = event.Spoofed, nil, s.Claim
 	}
 	if s.OutOfState != "" {
 		tw.DropReason, tw.RuleID = event.OutOfState, nil

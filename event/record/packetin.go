@@ -68,6 +68,8 @@ type VerdictSide struct {
 	Quarantine string
 	// Guard is the reason for which the sender's guard refused the packet; "" = a policy decided.
 	Guard string
+	// Claim is what the frame says of addresses; nil = nothing. Valid iff Guard is not "".
+	Claim *event.Claim
 	// OutOfState is the reason for which TCP that has no place in a connection was dropped; "" = a policy decided. It implies Drop.
 	OutOfState string
 }

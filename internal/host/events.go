@@ -29,6 +29,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyGuard:       takeGuarded,
 	pipeline.CopyAddress:     takeAddress,
 	pipeline.CopyMessage:     takeMessage,
+	pipeline.CopyMACDrop:     takeDroppedMAC,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/record"
+	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/packet"
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
@@ -74,30 +75,61 @@ func (s *spoofs) recent(now time.Time) map[spoof]spoofed {
 
 // takeGuarded records what a guard refused.
 func takeGuarded(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
-	l.guardCopies.Add(1)
 	reason := pipeline.DropReason(register(in, pipeline.GuardReason))
 	tells := register(in, pipeline.GuardTells) == 1
-	in.Verdicts = []record.VerdictSide{{Direction: event.Egress, Guard: reason.String(), Drop: !tells, Audit: tells}}
+	claim, _ := learn.Spoken(in.Data)
 	x := spoof{pipeline.EndpointBase(register(in, pipeline.SourceEndpoint)), reason}
-	if l.spoofs.note(x, spoofed{time.Now(), spokenAs(in.Data, reason), tells}) {
+	if l.spoofs.note(x, spoofed{time.Now(), spokenAs(in.Data, claim, reason), tells}) {
 		e.poke()
 	}
+	e.recordRefused(l, in, record.VerdictSide{Guard: reason.String(), Drop: !tells, Audit: tells, Claim: spokenClaim(claim, reason)})
+}
+
+// takeDroppedMAC records what an endpoint sent under a MAC address that it does not declare, and which was dropped.
+func takeDroppedMAC(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
+	claim, _ := learn.Spoken(in.Data)
+	e.recordRefused(l, in, record.VerdictSide{Guard: pipeline.DropUnknownMAC.String(), Drop: true,
+		Claim: spokenClaim(claim, pipeline.DropUnknownMAC)})
+}
+
+// recordRefused records what SPOOF refused of an endpoint.
+func (e *Engine) recordRefused(l *link, in *record.PacketIn, side record.VerdictSide) {
+	l.guardCopies.Add(1)
+	side.Direction = event.Egress
+	in.Verdicts = []record.VerdictSide{side}
 	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 
+// spokenClaim is what an event says of what was spoken; nil = nothing was, or it was refused for something else.
+func spokenClaim(c learn.Claim, reason pipeline.DropReason) *event.Claim {
+	switch reason {
+	case pipeline.DropSpoofedARP, pipeline.DropSpoofedND, pipeline.DropUnknownMAC:
+	default:
+		return nil
+	}
+	if !c.Address.IsValid() {
+		return nil
+	}
+	return &event.Claim{Protocol: string(c.Source), IP: c.Address.String(),
+		MAC: strings.ToUpper(strings.ReplaceAll(net.HardwareAddr(c.MAC[:]).String(), ":", "-"))}
+}
+
 // spokenAs says, of a frame that was refused, as whom its sender spoke.
-func spokenAs(data []byte, reason pipeline.DropReason) string {
+func spokenAs(data []byte, c learn.Claim, reason pipeline.DropReason) string {
 	var p packet.Parsed
 	packet.NewDecoder().Decode(data, len(data), &p)
+	at := fmt.Sprintf(" as %s at %s", c.Address, net.HardwareAddr(c.MAC[:]))
 	switch reason {
 	case pipeline.DropSpoofedARP:
-		text := "ARP as " + p.Src.String()
-		if len(data) >= 28 {
-			text += " at " + net.HardwareAddr(data[22:28]).String()
+		if !c.Address.IsValid() {
+			return "ARP that cannot be read"
 		}
-		return text
+		return "ARP" + at
 	case pipeline.DropSpoofedND:
-		return "neighbour discovery for an address or with a link-layer address that is not its own, from " + p.Src.String()
+		if !c.Address.IsValid() {
+			return "neighbour discovery that cannot be read, from " + p.Src.String()
+		}
+		return "neighbour discovery" + at + ", from " + p.Src.String()
 	case pipeline.DropRogueDHCP:
 		return "answers to DHCP clients"
 	case pipeline.DropRogueRouter:
@@ -155,9 +187,10 @@ const guardPoll = 5 * time.Second
 func (e *Engine) watchGuards(ctx context.Context, l *link) {
 	var seen uint64
 	var account, claims meterAccount
+	quiet := false // nothing had come at the last look, which so has seen all that was withheld before
 	for pause(ctx, guardPoll) {
 		copies := l.guardCopies.Load() + l.spoken.received.Load()
-		if copies == seen && account.started { // the first look is to know where the meter stands
+		if copies == seen && quiet {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -166,7 +199,9 @@ func (e *Engine) watchGuards(ctx context.Context, l *link) {
 		if err != nil {
 			continue
 		}
-		seen = copies
+		quiet, seen = copies == seen, copies
+		account.begin(l.sw.MeterSets(pipeline.MeterGuard) > 0)
+		claims.begin(l.sw.MeterSets(pipeline.MeterLearn) > 0)
 		l.book.claims.metered.Add(claims.add(metered[pipeline.MeterLearn]))
 		e.opt.Recorder.AddHostLoss(e.Name(), event.StagePacketInMeter, event.P0, "rate", int64(account.add(metered[pipeline.MeterGuard])))
 	}

@@ -113,6 +113,9 @@ type meterAccount struct {
 	last    uint64
 }
 
+// begin says ahead of a reading whether this process has made the meter: then all that it counts is ours to report.
+func (a *meterAccount) begin(made bool) { a.started = a.started || made }
+
 func (a *meterAccount) add(now uint64) (more uint64) {
 	switch {
 	case !a.started:

@@ -44,6 +44,16 @@ const (
 
 	protoUDP    = 17
 	protoICMPv6 = 58
+
+	etherIPv4 = 0x0800
+	etherARP  = 0x0806
+	etherIPv6 = 0x86dd
+
+	solicitation  = 135
+	advertisement = 136
+	// Options with a link-layer address.
+	optionSource = 1
+	optionTarget = 2
 )
 
 var be = binary.BigEndian
@@ -58,28 +68,33 @@ var be = binary.BigEndian
 // The address is one that a single machine can have beyond its own link: no multicast, unspecified, loopback or link-local one. The frame
 // may be cut.
 func Read(frame []byte) (c Claim, ok bool) {
-	if len(frame) < etherLen {
-		return Claim{}, false
-	}
-	at := etherLen
-	for tag := be.Uint16(frame[at-2:]); tag == 0x8100 || tag == 0x88a8; tag = be.Uint16(frame[at-2:]) {
-		if at += 4; len(frame) < at {
-			return Claim{}, false
-		}
-	}
-	sender, body := MAC(frame[6:12]), frame[at:]
-	switch be.Uint16(frame[at-2:]) {
-	case 0x0806:
+	sender, kind, body := open(frame)
+	switch kind {
+	case etherARP:
 		c, ok = readARP(sender, body)
-	case 0x86dd:
+	case etherIPv6:
 		c, ok = readND(sender, body)
-	case 0x0800:
+	case etherIPv4:
 		c, ok = readDHCP(body)
 	}
 	if !ok || c.MAC[0]&1 != 0 || c.MAC == (MAC{}) || !Plausible(c.Address) {
 		return Claim{}, false
 	}
 	return c, true
+}
+
+// open returns the sender of a frame, the type that it has behind its VLAN tags, and what it carries; 0 = it is too short.
+func open(frame []byte) (sender MAC, kind uint16, body []byte) {
+	if len(frame) < etherLen {
+		return MAC{}, 0, nil
+	}
+	at := etherLen
+	for tag := be.Uint16(frame[at-2:]); tag == 0x8100 || tag == 0x88a8; tag = be.Uint16(frame[at-2:]) {
+		if at += 4; len(frame) < at {
+			return MAC{}, 0, nil
+		}
+	}
+	return MAC(frame[6:12]), be.Uint16(frame[at-2:]), frame[at:]
 }
 
 // Plausible reports whether an address can be that of one machine beyond its own link.
@@ -107,13 +122,13 @@ func readND(sender MAC, b []byte) (Claim, bool) {
 	if length < ndLen || len(b) < ipv6Len+length {
 		return Claim{}, false
 	}
-	m, option := b[ipv6Len:ipv6Len+length], byte(1) // source link-layer address
+	m, option := b[ipv6Len:ipv6Len+length], byte(optionSource)
 	c := Claim{MAC: sender, Source: ND}
 	switch m[0] {
-	case 135:
+	case solicitation:
 		c.Address = netip.AddrFrom16([16]byte(b[8:24]))
-	case 136:
-		c.Address, option = netip.AddrFrom16([16]byte(m[8:24])), 2 // target link-layer address
+	case advertisement:
+		c.Address, option = netip.AddrFrom16([16]byte(m[8:24])), optionTarget
 	default:
 		return Claim{}, false
 	}

@@ -170,3 +170,34 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// What is spoken is read whether it is true or not, and Read believes nothing that Spoken reads otherwise.
+func TestSpoken(t *testing.T) {
+	for name, x := range map[string]struct {
+		frame []byte
+		mac   learn.MAC
+		ip    string // "" = nothing
+	}{
+		"OK ARP as another":         {arp(t, macA, macB, 2, "10.0.0.1"), macB, "10.0.0.1"},
+		"OK ARP as itself":          {arp(t, macA, macA, 1, "10.0.0.1"), macA, "10.0.0.1"},
+		"OK advertisement":          {nd(t, 7, 136, 255, "fe80::1", "fd00::1", &macB), macB, "fd00::1"},
+		"OK no option":              {nd(t, 0, 136, 255, "fe80::1", "fd00::1", nil), macA, "fd00::1"},
+		"OK solicitation":           {nd(t, 0, 135, 255, "fd00::2", "fd00::1", &macB), macB, "fd00::2"},
+		"OK probe":                  {nd(t, 0, 135, 255, "::", "fd00::1", nil), macA, "fd00::1"},
+		"OK hop limit of elsewhere": {nd(t, 0, 136, 3, "fe80::1", "fd00::1", &macB), macB, "fd00::1"},
+		"bad router advertisement":  {nd(t, 0, 134, 255, "fe80::1", "fd00::1", nil), learn.MAC{}, ""},
+		"bad short ARP":             {arp(t, macA, macB, 2, "10.0.0.1")[:40], learn.MAC{}, ""},
+		"bad nothing":               {nil, learn.MAC{}, ""},
+	} {
+		c, ok := learn.Spoken(x.frame)
+		if ok != (x.ip != "") || ok && (c.MAC != x.mac || c.Address != netip.MustParseAddr(x.ip)) {
+			t.Errorf("%s: %+v %v", name, c, ok)
+		}
+		for n := range x.frame { // cut anywhere
+			learn.Spoken(x.frame[:n])
+		}
+		if believed, ok := learn.Read(x.frame); ok && believed != c {
+			t.Errorf("%s: believed %+v, spoken %+v", name, believed, c)
+		}
+	}
+}

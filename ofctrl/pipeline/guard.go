@@ -189,7 +189,7 @@ func (p *program) guard() {
 
 	at(last, guardSource, nil, refuse(DropSpoofedAddress))
 
-	tell := flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyGuard.UserData(), MeterID: MeterGuard}
+	tell := tellRefused(CopyGuard)
 	for _, r := range GuardReasons() {
 		m := GuardReason.Is(asked(guardRefused, nil), uint64(r))
 		p.add(TableSpoof, last, r.Cookie(), GuardTells.Is(m, 0), tell)

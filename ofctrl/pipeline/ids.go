@@ -118,7 +118,7 @@ const (
 	MeterReject uint32 = 0x7a19
 	RejectBytes uint16 = 1254
 	MACBytes    uint16 = 64
-	// MeterGuard limits the copies of what the guard of SPOOF refuses.
+	// MeterGuard limits the copies of what SPOOF refuses, for the record.
 	MeterGuard uint32 = 0x7a1a
 	// MeterLearn limits the copies of what machines say of their addresses, which have up to LearnBytes: enough for the options of DHCP that
 	// count.
@@ -147,13 +147,14 @@ const (
 	CopyGuard       CopyReason = 10
 	CopyAddress     CopyReason = 11 // a machine says something of its address
 	CopyMessage     CopyReason = 12 // an application says something
+	CopyMACDrop     CopyReason = 13 // an endpoint sends under an address that it does not declare, and it is dropped
 	CopyProbe       CopyReason = 14
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
 	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
-		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyProbe}
+		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyMACDrop, CopyProbe}
 }
 
 // String returns the name of the reason.
@@ -175,6 +176,8 @@ func (r CopyReason) String() string {
 		return "address"
 	case CopyMessage:
 		return "message"
+	case CopyMACDrop:
+		return "unknown MAC, dropped"
 	case CopyProbe:
 		return "probe"
 	case CopyQuarantine:

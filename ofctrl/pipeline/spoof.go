@@ -38,13 +38,18 @@ func OwnMAC(c flow.Cookie, endpoint uint32, mac uint64) flow.Flow {
 		Actions: []flow.Action{goTo(TableDestination)}}
 }
 
+// tellRefused copies what SPOOF refuses, for the record.
+func tellRefused(r CopyReason) flow.Action {
+	return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: MeterGuard}
+}
+
 // StrayMAC returns the flow for what the endpoint sends in a zone under an address that is not its own and was told of already: it is
-// not told of again.
+// not told of again, but for the record where it is dropped.
 func StrayMAC(c flow.Cookie, endpoint uint32, zone uint16, mac uint64, drop bool) flow.Flow {
 	f := OwnMAC(c, endpoint, mac)
 	f.Match = CtZone.Is(f.Match, uint64(zone))
 	if drop {
-		f.Cookie, f.Actions = DropUnknownMAC.Cookie(), nil
+		f.Cookie, f.Actions = DropUnknownMAC.Cookie(), []flow.Action{tellRefused(CopyMACDrop)}
 	}
 	return f
 }
@@ -71,7 +76,7 @@ func UnknownMAC(c flow.Cookie, endpoint uint32, tell, drop bool) flow.Flow {
 		f.Actions = append(f.Actions, tellMAC())
 	}
 	if drop {
-		f.Cookie = DropUnknownMAC.Cookie()
+		f.Cookie, f.Actions = DropUnknownMAC.Cookie(), append(f.Actions, tellRefused(CopyMACDrop))
 	} else {
 		f.Actions = append(f.Actions, goTo(TableDestination))
 	}

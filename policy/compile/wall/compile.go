@@ -367,7 +367,8 @@ const straysPerSecond = 10
 // too few for a flood of them to keep the switch or the controller busy.
 const rejectsPerSecond = 500
 
-// guardPerSecond is how many frames that guards refuse a bridge may copy to the controller: enough to say who, what and as whom.
+// guardPerSecond is how many frames that SPOOF refuses a bridge may copy to the controller: enough to say who, what and as whom.
+// They fit into the switch's queue at once, which loses uncounted what does not.
 const guardPerSecond = 100
 
 // outOfStatePerSecond is how much TCP that has no place in a connection a bridge may copy to the controller: a sample, as its flows
@@ -383,13 +384,14 @@ const messagesPerSecond = 2000
 
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
-	meter := func(id, rate uint32) flow.MeterDesc {
+	limited := func(id, rate, burst uint32) flow.MeterDesc {
 		return flow.MeterDesc{ID: id, Flags: flow.MeterPktps | flow.MeterBurst | flow.MeterStats, Bands: []flow.Band{{Type: flow.BandDrop,
-			Rate: rate, Burst: 2 * rate}}}
+			Rate: rate, Burst: burst}}}
 	}
+	meter := func(id, rate uint32) flow.MeterDesc { return limited(id, rate, 2*rate) }
 	out := []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
-		meter(pipeline.MeterOutOfState, outOfStatePerSecond), meter(pipeline.MeterGuard, guardPerSecond)}
+		meter(pipeline.MeterOutOfState, outOfStatePerSecond), limited(pipeline.MeterGuard, guardPerSecond, guardPerSecond)}
 	if f.opt.Learning {
 		out = append(out, meter(pipeline.MeterLearn, addressesPerSecond))
 	}
