@@ -86,7 +86,7 @@ A bridge that is not named is left alone. An owned bridge's flows and fail mode 
 	f.StringVar(&flags.LogLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&flags.LogFormat, "log-format", "text", "text or json")
 	f.Uint32Var(&flags.EventsPerSecond, "events-per-second", 10000,
-		"most packets per second that a bridge copies to the record; the rest is counted as lost")
+		"most connections a second, and most denied packets, that a bridge copies to the record; the rest is counted as lost")
 	f.DurationVar(&flags.PickupWindow, "pickup-window", app.DefaultPickupWindow,
 		"for how long TCP connections from before a restart of the switch are taken up; 0s = not at all")
 	f.BoolVar(&flags.TakeOver, "take-over", false,

@@ -50,7 +50,8 @@ type link struct {
 	prober      *probe.Prober
 	// disagreements counts traced packets that the switch judged otherwise than the policies.
 	disagreements atomic.Uint64
-	meterMade     atomic.Bool   // the log meter, and not read since
+	meterMade     atomic.Bool   // all of logMeters, and not read since
+	meterAgain    atomic.Bool   // likewise, some of them: the flows that copy under the others go on counting
 	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
 	copies        atomic.Uint64 // packet-ins received that become events
 	repeats       *repeats

@@ -52,7 +52,7 @@ type firewall struct {
 	// notYet = it is not set.
 	wipe       int64
 	copiesThen uint64 // packet-ins received when the last change began
-	meterSets  uint64 // how often the log meter had been made by then
+	meterSets  metersSet
 	strays     strays
 	grace      bool // see tendGrace
 	cells      *cells
@@ -254,11 +254,21 @@ func (w *firewall) before(ctx context.Context) {
 // after implements part.
 func (w *firewall) after(result ofctrl.Result, err error) {
 	w.book.changedBy(err)
-	if n := w.sw.MeterSets(pipeline.MeterLog); err == nil && n != w.meterSets {
-		w.meterSets = n
+	if err != nil {
+		return
+	}
+	var now metersSet
+	for i, id := range logMeters {
+		now[i] = w.sw.MeterSets(id)
+	}
+	switch some, all := now.since(w.meterSets); {
+	case all:
 		w.copiesBefore.Store(w.copiesThen)
 		w.meterMade.Store(true)
+	case some:
+		w.meterAgain.Store(true)
 	}
+	w.meterSets = now
 }
 
 // settle implements part: what was compiled is installed.

@@ -39,12 +39,14 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 		} else if idle++; idle > len(account.open) && idle%10 != 0 {
 			continue
 		}
-		made := l.meterMade.Swap(false)
+		made, again := l.meterMade.Swap(false), l.meterAgain.Swap(false)
 		c, rejects, err := l.readLosses(ctx)
 		if err != nil {
 			l.meterMade.Store(made)
+			l.meterAgain.Store(again)
 			continue // the connection went; the next one is read anew
 		}
+		account.started = account.started && !again
 		l.book.answers.metered.Add(unanswered.add(rejects))
 		at := l.book.progress()
 		at.doubt = at.doubt || at.turn != before.turn
@@ -57,6 +59,22 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 			e.opt.Recorder.AddHostLoss(e.Name(), event.StageSwitchQueue, event.NoClass, "overflow", queue)
 		}
 	}
+}
+
+// logMeters are those under which copies are made that become events, and of which flows and packet-ins tell what the queue lost.
+var logMeters = [...]uint32{pipeline.MeterLog, pipeline.MeterDeny, pipeline.MeterMessage}
+
+// metersSet is how often each of logMeters was made or set anew.
+type metersSet [len(logMeters)]uint64
+
+// since says which were since then: whether any was, and whether all were that are there.
+func (now metersSet) since(then metersSet) (some, all bool) {
+	all = true
+	for i := range now {
+		some = some || now[i] != then[i]
+		all = all && (now[i] != then[i] || now[i] == 0)
+	}
+	return some, some && all
 }
 
 // copyCounters are three views of the same copies: made of packets by flows, withheld by their meters, received by us.
@@ -72,7 +90,7 @@ func (l *link) readLosses(ctx context.Context) (c copyCounters, rejects uint64, 
 			CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
 			if slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
 				c, ok := a.(flow.Controller)
-				return ok && (c.MeterID == pipeline.MeterLog || c.MeterID == pipeline.MeterMessage)
+				return ok && slices.Contains(logMeters[:], c.MeterID)
 			}) {
 				c.copied += f.Stats.Packets
 			}
@@ -90,8 +108,11 @@ func (l *link) readLosses(ctx context.Context) (c copyCounters, rejects uint64, 
 }
 
 // withheld is how many copies that would have become events meters have withheld.
-func withheld(metered map[uint32]uint64) uint64 {
-	return metered[pipeline.MeterLog] + metered[pipeline.MeterMessage]
+func withheld(metered map[uint32]uint64) (n uint64) {
+	for _, id := range logMeters {
+		n += metered[id]
+	}
+	return n
 }
 
 // metered is how many copies each meter has withheld.

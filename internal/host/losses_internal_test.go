@@ -141,3 +141,21 @@ func TestLossAccountAddsUp(t *testing.T) {
 		}
 	})
 }
+
+func TestMetersSet(t *testing.T) {
+	for name, x := range map[string]struct {
+		then, now metersSet
+		some, all bool
+	}{
+		"nothing":                   {metersSet{1, 1, 1}, metersSet{1, 1, 1}, false, false},
+		"none is there":             {},
+		"all at the start":          {metersSet{}, metersSet{1, 1, 1}, true, true},
+		"without that of messages":  {metersSet{}, metersSet{1, 1, 0}, true, true},
+		"somebody deleted them all": {metersSet{1, 1, 1}, metersSet{2, 2, 2}, true, true},
+		"somebody changed one":      {metersSet{1, 1, 1}, metersSet{1, 2, 1}, true, false},
+	} {
+		if some, all := x.now.since(x.then); some != x.some || all != x.all {
+			t.Errorf("%s: %v %v", name, some, all)
+		}
+	}
+}

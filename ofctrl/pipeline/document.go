@@ -110,9 +110,9 @@ func (d *document) ids() {
 	d.line("\nNumbers (of rules, default allows and endpoints) come from one counter and are not used twice.\n")
 	d.line("The conntrack zone of VLAN v (0 = untagged) on the k-th bridge of the host is `%#x - 0x1000*k + v`, k = 0…%d.\n", ZoneBase(0),
 		MaxBridges-1)
-	d.line("The controller is addressed by id `%#x`, its copies pass meter `%#x` (which may drop the copy, never the packet), have at "+
-		"most %d bytes", ControllerID,
-		MeterLog, LogBytes)
+	d.line("The controller is addressed by id `%#x`. Copies of what passes go through meter `%#x`, of what is denied through `%#x` (which may",
+		ControllerID, MeterLog, MeterDeny)
+	d.line("drop the copy, never the packet), so that neither displaces the other. They have at most %d bytes", LogBytes)
 	d.line("and carry two bytes of userdata: `%#x` and the reason.\n", userDataMagic)
 	d.line("| Userdata | Reason |\n|---|---|")
 	for _, r := range CopyReasons() {

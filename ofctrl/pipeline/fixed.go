@@ -255,7 +255,11 @@ func (p *program) gates() {
 
 func (p *program) verdict() {
 	send := func(r CopyReason) flow.Action {
-		return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: MeterLog}
+		meter := MeterDeny
+		if r == CopyAllow {
+			meter = MeterLog
+		}
+		return flow.Controller{MaxLen: LogBytes, ID: ControllerID, Reason: reasonAction, UserData: r.UserData(), MeterID: meter}
 	}
 	p.auditVerdict(send)
 	p.reject(send)

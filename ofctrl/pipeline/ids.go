@@ -99,7 +99,8 @@ const (
 	// ControllerID is what tapwall's connection calls itself (NXT_SET_CONTROLLER_ID) and what controller actions address, so
 	// that copies reach nobody else.
 	ControllerID uint16 = 0x7a11
-	// MeterLog limits the copies of VERDICT to the controller; it never touches the packet.
+	// MeterLog limits the copies of what VERDICT lets pass to the controller; it never touches the packet. Those of what it denies have
+	// MeterDeny, so that a flood of denied packets displaces no connection from the record.
 	MeterLog uint32 = 0x7a11
 	// LogBytes is how much of a packet a copy carries.
 	LogBytes uint16 = 128
@@ -127,8 +128,10 @@ const (
 	// MeterMessage limits the copies of COMMIT and EXIT, of what applications say, which are whole as far as it is read.
 	MeterMessage uint32 = 0x7a1c
 	MessageBytes uint16 = 1600
+	// MeterDeny limits the copies of what VERDICT denies.
+	MeterDeny uint32 = 0x7a1d
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
-	MeterLast uint32 = 0x7a1c
+	MeterLast uint32 = 0x7a1d
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.

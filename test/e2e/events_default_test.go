@@ -262,3 +262,32 @@ func TestEventsByDefaultRate(t *testing.T) {
 	}
 	t.Logf("%d connections of %d in %v: %+v", copied, n, took, st.Events)
 }
+
+// TestEventsDenyFlood: a flood of denied packets beyond what is recorded of them takes away the copy of no connection.
+func TestEventsDenyFlood(t *testing.T) {
+	t.Parallel()
+	s := open(t, 2, "--events-per-second", "50")
+	s.apply("kind: Policy\nname: shut\nspec: {appliesTo: [{port: vm2}], defaultDeny: {ingress: false}, " +
+		"ingress: [{name: closed, action: deny, services: [{protocol: udp, ports: [\"6002\"]}]}]}\n")
+	flood := s.datagrams(s.vm[1], s.vm[2], 6002, time.Millisecond)
+	lab.Eventually(t, 10*time.Second, "the meter withholds copies", func() bool { return s.record().Lost["packet_in_meter"] > 100 })
+	const n = 40
+	for range n {
+		s.mustConnect(s.vm[1], s.vm[2].IPv4, 5001)
+		time.Sleep(20 * time.Millisecond)
+	}
+	before := s.record().Lost["packet_in_meter"]
+	lab.Eventually(t, 10*time.Second, "the flood goes on", func() bool { return s.record().Lost["packet_in_meter"] > before })
+	flood.Stop()
+	allowed := 0
+	lab.Eventually(t, 10*time.Second, "each connection is an event", func() bool {
+		allowed = len(s.events("--verdict", "FORWARDED", "--to-port", "5001", "--all"))
+		return allowed >= n
+	})
+	time.Sleep(4 * time.Second) // until a deficit would be told as lost
+	r := s.record()
+	if r.Lost["switch_queue"] > 0 || r.Observed != r.Accepted+r.lost() {
+		t.Errorf("observed %d, accepted %d, lost %v", r.Observed, r.Accepted, r.Lost)
+	}
+	t.Logf("%d denied datagrams sent: %d connections recorded, lost %v", flood.Sent(), allowed, r.Lost)
+}

@@ -58,8 +58,8 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 	want := meters()
 	for _, change := range [][][]string{
 		{{"del-meters", "br0"}},
-		{{"mod-meter", "br0", "meter=31249,pktps,burst,stats,band=type=drop,rate=100000,burst_size=100000"}},
-		{{"del-meter", "br0", "meter=31249"}, {"add-meter", "br0", "meter=31249,pktps,burst,stats,band=type=drop,rate=20,burst_size=40"}},
+		{{"mod-meter", "br0", "meter=31261,pktps,burst,stats,band=type=drop,rate=100000,burst_size=100000"}},
+		{{"del-meter", "br0", "meter=31261"}, {"add-meter", "br0", "meter=31261,pktps,burst,stats,band=type=drop,rate=20,burst_size=40"}},
 	} {
 		lost := s.metric(`tapwall_meters_lost_total{bridge="br0"}`)
 		for first := 0; first < len(change); {
@@ -89,7 +89,7 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 	if n := shut.count(""); n > 0 {
 		t.Errorf("%d denied datagrams passed", n)
 	}
-	if out := s.tapwall("observe", "--action", "meters-restored", "--all"); !strings.Contains(out, "meter=31249") {
+	if out := s.tapwall("observe", "--action", "meters-restored", "--all"); !strings.Contains(out, "meter=31261") {
 		t.Errorf("the record does not tell of the meter:\n%s", out)
 	}
 	time.Sleep(4 * time.Second) // until a deficit would be told as lost

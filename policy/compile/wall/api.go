@@ -18,7 +18,8 @@ type Options struct {
 	BridgeIndex int
 	// Assignments are those of earlier runs, nil for a new bridge. They are copied.
 	Assignments *Assignments
-	// LogPerSecond limits copies of logged packets to the controller; 0 = DefaultLogPerSecond.
+	// LogPerSecond limits copies of logged packets to the controller, of those that pass and of those that are denied, each; 0 =
+	// DefaultLogPerSecond.
 	LogPerSecond uint32
 	// DNS has the controller told what endpoints ask DNS and are answered.
 	DNS bool

@@ -389,7 +389,8 @@ func (f *Firewall) meters() []flow.MeterDesc {
 			Rate: rate, Burst: burst}}}
 	}
 	meter := func(id, rate uint32) flow.MeterDesc { return limited(id, rate, 2*rate) }
-	out := []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
+	out := []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterDeny, f.opt.LogPerSecond),
+		meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
 		meter(pipeline.MeterOutOfState, outOfStatePerSecond), limited(pipeline.MeterGuard, guardPerSecond, guardPerSecond)}
 	if f.opt.Learning {
