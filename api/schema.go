@@ -35,6 +35,11 @@ func protocol() *huma.Schema {
 	}}
 }
 
+// ruleLog is the schema of what a rule says of the record.
+func ruleLog() *huma.Schema {
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeBoolean}, refTo("RuleLog")}}
+}
+
 // vlanTag is the schema of what becomes of a VLAN tag.
 func vlanTag() *huma.Schema {
 	lo, hi := span(1, 4094)

@@ -240,8 +240,8 @@ func (d Direction) String() string {
 
 // Actions lists the values of event.action.
 func Actions() []string {
-	return []string{ActionVerdict, ActionPacket, ActionDNSQuery, ActionDNSResponse, ActionClientHello, ActionHTTPRequest, ActionHTTPResponse,
-		ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
+	return []string{ActionVerdict, ActionPacket, ActionSampled, ActionDNSQuery, ActionDNSResponse, ActionClientHello, ActionHTTPRequest,
+		ActionHTTPResponse, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
@@ -260,6 +260,7 @@ const (
 	ActionVerdict = "policy-verdict"
 	ActionLost    = "events-lost"
 	ActionPacket  = "packet-mirrored"
+	ActionSampled = "packet-sampled" // of a connection that a rule samples
 	// Packets in which an application said something that could be read.
 	ActionDNSQuery     = "dns-query"
 	ActionDNSResponse  = "dns-response"

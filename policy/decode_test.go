@@ -70,7 +70,7 @@ func everythingAsValues() []policy.Resource {
 				Tier: "application", Priority: new(100),
 				AppliesTo: []policy.Selector{{Labels: map[string]string{"app": "web"}}},
 				Ingress: []policy.Rule{{
-					Name: "from-lb", Action: "allow", Log: true,
+					Name: "from-lb", Action: "allow", Log: policy.RuleLog{All: true},
 					From:     []policy.Selector{{Group: "lbs"}, {CIDR: "10.0.0.0/24", Except: []string{"10.0.0.9/32"}}},
 					Services: []policy.Service{{Protocol: "tcp", Ports: []string{"80", "8000-8099"}}},
 				}},
@@ -266,7 +266,7 @@ spec:
 			`1:6 /spec/priority: must be a whole number, not the text "1"`,
 			"1:7 /spec/appliesTo: must be a list, not a map, such as [{labels: {app: web}}]",
 			`1:9 /spec/ingress/0/name: must be a text, not true: put it in quotes, "true"`,
-			`1:11 /spec/ingress/0/log: must be true or false, not the text "yes"`,
+			`1:11 /spec/ingress/0/log: must be true, false or a map such as {sample: "1/100"}, not the text "yes"`,
 			`1:12 /spec/ingress/0/from/0: must be a map, not the text "a", such as {labels: {app: web}} or {cidr: 10.0.0.0/8}`,
 			`1:14 /spec/ingress/0/services/0/ports: must be a list, not the text "80", such as ["…"]`,
 			"1:15 /spec/defaultDeny: must be a map, not true, such as {ingress: true, egress: true}"}},

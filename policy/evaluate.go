@@ -51,6 +51,7 @@ type SideDecision struct {
 	Ref    RuleRef // what is enforced
 	Log    bool    // the deciding rule or default wants a record
 	Quiet  bool    // it wants none, of a connection that it allows
+	OneOf  int     // it samples one of so many connections, which has a record whatever Quiet says; 0 = it samples none
 	// Passed is the last rule that led judgement to the next tier; zero = none.
 	Passed RuleRef
 	// Audited is the rule or default that would deny, and does not because its policy or the endpoint is in mode audit; zero = none would.
@@ -169,6 +170,7 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 		}
 		d.Effect, d.Ref = c.rule.Action, ref
 		d.Log, d.Quiet = c.policy.Records(s.Record, c.rule)
+		d.OneOf = c.rule.OneOf()
 		return d.at(w)
 	}
 	if isolated.Rule != "" {

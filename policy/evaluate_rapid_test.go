@@ -79,7 +79,7 @@ func drawRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	actions := []policy.Effect{policy.Allow, policy.Deny, policy.Allow, policy.Deny, policy.Pass, policy.Reject}
 	for i := range rapid.IntRange(0, 3).Draw(t, "rules") {
 		r := policy.Rule{Name: fmt.Sprintf("r%d", i), Action: rapid.SampledFrom(actions).Draw(t, "action"),
-			Log: rapid.Bool().Draw(t, "log")}
+			Log: policy.RuleLog{All: rapid.Bool().Draw(t, "log")}}
 		var peers []policy.Selector
 		for range rapid.IntRange(0, 2).Draw(t, "peers") {
 			peers = append(peers, drawPeer(t, true))

@@ -19,7 +19,7 @@ const (
 
 // Records says what a rule of the policy wants of a record on a bridge: that what it decides is recorded (log), or that it is not (quiet).
 // Of connections that are allowed it may want neither: then the other side says, and if that wants neither, the bridge does. What one side
-// wants recorded is, whatever the other wants.
+// wants recorded is, whatever the other wants. Connections of a rule that samples are recorded if they are of the sample; others are quiet.
 func (p *Policy) Records(bridge Record, r *Rule) (log, quiet bool) {
 	var own Record
 	if p.Spec.Record != nil {
@@ -28,16 +28,18 @@ func (p *Policy) Records(bridge Record, r *Rule) (log, quiet bool) {
 	switch {
 	case r.Action == Pass:
 		return false, false
+	case r.Action.Passes() && r.OneOf() > 0:
+		return false, true
 	case r.Action.Passes():
-		log = r.Log || own.Connections == RecordAll
+		log = r.Log.All || own.Connections == RecordAll
 		return log, !log && own.Connections != ""
 	}
-	return r.Log || cmp.Or(own.Denies, bridge.Denies) == RecordAll, false
+	return r.Log.All || cmp.Or(own.Denies, bridge.Denies) == RecordAll, false
 }
 
 // RecordsDefaultDeny reports whether what the policy denies by default is recorded.
 func (p *Policy) RecordsDefaultDeny(bridge Record) bool {
-	log, _ := p.Records(bridge, &Rule{Action: Deny, Log: p.LogsDefaultDeny()})
+	log, _ := p.Records(bridge, &Rule{Action: Deny, Log: RuleLog{All: p.LogsDefaultDeny()}})
 	return log
 }
 

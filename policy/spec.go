@@ -184,7 +184,7 @@ type Rule struct {
 	From     []Selector `json:"from,omitempty"`
 	To       []Selector `json:"to,omitempty"`
 	Services []Service  `json:"services,omitempty"`
-	Log      bool       `json:"log,omitempty"`
+	Log      RuleLog    `json:"log,omitzero"`
 	// Stateless: each packet is judged by itself, answers by rules of their own. It comes later.
 	Stateless bool `json:"stateless,omitempty"`
 }

@@ -85,6 +85,7 @@ func (c *checker) rules(at pointer, d Direction, rules []Rule) {
 			c.addf(at.field("services"), nil, "an empty list matches nothing; leave it out for every protocol and port")
 		}
 		c.services(at.field("services"), r.Services)
+		c.ruleLog(at.field("log"), r)
 		if r.Stateless {
 			c.later(at.field("stateless"), true, "rules without connection tracking", "leave it out: answers then pass with what they answer")
 		}

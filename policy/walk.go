@@ -118,6 +118,10 @@ func (w *walker) value(at pointer, v any, dst reflect.Value) {
 			w.time(at, v, dst)
 			return
 		}
+		if log, ok := dst.Addr().Interface().(*RuleLog); ok {
+			w.ruleLog(at, v, log)
+			return
+		}
 		o, ok := v.(object)
 		if !ok {
 			w.mismatch(at, v, dst.Type())

@@ -150,7 +150,12 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 	if pi.Copy != nil {
 		b.unwrap(pi)
 	}
-	bad := b.readMessage(pi.Data)
+	var bad packet.Layer
+	if len(pi.Verdicts) > 0 && pi.Verdicts[0].Sampled {
+		b.message = l7.Message{}
+	} else {
+		bad = b.readMessage(pi.Data)
+	}
 	if b.tunnel == nil { // addresses inside of tunnels may be those of somebody else, too
 		b.learnDomains(pi)
 	}
@@ -199,7 +204,11 @@ func (b *builder) verdict(pi *PacketIn, s *VerdictSide, e *ends, names *Names, n
 		rule = &event.Rule{ID: id, Name: id}
 	}
 	ev.Rule = rule
-	tw.Verdict = event.Forwarded
+	tw.Verdict, tw.Weight = event.Forwarded, pi.Weight
+	if s.Sampled {
+		ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Outcome = b.info, event.ActionSampled, event.DatasetPacket, ""
+		tw.Verdict, tw.Enforcement, tw.Weight = event.Sampled, "", max(pi.Weight, 1)
+	}
 	if s.Audit {
 		tw.Verdict, tw.Enforcement = event.Audit, "audit"
 	}

@@ -26,6 +26,7 @@ func (d *Directory) Names() *Names {
 // that a change costs what it changes. What it points to is shared with events.
 type Names struct {
 	rules     table[event.Rule]
+	samples   table[int64]
 	endpoints table[event.Endpoint]
 }
 
@@ -35,6 +36,16 @@ func (n *Names) Rule(id uint32) *event.Rule {
 		return nil
 	}
 	return n.rules.get(id)
+}
+
+// OneOf is of how many connections the rule with the id samples one; 0 = it samples none.
+func (n *Names) OneOf(id uint32) int64 {
+	if n != nil {
+		if of := n.samples.get(id); of != nil {
+			return *of
+		}
+	}
+	return 0
 }
 
 // Endpoint names the endpoint with the id; nil = unknown.
@@ -52,6 +63,16 @@ func (n *Names) WithRules(changed map[uint32]*event.Rule) *Names {
 		out = *n
 	}
 	out.rules = out.rules.with(changed)
+	return &out
+}
+
+// WithSamples returns names in which the rules with these ids sample one of so many connections; nil = none.
+func (n *Names) WithSamples(changed map[uint32]*int64) *Names {
+	var out Names
+	if n != nil {
+		out = *n
+	}
+	out.samples = out.samples.with(changed)
 	return &out
 }
 

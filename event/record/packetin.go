@@ -46,6 +46,8 @@ type PacketIn struct {
 	Verdicts []VerdictSide
 	// Passed says that the packet passed, and is told of for what an application says in it; it has no Verdicts.
 	Passed bool
+	// Weight is how many packets, or connections of which it is the first, the packet stands for; 0 = 1.
+	Weight int64
 	// EgressRule and IngressRule are the ids that decided about the sender's and the receiver's side; 0 = nobody was asked.
 	EgressRule, IngressRule uint32
 	// Copy says that it is no packet-in but a packet that a mirror copied, and has no Verdicts: see HandleCopy.
@@ -62,6 +64,9 @@ type VerdictSide struct {
 	RuleID    uint32
 	Drop      bool
 	Reject    bool // the drop was answered with RST or ICMP; implies Drop
+	// Sampled: the packet passed, and is told of because the rule samples its connection. It is the only one of its packet, whose headers
+	// alone are read.
+	Sampled bool
 	// Audit: the rule would have dropped, and its policy or the endpoint is in mode audit; Drop is not set.
 	Audit bool
 	// Quarantine is the name of the quarantine that dropped the packet; "" = a policy decided. It implies Drop.

@@ -152,7 +152,7 @@ func (r *Recorder) Ready() <-chan struct{} { return r.ready }
 
 // HandlePacketIn takes one packet-in of a bridge, which overrides pi.Bridge. It is meant for the goroutine that reads OpenFlow:
 // it never blocks, does not allocate once warm, and keeps nothing of pi but what it copied. When the queue is full or the
-// recorder has stopped the events of the packet-in are counted as lost at StageOFQueue.
+// recorder has stopped the events of the packet-in are counted as lost at StageOFQueue; samples fill it to a half only.
 func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,11 +179,18 @@ func (r *Recorder) HandlePacketIn(bridge string, pi PacketIn) {
 		}
 	}
 	r.observed += int64(n)
-	if r.closed || r.queued == len(r.queue) {
+	room := len(r.queue)
+	if pi.Verdicts[0].Sampled {
+		room = (room + 1) / 2
+	}
+	if r.closed || r.queued >= room {
 		for _, side := range pi.Verdicts[:n] {
 			class := event.P1
-			if side.Drop || side.Reject {
+			switch {
+			case side.Drop || side.Reject:
 				class = event.P0
+			case side.Sampled:
+				class = event.P2
 			}
 			r.refuse(pi.Host, class)
 		}

@@ -30,6 +30,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyAddress:     takeAddress,
 	pipeline.CopyMessage:     takeMessage,
 	pipeline.CopyMACDrop:     takeDroppedMAC,
+	pipeline.CopySample:      takeSampled,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.
@@ -59,6 +60,7 @@ func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 func takeVerdict(e *Engine, l *link, in *record.PacketIn, _ flow.Match) {
 	l.copies.Add(1)
 	in.Verdicts = verdicts(in)
+	drawn(in, l.directory.Names())
 	if passed := len(in.Verdicts) > 0 && !in.Verdicts[len(in.Verdicts)-1].Drop; passed && l.repeats.again(in, time.Now()) {
 		return
 	}
@@ -101,12 +103,7 @@ func takeStray(e *Engine, l *link, in *record.PacketIn, m flow.Match) {
 
 // initiatorOf returns the endpoint that opened the connection, as ct_label has it.
 func initiatorOf(m flow.Match) uint32 {
-	t, ok := m.Get(flow.CtLabel)
-	if !ok {
-		return 0
-	}
-	f := pipeline.LabelInitiator
-	return uint32(t.Value.Shr(int(f.Ofs)).And(flow.Ones(int(f.Bits))).Lo)
+	return stamped(m, pipeline.LabelInitiator)
 }
 
 // readMetadata takes the pipeline fields over.
@@ -222,14 +219,24 @@ func (w *firewall) publishRules(changed map[uint32]*wall.RuleInfo) {
 	if len(changed) == 0 {
 		return
 	}
-	rules := make(map[uint32]*event.Rule, len(changed))
+	names := w.directory.Names()
+	rules, samples := make(map[uint32]*event.Rule, len(changed)), map[uint32]*int64{}
 	for id, info := range changed {
 		rules[id] = nil
+		if names.OneOf(id) != 0 {
+			samples[id] = nil
+		}
 		if info != nil {
 			rules[id] = ruleName(info.Ref)
+			if info.OneOf != 0 {
+				samples[id] = new(int64(info.OneOf))
+			}
 		}
 	}
-	w.directory.Publish(w.directory.Names().WithRules(rules))
+	if names = names.WithRules(rules); len(samples) > 0 {
+		names = names.WithSamples(samples)
+	}
+	w.directory.Publish(names)
 }
 
 // ruleName names a rule or default as events do.

@@ -16,7 +16,7 @@ import (
 // every ten seconds otherwise.
 func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var account lossAccount
-	var unanswered meterAccount
+	var unanswered, unsampled meterAccount
 	var epoch, seen uint64
 	idle := 0
 	tick := time.NewTicker(time.Second)
@@ -40,18 +40,23 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 			continue
 		}
 		made, again := l.meterMade.Swap(false), l.meterAgain.Swap(false)
-		c, rejects, err := l.readLosses(ctx)
+		c, metered, err := l.readLosses(ctx)
 		if err != nil {
 			l.meterMade.Store(made)
 			l.meterAgain.Store(again)
 			continue // the connection went; the next one is read anew
 		}
 		account.started = account.started && !again
-		l.book.answers.metered.Add(unanswered.add(rejects))
+		l.book.answers.metered.Add(unanswered.add(metered[pipeline.MeterReject]))
 		at := l.book.progress()
 		at.doubt = at.doubt || at.turn != before.turn
 		meter, queue, unknown := account.add(c, made, l.copiesBefore.Load(), at)
 		l.book.lostCopies.Add(uint64(unknown))
+		unsampled.begin(made)
+		if samples := min(meter, int64(unsampled.add(metered[pipeline.MeterSample]))); samples > 0 {
+			e.opt.Recorder.AddHostLoss(e.Name(), event.StagePacketInMeter, event.P2, "rate", samples)
+			meter -= samples
+		}
 		if meter > 0 {
 			e.opt.Recorder.AddHostLoss(e.Name(), event.StagePacketInMeter, event.NoClass, "rate", meter)
 		}
@@ -62,7 +67,7 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 }
 
 // logMeters are those under which copies are made that become events, and of which flows and packet-ins tell what the queue lost.
-var logMeters = [...]uint32{pipeline.MeterLog, pipeline.MeterDeny, pipeline.MeterMessage}
+var logMeters = [...]uint32{pipeline.MeterLog, pipeline.MeterDeny, pipeline.MeterMessage, pipeline.MeterSample}
 
 // metersSet is how often each of logMeters was made or set anew.
 type metersSet [len(logMeters)]uint64
@@ -80,31 +85,29 @@ func (now metersSet) since(then metersSet) (some, all bool) {
 // copyCounters are three views of the same copies: made of packets by flows, withheld by their meters, received by us.
 type copyCounters struct{ copied, metered, received uint64 }
 
-// readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost. rejects is how
-// many rejected packets the meter has kept from being answered.
-func (l *link) readLosses(ctx context.Context) (c copyCounters, rejects uint64, err error) {
+// readLosses reads the flows first and what was received last: a packet that comes in between is then not taken for lost. metered is what
+// each meter has withheld.
+func (l *link) readLosses(ctx context.Context) (c copyCounters, metered map[uint32]uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, table := range []uint8{pipeline.TableVerdict, pipeline.TableCommit, pipeline.TableExit} {
 		err = l.sw.EachFlow(ctx, ofp.FlowFilter{Table: table, Cookie: uint64(pipeline.CookieMagic),
 			CookieMask: uint64(pipeline.CookieMagicMask)}, func(f *ofp.FlowStats) {
-			if slices.ContainsFunc(f.Actions, func(a flow.Action) bool {
-				c, ok := a.(flow.Controller)
-				return ok && slices.Contains(logMeters[:], c.MeterID)
-			}) {
-				c.copied += f.Stats.Packets
+			for _, a := range f.Actions { // a flow may copy for two reasons
+				if x, ok := a.(flow.Controller); ok && slices.Contains(logMeters[:], x.MeterID) {
+					c.copied += f.Stats.Packets
+				}
 			}
 		})
 		if err != nil {
-			return c, 0, err
+			return c, nil, err
 		}
 	}
-	metered, err := l.metered(ctx)
-	if err != nil {
-		return c, 0, err
+	if metered, err = l.metered(ctx); err != nil {
+		return c, nil, err
 	}
 	c.metered, c.received = withheld(metered), l.copies.Load()
-	return c, metered[pipeline.MeterReject], nil
+	return c, metered, nil
 }
 
 // withheld is how many copies that would have become events meters have withheld.

@@ -30,6 +30,8 @@ type Options struct {
 	DNS bool
 	// Records: connections of endpoints are recorded where no rule says otherwise.
 	Records bool
+	// Samples: there are rules that sample connections.
+	Samples bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
 	Forwarders bool
 }
@@ -54,9 +56,11 @@ func Fixed(o Options) []flow.Flow {
 	if o.Forwarders {
 		p.legs()
 	}
+	p.leave(0, nil)
 	p.commit()
 	p.pickup(o)
 	p.messages()
+	p.sample()
 	p.probe()
 	return p.flows
 }
@@ -277,6 +281,9 @@ func (p *program) verdict() {
 	record := []flow.Action{send(CopyAllow), Recorded.Load(1), table(TableCommit)}
 	p.system(TableVerdict, 320, EgressLog.Is(unlogged, 1), record...)
 	p.system(TableVerdict, 310, IngressLog.Is(unlogged, 1), record...)
+	if p.opt.Samples {
+		p.system(TableVerdict, 309, Sampled.Is(unlogged, 1), record...)
+	}
 	if p.opt.Records {
 		stranger := uint64(IDNoEndpoint)
 		p.system(TableVerdict, 308, EgressRule.Is(IngressRule.Is(allowed, stranger), stranger), table(TableCommit))
@@ -301,7 +308,6 @@ func (p *program) recheck() {
 
 // commit has its flows twice, because OVS accepts ct(commit) only where the match says IPv4 or IPv6 (OFPBAC_MATCH_INCONSISTENT).
 func (p *program) commit() {
-	p.system(TableExit, 0, nil, flow.Output{Port: flow.PortNormal})
 	// That a side has no endpoint is written down too, as a value that a label without ends does not have.
 	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	p.system(TableCommit, 90, DestinationEndpoint.Is(nil, 0), DestinationEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
@@ -318,6 +324,7 @@ func (p *program) commit() {
 			flow.Move{Src: SourceEndpoint.SubField, Dst: LabelInitiator.SubField},
 			flow.Move{Src: DestinationEndpoint.SubField, Dst: LabelResponder.SubField},
 			MarkOurs.Load(1),
+			flow.Move{Src: Sampled.SubField, Dst: MarkSampled.SubField},
 		}
 		if p.audits() {
 			exec = append(exec, flow.Move{Src: Audit.SubField, Dst: MarkAudit.SubField})

@@ -130,8 +130,10 @@ const (
 	MessageBytes uint16 = 1600
 	// MeterDeny limits the copies of what VERDICT denies.
 	MeterDeny uint32 = 0x7a1d
+	// MeterSample limits the copies of COMMIT and EXIT, of the packets of connections that rules sample, which have LogBytes.
+	MeterSample uint32 = 0x7a1e
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
-	MeterLast uint32 = 0x7a1d
+	MeterLast uint32 = 0x7a1e
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -152,12 +154,13 @@ const (
 	CopyMessage     CopyReason = 12 // an application says something
 	CopyMACDrop     CopyReason = 13 // an endpoint sends under an address that it does not declare, and it is dropped
 	CopyProbe       CopyReason = 14
+	CopySample      CopyReason = 15 // of a connection that a rule samples
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
 	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
-		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyMACDrop, CopyProbe}
+		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyMACDrop, CopyProbe, CopySample}
 }
 
 // String returns the name of the reason.
@@ -183,6 +186,8 @@ func (r CopyReason) String() string {
 		return "unknown MAC, dropped"
 	case CopyProbe:
 		return "probe"
+	case CopySample:
+		return "sample"
 	case CopyQuarantine:
 		return "quarantine"
 	case CopyReject:

@@ -13,16 +13,14 @@ func (p *program) messages() {
 	}
 	tell := flow.Controller{MaxLen: MessageBytes, ID: ControllerID, Reason: reasonAction, UserData: CopyMessage.UserData(),
 		MeterID: MeterMessage}
-	told := []flow.Action{Told.Load(1), table(TableCommit)}
-	normal := flow.Output{Port: flow.PortNormal}
 	nobody := Told.Is(DestinationEndpoint.Is(SourceEndpoint.Is(nil, 0), 0), 0)
-	p.system(TableCommit, 160, nobody, told...)
-	p.system(TableExit, 20, nobody, normal)
+	p.system(TableCommit, 160, nobody, Told.Load(1), table(TableCommit))
+	p.system(TableExit, 20, nobody, flow.Output{Port: flow.PortNormal})
 	for _, ether := range []uint64{EthIPv4, EthIPv6} {
 		for _, port := range []flow.FieldID{flow.UDPSrc, flow.UDPDst} {
 			m := Told.Is(ipProto(ether, ProtoUDP).With(port, flow.U64(portDNS)), 0)
-			p.system(TableCommit, 150, m, append([]flow.Action{tell}, told...)...)
-			p.system(TableExit, 10, m, tell, normal)
+			p.tell(150, m, tell)
+			p.leave(10, m, tell)
 		}
 	}
 }

@@ -14,8 +14,8 @@ var probes = Field{SubField: sub(flow.Reg13, ProbeTag.Ofs+ProbeTag.Bits-1, 1)}
 
 // ProbeTags are the tags that probes may have, to be told apart: First to First+N-1.
 const (
-	ProbeTagFirst = 16
-	ProbeTagN     = 16
+	ProbeTagFirst = 4
+	ProbeTagN     = 4
 )
 
 // priorityProbe is above all others of VERDICT, COMMIT and EXIT; priorityProbeTrack, in PRE and LINK, above those that send packets through

@@ -52,6 +52,10 @@ everything of tapwall bears its cookie.
   are judged again.
 - A **probe** (reg13, probe tag) is a packet-out of the controller that is judged as the first packet of a connection, in a zone without
   any. At VERDICT, COMMIT or EXIT it ends as a copy to the controller: it reaches nobody, and no connection is made or touched.
+- A rule may **sample**: its leaf draws a number by a hash of addresses, protocol and ports, and SAMPLE looks whether it is the one of
+  N. COMMIT copies the packet to the controller, under a meter of its own, and writes that into ct_mark (bit 8), by which EXIT copies the
+  later ones of both directions. Cached decisions of such a rule's first packets are by address and port, one for each; all others are as
+  they were.
 - An ICMP error passes with the connection it is about, and is dropped while that connection waits for its re-check.
 - TCP that is unknown to conntrack and is not a SYN is dropped, except in a **pickup window** (after a take-over or a restart of the ` +
 		`switch; for endpoints that arrive). Then
@@ -144,7 +148,7 @@ The defaults of the classes are at priority 1.
 The examples are from a bridge with the endpoints web (port 1, VLAN 10), db and cache (ports 2 and 5, VLAN 10), which
 are two classes of one block, and router (port 4, VLAN 10, which forwards), an uplink (port 3), and the policies: web
 may be reached from db and cache by tcp/80 and tcp/443, recorded, and from a group of five networks by a list of
-ports; a policy of db tells the two apart. A pickup window is open.
+ports; one of 100 of its own connections to those is sampled; a policy of db tells the two apart. A pickup window is open.
 
 `
 )

@@ -31,9 +31,9 @@ const (
 	TableWrongEnd           uint8 = 224
 	TableLeg                uint8 = 225
 	TableLegReply           uint8 = 226
-	// TableDNSAnswer and TableDNSResume are reserved for DNS answers that wait for the rules they bring; they have no flows.
+	// TableDNSAnswer is reserved for DNS answers that wait for the rules they bring; it has no flows.
 	TableDNSAnswer uint8 = 227
-	TableDNSResume uint8 = 228
+	TableSample    uint8 = 228
 
 	// TableFirst and TableLast bound the range that is tapwall's alone: every flow in it was made by tapwall.
 	TableFirst uint8 = 200
@@ -73,7 +73,8 @@ func Tables() []Table {
 			"goes on while the rule lives, else to RECHECK", false},
 		{TableVerdict, "VERDICT", "the verdict bits", "logs, drops or commits", false},
 		{TableRecheck, "RECHECK", "ct_state", "judges an established connection again, then VERDICT", false},
-		{TableExit, "EXIT", "everything; port 53 of UDP", "NORMAL; tells the controller of DNS messages of endpoints", false},
+		{TableExit, "EXIT", "everything; port 53 of UDP; ct_mark",
+			"NORMAL; tells the controller of DNS messages of endpoints, and of connections that rules sample", false},
 		{TableCommit, "COMMIT", "the log, pickup and turn bits; port 53 of UDP",
 			"tells the controller of DNS messages of endpoints; commits the connection with both rule ids and both ends in ct_label, then EXIT",
 			false},
@@ -101,7 +102,8 @@ func Tables() []Table {
 			false},
 		{TableLegReply, "LEG_REPLY", "ct_state", "replies to STATE; all else through ct() in the packet's own zone to STATE", false},
 		{TableDNSAnswer, "DNS_ANSWER", "reserved for names", "nothing yet", false},
-		{TableDNSResume, "DNS_RESUME", "reserved for names", "nothing yet", false},
+		{TableSample, "SAMPLE", "the number that a leaf has drawn by a hash of the packet's addresses, protocol and ports",
+			"0: the connection is of the sample (reg13)", false},
 	}
 }
 

@@ -141,7 +141,10 @@ func (w *walk) ct(a *flow.CT, depth int) {
 		}
 		w.r.Committed = c
 	}
-	if a.Table == flow.NoTable {
+	if a.Table == flow.NoTable { // what conntrack knows is for the table alone
+		for _, f := range ctFields {
+			w.p[f] = flow.U128{}
+		}
 		return
 	}
 	state := uint64(flow.CtTrk)

@@ -117,7 +117,7 @@ func (x *tables) act(actions []flow.Action, p packet) {
 			if a.Fields != flow.HashSymmetricL3L4 || a.Algorithm != flow.LinkModuloN {
 				x.t.Fatalf("%s is another hash", a)
 			}
-			p[a.Dst.Field] = flow.U64(uint64(ovs.SessionHash(&fields, a.Basis) % a.Links))
+			p[a.Dst.Field] = flow.U64(uint64(ovs.SessionHash(&fields, a.Basis, false) % a.Links))
 		case flow.PopVLAN:
 			delete(p, flow.VlanTCI)
 		case flow.PushVLAN:

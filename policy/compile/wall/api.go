@@ -177,6 +177,8 @@ type RuleInfo struct {
 	Audit bool
 	// Log: the rule wants records.
 	Log bool
+	// OneOf: the rule samples one of so many connections; 0 = none. Another number gives it another id.
+	OneOf int
 	// Endpoint is the key of one of the workloads whose default this is, else empty; see Firewall.Members. The default of a side without an
 	// endpoint has neither an endpoint nor a direction.
 	Endpoint string

@@ -183,7 +183,9 @@ func TestStateOfPolicies(t *testing.T) {
 
 func TestRuleNames(t *testing.T) {
 	l := newLab(t, "a")
-	l.put("one", func(s *policy.PolicySpec) { s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow, Log: true}} })
+	l.put("one", func(s *policy.PolicySpec) {
+		s.Ingress = []policy.Rule{{Name: "x", Action: policy.Allow, Log: policy.RuleLog{All: true}}}
+	})
 	id, class := l.rule("one", "x"), uint32(l.assignments.Endpoints["w0"].Class)
 	for _, c := range []struct {
 		id   uint32

@@ -382,6 +382,13 @@ const addressesPerSecond = 200
 // messagesPerSecond is how many DNS messages of endpoints a bridge may copy to the controller: what some hundred busy machines say.
 const messagesPerSecond = 2000
 
+// samplesPerSecond is how many packets of sampled connections a bridge may copy to the controller, and samplesAtOnce how many at once: the
+// switch has room for a hundred copies on their way, and verdicts are to find some.
+const (
+	samplesPerSecond = 5000
+	samplesAtOnce    = 64
+)
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	limited := func(id, rate, burst uint32) flow.MeterDesc {
@@ -392,7 +399,8 @@ func (f *Firewall) meters() []flow.MeterDesc {
 	out := []flow.MeterDesc{meter(pipeline.MeterLog, f.opt.LogPerSecond), meter(pipeline.MeterDeny, f.opt.LogPerSecond),
 		meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
-		meter(pipeline.MeterOutOfState, outOfStatePerSecond), limited(pipeline.MeterGuard, guardPerSecond, guardPerSecond)}
+		meter(pipeline.MeterOutOfState, outOfStatePerSecond), limited(pipeline.MeterGuard, guardPerSecond, guardPerSecond),
+		limited(pipeline.MeterSample, samplesPerSecond, samplesAtOnce)}
 	if f.opt.Learning {
 		out = append(out, meter(pipeline.MeterLearn, addressesPerSecond))
 	}

@@ -42,10 +42,10 @@ func TestDocument(t *testing.T) {
 		AppliesTo: []policy.Selector{app("web")},
 		Ingress: []policy.Rule{
 			{Name: "in", Action: policy.Allow, From: []policy.Selector{{Labels: map[string]string{"tier": "data"}}},
-				Services: tcp("80", "443"), Log: true},
+				Services: tcp("80", "443"), Log: policy.RuleLog{All: true}},
 			{Name: "offices", Action: policy.Allow, From: offices, Services: long},
 		},
-		Egress: []policy.Rule{{Name: "back", Action: policy.Allow, To: offices}},
+		Egress: []policy.Rule{{Name: "back", Action: policy.Allow, To: offices, Log: policy.RuleLog{Sample: "1/100"}}},
 	}})
 	fw.SetPickup(true, nil)
 	owners := fw.Compile().Owners
@@ -90,7 +90,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("run with -update (-file +code):\n%s", diff)
 	}
 	for _, table := range pipeline.Tables() {
-		reserved := table.ID == pipeline.TableDNSAnswer || table.ID == pipeline.TableDNSResume
+		reserved := table.ID == pipeline.TableDNSAnswer
 		if _, ok := examples[table.ID]; ok == reserved {
 			t.Errorf("table %s has an example: %v", table.Name, ok)
 		}

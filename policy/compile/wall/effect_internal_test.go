@@ -18,7 +18,7 @@ func TestDigestsStay(t *testing.T) {
 		policy.Deny: "b6d0e687262e8b2d3ebbc89f076dfd30", policy.Allow: "bee31b2d2df88cd6e238d5b1b9c096f2", policy.Reject: "", policy.Pass: "",
 		policy.Audit: "",
 	} {
-		got := s.hash(policy.RankOf(&policy.Policy{}, &policy.Rule{Action: e}))
+		got := s.hash(policy.RankOf(&policy.Policy{}, &policy.Rule{Action: e}), 0)
 		if want != "" && got != want {
 			t.Errorf("%s: %s, want %s", e, got, want)
 		}

@@ -58,6 +58,7 @@ type Firewall struct {
 	guarded  [2][pipeline.Tiers]bool // rules match that none has
 	led      [2]bool                 // there were such rules when Compile last ended
 	auditing int                     // policies in mode audit
+	sampling int                     // policies with rules that sample
 	system   pipeline.Options        // of the flows last returned
 	registry *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
@@ -346,7 +347,7 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 func (f *Firewall) systemOptions() pipeline.Options {
 	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Arrivals: f.arrivals(), Unstamped: f.unstamped,
 		GuardGroupFrames: f.enforced[ingress]+f.enforced[egress] > 0, AuditPolicies: f.auditing > 0,
-		Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS,
+		Samples: f.sampling > 0, Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS,
 		Records: f.opt.Record.Connections == policy.RecordAll}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""

@@ -278,7 +278,11 @@ func (r *rule) leaf() []flow.Action {
 	case r.rank.Audit:
 		return pipeline.AuditLeaf(r.side == ingress, !r.rank.Effect.Passes(), r.id)
 	}
-	return pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, wish(r.log, r.quiet))
+	out := pipeline.Decide(r.side == ingress, verdict(r.rank.Effect), r.id, wish(r.log, r.quiet))
+	if r.oneOf > 0 {
+		out = append(out, pipeline.Draw(r.oneOf)...)
+	}
+	return out
 }
 
 func wish(log, quiet bool) pipeline.Wish {

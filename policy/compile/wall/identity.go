@@ -58,7 +58,7 @@ func (x *identities) byContent(r *rule) *rule {
 			slices.Sort(keys)
 		}
 	}
-	at := string(r.ref.Direction) + r.scope.hash(r.rank)
+	at := string(r.ref.Direction) + r.digest()
 	keys := x.content[at]
 	if len(keys) == 0 {
 		return nil
@@ -93,11 +93,12 @@ func (x *identities) left() []*rule {
 // revive returns the rule as it was in an earlier run if it matched and ranked as r does; otherwise nobody knows what was lost since,
 // and it gets new numbers.
 func revive(r *rule, a RuleAssignment) *rule {
-	if a.Hash != r.scope.hash(r.rank) || a.ID == 0 {
+	if a.Hash != r.digest() || a.ID == 0 {
 		return nil
 	}
 	out := &rule{
-		ref: r.ref, side: r.side, rank: r.rank, scope: r.scope, id: a.ID, conj: a.Conjunction, form: a.Form, priority: a.Priority, hash: a.Hash,
+		ref: r.ref, side: r.side, rank: r.rank, oneOf: r.oneOf, scope: r.scope,
+		id: a.ID, conj: a.Conjunction, form: a.Form, priority: a.Priority, hash: a.Hash,
 		before: ruleBefore{a.ID, r.rank, r.scope},
 	}
 	if out.empty() && !out.lingers() {

@@ -158,7 +158,7 @@ func (h *history) changePolicy(t *rapid.T) step {
 		for _, rules := range []*[]policy.Rule{&p.Spec.Ingress, &p.Spec.Egress} {
 			*rules = slices.Clone(*rules)
 			for i := range *rules {
-				(*rules)[i].Name, (*rules)[i].Log = fmt.Sprint("n", i), !(*rules)[i].Log
+				(*rules)[i].Name, (*rules)[i].Log.All = fmt.Sprint("n", i), !(*rules)[i].Log.All
 			}
 		}
 		p.Spec.Record = new(genRecord(t))

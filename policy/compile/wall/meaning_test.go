@@ -2,12 +2,14 @@ package wall_test
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ofctrl/tables"
 	"github.com/tapwall/tapwall/policy"
@@ -36,10 +38,12 @@ func (w *world) sameVerdict(x talk) {
 	w.sameAudit(x, policy.Ingress, register(got, pipeline.IngressAudit), want.Ingress)
 
 	log, audited := want.Egress.Log || want.Ingress.Log, isAudited(want.Egress) || isAudited(want.Ingress)
+	sampled := false
 	switch {
 	case want.Effect.Passes():
 		quiet, judged := want.Egress.Quiet || want.Ingress.Quiet, want.Egress.Judged || want.Ingress.Judged
-		log = log || w.record.Connections == policy.RecordAll && judged && !quiet
+		sampled = w.drawn(x, want.Egress.OneOf) || w.drawn(x, want.Ingress.OneOf)
+		log = log || sampled || w.record.Connections == policy.RecordAll && judged && !quiet
 	case want.Egress.Effect == want.Effect:
 		log, audited = want.Egress.Log, isAudited(want.Egress)
 	default:
@@ -55,8 +59,9 @@ func (w *world) sameVerdict(x talk) {
 	if want.Effect == policy.Reject {
 		answers = 1
 	}
-	if records := len(got.Copies) - copies[pipeline.CopyReject]; copies[pipeline.CopyReject] != answers || (records == 1) != log ||
-		records > 1 {
+	records := len(got.Copies) - copies[pipeline.CopyReject] - copies[pipeline.CopySample]
+	if copies[pipeline.CopyReject] != answers || (records == 1) != log || records > 1 ||
+		copies[pipeline.CopySample] != number(sampled) {
 		w.t.Fatalf("%v: copies %v, reference says %+v", x, copies, want)
 	}
 	if (got.Committed != nil) != want.Effect.Passes() {
@@ -67,18 +72,41 @@ func (w *world) sameVerdict(x talk) {
 			i != register(got, pipeline.IngressRule) {
 			w.t.Fatalf("%v: label %#x/%#x is not what decided", x, e, i)
 		}
-		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 || (c.Mark&8 != 0) != audited {
-			w.t.Fatalf("%v: mark %#x, logged %v, audited %v", x, c.Mark, log, audited)
+		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 || (c.Mark&8 != 0) != audited ||
+			(c.Mark&0x100 != 0) != sampled {
+			w.t.Fatalf("%v: mark %#x, logged %v, audited %v, sampled %v", x, c.Mark, log, audited, sampled)
 		}
-		w.secondPacket(x, want)
+		w.secondPacket(x, want, sampled)
 	}
 }
 
-// secondPacket checks that an established connection passes by its gates alone, and that a sender who is not answered gets no
-// second record. What passes by an endpoint in mode audit alone is judged each time.
-func (w *world) secondPacket(x talk, d policy.Decision) {
+// drawn reports whether the connection is of the sample of a rule that draws one of n; 0 = it draws none.
+func (w *world) drawn(x talk, n int) bool {
 	w.t.Helper()
-	if again := w.sw.Process(w.packet(x, false, syn)); !again.Normal || len(again.Copies) != 0 {
+	if n < 2 {
+		return n == 1
+	}
+	var p tables.Fields
+	for f, v := range w.packet(x, false, syn) {
+		p[f] = v
+	}
+	draw := pipeline.Draw(n)[1].(flow.Multipath)
+	return tables.SessionHash(&p, draw.Basis, true) < math.MaxUint32/uint32(n)+1
+}
+
+func number(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// secondPacket checks that an established connection passes by its gates alone, and that a sender who is not answered gets no
+// second record. What passes by an endpoint in mode audit alone is judged each time. All packets of a sample are copied.
+func (w *world) secondPacket(x talk, d policy.Decision, sampled bool) {
+	w.t.Helper()
+	copies := number(sampled)
+	if again := w.sw.Process(w.packet(x, false, syn)); !again.Normal || len(again.Copies) != copies {
 		w.t.Fatalf("%v: repeated first packet: passed %v, %d copies", x, again.Normal, len(again.Copies))
 	}
 	if to := w.local(x.to.key); to != nil && to.MAC == "" {
@@ -86,14 +114,14 @@ func (w *world) secondPacket(x talk, d policy.Decision) {
 	}
 	for _, reply := range []bool{true, false} {
 		r := w.sw.Process(w.packet(x, reply, ack))
-		if heldByMode(d) && r.Normal && len(r.Copies) == 0 {
+		if heldByMode(d) && r.Normal && len(r.Copies) == copies {
 			continue
 		}
 		judged := r.Visited(pipeline.TableEgress) || r.Visited(pipeline.TableRecheck) || r.Committed != nil
-		if judged && x.tuple.Proto == policy.ProtoSCTP && len(r.Copies) == 0 { // see pipeline.JudgeSCTP
+		if judged && x.tuple.Proto == policy.ProtoSCTP && len(r.Copies) == copies { // see pipeline.JudgeSCTP
 			judged = false
 		}
-		if !r.Normal || judged {
+		if !r.Normal || judged || len(r.Copies) != copies {
 			w.t.Fatalf("%v: established, reply %v: passed %v by tables %v", x, reply, r.Normal, r.Tables)
 		}
 	}

@@ -115,6 +115,11 @@ func TestSwitchDecides(t *testing.T) {
 			}
 			want := w.evaluate(x)
 			var ends [2]wall.EndpointAssignment
+			for i, end := range []station{x.from, x.to} {
+				if end.key == bridgePort {
+					ends[i].Class = pipeline.ClassHost
+				}
+			}
 			if src := w.local(x.from.key); src != nil {
 				ends[0] = w.assignments.Endpoints[src.Key]
 			}

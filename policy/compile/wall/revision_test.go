@@ -103,7 +103,8 @@ func TestRevision(t *testing.T) {
 		moved   string // the endpoints that have another id afterwards
 	}{
 		{"same again", func(l lab) { l.put("one", base) }, false, ""},
-		{"log", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Log = true }) }, false, ""},
+		{"log", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Log.All = true }) }, false, ""},
+		{"sample", func(l lab) { l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Log.Sample = "1/4" }) }, true, ""},
 		{"wider service", func(l lab) {
 			l.put("one", func(s *policy.PolicySpec) { base(s); s.Ingress[0].Services = tcp("80-100", "22") })
 		}, false, ""},

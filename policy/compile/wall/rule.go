@@ -16,6 +16,7 @@ type rule struct {
 	rank  policy.Rank // with its effect
 	log   bool        // wants a record
 	quiet bool        // wants none
+	oneOf int         // samples one of so many connections; 0 = none
 	scope scope
 
 	service  *service // of the scope; nil = any
@@ -57,8 +58,11 @@ func (r *rule) denies() bool {
 func (r *rule) leads() bool { return r.rank.Effect == policy.Pass && !r.rank.Audit }
 
 func (r *rule) info() RuleInfo {
-	return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log, Audit: r.rank.Audit}
+	return RuleInfo{Ref: r.ref, Action: r.rank.Effect, Log: r.log, OneOf: r.oneOf, Audit: r.rank.Audit}
 }
+
+// digest is of what the rule matches, how it ranks and what it samples: what has changed if it differs gets another id.
+func (r *rule) digest() string { return r.scope.hash(r.rank, r.oneOf) }
 
 // empty reports whether no packet is in the rule's space.
 func (r *rule) empty() bool {
@@ -101,6 +105,7 @@ type policyState struct {
 	isolates  [2]bool
 	audits    [2]bool // it would isolate, and is in mode audit
 	auditing  bool    // it is in mode audit
+	sampling  bool    // rules of it sample connections
 	logs      bool
 	ends      int64 // in milliseconds since 1970; 0 = never
 	changed   bool  // flows, priorities or ids of its rules differ from what Changes last told

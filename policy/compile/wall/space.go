@@ -136,8 +136,8 @@ func familiesOfAll(s *policy.ServiceSet) families {
 
 func (s *space) families() families { return s.peers.families() & familiesOfAll(&s.services) }
 
-// hash is a digest of what the scope names and of how the rule ranks.
-func (s *scope) hash(rank policy.Rank) string {
+// hash is a digest of what the scope names, of how the rule ranks and of how many connections it samples one.
+func (s *scope) hash(rank policy.Rank, oneOf int) string {
 	b := make([]byte, 0, 256)
 	num := func(vs ...int) {
 		for _, v := range vs {
@@ -162,6 +162,9 @@ func (s *scope) hash(rank policy.Rank) string {
 	}
 	if rank.Audit {
 		num(2)
+	}
+	if oneOf != 0 {
+		num(3, oneOf)
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:16])

@@ -10,7 +10,7 @@ import (
 func (f *Firewall) update(ps *policyState, c *change) {
 	var subjects []*choice
 	var rules []*rule
-	isolates, audits, logs, auditing := [2]bool{}, [2]bool{}, false, false
+	isolates, audits, logs, auditing, samples := [2]bool{}, [2]bool{}, false, false, false
 	ends := int64(0)
 	if p := ps.policy; p != nil {
 		ends = p.EndsAt()
@@ -21,14 +21,19 @@ func (f *Firewall) update(ps *policyState, c *change) {
 			rules = f.rules(ps, side, subjects, rules)
 		}
 		logs, auditing = p.RecordsDefaultDeny(f.opt.Record), p.Audits()
+		samples = slices.ContainsFunc(rules, func(r *rule) bool { return r.oneOf > 0 && r.passes() })
 	}
-	if auditing != ps.auditing {
-		if ps.auditing = auditing; auditing {
-			f.auditing++
-		} else {
-			f.auditing--
+	count := func(n *int, was *bool, is bool) {
+		switch {
+		case is && !*was:
+			*n++
+		case *was && !is:
+			*n--
 		}
+		*was = is
 	}
+	count(&f.auditing, &ps.auditing, auditing)
+	count(&f.sampling, &ps.sampling, samples)
 	ps.overflow = f.overflows(ps, rules)
 	if ps.overflow {
 		for _, r := range rules {
@@ -78,7 +83,7 @@ func (f *Firewall) rules(ps *policyState, side int, subjects []*choice, out []*r
 		log, quiet := ps.policy.Records(f.opt.Record, spec)
 		out = append(out, &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
-			rank: policy.RankOf(ps.policy, spec), log: log, quiet: quiet,
+			rank: policy.RankOf(ps.policy, spec), log: log, quiet: quiet, oneOf: spec.OneOf(),
 			scope: scope{subjects: subjects, any: len(peers) == 0, peers: f.choose(peers), services: policy.NewServiceSet(spec.Services)},
 		})
 	}
@@ -138,8 +143,9 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	c.rules = append(c.rules, r)
 	moved := r.ref != now.ref || r.rank != now.rank
 	renamed := !r.scope.same(&now.scope)
-	changed := moved || renamed || r.log != now.log || r.quiet != now.quiet
-	r.ref, r.rank, r.log, r.quiet = now.ref, now.rank, now.log, now.quiet
+	resampled := r.oneOf != now.oneOf // its connections bear what has been drawn, and are drawn anew
+	changed := moved || renamed || resampled || r.log != now.log || r.quiet != now.quiet
+	r.ref, r.rank, r.log, r.quiet, r.oneOf = now.ref, now.rank, now.log, now.quiet, now.oneOf
 	if renamed {
 		r.form = undecided
 	}
@@ -148,14 +154,14 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	case r.empty() && (moved || renamed || !r.lingers()):
 		f.retire(r, c)
 		return
-	case r.id == 0 || r.passes() && r.narrowed():
+	case r.id == 0 || r.passes() && (resampled || r.narrowed()):
 		f.renumber(r)
 	case changed || !r.placed || r.empty():
 		f.registry.set(r.id, r.info())
 		r.owner.changed, r.fresh = true, false
 	}
 	if changed || r.hash == "" {
-		r.hash = r.scope.hash(r.rank)
+		r.hash = r.digest()
 	}
 	if r.placed && moved {
 		f.displace(r, c)

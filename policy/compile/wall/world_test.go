@@ -261,7 +261,7 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 	var out []policy.Rule
 	for i := range n {
 		r := policy.Rule{
-			Name: fmt.Sprint("r", i), Log: rapid.Bool().Draw(t, "log"),
+			Name: fmt.Sprint("r", i), Log: policy.RuleLog{All: rapid.Bool().Draw(t, "log")},
 			Action: rapid.SampledFrom(actions).Draw(t, "action"),
 		}
 		var peers []policy.Selector
@@ -282,6 +282,9 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 		}
 		if wide {
 			r.Services = nil
+		}
+		if n := [...]int{2, 3, 0, 1, 50}[(len(peers)+len(r.Services))%5]; n > 0 && r.Log.All && r.Action == policy.Allow {
+			r.Log = policy.RuleLog{Sample: fmt.Sprint("1/", n)}
 		}
 		out = append(out, r)
 	}
