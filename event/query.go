@@ -76,6 +76,8 @@ type Counters struct {
 	DecodeErrors map[string]int64 `json:"decodeErrors,omitempty"` // packets that could not be read whole, by layer
 	RingEntries  int              `json:"ringEntries"`
 	RingCapacity int              `json:"ringCapacity"`
+	RingOldest   time.Time        `json:"ringOldest,omitzero"` // when the first of them was made
+	Rate         float64          `json:"eventsPerSecond"`     // accepted, over the last 10 s
 	Clients      int              `json:"streamClients"`
 	StreamGaps   int64            `json:"streamGaps"`
 	Spool        *SpoolStatus     `json:"spool,omitempty"` // absent = events are kept in memory only

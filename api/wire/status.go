@@ -149,6 +149,8 @@ type BridgeHealth struct {
 	// NotTakenUp counts packets of older connections that the window dropped because nobody knows who opened them and only a default allows
 	// one of the two orientations.
 	NotTakenUp uint64 `json:"notTakenUp"`
+	// CopyLimit is how many connections a second, and how many denied packets, are copied to the record at most; absent = none are.
+	CopyLimit uint32 `json:"copyLimit,omitempty"`
 	// Dropped is that of HostBridge.
 	Dropped map[string]uint64 `json:"dropped,omitempty"`
 	Message string            `json:"message,omitempty"`

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tapwall/tapwall/api/client"
+	"github.com/tapwall/tapwall/event"
 )
 
 func newStatus(g *global) *cobra.Command {
@@ -69,13 +70,13 @@ func printStatus(w io.Writer, s *client.System) error {
 	}
 	printf(w, "store:   %s\n", store) // its revision also grows with what no switch ever sees
 	for _, h := range s.Hosts {
-		force := fmt.Sprintf("revision %d in force", h.Installed)
+		force := fmt.Sprintf("all changes are in force (up to revision %d)", h.Installed)
 		switch h.Installed {
 		case h.Desired:
 		case 0:
-			force = fmt.Sprintf("revision %d NOT in force", h.Desired)
+			force = fmt.Sprintf("changes are NOT in force (up to revision %d)", h.Desired)
 		default:
-			force = fmt.Sprintf("revision %d NOT in force, %d is", h.Desired, h.Installed)
+			force = fmt.Sprintf("changes up to revision %d are in force, NOT those up to %d", h.Installed, h.Desired)
 		}
 		printf(w, "host:    %s, OVSDB %s, %s\n", dash(h.Host), h.OVSDB, force)
 		for _, b := range h.Bridges {
@@ -101,29 +102,58 @@ func printStatus(w io.Writer, s *client.System) error {
 	for _, x := range s.Confirmations {
 		printf(w, "confirm: %s, %s unless it is confirmed\n", x.ID, until(x))
 	}
-	e := s.Events
-	var lost []string
-	for stage, n := range e.Lost {
-		if n > 0 {
-			lost = append(lost, fmt.Sprintf("%s %d", stage, n))
-		}
-	}
-	slices.Sort(lost)
-	if lost == nil {
-		lost = []string{"none"}
-	}
-	err := printf(w, "events:  %d observed, %d accepted, ring %d of %d, lost: %s\n", e.Observed, e.Accepted, e.RingEntries, e.RingCapacity,
-		strings.Join(lost, ", "))
-	if sp := e.Spool; err == nil && sp != nil {
-		err = printf(w, "spool:   %s of %s on disk, %d events%s, %d lost%s\n", byteText(sp.Bytes), byteText(sp.MaxBytes), sp.Events,
-			sinceText(sp.Oldest), sp.Lost+sp.Spoilt, troubleText(sp.Error))
-	}
-	for _, sink := range e.Sinks {
+	err := printRecord(w, s, time.Now())
+	for _, sink := range s.Events.Sinks {
 		if err == nil {
 			err = printExport(w, "export:  ", sink)
 		}
 	}
 	return err
+}
+
+// printRecord says how the record does: how much comes, what of it is held and where, and what was lost.
+func printRecord(w io.Writer, s *client.System, now time.Time) error {
+	e := &s.Events
+	var lost []string
+	for _, stage := range slices.Sorted(maps.Keys(e.Lost)) {
+		if n := e.Lost[stage]; n > 0 {
+			lost = append(lost, fmt.Sprintf("%s %d", stage, n))
+		}
+	}
+	if lost == nil {
+		lost = []string{"none"}
+	}
+	printf(w, "events:  %.1f/s in the last 10 s; %d observed, %d accepted, lost: %s\n", e.Rate, e.Observed, e.Accepted,
+		strings.Join(lost, ", "))
+	for _, h := range s.Hosts {
+		for _, b := range h.Bridges {
+			if b.CopyLimit > 0 {
+				printf(w, "  copied from %s at most: %d connections and %[2]d denied packets a second\n", b.Bridge, b.CopyLimit)
+			}
+		}
+	}
+	if n := e.Lost[string(event.StagePacketInMeter)]; n > 0 {
+		printf(w, "  withheld beyond that: %d\n", n)
+	}
+	err := printf(w, "memory:  %d of %d events%s\n", e.RingEntries, e.RingCapacity, ageText(e.RingOldest, now))
+	if sp := e.Spool; err == nil && sp != nil {
+		err = printf(w, "spool:   %s of %s on disk, %d events%s, %d lost%s\n", byteText(sp.Bytes), byteText(sp.MaxBytes), sp.Events,
+			ageText(sp.Oldest, now), sp.Lost+sp.Spoilt, troubleText(sp.Error))
+	}
+	return err
+}
+
+// ageText says since when there are events, and how long that is.
+func ageText(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	age := max(0, now.Sub(t)).Truncate(time.Second)
+	text := shortDuration(age)
+	if hours := int(age.Hours()); hours >= 48 {
+		text = fmt.Sprintf("%dd%dh", hours/24, hours%24)
+	}
+	return sinceText(t) + " (" + text + " ago)"
 }
 
 func troubleText(err string) string {

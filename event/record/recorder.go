@@ -75,6 +75,7 @@ type Recorder struct {
 	observed     int64
 	pending      int64 // events of packet-ins queued or being worked on
 	accepted     int64
+	rate         rate
 	byVerdict    map[verdictKey]int64
 	decodeErrors [packet.LayerCount]int64
 
@@ -294,6 +295,7 @@ func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class
 // exports and returns their errors, else nil. It must be called once.
 func (r *Recorder) Run(ctx context.Context) error {
 	r.fill(ctx)
+	r.look()
 	close(r.ready)
 	tick := time.NewTicker(r.opts.LossEvery)
 	defer tick.Stop()
@@ -302,6 +304,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		if w.work() {
 			select {
 			case <-tick.C: // also under constant load
+				r.look()
 				w.tellLosses()
 			default:
 			}
@@ -311,6 +314,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-r.wake:
 		case <-tick.C:
+			r.look()
 			w.tellLosses()
 		}
 	}
@@ -336,12 +340,19 @@ func (r *Recorder) Run(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// look takes a reading for the rate.
+func (r *Recorder) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rate.note(r.now(), r.accepted)
+}
+
 // Counters returns the figures.
 func (r *Recorder) Counters() event.Counters {
 	r.mu.Lock()
 	c := event.Counters{
 		Observed: r.observed, Accepted: r.accepted, Pending: r.pending, PacketIns: r.packetIns, Unknown: r.unknown,
-		Lost: r.losses.sums(), RingCapacity: r.opts.RingLen,
+		Lost: r.losses.sums(), RingCapacity: r.opts.RingLen, Rate: r.rate.perSecond(r.now(), r.accepted),
 	}
 	for l, n := range r.decodeErrors {
 		if n > 0 {
@@ -352,7 +363,7 @@ func (r *Recorder) Counters() event.Counters {
 		}
 	}
 	r.mu.Unlock()
-	c.RingEntries = r.ring.len()
+	c.RingEntries, c.RingOldest = r.ring.len(), r.ring.oldest()
 	c.Clients, c.StreamGaps = r.streams.figures()
 	for _, x := range r.opts.Exports {
 		c.Sinks = append(c.Sinks, x.Status())

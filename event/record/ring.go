@@ -3,6 +3,7 @@ package record
 import (
 	"sort"
 	"sync"
+	"time"
 
 	"github.com/tapwall/tapwall/event"
 )
@@ -51,6 +52,14 @@ func (r *ring) len() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return int(min(r.end-r.base, r.capacity))
+}
+
+// oldest is when the first entry kept was made; zero = there is none.
+func (r *ring) oldest() time.Time {
+	if s := r.from(0); s.start < s.end {
+		return s.at(s.start).ev.Event.Created
+	}
+	return time.Time{}
 }
 
 // from returns the entries kept from position pos on.

@@ -140,7 +140,11 @@ func (e *Engine) Health() Health {
 				}
 			}
 		}
-		h.Bridges = append(h.Bridges, b.health())
+		bridge := b.health()
+		if b.cfg.Mode == Owned {
+			bridge.CopyLimit = e.opt.EventRate
+		}
+		h.Bridges = append(h.Bridges, bridge)
 	}
 	h.Warnings = v.notices.all
 	h.Concerns = append(h.Concerns, v.unsaved...)

@@ -72,7 +72,7 @@ func TestFault_F24_NoLagInWords(t *testing.T) {
 	s.becomesHealthy("healthy")
 	out := s.tapwall("status")
 	revisions := regexp.MustCompile(`revision (\d+)`).FindAllString(out, -1)
-	if len(revisions) != 1 || !strings.Contains(out, revisions[0]+" in force") {
+	if len(revisions) != 1 || !strings.Contains(out, "all changes are in force (up to "+revisions[0]+")") {
 		t.Errorf("the revisions in the status are %v:\n%s", revisions, out)
 	}
 	// While the switch cannot take a change, the lag is told.
@@ -81,7 +81,7 @@ func TestFault_F24_NoLagInWords(t *testing.T) {
 	_, waits := s.tw.RunInput(allowPorts("p", "vm2", "vm1", "5003"), "apply", "--wait", "--timeout", "1s", "-f", "-")
 	out, _ = s.tw.Run("status")
 	must(t, syscall.Kill(pid, syscall.SIGCONT))
-	if waits == nil || !regexp.MustCompile(`revision \d+ NOT in force, \d+ is`).MatchString(out) {
+	if waits == nil || !regexp.MustCompile(`changes up to revision \d+ are in force, NOT those up to \d+`).MatchString(out) {
 		t.Errorf("a change waits (%v):\n%s", waits, out)
 	}
 	s.becomesHealthy("healthy again")
