@@ -34,7 +34,7 @@ type ConnOptions struct {
 }
 
 // Handlers take the messages that a switch sends unasked; nil ones are skipped. Messages alias the read buffer where
-// package ofp says so and must not be kept.
+// package ofp says so, and a packet-in is the same one each time: they must not be kept.
 type Handlers struct {
 	PacketIn    func(*ofp.PacketIn)
 	PortStatus  func(*ofp.PortStatus)
@@ -56,7 +56,10 @@ type Conn struct {
 	pending  pending
 	features ofp.FeaturesReply
 	hello    chan struct{} // closed by the reader when version 1.3 is agreed
-	greeted  bool          // the reader's: hello is closed
+	// The reader's.
+	greeted  bool         // hello is closed
+	unasked  bool         // the last message was a packet-in
+	packetIn ofp.PacketIn // that is being handed on
 
 	done  chan struct{} // closed by fail
 	fail1 sync.Once

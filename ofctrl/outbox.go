@@ -27,10 +27,11 @@ type outbox struct {
 	buf    []byte
 	closed bool
 	ready  chan struct{} // a token while buf is not empty, or the outbox is closed
+	added  chan struct{} // a token once something was added, for the reader
 }
 
 func newOutbox() *outbox {
-	o := &outbox{ready: make(chan struct{}, 1)}
+	o := &outbox{ready: make(chan struct{}, 1), added: make(chan struct{}, 1)}
 	o.room.L = &o.mu
 	return o
 }
@@ -80,6 +81,10 @@ func (o *outbox) add(encode func([]byte) ([]byte, error)) error {
 	o.buf = buf
 	if len(o.buf) > 0 {
 		o.wake()
+		select {
+		case o.added <- struct{}{}:
+		default:
+		}
 	}
 	return nil
 }

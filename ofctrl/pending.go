@@ -46,6 +46,13 @@ func (p *pending) start(o *op, n uint32) error {
 	return nil
 }
 
+// any reports whether a request waits for answers, or has just been given up.
+func (p *pending) any() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ops) > 0
+}
+
 // find returns the request that xid belongs to, or nil.
 func (p *pending) find(xid uint32) *op {
 	p.mu.Lock()

@@ -15,12 +15,52 @@ import (
 const (
 	headerLen  = 8
 	maxMessage = 1<<16 - 1
+
+	// gatherMost is how long packet-ins wait for others at most, while they come thick and fast, so that they do not each wake the process;
+	// thick is how close to the last ones they then come. They wait for less where more than gatherMany come at once: the socket and the
+	// switch's own queue hold some 250 copies, and more would be lost.
+	gatherMost  = 3 * time.Millisecond
+	gatherLeast = 100 * time.Microsecond
+	gatherMany  = 16
+	thick       = 10 * time.Millisecond
 )
+
+// gathering is how long a reader waits for further packet-ins.
+type gathering struct {
+	timer *time.Timer
+	wait  time.Duration
+	last  time.Duration // when the last ones were all read
+	n     int           // that came since
+}
+
+// next says how long to wait now, when all that came is read; 0 = not at all.
+func (g *gathering) next(now time.Duration) time.Duration {
+	n, near := g.n, now-g.last < thick
+	g.n, g.last = 0, now
+	switch {
+	case !near:
+		g.wait = gatherMost
+		return 0
+	case n > gatherMany:
+		g.wait = max(g.wait/2, gatherLeast)
+	case n < gatherMany/2:
+		g.wait = min(g.wait+g.wait/4, gatherMost)
+	}
+	return g.wait
+}
 
 // read is the reader goroutine of a Conn: it decodes and hands on one message after the other.
 func (c *Conn) read() {
 	r := bufio.NewReaderSize(c.nc, 2*(maxMessage+1))
+	g := gathering{timer: time.NewTimer(gatherMost), wait: gatherMost}
+	defer g.timer.Stop()
 	for {
+		if c.unasked {
+			g.n++
+			if !whole(r) {
+				c.gather(&g)
+			}
+		}
 		b, err := next(r, c.greeted)
 		if err != nil {
 			if errors.Is(err, io.EOF) {
@@ -39,6 +79,30 @@ func (c *Conn) read() {
 			return
 		}
 	}
+}
+
+// gather waits for more packet-ins, but not while the switch is to answer something.
+func (c *Conn) gather(g *gathering) {
+	wait := g.next(time.Since(c.start))
+	if wait == 0 || c.pending.any() {
+		return
+	}
+	g.timer.Reset(wait)
+	select {
+	case <-g.timer.C:
+	case <-c.out.added:
+	case <-c.done:
+	}
+}
+
+// whole reports whether r has a whole message in its buffer.
+func whole(r *bufio.Reader) bool {
+	n := r.Buffered()
+	if n < headerLen {
+		return false
+	}
+	head, _ := r.Peek(headerLen)
+	return n >= int(binary.BigEndian.Uint16(head[2:]))
 }
 
 // next returns one whole message, which stays in r's buffer until it is discarded.
@@ -61,7 +125,8 @@ func next(r *bufio.Reader, greeted bool) ([]byte, error) {
 
 // dispatch hands b to the request it answers or to the handler of its type. An error ends the connection.
 func (c *Conn) dispatch(b []byte) error {
-	m, err := ofp.Decode(b)
+	c.unasked = false
+	m, err := c.decode(b)
 	if err != nil {
 		// Framing holds, so the message can be left out. A request that it answers must not wait for ever.
 		c.decodeErrors.Add(1)
@@ -82,6 +147,7 @@ func (c *Conn) dispatch(b []byte) error {
 	case *ofp.EchoRequest:
 		return c.echo(m)
 	case *ofp.PacketIn:
+		c.unasked = true
 		if c.opts.Handlers.PacketIn != nil {
 			c.opts.Handlers.PacketIn(m)
 		}
@@ -126,6 +192,16 @@ func (c *Conn) dispatch(b []byte) error {
 		c.log.Debug("unexpected message", "type", m.Head().Type, "xid", xid)
 	}
 	return nil
+}
+
+// decode is ofp.Decode, but for packet-ins, which share the memory of one.
+func (c *Conn) decode(b []byte) (ofp.Message, error) {
+	if c.greeted {
+		if ok, err := ofp.DecodePacketIn(&c.packetIn, b); ok {
+			return &c.packetIn, err
+		}
+	}
+	return ofp.Decode(b)
 }
 
 // negotiate takes the first messages of a connection: a hello that offers 1.3, or what ends it.

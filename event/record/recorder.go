@@ -3,7 +3,6 @@
 package record
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -66,6 +65,7 @@ type Recorder struct {
 
 	mu           sync.Mutex // lock order: mu, then losses.mu; no other lock is taken under it
 	closed       bool
+	gathering    bool
 	queue        []*slot // a circle
 	head, queued int
 	free         []*slot
@@ -224,11 +224,15 @@ func (r *Recorder) enqueue(bridge string, pi PacketIn, n int64) {
 	s.pi = pi
 	r.queue[(r.head+r.queued)%len(r.queue)] = s
 	r.queued++
-	if r.queued == 1 {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+	if r.queued == 1 && !r.gathering || r.queued == batchLen {
+		r.rouse()
+	}
+}
+
+func (r *Recorder) rouse() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -255,10 +259,7 @@ func (r *Recorder) Record(e event.Event) {
 	}
 	r.pending++
 	r.given = append(r.given, &e)
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.rouse()
 }
 
 // refuse counts an event that found no room; mu is held.
@@ -289,55 +290,6 @@ func (r *Recorder) AddHostLoss(host string, stage event.Stage, class event.Class
 		r.observed += n
 	}
 	r.losses.add(host, stage, class, reason, n, now, false)
-}
-
-// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the spool and its
-// exports and returns their errors, else nil. It must be called once.
-func (r *Recorder) Run(ctx context.Context) error {
-	r.fill(ctx)
-	r.look()
-	close(r.ready)
-	tick := time.NewTicker(r.opts.LossEvery)
-	defer tick.Stop()
-	w := worker{r: r, slots: make([]*slot, 0, batchLen)}
-	for ctx.Err() == nil {
-		if w.work() {
-			select {
-			case <-tick.C: // also under constant load
-				r.look()
-				w.tellLosses()
-			default:
-			}
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-r.wake:
-		case <-tick.C:
-			r.look()
-			w.tellLosses()
-		}
-	}
-	r.mu.Lock()
-	r.closed = true
-	r.mu.Unlock()
-	for w.work() {
-	}
-	w.tellLosses()
-	r.streams.mu.Lock() // so that no stream opens after the wait
-	close(r.done)
-	r.streams.mu.Unlock()
-	r.streams.wait()
-	var errs []error
-	if r.opts.Spool != nil {
-		errs = append(errs, r.opts.Spool.Close()) // so that exports find all there is
-	}
-	for _, x := range r.opts.Exports {
-		if err := x.Close(); err != nil {
-			errs = append(errs, fmt.Errorf("sink %s: %w", x.Name(), err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // look takes a reading for the rate.

@@ -560,6 +560,40 @@ func TestExports(t *testing.T) {
 	}
 }
 
+// Packet-ins that come thick and fast are worked on together, soon all the same, in their order; a single one is at once.
+func TestPacketInsGather(t *testing.T) {
+	r, _ := start(t, record.Options{})
+	single := time.Now()
+	r.HandlePacketIn("br0", newSYN(egressAllow))
+	settle(t, r)
+	if d := time.Since(single); d > time.Second {
+		t.Errorf("a single event took %v", d)
+	}
+	const n = 400
+	var slowest time.Duration
+	began := time.Now()
+	for range n {
+		pi := newSYN(egressAllow)
+		pi.Time = time.Now()
+		r.HandlePacketIn("br0", pi)
+		time.Sleep(500 * time.Microsecond)
+	}
+	settle(t, r)
+	made := map[time.Time]int{}
+	items := r.Recent(event.Filter{Limit: n}).Items
+	for i, e := range items {
+		if i > 0 && (e.Event.Sequence != items[i-1].Event.Sequence+1 || e.Timestamp.Before(items[i-1].Timestamp)) {
+			t.Fatalf("event %d is out of order", i)
+		}
+		slowest = max(slowest, e.Event.Created.Sub(e.Timestamp))
+		made[e.Event.Created]++
+	}
+	if most := int(time.Since(began)/(8*time.Millisecond)) + 10; len(items) != n || len(made) > most || slowest > time.Second {
+		t.Errorf("%d events were made at %d times, the slowest after %v", len(items), len(made), slowest)
+	}
+	t.Logf("%d events were made at %d times, the slowest after %v", len(items), len(made), slowest)
+}
+
 // What finds no room is counted by what it was, and pushes no packet-in out.
 func TestRecordBounded(t *testing.T) {
 	r, err := record.NewRecorder(record.Options{QueueLen: 8})

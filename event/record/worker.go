@@ -1,6 +1,8 @@
 package record
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -10,6 +12,96 @@ import (
 	"github.com/tapwall/tapwall/event/spool"
 	"github.com/tapwall/tapwall/internal/packet"
 )
+
+const (
+	// gather is how long packet-ins may wait for others while they come thick and fast, so that they do not each wake Run, the spool and
+	// every reader; thick is how close to the last ones they then come.
+	gather = 10 * time.Millisecond
+	thick  = 20 * time.Millisecond
+)
+
+// Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the spool and its
+// exports and returns their errors, else nil. It must be called once.
+func (r *Recorder) Run(ctx context.Context) error {
+	r.fill(ctx)
+	r.look()
+	close(r.ready)
+	tick := time.NewTicker(r.opts.LossEvery)
+	defer tick.Stop()
+	w := worker{r: r, slots: make([]*slot, 0, batchLen)}
+	rest := time.NewTimer(gather)
+	defer rest.Stop()
+	var last time.Time // when there was something last
+	for ctx.Err() == nil {
+		var over <-chan time.Time
+		if w.work() {
+			now := time.Now()
+			more := now.Sub(last) < thick
+			last = now
+			if !more || !r.gather() {
+				select {
+				case <-tick.C: // also under constant load
+					r.look()
+					w.tellLosses()
+				default:
+				}
+				continue
+			}
+			rest.Reset(gather)
+			over = rest.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-r.wake:
+		case <-over:
+		case <-tick.C:
+			r.look()
+			w.tellLosses()
+		}
+		r.gathered()
+	}
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	for w.work() {
+	}
+	w.tellLosses()
+	r.streams.mu.Lock() // so that no stream opens after the wait
+	close(r.done)
+	r.streams.mu.Unlock()
+	r.streams.wait()
+	var errs []error
+	if r.opts.Spool != nil {
+		errs = append(errs, r.opts.Spool.Close()) // so that exports find all there is
+	}
+	for _, x := range r.opts.Exports {
+		if err := x.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("sink %s: %w", x.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// gather has packet-ins wait for others until gathered, unless a batch of them waits already, or something else does.
+func (r *Recorder) gather() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.given) > 0 || r.queued >= batchLen {
+		return false
+	}
+	select {
+	case <-r.wake: // it was for what is done with
+	default:
+	}
+	r.gathering = true
+	return true
+}
+
+func (r *Recorder) gathered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gathering = false
+}
 
 // worker is the part of the recorder that Run's goroutine owns.
 type worker struct {

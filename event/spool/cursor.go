@@ -54,6 +54,7 @@ type Cursor struct {
 	s    *Spool
 	path string
 	wake chan struct{}
+	want uint64 // guarded by Spool.mu: wake it when there are records up to here
 
 	// Of Read.
 	next uint64
@@ -130,6 +131,9 @@ func (c *Cursor) wait(ctx context.Context, records int, linger time.Duration) er
 	for late := false; ; {
 		c.s.mu.Lock()
 		n := c.s.w.next - c.next
+		if c.want = c.next + 1; n > 0 {
+			c.want = c.next + uint64(records)
+		}
 		c.s.mu.Unlock()
 		if n >= uint64(records) || n > 0 && (late || linger <= 0) {
 			return ctx.Err()

@@ -157,6 +157,9 @@ func (w *writer) kept(b *Batch, n int, err error) {
 		s.status.Written += int64(n)
 		s.status.Pending -= int64(n)
 		for _, c := range s.cursors {
+			if w.next < c.want {
+				continue
+			}
 			select {
 			case c.wake <- struct{}{}:
 			default:

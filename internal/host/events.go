@@ -35,12 +35,15 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 
 // packetIn returns the handler of a bridge's packet-ins.
 func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
+	var in record.PacketIn // one for all: it is the reader's
+	var sides [2]record.VerdictSide
 	return func(pi *ofp.PacketIn) {
 		if l.prober.Take(pi) {
 			return
 		}
-		in := record.PacketIn{
-			Host: *l.host.Load(), DatapathID: l.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
+		in = record.PacketIn{
+			Verdicts: sides[:0],
+			Host:     *l.host.Load(), DatapathID: l.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
 			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &l.directory,
 		}
 		readMetadata(&in, pi.Match)
@@ -171,7 +174,8 @@ func noted(in *record.PacketIn, f pipeline.Field) uint32 {
 // verdicts lists what is told of a packet, and notes who decided about its sides: what dropped it, if that is to be recorded; else what
 // would have denied it, but for mode audit; else what allowed it. Of two sides that allow, a rule is named before a default, and the
 // receiver's before the sender's. A deny of the receiver goes before a reject of the sender.
-func verdicts(in *record.PacketIn) (out []record.VerdictSide) {
+func verdicts(in *record.PacketIn) []record.VerdictSide {
+	out := in.Verdicts[:0]
 	sides := [...]side{
 		{event.Egress, pipeline.EgressVerdict, pipeline.EgressRule, pipeline.EgressLog, pipeline.EgressAudit, &in.EgressRule},
 		{event.Ingress, pipeline.IngressVerdict, pipeline.IngressRule, pipeline.IngressLog, pipeline.IngressAudit, &in.IngressRule},
@@ -201,7 +205,7 @@ func verdicts(in *record.PacketIn) (out []record.VerdictSide) {
 			allowed = s
 		}
 	}
-	if out == nil {
+	if len(out) == 0 {
 		out = append(out, record.VerdictSide{Direction: allowed.dir, RuleID: register(in, allowed.rule)})
 	}
 	return out
