@@ -16,7 +16,7 @@ import (
 
 type aggregateInput struct {
 	FilterInput
-	By     []string `query:"by,explode" doc:"What the events of a group have in common: src, dst, src-ip, dst-ip, sport, dport, protocol, verdict, action, reason, rule, policy, direction, bridge, mirror, node, src-label:KEY, dst-label:KEY" example:"[\"src\",\"dst\",\"dport\",\"verdict\"]"`
+	By     []string `query:"by,explode" doc:"What the events of a group have in common, 16 at most: src, dst, src-ip, dst-ip, sport, dport, protocol, verdict, action, reason, rule, policy, direction, bridge, mirror, node, src-label:KEY, dst-label:KEY" example:"[\"src\",\"dst\",\"dport\",\"verdict\"]"`
 	Window string   `query:"window" doc:"Also by windows of this length: 10s, 5m" example:"10s"`
 	Top    string   `query:"top" doc:"The largest groups, of each window: this many; default 50, at most 1000" example:"50"`
 

@@ -51,8 +51,8 @@ func filterParameters() (out []*huma.Param) {
 }
 
 // filterText says how parameters of filters work together.
-const filterText = "Values of one parameter are alternatives; different parameters must all match. Before the name of any parameter but " +
-	"since, until, after, limit and first, not. asks for what has none of its values: not.verdict=DROPPED."
+const filterText = "Values of one parameter are alternatives, 1000 at most; different parameters must all match. Before the name of any " +
+	"parameter but since, until, after, limit and first, not. asks for what has none of its values: not.verdict=DROPPED."
 
 type eventsInput struct {
 	FilterInput

@@ -2,6 +2,7 @@ package event
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,8 @@ const (
 	MaxTop     = 1000
 	// MaxGroups is how many groups are counted at once. When there are more, the smaller half of them goes into Summary.Others.
 	MaxGroups = 16_384
+	// MaxBy is how many things events are grouped by at most.
+	MaxBy = 16
 	// DefaultSince is how far back a summary looks, unless told otherwise.
 	DefaultSince = 10 * time.Minute
 )
@@ -162,6 +165,9 @@ func NewAggregator(by []string, window time.Duration) (*Aggregator, error) {
 	a := &Aggregator{names: by, window: window, most: MaxGroups, groups: map[string]*Group{}}
 	if len(by) == 0 {
 		return nil, &ParamError{"by", "", "empty: give some of " + strings.Join(Groupings(), ", ")}
+	}
+	if len(by) > MaxBy {
+		return nil, &ParamError{"by", by[0] + ",…", fmt.Sprintf("the first of %d: give %d at most", len(by), MaxBy)}
 	}
 	for _, name := range by {
 		of := grouping(name)

@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,5 +107,16 @@ func TestAggregateWindow(t *testing.T) {
 	}
 	if _, err := event.NewAggregator([]string{"src"}, time.Millisecond); err == nil {
 		t.Error("a window of a millisecond is taken")
+	}
+}
+
+// A question cannot ask for tables of any width: 16,384 groups of 10,000 texts each would be gigabytes.
+func TestAggregateBounds(t *testing.T) {
+	_, err := event.NewAggregator(slices.Repeat([]string{"src"}, event.MaxBy+1), 0)
+	if err == nil || err.Error() != `by: "src,…" is the first of 17: give 16 at most` {
+		t.Error(err)
+	}
+	if _, err := event.NewAggregator(slices.Repeat([]string{"src"}, event.MaxBy), 0); err != nil {
+		t.Error(err)
 	}
 }

@@ -8,10 +8,12 @@ import (
 	"time"
 )
 
-// Bounds of Filter.Limit.
+// Bounds of a filter.
 const (
 	DefaultLimit = 20
 	MaxLimit     = 10_000
+	// MaxValues is how many values a field may have: each is looked for in every event.
+	MaxValues = 1000
 )
 
 // Matcher is a compiled filter; safe for concurrent use.
@@ -36,7 +38,7 @@ func (f Filter) Compile() (*Matcher, error) {
 	m := &Matcher{}
 	for i := range params {
 		p := &params[i]
-		if values := *p.list(&f); len(values) > 0 {
+		if values := errs.bounded(p.Name, *p.list(&f)); len(values) > 0 {
 			m.conditions = append(m.conditions, condition{p.compile(&compiler{&errs, p.Name}, values), false, p.kind})
 			if group := p.group(values); group != nil {
 				m.texts = append(m.texts, group)
@@ -45,7 +47,7 @@ func (f Filter) Compile() (*Matcher, error) {
 		if f.Not == nil {
 			continue
 		}
-		if values := *p.list(f.Not); len(values) > 0 {
+		if values := errs.bounded(notPrefix+p.Name, *p.list(f.Not)); len(values) > 0 {
 			m.conditions = append(m.conditions, condition{p.compile(&compiler{&errs, notPrefix + p.Name}, values), true, p.kind})
 		}
 	}

@@ -2,6 +2,7 @@ package event_test
 
 import (
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -76,6 +77,8 @@ func TestParseFilterErrors(t *testing.T) {
 		{"after=7", []string{`after: "7" is not an event id`}},
 		{"verdit=DROPPED", []string{`verdit: "DROPPED" is not a known parameter; known are verdict,`}},
 		{"verdict=X&port=0&ip=x", []string{`port: "0"`, `verdict: "X"`, `ip: "x"`}},
+		{"bridge=" + strings.Repeat("b,", event.MaxValues+1), []string{`bridge: "b,…" is the first of 1001 values: give 1000 at most`}},
+		{"not.port=" + strings.Repeat("x,", event.MaxValues+1), []string{`not.port: "x,…" is the first of 1001 values: give 1000 at most`}},
 		{"port=x&ip=x", []string{`port: "x"`, `ip: "x"`}},
 	} {
 		q, err := url.ParseQuery(tc.query)
@@ -138,4 +141,28 @@ func TestFilterValues(t *testing.T) {
 			rt.Errorf("%v (-want +got):\n%s", f.Values(), diff)
 		}
 	})
+}
+
+// TestGlob holds patterns to regular expressions, which know bytes that are no text no better than to refuse them.
+func TestGlob(t *testing.T) {
+	is := func(pattern, text string) bool {
+		e := &event.Event{TLS: &event.TLS{Client: &event.TLSClient{ServerName: text}}}
+		return event.Filter{SNI: []string{pattern}}.Match(e)
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		pattern := rapid.StringMatching(`[aAb.*]{1,6}`).Draw(rt, "pattern")
+		text := rapid.StringMatching(`[aBb.]{1,6}`).Draw(rt, "text")
+		like := regexp.MustCompile(`(?i)^` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `$`)
+		if got, want := is(pattern, text), like.MatchString(text); got != want {
+			rt.Errorf("%s is like %s: %v, want %v", text, pattern, got, want)
+		}
+	})
+	for _, pattern := range []string{"\xff", "*\xff*", strings.Repeat("a*", 30_000) + "b", strings.Repeat("*", 60_000) + "b"} {
+		if is(pattern, strings.Repeat("a", 255)) {
+			t.Errorf("%.20q is like a text of other letters", pattern)
+		}
+	}
+	if !is(strings.Repeat("*a", 255), strings.Repeat("A", 255)) {
+		t.Error("a pattern of many stars finds nothing")
+	}
 }

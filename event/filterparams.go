@@ -188,6 +188,15 @@ func (e *paramErrors) err() error {
 	return errors.Join(errs...)
 }
 
+// bounded is the values, none if they are too many.
+func (e *paramErrors) bounded(name string, values []string) []string {
+	if len(values) > MaxValues {
+		e.add(name, values[0]+",…", fmt.Sprintf("the first of %d values: give %d at most", len(values), MaxValues))
+		return nil
+	}
+	return values
+}
+
 func (e *paramErrors) one(name string, vals []string) string {
 	if len(vals) != 1 {
 		e.add(name, strings.Join(vals, ","), "given more than once")

@@ -1,7 +1,6 @@
 package event
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -61,19 +60,43 @@ var l7Params = []Param{
 		compile: (*compiler).statuses},
 }
 
-// glob reads a pattern in which * stands for any text, in any case.
-func glob(pattern string) *regexp.Regexp {
-	return regexp.MustCompile(`(?is)^` + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`) + `$`)
+// glob is a pattern in which * stands for any text, in any case: the texts between the stars, in lower case.
+type glob []string
+
+func parseGlob(pattern string) glob { return strings.Split(strings.ToLower(pattern), "*") }
+
+// match reports whether a text in lower case is like the pattern.
+func (g glob) match(text string) bool {
+	last := len(g) - 1
+	if last == 0 {
+		return text == g[0]
+	}
+	if len(text) < len(g[0])+len(g[last]) || !strings.HasPrefix(text, g[0]) || !strings.HasSuffix(text, g[last]) {
+		return false
+	}
+	text = text[len(g[0]) : len(text)-len(g[last])]
+	for _, part := range g[1:last] {
+		_, behind, ok := strings.Cut(text, part)
+		if !ok {
+			return false
+		}
+		text = behind
+	}
+	return true
 }
 
 // anyGlob is whether a text, which must not be "", is like one of the patterns.
 func anyGlob(patterns []string) func(string) bool {
-	var want []*regexp.Regexp
+	var want []glob
 	for _, p := range patterns {
-		want = append(want, glob(p))
+		want = append(want, parseGlob(p))
 	}
 	return func(text string) bool {
-		return text != "" && slices.ContainsFunc(want, func(g *regexp.Regexp) bool { return g.MatchString(text) })
+		if text == "" {
+			return false
+		}
+		text = strings.ToLower(text)
+		return slices.ContainsFunc(want, func(g glob) bool { return g.match(text) })
 	}
 }
 
