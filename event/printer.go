@@ -83,7 +83,7 @@ func Compact(e *Event, o PrintOptions) string {
 	writeEnd(&b, e.Destination, e.Tapwall.Destination, o)
 	b.WriteString(" " + typeText(e, o))
 	if v := e.Tapwall.Verdict; v != "" {
-		b.WriteString(" " + colored(verdictWord(v), v, o.Color))
+		b.WriteString(" " + colored(v.Word(), v, o.Color))
 	}
 	if s := summary(e); s != "" {
 		b.WriteString(" (" + Escape(s) + ")")
@@ -169,7 +169,7 @@ func Row(e *Event, o PrintOptions) []string {
 	var source, destination strings.Builder
 	writeEnd(&source, e.Source, e.Tapwall.Source, o)
 	writeEnd(&destination, e.Destination, e.Tapwall.Destination, o)
-	return append(out, source.String(), arrow(e)+" "+destination.String(), typeText(e, o), verdictWord(e.Tapwall.Verdict), Escape(summary(e)))
+	return append(out, source.String(), arrow(e)+" "+destination.String(), typeText(e, o), e.Tapwall.Verdict.Word(), Escape(summary(e)))
 }
 
 func lostCount(l *Loss) string {
@@ -232,7 +232,8 @@ func writeEnd(b *strings.Builder, s *Side, ep *Endpoint, o PrintOptions) {
 	}
 }
 
-func verdictWord(v Verdict) string {
+// Word is what a verdict is called in what people read. It is safe for a terminal.
+func (v Verdict) Word() string {
 	switch v {
 	case Forwarded:
 		return "ALLOWED"

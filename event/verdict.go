@@ -9,7 +9,7 @@ func verdicts() []Verdict {
 // ParseVerdict reads a verdict as documents spell it or as Compact prints it (DENIED is DROPPED), in any case.
 func ParseVerdict(s string) (Verdict, bool) {
 	for _, v := range verdicts() {
-		if strings.EqualFold(s, string(v)) || strings.EqualFold(s, verdictWord(v)) {
+		if strings.EqualFold(s, string(v)) || strings.EqualFold(s, v.Word()) {
 			return v, true
 		}
 	}
@@ -21,7 +21,7 @@ func VerdictWords() []string {
 	var out []string
 	for _, v := range verdicts() {
 		out = append(out, string(v))
-		if w := verdictWord(v); w != string(v) {
+		if w := v.Word(); w != string(v) {
 			out = append(out, w)
 		}
 	}

@@ -86,6 +86,18 @@ func groupHeader(by []string) string {
 	return strings.Join(words, " ")
 }
 
+// groupCells are the values of a group as tables have them.
+func groupCells(by, values []string) []string {
+	cells := make([]string, len(values))
+	for i, v := range values {
+		if by[i] == "verdict" {
+			v = event.Verdict(v).Word()
+		}
+		cells[i] = dash(v)
+	}
+	return cells
+}
+
 func (x *observer) printSummary(c *cobra.Command, s *event.Summary) error {
 	if x.format == "json" {
 		return printJSON(c.OutOrStdout(), s)
@@ -107,10 +119,7 @@ func (x *observer) printSummary(c *cobra.Command, s *event.Summary) error {
 		rows = append(rows, cells)
 	}
 	for _, g := range s.Rows {
-		values := make([]string, len(g.Values))
-		for i, v := range g.Values {
-			values[i] = dash(v)
-		}
+		values := groupCells(x.agg.by, g.Values)
 		events := fmt.Sprint(g.Events)
 		if g.Missed > 0 {
 			events = fmt.Sprintf("%d to %d", g.Events, g.Events+g.Missed)

@@ -64,7 +64,7 @@ func TestObserveFormats(t *testing.T) {
 	}
 	_, counts, _ := observeSaved(t, "--aggregate", "dst-ip,verdict,src-label:app", "--top", "1")
 	if lines := strings.Split(strings.TrimSpace(counts), "\n"); len(lines) != 3 || !strings.HasPrefix(lines[0], "DST_IP") ||
-		strings.Join(strings.Fields(lines[1])[:5], " ") != "10.0.0.2 DROPPED web 1 1" || !strings.HasPrefix(lines[2], "(others)") {
+		strings.Join(strings.Fields(lines[1])[:5], " ") != "10.0.0.2 DENIED web 1 1" || !strings.HasPrefix(lines[2], "(others)") {
 		t.Error(counts)
 	}
 	_, out, _ := observeSaved(t, "-o", "csv")

@@ -240,19 +240,35 @@ func (x *tapping) run(c *cobra.Command, cl *client.Client, m *policy.Mirror, arg
 		return x.record(c, cl, m.Name, body)
 	}
 	k := kinds()[3]
-	d, err := cl.Put(c.Context(), policy.KindMirror, m.Name, body, x.wait.options())
+	options, wait := x.wait.options(), x.wait
+	if wait.until == "" { // a look at what becomes of it at once
+		options.Wait = atOnce
+	}
+	d, err := cl.Put(c.Context(), policy.KindMirror, m.Name, body, options)
 	err = named(err, k, m.Name)
 	if d == nil {
 		return err
 	}
 	w := c.OutOrStdout()
-	printf(w, "mirror/%s created%s\n", m.Name, x.wait.state(d.Status))
+	switch failed := d.Status.Phase == policy.PhaseFailed; {
+	case wait.until == "" && failed:
+		wait.until = waitInstalled // so that it ends like one that was waited for
+		printf(w, "mirror/%s was stored and copies nothing (%s)\n", m.Name, phase(d.Status))
+	case wait.until == "" && errors.Is(err, client.ErrNotInstalled): // it may come yet
+		err = nil
+		fallthrough
+	default:
+		printf(w, "mirror/%s created%s\n", m.Name, wait.state(d.Status))
+	}
 	x.explain(w, m, args)
 	if !x.wait.waits() { // who waits is told by the state
 		printWarnings(w, d.Status.Warnings)
 	}
-	return x.wait.outcome(err, waited{"mirror/" + m.Name, &d.Status})
+	return wait.outcome(err, waited{"mirror/" + m.Name, &d.Status})
 }
+
+// atOnce is for how long a tap that is not waited for is watched, so that one which fails at once is not told to be there.
+const atOnce = time.Second
 
 // explain says what a mirror copies, where to, for how long and how to end it.
 func (x *tapping) explain(w io.Writer, m *policy.Mirror, from []string) {

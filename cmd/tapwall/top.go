@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ const topSeconds = 10
 
 // talkers counts what is followed, second by second.
 type talkers struct {
+	every   bool // of the events; else those of connections and denials alone
 	mu      sync.Mutex
 	by      []string
 	seconds [topSeconds]*event.Aggregator // a circle; nil = nothing
@@ -36,6 +38,9 @@ func (t *talkers) add(e *event.Event) {
 		t.lost += l.Count
 		t.unknown = t.unknown || l.Count == 0
 		return
+	}
+	if !t.every && e.Event.Action != event.ActionVerdict {
+		return // what is said in a connection, its end, and what people did
 	}
 	if t.seconds[t.at] == nil {
 		t.seconds[t.at], _ = event.NewAggregator(t.by, 0) // the flags were checked
@@ -86,8 +91,9 @@ func newTop(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "top",
 		Short: "Show who talks to whom now, and what is denied",
-		Long: `Follow the record and show every second, of the last 10, who talks to whom: events a second, and how many of them are denials.
-It takes the filters of observe.`,
+		Long: `Follow the record and show every second, of the last 10, who talks to whom: connections a second, and how many of them are denied
+(there, each packet counts). It takes the filters of observe; with one that is about other events, such as --type, --mirror or
+--dns-query, events are counted.`,
 		Example: `  tapwall top
   tapwall top --verdict DENIED --by src,dport
   tapwall top --once -o json`,
@@ -99,6 +105,7 @@ It takes the filters of observe.`,
 			if err := filters.complete(); err != nil {
 				return err
 			}
+			t.every = aboutOthers(&filter) || slices.Contains(t.by, "action") || slices.Contains(t.by, "mirror")
 			a := aggregation{by: t.by, top: n}
 			if _, err := a.check("by"); err != nil {
 				return err
@@ -127,6 +134,25 @@ It takes the filters of observe.`,
 	completeFlag(c, "by", fixed(event.Groupings()...))
 	free(c, "top")
 	return c
+}
+
+// aboutOthers reports whether a filter asks for events that are not verdicts, or may do.
+func aboutOthers(f *event.Filter) bool {
+	for _, list := range [][]string{f.Type, f.Action, f.Mirror, f.User, f.Resource, f.EventID, f.DNSQuery, f.DNSRcode, f.SNI, f.HTTPMethod,
+		f.HTTPHost, f.HTTPPath, f.HTTPStatus} {
+		if len(list) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// counted is what is counted, in a word.
+func (t *talkers) counted() string {
+	if t.every {
+		return "events"
+	}
+	return "connections"
 }
 
 func (t *talkers) run(c *cobra.Command, cl *client.Client, f event.Filter, o *output, top int, once bool) error {
@@ -181,22 +207,19 @@ func (t *talkers) print(c *cobra.Command, o *output, s talking, clear bool) erro
 	if s.Broken != "" {
 		state += ", nothing comes: " + s.Broken
 	}
-	err := printf(w, "last %.0f s: %s events/s, %s denied/s%s\n", s.Seconds, rate(s.Total.Events), rate(s.Total.Denied), state)
+	err := printf(w, "last %.0f s: %s %s/s, %s denied/s%s\n", s.Seconds, rate(s.Total.Events), t.counted(), rate(s.Total.Denied), state)
 	if err != nil {
 		return err
 	}
 	var rows [][]string
 	for _, g := range s.Rows {
-		var row []string
-		for _, v := range g.Values {
-			row = append(row, dash(v))
-		}
-		rows = append(rows, append(row, rate(g.Events), rate(g.Denied), fmt.Sprint(g.Events)))
+		rows = append(rows, append(groupCells(s.By, g.Values), rate(g.Events), rate(g.Denied), fmt.Sprint(g.Events)))
 	}
 	if s.Others.Events > 0 {
 		others := make([]string, len(s.By))
 		others[0] = "(others)"
 		rows = append(rows, append(others, rate(s.Others.Events), rate(s.Others.Denied), fmt.Sprint(s.Others.Events)))
 	}
-	return table(w, groupHeader(s.By)+" EVENTS/S DENIED/S EVENTS", rows)
+	what := strings.ToUpper(t.counted())
+	return table(w, groupHeader(s.By)+" "+what+"/S DENIED/S "+what, rows)
 }

@@ -163,7 +163,7 @@ func TestObserveAggregate(t *testing.T) {
 		return len(top.Rows) > 0 && top.Rows[0].Values[0] == "vm1" && top.Rows[0].Values[1] == "5004" && top.Rows[0].Denied >= 10
 	})
 	denials.Stop()
-	if out := s.tapwall("top", "--once"); !strings.Contains(out, "EVENTS/S") || !strings.Contains(out, "denied/s") {
+	if out := s.tapwall("top", "--once"); !strings.Contains(out, "CONNECTIONS/S") || !strings.Contains(out, "denied/s") {
 		t.Errorf("top prints\n%s", out)
 	}
 }

@@ -70,6 +70,25 @@ func TestTapForTenSeconds(t *testing.T) {
 	}
 }
 
+// A tap that fails at once is not said to be there, also where nobody waits for it; one that copies is.
+func TestTapFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := open(t, 1)
+	_, err := s.Vsctl("add-port", "br0", "mon", "--", "set", "interface", "mon", "type=internal", "--", "--id=@p", "get", "port", "mon", "--",
+		"--id=@m", "create", "mirror", "name=mine", "output_port=@p", "--", "add", "bridge", "br0", "mirrors", "@m")
+	must(t, err)
+	lab.Eventually(t, 5*time.Second, "the port is known", func() bool {
+		return strings.Contains(s.tapwall("get", "hosts", "-o", "json"), `"mon"`)
+	})
+	if out := s.refused("", "tap", "vm1", "--to", "mon"); strings.Contains(out, "created") ||
+		!strings.Contains(out, "was stored and copies nothing (Failed: OutputPortTaken") {
+		t.Errorf("it says\n%s", out)
+	}
+	if out := s.tapwall("tap", "vm1", "--to", "ids0"); !regexp.MustCompile(`mirror/tap-vm1-\w+ created\n`).MatchString(out) {
+		t.Errorf("it says\n%s", out)
+	}
+}
+
 // sortedWords makes texts comparable whose parts come in any order.
 func sortedWords(s string) string {
 	words := strings.Fields(s)
