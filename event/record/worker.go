@@ -214,13 +214,17 @@ func (w *worker) feedSpool(quiet bool) {
 	}
 	b := s.Batch()
 	b.Quiet = quiet
+	lost := spool.Outcome{Quiet: quiet, Stage: event.StageSpoolIO, Reason: "encoding"}
 	for _, e := range w.events {
 		if err := b.Add(e); err != nil {
-			w.r.log.Error("an event cannot be written as JSON", "id", e.Event.ID, "err", err)
-			var lost spool.Tally
-			lost.Add(e.Class(), 1)
-			w.r.spooled(spool.Outcome{Lost: lost, Stage: event.StageSpoolIO, Reason: "encoding"})
+			if lost.Lost.Total() == 0 { // others of the batch are like it
+				w.r.log.Error("an event cannot be kept", "id", e.Event.ID, "err", err)
+			}
+			lost.Lost.Add(e.Class(), 1)
 		}
+	}
+	if lost.Lost.Total() > 0 {
+		w.r.spooled(lost)
 	}
 	s.Append(b)
 }

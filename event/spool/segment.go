@@ -3,6 +3,7 @@ package spool
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -154,6 +155,11 @@ func body(data []byte, first uint64) ([]byte, bool) {
 	return data[headerLen:], true
 }
 
+// otherVersion reports whether data begins as the segment of another version of tapwall.
+func otherVersion(data []byte) bool {
+	return len(data) >= len(magic) && bytes.HasPrefix(data, []byte("twspool")) && !bytes.HasPrefix(data, []byte(magic))
+}
+
 // load finds the segments of earlier runs. Only the newest, and those of which a crash has left no footer, are read.
 func (s *Spool) load() error {
 	entries, err := os.ReadDir(s.o.Dir) // sorted by name, which is by age
@@ -175,7 +181,7 @@ func (s *Spool) load() error {
 			return err
 		}
 		if g.count == 0 {
-			if err := os.Remove(path); err != nil {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 			continue
@@ -216,11 +222,17 @@ func (g *segment) summary() (closed bool, err error) {
 	return true, nil
 }
 
-// recover reads a segment that was being written when the process or the machine went down, and cuts off what is not whole.
+// recover reads a segment that was being written when the process or the machine went down, and cuts off what is not whole. One of another
+// version, such as before a downgrade, is put aside as it is, and g has no records.
 func (s *Spool) recover(g *segment) error {
 	data, err := read(g.path, nil, 0, g.size)
 	if err != nil {
 		return err
+	}
+	if otherVersion(data) {
+		aside := g.path + ".other-version"
+		s.log.Warn("a segment is of another version of tapwall: it is left aside, and not read", "file", aside)
+		return os.Rename(g.path, aside)
 	}
 	whole := int64(0)
 	if rest, ok := body(data, g.first); ok {

@@ -201,12 +201,16 @@ func (s *Spool) Batch() *Batch {
 	return new(Batch)
 }
 
-// Add appends the document of e. The error is that of event.AppendJSON; then e is not in the batch.
+// Add appends the document of e. The error is that of event.AppendJSON, or says that it is too large to be read back; then e is not in the
+// batch.
 func (b *Batch) Add(e *event.Event) error {
 	h := head{seq: e.Event.Sequence, time: e.Timestamp.UnixNano(), class: e.Class()}
 	start := len(b.buf)
 	b.buf = append(b.buf, make([]byte, recordLen)...)
 	buf, err := event.AppendJSON(b.buf, e)
+	if n := len(buf) - start - recordLen; err == nil && n > maxRecord {
+		err = fmt.Errorf("the document has %d bytes, which is more than %d", n, maxRecord)
+	}
 	if err != nil {
 		b.buf = b.buf[:start]
 		return err

@@ -242,9 +242,13 @@ func (w *writer) shed(b *Batch, keep event.Class) {
 func (w *writer) ready() error {
 	s := w.s
 	if w.f != nil {
-		if _, err := os.Stat(w.g.path); errors.Is(err, os.ErrNotExist) { // deleted by others
+		info, err := os.Stat(w.g.path)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // deleted by others
 			w.abandon()
 			s.drop(w.g)
+		case err == nil && !w.torn && info.Size() != w.g.size: // cut short, added to or replaced: what is written now would not be found
+			w.abandon()
 		}
 	}
 	if w.torn {
