@@ -103,10 +103,14 @@ func (m *Matcher) Texts() (groups [][][]byte) { return m.texts }
 
 // group is what Texts says of the values.
 func (p *Param) group(values []string) (group [][]byte) {
-	if p.keys == nil {
+	if p.keys == nil && p.json == nil {
 		return nil
 	}
 	for _, v := range values {
+		if p.json != nil {
+			group = append(group, []byte(p.json(v)))
+			continue
+		}
 		in := []string{v}
 		if p.texts != nil {
 			in = p.texts(v)

@@ -2,24 +2,25 @@ package event
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // l7Params are about what applications say, and names that DNS gave.
 var l7Params = []Param{
 	{Name: "fqdn", Doc: "name by which either side asked DNS for the other; * is any text, as in all of these",
-		list: func(f *Filter) *[]string { return &f.FQDN }, compile: either((*compiler).domains)},
+		list: func(f *Filter) *[]string { return &f.FQDN }, compile: either((*compiler).domains), json: having(`"domain":"`)},
 	{Name: "from-fqdn", Doc: "such a name of the initiator", list: func(f *Filter) *[]string { return &f.FromFQDN },
-		compile: source((*compiler).domains)},
+		compile: source((*compiler).domains), json: having(`"domain":"`)},
 	{Name: "to-fqdn", Doc: "such a name of the other side", list: func(f *Filter) *[]string { return &f.ToFQDN },
-		compile: destination((*compiler).domains)},
+		compile: destination((*compiler).domains), json: having(`"domain":"`)},
 	{Name: "dns-query", Doc: "name that DNS is asked for, in queries and answers: *.example.com",
 		list: func(f *Filter) *[]string { return &f.DNSQuery }, compile: globs(func(e *Event) string {
 			if e.DNS == nil || e.DNS.Question == nil {
 				return ""
 			}
 			return e.DNS.Question.Name
-		})},
+		}), json: having(`"question":{"name":"`)},
 	{Name: "dns-rcode", Doc: "what DNS answered: NOERROR, NXDOMAIN, SERVFAIL, …",
 		Like: []string{"NOERROR", "NXDOMAIN", "SERVFAIL", "REFUSED"}, list: func(f *Filter) *[]string { return &f.DNSRcode },
 		compile: globs(func(e *Event) string {
@@ -27,37 +28,51 @@ var l7Params = []Param{
 				return ""
 			}
 			return e.DNS.ResponseCode
-		})},
+		}), json: having(`"response_code":"`)},
 	{Name: "sni", Doc: "server name in a TLS ClientHello: *.example.com", list: func(f *Filter) *[]string { return &f.SNI },
 		compile: globs(func(e *Event) string {
 			if e.TLS == nil || e.TLS.Client == nil {
 				return ""
 			}
 			return e.TLS.Client.ServerName
-		})},
+		}), json: having(`"server_name":"`)},
 	{Name: "http-method", Doc: "method of an HTTP/1 request", Like: []string{"GET", "POST", "PUT", "DELETE", "HEAD"},
 		list: func(f *Filter) *[]string { return &f.HTTPMethod }, compile: globs(func(e *Event) string {
 			if e.HTTP == nil || e.HTTP.Request == nil {
 				return ""
 			}
 			return e.HTTP.Request.Method
-		})},
+		}), json: having(`"method":"`)},
 	{Name: "http-host", Doc: "host that an HTTP/1 request is for", list: func(f *Filter) *[]string { return &f.HTTPHost },
 		compile: globs(func(e *Event) string {
 			if e.URL == nil {
 				return ""
 			}
 			return e.URL.Domain
-		})},
+		}), json: having(`"domain":"`)},
 	{Name: "http-path", Doc: "path of an HTTP/1 request: /api/*", list: func(f *Filter) *[]string { return &f.HTTPPath },
 		compile: globs(func(e *Event) string {
 			if e.URL == nil {
 				return ""
 			}
 			return e.URL.Path
-		})},
+		}), json: having(`"path":"`)},
 	{Name: "http-status", Doc: "status of an HTTP/1 response, or a range: 500-599", list: func(f *Filter) *[]string { return &f.HTTPStatus },
-		compile: (*compiler).statuses},
+		compile: (*compiler).statuses, json: number("status_code")},
+}
+
+// having is a text of every document that has a field, whatever the pattern of what is in it.
+func having(text string) func(string) string { return func(string) string { return text } }
+
+// number is the text of a field with a number, or what it begins with for a range.
+func number(key string) func(string) string {
+	return func(v string) string {
+		text := `"` + key + `":`
+		if n, err := strconv.Atoi(v); err == nil {
+			text += strconv.Itoa(n)
+		}
+		return text
+	}
 }
 
 // glob is a pattern in which * stands for any text, in any case: the texts between the stars, in lower case.

@@ -19,6 +19,7 @@ type Param struct {
 	kind    bool                  // says which sorts of events are meant, and so whether losses are
 	keys    []string              // keys in the document, one of which has the value as its text
 	texts   func(string) []string // what a value may be in the document; nil = nobody can tell
+	json    func(string) string   // instead of both, a text of the document of whatever has the value
 }
 
 // List is where f holds the values of the parameter.
@@ -79,11 +80,11 @@ var packetParams = []Param{
 	{Name: "to-ip", Doc: "address or CIDR of the other side", list: func(f *Filter) *[]string { return &f.ToIP },
 		compile: destination((*compiler).prefixes), keys: []string{"ip"}, texts: one(addressText)},
 	{Name: "port", Doc: "port of either side, or a range such as 80-90", list: func(f *Filter) *[]string { return &f.Port },
-		compile: either((*compiler).ports)},
+		compile: either((*compiler).ports), json: number("port")},
 	{Name: "from-port", Doc: "port or range of the initiator", list: func(f *Filter) *[]string { return &f.FromPort },
-		compile: source((*compiler).ports)},
+		compile: source((*compiler).ports), json: number("port")},
 	{Name: "to-port", Doc: "port or range of the other side", list: func(f *Filter) *[]string { return &f.ToPort },
-		compile: destination((*compiler).ports)},
+		compile: destination((*compiler).ports), json: number("port")},
 	{Name: "mac", Doc: "MAC of either side", list: func(f *Filter) *[]string { return &f.MAC },
 		compile: either((*compiler).macs), keys: []string{"mac"}, texts: one(macText)},
 	{Name: "from-mac", Doc: "MAC of the initiator", list: func(f *Filter) *[]string { return &f.FromMAC },
