@@ -33,8 +33,8 @@ func (s *Server) registerAggregate() {
 	huma.Register(s.api, huma.Operation{OperationID: "aggregate-events", Method: http.MethodGet, Path: "/v1/events/aggregate",
 		Tags: []string{"events"}, Summary: "Count events",
 		Description: "Counts the events that match, of the last 10 minutes if since is not given, by what they have in common, and " +
-			"answers with the largest groups. Losses are not counted. At most 16384 groups are kept at once: the smaller half of more " +
-			"goes to the others, and missed says of a group how many of its events may be there at most. " + filterText,
+			"answers with the largest groups. Losses and ends of connections are not counted. At most 16384 groups are kept at once: the smaller " +
+			"half of more goes to the others, and missed says of a group how many of its events may be there at most. " + filterText,
 		Parameters: filterParameters(), SkipValidateParams: true,
 		Responses: d.responses(schemaFor[event.Summary](d), nil, 422)}, func(ctx context.Context, in *aggregateInput) (*aggregateOutput, error) {
 		q := in.url.Query()

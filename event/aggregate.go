@@ -182,9 +182,9 @@ func NewAggregator(by []string, window time.Duration) (*Aggregator, error) {
 	return a, nil
 }
 
-// Add counts an event. Losses are no events of anybody, and are not counted.
+// Add counts an event. Losses are no events of anybody, and ends are of connections that were counted: neither is counted.
 func (a *Aggregator) Add(e *Event) {
-	if e.Tapwall.Loss != nil {
+	if e.Tapwall.Loss != nil || e.Tapwall.Ended != nil {
 		return
 	}
 	f := Figures{Events: 1, Packets: max(e.Tapwall.Weight, 1)}

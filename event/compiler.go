@@ -38,6 +38,10 @@ var sorts = []struct {
 	{"allow", func(e *Event) bool { return slices.Contains(e.Event.Type, "allowed") }},
 	{"deny", func(e *Event) bool { return slices.Contains(e.Event.Type, "denied") }},
 	{"connection", func(e *Event) bool { return slices.Contains(e.Event.Type, "connection") }},
+	{"start", func(e *Event) bool {
+		return e.Event.Action == ActionVerdict && slices.Contains(e.Event.Type, "allowed")
+	}},
+	{"end", func(e *Event) bool { return e.Event.Action == ActionEnded }},
 	{"packet", func(e *Event) bool { return e.Event.Dataset == DatasetPacket }},
 	{"dns", func(e *Event) bool { return e.DNS != nil }},
 	{"tls", func(e *Event) bool { return e.TLS != nil }},

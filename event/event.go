@@ -39,14 +39,17 @@ type Meta struct {
 	Sequence int64     `json:"sequence"`           // grows by one per event, within a run and over restarts
 	Kind     string    `json:"kind"`               // event | metric
 	Category []string  `json:"category,omitempty"` // network, or configuration
-	Type     []string  `json:"type,omitempty"`     // connection with allowed or denied; creation, change, deletion; access; info
-	Action   string    `json:"action"`             // policy-verdict | events-lost | foreign-flows-removed | …
+	Type     []string  `json:"type,omitempty"`     // connection with allowed, denied or end; creation, change, deletion; access; info
+	Action   string    `json:"action"`             // policy-verdict | connection-ended | events-lost | foreign-flows-removed | …
 	Dataset  string    `json:"dataset"`            // tapwall.flow, .packet, .loss, .switch or .change: decides about the index
 	Module   string    `json:"module"`             // tapwall
-	Provider string    `json:"provider"`           // packet-in, mirror, counter, switch, api: what it was made of
+	Provider string    `json:"provider"`           // packet-in, conntrack, mirror, counter, switch, api: what it was made of
 	Outcome  string    `json:"outcome,omitempty"`  // success, or failure of what was denied
-	Reason   string    `json:"reason,omitempty"`   // why it was dropped or lost, in a word
+	Reason   string    `json:"reason,omitempty"`   // why it was dropped or lost, or how well its end is known, in a word
 	Created  time.Time `json:"created"`            // when the document was made
+	Start    time.Time `json:"start,omitzero"`     // of a connection that has ended
+	End      time.Time `json:"end,omitzero"`       // likewise; at the latest, where reason is not exact
+	Duration *int64    `json:"duration,omitempty"` // between them, in ns
 }
 
 // Side is ECS source.* or destination.*: source is the initiator.
@@ -55,7 +58,9 @@ type Side struct {
 	Port int    `json:"port,omitempty"`       // of TCP, UDP and SCTP
 	MAC  string `json:"mac,omitempty"`        // as ECS spells it: 52-54-00-00-00-01
 	// Domain is what DNS answers called the address when the other side asked for it.
-	Domain string `json:"domain,omitempty"`
+	Domain  string `json:"domain,omitempty"`
+	Packets int64  `json:"packets,omitempty"` // that it sent in a connection that has ended, where the datapath counts that
+	Bytes   int64  `json:"bytes,omitempty"`   // likewise
 }
 
 // Network is ECS network.*.
@@ -65,8 +70,8 @@ type Network struct {
 	IANANumber  string `json:"iana_number,omitempty"`  // of the protocol of IP
 	Direction   string `json:"direction,omitempty"`    // ingress or egress: which side decided
 	CommunityID string `json:"community_id,omitempty"` // the same for both directions of a connection, and in Zeek and Suricata: version 1
-	Bytes       int64  `json:"bytes,omitempty"`        // of this packet
-	Packets     int64  `json:"packets,omitempty"`      // how many packets it tells of
+	Bytes       int64  `json:"bytes,omitempty"`        // of this packet; of a connection that has ended, of all that were counted
+	Packets     int64  `json:"packets,omitempty"`      // how many packets it tells of; likewise
 	VLAN        *VLAN  `json:"vlan,omitempty"`
 }
 
@@ -126,6 +131,7 @@ type Tapwall struct {
 	EgressRule  *Rule     `json:"egress_rule,omitempty"`
 	IngressRule *Rule     `json:"ingress_rule,omitempty"`
 	CT          *CT       `json:"ct,omitempty"`
+	Ended       *Ended    `json:"ended,omitempty"`
 	TCP         *TCP      `json:"tcp,omitempty"`
 	ICMP        *ICMP     `json:"icmp,omitempty"`
 	Tunnel      *Tunnel   `json:"tunnel,omitempty"`
@@ -163,8 +169,9 @@ type TCP struct {
 
 // ICMP holds the type and code of an ICMP or ICMPv6 packet.
 type ICMP struct {
-	Type int `json:"type"` // as its RFC numbers them
-	Code int `json:"code"` // likewise
+	Type int `json:"type"`         // as its RFC numbers them
+	Code int `json:"code"`         // likewise
+	ID   int `json:"id,omitempty"` // identifier of an echo
 }
 
 // Claim is what a refused frame of ARP or neighbour discovery says: that an address is reached under a MAC.
@@ -240,14 +247,15 @@ func (d Direction) String() string {
 
 // Actions lists the values of event.action.
 func Actions() []string {
-	return []string{ActionVerdict, ActionPacket, ActionSampled, ActionDNSQuery, ActionDNSResponse, ActionClientHello, ActionHTTPRequest,
-		ActionHTTPResponse, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
+	return []string{ActionVerdict, ActionEnded, ActionPacket, ActionSampled, ActionDNSQuery, ActionDNSResponse, ActionClientHello,
+		ActionHTTPRequest, ActionHTTPResponse, ActionLost, ActionForeignFlows, ActionChangedFlows, ActionChangedMeters, ActionTakeOver,
 		ActionPickupOpened, ActionPickupClosed, ActionConfirming, ActionConfirmed, ActionUndone, ActionTraceDisagrees,
 		ActionQuarantineBegan, ActionQuarantineEnded, ActionQuarantineReleased, ActionPolicyBegan, ActionPolicyEnded, ActionMirrorBegan,
 		ActionMirrorEnded,
 		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
 		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead, ActionExportTested,
-		ActionCreated, ActionUpdated, ActionDeleted, ActionKilled, ActionReplayed, ActionUnauthorized}
+		ActionCreated, ActionUpdated, ActionDeleted, ActionKilled, ActionReplayed, ActionUnauthorized,
+		ActionEndsStopped, ActionEndsResumed}
 }
 
 // DropReasons lists the values of tapwall.drop_reason.
@@ -258,6 +266,7 @@ func DropReasons() []string {
 // Values of event.action, event.dataset and tapwall.drop_reason.
 const (
 	ActionVerdict = "policy-verdict"
+	ActionEnded   = "connection-ended"
 	ActionLost    = "events-lost"
 	ActionPacket  = "packet-mirrored"
 	ActionSampled = "packet-sampled" // of a connection that a rule samples
@@ -309,6 +318,9 @@ const (
 	ActionKilled       = "connections-killed"
 	ActionReplayed     = "export-replayed"
 	ActionUnauthorized = "request-unauthorized"
+	// Ends of connections are not told of any more, or again: there are too many to look for them.
+	ActionEndsStopped = "connection-ends-stopped"
+	ActionEndsResumed = "connection-ends-resumed"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetPacket = "tapwall.packet"

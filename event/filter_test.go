@@ -52,7 +52,7 @@ func TestParseFilterErrors(t *testing.T) {
 		{"port=90-80", []string{`port: "90-80" is not a port or range between 1 and 65535`}},
 		{"vlan=4095", []string{`vlan: "4095" is not a VLAN or range between 0 and 4094`}},
 		{"type=denied", []string{`type: "denied" is not one of verdict, allow, deny, connection,`}},
-		{"action=policy_verdict", []string{`action: "policy_verdict" is not one of policy-verdict, packet-mirrored,`}},
+		{"action=policy_verdict", []string{`action: "policy_verdict" is not one of policy-verdict, connection-ended,`}},
 		{"drop-reason=x", []string{`drop-reason: "x" is not one of POLICY_DENIED, QUARANTINE,`}},
 		{"tcp-flags=SYN,ACKS", []string{`tcp-flags: "ACKS" is not made of FIN, SYN,`}},
 		{"tcp-flags=%2B", []string{`tcp-flags: "+" is empty`}},

@@ -112,6 +112,18 @@ func (w *jsonWriter) writeMeta(v *Meta) {
 	}
 	w.key(`"created":`)
 	w.time(v.Created)
+	if !v.Start.IsZero() {
+		w.key(`"start":`)
+		w.time(v.Start)
+	}
+	if !v.End.IsZero() {
+		w.key(`"end":`)
+		w.time(v.End)
+	}
+	if v.Duration != nil {
+		w.key(`"duration":`)
+		w.num(*v.Duration)
+	}
 	w.b = append(w.b, '}')
 }
 
@@ -132,6 +144,14 @@ func (w *jsonWriter) writeSide(v *Side) {
 	if v.Domain != "" {
 		w.key(`"domain":`)
 		w.text(v.Domain)
+	}
+	if v.Packets != 0 {
+		w.key(`"packets":`)
+		w.num(v.Packets)
+	}
+	if v.Bytes != 0 {
+		w.key(`"bytes":`)
+		w.num(v.Bytes)
 	}
 	w.b = append(w.b, '}')
 }
@@ -368,6 +388,10 @@ func (w *jsonWriter) writeTapwall(v *Tapwall) {
 		w.key(`"ct":`)
 		w.writeCT(v.CT)
 	}
+	if v.Ended != nil {
+		w.key(`"ended":`)
+		w.writeEnded(v.Ended)
+	}
 	if v.TCP != nil {
 		w.key(`"tcp":`)
 		w.writeTCP(v.TCP)
@@ -506,6 +530,17 @@ func (w *jsonWriter) writeCT(v *CT) {
 	w.b = append(w.b, '}')
 }
 
+func (w *jsonWriter) writeEnded(v *Ended) {
+	w.b = append(w.b, '{')
+	w.key(`"how":`)
+	w.text(v.How)
+	w.key(`"start_id":`)
+	w.text(v.StartID)
+	w.key(`"seen":`)
+	w.time(v.Seen)
+	w.b = append(w.b, '}')
+}
+
 func (w *jsonWriter) writeTCP(v *TCP) {
 	w.b = append(w.b, '{')
 	if len(v.Flags) > 0 {
@@ -521,6 +556,10 @@ func (w *jsonWriter) writeICMP(v *ICMP) {
 	w.num(int64(v.Type))
 	w.key(`"code":`)
 	w.num(int64(v.Code))
+	if v.ID != 0 {
+		w.key(`"id":`)
+		w.num(int64(v.ID))
+	}
 	w.b = append(w.b, '}')
 }
 

@@ -64,7 +64,7 @@ func method(typ reflect.Type) string { return "write" + typ.Name() }
 // writeField writes a member and returns the struct in it, if it is one.
 func writeField(b *bytes.Buffer, f reflect.StructField) (below reflect.Type, err error) {
 	key, option, _ := strings.Cut(f.Tag.Get("json"), ",")
-	if key == "" || f.Anonymous || option != "" && option != "omitempty" {
+	if key == "" || f.Anonymous || option != "" && option != "omitempty" && option != "omitzero" {
 		return nil, fmt.Errorf("no use for the tag %q", f.Tag)
 	}
 	v, typ := "v."+f.Name, f.Type
@@ -72,6 +72,9 @@ func writeField(b *bytes.Buffer, f reflect.StructField) (below reflect.Type, err
 	switch {
 	case typ == reflect.TypeFor[time.Time]():
 		write = fmt.Sprintf("w.time(%s)", v)
+		if option == "omitzero" {
+			some = "!" + v + ".IsZero()"
+		}
 	case typ == reflect.TypeFor[[]string]():
 		some, write = fmt.Sprintf("len(%s) > 0", v), fmt.Sprintf("w.list(%s)", v)
 	case typ == reflect.TypeFor[map[string]string]():

@@ -13,6 +13,7 @@ const (
 	StageDecode        Stage = "decode"          // a fault in tapwall itself: no malformed packet is lost here
 	StageSpoolShed     Stage = "spool_shed"      // the disk is nearly full: the less important ones are not kept
 	StageSpoolIO       Stage = "spool_io"        // the disk did not take it
+	StageConnections   Stage = "connections"     // the end of a connection that could not be remembered
 
 	StageRingOverwrite Stage = "ring_overwrite" // a reader asked for events the ring had overwritten
 	StageStreamClient  Stage = "stream_client"  // a reader was too slow
@@ -25,7 +26,7 @@ const (
 func (s Stage) BeforeAcceptance() bool {
 	switch s {
 	case StagePacketInMeter, StageSwitchQueue, StageOFQueue, StageCaptureRing, StageDecode,
-		StageSpoolShed, StageSpoolIO:
+		StageSpoolShed, StageSpoolIO, StageConnections:
 		return true
 	case StageRingOverwrite, StageStreamClient, StageSpoilt, StageExpired, StageDeadLetter:
 	}
@@ -38,15 +39,18 @@ type Class string
 // The classes, most important first.
 const (
 	P0      Class = "P0" // deny verdicts, losses, notices
-	P1      Class = "P1" // allow verdicts
+	P1      Class = "P1" // allow verdicts, ends of connections
 	P2      Class = "P2" // packets
 	NoClass Class = ""   // not known, as for what a switch dropped
 )
 
 // Class is the class of the event.
 func (e *Event) Class() Class {
-	if e.Event.Action == ActionLost || e.Tapwall.Notice != nil {
+	switch {
+	case e.Event.Action == ActionLost, e.Tapwall.Notice != nil:
 		return P0
+	case e.Tapwall.Ended != nil: // as what it allowed, or would have denied
+		return P1
 	}
 	switch e.Tapwall.Verdict {
 	case Dropped, Rejected, Audit, Quarantined, Errored:

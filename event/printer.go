@@ -58,6 +58,7 @@ func Header(o PrintOptions) string {
 // Compact is e as one line without its end:
 //
 //	Nov 20 22:14:05.123: web1(10.0.0.5):47072 -> db1(10.0.0.9):5432 policy-verdict:web/to-db EGRESS ALLOWED (TCP Flags: SYN)
+//	Nov 20 22:14:18.000: web1(10.0.0.5):47072 -> db1(10.0.0.9):5432 connection-ended:web/to-db EGRESS ALLOWED (closed after 12.9s)
 //	Nov 20 22:14:06.000: EVENTS LOST: packet_in_meter - 1532 (first: 22:14:05.001, last: 22:14:05.998)
 //	Nov 20 22:14:07.000: foreign-flows-removed bridge br0: 1 foreign flow was removed; cookie=0x99 table=203 priority=0 actions=NORMAL
 //
@@ -264,6 +265,8 @@ func colored(word string, v Verdict, on bool) string {
 func summary(e *Event) string {
 	var parts []string
 	switch message := said(e); {
+	case e.Tapwall.Ended != nil:
+		parts = append(parts, endText(e))
 	case message != "":
 		parts = append(parts, message)
 	case e.Tapwall.Claim != nil:
@@ -293,6 +296,22 @@ func summary(e *Event) string {
 		parts = append(parts, "decode "+d.Status+" at "+d.Layer)
 	}
 	return strings.Join(parts, ", ")
+}
+
+// endText says how a connection ended: "cut after 12.3s".
+func endText(e *Event) string {
+	text := e.Tapwall.Ended.How
+	if d := e.Event.Duration; d != nil {
+		after := " after "
+		if e.Event.Reason != EndExact {
+			after = " after at most "
+		}
+		text += after + time.Duration(*d).Round(100*time.Millisecond).String()
+	}
+	if e.Event.Reason == EndRestarted {
+		text += ", and tapwall was restarted"
+	}
+	return text
 }
 
 // Escape makes s safe for a terminal: control characters (C0, DEL, C1), line and paragraph separators, characters that turn the

@@ -76,6 +76,7 @@ type Counters struct {
 	DecodeErrors map[string]int64 `json:"decodeErrors,omitempty"` // packets that could not be read whole, by layer
 	RingEntries  int              `json:"ringEntries"`
 	RingCapacity int              `json:"ringCapacity"`
+	Open         int              `json:"openConnections"`     // that were recorded, and whose end has not been told
 	RingOldest   time.Time        `json:"ringOldest,omitzero"` // when the first of them was made
 	Rate         float64          `json:"eventsPerSecond"`     // accepted, over the last 10 s
 	Clients      int              `json:"streamClients"`

@@ -153,7 +153,9 @@ type BridgeHealth struct {
 	CopyLimit uint32 `json:"copyLimit,omitempty"`
 	// Dropped is that of HostBridge.
 	Dropped map[string]uint64 `json:"dropped,omitempty"`
-	Message string            `json:"message,omitempty"`
+	// ConnectionEnds says why the ends of recorded connections are not told now, of some or of all; absent = they are.
+	ConnectionEnds string `json:"connectionEnds,omitempty"`
+	Message        string `json:"message,omitempty"`
 }
 
 // PickupWindow is a time in which TCP connections that are older than what conntrack knows are judged instead of dropped.

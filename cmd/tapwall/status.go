@@ -92,6 +92,9 @@ func printStatus(w io.Writer, s *client.System) error {
 			if text := outOfState(b.Dropped); text != "" {
 				printf(w, "  dropped as no part of a connection: %s\n", text)
 			}
+			if b.ConnectionEnds != "" {
+				printf(w, "  %s\n", b.ConnectionEnds)
+			}
 			for _, x := range b.Pickups {
 				printf(w, "  pickup window of %s from %s to %s: %s\n", cmp.Or(x.Workload, "the bridge"), x.Since.Format(time.TimeOnly),
 					x.Until.Format(time.TimeOnly), x.Reason)

@@ -19,7 +19,12 @@ const (
 )
 
 // ct_state bits, as in ovs-fields(7).
-const ctReply = 0x08
+const (
+	ctNew     = 0x01
+	ctRelated = 0x04
+	ctReply   = 0x08
+	ctInvalid = 0x10
+)
 
 // Bound of the caches below: when full they start again.
 const maxCached = 65_536
@@ -57,6 +62,8 @@ type builder struct {
 	ids     *identity
 	decoder *packet.Decoder
 	domains *domains
+	open    *openTable
+	lose    func(host string) // the end of a connection: there is no room for more
 
 	parsed    packet.Parsed
 	message   l7.Message    // what the payload of the packet in parsed says
@@ -70,6 +77,7 @@ type builder struct {
 	allowed   []string
 	denied    []string
 	info      []string
+	endType   []string
 	decodeOK  *event.Decode
 }
 
@@ -77,7 +85,7 @@ func newBuilder(o *Options, ids *identity) *builder {
 	b := &builder{
 		host: o.Host, ids: ids, decoder: packet.NewDecoder(), domains: newDomains(), observers: make(map[observerKey]*observer),
 		category: []string{"network"}, allowed: []string{"connection", "allowed"}, denied: []string{"connection", "denied"},
-		info:     []string{"info"},
+		info: []string{"info"}, endType: []string{"connection", "end"},
 		decodeOK: &event.Decode{Status: packet.StatusOK.String()},
 	}
 	for i := range b.tables {
@@ -167,6 +175,7 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 	if pi.Passed {
 		return append(out, b.passed(pi, &e, names, now)), bad
 	}
+	first := len(out)
 	for i := range pi.Verdicts {
 		s := &pi.Verdicts[i]
 		out = append(out, b.verdict(pi, s, &e, names, now))
@@ -174,6 +183,7 @@ func (b *builder) verdicts(pi *PacketIn, now time.Time, out []entry) ([]entry, p
 			break
 		}
 	}
+	b.follow(pi, out[first].ev)
 	return out, bad
 }
 
@@ -309,7 +319,7 @@ func (b *builder) packet(pi *PacketIn, e *ends, d event.Direction, now time.Time
 		tw.TCP = &r.tcp
 	}
 	if p.HasICMP {
-		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode)}
+		r.icmp = event.ICMP{Type: int(p.ICMPType), Code: int(p.ICMPCode), ID: int(p.ICMPID)}
 		tw.ICMP = &r.icmp
 	}
 	b.describe(ev)

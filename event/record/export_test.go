@@ -21,3 +21,6 @@ func (r *Recorder) FailOn(rule uint32) {
 
 // QuestionsWaiting is how many DNS questions have no answer yet, while nothing is recorded.
 func (r *Recorder) QuestionsWaiting() int { return len(r.builder.domains.waiting) }
+
+// HoldAtMost bounds the connections whose end is waited for. It comes before the first.
+func (r *Recorder) HoldAtMost(n int) { r.open.most = n }

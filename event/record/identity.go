@@ -81,6 +81,9 @@ func (id *identity) next() event.ID {
 	return event.ID{Install: id.install, Epoch: id.epoch, Sequence: int64(id.epoch)<<seqBits | id.n}
 }
 
+// last is the sequence number that was given last.
+func (id *identity) last() int64 { return int64(id.epoch)<<seqBits | id.n }
+
 // readIdentity returns zeros for a file that is absent or makes no sense.
 func readIdentity(path string) (install uint32, epoch uint16, err error) {
 	data, err := os.ReadFile(path)

@@ -11,9 +11,9 @@ import (
 
 // metrics reads the figures of a recorder when they are scraped, so that they cost nothing in between and agree with Counters.
 type metrics struct {
-	r                                                                *Recorder
-	events, packetIns, metered, lost, decode, ring, ringCap, gaps    *prometheus.Desc
-	clients, domains, spoolBytes, spoolSegments, spoolAge, spoolSync *prometheus.Desc
+	r                                                                      *Recorder
+	events, packetIns, metered, lost, decode, ring, ringCap, gaps          *prometheus.Desc
+	clients, domains, open, spoolBytes, spoolSegments, spoolAge, spoolSync *prometheus.Desc
 }
 
 func newMetrics(r *Recorder) *metrics {
@@ -37,6 +37,7 @@ func newMetrics(r *Recorder) *metrics {
 		gaps:      desc("tapwall_stream_gaps_total", "Gaps in streams, each told to its reader."),
 
 		domains: desc("tapwall_dns_cache_entries", "Addresses that DNS answers have named."),
+		open:    desc("tapwall_open_connections", "Connections that were recorded and whose end has not been told."),
 
 		spoolBytes:    desc("tapwall_spool_bytes", "Bytes of the record on disk."),
 		spoolSegments: desc("tapwall_spool_segments", "Files of the record on disk."),
@@ -48,7 +49,7 @@ func newMetrics(r *Recorder) *metrics {
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{m.events, m.packetIns, m.metered, m.lost, m.decode, m.ring, m.ringCap, m.clients, m.gaps, m.domains,
-		m.spoolBytes, m.spoolSegments, m.spoolAge, m.spoolSync} {
+		m.open, m.spoolBytes, m.spoolSegments, m.spoolAge, m.spoolSync} {
 		ch <- d
 	}
 }
@@ -98,6 +99,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	send(m.clients, prometheus.GaugeValue, int64(clients))
 	send(m.gaps, prometheus.CounterValue, gaps)
 	send(m.domains, prometheus.GaugeValue, r.builder.domains.count.Load())
+	send(m.open, prometheus.GaugeValue, int64(r.open.count()))
 	if r.opts.Spool == nil {
 		return
 	}

@@ -37,6 +37,8 @@ type PacketIn struct {
 	CtSrc, CtDst     netip.Addr
 	CtTpSrc, CtTpDst uint16
 
+	// Watched says that somebody looks for the end of its connection (ConnectionsSeen); else none is told of.
+	Watched bool
 	// Time of the packet; zero = time of the call.
 	Time time.Time
 

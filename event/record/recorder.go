@@ -58,6 +58,7 @@ type Recorder struct {
 	began    event.ID // install and epoch at the start; never changes
 	ring     ring
 	losses   losses
+	open     openTable // recorded connections that have not ended
 
 	wake  chan struct{}
 	ready chan struct{}
@@ -113,7 +114,7 @@ func NewRecorder(o Options) (*Recorder, error) {
 	r := &Recorder{
 		opts: o, log: o.Logger, now: o.Now, ring: ring{capacity: int64(o.RingLen)},
 		wake: make(chan struct{}, 1), ready: make(chan struct{}), done: make(chan struct{}),
-		queue: make([]*slot, o.QueueLen), byVerdict: make(map[verdictKey]int64),
+		queue: make([]*slot, o.QueueLen), byVerdict: make(map[verdictKey]int64), open: newOpenTable(),
 	}
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
@@ -127,6 +128,8 @@ func NewRecorder(o Options) (*Recorder, error) {
 	}
 	r.began = event.ID{Install: ids.install, Epoch: ids.epoch}
 	r.builder = newBuilder(&r.opts, ids)
+	r.builder.open = &r.open
+	r.builder.lose = func(host string) { r.AddHostLoss(host, event.StageConnections, event.P1, "full", 1) }
 	r.verdicts = r.builder.verdicts
 	r.streams.open = make(map[*stream]struct{})
 	for _, x := range o.Exports {
@@ -315,7 +318,7 @@ func (r *Recorder) Counters() event.Counters {
 		}
 	}
 	r.mu.Unlock()
-	c.RingEntries, c.RingOldest = r.ring.len(), r.ring.oldest()
+	c.RingEntries, c.RingOldest, c.Open = r.ring.len(), r.ring.oldest(), r.open.count()
 	c.Clients, c.StreamGaps = r.streams.figures()
 	for _, x := range r.opts.Exports {
 		c.Sinks = append(c.Sinks, x.Status())

@@ -362,6 +362,7 @@ func checkMetrics(t *testing.T, reg *prometheus.Registry, c event.Counters) {
 		"tapwall_packetin_received_total":      c.PacketIns,
 		"tapwall_packetin_meter_dropped_total": c.Lost["packet_in_meter"],
 		"tapwall_ring_entries":                 int64(c.RingEntries),
+		"tapwall_open_connections":             int64(c.Open),
 		"tapwall_ring_capacity":                int64(c.RingCapacity),
 		"tapwall_stream_clients":               int64(c.Clients),
 		"tapwall_stream_gaps_total":            c.StreamGaps,

@@ -26,6 +26,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	r.fill(ctx)
 	r.look()
 	close(r.ready)
+	k := r.newKeeper(ctx)
 	tick := time.NewTicker(r.opts.LossEvery)
 	defer tick.Stop()
 	w := worker{r: r, slots: make([]*slot, 0, batchLen)}
@@ -43,6 +44,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 				case <-tick.C: // also under constant load
 					r.look()
 					w.tellLosses()
+					k.tick()
 				default:
 				}
 				continue
@@ -57,9 +59,11 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-tick.C:
 			r.look()
 			w.tellLosses()
+			k.tick()
 		}
 		r.gathered()
 	}
+	k.wait()
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
@@ -74,6 +78,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	if r.opts.Spool != nil {
 		errs = append(errs, r.opts.Spool.Close()) // so that exports find all there is
 	}
+	errs = append(errs, k.close())
 	for _, x := range r.opts.Exports {
 		if err := x.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("sink %s: %w", x.Name(), err))
@@ -116,7 +121,10 @@ type worker struct {
 // work takes the next events and makes events of the next packet-ins, and reports whether there were any.
 func (w *worker) work() bool {
 	r := w.r
+	ends := r.open.take(batchLen)
 	r.mu.Lock()
+	r.observed += int64(len(ends))
+	r.pending += int64(len(ends))
 	for range min(r.queued, batchLen) {
 		w.slots = append(w.slots, r.queue[r.head])
 		r.queue[r.head] = nil
@@ -127,11 +135,14 @@ func (w *worker) work() bool {
 	w.given = append(w.given, r.given[:n]...)
 	r.given = slices.Delete(r.given, 0, n)
 	r.mu.Unlock()
-	if len(w.slots) == 0 && n == 0 {
+	if len(w.slots) == 0 && n == 0 && len(ends) == 0 {
 		return false
 	}
 	now := r.now().UTC()
-	taken, failed := int64(n), int64(0)
+	taken, failed := int64(n+len(ends)), int64(0)
+	for i := range ends {
+		w.entries = append(w.entries, r.builder.ended(&ends[i], now))
+	}
 	for _, e := range w.given {
 		w.entries = append(w.entries, r.builder.finish(e, now))
 	}

@@ -55,6 +55,8 @@ type link struct {
 	demoted       atomic.Uint64 // epoch of the connection on which another controller took the primary role
 	copies        atomic.Uint64 // packet-ins received that become events
 	repeats       *repeats
+	watched       bool                     // the ends of its recorded connections can be told
+	ends          atomic.Pointer[endsTold] // as of the last look; nil = there was nothing to look for
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }
@@ -129,6 +131,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	b.book.reopen()
 	switch cfg.Mode {
 	case Owned:
+		b.watched = e.canAskCaches(b.link)
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
 		opt.OnPortStatus = func(*ofp.PortStatus) {
 			if b.held.portChanged() {

@@ -70,12 +70,11 @@ func (e *Engine) connections(ctx context.Context, q backend.ConnectionQuery) ([]
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxListTime)
 	defer cancel()
-	select { // one after another, so that what others wait for does not add up
-	case e.listing <- struct{}{}:
-		defer func() { <-e.listing }()
-	case <-ctx.Done():
+	done, err := e.turn(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("%w: other listings are under way", backend.ErrUnavailable)
 	}
+	defer done()
 	var out []tracked
 	partial, looked := &backend.PartialError{}, false
 	var failed []error

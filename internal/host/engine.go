@@ -137,7 +137,7 @@ type Engine struct {
 	// self are the host's own addresses, published what the neighbours were told last.
 	self      atomic.Pointer[[]netip.Addr]
 	published atomic.Pointer[[]*policy.Workload]
-	listing   chan struct{} // holds one value while connections are listed
+	listing   chan struct{} // holds one value while connections are asked for, see turn
 
 	// Owned by the loop.
 	loaded           bool   // the first batch of the store has come
@@ -337,6 +337,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.tasks.Go(func() { e.watchSelf(ctx) })
 	e.tasks.Go(func() { e.watchPublished(ctx) })
 	e.tasks.Go(func() { e.watchZones(ctx) })
+	e.tasks.Go(func() { e.watchEnds(ctx) })
 	e.tasks.Go(func() { e.watchAddresses(ctx) })
 	batches := e.opt.Store.Watch(ctx, 0)
 	tick := time.NewTicker(time.Second)

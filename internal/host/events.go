@@ -44,7 +44,7 @@ func (e *Engine) packetIn(l *link) func(*ofp.PacketIn) {
 		in = record.PacketIn{
 			Verdicts: sides[:0],
 			Host:     *l.host.Load(), DatapathID: l.datapathID.Load(), Data: pi.Data, TotalLen: int(pi.TotalLen), Table: pi.Table,
-			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &l.directory,
+			Cookie: uint64(pi.Cookie), Reason: uint8(pi.Reason), UserData: pi.UserData, Directory: &l.directory, Watched: l.watched,
 		}
 		readMetadata(&in, pi.Match)
 		if names := l.portNames.Load(); names != nil {

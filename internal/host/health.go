@@ -157,6 +157,13 @@ func (b bridgeView) health() wire.BridgeHealth {
 		DesiredFlows: st.Desired, InstalledFlows: st.OurFlows,
 		FlowMods: st.Stats.FlowModsSent, Resyncs: st.Stats.Resyncs, Pickup: b.pickupOpen.Load(), Pickups: b.pickups,
 		NotTakenUp: b.notTakenUp.Load(), Dropped: b.book.dropped()}
+	switch {
+	case b.cfg.Mode != Owned:
+	case !b.watched:
+		h.ConnectionEnds = "ends of connections are not told: " + errEndsRemote
+	default:
+		h.ConnectionEnds = b.ends.Load().String()
+	}
 	for _, r := range b.refused {
 		h.Message = r.err.Error()
 	}

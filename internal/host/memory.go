@@ -128,7 +128,7 @@ func (e *Engine) remember(ctx context.Context) {
 			if !ok || !b.memory.due(time.Now()) {
 				continue
 			}
-			err := b.readConnections(ctx, &search{v: v, b: b}, daemon, br.DatapathType, epoch)
+			err := e.inTurn(ctx, func() error { return b.readConnections(ctx, &search{v: v, b: b}, daemon, br.DatapathType, epoch) })
 			text := ""
 			if err != nil {
 				text = err.Error()

@@ -135,13 +135,12 @@ func (f *forecast) turned(s *policy.Set, p policy.Packet, denied policy.Decision
 
 // forecastLive looks at what conntrack tracks, within the bounds of a listing and for as long as ctx allows.
 func (e *Engine) forecastLive(ctx context.Context, v *view, f *forecast, out *wire.ConnectionPlan) {
-	select { // one after another with listings
-	case e.listing <- struct{}{}:
-		defer func() { <-e.listing }()
-	case <-ctx.Done():
+	done, err := e.turn(ctx)
+	if err != nil {
 		out.Problems = append(out.Problems, "live connections were not looked at: other listings are under way")
 		return
 	}
+	defer done()
 	for i := range v.walls {
 		b := &v.walls[i]
 		match, err := event.Filter{}.Compile()

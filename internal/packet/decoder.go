@@ -176,8 +176,15 @@ func (d *Decoder) transport(p *Parsed) {
 		p.HasPorts, p.SrcPort, p.DstPort = true, uint16(d.sctp.SrcPort), uint16(d.sctp.DstPort)
 	case d.icmp.seen:
 		p.HasICMP, p.ICMPType, p.ICMPCode = true, d.icmp.TypeCode.Type(), d.icmp.TypeCode.Code()
+		if t := p.ICMPType; t == layers.ICMPv4TypeEchoRequest || t == layers.ICMPv4TypeEchoReply {
+			p.ICMPID = d.icmp.Id
+		}
 	case d.icmpv6.seen:
 		p.HasICMP, p.ICMPType, p.ICMPCode = true, d.icmpv6.TypeCode.Type(), d.icmpv6.TypeCode.Code()
+		body := d.icmpv6.LayerPayload()
+		if t := p.ICMPType; len(body) >= 2 && (t == layers.ICMPv6TypeEchoRequest || t == layers.ICMPv6TypeEchoReply) {
+			p.ICMPID = uint16(body[0])<<8 | uint16(body[1])
+		}
 	}
 }
 

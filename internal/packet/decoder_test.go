@@ -140,7 +140,7 @@ func TestDecode(t *testing.T) {
 		})},
 		{"OK tcp6", frame(eth6 + "60000000 0014 06 40" + v6a + tcp), v6(ports)},
 		{"OK icmpv6", frame(eth6 + "60000000 0008 3a 40" + v6a + "8000 0000 0001 0001"), v6(func(p *packet.Parsed) {
-			p.Proto, p.HasICMP, p.ICMPType = packet.ProtoICMPv6, true, 128
+			p.Proto, p.HasICMP, p.ICMPType, p.ICMPID = packet.ProtoICMPv6, true, 128, 1
 		})},
 		{"OK all extensions", frame(eth6 + "60000000 0034 00 40" + v6a +
 			"3c00 0104 00000000 2b00 0104 00000000 2c00 0000 00000000 0600 0000 00000001" + tcp), v6(ports)},

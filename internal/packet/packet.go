@@ -189,6 +189,7 @@ type Parsed struct {
 	// HasICMP: ICMPType and ICMPCode are valid (ICMP, ICMPv6).
 	HasICMP            bool
 	ICMPType, ICMPCode uint8
+	ICMPID             uint16 // the identifier of an echo request or reply
 }
 
 // CommunityID is the Community ID v1 of the packet with seed 0, or "" when it is no IP packet.

@@ -57,18 +57,21 @@ func (p *Probe) ReceivedSince(t time.Time) (n int) {
 }
 
 // MaxGap is the longest silence between two arrivals since t, the silence until now included.
-func (p *Probe) MaxGap(since time.Time) time.Duration {
+func (p *Probe) MaxGap(since time.Time) time.Duration { return p.MaxGapIn(since, time.Now()) }
+
+// MaxGapIn is the longest silence in a time, what of it is before the first and behind the last arrival included.
+func (p *Probe) MaxGapIn(from, until time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var longest time.Duration
-	last := since
+	last := from
 	for _, a := range p.arrivals {
-		if a.Before(since) {
+		if a.Before(from) || a.After(until) {
 			continue
 		}
 		longest, last = max(longest, a.Sub(last)), a
 	}
-	return max(longest, time.Since(last))
+	return max(longest, until.Sub(last))
 }
 
 // Hush ends the sending, so that answers that are under way can come before Stop.
