@@ -31,8 +31,8 @@ func TimeFormats() map[string]string {
 		"datetime": time.DateTime, "time": "15:04:05.000", "unix": UnixTime}
 }
 
-// timeText is when it happened.
-func (o *PrintOptions) timeText(t time.Time) string {
+// TimeText is when it happened.
+func (o *PrintOptions) TimeText(t time.Time) string {
 	loc, layout := o.Location, o.TimeFormat
 	if loc == nil {
 		loc = time.Local
@@ -66,7 +66,7 @@ func Header(o PrintOptions) string {
 // connection. Whatever comes from packets or names is escaped by Escape, so that it cannot steer a terminal.
 func Compact(e *Event, o PrintOptions) string {
 	var b strings.Builder
-	b.WriteString(o.timeText(e.Timestamp))
+	b.WriteString(o.TimeText(e.Timestamp))
 	if o.Node && e.Observer != nil {
 		b.WriteString(" [" + Escape(e.Observer.Name) + "]")
 	}
@@ -153,7 +153,7 @@ func RowHeader(o PrintOptions) []string {
 
 // Row is what Compact says, in columns. All cells are safe for a terminal, and without colours.
 func Row(e *Event, o PrintOptions) []string {
-	out := []string{o.timeText(e.Timestamp)}
+	out := []string{o.TimeText(e.Timestamp)}
 	if o.Node {
 		node := ""
 		if e.Observer != nil {

@@ -22,6 +22,7 @@ type observer struct {
 	last, first             int
 	all, follow, failOnLoss bool
 	numeric, node, rule     bool
+	noFold, folds           bool // folds: denials that say the same are one line
 	since, until, color     string
 	timeFormat, input       string
 	mask                    []string
@@ -92,6 +93,7 @@ func (x *observer) flags(c *cobra.Command, g *global) {
 	fl.StringSliceVar(&x.mask, "field-mask", nil, "only these fields, of json, dict and csv: source,rule.id")
 	fl.StringVar(&x.input, "input-file", "",
 		"filter and print events that were saved with -o json (- = standard input), instead of a server's")
+	fl.BoolVar(&x.noFold, "no-fold", false, "on a terminal, too: a line for each denied packet, also where one is sent again and again")
 	x.agg.flags(c)
 	x.flag(c, observeFormats...)
 	completeFlag(c, "time-format", fixed(timeFormats()...))
@@ -116,6 +118,7 @@ func (x *observer) prepare(c *cobra.Command) (err error) {
 	if err := x.filters.complete(); err != nil {
 		return err
 	}
+	x.folds = x.format == "compact" && !x.noFold && terminal(c.OutOrStdout())
 	if x.printer, err = x.newPrinter(c.OutOrStdout()); err != nil {
 		return err
 	}
@@ -213,10 +216,5 @@ func useColor(when string, w io.Writer) bool {
 	if when != "auto" {
 		return when == "always"
 	}
-	f, ok := unscreened(w).(*os.File)
-	if !ok || strings.Contains(os.Getenv("TERM"), "dumb") || os.Getenv("NO_COLOR") != "" {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	return terminal(w) && !strings.Contains(os.Getenv("TERM"), "dumb") && os.Getenv("NO_COLOR") == ""
 }

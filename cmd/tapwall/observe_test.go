@@ -114,7 +114,7 @@ func FuzzObserveFormats(f *testing.F) {
 			var out bytes.Buffer
 			p := eventPrinter{w: &screen{&out}, format: format, po: event.PrintOptions{Node: true, Rule: true}}
 			for range 2 {
-				if err := p.print(e, raw); err != nil {
+				if err := p.print(line{e, raw, 1, e.Timestamp}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -31,8 +32,9 @@ type eventPrinter struct {
 	noEK   int // events that -o ek has no line for
 }
 
-// print takes an event; flush puts out what still waits.
-func (p *eventPrinter) print(e *event.Event, raw []byte) error {
+// print takes a line; flush puts out what still waits.
+func (p *eventPrinter) print(l line) error {
+	e, raw := l.e, l.raw
 	switch p.format {
 	case "table":
 		p.rows = append(p.rows, event.Row(e, p.po))
@@ -45,7 +47,11 @@ func (p *eventPrinter) print(e *event.Event, raw []byte) error {
 		}
 		return p.write(string(safeJSON(lines)))
 	case "compact":
-		return p.write(event.Compact(e, p.po) + "\n")
+		text := event.Compact(e, p.po)
+		if l.n > 1 {
+			text += fmt.Sprintf(", %d times until %s", l.n, p.po.TimeText(l.last))
+		}
+		return p.write(text + "\n")
 	case "json":
 		if p.mask == nil {
 			var line bytes.Buffer // one event is one line, whatever a proxy has made of it

@@ -27,19 +27,29 @@ func (x *observer) run(c *cobra.Command, cl *client.Client) error {
 		if err != nil {
 			return err
 		}
+		lines := x.lines(page.Items, raws)
+		if !x.everything && len(lines) < len(page.Items) && len(page.Items) == f.Limit && f.Limit < event.MaxLimit {
+			f.Limit = min(foldMore*f.Limit, event.MaxLimit)
+			if page, raws, err = cl.Events(c.Context(), f); err != nil {
+				return err
+			}
+			lines = x.lines(page.Items, raws)
+		}
+		if n := x.filter.Limit; !x.everything && f.First {
+			lines = lines[:min(n, len(lines))]
+		} else if !x.everything {
+			lines = lines[max(0, len(lines)-n):]
+		}
 		if pages == 0 && x.filter.Limit > 0 {
 			printCoverage(c.ErrOrStderr(), page)
 		}
 		after = page.At
-		for i, e := range page.Items {
-			if x.filter.Limit == 0 {
-				break
-			}
-			if err := x.take(e, raws[i]); err != nil {
+		for _, l := range lines {
+			if err := x.take(l); err != nil {
 				return err
 			}
 			if page.At == "" { // of an older server
-				after = e.Event.ID
+				after = l.e.Event.ID
 			}
 		}
 		if err := x.printer.flush(); err != nil {
@@ -99,14 +109,14 @@ func missingEvents(n int64) string {
 	return fmt.Sprintf("%d events", n)
 }
 
-// take prints an event and takes note of it.
-func (x *observer) take(e *event.Event, raw []byte) error {
+// take prints a line and takes note of it.
+func (x *observer) take(l line) error {
 	if x.oldest.IsZero() {
-		x.oldest = e.Timestamp
+		x.oldest = l.e.Timestamp
 	}
-	x.newest = e.Timestamp
-	x.note(e)
-	return x.printer.print(e, raw)
+	x.newest = l.last
+	x.note(l.e)
+	return x.printer.print(l)
 }
 
 // note takes note of what an event tells of losses.
@@ -157,7 +167,7 @@ func (x *observer) tail(c *cobra.Command, cl *client.Client, after string) error
 			x.note(e)
 			return nil
 		}
-		if err := x.take(e, raw); err != nil {
+		if err := x.take(line{e, raw, 1, e.Timestamp}); err != nil {
 			return err
 		}
 		return x.printer.flush()
@@ -188,10 +198,6 @@ func (x *observer) replay(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	type line struct {
-		e   *event.Event
-		raw []byte
-	}
 	var counts *event.Aggregator
 	if len(x.agg.by) > 0 {
 		if counts, err = event.NewAggregator(x.agg.by, x.window); err != nil {
@@ -220,11 +226,11 @@ func (x *observer) replay(c *cobra.Command) error {
 			if taken++; !x.everything && taken > x.filter.Limit {
 				continue
 			}
-			if err := x.take(e, raw); err != nil {
+			if err := x.take(line{e, raw, 1, e.Timestamp}); err != nil {
 				return err
 			}
 		default:
-			if kept = append(kept, line{e, bytes.Clone(raw)}); len(kept) > 2*x.filter.Limit {
+			if kept = append(kept, line{e, bytes.Clone(raw), 1, e.Timestamp}); len(kept) > 2*x.filter.Limit {
 				kept = append(kept[:0], kept[len(kept)-x.filter.Limit:]...)
 			}
 		}
@@ -245,7 +251,7 @@ func (x *observer) replay(c *cobra.Command) error {
 		return x.end(c)
 	}
 	for _, l := range kept[max(0, len(kept)-x.filter.Limit):] {
-		if err := x.take(l.e, l.raw); err != nil {
+		if err := x.take(l); err != nil {
 			return err
 		}
 	}
