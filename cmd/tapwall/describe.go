@@ -140,7 +140,7 @@ func describeDocument(w io.Writer, d *client.Document) error {
 	for line := range strings.Lines(spec) {
 		printf(w, "  %s\n", strings.TrimSuffix(line, "\n"))
 	}
-	printf(w, "status: %s (observed revision %d)\n", phase(d.Status), d.Status.ObservedRevision)
+	printf(w, "status: %s (%s)\n", phase(d.Status), seenRevision(d))
 	for _, x := range d.Status.Warnings {
 		rule := ""
 		if x.Rule != "" {
@@ -193,4 +193,16 @@ func describeDocument(w io.Writer, d *client.Document) error {
 		}
 	}
 	return nil
+}
+
+// seenRevision says in words whether the status is about what was written last.
+func seenRevision(d *client.Document) string {
+	switch seen := d.Status.ObservedRevision; seen {
+	case d.Revision:
+		return "of the newest revision"
+	case 0:
+		return "the newest revision was not looked at yet"
+	default:
+		return fmt.Sprintf("of revision %d, not yet of the newest", seen)
+	}
 }

@@ -153,7 +153,8 @@ func printCrossing(w io.Writer, x *client.TraceCrossing, wide bool) {
 	if x.VLAN != 0 {
 		vlan = fmt.Sprintf("VLAN %d", x.VLAN)
 	}
-	printf(w, "bridge %s of %s, %s, installed up to revision %d: %s\n", x.Bridge, x.Host, vlan, x.Revision, verdictText(x.Verdict))
+	printf(w, "bridge %s of %s, %s, with all changes up to revision %d in force: %s\n", x.Bridge, x.Host, vlan, x.Revision,
+		verdictText(x.Verdict))
 	if x.Unjudged != "" {
 		printf(w, "  %s\n", x.Unjudged)
 	} else {
