@@ -65,7 +65,8 @@ type Cursor struct {
 	cp    Checkpoint
 	open  []*Chunk // that were read, the oldest first; the first one is not done with
 	saved Checkpoint
-	told  int64 // of cp.Expired
+	told  int64  // of cp.Expired
+	spare []byte // memory of a chunk that is done with
 }
 
 // Chunk is some records that follow each other. It is good until Done.
@@ -186,12 +187,12 @@ func (c *Cursor) read(ch *Chunk, records, bytes int) error {
 	if c.at != g {
 		c.at, c.off, skip = g, 0, c.next-g.first
 	}
-	window := min(size-c.off, int64(max(bytes, maxRecord+recordLen)))
-	if skip > 0 || c.off == 0 {
+	window := min(size-c.off, int64(max(bytes, headerLen+recordLen+maxRecord)))
+	if skip > 0 {
 		window = size
 	}
 	var err error
-	ch.buf, err = read(g.path, nil, c.off, window)
+	ch.buf, err = read(g.path, c.takeSpare(), c.off, window)
 	if errors.Is(err, os.ErrNotExist) {
 		ch.gone.Expired = int64(end - c.next)
 		c.next = end
@@ -241,12 +242,26 @@ func (c *Cursor) read(ch *Chunk, records, bytes int) error {
 	return nil
 }
 
+// maxSpare is how much memory a reader keeps for its next chunk.
+const maxSpare = 4 << 20
+
+func (c *Cursor) takeSpare() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.spare
+	c.spare = nil
+	return b
+}
+
 // Done says what became of the records of a chunk; d must count each. It may be called in any order.
 func (c *Cursor) Done(ch *Chunk, d Done) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ch.gone.add(d)
 	ch.done = true
+	if n := cap(ch.buf); n > cap(c.spare) && n <= maxSpare {
+		c.spare = ch.buf
+	}
 	ch.Records, ch.buf = nil, nil
 	n := 0
 	for ; n < len(c.open) && c.open[n].done; n++ {
