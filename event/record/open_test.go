@@ -359,32 +359,3 @@ func TestConnectionEndsBounded(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
-
-// BenchmarkConnectionStart is what an event costs whose connection is remembered, beside BenchmarkConnectionStart/nobody looks.
-func BenchmarkConnectionStart(b *testing.B) {
-	for name, watched := range map[string]bool{"remembered": true, "nobody looks": false} {
-		b.Run(name, func(b *testing.B) {
-			r, _ := start(b, record.Options{QueueLen: 1 << 16})
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				pi := first(noon, uint16(i>>16), i&0xffff, egressAllow)
-				pi.Watched = watched
-				r.HandlePacketIn("br0", pi)
-				if i++; i%(1<<14) == 0 {
-					settle(b, r)
-				}
-				if i%60_000 == 0 {
-					b.StopTimer()
-					settle(b, r)
-					r.ConnectionsSeen(&record.Look{Bridge: "br0", Began: noon.Add(time.Hour), Ended: noon.Add(time.Hour)})
-					for r.Counters().Open > 0 {
-						time.Sleep(time.Millisecond)
-					}
-					b.StartTimer()
-				}
-			}
-			settle(b, r)
-		})
-	}
-}

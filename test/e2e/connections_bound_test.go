@@ -161,4 +161,8 @@ func TestConnectionsBounded(t *testing.T) {
 	until := time.Now()
 	lab.Eventually(t, 5*time.Second, "packets come again", func() bool { return beside.ReceivedSince(until) > 3 })
 	t.Logf("48,000 connections, a VLAN by force: packets are kept for %v", beside.MaxGap(since))
+	lab.Eventually(t, endsWithin, "the status says that ends are not told", func() bool {
+		text, _ := s.tw.Run("status")
+		return strings.Contains(text, "ends of connections are not told: the datapath has") && strings.Contains(text, "more than 40000")
+	})
 }

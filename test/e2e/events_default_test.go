@@ -281,7 +281,7 @@ func TestEventsDenyFlood(t *testing.T) {
 	flood.Stop()
 	allowed := 0
 	lab.Eventually(t, 10*time.Second, "each connection is an event", func() bool {
-		allowed = len(s.events("--verdict", "FORWARDED", "--to-port", "5001", "--all"))
+		allowed = len(s.events("--type", "start", "--to-port", "5001", "--all"))
 		return allowed >= n
 	})
 	time.Sleep(4 * time.Second) // until a deficit would be told as lost

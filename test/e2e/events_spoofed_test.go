@@ -111,7 +111,7 @@ func TestEventsSpoofed(t *testing.T) {
 		return len(capture.Frames(func(g lab.Frame) bool { return strings.HasPrefix(string(g.Data), string(frame)) }))
 	}
 	lab.Eventually(t, 2*time.Second, "its own arrives", func() bool { return arrived(own) == 1 })
-	if n := len(s.events("--verdict", "FORWARDED", "--from", s.vm[1].Name, "--to-port", "5009", "--all")); n != 1 {
+	if n := len(s.events("--type", "start", "--from", s.vm[1].Name, "--to-port", "5009", "--all")); n != 1 {
 		t.Errorf("%d events of its own", n)
 	}
 	for _, x := range sent {
@@ -165,7 +165,7 @@ func TestEventsSpoofedFlood(t *testing.T) {
 	n := <-flooded
 	allowed, denied := 0, 0
 	lab.Eventually(t, 5*time.Second, "each connection and each deny is an event", func() bool {
-		allowed = len(s.events("--verdict", "FORWARDED", "--to-port", "5001", "--all"))
+		allowed = len(s.events("--type", "start", "--to-port", "5001", "--all"))
 		denied = len(s.events("--verdict", "DROPPED", "--to-port", "5002", "--all"))
 		return allowed == connections && denied >= connections
 	})

@@ -144,6 +144,10 @@ func TestHosts_TwoSwitchesOneProcess(t *testing.T) {
 		t.Errorf("recorded:\n%s", strings.Join(slices.Sorted(maps.Keys(seen)), "\n"))
 	}
 
+	if text, _ := near.tw.Run("status"); strings.Count(text, "ends of connections are not told: only the control socket") != 1 {
+		t.Errorf("of the bridges of two hosts one is reached over the network, where nobody can look for ends: %s", text)
+	}
+
 	// Counters and metrics. What a switch counts just behind a change is nobody's: docs/policies.md, Counters.
 	lab.Eventually(t, 10*time.Second, "the common rule counts on far", func() bool {
 		far.mustConnect(far.vm[1], far.vm[2].IPv4, 5003)
