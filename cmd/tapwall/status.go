@@ -128,15 +128,15 @@ func printRecord(w io.Writer, s *client.System, now time.Time) error {
 	}
 	printf(w, "events:  %.1f/s in the last 10 s; %d observed, %d accepted, lost: %s\n", e.Rate, e.Observed, e.Accepted,
 		strings.Join(lost, ", "))
+	limit := uint32(0) // of all owned bridges
 	for _, h := range s.Hosts {
 		for _, b := range h.Bridges {
-			if b.CopyLimit > 0 {
-				printf(w, "  copied from %s at most: %d connections and %[2]d denied packets a second\n", b.Bridge, b.CopyLimit)
-			}
+			limit = max(limit, b.CopyLimit)
 		}
 	}
-	if n := e.Lost[string(event.StagePacketInMeter)]; n > 0 {
-		printf(w, "  withheld beyond that: %d\n", n)
+	if limit > 0 {
+		printf(w, "copies:  at most %d connections and %[1]d denied packets a second from each bridge; %d withheld beyond what is copied\n",
+			limit, e.Lost[string(event.StagePacketInMeter)])
 	}
 	err := printf(w, "memory:  %d of %d events%s\n", e.RingEntries, e.RingCapacity, ageText(e.RingOldest, now))
 	if sp := e.Spool; err == nil && sp != nil {
