@@ -17,6 +17,9 @@ import (
 const (
 	maxDomains = 65_536 // names of addresses
 	maxAsked   = 8_192  // questions without an answer yet
+	// clientShare is the part of either that one client may have: what a machine asks, and has answered by whom it likes, must not take
+	// from the others what they know.
+	clientShare = 8
 
 	answerWait = 30 * time.Second // an answer that comes later names nothing
 	// A name is good for as long as the answer says, but this long at least, and this long after the last event that had it: connections
@@ -28,10 +31,15 @@ const (
 // where is a place in which an address belongs to one station.
 type where struct{ host, bridge string }
 
+type clientKey struct {
+	where
+	client netip.Addr
+}
+
 // domainKey: what one client was told says nothing of what others mean by an address.
 type domainKey struct {
-	where
-	client, addr netip.Addr
+	clientKey
+	addr netip.Addr
 }
 
 // asked is a question on its way: only who was asked may answer, and only to this.
@@ -43,10 +51,13 @@ type asked struct {
 	name           string // in lower case
 }
 
+func (a *asked) by() clientKey { return clientKey{a.where, a.client.Addr()} }
+
 type domain struct {
 	key   domainKey
 	name  string
 	until time.Time
+	own   *list.Element // in the list of the client
 }
 
 type pending struct {
@@ -58,14 +69,19 @@ type pending struct {
 // count.
 type domains struct {
 	byKey   map[domainKey]*list.Element
-	recent  *list.List // of *domain, the one used last in front
+	recent  *list.List               // of *domain, the one used last in front
+	clients map[clientKey]*list.List // of the elements of recent that each has, likewise
 	waiting map[asked]*list.Element
 	order   *list.List // of *pending, the oldest in front
+	asking  map[clientKey]int
 	count   atomic.Int64
 }
 
 func newDomains() *domains {
-	return &domains{byKey: map[domainKey]*list.Element{}, recent: list.New(), waiting: map[asked]*list.Element{}, order: list.New()}
+	return &domains{
+		byKey: map[domainKey]*list.Element{}, recent: list.New(), clients: map[clientKey]*list.List{},
+		waiting: map[asked]*list.Element{}, order: list.New(), asking: map[clientKey]int{},
+	}
 }
 
 // learn takes what a DNS message says that went from one to the other.
@@ -93,7 +109,7 @@ func (d *domains) learn(w where, m *l7.Message, from, to netip.AddrPort, now tim
 	}
 	for i := range q.Answers {
 		if x := &q.Answer[i]; x.Addr.IsValid() {
-			d.put(domainKey{w, to.Addr(), x.Addr}, name, now.Add(max(time.Duration(x.TTL)*time.Second, shortestName)))
+			d.put(domainKey{a.by(), x.Addr}, name, now.Add(max(time.Duration(x.TTL)*time.Second, shortestName)))
 		}
 	}
 }
@@ -105,11 +121,19 @@ func (d *domains) ask(a asked, now time.Time) {
 	for e := d.order.Front(); e != nil && (len(d.waiting) >= maxAsked || now.Sub(e.Value.(*pending).at) > answerWait); e = d.order.Front() {
 		d.forget(e)
 	}
+	if d.asking[a.by()] >= maxAsked/clientShare {
+		return
+	}
+	d.asking[a.by()]++
 	d.waiting[a] = d.order.PushBack(&pending{a, now})
 }
 
 func (d *domains) forget(e *list.Element) {
-	delete(d.waiting, e.Value.(*pending).asked)
+	a := &e.Value.(*pending).asked
+	if d.asking[a.by()]--; d.asking[a.by()] == 0 {
+		delete(d.asking, a.by())
+	}
+	delete(d.waiting, *a)
 	d.order.Remove(e)
 }
 
@@ -117,18 +141,41 @@ func (d *domains) put(k domainKey, name string, until time.Time) {
 	if e, was := d.byKey[k]; was {
 		x := e.Value.(*domain)
 		x.name, x.until = name, until
-		d.recent.MoveToFront(e)
+		d.used(e)
 		return
 	}
-	if len(d.byKey) >= maxDomains {
+	own := d.clients[k.clientKey]
+	switch {
+	case own != nil && own.Len() >= maxDomains/clientShare:
+		d.remove(own.Back().Value.(*list.Element))
+	case len(d.byKey) >= maxDomains:
 		d.remove(d.recent.Back())
 	}
-	d.byKey[k] = d.recent.PushFront(&domain{k, name, until})
+	if own = d.clients[k.clientKey]; own == nil {
+		own = list.New()
+		d.clients[k.clientKey] = own
+	}
+	x := &domain{key: k, name: name, until: until}
+	e := d.recent.PushFront(x)
+	x.own = own.PushFront(e)
+	d.byKey[k] = e
 	d.count.Store(int64(len(d.byKey)))
 }
 
+// used says that a name was used now.
+func (d *domains) used(e *list.Element) {
+	x := e.Value.(*domain)
+	d.recent.MoveToFront(e)
+	d.clients[x.key.clientKey].MoveToFront(x.own)
+}
+
 func (d *domains) remove(e *list.Element) {
-	delete(d.byKey, e.Value.(*domain).key)
+	x := e.Value.(*domain)
+	own := d.clients[x.key.clientKey]
+	if own.Remove(x.own); own.Len() == 0 {
+		delete(d.clients, x.key.clientKey)
+	}
+	delete(d.byKey, x.key)
 	d.recent.Remove(e)
 	d.count.Store(int64(len(d.byKey)))
 }
@@ -138,7 +185,7 @@ func (d *domains) of(w where, client, addr netip.Addr, now time.Time) string {
 	if len(d.byKey) == 0 {
 		return ""
 	}
-	e, ok := d.byKey[domainKey{w, client, addr}]
+	e, ok := d.byKey[domainKey{clientKey{w, client}, addr}]
 	if !ok {
 		return ""
 	}
@@ -150,7 +197,7 @@ func (d *domains) of(w where, client, addr netip.Addr, now time.Time) string {
 	if t := now.Add(keepUsed); t.After(x.until) {
 		x.until = t
 	}
-	d.recent.MoveToFront(e)
+	d.used(e)
 	return x.name
 }
 

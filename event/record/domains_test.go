@@ -144,24 +144,41 @@ func TestDomainsBounded(t *testing.T) {
 		return series, entries
 	}
 	d := &dialogue{t, r, noon}
-	ask := func(n int) netip.Addr {
+	say := func(from, to netip.AddrPort, message []byte) {
+		r.HandleCopy("br0", record.PacketIn{Data: carrying(t, "udp", from, to, message), Time: noon, Copy: &record.MirrorCopy{Mirror: "m"}})
+	}
+	who := func(c int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(c)}), 39001)
+	}
+	ask := func(c, n int) netip.Addr {
 		addr := netip.AddrFrom4([4]byte{11, byte(n >> 16), byte(n >> 8), byte(n)})
 		name := fmt.Sprintf("n%d.example", n)
-		r.HandleCopy("br0", record.PacketIn{Data: carrying(t, "udp", client, server, dns(t, uint16(n), name)), Time: noon,
-			Copy: &record.MirrorCopy{Mirror: "m"}})
-		r.HandleCopy("br0", record.PacketIn{Data: carrying(t, "udp", server, client, dns(t, uint16(n), name, addr)), Time: noon,
-			Copy: &record.MirrorCopy{Mirror: "m"}})
+		say(who(c), server, dns(t, uint16(n), name))
+		say(server, who(c), dns(t, uint16(n), name, addr))
 		return addr
 	}
-	first, second := ask(0), ask(1)
+	first, second := ask(0, 0), ask(1, 1)
 	settle(t, r)
 	before, _ := figures()
-	for n := 2; n < 70_000; n++ {
-		if ask(n); n%1000 == 0 {
+	keeps := func(n int) {
+		settle(t, r)
+		if got := d.domain(who(0).Addr(), first); got != "n0.example" {
+			t.Fatalf("after %d names: %q", n, got)
+		}
+	}
+	const greedy = 99 // one client, who asks more than all others
+	for n := 2; n < 20_000; n++ {
+		if ask(greedy, n); n%1000 == 0 {
 			settle(t, r)
-			if got := d.domain(client.Addr(), first); got != "n0.example" {
-				t.Fatalf("after %d names: %q", n, got)
-			}
+		}
+	}
+	keeps(20_000)
+	if _, entries := figures(); entries != 8192+2 || d.domain(who(1).Addr(), second) != "n1.example" {
+		t.Errorf("%v names, of which one client has 8,192 at most", entries)
+	}
+	for n := 2; n < 70_000; n++ {
+		if ask(n%16, n); n%1000 == 0 {
+			keeps(n)
 		}
 	}
 	settle(t, r)
@@ -169,18 +186,21 @@ func TestDomainsBounded(t *testing.T) {
 	if entries != 65_536 || series != before+1 { // packet-mirrored has come
 		t.Errorf("%v names, %d series and %d before", entries, series, before)
 	}
-	if got := d.domain(client.Addr(), second); got != "" {
+	if got := d.domain(who(1).Addr(), second); got != "" {
 		t.Errorf("the name that was not used for longest: %q", got)
 	}
-	for n := range 20_000 { // questions without answers
-		r.HandleCopy("br0", record.PacketIn{Data: carrying(t, "udp", client, server, dns(t, uint16(n), fmt.Sprintf("q%d.example", n))),
-			Time: noon, Copy: &record.MirrorCopy{Mirror: "m"}})
-		if n%1000 == 0 {
-			settle(t, r)
+	questions := func(who func(n int) netip.AddrPort, want int) { // without answers
+		t.Helper()
+		for n := range 20_000 {
+			if say(who(n), server, dns(t, uint16(n), fmt.Sprintf("q%d.example", n))); n%1000 == 0 {
+				settle(t, r)
+			}
+		}
+		settle(t, r)
+		if got := r.QuestionsWaiting(); got != want {
+			t.Errorf("%d questions wait, want %d", got, want)
 		}
 	}
-	settle(t, r)
-	if n := r.QuestionsWaiting(); n != 8192 {
-		t.Errorf("%d questions wait", n)
-	}
+	questions(func(int) netip.AddrPort { return who(greedy) }, 1024)
+	questions(func(n int) netip.AddrPort { return who(n % 16) }, 8192)
 }
