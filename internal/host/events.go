@@ -275,7 +275,7 @@ func (w *firewall) publishEndpoints(ws []*policy.Workload) {
 	for key := range keys {
 		x := workload(ws, key)
 		if a, ok := w.numbers.endpoints.Get(key); ok && x != nil && x.Bridge == w.cfg.Name {
-			changed[a.ID] = &event.Endpoint{Name: orElse(x.Endpoint, x.Port), PortName: x.Port, Labels: x.Labels}
+			changed[a.ID] = &event.Endpoint{Name: orElse(x.Endpoint, x.Port), PortName: x.Port, Labels: event.BoundedLabels(x.Labels)}
 			w.named[key] = a.ID
 		}
 	}

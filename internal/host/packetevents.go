@@ -29,6 +29,7 @@ func (e *Engine) nameEndpoints() {
 					x.Labels[key] = w.Labels[key]
 				}
 			}
+			x.Labels = event.BoundedLabels(x.Labels)
 			for _, text := range append([]string{w.MAC}, w.MACs...) {
 				if mac, err := net.ParseMAC(text); err == nil && len(mac) == len(packet.MAC{}) {
 					names[packet.MAC(mac)] = x
