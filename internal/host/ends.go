@@ -85,19 +85,21 @@ func (e *Engine) watchEnds(ctx context.Context) {
 	}
 }
 
-// tellEnds notes whether ends are told, and has an event where that changes.
+// tellEnds notes whether ends are told, and has an event where that changes. nil: there was nothing to look for. It is for watchEnds alone.
 func (e *Engine) tellEnds(l *link, now *endsTold) {
 	var before, after map[int]string
-	if old := l.ends.Swap(now); old != nil {
+	if old := l.ends.Load(); old != nil {
 		before = old.stopped
 	}
 	if now != nil {
 		after = now.stopped
-		if now.trouble != "" && len(after) == 0 {
-			after = before // a look that failed says nothing of it
-			now.stopped = before
+		for zone, why := range before {
+			if now.trouble != "" && after[zone] == "" { // a look that failed says nothing of it
+				after[zone] = why
+			}
 		}
 	}
+	l.ends.Store(now)
 	for _, zone := range slices.Sorted(maps.Keys(after)) {
 		if before[zone] == "" {
 			e.tell(l, event.ActionEndsStopped, event.Notice{Message: after[zone]})

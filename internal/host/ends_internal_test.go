@@ -1,9 +1,14 @@
 package host
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/ovsdb/unixctl"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -52,5 +57,56 @@ func TestTrackedEnds(t *testing.T) {
 				t.Errorf("%+v, want %+v", got, want)
 			}
 		})
+	}
+}
+
+// A zone is spoken of when ends of it are not told any more and when they are again, and a look that fails changes nothing of that.
+func TestTellEnds(t *testing.T) {
+	r, err := record.NewRecorder(record.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	<-r.Ready()
+	e := &Engine{opt: Options{Recorder: r}, log: slog.New(slog.DiscardHandler)}
+	host := "h"
+	l := &link{cfg: BridgeConfig{Name: "br0"}}
+	l.host.Store(&host)
+	stopped := func(zones ...int) map[int]string {
+		out := map[int]string{}
+		for _, z := range zones {
+			out[z] = fmt.Sprint("too many in ", z)
+		}
+		return out
+	}
+	for _, x := range []struct {
+		now  *endsTold
+		said string
+	}{
+		{&endsTold{stopped: stopped()}, ""},
+		{&endsTold{stopped: stopped(1, 2)}, "too many in 1; too many in 2"},
+		{&endsTold{stopped: stopped(2)}, "too many in 2"},
+		{&endsTold{stopped: stopped(), trouble: "no answer"}, "no answer; too many in 2"},
+		{&endsTold{stopped: stopped(wholeDatapath)}, "too many in -1"},
+		{nil, ""},
+	} {
+		e.tellEnds(l, x.now)
+		if said := l.ends.Load().String(); said != x.said {
+			t.Errorf("%q, want %q", said, x.said)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	var told []string
+	for _, x := range r.Recent(event.Filter{Limit: 100}).Items {
+		told = append(told, x.Event.Action)
+	}
+	const stop, again = event.ActionEndsStopped, event.ActionEndsResumed
+	if want := []string{stop, stop, again, stop, again, again}; !slices.Equal(told, want) {
+		t.Errorf("%v, want %v", told, want)
 	}
 }
