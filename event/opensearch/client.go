@@ -197,12 +197,16 @@ type problem struct {
 	Reason string `json:"reason"`
 }
 
-func (p *problem) UnmarshalJSON(b []byte) error {
+// UnmarshalJSON keeps the beginning of long texts: they go to the log, the status and the dead letters.
+func (p *problem) UnmarshalJSON(b []byte) (err error) {
 	if len(b) > 0 && b[0] == '"' {
-		return json.Unmarshal(b, &p.Reason)
+		err = json.Unmarshal(b, &p.Reason)
+	} else {
+		type plain problem
+		err = json.Unmarshal(b, (*plain)(p))
 	}
-	type plain problem
-	return json.Unmarshal(b, (*plain)(p))
+	p.Type, p.Reason = begin(p.Type, 100), begin(p.Reason, 1000)
+	return err
 }
 
 func answerError(status int, answer []byte) error {
@@ -217,9 +221,13 @@ func answerError(status int, answer []byte) error {
 
 // short is the beginning of an answer that is not understood.
 func short(answer []byte) string {
-	s := strings.Join(strings.Fields(string(answer)), " ")
-	if len(s) > 200 {
-		s = s[:200] + "…"
+	return begin(strings.Join(strings.Fields(string(answer[:min(len(answer), 4096)])), " "), 200)
+}
+
+// begin is the text, or its first bytes.
+func begin(s string, most int) string {
+	if len(s) <= most {
+		return s
 	}
-	return s
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }

@@ -64,6 +64,7 @@ func (s *Sink) Search(ctx context.Context, install uint32, q spool.Query, f func
 	}
 	oldest = e.Timestamp
 	chosen := filter(true)
+	last := int64(0)
 	for after := json.RawMessage(nil); ; {
 		hits, err := s.page(ctx, chosen, "event.sequence", order, searchPage, after)
 		if err != nil {
@@ -71,7 +72,10 @@ func (s *Sink) Search(ctx context.Context, install uint32, q spool.Query, f func
 		}
 		for _, h := range hits {
 			one := new(event.Event)
-			if json.Unmarshal(h.Source, one) == nil && !f(one) {
+			if err := json.Unmarshal(h.Source, one); err != nil || !asked(one, install, &q, last) {
+				return oldest, fmt.Errorf("%w: it has a document that was not asked for", errNotOpenSearch)
+			}
+			if last = one.Event.Sequence; !f(one) {
 				return oldest, nil
 			}
 		}
@@ -80,6 +84,17 @@ func (s *Sink) Search(ctx context.Context, install uint32, q spool.Query, f func
 		}
 		after = hits[len(hits)-1].Sort
 	}
+}
+
+// asked reports whether q asks for a document, not before the one with the sequence number last, 0 = it is the first. Any other would be
+// taken for an event of this record.
+func asked(e *event.Event, install uint32, q *spool.Query, last int64) bool {
+	id, err := event.ParseID(e.Event.ID)
+	seq := e.Event.Sequence
+	if err != nil || id.Install != install || id.Sequence != seq || seq <= q.After || q.Before != 0 && seq >= q.Before {
+		return false
+	}
+	return last == 0 || seq == last || q.Newest == (seq < last)
 }
 
 // hit is a document that a search found. Sort is where the next page begins.
