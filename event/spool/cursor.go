@@ -15,6 +15,9 @@ import (
 	"github.com/tapwall/tapwall/internal/wholefile"
 )
 
+// patience is for how long a segment that the disk does not read is tried again.
+const patience = 10 * time.Minute
+
 // Checkpoint is how far one reader of the spool has come, and what became of all records up to there. Total is the sum of the others.
 //
 //	Next - Origin = Total
@@ -57,9 +60,10 @@ type Cursor struct {
 	want uint64 // guarded by Spool.mu: wake it when there are records up to here
 
 	// Of Read.
-	next uint64
-	at   *segment // that off belongs to; nil = to be looked for
-	off  int64
+	next    uint64
+	at      *segment // that off belongs to; nil = to be looked for
+	off     int64
+	failing time.Time // since when the disk does not read; zero = it does
 
 	mu    sync.Mutex
 	cp    Checkpoint
@@ -200,8 +204,14 @@ func (c *Cursor) read(ch *Chunk, records, bytes int) error {
 	}
 	if err != nil {
 		c.at = nil
-		return err
+		if !c.givesUp() {
+			return err
+		}
+		c.at, c.off = g, size
+		c.lose(ch, g, end)
+		return nil
 	}
+	c.failing = time.Time{}
 	whole := c.off+window == size // what is cut short is so on the disk, not by the window
 	rest := ch.buf
 	if c.off == 0 {
@@ -224,9 +234,8 @@ func (c *Cursor) read(ch *Chunk, records, bytes int) error {
 			r, footer = parse(b)
 		}
 		if footer {
-			c.s.tellSpoilt(g, int64(end-c.next))
-			ch.gone.Corrupt = int64(end - c.next)
-			c.next, c.off = end, size
+			c.off = size
+			c.lose(ch, g, end)
 			return nil
 		}
 		c.off += int64(len(b))
@@ -251,6 +260,27 @@ func (c *Cursor) takeSpare() []byte {
 	b := c.spare
 	c.spare = nil
 	return b
+}
+
+// lose takes the records of g up to end for ones that cannot be read back.
+func (c *Cursor) lose(ch *Chunk, g *segment, end uint64) {
+	c.s.tellSpoilt(g, int64(end-c.next))
+	ch.gone.Corrupt = int64(end - c.next)
+	c.next = end
+}
+
+// givesUp reports whether the disk, which has just failed to read, has not read this segment for long enough, though it takes what is
+// written: one bad sector must not keep a sink from all that comes behind it.
+func (c *Cursor) givesUp() bool {
+	now := c.s.o.Now()
+	if c.failing.IsZero() {
+		c.failing = now
+	}
+	if now.Sub(c.failing) < patience || c.s.Status().Error != "" {
+		return false
+	}
+	c.failing = time.Time{} // the next one is tried for as long
+	return true
 }
 
 // Done says what became of the records of a chunk; d must count each. It may be called in any order.

@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/tapwall/tapwall/event/spool"
 )
@@ -100,5 +102,39 @@ func TestOtherVersion(t *testing.T) {
 	}
 	if kept, err := os.ReadFile(aside[0]); err != nil || string(kept) != string(data) {
 		t.Errorf("%d bytes of %d: %v", len(kept), len(data), err)
+	}
+}
+
+// A segment that the disk does not read any more holds up its reader for ten minutes, not for as long as it is kept, and is counted.
+func TestUnreadableSegment(t *testing.T) {
+	dir := t.TempDir()
+	var late atomic.Int64
+	s := open(t, spool.Options{Dir: dir, SegmentBytes: 8 << 10, Now: func() time.Time { return begin.Add(time.Duration(late.Load())) }})
+	c := cursor(t, s)
+	for i := range 10 {
+		add(t, s, 20*i, 20)
+		settle(t, s)
+	}
+	bad := segments(t, dir)[2]
+	if err := errors.Join(os.Remove(bad), os.Mkdir(bad, 0o750)); err != nil {
+		t.Fatal(err)
+	}
+	got, failures := 0, 0
+	for _, pending := whole(t, c); pending > 0; _, pending = whole(t, c) {
+		ch, err := c.Read(t.Context(), 7, 1<<20, 0)
+		if err != nil {
+			failures++
+			late.Add(int64(4 * time.Minute))
+			continue
+		}
+		got += len(ch.Records)
+		c.Done(ch, spool.Done{Created: int64(len(ch.Records))})
+	}
+	cp, _ := whole(t, c)
+	if cp.Corrupt < 10 || cp.Corrupt > 60 || cp.Created != int64(got) || cp.Total() != 200 || s.Status().Spoilt != cp.Corrupt {
+		t.Errorf("%d came: %+v", got, cp)
+	}
+	if failures != 3 {
+		t.Errorf("it was tried %d times", failures)
 	}
 }
