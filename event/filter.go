@@ -3,6 +3,7 @@ package event
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -52,10 +53,10 @@ func (f Filter) Compile() (*Matcher, error) {
 		}
 	}
 	if !f.Since.IsZero() {
-		m.since = f.Since.UnixNano()
+		m.since = nanoseconds(f.Since)
 	}
 	if !f.Until.IsZero() {
-		m.until = f.Until.UnixNano()
+		m.until = nanoseconds(f.Until)
 		if !f.Since.IsZero() && f.Until.Before(f.Since) {
 			errs.add("until", f.Until.Format(time.RFC3339Nano), "before since")
 		}
@@ -69,6 +70,17 @@ func (f Filter) Compile() (*Matcher, error) {
 		errs.add("limit", fmt.Sprint(f.Limit), fmt.Sprintf("not between 1 and %d", MaxLimit))
 	}
 	return m, errs.err()
+}
+
+// nanoseconds are those since 1970, one at least. Of times that they cannot say, such as 9999-12-31, they are the nearest that they can.
+func nanoseconds(t time.Time) int64 {
+	switch {
+	case t.Unix() < 0:
+		return 1
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return max(t.UnixNano(), 1)
 }
 
 // Chooses reports whether the filter leaves events out by what they say, whatever its times and bounds.

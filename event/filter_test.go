@@ -166,3 +166,21 @@ func TestGlob(t *testing.T) {
 		t.Error("a pattern of many stars finds nothing")
 	}
 }
+
+// Times far away from any event are before or behind all, and none wraps around.
+func TestFarTimes(t *testing.T) {
+	e := &event.Event{Timestamp: noon}
+	for query, want := range map[string]bool{
+		"until=9999-12-31": true, "since=9999-12-31": false, "until=2262-04-12": true, "since=1600-01-01": true, "until=1600-01-01": false,
+		"since=1969-12-31": true, "until=1970-01-01": false, "since=0001-01-02&until=9999-12-31": true,
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := event.ParseFilter(q, noon)
+		if err != nil || f.Match(e) != want {
+			t.Errorf("%s: %v, want %v (%v)", query, f.Match(e), want, err)
+		}
+	}
+}
