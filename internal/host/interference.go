@@ -58,8 +58,8 @@ func (e *Engine) interfered(l *link) func(ofctrl.Interference) {
 		k.last = now
 		k.count += i.Count
 		k.untold += i.Count
-		if k.objects = append(k.objects, i.Objects...); len(k.objects) > ofctrl.MaxObjects {
-			k.objects = k.objects[:ofctrl.MaxObjects]
+		for _, o := range i.Objects[:min(len(i.Objects), ofctrl.MaxObjects-len(k.objects))] {
+			k.objects = append(k.objects, strings.ReplaceAll(o, "\n", " ")) // a meter is several lines
 		}
 		if len(i.Objects) > 0 {
 			k.object = i.Objects[len(i.Objects)-1]

@@ -89,8 +89,9 @@ func TestFault_F09_MeterRestored(t *testing.T) {
 	if n := shut.count(""); n > 0 {
 		t.Errorf("%d denied datagrams passed", n)
 	}
-	if out := s.tapwall("observe", "--action", "meters-restored", "--all"); !strings.Contains(out, "meter=31261") {
-		t.Errorf("the record does not tell of the meter:\n%s", out)
+	out := s.tapwall("observe", "--action", "meters-restored", "--all")
+	if !strings.Contains(out, "meters of tapwall, changed by somebody else, were put right") {
+		t.Errorf("the record does not tell of the meters:\n%s", out)
 	}
 	time.Sleep(4 * time.Second) // until a deficit would be told as lost
 	r := s.record()

@@ -238,7 +238,8 @@ func (l *Lab) AddVM(name, bridge string, n int, externalIDs ...string) (*VM, err
 	}
 	for _, cmd := range [][]string{
 		{"ethtool", "-K", "eth0", "tx", "off"},
-		{"sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0", "net.ipv6.conf.eth0.dad_transmits=0"},
+		{"sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0", "net.ipv6.conf.eth0.dad_transmits=0",
+			"net.ipv6.conf.eth0.router_solicitations=0"}, // what nobody asked for is in no count
 		{"ip", "addr", "add", vm.IPv4 + "/24", "dev", "eth0"},
 		{"ip", "addr", "add", vm.IPv6 + "/64", "dev", "eth0", "nodad"},
 		{"ip", "link", "set", "eth0", "up"},
