@@ -210,12 +210,32 @@ func (s *Sink) bury(ctx context.Context, d doc, why problem) bool {
 		discarded, err := s.letters.add(d, why, s.o.Now())
 		s.tell(event.StageDeadLetter, "too_many", discarded)
 		if err == nil {
-			s.log.Warn("a document was refused and is kept as a dead letter", "id", d.id, "index", d.index, "type", why.Type, "reason", why.Reason)
+			s.tellRefusal(d, why)
 			return true
 		}
 		s.failed(err)
 		if pause(s.reading, s.wait(attempt)); s.reading.Err() != nil || ctx.Err() != nil {
 			return false
 		}
+	}
+}
+
+// refusalsEvery is how often the log has a refusal at most: where a mapping is wrong, every document is refused.
+const refusalsEvery = 10 * time.Second
+
+// tellRefusal logs the first dead letter, and later one now and then, with the number of all.
+func (s *Sink) tellRefusal(d doc, why problem) {
+	now := s.o.Now()
+	s.mu.Lock()
+	s.refused++
+	n := s.refused
+	due := now.Sub(s.refusalTold) >= refusalsEvery
+	if due {
+		s.refusalTold = now
+	}
+	s.mu.Unlock()
+	if due {
+		s.log.Warn("a document was refused and is kept as a dead letter", "id", d.id, "index", d.index, "type", why.Type, "reason", why.Reason,
+			"refused", n)
 	}
 }

@@ -1,8 +1,10 @@
 package opensearch
 
 import (
+	"bytes"
 	"compress/gzip"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -117,5 +119,28 @@ func TestHostileHits(t *testing.T) {
 		if n != tt.want || (err == nil) != tt.ok {
 			t.Errorf("%s: %d, %v", name, n, err)
 		}
+	}
+}
+
+// A server that refuses everything fills the file of dead letters up to its bound, and not the log.
+func TestRefusalsInTheLog(t *testing.T) {
+	var log bytes.Buffer
+	now := time.Unix(1000, 0)
+	s := &Sink{o: Options{Now: func() time.Time { return now }}, log: slog.New(slog.NewTextHandler(&log, nil)), reading: t.Context()}
+	var err error
+	if s.letters, err = openLetters(t.TempDir(), 0); err != nil {
+		t.Fatal(err)
+	}
+	defer s.letters.close() //nolint:errcheck // the test's
+	for i := range 3000 {
+		if now = now.Add(10 * time.Millisecond); !s.bury(t.Context(), doc{"p-flow-2026.11.29", fmt.Sprint(i), []byte(`{}`)}, problem{"t", "r"}) {
+			t.Fatal("it is not kept")
+		}
+	}
+	if lines := strings.Split(strings.TrimSpace(log.String()), "\n"); len(lines) != 3 || !strings.HasSuffix(lines[2], "refused=2001") {
+		t.Errorf("%d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+	if kept, _, _ := s.letters.status(); kept != 3000 {
+		t.Errorf("%d are kept", kept)
 	}
 }

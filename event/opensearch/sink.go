@@ -91,15 +91,17 @@ type Sink struct {
 	gate     sync.Mutex // held while templates are checked
 	verified bool
 
-	mu        sync.Mutex
-	granted   int // tokens that there are
-	inFlight  int
-	retries   int64
-	failing   time.Time // since when; zero = it is not
-	failure   string
-	success   time.Time
-	batchSize int // bytes of a request; less while the server is slow
-	largest   int // bytes that the server takes at once
+	mu          sync.Mutex
+	granted     int // tokens that there are
+	inFlight    int
+	retries     int64
+	failing     time.Time // since when; zero = it is not
+	failure     string
+	success     time.Time
+	refused     int64     // documents, since start
+	refusalTold time.Time // when the log had one of them
+	batchSize   int       // bytes of a request; less while the server is slow
+	largest     int       // bytes that the server takes at once
 }
 
 // Open begins to deliver what the spool has, from where the last run came to. An error is one of the options, or of the disk; a server that
