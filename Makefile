@@ -34,7 +34,7 @@ race: deps
 
 # The lab runs the program as users do: a built binary, a real switch, real traffic.
 lab: bin/tapwall
-	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 3 -timeout 40m $$($(GO) list ./test/... | grep -v -e /test/contract -e /test/search)
+	TAPWALL_BIN=$(CURDIR)/bin/tapwall $(GO) test -count=1 -parallel 4 -timeout 40m $$($(GO) list ./test/... | grep -v -e /test/contract -e /test/search)
 
 # The export, held to the account of a real OpenSearch, and what depends on its version also to OpenSearch 3, where there is a Java for it.
 search: bin/tapwall
