@@ -57,6 +57,7 @@ func schemaNotes() []note {
 			text: "true: record each verdict of the rule as an event, whatever record says; a map, of rules that allow: what else"},
 		shaped("RuleLog.sample", `Record one of so many connections, "1/100": its beginning and all its packets, with the weight 100; nothing `+
 			"of the others", `^1/[1-9][0-9]{0,4}$`),
+		text("RuleLog.l7", "Record what TCP connections begin with: the hello of a TLS client, the first request and response of HTTP/1"),
 		text("Rule.stateless", "Comes later: true is refused"),
 		note{at: "Service.protocol", text: "IP protocol, by name or number, which may be a text or a number", as: protocol},
 		shaped("Service.ports", `Destination ports of tcp, udp or sctp, "80", "8000-8099" or a name such as "https"; absent = all`, portRange),

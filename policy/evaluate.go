@@ -51,6 +51,7 @@ type SideDecision struct {
 	Ref    RuleRef // what is enforced
 	Log    bool    // the deciding rule or default wants a record
 	Quiet  bool    // it wants none, of a connection that it allows
+	L7     bool    // it wants to know what is said first on a connection
 	OneOf  int     // it samples one of so many connections, which has a record whatever Quiet says; 0 = it samples none
 	// Passed is the last rule that led judgement to the next tier; zero = none.
 	Passed RuleRef
@@ -170,7 +171,7 @@ func (s *Set) judge(dir Direction, w *Workload, o other, p Packet) SideDecision 
 		}
 		d.Effect, d.Ref = c.rule.Action, ref
 		d.Log, d.Quiet = c.policy.Records(s.Record, c.rule)
-		d.OneOf = c.rule.OneOf()
+		d.OneOf, d.L7 = c.rule.OneOf(), c.rule.Log.L7
 		return d.at(w)
 	}
 	if isolated.Rule != "" {

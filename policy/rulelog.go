@@ -12,6 +12,9 @@ type RuleLog struct {
 	// Sample is "1/N": of one of N connections, drawn by a hash of addresses, protocol and ports, the beginning and all packets. The others
 	// are not recorded, unless the rule of their other side says so.
 	Sample string `json:"sample,omitempty"`
+	// L7: of TCP connections also what the two sides say first, as far as it can be read: a TLS client's hello, a request and a response of
+	// HTTP/1.
+	L7 bool `json:"l7,omitempty"`
 }
 
 // OneOf is the number of connections of which the rule samples one; 0 = it samples none.
@@ -49,7 +52,7 @@ func (w *walker) ruleLog(at pointer, v any, to *RuleLog) {
 		to.All = v
 	case object:
 		if len(v.members) == 0 {
-			w.addf(at, nil, `says nothing: give sample, write true, or leave it out`)
+			w.addf(at, nil, `says nothing: give sample or l7, write true, or leave it out`)
 		}
 		w.structure(at, v, reflect.ValueOf(to).Elem())
 	default:

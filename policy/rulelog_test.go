@@ -19,6 +19,8 @@ func TestRuleLog(t *testing.T) {
 		{`true`, policy.RuleLog{All: true}, "", 0},
 		{`false`, policy.RuleLog{}, "left out", 0},
 		{`{"sample":"1/100"}`, policy.RuleLog{Sample: "1/100"}, "", 100},
+		{`{"l7":true}`, policy.RuleLog{L7: true}, "", 0},
+		{`{"sample":"1/4","l7":true}`, policy.RuleLog{Sample: "1/4", L7: true}, "", 4},
 		{`{"sample":"1/1"}`, policy.RuleLog{Sample: "1/1"}, "", 1},
 	} {
 		const before, after = `{"kind":"Policy","name":"p","spec":{"appliesTo":[{"port":"a"}],"ingress":[{"name":"r","action":"allow"`, `}]}}`

@@ -48,15 +48,19 @@ func (b *builder) readMessage(data []byte) (bad packet.Layer) {
 	return p.Layer
 }
 
-// passed is the event of a packet that passed and is told of for its message, which is one of DNS whether or not it can be read.
+// passed is the event of a packet that passed and is told of for its message, which is one of DNS where it cannot be read.
 func (b *builder) passed(pi *PacketIn, e *ends, names *Names, now time.Time) entry {
 	r, id, transport := b.packet(pi, e, 0, now)
 	ev, tw := &r.ev, &r.ev.Tapwall
-	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.info, event.ActionDNSQuery, event.DatasetPacket, "packet-in"
-	if pi.CtState&ctReply != 0 || b.message.Kind == l7.DNSResponse {
+	ev.Event.Type, ev.Event.Action, ev.Event.Dataset, ev.Event.Provider = b.info, l7Actions[b.message.Kind], event.DatasetPacket, "packet-in"
+	switch dns := b.message.Kind == l7.None || b.message.Kind == l7.DNSQuery; {
+	case dns && pi.CtState&ctReply != 0:
 		ev.Event.Action = event.ActionDNSResponse
+	case dns:
+		ev.Event.Action = event.ActionDNSQuery
 	}
 	tw.Verdict, tw.Table = event.Forwarded, &b.tables[pi.Table]
+	tw.EgressRule, tw.IngressRule = names.Rule(pi.EgressRule), names.Rule(pi.IngressRule)
 	tw.Source, tw.Destination = names.Endpoint(pi.SrcEndpoint), names.Endpoint(pi.DstEndpoint)
 	b.track(r, pi)
 	return b.entryOf(r, pi, e, id, transport)

@@ -57,6 +57,7 @@ type link struct {
 	repeats       *repeats
 	watched       bool                     // the ends of its recorded connections can be told
 	ends          atomic.Pointer[endsTold] // as of the last look; nil = there was nothing to look for
+	reader        *messageReader
 	// copiesBefore is how many of them came before this process last made the meter.
 	copiesBefore atomic.Uint64
 }
@@ -108,7 +109,7 @@ func (b *bridge) view() bridgeView {
 
 // addBridge starts managing a bridge that has appeared.
 func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, error) {
-	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name), repeats: newRepeats()}}
+	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name), repeats: newRepeats(), reader: newMessageReader()}}
 	host := e.topo.Host
 	b.host.Store(&host)
 	at := cfg.OpenFlow

@@ -31,6 +31,7 @@ var packetIns = map[pipeline.CopyReason]func(*Engine, *link, *record.PacketIn, f
 	pipeline.CopyMessage:     takeMessage,
 	pipeline.CopyMACDrop:     takeDroppedMAC,
 	pipeline.CopySample:      takeSampled,
+	pipeline.CopyData:        takeData,
 }
 
 // packetIn returns the handler of a bridge's packet-ins.

@@ -67,7 +67,8 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 }
 
 // logMeters are those under which copies are made that become events, and of which flows and packet-ins tell what the queue lost.
-var logMeters = [...]uint32{pipeline.MeterLog, pipeline.MeterDeny, pipeline.MeterMessage, pipeline.MeterSample}
+var logMeters = [...]uint32{pipeline.MeterLog, pipeline.MeterDeny, pipeline.MeterMessage, pipeline.MeterSample,
+	pipeline.MeterData}
 
 // metersSet is how often each of logMeters was made or set anew.
 type metersSet [len(logMeters)]uint64

@@ -7,14 +7,11 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 )
 
-// takeSampled records a packet of a connection that a rule samples. Who decided about a packet that was judged stands in its registers, and
-// else in the connection's label. A rule that samples no more, or is forgotten, has copies on their way for a moment.
+// takeSampled records a packet of a connection that a rule samples. A rule that samples no more, or is forgotten, has copies on their way
+// for a moment.
 func takeSampled(e *Engine, l *link, in *record.PacketIn, m flow.Match) {
 	l.copies.Add(1)
-	in.EgressRule, in.IngressRule = register(in, pipeline.EgressRule), register(in, pipeline.IngressRule)
-	if in.EgressRule == 0 {
-		in.EgressRule, in.IngressRule = stamped(m, pipeline.LabelEgress), stamped(m, pipeline.LabelIngress)
-	}
+	deciders(in, m)
 	n, side := drawnBy(in, l.directory.Names())
 	if n == 0 {
 		return
@@ -23,13 +20,21 @@ func takeSampled(e *Engine, l *link, in *record.PacketIn, m flow.Match) {
 	if side == event.Egress {
 		id = in.EgressRule
 	}
+	in.Weight, in.Verdicts = n, []record.VerdictSide{{Direction: side, RuleID: id, Sampled: true}}
+	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
+}
+
+// deciders notes who decided about the connection of a packet that passed: as its registers have it, or else as the connection's label.
+func deciders(in *record.PacketIn, m flow.Match) {
+	in.EgressRule, in.IngressRule = register(in, pipeline.EgressRule), register(in, pipeline.IngressRule)
+	if in.EgressRule == 0 { // the packet was not judged
+		in.EgressRule, in.IngressRule = stamped(m, pipeline.LabelEgress), stamped(m, pipeline.LabelIngress)
+	}
 	for _, id := range []*uint32{&in.EgressRule, &in.IngressRule} {
 		if *id == pipeline.IDNoEndpoint {
 			*id = 0
 		}
 	}
-	in.Weight, in.Verdicts = n, []record.VerdictSide{{Direction: side, RuleID: id, Sampled: true}}
-	e.opt.Recorder.HandlePacketIn(l.cfg.Name, *in)
 }
 
 // drawn says what the record of a connection stands for that is told of only because it was drawn.

@@ -48,6 +48,7 @@ var (
 	PassedFrom = Field{"passed from", sub(flow.Reg13, 19, 1), "the sender is quarantined, and its pass list lets the packet through"}
 	PassedTo   = Field{"passed to", sub(flow.Reg13, 20, 1), "the receiver is quarantined, and its pass list lets the packet through"}
 	Sampled    = Field{"sampled", sub(flow.Reg13, 21, 1), "a rule that samples has drawn the connection; COMMIT remembers it"}
+	Messages   = Field{"messages", sub(flow.Reg13, 22, 1), "a rule wants to know what is said first; COMMIT remembers it"}
 	ProbeTag   = Field{"probe tag", sub(flow.Reg13, 23, 3), "4–7: a probe of the controller; 0 on whatever comes in by a port"}
 	Audited    = Field{"audit tiers passed", sub(flow.Reg13, 26, 5),
 		"EGRESS, INGRESS: as reg13[0..3], for rules in mode audit alone; the last bit is for what their policies isolate"}
@@ -74,6 +75,8 @@ var (
 	MarkPickedUp = Field{"picked up", sub(flow.CtMark, 2, 1), "committed in the middle of the connection"}
 	MarkAudit    = Field{"audit", sub(flow.CtMark, 3, 1), "passed by mode audit: something would have denied it"}
 	MarkSampled  = Field{"sampled", sub(flow.CtMark, 8, 1), "of a sample: all its packets are copied"}
+	MarkRequest  = Field{"request", sub(flow.CtMark, 9, firstPackets), "the initiator has not said anything yet; 0 = nobody asks"}
+	MarkAnswer   = Field{"answer", sub(flow.CtMark, 12, firstPackets), "likewise the responder"}
 	MarkTaps     = Field{"tap set", sub(flow.CtMark, 16, 8), "reserved for mirrors by connection"}
 )
 
@@ -91,10 +94,10 @@ func Fields() []Field {
 	return []Field{
 		SourceEndpoint, DestinationEndpoint, ZoneVLAN, ZoneBridge, ReplyZone, EgressRule, IngressRule,
 		Passed, EgressVerdict, IngressVerdict, NoRecord, EgressLog, Audit, IngressLog, Recorded, PickedUp, Forward, Turn, Stray, Arriving,
-		PassedFrom, PassedTo, Sampled, ProbeTag, Audited, Told,
+		PassedFrom, PassedTo, Sampled, Messages, ProbeTag, Audited, Told,
 		SourceClass, DestinationClass, SourceAddress, DestinationAddress,
 		EgressAudit, IngressAudit,
-		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkTaps,
+		MarkOurs, MarkLogged, MarkPickedUp, MarkAudit, MarkSampled, MarkRequest, MarkAnswer, MarkTaps,
 		LabelIngress, LabelEgress, LabelInitiator, LabelResponder,
 	}
 }

@@ -30,6 +30,8 @@ type Options struct {
 	DNS bool
 	// Records: connections of endpoints are recorded where no rule says otherwise.
 	Records bool
+	// Messages: there are rules that want to know what is said first on connections.
+	Messages bool
 	// Samples: there are rules that sample connections.
 	Samples bool
 	// Forwarders adds the tables that what forwarding endpoints send and get goes through.
@@ -60,6 +62,7 @@ func Fixed(o Options) []flow.Flow {
 	p.commit()
 	p.pickup(o)
 	p.messages()
+	p.firstData()
 	p.sample()
 	p.probe()
 	return p.flows
@@ -312,11 +315,19 @@ func (p *program) commit() {
 	p.system(TableCommit, 100, SourceEndpoint.Is(nil, 0), SourceEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	p.system(TableCommit, 90, DestinationEndpoint.Is(nil, 0), DestinationEndpoint.Load(uint64(IDNoEndpoint)), table(TableCommit))
 	p.system(TableCommit, 140, Stray.Is(nil, 1), table(TableExit))
-	for _, v := range []struct {
+	type variant struct {
 		priority               uint16
 		logged, pickedUp, turn bool
-	}{{60, true, false, true}, {50, false, false, true}, {40, true, true, false}, {30, true, false, false}, {20, false, true, false},
-		{10, false, false, false}} {
+		await                  awaits
+	}
+	variants := []variant{{60, true, false, true, nothing}, {50, false, false, true, nothing}, {40, true, true, false, nothing},
+		{30, true, false, false, nothing}, {20, false, true, false, nothing}, {10, false, false, false, nothing}}
+	if p.opt.Messages {
+		variants = append(variants, variant{66, true, false, true, first}, variant{56, false, false, true, first},
+			variant{36, true, false, false, first}, variant{33, true, false, false, more},
+			variant{16, false, false, false, first}, variant{13, false, false, false, more})
+	}
+	for _, v := range variants {
 		var m flow.Match
 		exec := []flow.Action{
 			flow.Move{Src: IngressRule.SubField, Dst: LabelIngress.SubField},
@@ -340,6 +351,7 @@ func (p *program) commit() {
 		if v.turn {
 			m = Turn.Is(m, 1)
 		}
+		m, exec = v.await.add(m, exec)
 		ct := flow.CT{Commit: true, Force: v.turn, Table: flow.NoTable, ZoneSrc: CtZone.SubField, Exec: exec}
 		for _, ether := range []uint64{EthIPv4, EthIPv6} {
 			p.system(TableCommit, v.priority, m.With(flow.EthType, flow.U64(ether)), ct, table(TableExit))

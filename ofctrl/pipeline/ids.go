@@ -132,8 +132,10 @@ const (
 	MeterDeny uint32 = 0x7a1d
 	// MeterSample limits the copies of COMMIT and EXIT, of the packets of connections that rules sample, which have LogBytes.
 	MeterSample uint32 = 0x7a1e
+	// MeterData limits the copies of EXIT, of what is said first on connections, which have MessageBytes.
+	MeterData uint32 = 0x7a1f
 	// MeterLast is the last one that is tapwall's; MeterLog is the first.
-	MeterLast uint32 = 0x7a1e
+	MeterLast uint32 = 0x7a1f
 )
 
 // CopyReason says why the controller got a copy of a packet; it is the second byte of the copy's userdata.
@@ -155,12 +157,13 @@ const (
 	CopyMACDrop     CopyReason = 13 // an endpoint sends under an address that it does not declare, and it is dropped
 	CopyProbe       CopyReason = 14
 	CopySample      CopyReason = 15 // of a connection that a rule samples
+	CopyData        CopyReason = 16 // what may be said first on a connection
 )
 
 // CopyReasons returns all of them.
 func CopyReasons() []CopyReason {
 	return []CopyReason{CopyEgressDrop, CopyIngressDrop, CopyAllow, CopyUnknownMAC, CopyStray, CopyReject, CopyQuarantine,
-		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyMACDrop, CopyProbe, CopySample}
+		CopyOutOfState, CopyGuard, CopyAddress, CopyMessage, CopyMACDrop, CopyProbe, CopySample, CopyData}
 }
 
 // String returns the name of the reason.
@@ -188,6 +191,8 @@ func (r CopyReason) String() string {
 		return "probe"
 	case CopySample:
 		return "sample"
+	case CopyData:
+		return "data"
 	case CopyQuarantine:
 		return "quarantine"
 	case CopyReject:

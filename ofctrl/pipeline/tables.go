@@ -74,7 +74,7 @@ func Tables() []Table {
 		{TableVerdict, "VERDICT", "the verdict bits", "logs, drops or commits", false},
 		{TableRecheck, "RECHECK", "ct_state", "judges an established connection again, then VERDICT", false},
 		{TableExit, "EXIT", "everything; port 53 of UDP; ct_mark",
-			"NORMAL; tells the controller of DNS messages of endpoints, and of connections that rules sample", false},
+			"NORMAL; tells the controller of DNS messages of endpoints, of connections that rules sample, and of what is said first", false},
 		{TableCommit, "COMMIT", "the log, pickup and turn bits; port 53 of UDP",
 			"tells the controller of DNS messages of endpoints; commits the connection with both rule ids and both ends in ct_label, then EXIT",
 			false},

@@ -112,6 +112,7 @@ spec:
 		}
 		s.exchange("tcp", s.vm[2].IPv4, 5002)
 	}
+	time.Sleep(time.Second) // the copy of the last is on its way
 	must(t, s.tw.Stop())
 	time.Sleep(300 * time.Millisecond)
 	must(t, s.tw.Start())

@@ -389,6 +389,13 @@ const (
 	samplesAtOnce    = 64
 )
 
+// dataPerSecond is how many packets a bridge may copy to the controller for what is said first on connections, and dataAtOnce how many at
+// once.
+const (
+	dataPerSecond = 2000
+	dataAtOnce    = 64
+)
+
 // meters returns the meters that fixed flows name.
 func (f *Firewall) meters() []flow.MeterDesc {
 	limited := func(id, rate, burst uint32) flow.MeterDesc {
@@ -400,7 +407,7 @@ func (f *Firewall) meters() []flow.MeterDesc {
 		meter(pipeline.MeterUnknownMAC, unknownMACPerSecond),
 		meter(pipeline.MeterStray, straysPerSecond), meter(pipeline.MeterReject, rejectsPerSecond),
 		meter(pipeline.MeterOutOfState, outOfStatePerSecond), limited(pipeline.MeterGuard, guardPerSecond, guardPerSecond),
-		limited(pipeline.MeterSample, samplesPerSecond, samplesAtOnce)}
+		limited(pipeline.MeterSample, samplesPerSecond, samplesAtOnce), limited(pipeline.MeterData, dataPerSecond, dataAtOnce)}
 	if f.opt.Learning {
 		out = append(out, meter(pipeline.MeterLearn, addressesPerSecond))
 	}

@@ -49,18 +49,19 @@ type Firewall struct {
 	// maxProduct, manyClasses, maxWalked and maxSurplus are the constants of these names, but for tests.
 	maxProduct, manyClasses, maxWalked, maxSurplus int
 
-	surplus  int // of all rules
-	order    [2]ordered
-	pickup   bool
-	used     [2]int                  // rules that have or will have a priority
-	enforced [2]int                  // rules in force that are enforced
-	leading  [2][pipeline.Tiers]int  // of these the ones that lead to the next tier
-	guarded  [2][pipeline.Tiers]bool // rules match that none has
-	led      [2]bool                 // there were such rules when Compile last ended
-	auditing int                     // policies in mode audit
-	sampling int                     // policies with rules that sample
-	system   pipeline.Options        // of the flows last returned
-	registry *registry
+	surplus   int // of all rules
+	order     [2]ordered
+	pickup    bool
+	used      [2]int                  // rules that have or will have a priority
+	enforced  [2]int                  // rules in force that are enforced
+	leading   [2][pipeline.Tiers]int  // of these the ones that lead to the next tier
+	guarded   [2][pipeline.Tiers]bool // rules match that none has
+	led       [2]bool                 // there were such rules when Compile last ended
+	auditing  int                     // policies in mode audit
+	sampling  int                     // policies with rules that sample
+	listening int                     // policies with rules that want to know what is said first
+	system    pipeline.Options        // of the flows last returned
+	registry  *registry
 	// forwarders by 1 + the index of their zones; [0] is nobody.
 	forwarders [pipeline.MaxForwarders + 1]*endpoint
 	retired    map[uint32]Station
@@ -347,7 +348,7 @@ func (f *Firewall) systemFlows(o pipeline.Options) []flow.Flow {
 func (f *Firewall) systemOptions() pipeline.Options {
 	o := pipeline.Options{BridgeIndex: f.opt.BridgeIndex, Pickup: f.pickup, Arrivals: f.arrivals(), Unstamped: f.unstamped,
 		GuardGroupFrames: f.enforced[ingress]+f.enforced[egress] > 0, AuditPolicies: f.auditing > 0,
-		Samples: f.sampling > 0, Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS,
+		Samples: f.sampling > 0, Messages: f.listening > 0, Passes: f.leads(ingress) || f.leads(egress), Learning: f.opt.Learning, DNS: f.opt.DNS,
 		Records: f.opt.Record.Connections == policy.RecordAll}
 	for _, e := range f.endpoints {
 		o.TrackUnmanaged = o.TrackUnmanaged || e.w.MAC == ""

@@ -282,6 +282,9 @@ func (r *rule) leaf() []flow.Action {
 	if r.oneOf > 0 {
 		out = append(out, pipeline.Draw(r.oneOf)...)
 	}
+	if r.l7 {
+		out = append(out, pipeline.Message())
+	}
 	return out
 }
 

@@ -38,11 +38,12 @@ func (w *world) sameVerdict(x talk) {
 	w.sameAudit(x, policy.Ingress, register(got, pipeline.IngressAudit), want.Ingress)
 
 	log, audited := want.Egress.Log || want.Ingress.Log, isAudited(want.Egress) || isAudited(want.Ingress)
-	sampled := false
+	sampled, said := false, false
 	switch {
 	case want.Effect.Passes():
 		quiet, judged := want.Egress.Quiet || want.Ingress.Quiet, want.Egress.Judged || want.Ingress.Judged
 		sampled = w.drawn(x, want.Egress.OneOf) || w.drawn(x, want.Ingress.OneOf)
+		said = (want.Egress.L7 || want.Ingress.L7) && x.tuple.Proto == policy.ProtoTCP
 		log = log || sampled || w.record.Connections == policy.RecordAll && judged && !quiet
 	case want.Egress.Effect == want.Effect:
 		log, audited = want.Egress.Log, isAudited(want.Egress)
@@ -73,10 +74,10 @@ func (w *world) sameVerdict(x talk) {
 			w.t.Fatalf("%v: label %#x/%#x is not what decided", x, e, i)
 		}
 		if logged := c.Mark&2 != 0; logged != log || c.Mark&1 == 0 || c.Mark&4 != 0 || (c.Mark&8 != 0) != audited ||
-			(c.Mark&0x100 != 0) != sampled {
-			w.t.Fatalf("%v: mark %#x, logged %v, audited %v, sampled %v", x, c.Mark, log, audited, sampled)
+			(c.Mark&0x100 != 0) != sampled || (c.Mark>>9&0x3f == 0x3f) != said || (c.Mark>>9&0x3f == 0) == said {
+			w.t.Fatalf("%v: mark %#x, logged %v, audited %v, sampled %v, asked for messages %v", x, c.Mark, log, audited, sampled, said)
 		}
-		w.secondPacket(x, want, sampled)
+		w.secondPacket(x, want, sampled, said)
 	}
 }
 
@@ -102,8 +103,9 @@ func number(is bool) int {
 }
 
 // secondPacket checks that an established connection passes by its gates alone, and that a sender who is not answered gets no
-// second record. What passes by an endpoint in mode audit alone is judged each time. All packets of a sample are copied.
-func (w *world) secondPacket(x talk, d policy.Decision, sampled bool) {
+// second record. What passes by an endpoint in mode audit alone is judged each time. All packets of a sample are copied, and what may be
+// said first if that is asked for (said), which is noted.
+func (w *world) secondPacket(x talk, d policy.Decision, sampled, said bool) {
 	w.t.Helper()
 	copies := number(sampled)
 	if again := w.sw.Process(w.packet(x, false, syn)); !again.Normal || len(again.Copies) != copies {
@@ -117,12 +119,14 @@ func (w *world) secondPacket(x talk, d policy.Decision, sampled bool) {
 		if heldByMode(d) && r.Normal && len(r.Copies) == copies {
 			continue
 		}
-		judged := r.Visited(pipeline.TableEgress) || r.Visited(pipeline.TableRecheck) || r.Committed != nil
+		judged := r.Visited(pipeline.TableEgress) || r.Visited(pipeline.TableRecheck) || (r.Committed != nil) != said
+		copies := copies + number(said)
 		if judged && x.tuple.Proto == policy.ProtoSCTP && len(r.Copies) == copies { // see pipeline.JudgeSCTP
 			judged = false
 		}
 		if !r.Normal || judged || len(r.Copies) != copies {
-			w.t.Fatalf("%v: established, reply %v: passed %v by tables %v", x, reply, r.Normal, r.Tables)
+			w.t.Fatalf("%v: established, reply %v: passed %v by tables %v; %d copies, committed %+v, messages %v", x, reply, r.Normal, r.Tables,
+				len(r.Copies), r.Committed, said)
 		}
 	}
 }

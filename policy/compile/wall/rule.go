@@ -17,6 +17,7 @@ type rule struct {
 	log   bool        // wants a record
 	quiet bool        // wants none
 	oneOf int         // samples one of so many connections; 0 = none
+	l7    bool        // wants to know what is said first
 	scope scope
 
 	service  *service // of the scope; nil = any
@@ -106,6 +107,7 @@ type policyState struct {
 	audits    [2]bool // it would isolate, and is in mode audit
 	auditing  bool    // it is in mode audit
 	sampling  bool    // rules of it sample connections
+	listening bool    // rules of it want to know what is said first
 	logs      bool
 	ends      int64 // in milliseconds since 1970; 0 = never
 	changed   bool  // flows, priorities or ids of its rules differ from what Changes last told

@@ -34,6 +34,7 @@ func (f *Firewall) update(ps *policyState, c *change) {
 	}
 	count(&f.auditing, &ps.auditing, auditing)
 	count(&f.sampling, &ps.sampling, samples)
+	count(&f.listening, &ps.listening, slices.ContainsFunc(rules, func(r *rule) bool { return r.l7 && r.passes() }))
 	ps.overflow = f.overflows(ps, rules)
 	if ps.overflow {
 		for _, r := range rules {
@@ -83,7 +84,7 @@ func (f *Firewall) rules(ps *policyState, side int, subjects []*choice, out []*r
 		log, quiet := ps.policy.Records(f.opt.Record, spec)
 		out = append(out, &rule{
 			ref: policy.RuleRef{Policy: ps.name, Direction: d, Rule: spec.Name}, side: side,
-			rank: policy.RankOf(ps.policy, spec), log: log, quiet: quiet, oneOf: spec.OneOf(),
+			rank: policy.RankOf(ps.policy, spec), log: log, quiet: quiet, oneOf: spec.OneOf(), l7: spec.Log.L7,
 			scope: scope{subjects: subjects, any: len(peers) == 0, peers: f.choose(peers), services: policy.NewServiceSet(spec.Services)},
 		})
 	}
@@ -144,8 +145,8 @@ func (f *Firewall) assign(r, now *rule, c *change) {
 	moved := r.ref != now.ref || r.rank != now.rank
 	renamed := !r.scope.same(&now.scope)
 	resampled := r.oneOf != now.oneOf // its connections bear what has been drawn, and are drawn anew
-	changed := moved || renamed || resampled || r.log != now.log || r.quiet != now.quiet
-	r.ref, r.rank, r.log, r.quiet, r.oneOf = now.ref, now.rank, now.log, now.quiet, now.oneOf
+	changed := moved || renamed || resampled || r.l7 != now.l7 || r.log != now.log || r.quiet != now.quiet
+	r.ref, r.rank, r.log, r.quiet, r.oneOf, r.l7 = now.ref, now.rank, now.log, now.quiet, now.oneOf, now.l7
 	if renamed {
 		r.form = undecided
 	}

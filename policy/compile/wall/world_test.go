@@ -286,6 +286,9 @@ func genRules(t *rapid.T, d policy.Direction) []policy.Rule {
 		if n := [...]int{2, 3, 0, 1, 50}[(len(peers)+len(r.Services))%5]; n > 0 && r.Log.All && r.Action == policy.Allow {
 			r.Log = policy.RuleLog{Sample: fmt.Sprint("1/", n)}
 		}
+		if !r.Log.All && len(r.Services) < 2 && r.Action == policy.Allow {
+			r.Log.L7 = true
+		}
 		out = append(out, r)
 	}
 	return out
