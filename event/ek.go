@@ -10,9 +10,9 @@ import (
 
 // AppendEK appends e as the two lines that tshark -T ek prints of a packet, for dashboards that were made for those: the fields that an
 // event has, under the names that tshark gives them, from the sender of the packet. There is no _type, which OpenSearch refuses, and no
-// key twice. ok is false of what is no packet.
+// key twice. ok is false of what is no packet, such as the end of a connection.
 func AppendEK(b []byte, e *Event) (out []byte, ok bool) {
-	if e.Source == nil || e.Destination == nil || e.Network == nil {
+	if e.Source == nil || e.Destination == nil || e.Network == nil || e.Tapwall.Ended != nil {
 		return b, false
 	}
 	src, dst := e.Source, e.Destination

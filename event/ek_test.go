@@ -36,6 +36,9 @@ func TestAppendEK(t *testing.T) {
 	if got, ok := event.AppendEK([]byte("x"), &event.Event{Timestamp: noon}); ok || string(got) != "x" {
 		t.Errorf("what is no packet becomes %s", got)
 	}
+	if got, ok := event.AppendEK(nil, verdict(func(e *event.Event) { e.Tapwall.Ended = &event.Ended{How: event.EndClosed} })); ok {
+		t.Errorf("the end of a connection becomes %s", got)
+	}
 }
 
 func TestRow(t *testing.T) {

@@ -58,7 +58,7 @@ func (f Filter) Compile() (*Matcher, error) {
 	if !f.Until.IsZero() {
 		m.until = nanoseconds(f.Until)
 		if !f.Since.IsZero() && f.Until.Before(f.Since) {
-			errs.add("until", f.Until.Format(time.RFC3339Nano), "before since")
+			errs.add("until", f.Until.Format(time.RFC3339), "before since, "+f.Since.Format(time.RFC3339))
 		}
 	}
 	if f.After != "" {

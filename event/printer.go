@@ -301,7 +301,9 @@ func summary(e *Event) string {
 // endText says how a connection ended: "cut after 12.3s".
 func endText(e *Event) string {
 	text := e.Tapwall.Ended.How
-	if d := e.Event.Duration; d != nil {
+	if d := e.Event.Duration; d != nil && *d == 0 && e.Event.Reason == EndExact { // ends are known to the second
+		text += " in less than 1s"
+	} else if d != nil {
 		after := " after "
 		if e.Event.Reason != EndExact {
 			after = " after at most "

@@ -38,6 +38,11 @@ func TestCompact(t *testing.T) {
 		opts event.PrintOptions
 		want string
 	}{
+		{"a connection that ended in the second in which it began", verdict(func(e *event.Event) {
+			e.Event.Action, e.Event.Reason, e.Event.Duration = event.ActionEnded, event.EndExact, new(int64)
+			e.Tapwall.Ended = &event.Ended{How: event.EndClosed}
+		}), utc, "Nov 20 12:00:00.123: web1(10.0.0.5):40108 -> tap2(10.0.0.9):5432 connection-ended:web/to-db EGRESS ALLOWED " +
+			"(closed in less than 1s)"},
 		{"allowed", verdict(nil), utc,
 			"Nov 20 12:00:00.123: web1(10.0.0.5):40108 -> tap2(10.0.0.9):5432 policy-verdict:web/to-db EGRESS ALLOWED (TCP Flags: SYN, ACK)"},
 		{"numeric, node, own time", verdict(nil), event.PrintOptions{Location: time.UTC, Numeric: true, Node: true, TimeFormat: time.Kitchen},

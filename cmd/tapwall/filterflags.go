@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -83,11 +84,31 @@ func (v *filterFlag) Set(s string) error {
 	}
 	list := v.param.List(f)
 	for one := range strings.SplitSeq(s, ",") {
-		if one = strings.TrimSpace(one); one != "" {
-			*list = append(*list, one)
+		if one = strings.TrimSpace(one); one == "" {
+			continue
 		}
+		if v.param.Name == "resource" {
+			var err error
+			if one, err = resourceName(one); err != nil {
+				return err
+			}
+		}
+		*list = append(*list, one)
 	}
 	return nil
+}
+
+// resourceName is KIND/NAME as changes name it; the kind may be in any form that the other commands take.
+func resourceName(s string) (string, error) {
+	kindName, name, ok := strings.Cut(s, "/")
+	if !ok || name == "" {
+		return "", fmt.Errorf("want kind/name, such as policy/web")
+	}
+	k, err := parseResourceKind(kindName)
+	if err != nil {
+		return "", err
+	}
+	return k.singular + "/" + name, nil
 }
 
 // notFlag is --not.
@@ -108,6 +129,12 @@ func (g *global) filterValues() map[string]values {
 		"bridge": g.completeBridges, "node": g.completeHosts, "interface": g.completeWorkloads(func(w *client.Workload) []string {
 			return []string{w.Port}
 		}),
+		"resource": func(c *cobra.Command) (out []string) {
+			for _, k := range writable() {
+				out = append(out, g.completeNamesOf(k.plural, k.singular+"/")(c)...)
+			}
+			return out
+		},
 	}
 	for name, f := range map[string]func(w *client.Workload) []string{"ip": addressesOf, "label": labelsOf,
 		"mac": func(w *client.Workload) []string { return []string{w.MAC} }} {

@@ -40,7 +40,8 @@ func newObserve(g *global) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "observe",
 		Short: "Print the record: which rule let what pass, and what was dropped",
-		Long: `Print events of the record, the newest 20 unless told otherwise, and follow it with -f.
+		Long: `Print events of the record: the newest 20, or all since --since, and follow it with -f. They come in the order in which they
+were told; the end of a connection has the time at which it ended, and is told some seconds later.
 
 Filters may be repeated and take several values separated by commas, which are alternatives; different filters must all hold, and --not
 is about the next one. They take the words that are printed, and the names of an endpoint that you know: its port, VM, uuid, address.`,

@@ -18,7 +18,8 @@ var observeFormats = []string{"compact", "table", "dict", "json", "csv", "ek"}
 // csvColumns are those without --field-mask.
 var csvColumns = []string{"@timestamp", "event.id", "event.action", "tapwall.verdict", "source.ip", "source.port", "tapwall.source.name",
 	"destination.ip", "destination.port", "tapwall.destination.name", "network.transport", "network.bytes", "tapwall.direction", "rule.id",
-	"event.reason", "tapwall.bridge", "observer.name", "tapwall.notice.message", "tapwall.loss.stage", "tapwall.loss.count"}
+	"event.reason", "tapwall.bridge", "observer.name", "tapwall.notice.message", "tapwall.loss.stage", "tapwall.loss.count",
+	"tapwall.ended.how", "event.duration", "user.name"}
 
 // eventPrinter prints events in one format. raw is the JSON of the event.
 type eventPrinter struct {

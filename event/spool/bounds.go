@@ -80,8 +80,8 @@ func (w *writer) shortOfDisk() (kept event.Class, short bool) {
 	}
 	said := ""
 	if short = free < reserve; short {
-		said = fmt.Sprintf("the disk of %s is nearly full: %d MiB of the %d MiB that are left to others are free; %s",
-			w.s.o.Dir, free>>20, reserve>>20, what)
+		said = fmt.Sprintf("the disk of %s is nearly full: %.1f MiB of the %.1f MiB that are left to others are free; %s",
+			w.s.o.Dir, float64(free)/(1<<20), float64(reserve)/(1<<20), what)
 	}
 	w.s.mu.Lock()
 	before := w.s.short

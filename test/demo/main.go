@@ -285,7 +285,7 @@ func (d *demo) show() error {
 	d.check(!d.vm3.CanConnect(d.vm2.IPv4, 80, time.Second), "vm3 cannot connect to vm2 port 80")
 
 	step("a record: which rule decided")
-	out := d.tapwall("observe", "--last", "10")
+	out := d.tapwall("observe", "--type", "verdict")
 	for _, rule := range []string{"from-clients", "not-from-web", "default-deny"} {
 		d.check(strings.Contains(out, rule), "the record names %s", rule)
 	}
