@@ -255,7 +255,7 @@ func Actions() []string {
 		ActionMirrorStarted, ActionMirrorExpired, ActionZoneNearFull,
 		ActionZoneFull, ActionAddressLearned, ActionAddressForgotten, ActionAddressRefused, ActionCapturesRead, ActionExportTested,
 		ActionCreated, ActionUpdated, ActionDeleted, ActionKilled, ActionReplayed, ActionUnauthorized,
-		ActionEndsStopped, ActionEndsResumed}
+		ActionEndsStopped, ActionEndsResumed, ActionResumed}
 }
 
 // DropReasons lists the values of tapwall.drop_reason.
@@ -321,6 +321,8 @@ const (
 	// Ends of connections are not told of any more, or again: there are too many to look for them.
 	ActionEndsStopped = "connection-ends-stopped"
 	ActionEndsResumed = "connection-ends-resumed"
+	// tapwall began to run, and there is a record of before.
+	ActionResumed = "record-resumed"
 
 	DatasetFlow   = "tapwall.flow"
 	DatasetPacket = "tapwall.packet"

@@ -301,7 +301,7 @@ func summary(e *Event) string {
 // endText says how a connection ended: "cut after 12.3s".
 func endText(e *Event) string {
 	text := e.Tapwall.Ended.How
-	if d := e.Event.Duration; d != nil && *d == 0 && e.Event.Reason == EndExact { // ends are known to the second
+	if d := e.Event.Duration; d != nil && *d == 0 { // ends are known to the second
 		text += " in less than 1s"
 	} else if d != nil {
 		after := " after "

@@ -298,6 +298,20 @@ func (s *Spool) Status() event.SpoolStatus {
 	return st
 }
 
+// Newest is the time of the newest event that can be read back; zero = there is none.
+func (s *Spool) Newest() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	newest := int64(0)
+	for _, g := range s.segments {
+		newest = max(newest, g.newest)
+	}
+	if newest == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, newest).UTC()
+}
+
 // First is the least sequence number of what can be read back, 0 = there is nothing.
 func (s *Spool) First() (seq int64) {
 	s.mu.Lock()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tapwall/tapwall/api"
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/event/opensearch"
 	"github.com/tapwall/tapwall/event/record"
 	"github.com/tapwall/tapwall/event/spool"
@@ -229,5 +230,19 @@ func newRecorder(o *Options, log *slog.Logger, registry *prometheus.Registry, cl
 		*closers = append(*closers, export.Close)
 	}
 	r, err := record.NewRecorder(ro)
+	if err == nil && ro.Spool != nil {
+		tellResumed(r, host, ro.Spool.Newest())
+	}
 	return r, export, err
+}
+
+// tellResumed records that nothing was recorded for a time: what passed while tapwall did not run is in no figure of the switch that says
+// how much it was. before is the time of the last event; zero = the record begins.
+func tellResumed(r *record.Recorder, host string, before time.Time) {
+	if before.IsZero() {
+		return
+	}
+	message := fmt.Sprintf("tapwall runs again; the last event before was of %s, and what came to pass while it did not run is in no event",
+		before.Local().Format(time.RFC3339))
+	r.Record(event.NewNotice(event.ActionResumed, host, "", event.Notice{Count: 1, Message: message}))
 }

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/test/lab"
 )
@@ -163,6 +165,44 @@ func TestEventsByDefaultRecord(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A record that was interrupted says so once: what was denied while tapwall did not run is in none of its events.
+func TestEventsResumed(t *testing.T) {
+	t.Parallel()
+	s := openRecording(t, 3, policy.Record{})
+	s.apply(`
+kind: Policy
+name: shut
+spec:
+  appliesTo: [{port: vm2}]
+  ingress: [{name: no, action: deny, services: [{protocol: tcp, ports: ["5003-5005"]}]}]
+`)
+	denied := func(port int) {
+		if s.vm[1].CanConnect(s.vm[2].IPv4, port, 300*time.Millisecond) {
+			t.Errorf("a connection to port %d is not denied", port)
+		}
+	}
+	of := func(port string) int {
+		return strings.Count(s.tapwall("observe", "--all", "--to-port", port), "DENIED")
+	}
+	denied(5003)
+	lab.Eventually(t, 5*time.Second, "what is denied is recorded", func() bool { return of("5003") > 0 })
+	if n := len(s.filed(event.ActionResumed)); n != 0 {
+		t.Errorf("a record that was not interrupted has resumed %d times", n)
+	}
+	must(t, s.tw.Stop())
+	denied(5004)
+	must(t, s.tw.Start())
+	denied(5005)
+	lab.Eventually(t, 5*time.Second, "what is denied is recorded again", func() bool { return of("5005") > 0 })
+	if n := of("5004"); n != 0 {
+		t.Errorf("of what was denied meanwhile there are %d events", n)
+	}
+	lab.Eventually(t, 5*time.Second, "the record says that it was interrupted", func() bool {
+		return len(s.filed(event.ActionResumed)) == 1
+	})
+	t.Log(s.tapwall("observe", "--action", event.ActionResumed))
 }
 
 // recordedAs applies a policy with a record to vm2 and looks at what is recorded of new connections on a bridge with the record of.
