@@ -48,6 +48,8 @@ is about the next one. They take the words that are printed, and the names of an
 		Example: `  tapwall observe -f --verdict DENIED
   tapwall observe --since 5m --to vm2 --to-port 443,8000-8099
   tapwall observe -f --from-label app=web --not --to-label app=db
+  tapwall observe --type end --endpoint vm2              # how long connections lasted
+  tapwall observe --type change --user root --since 1d   # who changed what
   tapwall observe --last 1000 --policy web -o json
   tapwall observe --since 1h --verdict DENIED -o csv --field-mask @timestamp,source.ip,destination.ip,destination.port,rule.id
   tapwall observe --aggregate src,dst,dport,verdict --since 1h`,

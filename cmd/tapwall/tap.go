@@ -51,7 +51,8 @@ port=, vm=, neutronPort=, mac=, bridge=, group= or labels.KEY= with a value, whi
 
 Copies go to a port, which is made if there is none of that name, or into a tunnel: vxlan://COLLECTOR?vni=7, geneve://COLLECTOR?vni=7,
 gre://COLLECTOR?key=7, erspan://COLLECTOR?version=2&session=7; behind the collector's address may be a UDP port, and local= is the
-address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server.
+address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server. Packets as events of the
+record are not for tap: apply a Mirror with targets: [{events: {}}].
 
 With -w they come here instead: as pcapng into a file of this machine, or with -w - to standard output. Then this command runs until
 the time is over, Ctrl-C, or nobody reads what it writes, and deletes the mirror. If it is killed the mirror ends when its time is over.`,

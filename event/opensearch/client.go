@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -148,6 +149,10 @@ func (c *client) send(ctx context.Context, method, path string, body []byte, hea
 	res, err := c.t.Stream(req)
 	if res != nil {
 		defer res.Body.Close() //nolint:errcheck // read only
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" { // whatever was asked, it is the address that people can mend
+		return nil, fmt.Errorf("the server cannot be reached: %w", op)
 	}
 	if err != nil {
 		return nil, err

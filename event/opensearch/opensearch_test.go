@@ -496,3 +496,25 @@ func TestProbe(t *testing.T) {
 		t.Errorf("%d templates, %d documents", len(f.templates), len(f.docs))
 	}
 }
+
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, err := newClient(&Options{URLs: []string{"http://" + addr}, Timeout: 5 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.ask(t.Context(), http.MethodGet, "/", nil)
+	if want := "the server cannot be reached: dial tcp " + addr + ": connect: connection refused"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if err := c.close(); err != nil {
+		t.Error(err)
+	}
+}
