@@ -51,8 +51,8 @@ port=, vm=, neutronPort=, mac=, bridge=, group= or labels.KEY= with a value, whi
 
 Copies go to a port, which is made if there is none of that name, or into a tunnel: vxlan://COLLECTOR?vni=7, geneve://COLLECTOR?vni=7,
 gre://COLLECTOR?key=7, erspan://COLLECTOR?version=2&session=7; behind the collector's address may be a UDP port, and local= is the
-address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server. Packets as events of the
-record are not for tap: apply a Mirror with targets: [{events: {}}].
+address to send from. A name that ends in .pcap or .pcapng is that of files in the data directory of the server; events
+makes an event of the record of each packet.
 
 With -w they come here instead: as pcapng into a file of this machine, or with -w - to standard output. Then this command runs until
 the time is over, Ctrl-C, or nobody reads what it writes, and deletes the mirror. If it is killed the mirror ends when its time is over.`,
@@ -88,7 +88,8 @@ the time is over, Ctrl-C, or nobody reads what it writes, and deletes the mirror
 		},
 	}
 	fl := c.Flags()
-	fl.StringArrayVar(&x.to, "to", nil, "where copies go: a port or a tunnel (repeatable: each gets all)")
+	fl.StringArrayVar(&x.to, "to", nil,
+		"where copies go: a port, a tunnel, a file of the server (web.pcapng) or the record (events); repeatable: each gets all")
 	durationFlag(c, &x.lasts, "for", "for how long, from when it begins to copy; 0 = until it is deleted (default 10m)", "1m", "10m", "1h")
 	fl.Int64Var(&x.packets, "packets", 0, "end after so many packets, if that is sooner; 0 = do not")
 	fl.StringArrayVarP(&x.ports, "port", "p", nil, "only to and from this port of TCP, UDP (or SCTP with --proto sctp): 443, 8000-8099, dns "+
@@ -103,7 +104,7 @@ the time is over, Ctrl-C, or nobody reads what it writes, and deletes the mirror
 	fl.StringVarP(&x.write.path, "write", "w", "", "write packets into this file here; - = to standard output")
 	fl.BoolVar(&x.write.force, "force", false, "with -w: replace a file that is there")
 	fl.BoolVar(&x.dryRun, "dry-run", false, "print the document of the mirror, and make nothing")
-	completeFlag(c, "to", fixed("vxlan://", "geneve://", "gre://", "erspan://"))
+	completeFlag(c, "to", fixed("events", "vxlan://", "geneve://", "gre://", "erspan://"))
 	completeFlag(c, "direction", fixed(policy.MirrorBoth, policy.MirrorFromSource, policy.MirrorToSource))
 	completeFlag(c, "proto", fixed("tcp", "udp", "sctp", "icmp", "icmpv6"))
 	completeFlag(c, "port", fixed("http", "https", "dns", "ssh"))

@@ -10,7 +10,8 @@ import (
 	"github.com/tapwall/tapwall/policy"
 )
 
-// targetOf reads where copies go, as people write it on a command line: ids0, vxlan://192.0.2.9:4789?vni=7, web.pcapng.
+// targetOf reads where copies go, as people write it on a command line: ids0, vxlan://192.0.2.9:4789?vni=7, web.pcapng,
+// events. A port of that last name is for documents.
 func targetOf(text string) (t policy.MirrorTarget, err error) {
 	scheme, _, tunnel := strings.Cut(text, "://")
 	if !tunnel {
@@ -23,8 +24,11 @@ func targetOf(text string) (t policy.MirrorTarget, err error) {
 			return t, usage("--to %q: the server writes files into its data directory: give a name without a path", text)
 		case short:
 			t.Pcap = &policy.PcapTarget{File: file}
+		case text == "events":
+			t.Events = &policy.EventsTarget{}
 		case strings.ContainsAny(text, ":/?"):
-			return t, usage("--to %q: want the name of a port, a tunnel as in vxlan://192.0.2.9?vni=7, or a name that ends in .pcapng", text)
+			return t, usage("--to %q: want the name of a port, a tunnel as in vxlan://192.0.2.9?vni=7, a name that ends in .pcapng, or events",
+				text)
 		default:
 			t.Port = &policy.PortTarget{Name: text, Create: true}
 		}

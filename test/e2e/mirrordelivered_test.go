@@ -50,6 +50,7 @@ func TestMirrorScenario12CapturePoint(t *testing.T) {
 		t.Errorf("of what is not the source's %v were copied", n)
 	}
 	s.tapwall("delete", "policy", "shut", "--wait")
+	s.revalidated()
 	if n := counts(s.vm[1], s.vm[2]); n != [3]int{6, 6, 3} {
 		t.Errorf("without the policy %v were copied, want 6, 6 and 3", n)
 	}
