@@ -46,7 +46,34 @@ func (s *Sink) prune(ctx context.Context) {
 	}
 }
 
+// maxClockSkew is how far apart the clocks of this machine and of the server may be for days to be taken for past. A machine that begins
+// with a clock of the future must not delete the evidence of the past.
+const maxClockSkew = time.Hour
+
+// agrees is an error if the server does not take now for the present.
+func (s *Sink) agrees(ctx context.Context, now time.Time) error {
+	answer, err := s.client.ask(ctx, http.MethodGet, "/_cat/health?format=json&h=epoch", nil)
+	if err != nil {
+		return err
+	}
+	var clock []struct {
+		Epoch int64 `json:"epoch,string"`
+	}
+	if err := json.Unmarshal(answer, &clock); err != nil || len(clock) != 1 {
+		return fmt.Errorf("%w: its clock reads %.80q", errNotOpenSearch, answer)
+	}
+	if theirs := time.Unix(clock[0].Epoch, 0).UTC(); theirs.Sub(now).Abs() > maxClockSkew {
+		return fmt.Errorf("here it is %s, and on the server %s: nothing is deleted while one of them is wrong",
+			now.UTC().Format(time.DateTime), theirs.Format(time.DateTime))
+	}
+	return nil
+}
+
 func (s *Sink) deletePast(ctx context.Context) error {
+	now := s.o.Now()
+	if err := s.agrees(ctx, now); err != nil {
+		return err
+	}
 	list := "/_cat/indices/" + s.o.Prefix + "-*?format=json&h=index&expand_wildcards=open,closed"
 	answer, err := s.client.ask(ctx, http.MethodGet, list, nil)
 	if answered(err, http.StatusNotFound) {
@@ -63,7 +90,7 @@ func (s *Sink) deletePast(ctx context.Context) error {
 	}
 	for _, i := range all {
 		set, day, ok := partsOf(s.o.Prefix, i.Index)
-		if !ok || !s.past(set, day, s.o.Now()) {
+		if !ok || !s.past(set, day, now) {
 			continue
 		}
 		if _, err := s.client.ask(ctx, http.MethodDelete, "/"+i.Index, nil); err != nil && !answered(err, http.StatusNotFound) {

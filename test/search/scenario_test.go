@@ -481,6 +481,30 @@ func TestEventsRetention(t *testing.T) {
 	}
 }
 
+// A machine whose clock is wrong deletes nothing.
+func TestEventsRetentionWrongClock(t *testing.T) {
+	var asked atomic.Int64
+	r := idleRig(t, "sclk", func(o *opensearch.Options) { o.Now = func() time.Time { return time.Now().AddDate(2, 0, 0) } })
+	name := "sclk-flow-" + time.Now().UTC().AddDate(0, 0, -1).Format("2006.01.02")
+	if err := server.JSON("PUT", "/"+name, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.proxy.Some(lab.NoFault, func(q *http.Request) bool {
+		if q.URL.Path == "/_cat/health" {
+			asked.Add(1)
+		}
+		return false
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	lab.Eventually(t, 20*time.Second, "the server is asked what time it is", func() bool { return asked.Load() > 0 })
+	time.Sleep(time.Second)
+	if status, _, err := server.Do("HEAD", "/"+name, ""); err != nil || status != http.StatusOK {
+		t.Errorf("the index of yesterday: %d %v", status, err)
+	}
+}
+
 // An end while the server hangs takes a few seconds, leaves no goroutine, and loses nothing.
 func TestEventsEndWhileServerHangs(t *testing.T) {
 	r := newRig(t, "send", nil)
