@@ -94,6 +94,19 @@ func TestObserveFormats(t *testing.T) {
 		!strings.Contains(bad.String(), "standard input: line 1 is no event") {
 		t.Errorf("%d %s", code, bad.String())
 	}
+	// What is damaged, as the end of a file that is written to, hides nothing else.
+	first, rest, _ := strings.Cut(savedEvents, "\n")
+	for _, args := range [][]string{{"--last", "50"}, {"--all"}, {"--first", "50"}, {"--aggregate", "verdict"}} {
+		whole, torn := &bytes.Buffer{}, &bytes.Buffer{}
+		bad.Reset()
+		run(t.Context(), append([]string{"observe", "--input-file", "-"}, args...), strings.NewReader(savedEvents), whole, &bytes.Buffer{})
+		code := run(t.Context(), append([]string{"observe", "--input-file", "-"}, args...),
+			strings.NewReader(first+"\nnonsense\n"+rest+first[:20]), torn, &bad)
+		if code != 1 || torn.String() != whole.String() || !strings.Contains(bad.String(), "line 2 is no event") ||
+			!strings.Contains(bad.String(), "nor are 1 others") {
+			t.Errorf("%v: %d %s\n%s\nwant\n%s", args, code, bad.String(), torn, whole)
+		}
+	}
 }
 
 // FuzzObserveFormats puts any text into every format: no control character but line ends comes out, and a CSV is one.

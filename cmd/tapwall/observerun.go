@@ -183,7 +183,8 @@ func (x *observer) tail(c *cobra.Command, cl *client.Client, after string) error
 // maxEventLine bounds a line of --input-file.
 const maxEventLine = 1 << 20
 
-// replay filters and prints events that were saved as JSON lines.
+// replay filters and prints events that were saved as JSON lines. Lines that are none are passed over, and make an error in the end: a file
+// that is still written to has one.
 func (x *observer) replay(c *cobra.Command) error {
 	in, name := c.InOrStdin(), "standard input"
 	if x.input != "-" {
@@ -198,16 +199,45 @@ func (x *observer) replay(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	var counts *event.Aggregator
+	r := replaying{observer: x, match: m}
 	if len(x.agg.by) > 0 {
-		if counts, err = event.NewAggregator(x.agg.by, x.window); err != nil {
+		if r.counts, err = event.NewAggregator(x.agg.by, x.window); err != nil {
 			return err
 		}
 	}
-	var kept []line // the newest, with --last
-	taken := 0
+	damage, err := r.read(in)
+	if err != nil {
+		return err
+	}
+	if r.counts != nil {
+		s := r.counts.Summary(x.agg.top)
+		err = x.printSummary(c, &s)
+	} else {
+		err = r.flush()
+	}
+	if err != nil {
+		return err
+	}
+	if damage != nil {
+		return fmt.Errorf("%s: %w", event.Escape(name), damage)
+	}
+	return x.end(c)
+}
+
+// replaying is what was read of events that were saved.
+type replaying struct {
+	*observer
+	match  *event.Matcher
+	counts *event.Aggregator // with --aggregate
+	kept   []line            // the newest, with --last
+	taken  int
+}
+
+// read takes all events. damage says what was no event, err why printing ended.
+func (r *replaying) read(in io.Reader) (damage, err error) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxEventLine)
+	others := 0
 	for n := 1; lines.Scan(); n++ {
 		raw := bytes.TrimSpace(lines.Bytes())
 		if len(raw) == 0 {
@@ -215,50 +245,55 @@ func (x *observer) replay(c *cobra.Command) error {
 		}
 		e := new(event.Event)
 		if err := json.Unmarshal(raw, e); err != nil || e.Event.Action == "" {
-			return fmt.Errorf("%s: line %d is no event of the record: %w", event.Escape(name), n, orNoAction(err))
+			if damage == nil {
+				damage = fmt.Errorf("line %d is no event of the record: %w", n, orNoAction(err))
+			} else {
+				others++
+			}
+			continue
 		}
-		x.note(e)
-		switch {
-		case !m.Match(e):
-		case counts != nil:
-			counts.Add(e)
-		case x.filter.First || x.everything:
-			if taken++; !x.everything && taken > x.filter.Limit {
-				continue
-			}
-			if err := x.take(line{e, raw, 1, e.Timestamp}); err != nil {
-				return err
-			}
-		default:
-			if kept = append(kept, line{e, bytes.Clone(raw), 1, e.Timestamp}); len(kept) > 2*x.filter.Limit {
-				kept = append(kept[:0], kept[len(kept)-x.filter.Limit:]...)
-			}
-		}
-		if taken%event.MaxLimit == 0 {
-			if err := x.printer.flush(); err != nil {
-				return err
-			}
+		if err := r.add(e, raw); err != nil {
+			return nil, err
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%s: %w", event.Escape(name), err)
+	if others > 0 {
+		damage = fmt.Errorf("%w; nor are %d others", damage, others)
 	}
-	if counts != nil {
-		s := counts.Summary(x.agg.top)
-		if err := x.printSummary(c, &s); err != nil {
+	return errors.Join(damage, lines.Err()), nil
+}
+
+func (r *replaying) add(e *event.Event, raw []byte) error {
+	r.note(e)
+	switch limit := r.filter.Limit; {
+	case !r.match.Match(e):
+	case r.counts != nil:
+		r.counts.Add(e)
+	case r.filter.First || r.everything:
+		if r.taken++; !r.everything && r.taken > limit {
+			return nil
+		}
+		if err := r.take(line{e, raw, 1, e.Timestamp}); err != nil {
 			return err
 		}
-		return x.end(c)
+		if r.taken%event.MaxLimit == 0 {
+			return r.printer.flush()
+		}
+	default:
+		if r.kept = append(r.kept, line{e, bytes.Clone(raw), 1, e.Timestamp}); len(r.kept) > 2*limit {
+			r.kept = append(r.kept[:0], r.kept[len(r.kept)-limit:]...)
+		}
 	}
-	for _, l := range kept[max(0, len(kept)-x.filter.Limit):] {
-		if err := x.take(l); err != nil {
+	return nil
+}
+
+// flush prints what is still to be printed.
+func (r *replaying) flush() error {
+	for _, l := range r.kept[max(0, len(r.kept)-r.filter.Limit):] {
+		if err := r.take(l); err != nil {
 			return err
 		}
 	}
-	if err := x.printer.flush(); err != nil {
-		return err
-	}
-	return x.end(c)
+	return r.printer.flush()
 }
 
 // orNoAction is why a line is no event.
