@@ -103,8 +103,12 @@ func (s *Sink) deliverDocs(ctx context.Context, todo []doc, done *spool.Done) bo
 	return true
 }
 
-// attempt sends one request, when it is its turn and the templates stand.
+// attempt sends one request, when it is its turn and the templates stand. It is made before, so that the server does not wait for it.
 func (s *Sink) attempt(ctx context.Context, docs []doc) ([]item, error) {
+	body, err := packed(docs)
+	if err != nil {
+		return nil, err
+	}
 	select {
 	case <-s.tokens:
 	case <-ctx.Done():
@@ -112,7 +116,7 @@ func (s *Sink) attempt(ctx context.Context, docs []doc) ([]item, error) {
 	}
 	s.count(1)
 	begin := time.Now()
-	items, err := s.send(ctx, docs)
+	items, err := s.send(ctx, body, len(docs))
 	s.count(-1)
 	s.giveBack(err == nil, len(docs) == batchRecords, time.Since(begin))
 	return items, err
@@ -144,18 +148,15 @@ func (s *Sink) giveBack(ok, full bool, took time.Duration) {
 	}
 }
 
-func (s *Sink) send(ctx context.Context, docs []doc) ([]item, error) {
+// send sends the body of so many documents.
+func (s *Sink) send(ctx context.Context, body []byte, docs int) ([]item, error) {
 	if err := s.trust(ctx); err != nil {
-		return nil, err
-	}
-	body, err := packed(docs)
-	if err != nil {
 		return nil, err
 	}
 	answer, err := s.client.bulk(ctx, bulkPath, body)
 	var items []item
 	if err == nil {
-		items, err = parseBulk(answer, len(docs))
+		items, err = parseBulk(answer, docs)
 	}
 	if err != nil {
 		s.distrust(err)

@@ -24,6 +24,7 @@ const (
 	DefaultReplicas = "0-1" // as many as there are other nodes, one at most
 
 	maxInFlight   = 4
+	maxReady      = 2 // that are ready when one of those is answered
 	batchRecords  = 5000
 	batchBytes    = 5 << 20
 	smallBatch    = 100 // documents that a slow server must manage at once
@@ -137,9 +138,11 @@ func Open(o Options) (*Sink, error) {
 	}
 	s := &Sink{
 		o: o, log: o.Logger.With("sink", "opensearch"), client: c, templates: templates(o.Prefix, o.Replicas), gone: make(chan struct{}),
-		tokens: make(chan struct{}, maxInFlight), granted: 1, batchSize: batchBytes, largest: batchBytes,
+		tokens: make(chan struct{}, maxInFlight), granted: maxInFlight, batchSize: batchBytes, largest: batchBytes,
 	}
-	s.tokens <- struct{}{}
+	for range maxInFlight {
+		s.tokens <- struct{}{}
+	}
 	if s.cursor, err = o.Spool.Cursor("opensearch"); err == nil {
 		cp, _, _ := s.cursor.Status()
 		s.letters, err = openLetters(o.Dir, cp.Replays)
@@ -174,7 +177,7 @@ func (s *Sink) run(sending context.Context) {
 	defer close(s.gone)
 	var under sync.WaitGroup
 	under.Go(func() { s.housekeeping(sending, reading.Done()) })
-	room := make(chan struct{}, maxInFlight) // bounds what is in memory
+	room := make(chan struct{}, maxInFlight+maxReady) // bounds what is in memory
 	for {
 		select {
 		case room <- struct{}{}:
