@@ -40,13 +40,11 @@ func (s *Server) audit(ctx context.Context, c backend.Change, stored, before pol
 	} else if before != nil {
 		revision = before.GetMeta().Revision // that was the last one
 	}
-	who, name := caller(ctx), refName(c.Kind, c.Name)
-	s.log.InfoContext(ctx, "resource "+word, slog.String("resource", name), slog.Int64("revision", revision), slog.String("by", who.By),
-		slog.String("from", who.From), slog.String("request", requestID(ctx)))
-
+	name := refName(c.Kind, c.Name)
+	who := s.note(ctx, "resource "+word, slog.String("resource", name), slog.Int64("revision", revision))
 	fields := make([]string, 0, min(len(changes), maxAuditFields))
 	for _, x := range changes[:min(len(changes), maxAuditFields)] {
-		fields = append(fields, cut(x.Pointer, maxAuditField))
+		fields = append(fields, event.Cut(x.Pointer, maxAuditField))
 	}
 	message := fmt.Sprintf("%s, revision %d%s", name, revision, byWhom(who))
 	if len(fields) > 0 {
@@ -63,14 +61,20 @@ func (s *Server) audit(ctx context.Context, c backend.Change, stored, before pol
 	}
 }
 
+// note logs what somebody did, and returns who that is.
+func (s *Server) note(ctx context.Context, message string, attrs ...any) policy.Writer {
+	who := caller(ctx)
+	s.log.InfoContext(ctx, message, append(attrs, slog.String("by", who.By), slog.String("from", who.From),
+		slog.String("request", requestID(ctx)))...)
+	return who
+}
+
 // auditKill does so for connections that somebody had the switches forget; which is the query that chose them.
 func (s *Server) auditKill(ctx context.Context, out Killed, which string) {
-	who := caller(ctx)
-	s.log.InfoContext(ctx, "connections killed", slog.Int("killed", out.Killed), slog.Int("matched", out.Matched),
-		slog.String("which", which), slog.String("by", who.By), slog.String("from", who.From), slog.String("request", requestID(ctx)))
+	who := s.note(ctx, "connections killed", slog.Int("killed", out.Killed), slog.Int("matched", out.Matched), slog.String("which", which))
 	if out.Killed > 0 {
 		s.tell(event.NewChange(event.ActionKilled, event.Notice{Count: int64(out.Killed), By: who.By, From: who.From,
-			Message: fmt.Sprintf("%d live connections were killed%s: %s", out.Killed, byWhom(who), cut(which, 2*maxAuditField))}))
+			Message: fmt.Sprintf("%d live connections were killed%s: %s", out.Killed, byWhom(who), event.Cut(which, 2*maxAuditField))}))
 	}
 }
 
@@ -93,7 +97,7 @@ func (x *refusals) add(r *http.Request) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.untold++
-	x.from, x.what = r.RemoteAddr, cut(r.Method, maxAuditField)+" "+cut(r.URL.EscapedPath(), maxAuditField)
+	x.from, x.what = r.RemoteAddr, event.Cut(r.Method, maxAuditField)+" "+event.Cut(r.URL.EscapedPath(), maxAuditField)
 	if !x.waiting {
 		x.flush()
 	}
@@ -130,12 +134,4 @@ func byWhom(who policy.Writer) string {
 		return " by " + text
 	}
 	return ""
-}
-
-// cut is the text, or as much of it as fits into so many bytes.
-func cut(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -200,16 +200,13 @@ func (s *Server) attach(w http.ResponseWriter, name string) {
 
 // noteRead records that somebody was handed packets.
 func (s *Server) noteRead(ctx context.Context, mirror, what string) {
-	who := caller(ctx)
+	who := s.note(ctx, "captures read", slog.String("what", what))
 	message := what + " were read"
 	if strings.HasPrefix(what, "file ") {
 		message = what + " was read"
 	}
-	message += byWhom(who)
-	s.log.InfoContext(ctx, "captures read", slog.String("what", what), slog.String("by", who.By), slog.String("from", who.From),
-		slog.String("request", requestID(ctx)))
-	s.tell(event.NewAccess(event.ActionCapturesRead, event.Notice{Message: message, Count: 1, Objects: []string{"mirror/" + mirror},
-		By: who.By, From: who.From}))
+	s.tell(event.NewAccess(event.ActionCapturesRead, event.Notice{Message: message + byWhom(who), Count: 1,
+		Objects: []string{"mirror/" + mirror}, By: who.By, From: who.From}))
 }
 
 // hand hands packets to a client until there are no more. If they break off the connection does, so that the client sees it.

@@ -143,9 +143,7 @@ func (s *Server) tellConfirmation(ctx context.Context, action, id string, c conf
 			objects = append(objects, refName(c.Changes[i].Kind, c.Changes[i].Name))
 		}
 	}
-	who := caller(ctx)
-	s.log.InfoContext(ctx, message, slog.String("confirmation", id), slog.String("by", who.By), slog.String("from", who.From),
-		slog.String("request", requestID(ctx)))
+	who := s.note(ctx, message, slog.String("confirmation", id))
 	s.tell(event.NewChange(action, event.Notice{Message: message + byWhom(who), Count: int64(len(c.Changes)), Objects: objects, By: who.By,
 		From: who.From}))
 }

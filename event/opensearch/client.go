@@ -17,6 +17,7 @@ import (
 
 	"github.com/opensearch-project/opensearch-go/v4/opensearchtransport"
 
+	"github.com/tapwall/tapwall/event"
 	"github.com/tapwall/tapwall/internal/pki"
 )
 
@@ -210,7 +211,7 @@ func (p *problem) UnmarshalJSON(b []byte) (err error) {
 		type plain problem
 		err = json.Unmarshal(b, (*plain)(p))
 	}
-	p.Type, p.Reason = begin(p.Type, 100), begin(p.Reason, 1000)
+	p.Type, p.Reason = event.Cut(p.Type, 100), event.Cut(p.Reason, 1000)
 	return err
 }
 
@@ -226,13 +227,5 @@ func answerError(status int, answer []byte) error {
 
 // short is the beginning of an answer that is not understood.
 func short(answer []byte) string {
-	return begin(strings.Join(strings.Fields(string(answer[:min(len(answer), 4096)])), " "), 200)
-}
-
-// begin is the text, or its first bytes.
-func begin(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
+	return event.Cut(strings.Join(strings.Fields(string(answer[:min(len(answer), 4096)])), " "), 200)
 }

@@ -32,6 +32,11 @@ func (r *Recorder) Run(ctx context.Context) error {
 	w := worker{r: r, slots: make([]*slot, 0, batchLen)}
 	rest := time.NewTimer(gather)
 	defer rest.Stop()
+	ticked := func() {
+		r.look()
+		w.tellLosses()
+		k.tick()
+	}
 	var last time.Time // when there was something last
 	for ctx.Err() == nil {
 		var over <-chan time.Time
@@ -42,9 +47,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 			if !more || !r.gather() {
 				select {
 				case <-tick.C: // also under constant load
-					r.look()
-					w.tellLosses()
-					k.tick()
+					ticked()
 				default:
 				}
 				continue
@@ -57,9 +60,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		case <-r.wake:
 		case <-over:
 		case <-tick.C:
-			r.look()
-			w.tellLosses()
-			k.tick()
+			ticked()
 		}
 		r.gathered()
 	}

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"context"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -19,10 +17,10 @@ import (
 
 // api is a client of the unix socket that keeps its connections.
 func (s *stage) api() *http.Client {
-	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 32,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-		}}}
+	c := s.HTTP(30 * time.Second)
+	t := c.Transport.(*http.Transport)
+	t.DisableKeepAlives, t.MaxIdleConnsPerHost = false, 32
+	return c
 }
 
 // call returns the status of an answer, 0 = there was none.

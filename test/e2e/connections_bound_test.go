@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -66,13 +65,9 @@ func (s *stage) track(first, n, want, zone int) {
 // ask asks the API, without a process of its own.
 func (s *stage) ask(method, path string) {
 	s.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn,
-		error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.Socket())
-	}}}
 	req, err := http.NewRequestWithContext(s.t.Context(), method, "http://tapwall"+path, nil)
 	must(s.t, err)
-	resp, err := c.Do(req)
+	resp, err := s.HTTP(0).Do(req)
 	must(s.t, err)
 	defer resp.Body.Close()
 	_, err = io.Copy(io.Discard, resp.Body)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,10 +21,6 @@ import (
 // sse reads events of a stream behind the one with the id after for some time, then breaks off in the midst, and returns their ids.
 func (s *stage) sse(after string, during time.Duration) (ids []string) {
 	s.t.Helper()
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	ctx, cancel := context.WithTimeout(s.t.Context(), during)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://tapwall/v1/events/stream?since=1h", nil)
@@ -33,7 +28,7 @@ func (s *stage) sse(after string, during time.Duration) (ids []string) {
 	if after != "" {
 		req.Header.Set("Last-Event-ID", after)
 	}
-	resp, err := client.Do(req)
+	resp, err := s.HTTP(0).Do(req)
 	if err != nil {
 		return nil // nothing came in this time
 	}

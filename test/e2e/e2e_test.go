@@ -4,13 +4,10 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"regexp"
 	"strconv"
@@ -327,25 +324,11 @@ func whole(all, less time.Duration) time.Duration {
 	return less
 }
 
-// series reads /metrics: values by series, such as name{label="value"}.
+// series is scrape, which must succeed.
 func (s *stage) series() map[string]float64 {
 	s.t.Helper()
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn,
-		error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.Socket())
-	}}}
-	resp, err := c.Get("http://tapwall/metrics")
+	out, err := s.scrape()
 	must(s.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	must(s.t, err)
-	out := map[string]float64{}
-	for line := range strings.Lines(string(body)) {
-		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
-			out[line[:i]], err = strconv.ParseFloat(strings.TrimSpace(line[i:]), 64)
-			must(s.t, err)
-		}
-	}
 	return out
 }
 

@@ -1,11 +1,9 @@
 package e2e
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,13 +14,9 @@ import (
 	"github.com/tapwall/tapwall/test/lab"
 )
 
-// scrape reads /metrics: values by series.
+// scrape reads /metrics: values by series, such as name{label="value"}.
 func (s *stage) scrape() (map[string]float64, error) {
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-		}}}
-	resp, err := client.Get("http://tapwall/metrics")
+	resp, err := s.HTTP(10 * time.Second).Get("http://tapwall/metrics")
 	if err != nil {
 		return nil, err
 	}

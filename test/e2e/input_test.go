@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,10 +19,7 @@ import (
 // request sends one raw request to the API and returns status and body.
 func (s *stage) request(method, path, body string, header ...string) (int, string) {
 	s.t.Helper()
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-		}, DisableKeepAlives: true}}
+	client := s.HTTP(20 * time.Second)
 	req, err := http.NewRequest(method, "http://tapwall"+path, strings.NewReader(body))
 	must(s.t, err)
 	req.Header.Set("Content-Type", "application/json")
@@ -252,10 +248,7 @@ func TestKillDuringWrites(t *testing.T) {
 }
 
 func (s *stage) tryPut(path, body string) (int, error) {
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-		}, DisableKeepAlives: true}}
+	client := s.HTTP(5 * time.Second)
 	req, err := http.NewRequest("PUT", "http://tapwall"+path, strings.NewReader(body))
 	if err != nil {
 		return 0, err

@@ -1,10 +1,7 @@
 package e2e
 
 import (
-	"context"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -26,10 +23,7 @@ type following struct {
 // stream opens a stream of packets, from the moment on that its head has come.
 func (s *stage) stream(query string) (body io.ReadCloser) {
 	s.t.Helper()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", s.Socket())
-	}, DisableKeepAlives: true}}
-	resp, err := client.Get("http://tapwall/v1/captures/" + query)
+	resp, err := s.HTTP(0).Get("http://tapwall/v1/captures/" + query)
 	must(s.t, err)
 	s.t.Cleanup(func() { resp.Body.Close() })
 	if resp.StatusCode != 200 {

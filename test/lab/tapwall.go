@@ -2,7 +2,10 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,6 +44,14 @@ type Tapwall struct {
 
 // Socket is the path of the API's unix socket.
 func (l *Lab) Socket() string { return filepath.Join(l.Dir, "tapwall.sock") }
+
+// HTTP is a client of the API at any URL, over the socket, with a connection for each request. timeout is that of a request; 0 = none.
+func (l *Lab) HTTP(timeout time.Duration) *http.Client {
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{
+		DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", l.Socket())
+		}}}
+}
 
 // StartTapwall runs `tapwall serve` for the lab's OVS with further flags and returns when it is ready.
 func (l *Lab) StartTapwall(flags ...string) (*Tapwall, error) {

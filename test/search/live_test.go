@@ -120,13 +120,7 @@ spec:
 		t.Fatal("what is allowed does not pass")
 	}
 	time.Sleep(2 * time.Second) // what is counted while flows change is nobody's
-	var frames [][]byte
-	for i := range 100 {
-		f, err := s.vm[1].CraftTCP(s.vm[1].IPv4, s.vm[2], uint16(20000+i), 23, 2)
-		must(t, err)
-		frames = append(frames, f)
-	}
-	must(t, s.vm[1].Send(frames...))
+	s.denials(23, 100)
 	begin := time.Now()
 	var out []string
 	lab.Eventually(t, 5*time.Second, "100 denials are observed", func() bool {

@@ -10,7 +10,7 @@ import (
 func (f *Firewall) update(ps *policyState, c *change) {
 	var subjects []*choice
 	var rules []*rule
-	isolates, audits, logs, auditing, samples := [2]bool{}, [2]bool{}, false, false, false
+	isolates, audits, logs, auditing := [2]bool{}, [2]bool{}, false, false
 	ends := int64(0)
 	if p := ps.policy; p != nil {
 		ends = p.EndsAt()
@@ -21,7 +21,6 @@ func (f *Firewall) update(ps *policyState, c *change) {
 			rules = f.rules(ps, side, subjects, rules)
 		}
 		logs, auditing = p.RecordsDefaultDeny(f.opt.Record), p.Audits()
-		samples = slices.ContainsFunc(rules, func(r *rule) bool { return r.oneOf > 0 && r.passes() })
 	}
 	count := func(n *int, was *bool, is bool) {
 		switch {
@@ -33,7 +32,7 @@ func (f *Firewall) update(ps *policyState, c *change) {
 		*was = is
 	}
 	count(&f.auditing, &ps.auditing, auditing)
-	count(&f.sampling, &ps.sampling, samples)
+	count(&f.sampling, &ps.sampling, slices.ContainsFunc(rules, func(r *rule) bool { return r.oneOf > 0 && r.passes() }))
 	count(&f.listening, &ps.listening, slices.ContainsFunc(rules, func(r *rule) bool { return r.l7 && r.passes() }))
 	ps.overflow = f.overflows(ps, rules)
 	if ps.overflow {
