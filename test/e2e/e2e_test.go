@@ -96,7 +96,7 @@ func (s *stage) refused(stdin string, args ...string) string {
 // mustConnect tries a TCP connection.
 func (s *stage) mustConnect(from *lab.VM, to string, port int) {
 	s.t.Helper()
-	if !from.CanConnect(to, port, 3*time.Second) {
+	if !from.CanConnect(to, port, 5*time.Second) {
 		s.t.Errorf("%s cannot connect to %s port %d", from.Port, to, port)
 	}
 }

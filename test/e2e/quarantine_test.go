@@ -373,7 +373,7 @@ func TestQuarantineEnds(t *testing.T) {
 		return h.Status.Phase == "Stopped" && h.Status.Reason == "Expired"
 	})
 	s.effective()
-	s.reaches(a, vm)
+	s.mustConnect(a, vm.IPv4, 5000)
 	s.mustConnect(vm, a.IPv4, 5000)
 
 	s.tapwall("quarantine", "add", "uuid-vm1", "--for", "6s", "--wait")
@@ -396,23 +396,10 @@ func TestQuarantineEnds(t *testing.T) {
 	must(t, s.tw.Start())
 	lab.Eventually(t, 10*time.Second, "it has ended", func() bool { return !s.noForward("vm1") && len(s.flows(quarantineFlows)) == 0 })
 	s.effective()
-	s.reaches(a, vm)
+	s.mustConnect(a, vm.IPv4, 5000)
 	recorded("quarantine-ended") // by a process that did not write it
 	s.tapwall("quarantine", "release", "uuid-vm1", "--wait")
 	recorded("quarantine-released")
-}
-
-// reaches waits until a machine can connect to another. One that has asked in vain for the other's address may give up once more first.
-func (s *stage) reaches(from, to *lab.VM) {
-	s.t.Helper()
-	lab.Eventually(s.t, 5*time.Second, from.Port+" reaches "+to.Port, func() bool {
-		c, err := from.Dial("tcp", to.IPv4, 5000, 2*time.Second)
-		if err != nil {
-			s.t.Logf("%s to %s: %v", from.Port, to.Port, err)
-			return false
-		}
-		return c.Close() == nil
-	})
 }
 
 // TestQuarantineFullDisk: where not a byte is left for the store, a machine can be cut off all the same, and an allow can be taken away;

@@ -3,12 +3,14 @@ package lab
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -168,9 +170,20 @@ func (vm *VM) Dial(network, host string, port int, timeout time.Duration) (c net
 	return c, err
 }
 
+// connect is Dial for TCP. A machine that has asked in vain for the other's hardware address gives up what waits for the answer, also what came
+// a moment before, once the other can be reached again: it tries anew until the time is over.
+func (vm *VM) connect(host string, port int, timeout time.Duration) (net.Conn, error) {
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		c, err := vm.Dial("tcp", host, port, time.Until(end))
+		if !errors.Is(err, syscall.EHOSTUNREACH) || time.Now().After(end) {
+			return c, err
+		}
+	}
+}
+
 // CanConnect reports whether a TCP connection opens within the time. The connection is closed at once.
 func (vm *VM) CanConnect(host string, port int, timeout time.Duration) bool {
-	c, err := vm.Dial("tcp", host, port, timeout)
+	c, err := vm.connect(host, port, timeout)
 	if err != nil {
 		return false
 	}
@@ -180,7 +193,7 @@ func (vm *VM) CanConnect(host string, port int, timeout time.Duration) bool {
 
 // EchoTCP starts a probe that sends to a port that Serve answers, every interval.
 func (vm *VM) EchoTCP(host string, port int, every time.Duration) (*Probe, error) {
-	c, err := vm.Dial("tcp", host, port, 2*time.Second)
+	c, err := vm.connect(host, port, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +205,7 @@ func (vm *VM) EchoTCP(host string, port int, every time.Duration) (*Probe, error
 
 // PushTCP starts a probe on a stream in which only the far side sends, every 10 ms.
 func (vm *VM) PushTCP(host string, port int) (*Probe, error) {
-	c, err := vm.Dial("tcp", host, port, 2*time.Second)
+	c, err := vm.connect(host, port, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
