@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
-	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
 const (
@@ -128,16 +127,10 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 			return false, err
 		}
 		r.Bundles++
-		for _, c := range changes {
-			switch c.command {
-			case ofp.FlowAdd:
-				r.Added++
-			case ofp.FlowModifyStrict:
-				r.Modified++
-			default:
-				r.Deleted++
-			}
-		}
+		added, modified, deleted := s.counted(changes)
+		r.Added += added
+		r.Modified += modified
+		r.Deleted += deleted
 	}
 	s.mu.Lock()
 	_, after := s.meters.diff()
@@ -160,14 +153,8 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 	defer s.mu.Unlock()
 	s.state.Lost = 0
 	s.settleLocked()
-	again = s.table.nOpaque() > 0 || s.meters.missing() > 0
-	if s.table.nDirty == s.table.nBlocked {
-		return again, nil
-	}
-	s.table.eachDirty(func(_ slot, e *entry) {
-		again = again || e.owner == 0 || !s.table.blocked(e) && !s.table.byID[e.owner].aside
-	})
-	return again, nil
+	some, _ := s.unsent()
+	return some || s.table.nOpaque() > 0 || s.meters.missing() > 0, nil
 }
 
 // blocked returns a *ForeignError if flows of u's owners are in the places of foreign flows.

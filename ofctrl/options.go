@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -33,9 +34,11 @@ type Options struct {
 	MeterFirst, MeterLast uint32
 	// ControllerID is the id under which controller actions reach this connection (NXT_SET_CONTROLLER_ID).
 	ControllerID uint16
-	// NudgeFlow is what [Switch.Nudge] installs for an instant. It must be ours by cookie and should match no packet.
+	// NudgeFlow is what [Switch.Nudge] installs for an instant. It must be ours by cookie and in a table that no packet passes.
 	// A flow without cookie = nudging is refused.
 	NudgeFlow flow.Flow
+	// Renewal, if set, is what each bundle changes in addition that is about more than the table of NudgeFlow.
+	Renewal *Renewal
 
 	// OnPacketIn is called for each packet-in, in order, on the connection's reader: it must not block and must not call
 	// methods of the Switch that wait for the switch. The message aliases the read buffer; Clone what is kept.
@@ -89,6 +92,13 @@ func (o *Options) validate() error {
 	o.Cookie &= o.CookieMask
 	if c := o.NudgeFlow.Cookie; c != 0 && c&o.CookieMask != o.Cookie {
 		errs = append(errs, errors.New("nudge flow has a foreign cookie"))
+	}
+	if r := o.Renewal; r != nil {
+		for _, f := range slices.Concat(r.Flows[0], r.Flows[1]) {
+			if f.Cookie&o.CookieMask != o.Cookie {
+				errs = append(errs, errors.New("renewal flow has a foreign cookie"))
+			}
+		}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -24,8 +24,14 @@ type change struct {
 func (s *Switch) plan() []change {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.table.nDirty == 0 && s.table.nOpaque() == 0 {
+	s.adoptRenewal()
+	some, passed := s.unsent()
+	if !some && s.table.nOpaque() == 0 && !s.renewal {
 		return nil
+	}
+	if passed || s.renewal {
+		s.renew()
+		s.renewal = false
 	}
 	changes := make([]change, 0, s.table.nDirty-s.table.nBlocked)
 	s.table.eachDirty(func(at slot, e *entry) {
@@ -64,6 +70,29 @@ func (s *Switch) plan() []change {
 	changes = s.unhide(changes)
 	slices.SortFunc(changes, func(a, b change) int { return a.order(&b) })
 	return changes
+}
+
+// unsent reports whether some flow differs from what is desired and can be sent, and whether one does in a table that packets pass.
+func (s *Switch) unsent() (some, passed bool) {
+	if s.table.nDirty == s.table.nBlocked {
+		return false, false
+	}
+	s.table.eachDirty(func(at slot, e *entry) {
+		var table uint8
+		switch {
+		case e.there == intruder:
+			table = s.table.others[at].Table
+		case e.owner == 0:
+			table = s.table.strays[at].Table
+		case s.table.blocked(e) || s.table.byID[e.owner].aside:
+			return
+		default:
+			_, f := s.table.desired(e)
+			table = f.Table
+		}
+		some, passed = true, passed || s.opts.NudgeFlow.Cookie == 0 || table != s.opts.NudgeFlow.Table
+	})
+	return some, passed
 }
 
 // order compares changes by when they are to be done: deletes, adds, modifies. Open vSwitch keeps flows that differ in priority alone in

@@ -14,7 +14,8 @@ func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
 	s.underway = settled
 	s.mu.Lock()
 	s.counters.BundlesSent++
-	s.counters.FlowModsSent += uint64(len(changes))
+	added, modified, deleted := s.counted(changes)
+	s.counters.FlowModsSent += uint64(added + modified + deleted)
 	s.mu.Unlock()
 	tooLong := -1 // for a bundle
 	err := conn.Commit(ctx, Bundle{

@@ -15,6 +15,7 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ofctrl/probe"
+	"github.com/tapwall/tapwall/policy/compile/tap"
 	"github.com/tapwall/tapwall/policy/inventory"
 )
 
@@ -43,6 +44,7 @@ type link struct {
 	guardCopies atomic.Uint64
 	unfinished  atomic.Pointer[[]string] // ports whose sender leaves checksums unfinished
 	pickupOpen  atomic.Bool              // for the whole bridge
+	renews      atomic.Bool              // what the switch has cached goes at each change
 	arrivals    atomic.Bool              // workloads have pickup windows of their own
 	notTakenUp  atomic.Uint64            // packets of older connections that pickup windows dropped
 	held        holdings
@@ -112,6 +114,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	b := &bridge{link: &link{cfg: cfg, book: e.bookOf(cfg.Name), repeats: newRepeats(), reader: newMessageReader()}}
 	host := e.topo.Host
 	b.host.Store(&host)
+	b.renews.Store(mixesUpCaches(e.topo, cfg.Name))
 	at := cfg.OpenFlow
 	if at == "" {
 		at = "unix:" + filepath.Join(e.opt.RunDir, cfg.Name+".mgmt")
@@ -134,6 +137,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	case Owned:
 		b.watched = e.canAskCaches(b.link)
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
+		opt.Renewal = &ofctrl.Renewal{Needed: b.renews.Load, Flows: pipeline.Renewal()}
 		opt.OnPortStatus = func(*ofp.PortStatus) {
 			if b.held.portChanged() {
 				e.poke()
@@ -153,6 +157,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		}, b.book.committed
 	case made:
 		opt.Own, opt.MeterFirst, opt.MeterLast = ofctrl.Tables{Last: pipeline.TableLast}, 1, lastMeter
+		opt.Renewal = &ofctrl.Renewal{Needed: b.renews.Load, Flows: pipeline.RenewalOf(tap.TableSources)}
 		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
 	}
 	var err error
@@ -202,6 +207,7 @@ const lastMeter = 0xffff
 
 // install installs whatever changed. It returns whether everything desired is on the switch.
 func (e *Engine) install(ctx context.Context, b *bridge, now time.Time) bool {
+	b.renews.Store(mixesUpCaches(e.topo, b.cfg.Name)) // it may be another switch by now
 	st := b.sw.State()
 	for _, p := range b.parts {
 		if !p.contribute(ctx, st, now) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/wall"
 )
@@ -30,7 +31,8 @@ func (e *Engine) exceeds(changes []backend.Change) error {
 	}
 	desired := 0
 	for i := range v.walls {
-		desired += v.walls[i].sw.State().Desired
+		sw := v.walls[i].sw
+		desired += sw.State().Desired - len(sw.Desired(ofctrl.RenewalOwner))
 	}
 	add, rules := v.atMost(changes)
 	fits := func(parting int) bool {

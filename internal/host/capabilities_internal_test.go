@@ -6,13 +6,24 @@ import (
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 )
 
-func TestFragmentsFixed(t *testing.T) {
-	for version, want := range map[string]bool{
-		"": false, "?": false, "2.17.9": false, "3.0.7": false, "3.1.0": false, "3.1.6": false, "3.1.7": true, "3.1.10": true, "3.2.4": false,
-		"3.2.5": true, "3.3.3": false, "3.3.4-2ubuntu1": true, "3.4.1": false, "3.4.2": true, "3.5.0": true, "3.6.1": true, "4.0.0": true,
+func TestFixedReleases(t *testing.T) {
+	topo := func(version, kind string) *vswitch.Topology {
+		return &vswitch.Topology{OVSVersion: version, Bridges: map[string]*vswitch.Bridge{"b": {DatapathType: kind}}}
+	}
+	for version, want := range map[string]struct{ fragments, mixesUp bool }{
+		"": {false, true}, "?": {false, true}, "2.17.7": {false, true}, "2.17.8": {false, false}, "3.0.4": {false, true}, "3.0.7": {false, false},
+		"3.1.0": {false, true}, "3.1.2": {false, true}, "3.1.6": {false, false}, "3.1.7": {true, false}, "3.1.10": {true, false},
+		"3.2.0": {false, false}, "3.2.5": {true, false}, "3.3.3": {false, false}, "3.3.4-2ubuntu1": {true, false}, "3.4.1": {false, false},
+		"3.4.2": {true, false}, "3.5.0": {true, false}, "3.6.1": {true, false}, "4.0.0": {true, false},
 	} {
-		if got := fragmentsFixed(version); got != want {
-			t.Errorf("%q: %v", version, got)
+		if got := firstFragments(topo(version, "netdev"), []BridgeConfig{{Name: "b", Mode: Owned}}); got != want.fragments {
+			t.Errorf("%q may begin with fragments: %v", version, got)
+		}
+		if got := mixesUpCaches(topo(version, "netdev"), "b"); got != want.mixesUp {
+			t.Errorf("%q mixes up its caches: %v", version, got)
+		}
+		if mixesUpCaches(topo(version, "system"), "b") || mixesUpCaches(topo(version, ""), "b") || mixesUpCaches(topo(version, "netdev"), "c") {
+			t.Errorf("%q mixes up the caches of the kernel", version)
 		}
 	}
 }

@@ -133,7 +133,7 @@ func TestWayBackOnGuest(t *testing.T) {
 	guest := settings{bridges: []host.BridgeConfig{{Name: "br0", Mode: host.Guest}}}
 	r := h.ready(guest)
 	doc := "kind: Mirror\nname: m\nspec: {sources: [{bridge: br0}], snaplen: 90, targets: [{port: {name: vm2}}], force: true}\n"
-	if s := r.apply(doc); s.Phase != policy.PhaseActive || len(s.Warnings) != 1 || s.Warnings[0].Code != tap.WarnTargetExcluded {
+	if s := r.apply(doc); s.Phase != policy.PhaseActive || len(s.Warnings) == 0 || s.Warnings[0].Code != tap.WarnTargetExcluded {
 		t.Errorf("%+v", s)
 	}
 	way := func() error {

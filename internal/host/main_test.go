@@ -26,6 +26,7 @@ import (
 	"github.com/tapwall/tapwall/internal/learn"
 	"github.com/tapwall/tapwall/internal/logtest"
 	"github.com/tapwall/tapwall/internal/store"
+	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy"
@@ -353,7 +354,7 @@ func (r *run) flows(q backend.FlowQuery) []string {
 	}
 	var out []string
 	for _, e := range entries {
-		if e.State == "installed" && e.Owner != "unsaved" { // those go when the store has caught up
+		if e.State == "installed" && e.Owner != "unsaved" && e.Owner != ofctrl.RenewalOwner { // what comes and goes by itself
 			out = append(out, e.Text)
 		}
 	}

@@ -121,7 +121,7 @@ func (e *Engine) remember(ctx context.Context) {
 				b.countNotTakenUp(ctx, lastNotTakenUp)
 			}
 			br := v.topo.Bridges[b.cfg.Name]
-			if br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath || b.cfg.OpenFlow != "" || !e.local() {
+			if !onUserspace(v.topo, b.cfg.Name) || b.cfg.OpenFlow != "" || !e.local() {
 				continue // conntrack of the kernel survives ovs-vswitchd
 			}
 			epoch, ok := b.inPlace()

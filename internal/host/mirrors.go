@@ -88,15 +88,16 @@ func (e *Engine) tendRows(ctx context.Context, look bool) bool {
 }
 
 // nudge makes the datapath look at its cached flows again: OVS keeps copying, or not copying, along cached flows when only a Mirror
-// row changes. All bridges of a datapath share the cache, so any bridge that takes a flow-mod will do.
+// row changes. All bridges of a datapath share the cache, so any bridge that takes a flow-mod will do, unless it is to be renewed, of which
+// each has its part.
 func (e *Engine) nudge(ctx context.Context) {
 	seen := map[string]bool{}
 	for name, b := range e.bridges {
 		kind := e.topo.Bridges[name].DatapathType
-		if w := e.walls[name]; seen[kind] || w != nil && !w.taken {
+		if w := e.walls[name]; seen[kind] && !b.renews.Load() || w != nil && !w.taken {
 			continue
 		}
-		if err := b.sw.Nudge(ctx); err != nil {
+		if err := b.sw.Renew(ctx); err != nil {
 			e.log.Warn("cached flows may serve an old set of mirrors until they expire", "bridge", name, "err", err)
 			continue
 		}
@@ -305,7 +306,19 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 	case rows == 0 && len(info.Problems) == 0:
 		degrade(policy.PhaseDegraded, policy.ReasonSourceMissing, "nothing on this host matches the sources")
 	}
-	return fromHost(h, info.Warnings)
+	return fromHost(h, append(slices.Clip(info.Warnings), e.mayGoOn(&h)...))
+}
+
+// mayGoOn warns of copies of running traffic that go on behind the end of a mirror, on bridges whose flow tables are somebody else's.
+func (e *Engine) mayGoOn(h *policy.HostStatus) (out []policy.Warning) {
+	for _, name := range h.Bridges {
+		if b := e.bridges[name]; b != nil && b.cfg.Mode == Guest && b.renews.Load() {
+			out = append(out, policy.Warning{Code: tap.WarnCopiesMayGoOn, Message: fmt.Sprintf("Open vSwitch %s may go on copying running traffic "+
+				"of bridge %s when the mirror is stopped, until that traffic pauses for 10 s; 2.17.8, 3.0.5, 3.1.3 and 3.2.0 do not",
+				e.topo.OVSVersion, name)})
+		}
+	}
+	return out
 }
 
 // realised says how a mirror is made, why so, and whether it makes one copy of each packet.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tapwall/tapwall/api/wire"
 	"github.com/tapwall/tapwall/internal/backend"
+	"github.com/tapwall/tapwall/ofctrl"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
@@ -170,7 +171,7 @@ func (b wallView) plan(bp *wire.BridgePlan, now, then *view) error {
 	before, after := map[string]bool{}, map[string]bool{}
 	live := map[uint32]bool{} // gates that are open now
 	for _, owner := range b.sw.Owners() {
-		if owner == ownerMarks { // they come and go by themselves
+		if owner == ownerMarks || owner == ofctrl.RenewalOwner { // they come and go by themselves
 			continue
 		}
 		for _, f := range b.sw.Desired(owner) {

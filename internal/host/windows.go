@@ -75,8 +75,7 @@ func (w *firewall) openPickup(now time.Time, why string) {
 // putBack reports whether our entry flow is younger than it would be if the switch were the one that we had put it on. Saved and restored
 // flows hide a restart of the switch, in which userspace conntrack forgot everything.
 func (w *firewall) putBack(ctx context.Context, now time.Time) bool {
-	br := w.e.topo.Bridges[w.cfg.Name]
-	if w.placed.IsZero() || br == nil || br.DatapathType == "" || br.DatapathType == kernelDatapath {
+	if w.placed.IsZero() || !onUserspace(w.e.topo, w.cfg.Name) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

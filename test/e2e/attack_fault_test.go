@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/tapwall/tapwall/test/lab"
 )
 
@@ -68,7 +70,7 @@ func (s *stage) unchangedByRestart() {
 		s.t.Errorf("a restart sent %d flow-mods", n)
 	}
 	if after := s.table(); after != before {
-		s.t.Error("the flow table differs after a restart")
+		s.t.Errorf("the flow table differs after a restart\n%s", cmp.Diff(before, after))
 	}
 }
 

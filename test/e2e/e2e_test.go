@@ -133,15 +133,16 @@ func (s *stage) ping(from *lab.VM, to string) bool {
 	return err == nil
 }
 
-// flows returns br0's flows as ovs-ofctl prints them, without what changes by itself: counters, the marks of what is just being saved, and
-// whether the last flow-mod of a flow replaced another (reset_counts).
+// flows returns br0's flows as ovs-ofctl prints them, without what changes by itself: counters, the marks of what is just being saved,
+// whether the last flow-mod of a flow replaced another (reset_counts), and the flows that each change exchanges.
 func (s *stage) flows(filter ...string) []string {
 	s.t.Helper()
 	out, err := s.Ofctl("dump-flows", "br0", append([]string{"--no-stats"}, filter...)...)
 	must(s.t, err)
 	var lines []string
 	for line := range strings.Lines(out) {
-		if line = strings.TrimSpace(line); strings.Contains(line, "actions=") && !strings.Contains(line, "table=229, priority=2,") {
+		if line = strings.TrimSpace(line); strings.Contains(line, "actions=") && !strings.Contains(line, "table=229, priority=2,") &&
+			!strings.Contains(line, "priority=65535,pkt_mark=") {
 			lines = append(lines, strings.Replace(line, " reset_counts", "", 1))
 		}
 	}

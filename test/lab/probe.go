@@ -170,8 +170,8 @@ func (vm *VM) Dial(network, host string, port int, timeout time.Duration) (c net
 	return c, err
 }
 
-// connect is Dial for TCP. A machine that has asked in vain for the other's hardware address gives up what waits for the answer, also what came
-// a moment before, once the other can be reached again: it tries anew until the time is over.
+// connect is Dial for TCP. A machine that has asked in vain for the other's hardware address gives up what waits for the answer, also what
+// came a moment before, although the other can be reached again: it tries anew until the time is over.
 func (vm *VM) connect(host string, port int, timeout time.Duration) (net.Conn, error) {
 	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		c, err := vm.Dial("tcp", host, port, time.Until(end))

@@ -133,6 +133,7 @@ const (
 	WarnDuplicates           policy.Code = "DUPLICATES_POSSIBLE"     // a packet may be copied more than once
 	WarnSourceMayCarryTarget policy.Code = "SOURCE_MAY_CARRY_TARGET" // it is unknown whether a source would see the copies
 	WarnTargetExcluded       policy.Code = "TARGET_EXCLUDED"         // what a source gets is not copied, because copies are delivered there
+	WarnCopiesMayGoOn        policy.Code = "COPIES_MAY_GO_ON"        // running traffic may be copied behind the end
 	WarnTargetTwice          policy.Code = "TARGET_TWICE"            // two targets are one port, which gets each copy once
 )
 
