@@ -35,7 +35,11 @@ func dial(ctx context.Context, address string, conf *tls.Config) (net.Conn, erro
 		return nil, err
 	}
 	if method != "ssl" {
-		return new(net.Dialer).DialContext(ctx, method, at)
+		c, err := new(net.Dialer).DialContext(ctx, method, at)
+		if local, ok := c.(*net.UnixConn); ok && err == nil {
+			return unpoll(local)
+		}
+		return c, err
 	}
 	if conf == nil {
 		return nil, fmt.Errorf("address %q: no TLS configuration: %w", address, ErrInvalid)

@@ -16,10 +16,11 @@ const (
 	headerLen  = 8
 	maxMessage = 1<<16 - 1
 
-	// gatherMost is how long packet-ins wait for others at most, while they come thick and fast, so that they do not each wake the process;
-	// thick is how close to the last ones they then come. They wait for less where more than gatherMany come at once: the socket and the
-	// switch's own queue hold some 250 copies, and more would be lost.
-	gatherMost  = 3 * time.Millisecond
+	// gatherMost is how long packet-ins wait for others at most, and gatherFirst at first, while they come thick and fast, so that they do not
+	// each wake the process; thick is how close to the last ones they then come. They wait for less where more than gatherMany come at once:
+	// the socket and the switch's own queue hold some 250 copies, and more would be lost.
+	gatherMost  = 6 * time.Millisecond
+	gatherFirst = 3 * time.Millisecond
 	gatherLeast = 100 * time.Microsecond
 	gatherMany  = 16
 	thick       = 10 * time.Millisecond
@@ -39,7 +40,7 @@ func (g *gathering) next(now time.Duration) time.Duration {
 	g.n, g.last = 0, now
 	switch {
 	case !near:
-		g.wait = gatherMost
+		g.wait = gatherFirst
 		return 0
 	case n > gatherMany:
 		g.wait = max(g.wait/2, gatherLeast)
@@ -52,7 +53,7 @@ func (g *gathering) next(now time.Duration) time.Duration {
 // read is the reader goroutine of a Conn: it decodes and hands on one message after the other.
 func (c *Conn) read() {
 	r := bufio.NewReaderSize(c.nc, 2*(maxMessage+1))
-	g := gathering{timer: time.NewTimer(gatherMost), wait: gatherMost}
+	g := gathering{timer: time.NewTimer(gatherMost), wait: gatherFirst}
 	defer g.timer.Stop()
 	for {
 		if c.unasked {

@@ -7,7 +7,7 @@ import (
 
 // Packet-ins wait for others only while they come thick and fast, and the less the more there are of them.
 func TestGathering(t *testing.T) {
-	g := gathering{wait: gatherMost}
+	g := gathering{wait: gatherFirst}
 	now := time.Duration(0)
 	step := func(after time.Duration, n int) time.Duration {
 		now += after
@@ -17,7 +17,7 @@ func TestGathering(t *testing.T) {
 	if d := step(time.Second, 1); d != 0 {
 		t.Errorf("the first one waits %v", d)
 	}
-	if d := step(time.Millisecond, 1); d != gatherMost {
+	if d := step(time.Millisecond, gatherMany/2); d != gatherFirst {
 		t.Errorf("the second one waits %v", d)
 	}
 	for range 20 {

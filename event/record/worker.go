@@ -16,8 +16,8 @@ import (
 const (
 	// gather is how long packet-ins may wait for others while they come thick and fast, so that they do not each wake Run, the spool and
 	// every reader; thick is how close to the last ones they then come.
-	gather = 10 * time.Millisecond
-	thick  = 20 * time.Millisecond
+	gather = 25 * time.Millisecond
+	thick  = 50 * time.Millisecond
 )
 
 // Run makes events until ctx ends; then it works off the queue, tells of the last losses, ends all streams, closes the spool and its
