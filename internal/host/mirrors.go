@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/ovsdb"
+	"github.com/tapwall/tapwall/ovsdb/unixctl"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/tap"
@@ -91,6 +92,11 @@ func (e *Engine) tendRows(ctx context.Context, look bool) bool {
 // row changes. All bridges of a datapath share the cache, so any bridge that takes a flow-mod will do, unless it is to be renewed, of which
 // each has its part.
 func (e *Engine) nudge(ctx context.Context) {
+	for _, b := range e.bridges {
+		if b.cfg.Mode == Guest && b.renews.Load() && e.canAskCaches(b.link) && e.purgeCaches(ctx) {
+			return
+		}
+	}
 	seen := map[string]bool{}
 	for name, b := range e.bridges {
 		kind := e.topo.Bridges[name].DatapathType
@@ -103,6 +109,18 @@ func (e *Engine) nudge(ctx context.Context) {
 		}
 		seen[kind] = true
 	}
+}
+
+// purgeCaches has the switch behind the control socket of this host throw away all that it has cached, and reports whether it has: on a
+// bridge whose flow tables are somebody else's there is no other way to renew it.
+func (e *Engine) purgeCaches(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	_, err := unixctl.Daemon{RunDir: e.opt.RunDir}.Call(ctx, "revalidator/purge")
+	if err != nil {
+		e.log.Warn("the switch would not throw away what it has cached", "err", err)
+	}
+	return err == nil
 }
 
 // writeRows runs until ctx ends.
@@ -312,7 +330,7 @@ func (e *Engine) mirrorStatus(m *policy.Mirror, now time.Time) policy.Status {
 // mayGoOn warns of copies of running traffic that go on behind the end of a mirror, on bridges whose flow tables are somebody else's.
 func (e *Engine) mayGoOn(h *policy.HostStatus) (out []policy.Warning) {
 	for _, name := range h.Bridges {
-		if b := e.bridges[name]; b != nil && b.cfg.Mode == Guest && b.renews.Load() {
+		if b := e.bridges[name]; b != nil && b.cfg.Mode == Guest && b.renews.Load() && !e.canAskCaches(b.link) {
 			out = append(out, policy.Warning{Code: tap.WarnCopiesMayGoOn, Message: fmt.Sprintf("Open vSwitch %s may go on copying running traffic "+
 				"of bridge %s when the mirror is stopped, until that traffic pauses for 10 s; 2.17.8, 3.0.5, 3.1.3 and 3.2.0 do not",
 				e.topo.OVSVersion, name)})

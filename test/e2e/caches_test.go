@@ -3,10 +3,19 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+
+	"github.com/tapwall/tapwall/policy"
+	"github.com/tapwall/tapwall/test/lab"
 )
 
 // TestCachesFollowChanges: whatever the order of changes, with traffic between them, the switch caches nothing afterwards that its flow
@@ -97,4 +106,66 @@ func TestCachesFollowChanges(t *testing.T) {
 		t.Errorf("only %d cached flows were compared", compared)
 	}
 	t.Logf("%d cached flows were compared", compared)
+}
+
+// TestCachesOnGuestForgetMirrors: where two cached flows match the same packets, made under different rules of the bridge's owner, a mirror
+// that is stopped copies nothing of either.
+func TestCachesOnGuestForgetMirrors(t *testing.T) {
+	t.Parallel()
+	s := ground(t, 3)
+	_, err := s.Vsctl("add-port", "br0", "ids0", "--", "set", "Interface", "ids0", "type=internal")
+	must(t, err)
+	_, err = s.Switch.Run("ip", "link", "set", "ids0", "up")
+	must(t, err)
+	_, err = s.Vsctl("set", "Open_vSwitch", ".", "other_config:emc-insert-inv-prob=1") // as if all had run for long
+	must(t, err)
+	s.tw, err = s.StartTapwall("--bridge", "br0=guest")
+	must(t, err)
+	route := func(prefix string) {
+		t.Helper()
+		path := filepath.Join(s.Dir, "rules")
+		must(t, os.WriteFile(path, []byte("priority=0,actions=NORMAL\npriority=10,udp,nw_dst=10.9.0.0/16,actions=output:vm3\n"+
+			"priority=10,udp,nw_dst="+prefix+",actions=output:vm2\n"), 0o600))
+		_, err := s.Ofctl("replace-flows", "br0", path, "--bundle")
+		must(t, err)
+		s.effective()
+	}
+	send := func(to string, n int) {
+		t.Helper()
+		frame, err := lab.CraftFrame(s.vm[1].MAC, s.vm[2].MAC, layers.EthernetTypeIPv4, &layers.IPv4{Version: 4, TTL: 64,
+			Protocol: layers.IPProtocolUDP, SrcIP: net.ParseIP(s.vm[1].IPv4), DstIP: net.ParseIP(to)},
+			&layers.UDP{SrcPort: 1, DstPort: 9999}, gopacket.Payload("copied?"))
+		must(t, err)
+		for range n {
+			must(t, s.vm[1].Send(frame))
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	// The other network's cached flow comes first, so that those of 16 bits are looked at before those of 24. Running traffic finds its own
+	// all the same, by the cache before that.
+	route("10.1.2.0/24")
+	s.force("kind: Mirror\nname: m\nspec: {sources: [{port: vm1}], targets: [{port: {name: ids0}}]}\n")
+	s.becomes("mirror", "m", policy.PhaseActive, "", "")
+	if w := s.status("mirror", "m").Warnings; len(w) > 0 {
+		t.Errorf("warnings: %v", w)
+	}
+	ids := s.capture("ids0")
+	copies := func() int { return len(ids.Frames(lab.UDPTo(9999))) }
+	send("10.9.0.2", 2)
+	send("10.1.2.2", 2)
+	route("10.1.0.0/16")
+	send("10.1.0.2", 2)
+	send("10.1.2.2", 2)
+	if n := copies(); n != 8 {
+		t.Fatalf("%d copies of 8 frames, so that this shows nothing", n)
+	}
+	s.tapwall("mirror", "stop", "m", "--wait=effective")
+	for range 3 {
+		send("10.1.2.2", 2)
+		send("10.1.0.2", 2)
+	}
+	if n := copies() - 8; n != 0 {
+		cached, _ := s.Appctl("dpctl/dump-flows")
+		t.Errorf("%d copies behind the end of the mirror\n%s", n, cached)
+	}
 }
