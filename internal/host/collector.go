@@ -4,20 +4,24 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tapwall/tapwall/ovsdb"
 	"github.com/tapwall/tapwall/policy/compile/tap"
 )
 
 // That a collector can be reached shows in the kernel's neighbour table: Open vSwitch counts copies as sent whether its address is resolved
 // or not. The kernel resolves what somebody sends to; nobody may send there but Open vSwitch, whose own table for the userspace datapath
 // says nothing before the first copy. So the kernel is asked to resolve it, by ARP or neighbour discovery, as often as routes are looked
-// at. The answer, which passes the bridge, is Open vSwitch's as well, so the first copies need not wait.
+// at, and once more when the tunnel stands: the answer, which passes the bridge, is Open vSwitch's as well then, so the first copies need
+// not wait.
 
 // meetCollectors adds to routes whether the next hop to a collector answers. Where that is still open, it is as it was before.
 func (e *Engine) meetCollectors(ways map[netip.Addr]kernelRoute, routes map[netip.Addr]tap.Route) {
@@ -45,6 +49,43 @@ func (e *Engine) meetCollectors(ways map[netip.Addr]kernelRoute, routes map[neti
 			}
 		}
 	}
+}
+
+// greeting is how long rows wait for collectors that are new to say who they are.
+const greeting = 200 * time.Millisecond
+
+// greetCollectors asks the collectors of tunnels that have been made, and are not among met, for their addresses, and adds them there.
+func (e *Engine) greetCollectors(ctx context.Context, d *ovsdb.Desired, met map[netip.Addr]bool) {
+	if !e.local() {
+		return
+	}
+	remotes := map[netip.Addr]bool{}
+	add := func(options map[string]string) {
+		if remote, err := netip.ParseAddr(options["remote_ip"]); err == nil {
+			remotes[remote] = true
+		}
+	}
+	for i := range d.Mirrors {
+		add(d.Mirrors[i].Output.Options)
+	}
+	for i := range d.Ports {
+		add(d.Ports[i].Options)
+	}
+	maps.DeleteFunc(met, func(remote netip.Addr, _ bool) bool { return !remotes[remote] })
+	ctx, cancel := context.WithTimeout(ctx, greeting)
+	defer cancel()
+	var all sync.WaitGroup
+	for remote := range remotes {
+		if !met[remote] {
+			met[remote] = true
+			all.Go(func() {
+				if err := meet(ctx, remote); err != nil {
+					e.log.Debug("the first copies may wait for the collector", "collector", remote, "err", err)
+				}
+			})
+		}
+	}
+	all.Wait()
 }
 
 // silent says that nobody answers under the address of the next hop.

@@ -126,6 +126,7 @@ func (e *Engine) purgeCaches(ctx context.Context) bool {
 // writeRows runs until ctx ends.
 func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 	var b backoff
+	met := map[netip.Addr]bool{} // collectors
 	for {
 		var again <-chan time.Time
 		if b.pause > 0 {
@@ -144,6 +145,7 @@ func (e *Engine) writeRows(ctx context.Context, w *rowWorker) {
 		if ctx.Err() != nil {
 			return
 		}
+		e.greetCollectors(ctx, &desired, met)
 		ready := func(port, owner string) {
 			if err := readyTarget(port); err != nil {
 				e.log.Warn("the mirror's port may not deliver", "mirror", owner, "err", err)
