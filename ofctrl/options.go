@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
@@ -94,7 +93,7 @@ func (o *Options) validate() error {
 		errs = append(errs, errors.New("nudge flow has a foreign cookie"))
 	}
 	if r := o.Renewal; r != nil {
-		for _, f := range slices.Concat(r.Flows[0], r.Flows[1]) {
+		for _, f := range r.Flows(0) {
 			if f.Cookie&o.CookieMask != o.Cookie {
 				errs = append(errs, errors.New("renewal flow has a foreign cookie"))
 			}

@@ -16,12 +16,15 @@ import (
 // its old actions as long as there are packets for it, whatever the flow tables say (flow_put_on_pmd in lib/dpif-netdev.c; commit
 // 21410ff80). A cached flow that looks at too little is deleted, by its own id, and cannot go wrong.
 //
-// So there are two sets of flows, which match no packet and make all that passes their tables look at something that the other does not.
-// One of them is installed, and each bundle has the other take its place. That changes nothing that packets meet, and is not counted.
+// So one of many sets of flows is installed, and each bundle has the next one take its place. They match no packet. Each makes all that
+// passes its tables look at something that no other set does: whatever was cached under another one looks at too little, however many
+// changes the switch takes before it looks at its cache again. That changes nothing that packets meet, and is not counted.
 type Renewal struct {
 	// Needed is called with locks held whenever something is about to be sent: it must be fast and must not call methods of the Switch.
 	Needed func() bool
-	Flows  [2][]flow.Flow // ours by cookie
+	// Flows returns a set, all of it ours by cookie, and Number says of which set a flow is, if of any.
+	Flows  func(n uint16) []flow.Flow
+	Number func(*flow.Flow) (n uint16, ok bool)
 }
 
 // RenewalOwner is the owner of the flows of a Renewal.
@@ -29,65 +32,40 @@ const RenewalOwner = "renewal"
 
 // adoptRenewal wants the set that is installed, so that it is nothing to be changed, unless another is wanted.
 func (s *Switch) adoptRenewal() {
-	if s.opts.Renewal == nil || s.table.owners[RenewalOwner] != nil || !s.opts.Renewal.Needed() {
+	r := s.opts.Renewal
+	if r == nil || s.table.owners[RenewalOwner] != nil || !r.Needed() {
 		return
 	}
-	for i := range s.opts.Renewal.Flows {
-		if s.renewed(i) {
-			s.wantRenewal(s.opts.Renewal.Flows[i])
+	for _, f := range s.table.strays {
+		if n, ok := r.Number(&f); ok {
+			s.renewals = n
+			s.wantRenewal(r.Flows(n))
 			return
 		}
 	}
 }
 
-// renew exchanges the sets, as part of a bundle that is about to be sent.
+// renew wants the next set, as part of a bundle that is about to be sent.
 func (s *Switch) renew() {
 	r := s.opts.Renewal
 	switch {
 	case r == nil:
 	case !r.Needed():
 		s.wantRenewal(nil)
-	case s.renewed(0):
-		s.wantRenewal(r.Flows[1])
 	default:
-		s.wantRenewal(r.Flows[0])
+		s.renewals++
+		s.wantRenewal(r.Flows(s.renewals))
 	}
-}
-
-// renewed reports whether any flow of a set is installed.
-func (s *Switch) renewed(set int) bool {
-	for k, in := range s.renewals {
-		if in == set && s.table.get(k).there == ours {
-			return true
-		}
-	}
-	return false
-}
-
-// renewalKeys are the places of both sets.
-func (s *Switch) renewalKeys() (map[key]int, error) {
-	if s.opts.Renewal == nil {
-		return nil, nil
-	}
-	keys := map[key]int{}
-	for set, flows := range s.opts.Renewal.Flows {
-		for i := range flows {
-			k, _, err := s.table.digest(&flows[i])
-			if err != nil {
-				return nil, fmt.Errorf("renewal flow %s: %w", flows[i].String(), err)
-			}
-			keys[k] = set
-		}
-	}
-	return keys, nil
 }
 
 // counted is how many of changes are not those of a renewal.
 func (s *Switch) counted(changes []change) (added, modified, deleted int) {
 	for i := range changes {
 		c := &changes[i]
-		if _, renewal := s.renewals[c.key]; renewal && c.foreign == nil {
-			continue
+		if r := s.opts.Renewal; r != nil && c.foreign == nil {
+			if _, ok := r.Number(c.flow); ok {
+				continue
+			}
 		}
 		switch c.command {
 		case ofp.FlowAdd:
@@ -102,7 +80,7 @@ func (s *Switch) counted(changes []change) (added, modified, deleted int) {
 }
 
 func (s *Switch) wantRenewal(flows []flow.Flow) {
-	if o := s.table.owners[RenewalOwner]; o == nil && flows == nil || o != nil && len(flows) > 0 && &o.flows[0] == &flows[0] {
+	if s.table.owners[RenewalOwner] == nil && flows == nil {
 		return
 	}
 	before := s.table.ordering

@@ -2,6 +2,7 @@ package ofctrl_test
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,13 +12,20 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/oftest"
 )
 
-// renewing are the flows of a renewal of table 0.
-func renewing() (sets [2][]flow.Flow) {
-	for i := range sets {
-		m := flow.Match{}.With(flow.Reg8, flow.U64(1<<32-1)).WithMasked(flow.PktMark, flow.U64(0), flow.U64(1<<30<<i))
-		sets[i] = []flow.Flow{{Priority: 65535, Cookie: testCookie, Match: m}}
+// renewing is a renewal of table 0.
+func renewing(needed func() bool) *ofctrl.Renewal {
+	never := flow.Match{}.With(flow.Reg8, flow.U64(1<<32-1))
+	return &ofctrl.Renewal{
+		Needed: needed,
+		Flows: func(n uint16) []flow.Flow {
+			m := never.WithMasked(flow.PktMark, flow.U64(0), flow.U64(uint64(n)|uint64(^n)<<16))
+			return []flow.Flow{{Priority: 65535, Cookie: testCookie, Match: m}}
+		},
+		Number: func(f *flow.Flow) (uint16, bool) {
+			mark, ok := f.Match.Get(flow.PktMark)
+			return uint16(mark.Mask.Lo), ok
+		},
 	}
-	return sets
 }
 
 // TestRenewal: of two cached flows that match the same packets, made under different rules, Open vSwitch 3.1.0 mends the one for the other,
@@ -33,7 +41,7 @@ func TestRenewal(t *testing.T) {
 				o.AddPort("br0", fmt.Sprintf("p%d", i+1), i+1)
 			}
 			opts := options(o.MgmtAddr("br0"))
-			opts.Renewal = &ofctrl.Renewal{Needed: func() bool { return on }, Flows: renewing()}
+			opts.Renewal = renewing(func() bool { return on })
 			w := run(t, opts)
 			w.ready()
 			set := func(prefix uint64, mask uint64, actions ...flow.Action) {
@@ -44,6 +52,8 @@ func TestRenewal(t *testing.T) {
 				}
 				w.apply(ofctrl.Update{Owners: map[string][]flow.Flow{
 					"a": {to(prefix, mask, actions...), to(0x0a090000, 0xffff0000, flow.Output{Port: 3})}}})
+			}
+			looks := func() {
 				for range 2 {
 					o.Appctl("revalidator/wait")
 				}
@@ -68,14 +78,22 @@ func TestRenewal(t *testing.T) {
 			}
 			// The other network's cached flow comes first, so that those of 16 bits are looked at before those of 24.
 			set(0x0a010200, 0xffffff00, flow.Output{Port: 2})
+			looks()
 			send("10.9.0.2", 2)
 			send("10.1.2.2", 2)
 			set(0x0a010000, 0xffff0000, flow.Output{Port: 2}, flow.Output{Port: 3})
+			looks()
 			send("10.1.0.2", 2)
 			if _, others := cached(); len(others) == 0 {
 				t.Fatal("nothing is cached, so that this shows nothing")
 			}
+			o.Appctl("revalidator/pause") // several changes before it looks
+			for port := range uint32(3) {
+				set(0x0a010000, 0xffff0000, flow.Output{Port: port + 1})
+			}
 			set(0x0a010000, 0xffff0000)
+			o.Appctl("revalidator/resume")
+			looks()
 			send("10.1.2.2", 1)
 			send("10.1.0.2", 1)
 			drops, others := cached()
@@ -89,64 +107,65 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// TestRenewalIsAPartOfBundles: one of both sets is there behind each bundle, each bundle exchanges them, and they are no reason for one.
+// TestRenewalIsAPartOfBundles: one set is there behind each bundle, each bundle exchanges it for one that was not there before, and it is
+// no reason for one.
 func TestRenewalIsAPartOfBundles(t *testing.T) {
 	t.Parallel()
 	o := oftest.StartOVS(t, oftest.OVSOptions{})
 	o.AddBridge("br0", "", "protocols=OpenFlow13,OpenFlow15")
 	var needed atomic.Bool
 	opts := options(o.MgmtAddr("br0"))
-	opts.Renewal = &ofctrl.Renewal{Needed: needed.Load, Flows: renewing()}
+	opts.Renewal = renewing(needed.Load)
 	w := run(t, opts)
 	w.ready()
-	marks := func() string {
-		out := ""
-		for i, bit := range []string{"0x40000000", "0x80000000"} {
-			if strings.Contains(dump(o), "pkt_mark=0/"+bit) {
-				out += fmt.Sprint(i)
-			}
-		}
-		return out
-	}
+	marks := regexp.MustCompile(`pkt_mark=0/0x[0-9a-f]+`)
+	mark := func() string { return strings.Join(marks.FindAllString(dump(o), -1), " ") }
 	revision := int64(0)
 	change := func(n int) ofctrl.Result {
 		t.Helper()
 		revision++
 		return w.apply(ofctrl.Update{Revision: revision, Owners: map[string][]flow.Flow{"a": flows(n)}})
 	}
+	seen, last := map[string]bool{"": true}, ""
 	for i, step := range []struct {
 		needed      bool
 		flows, mods int
-		want        string
+		new, none   bool
 	}{
-		{false, 3, 3, ""}, {true, 3, 0, ""}, {true, 4, 1, "0"}, {true, 4, 0, "0"}, {true, 5, 1, "1"}, {true, 3, 2, "0"}, {false, 3, 0, "0"},
-		{false, 4, 1, ""}, {true, 5, 1, "0"},
+		{false, 3, 3, false, true}, {true, 3, 0, false, true}, {true, 4, 1, true, false}, {true, 4, 0, false, false}, {true, 5, 1, true, false},
+		{true, 3, 2, true, false}, {false, 3, 0, false, false}, {false, 4, 1, false, true}, {true, 5, 1, true, false},
 	} {
 		needed.Store(step.needed)
 		r := change(step.flows)
-		if got := r.Added + r.Modified + r.Deleted; got != step.mods || marks() != step.want || r.Installed != revision {
-			t.Errorf("step %d: %d flow-mods, set %q, revision %d installed; want %d, %q, %d", i, got, marks(), r.Installed, step.mods, step.want,
-				revision)
+		now := mark()
+		if got := r.Added + r.Modified + r.Deleted; got != step.mods || r.Installed != revision {
+			t.Errorf("step %d: %d flow-mods, revision %d installed; want %d, %d", i, got, r.Installed, step.mods, revision)
 		}
+		kept := now == last || step.new || step.none
+		if step.new == seen[now] || step.none != (now == "") || !kept || strings.Contains(now, " ") {
+			t.Errorf("step %d: %q behind %q", i, now, last)
+		}
+		seen[now], last = true, now
 	}
-	if err := w.Renew(t.Context()); err != nil || marks() != "1" {
-		t.Errorf("renewed by itself: set %q, %v", marks(), err)
+	if err := w.Renew(t.Context()); err != nil || seen[mark()] {
+		t.Errorf("renewed by itself: %q, %v", mark(), err)
 	}
 	if st := w.State(); st.Missing > 0 || st.Installed != revision {
 		t.Errorf("renewed by itself: %+v", st)
 	}
 
 	// A new process takes what is there, and somebody else's hand in it is put right.
+	last = mark()
 	w.end()
 	w = run(t, opts)
 	w.ready()
-	if r := change(5); r.Added+r.Modified+r.Deleted != 0 || marks() != "1" || w.State().Missing > 0 {
-		t.Errorf("a restart: %+v, set %q", r, marks())
+	if r := change(5); r.Added+r.Modified+r.Deleted != 0 || mark() != last || w.State().Missing > 0 {
+		t.Errorf("a restart: %+v, %q", r, mark())
 	}
-	o.Ofctl("del-flows", "br0", "pkt_mark=0/0x80000000")
+	o.Ofctl("del-flows", "br0", strings.Fields(last)[0])
 	w.until("missed", func(st ofctrl.State) bool { return st.Missing > 0 })
-	if change(5); marks() != "0" && marks() != "1" {
-		t.Errorf("deleted by somebody else: set %q", marks())
+	if change(5); mark() == "" || mark() == last {
+		t.Errorf("deleted by somebody else: %q", mark())
 	}
 	needed.Store(false)
 	if err := w.Renew(t.Context()); err != nil {

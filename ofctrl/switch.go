@@ -29,8 +29,7 @@ type Switch struct {
 	wake chan struct{}
 	soon spaced // tells, for what others do
 	// resync asks Run to read everything back.
-	resync   chan struct{}
-	renewals map[key]int // places of the flows of Options.Renewal, with the set of each
+	resync chan struct{}
 	// turn is held by whoever sends changes or reads back: what is known and what is sent must not cross.
 	turn chan struct{}
 	// underway is closed when the last bundle sent has been settled. Guarded by turn.
@@ -46,8 +45,9 @@ type Switch struct {
 	refused   map[string]error // by owner, until it is in an Update again
 	revision  int64            // of what is desired
 	installed int64
-	renewal   bool  // the next bundle is to be sent for the sake of its renewal
-	state     State // the parts that are not kept elsewhere
+	renewal   bool   // the next bundle is to be sent for the sake of its renewal
+	renewals  uint16 // number of the set of Options.Renewal that is wanted
+	state     State  // the parts that are not kept elsewhere
 	counters  Counters
 	changed   changed // flows
 	// changedMeters are those that others changed.
@@ -66,10 +66,7 @@ func New(opts Options) (*Switch, error) {
 		opts: opts, log: opts.Logger.With("bridge", opts.Bridge),
 		wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		table: newTable(opts.Own), meters: newMeters(), refused: map[string]error{},
-	}
-	var err error
-	if s.renewals, err = s.renewalKeys(); err != nil {
-		return nil, err
+		renewals: uint16(rand.Uint32()), // not as the last one of an earlier life, of which something may be cached
 	}
 	s.soon.do = s.tell
 	s.state.Since = time.Now()

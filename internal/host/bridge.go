@@ -137,7 +137,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	case Owned:
 		b.watched = e.canAskCaches(b.link)
 		opt.Own = ofctrl.Tables{First: pipeline.TableFirst, Last: pipeline.TableLast}
-		opt.Renewal = &ofctrl.Renewal{Needed: b.renews.Load, Flows: pipeline.Renewal()}
+		opt.Renewal = b.renewal(pipeline.RenewalTables...)
 		opt.OnPortStatus = func(*ofp.PortStatus) {
 			if b.held.portChanged() {
 				e.poke()
@@ -157,7 +157,7 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 		}, b.book.committed
 	case made:
 		opt.Own, opt.MeterFirst, opt.MeterLast = ofctrl.Tables{Last: pipeline.TableLast}, 1, lastMeter
-		opt.Renewal = &ofctrl.Renewal{Needed: b.renews.Load, Flows: pipeline.RenewalOf(tap.TableSources)}
+		opt.Renewal = b.renewal(tap.TableSources)
 		opt.OnReadBack, opt.OnCommit = b.book.readBack, b.book.committed
 	}
 	var err error
@@ -196,6 +196,12 @@ func (e *Engine) addBridge(ctx context.Context, cfg BridgeConfig) (*bridge, erro
 	}
 	e.log.Info("managing bridge", "bridge", cfg.Name, "mode", string(cfg.Mode), "openflow", at)
 	return b, nil
+}
+
+// renewal has what the switch caches of the tables renewed with each change, where it may mix that up.
+func (l *link) renewal(tables ...uint8) *ofctrl.Renewal {
+	return &ofctrl.Renewal{Needed: l.renews.Load, Number: pipeline.RenewalNumber,
+		Flows: func(n uint16) []flow.Flow { return pipeline.RenewalFlows(n, tables...) }}
 }
 
 // lastPort is the highest port number that OVS gives to a port (OFPP_MAX of OpenFlow 1.0); in a table that nothing leads to, it is

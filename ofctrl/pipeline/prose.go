@@ -57,7 +57,8 @@ everything of tapwall bears its cookie.
   later ones of both directions. Cached decisions of such a rule's first packets are by address and port, one for each; all others are as
   they were.
 - Where the switch may mend a wrong cached flow (ofctrl.Renewal says when), each change exchanges a flow of priority 65535 in SOURCE, STATE,
-  PICKUP_REPLY, WRONG_END and LEG_REPLY. It matches nothing; that it looks at a bit of pkt_mark has all that is cached thrown away.
+  PICKUP_REPLY, WRONG_END and LEG_REPLY. It matches nothing; that it looks at other bits of pkt_mark than the one before has all that is
+  cached thrown away.
 - A rule may want to know what is **said first** on its TCP connections. COMMIT sets bits of ct_mark for each direction, EXIT copies packets
   while they are there and takes them away: with the third packet all but one, with the first that has PSH all.
 - An ICMP error passes with the connection it is about, and is dropped while that connection waits for its re-check.

@@ -146,6 +146,4 @@ const (
 	PriorityRetired uint16 = 90
 	// PriorityForwarder is that of the flows for what a forwarding endpoint sends, in PRE and LINK; one less for what it gets.
 	PriorityForwarder uint16 = 120
-	// PriorityRenewal is above all others: only so every packet of a table is looked at.
-	PriorityRenewal uint16 = 65535
 )
