@@ -51,10 +51,11 @@ func (e *Engine) meetCollectors(ways map[netip.Addr]kernelRoute, routes map[neti
 	}
 }
 
-// greeting is how long rows wait for collectors that are new to say who they are.
+// greeting is how long rows wait for collectors that are new to say who they are, and as long for the switch to look at answers.
 const greeting = 200 * time.Millisecond
 
-// greetCollectors asks the collectors of tunnels that have been made, and are not among met, for their addresses, and adds them there.
+// greetCollectors asks the collectors of tunnels that have been made, and are not among met, for their addresses, and adds them there. What
+// the switch has cached from before the tunnel would have it overlook the answers.
 func (e *Engine) greetCollectors(ctx context.Context, d *ovsdb.Desired, met map[netip.Addr]bool) {
 	if !e.local() {
 		return
@@ -72,20 +73,31 @@ func (e *Engine) greetCollectors(ctx context.Context, d *ovsdb.Desired, met map[
 		add(d.Ports[i].Options)
 	}
 	maps.DeleteFunc(met, func(remote netip.Addr, _ bool) bool { return !remotes[remote] })
-	ctx, cancel := context.WithTimeout(ctx, greeting)
-	defer cancel()
-	var all sync.WaitGroup
-	for remote := range remotes {
-		if !met[remote] {
-			met[remote] = true
+	maps.DeleteFunc(remotes, func(remote netip.Addr, _ bool) bool { return met[remote] })
+	if len(remotes) == 0 {
+		return
+	}
+	maps.Copy(met, remotes)
+	ask := func(within time.Duration) error {
+		caches, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		followed := e.Effective(caches)
+		answers, cancel := context.WithTimeout(ctx, greeting)
+		defer cancel()
+		var all sync.WaitGroup
+		for remote := range remotes {
 			all.Go(func() {
-				if err := meet(ctx, remote); err != nil {
+				if err := meet(answers, remote); err != nil {
 					e.log.Debug("the first copies may wait for the collector", "collector", remote, "err", err)
 				}
 			})
 		}
+		all.Wait()
+		return followed
 	}
-	all.Wait()
+	if ask(greeting) != nil { // a busy switch
+		e.tasks.Go(func() { _ = ask(10 * time.Second) })
+	}
 }
 
 // silent says that nobody answers under the address of the next hop.

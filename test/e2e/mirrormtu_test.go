@@ -33,6 +33,7 @@ func TestMirrorScenario06MTU(t *testing.T) {
 			t.Errorf("%s: maxInnerBytes %q, want %d", name, got, room)
 		}
 	}
+	s.acquainted()
 	if out := s.tapwall("describe", "mirror", "vxlan4"); !strings.Contains(out, "COPIES_MAY_BE_CUT") || !strings.Contains(out, "1464 bytes") {
 		t.Errorf("the status does not tell of cutting:\n%s", out)
 	}

@@ -44,6 +44,15 @@ func (s *stage) underlay() *lab.VM {
 	return collector
 }
 
+// acquainted waits until Open vSwitch knows the collector's addresses, which it is told of when there are tunnels.
+func (s *stage) acquainted() {
+	s.t.Helper()
+	lab.Eventually(s.t, 5*time.Second, "the collector is known", func() bool {
+		known, err := s.Appctl("tnl/neigh/show")
+		return err == nil && strings.Contains(known, underCollector+" ") && strings.Contains(known, underCollector6+" ")
+	})
+}
+
 // recordFrames has tcpdump write what a device receives; the function that is returned ends it and has tshark read the fields of each
 // packet that a display filter accepts.
 func (s *stage) recordFrames(ns lab.NS, device string) (read func(filter string, fields ...string) [][]string) {
@@ -138,6 +147,7 @@ func TestMirrorScenario03Tunnels(t *testing.T) {
 			for _, w := range encapsulations() {
 				s.becomes("mirror", w.name, policy.PhaseActive, "", "")
 			}
+			s.acquainted()
 			local, err := s.Capture(s.Switch, "ids0")
 			must(t, err)
 			far, err := s.Capture(collector.NS, "eth0")
