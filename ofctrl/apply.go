@@ -123,11 +123,11 @@ func (s *Switch) round(ctx context.Context, conn *Conn, r *Result) (again bool, 
 	}
 	r.Meters += len(before)
 	if changes := s.plan(); len(changes) > 0 {
-		if err := s.send(ctx, conn, changes); err != nil {
+		added, modified, deleted := s.counted(changes)
+		if err := s.send(ctx, conn, changes, added+modified+deleted); err != nil {
 			return false, err
 		}
 		r.Bundles++
-		added, modified, deleted := s.counted(changes)
 		r.Added += added
 		r.Modified += modified
 		r.Deleted += deleted

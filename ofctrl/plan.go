@@ -26,12 +26,12 @@ func (s *Switch) plan() []change {
 	defer s.mu.Unlock()
 	s.adoptRenewal()
 	some, passed := s.unsent()
-	if !some && s.table.nOpaque() == 0 && !s.renewal {
+	if !some && s.table.nOpaque() == 0 && !s.renewalDue {
 		return nil
 	}
-	if passed || s.renewal {
+	if passed || s.renewalDue {
 		s.renew()
-		s.renewal = false
+		s.renewalDue = false
 	}
 	changes := make([]change, 0, s.table.nDirty-s.table.nBlocked)
 	s.table.eachDirty(func(at slot, e *entry) {

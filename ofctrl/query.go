@@ -194,14 +194,11 @@ func (s *Switch) Nudge(ctx context.Context) error {
 	if f.Cookie == 0 {
 		return fmt.Errorf("no nudge flow: %w", ErrInvalid)
 	}
-	if err := s.take(ctx); err != nil {
+	conn, err := s.takeConn(ctx)
+	if err != nil {
 		return err
 	}
 	defer s.release()
-	conn := s.current()
-	if conn == nil {
-		return fmt.Errorf("%v: %w", s, ErrNotConnected)
-	}
 	s.mu.Lock()
 	k, _, err := s.table.digest(&f)
 	e := s.table.get(k)

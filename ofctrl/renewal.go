@@ -2,7 +2,6 @@ package ofctrl
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
 	"github.com/tapwall/tapwall/ofctrl/ofp"
@@ -38,7 +37,7 @@ func (s *Switch) adoptRenewal() {
 	}
 	for _, f := range s.table.strays {
 		if n, ok := r.Number(&f); ok {
-			s.renewals = n
+			s.renewalSet = n
 			s.wantRenewal(r.Flows(n))
 			return
 		}
@@ -53,8 +52,8 @@ func (s *Switch) renew() {
 	case !r.Needed():
 		s.wantRenewal(nil)
 	default:
-		s.renewals++
-		s.wantRenewal(r.Flows(s.renewals))
+		s.renewalSet++
+		s.wantRenewal(r.Flows(s.renewalSet))
 	}
 }
 
@@ -97,19 +96,16 @@ func (s *Switch) Renew(ctx context.Context) error {
 	if r := s.opts.Renewal; r == nil || !r.Needed() {
 		return s.Nudge(ctx)
 	}
-	if err := s.take(ctx); err != nil {
+	conn, err := s.takeConn(ctx)
+	if err != nil {
 		return err
 	}
 	defer s.release()
-	conn := s.current()
-	if conn == nil {
-		return fmt.Errorf("%v: %w", s, ErrNotConnected)
-	}
 	s.mu.Lock()
-	s.applying, s.renewal = true, true
+	s.applying, s.renewalDue = true, true
 	s.mu.Unlock()
 	var r Result
-	_, err := s.round(ctx, conn, &r)
+	_, err = s.round(ctx, conn, &r)
 	s.result(r)
 	return err
 }

@@ -8,14 +8,14 @@ import (
 	"github.com/tapwall/tapwall/ofctrl/ofp"
 )
 
-// send commits changes in one bundle. The error is a *RefusedError if it is about flows of owners.
-func (s *Switch) send(ctx context.Context, conn *Conn, changes []change) error {
+// send commits changes in one bundle, counted of which are not those of a renewal. The error is a *RefusedError if it is about flows of
+// owners.
+func (s *Switch) send(ctx context.Context, conn *Conn, changes []change, counted int) error {
 	settled := make(chan struct{})
 	s.underway = settled
 	s.mu.Lock()
 	s.counters.BundlesSent++
-	added, modified, deleted := s.counted(changes)
-	s.counters.FlowModsSent += uint64(added + modified + deleted)
+	s.counters.FlowModsSent += uint64(counted)
 	s.mu.Unlock()
 	tooLong := -1 // for a bundle
 	err := conn.Commit(ctx, Bundle{

@@ -37,19 +37,19 @@ type Switch struct {
 	// applying: an Apply has recorded its update. Guarded by turn.
 	applying bool
 
-	mu        sync.Mutex // guards what follows; taken after the mutex of an op, and never held while waiting
-	conn      *Conn      // nil while not connected
-	ready     bool
-	table     *table
-	meters    meters
-	refused   map[string]error // by owner, until it is in an Update again
-	revision  int64            // of what is desired
-	installed int64
-	renewal   bool   // the next bundle is to be sent for the sake of its renewal
-	renewals  uint16 // number of the set of Options.Renewal that is wanted
-	state     State  // the parts that are not kept elsewhere
-	counters  Counters
-	changed   changed // flows
+	mu         sync.Mutex // guards what follows; taken after the mutex of an op, and never held while waiting
+	conn       *Conn      // nil while not connected
+	ready      bool
+	table      *table
+	meters     meters
+	refused    map[string]error // by owner, until it is in an Update again
+	revision   int64            // of what is desired
+	installed  int64
+	renewalDue bool   // the next bundle is to be sent for the sake of its renewal
+	renewalSet uint16 // number of the set of Options.Renewal that is wanted
+	state      State  // the parts that are not kept elsewhere
+	counters   Counters
+	changed    changed // flows
 	// changedMeters are those that others changed.
 	changedMeters changed
 	odd           int // flows more than known, by the last count
@@ -66,7 +66,7 @@ func New(opts Options) (*Switch, error) {
 		opts: opts, log: opts.Logger.With("bridge", opts.Bridge),
 		wake: make(chan struct{}, 1), resync: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		table: newTable(opts.Own), meters: newMeters(), refused: map[string]error{},
-		renewals: uint16(rand.Uint32()), // not as the last one of an earlier life, of which something may be cached
+		renewalSet: uint16(rand.Uint32()), // not as the last one of an earlier life, of which something may be cached
 	}
 	s.soon.do = s.tell
 	s.state.Since = time.Now()
@@ -311,6 +311,18 @@ func (s *Switch) take(ctx context.Context) error {
 }
 
 func (s *Switch) release() { <-s.turn }
+
+// takeConn is take for who has to send something. Errors are those of ctx, or match ErrNotConnected; then there is nothing to give back.
+func (s *Switch) takeConn(ctx context.Context) (*Conn, error) {
+	if err := s.take(ctx); err != nil {
+		return nil, err
+	}
+	if conn := s.current(); conn != nil {
+		return conn, nil
+	}
+	s.release()
+	return nil, fmt.Errorf("%v: %w", s, ErrNotConnected)
+}
 
 // current returns the connection, which is nil unless it has been read back.
 func (s *Switch) current() *Conn {
