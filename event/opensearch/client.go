@@ -29,7 +29,7 @@ const (
 // errNotOpenSearch says that something answered that does not speak as OpenSearch does, such as a proxy with a page of its own.
 var errNotOpenSearch = errors.New("the answer is not one of OpenSearch")
 
-// client speaks to any of the nodes. It repeats nothing: whether a request may be is known above.
+// client speaks to any of the nodes. It repeats nothing but what only reads: whether another request may be is known above.
 type client struct {
 	t    *opensearchtransport.Client
 	idle func() // closes connections that nobody uses
@@ -126,6 +126,12 @@ func (t TLS) config() (*tls.Config, error) {
 // with any other it is not known whether it has.
 func (c *client) ask(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	return c.send(ctx, method, path, body, http.Header{"Content-Type": {"application/json"}})
+}
+
+// look is ask for a request that only reads: where the server closed the connection that was idle until now, as one does that restarts, it
+// is made once more by another. (net/http takes a key without a value for that, and does not send it.)
+func (c *client) look(ctx context.Context, path string, body []byte) ([]byte, error) {
+	return c.send(ctx, http.MethodPost, path, body, http.Header{"Content-Type": {"application/json"}, "Idempotency-Key": nil})
 }
 
 // bulk is ask for the compressed body of a bulk request.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -119,6 +120,34 @@ func TestHostileHits(t *testing.T) {
 		if n != tt.want || (err == nil) != tt.ok {
 			t.Errorf("%s: %d, %v", name, n, err)
 		}
+	}
+}
+
+// A connection that ends as the request arrives is no error of who searches; who delivers is told, for nobody knows what was done.
+func TestSearchOnEndedConnection(t *testing.T) {
+	var answered, broken atomic.Int32
+	s := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		if _, sent := r.Header["Idempotency-Key"]; sent {
+			t.Error("the key is on the wire")
+		}
+		if answered.Load() == 1 && broken.Add(1) == 1 {
+			panic(http.ErrAbortHandler)
+		}
+		answered.Add(1)
+		fmt.Fprint(w, `{"hits":{"hits":[]}}`)
+	})
+	for range 2 {
+		if _, err := s.client.look(t.Context(), "/_search", []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := answered.Load(); n != 2 || broken.Load() == 0 {
+		t.Errorf("%d answers, %d broken", n, broken.Load())
+	}
+	answered.Store(1)
+	broken.Store(0)
+	if _, err := s.client.bulk(t.Context(), bulkPath, []byte("x")); err == nil || broken.Load() != 1 {
+		t.Errorf("a delivery was repeated: %v, %d", err, broken.Load())
 	}
 }
 

@@ -116,7 +116,7 @@ func (s *Sink) page(ctx context.Context, filter []any, by, order string, size in
 		return nil, err
 	}
 	path := "/" + s.o.Prefix + "-all/_search?ignore_unavailable=true&filter_path=hits.hits._source,hits.hits.sort"
-	answer, err := s.client.ask(ctx, http.MethodPost, path, body)
+	answer, err := s.client.look(ctx, path, body)
 	if answered(err, http.StatusNotFound) {
 		return nil, nil // nothing was delivered yet
 	}
