@@ -92,8 +92,8 @@ func answerNotes() (notes []note) {
 		text("HostStatus.targets", "Where a mirror with several targets delivers; target is absent then"),
 		text("HostStatus.observedRevision", "The revision of the resource that is in force"),
 		text("HostStatus.counters", "Packets and bytes by what they were counted for. Of a mirror: selected, accepted and rejected (Packets and "+
-			"Bytes), sampledOut, rateDropped, sent (copies, of all targets) and sinkDropped (Packets); they count from when the mirror was made, "+
-			"and none goes back"),
+			"Bytes), sampledOut, rateDropped, sent (copies, of all targets), cut (of these, if the switch can tell) and sinkDropped (Packets); "+
+			"they count from when the mirror was made, and none goes back"),
 		text("HostStatus.realisedAs", "Of a mirror: native (one Mirror row of Open vSwitch) or staged (through a bridge of tapwall's own)"),
 		text("HostStatus.form", "Why it is made so"),
 		text("HostStatus.exactOnce", "Of a mirror: it makes one copy of each packet; if not, the warning DUPLICATES_POSSIBLE says why"),

@@ -34,7 +34,7 @@ func datapathValues(t tables, root *rootRow) (map[string]vswitch.Datapath, error
 		if !ok {
 			return nil, fmt.Errorf("%w: datapath %s is missing", errTorn, uuid)
 		}
-		d := vswitch.Datapath{UUID: uuid, ExternalIDs: nilIfNone(row.ExternalIDs)}
+		d := vswitch.Datapath{UUID: uuid, ExternalIDs: nilIfNone(row.ExternalIDs), Capabilities: nilIfNone(row.Capabilities)}
 		for number, uuid := range row.Zones {
 			zone, ok := t.zones[uuid].(*zoneRow)
 			if !ok {

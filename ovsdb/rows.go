@@ -111,9 +111,10 @@ type controllerRow struct {
 }
 
 type datapathRow struct {
-	UUID        string            `ovsdb:"_uuid"`
-	Zones       map[int]string    `ovsdb:"ct_zones"`
-	ExternalIDs map[string]string `ovsdb:"external_ids"`
+	UUID         string            `ovsdb:"_uuid"`
+	Zones        map[int]string    `ovsdb:"ct_zones"`
+	Capabilities map[string]string `ovsdb:"capabilities"`
+	ExternalIDs  map[string]string `ovsdb:"external_ids"`
 }
 
 type zoneRow struct {
@@ -227,7 +228,7 @@ func (r *controllerRow) CloneModel() model.Model {
 
 func (r *datapathRow) CloneModel() model.Model {
 	c := *r
-	c.Zones, c.ExternalIDs = maps.Clone(r.Zones), maps.Clone(r.ExternalIDs)
+	c.Zones, c.Capabilities, c.ExternalIDs = maps.Clone(r.Zones), maps.Clone(r.Capabilities), maps.Clone(r.ExternalIDs)
 	return &c
 }
 

@@ -105,6 +105,9 @@ func copiedText(c map[string]int64) string {
 		copies = "copy"
 	}
 	text += fmt.Sprintf("; %d %s sent", c["sentPackets"], copies)
+	if n := c["cutPackets"]; n > 0 {
+		text += fmt.Sprintf(", %d cut", n)
+	}
 	if n := c["sinkDroppedPackets"]; n > 0 {
 		text += fmt.Sprintf(", %d lost at the targets", n)
 	}

@@ -51,9 +51,10 @@ func TestCopiedText(t *testing.T) {
 		{map[string]int64{"selectedPackets": 1, "selectedBytes": 98, "acceptedPackets": 1, "sentPackets": 1},
 			"1 packet selected (98B): 1 accepted, 0 rejected; 1 copy sent"},
 		{map[string]int64{"selectedPackets": 90, "selectedBytes": 9000, "acceptedPackets": 80, "rejectedPackets": 10, "sampledOutPackets": 5,
-			"rateDroppedPackets": 15, "sentPackets": 120, "sinkDroppedPackets": 2},
+			"rateDroppedPackets": 15, "sentPackets": 120, "cutPackets": 30,
+			"sinkDroppedPackets": 2},
 			"90 packets selected (9.00kB): 80 accepted, 10 rejected, 5 of sessions that are not taken, 15 over the limit; 120 copies sent, " +
-				"2 lost at the targets"},
+				"30 cut, 2 lost at the targets"},
 	} {
 		if got := copiedText(c.counters); got != c.want {
 			t.Errorf("%v: %q, want %q", c.counters, got, c.want)

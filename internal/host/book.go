@@ -48,7 +48,7 @@ type book struct {
 	turn        sync.Mutex // held while the switch is asked for a status, so that many readers ask once
 	at, dropsAt time.Time  // guarded by turn
 
-	limits rateLimits // of mirrors, on a tap bridge
+	meters mirrorMeters // of mirrors, on a tap bridge
 
 	lostCopies atomic.Uint64 // that may or may not be lost, see watchLosses
 	answers    answerCounters

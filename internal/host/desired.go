@@ -175,7 +175,7 @@ func (t *taps) contribute(_ context.Context, st ofctrl.State, _ time.Time) bool 
 	}
 	t.last, t.meters = now.Owners, now.Meters
 	if st.Ready {
-		t.book.countMirrors(t.uids(t.plan.Numbers), t.uids(t.plan.Limits), func() (map[policy.RuleRef]counter, time.Time) {
+		t.book.countMirrors(t.uids(t.plan.Numbers), t.uids(t.plan.Limits), t.uids(t.plan.Cuts), func() (map[policy.RuleRef]counter, time.Time) {
 			return t.e.counts.earlier(t.cfg.Name)
 		})
 	}
@@ -234,7 +234,7 @@ func (t *taps) before(ctx context.Context) {
 		}
 	}
 	ahead.all = len(ahead.cookies) > maxCookiesAhead
-	t.readLimits(ctx)
+	t.readMeters(ctx)
 	if len(ahead.cookies) > 0 {
 		if wait, err := t.askCounters(ctx, ahead); err == nil {
 			t.e.tasks.Go(func() { _ = wait() })

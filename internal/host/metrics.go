@@ -44,7 +44,7 @@ func NewMetrics(host bool) *Metrics {
 	m.mirrorPkts = desc("mirror_packets_total", "Packets that a mirror selected.", "mirror")
 	m.mirrorBytes = desc("mirror_bytes_total", "Their bytes, uncut.", "mirror")
 	m.mirrorStages = desc("mirror_stage_packets_total", "What became of the packets that a mirror selected: accepted or rejected by "+
-		"its filter, sampled_out, rate_dropped and sent (copies, of all targets together), and sink_dropped by targets.", "mirror", "stage")
+		"its filter, sampled_out, rate_dropped, and sent, cut (copies, of all targets together) and sink_dropped by targets.", "mirror", "stage")
 	m.mirrorPhase = desc("mirror_phase", "1 = the phase of a mirror on the host, and the reason for it where it is not Active.",
 		"mirror", "phase", "reason")
 	m.drops = desc("dropped_packets_total",
@@ -156,11 +156,13 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		return // never reached: no resource has anything to count
 	}
 	for _, x := range mirrorsByName(v.resources) {
-		c := v.counts.status(x.UID)
+		c := v.mirrorCounters(x)
 		counter(m.mirrorPkts, float64(c["selectedPackets"]), x.Name)
 		counter(m.mirrorBytes, float64(c["selectedBytes"]), x.Name)
 		for label, key := range mirrorStages {
-			counter(m.mirrorStages, float64(c[key]), x.Name, label)
+			if n, known := c[key]; known {
+				counter(m.mirrorStages, float64(n), x.Name, label)
+			}
 		}
 		if s, ok := v.mirrors[x.Name]; ok && len(s.Hosts) > 0 {
 			gauge(m.mirrorPhase, 1, x.Name, string(s.Hosts[0].Phase), string(s.Hosts[0].Reason))

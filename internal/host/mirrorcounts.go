@@ -26,6 +26,7 @@ const (
 	limited       stage = "limited"    // of that by the limit, as copies
 	rateDropped   stage = "rateDropped"
 	sent          stage = "sent" // the most that passed and was not limited
+	cut           stage = "cut"  // of that, ahead of the port
 	sinkDropped   stage = "sinkDropped"
 	allToTargets        = "targets" // in the account of a tap bridge, ahead of passed
 	toOnePrefix         = "target/" // likewise, with the index of the target behind it
@@ -208,7 +209,7 @@ func (c *mirrorCounts) readRows(topo *vswitch.Topology, mirrors map[string]*poli
 func (c *mirrorCounts) readFlows(bridge string, k *book, mirrors map[string]*policy.Mirror, plan map[string]tap.Info) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	totals, flows, dropped, ok := k.mirrorSums()
+	totals, flows, meters, ok := k.mirrorSums()
 	if !ok {
 		return
 	}
@@ -217,12 +218,18 @@ func (c *mirrorCounts) readFlows(bridge string, k *book, mirrors map[string]*pol
 	for _, m := range mirrors {
 		byUID[m.UID] = m
 	}
-	for uid, n := range dropped {
+	for uid, n := range meters.dropped {
 		if m := byUID[uid]; m != nil {
 			x := c.of(uid)
 			if more := x.read("meter "+bridge, counter{packets: n}); more.packets > 0 {
 				c.dirty = x.limit(more, plan[m.Name].Sends, m.Spec.Balance != nil) || c.dirty
 			}
+		}
+	}
+	for uid, n := range meters.cut {
+		if m := byUID[uid]; m != nil {
+			x := c.of(uid)
+			c.dirty = x.add(cut, x.read("cuts "+bridge, counter{packets: n})) || c.dirty
 		}
 	}
 	for ref, n := range totals {

@@ -23,7 +23,8 @@ type tapHistory struct {
 	mirror  *policy.Mirror
 	plan    map[string]tap.Info
 	flows   map[flow.Key]*tapFlow
-	dropped uint64 // by the meter
+	dropped uint64 // by the meter that limits
+	cut     uint64 // by the one that counts these
 	counts  *mirrorCounts
 	book    *book
 	want    map[stage]uint64
@@ -67,6 +68,7 @@ func (h *tapHistory) begin() {
 	h.book.account.clock = func() time.Time { return h.now }
 	h.book.first = h.readings()
 	h.book.countMirrors(map[uint32]string{tapNumber: h.mirror.UID}, map[uint32]string{1: h.mirror.UID},
+		map[uint32]string{2: h.mirror.UID},
 		func() (map[policy.RuleRef]counter, time.Time) { return h.counts.earlier("tw-tap") })
 	h.read()
 }
@@ -85,7 +87,8 @@ func (h *tapHistory) readings() (out []reading) {
 // read is what is done now and then: all is read and written down.
 func (h *tapHistory) read() {
 	h.book.account.read(h.readings(), true)
-	h.book.limits.dropped = map[string]uint64{h.mirror.UID: h.dropped}
+	h.book.meters.dropped = map[string]uint64{h.mirror.UID: h.dropped}
+	h.book.meters.cut = map[string]uint64{h.mirror.UID: h.cut}
 	h.counts.readFlows("tw-tap", h.book, h.mirrors(), h.plan)
 	h.counts.kept.Read["tw-tap"] = h.now
 	if err := h.counts.save(true); err != nil {
@@ -93,7 +96,7 @@ func (h *tapHistory) read() {
 	}
 }
 
-// traffic counts packets, of which every third is dropped by the meter if they are for the targets.
+// traffic counts packets, of which, if they are for the targets, every third is dropped by the meter and every second is cut.
 func (h *tapHistory) traffic(n uint64) {
 	for _, f := range h.flows {
 		f.n += n
@@ -107,6 +110,8 @@ func (h *tapHistory) traffic(n uint64) {
 			h.want[allToTargets] += n
 			h.dropped += n / 3
 			h.want[rateDropped] += n / 3
+			h.cut += n / 2
+			h.want[cut] += n / 2
 		}
 	}
 }
@@ -141,8 +146,9 @@ func (h *tapHistory) switchRestarts() {
 		h.want[map[tap.Deed]stage{tap.Accepted: accepted, tap.Rejected: rejected, tap.ToTargets: allToTargets}[f.deed]] -= f.unread
 		h.flows[key] = &tapFlow{deed: f.deed, made: h.now}
 	}
-	h.want[rateDropped] -= h.dropped - h.book.limits.dropped[h.mirror.UID]
-	h.dropped = 0
+	h.want[rateDropped] -= h.dropped - h.book.meters.dropped[h.mirror.UID]
+	h.want[cut] -= h.cut - h.book.meters.cut[h.mirror.UID]
+	h.dropped, h.cut = 0, 0
 }
 
 func (h *tapHistory) check(when string, last map[string]int64) map[string]int64 {
@@ -197,9 +203,10 @@ func TestMirrorCountsOverHistories(t *testing.T) {
 		}
 		h.read()
 		got := h.check(fmt.Sprint("seed ", seed), last)
-		// The meter may have dropped as much again since the switch's restart as before, which nobody can tell from nothing: it may say less.
+		// A meter may have counted as much again since the switch's restart as before, which nobody can tell from nothing: it may say less.
 		if got["acceptedPackets"] != int64(h.want[accepted]) || got["rejectedPackets"] != int64(h.want[rejected]) ||
-			got["acceptedBytes"] != 60*int64(h.want[accepted]) || got["rateDroppedPackets"] > int64(h.want[rateDropped]) {
+			got["acceptedBytes"] != 60*int64(h.want[accepted]) || got["rateDroppedPackets"] > int64(h.want[rateDropped]) ||
+			got["cutPackets"] > int64(h.want[cut]) {
 			t.Fatalf("seed %d, %v: %v, want %v", seed, story, got, h.want)
 		}
 	}
@@ -212,7 +219,8 @@ func TestMirrorCountsSent(t *testing.T) {
 	h.traffic(90)
 	h.read()
 	x := h.counts.totals("u")
-	if got := h.counts.status("u"); got["sentPackets"] != 120 || x[sent.at("p0")].packets != 60 || got["rateDroppedPackets"] != 30 {
+	if got := h.counts.status("u"); got["sentPackets"] != 120 || x[sent.at("p0")].packets != 60 || got["rateDroppedPackets"] != 30 ||
+		got["cutPackets"] != 45 {
 		t.Errorf("%v, %v", got, x)
 	}
 	h.plan = map[string]tap.Info{"m": {Sends: h.plan["m"].Sends[:1]}}

@@ -32,7 +32,7 @@ func mirrorRef(uid string, d tap.Deed) policy.RuleRef {
 
 // countMirrors has the flows and meters of a tap bridge count for the mirrors whose uids have these numbers and ids. earlier tells what
 // flows had counted when they were read last: what was read back is theirs, less that as far as they are the same flows.
-func (k *book) countMirrors(numbers, meters map[uint32]string, earlier func() (map[policy.RuleRef]counter, time.Time)) {
+func (k *book) countMirrors(numbers, limits, cuts map[uint32]string, earlier func() (map[policy.RuleRef]counter, time.Time)) {
 	var before map[policy.RuleRef]counter
 	var at time.Time
 	if !k.isNamed() { // the loop alone names
@@ -46,7 +46,7 @@ func (k *book) countMirrors(numbers, meters map[uint32]string, earlier func() (m
 		}
 		return nil
 	}
-	k.limits.mirrors = meters
+	k.meters.limits, k.meters.cuts = limits, cuts
 	if k.named {
 		return
 	}
@@ -73,43 +73,46 @@ func (c counter) least(d counter) counter {
 	return counter{min(c.packets, d.packets), min(c.bytes, d.bytes)}
 }
 
-// rateLimits are the meters of mirrors.
-type rateLimits struct {
-	mirrors map[uint32]string // uids by id of the meter
-	dropped map[string]uint64 // by uid, as read last
+// mirrorMeters are the meters of mirrors.
+type mirrorMeters struct {
+	limits, cuts map[uint32]string // uids by id of the meter
+	dropped, cut map[string]uint64 // by uid, as read last: what those that limit dropped, and how many copies were cut
 }
 
 // mirrorSums are what the account of a tap bridge says in total, what the flows that there are have counted of it, and what the meters
-// have dropped, by uid. ok: it is known who counts.
-func (k *book) mirrorSums() (totals, flows map[policy.RuleRef]counter, dropped map[string]uint64, ok bool) {
+// have counted. ok: it is known who counts.
+func (k *book) mirrorSums() (totals, flows map[policy.RuleRef]counter, meters mirrorMeters, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return maps.Clone(k.account.totals), k.account.counted(), k.limits.dropped, k.named
+	return maps.Clone(k.account.totals), k.account.counted(), k.meters, k.named
 }
 
-// readLimits reads what the meters of mirrors dropped.
-func (l *link) readLimits(ctx context.Context) {
+// readMeters reads what the meters of mirrors have counted.
+func (l *link) readMeters(ctx context.Context) {
 	k := l.book
 	k.mu.Lock()
-	of := k.limits.mirrors
+	now := k.meters
 	k.mu.Unlock()
-	if len(of) == 0 {
+	if len(now.limits)+len(now.cuts) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	metered, err := l.metered(ctx)
+	stats, err := l.sw.MeterStats(ctx)
 	if err != nil {
 		return // what there is stays; the status says that the bridge is not connected
 	}
-	dropped := map[string]uint64{}
-	for id, n := range metered {
-		if uid, ok := of[id]; ok {
-			dropped[uid] = n
+	dropped, cut := map[string]uint64{}, map[string]uint64{}
+	for _, m := range stats {
+		if uid, ok := now.limits[m.ID]; ok && len(m.Bands) > 0 {
+			dropped[uid] = m.Bands[0].Packets
+		}
+		if uid, ok := now.cuts[m.ID]; ok {
+			cut[uid] = m.Packets
 		}
 	}
 	k.mu.Lock()
-	k.limits.dropped = dropped
+	k.meters.dropped, k.meters.cut = dropped, cut
 	k.mu.Unlock()
 }
 
@@ -121,7 +124,7 @@ func (e *Engine) refreshMirrors(ctx context.Context, atOnce bool) {
 	for _, b := range v.bridges {
 		if b.cfg.Mode == made {
 			if linkTrouble(b.sw.State()) == "" {
-				b.readLimits(ctx)
+				b.readMeters(ctx)
 				b.refresh(ctx)
 			}
 			e.counts.readFlows(b.cfg.Name, b.book, mirrors, v.taps)
@@ -207,7 +210,8 @@ func mirrorsByName(resources catalog) map[string]*policy.Mirror {
 
 // mirrorStages are the labels of metrics, with the counters of the status that they stand for.
 var mirrorStages = map[string]string{"selected": "selectedPackets", "accepted": "acceptedPackets", "rejected": "rejectedPackets",
-	"sampled_out": "sampledOutPackets", "rate_dropped": "rateDroppedPackets", "sent": "sentPackets", "sink_dropped": "sinkDroppedPackets"}
+	"sampled_out": "sampledOutPackets", "rate_dropped": "rateDroppedPackets", "sent": "sentPackets", "cut": "cutPackets",
+	"sink_dropped": "sinkDroppedPackets"}
 
 // status is what a mirror has counted, as its status says it.
 func (c *mirrorCounts) status(uid string) map[string]int64 {
@@ -217,8 +221,17 @@ func (c *mirrorCounts) status(uid string) map[string]int64 {
 	for name, n := range map[string]counter{"selected": took.plus(t[rejected]), "accepted": took, "rejected": t[rejected]} {
 		out[name+"Packets"], out[name+"Bytes"] = int64(n.packets), int64(n.bytes)
 	}
-	for _, stage := range [...]stage{sampledOut, rateDropped, sent, sinkDropped} {
+	for _, stage := range [...]stage{sampledOut, rateDropped, sent, cut, sinkDropped} {
 		out[string(stage)+"Packets"] = int64(t[stage].packets)
+	}
+	return out
+}
+
+// mirrorCounters are what a mirror has counted, without what cannot be known of it.
+func (v *view) mirrorCounters(m *policy.Mirror) map[string]int64 {
+	out := v.counts.status(m.UID)
+	if v.taps[m.Name].CutsUnknown {
+		delete(out, "cutPackets")
 	}
 	return out
 }
@@ -234,7 +247,7 @@ func (v *view) countMirror(s *policy.Status, m *policy.Mirror) {
 	if len(t)+len(sends) == 0 {
 		return // it has nothing to do with this host
 	}
-	h.Counters = v.counts.status(m.UID)
+	h.Counters = v.mirrorCounters(m)
 	for _, to := range sends {
 		texts := map[string]string{}
 		if to.Port != "" { // of the ports of a VLAN nobody knows what they dropped of the copies

@@ -25,11 +25,13 @@ type PortSpec struct {
 	Tag     *int              // access VLAN 0…4095; nil = trunk of all VLANs
 }
 
-// Datapath is one row of the Datapath table, which clients make: ovs-vswitchd only reads it.
+// Datapath is one row of the Datapath table, which clients make. What ovs-vswitchd writes there is what the datapath can do.
 type Datapath struct {
 	UUID        string
 	ExternalIDs map[string]string
 	Zones       map[int]Zone // by number of the conntrack zone
+	// Capabilities are those of ovs-vswitchd.conf.db(5) by name, such as check_pkt_len: "true".
+	Capabilities map[string]string
 }
 
 // Zone is one row of the CT_Zone table with its CT_Timeout_Policy.

@@ -80,6 +80,7 @@ func benchMirror(rounds int) (out []line, err error) {
 		"no mirror": tappedByTapwall(nil), "by hand": tappedByHand, "native": tappedByTapwall(mirrorDoc("m", "vm1", nil)),
 		"staged, 1 rule": tappedByTapwall(mirrorDoc("m", "vm1", filterOf(1))), "staged, 100 rules": tappedByTapwall(mirrorDoc("m", "vm1",
 			filterOf(100))),
+		"staged, snaplen": tappedByTapwall(mirrorDoc("m", "vm1", map[string]any{"snaplen": 64})),
 	} {
 		if made[name], err = newContender(guard); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -91,6 +92,7 @@ func benchMirror(rounds int) (out []line, err error) {
 	}{
 		{"native", "by hand", 1.05}, {"by hand", "no mirror", 0}, {"native", "no mirror", 0},
 		{"staged, 1 rule", "by hand", 0}, {"staged, 1 rule", "no mirror", 0}, {"staged, 100 rules", "staged, 1 rule", 0},
+		{"staged, snaplen", "staged, 1 rule", 0},
 	} {
 		l, err := compare(made[p.ours], made[p.theirs], rounds, p.budget, func(l *load) (int, error) { return l.echo(udpRequests) })
 		if err != nil {

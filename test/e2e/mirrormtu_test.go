@@ -46,7 +46,8 @@ func TestMirrorScenario06MTU(t *testing.T) {
 		t.Errorf("production suffers: %v\n%s", err, out)
 	}
 	// A frame that just fits is not cut: the bytes behind it tell.
-	for _, room := range []int{1464, 1465} {
+	fit := []int{1464, 1465}
+	for _, room := range fit {
 		if out, err := s.vm[1].Run("ping", "-c", "1", "-W", "2", "-s", fmt.Sprint(room-42), "-p", "ab", s.vm[2].IPv4); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -64,6 +65,16 @@ func TestMirrorScenario06MTU(t *testing.T) {
 		if cut < n || cut > n+2 {
 			t.Errorf("%s: %d of %d large frames fill what the tunnel carries", w.name, cut, n)
 		}
+	}
+	counts := &counterWatch{s, map[string]map[string]int64{}}
+	for name, room := range rooms {
+		cut := n
+		for _, length := range fit {
+			if length > room {
+				cut++
+			}
+		}
+		counts.becomes("frames were cut", name, map[string]int64{"cutPackets": int64(cut)})
 	}
 	whole := 0
 	for _, f := range far.Frames(lab.UDPTo(4789)) {

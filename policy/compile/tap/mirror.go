@@ -56,8 +56,8 @@ type Plan struct {
 	Flows   map[string]Flows
 	// Numbers are those of the staged mirrors, with their names: see [ParseCookie].
 	Numbers map[uint32]string
-	// Limits are the ids of the meters of those that are limited, likewise.
-	Limits map[uint32]string
+	// Limits are the ids of the meters of those that are limited, likewise, and Cuts of those that count the copies that are cut.
+	Limits, Cuts map[uint32]string
 	// Probes are what mirrors that balance ask of their targets, each perhaps several times.
 	Probes []Probe
 	// Sets are the source sets of staged mirrors, by key; see [Input.Before].
@@ -92,6 +92,8 @@ type Info struct {
 	Owners []string
 	// Targets describe where copies go: port, bridge and vm, or a tunnel's remote, vni, key or session, dstPort, local, port and bridge.
 	Targets []map[string]string
+	// CutsUnknown: copies are cut and the datapath cannot tell how many.
+	CutsUnknown bool
 	// Sends are the targets that copies are sent to, by the port that they go out at.
 	Sends    []Send
 	Problems []Problem
@@ -202,7 +204,6 @@ type mirrorPlanner struct {
 	// Of staged mirrors.
 	isStaged map[string]bool              // those that deliver
 	numbers  map[string]uint32            // by mirror name
-	meters   map[string]uint32            // likewise, of those that are limited
 	sets     map[string]*SourceSet        // by key
 	ports    map[string]*vswitch.PortSpec // where they deliver, by name
 	homes    map[string]string            // the tap bridges that they are on, with the datapath type of each
@@ -265,6 +266,8 @@ type mirrorWork struct {
 	found map[string]*bridgeSources
 	// patched are the patch ports among the sources, as "bridge/port".
 	patched []string
+	// limit and cuts are its meters, if it is staged: the one that limits it and the one that counts what is cut.
+	limit, cuts uint32
 }
 
 func problemf(reason policy.Reason, format string, args ...any) *Problem {

@@ -55,10 +55,10 @@ func setKey(bridge string, s *policy.MirrorSpec, direction string) string {
 }
 
 // takeNumbers gives each staged mirror numbers of its own, from the hash of its name and uid, or the next ones: a multiple of deeds
-// that is not 0, and one of a meter. So flows of one that was made anew do not go on counting for it.
+// that is not 0, and those of its meters. So flows of one that was made anew do not go on counting for it.
 func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
-	p.numbers, p.meters = map[string]uint32{}, map[string]uint32{}
-	used, metered := map[uint32]bool{0: true}, map[uint32]bool{}
+	p.numbers = map[string]uint32{}
+	used, meters := map[uint32]bool{0: true}, map[uint32]bool{}
 	for _, w := range works {
 		m := w.m
 		if !w.info.Form.Staged {
@@ -70,13 +70,12 @@ func (p *mirrorPlanner) takeNumbers(works []*mirrorWork) {
 			n += uint32(deeds)
 		}
 		used[n], p.numbers[m.Name] = true, n
-		if m.Spec.Sample.Limited() {
-			id := n / uint32(deeds) % MaxMeter
-			for metered[id+1] {
-				id = (id + 1) % MaxMeter
-			}
-			metered[id+1], p.meters[m.Name] = true, id+1
+		id := n / uint32(deeds) % maxMeters
+		for meters[id] && len(meters) < maxMeters {
+			id = (id + 1) % maxMeters
 		}
+		meters[id] = true
+		w.limit, w.cuts = 1+id, 1+maxMeters+id
 		if p.plan.Numbers == nil {
 			p.plan.Numbers = map[uint32]string{}
 		}
@@ -214,6 +213,12 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 			w.info.Unfinished = true
 		}
 	}
+	if len(d.cutTo()) > 0 {
+		if w.info.CutsUnknown = !w.measures(w.homes[tapBridge]); !w.info.CutsUnknown {
+			d.cuts = w.cuts
+			w.addMeter(tapBridge, &w.plan.Cuts, d.cuts, cutsRate)
+		}
+	}
 	d.balanced = w.m.Spec.Balance != nil
 	chosen := w.chooseTargets(tapBridge, targets, d.targets())
 	var filter *policy.ParsedFilter
@@ -226,13 +231,8 @@ func (w *mirrorWork) deliver(tapBridge string, targets []mirrorTarget) {
 		filter = &parsed
 	}
 	if s := w.m.Spec.Sample; s.Limited() {
-		d.meter = w.meters[w.m.Name]
-		if w.plan.Limits == nil {
-			w.plan.Limits = map[uint32]string{}
-		}
-		w.plan.Limits[d.meter] = w.m.Name
-		w.addMeter(tapBridge, flow.MeterDesc{ID: d.meter, Flags: flow.MeterPktps,
-			Bands: []flow.Band{{Type: flow.BandDrop, Rate: uint32(s.MaxPacketsPerSecond)}}})
+		d.meter = w.limit
+		w.addMeter(tapBridge, &w.plan.Limits, d.meter, s.MaxPacketsPerSecond)
 	}
 	w.addFlows(tapBridge, MirrorOwner(w.m.Name), slices.Concat(filterFlows(d.number, filter, first(&w.m.Spec)),
 		sessionFlows(d.number, w.m.Spec.Sample.OneOf(), chosen), d.flows()))
@@ -243,13 +243,19 @@ func (w *mirrorWork) sends(target int, bridge, port string) {
 	w.info.Sends = append(w.info.Sends, Send{target, bridge, port, w.ofPort(bridge, port)})
 }
 
-func (p *mirrorPlanner) addMeter(bridge string, m flow.MeterDesc) {
-	if p.plan.Flows == nil {
-		p.plan.Flows = map[string]Flows{}
+// addMeter has the mirror have a meter, and notes in names that it is the mirror's.
+func (w *mirrorWork) addMeter(bridge string, names *map[uint32]string, id uint32, perSecond int) {
+	if *names == nil {
+		*names = map[uint32]string{}
 	}
-	f := p.plan.Flows[bridge]
-	f.Meters = append(f.Meters, m)
-	p.plan.Flows[bridge] = f
+	(*names)[id] = w.m.Name
+	if w.plan.Flows == nil {
+		w.plan.Flows = map[string]Flows{}
+	}
+	f := w.plan.Flows[bridge]
+	f.Meters = append(f.Meters, flow.MeterDesc{ID: id, Flags: flow.MeterPktps,
+		Bands: []flow.Band{{Type: flow.BandDrop, Rate: uint32(perSecond)}}})
+	w.plan.Flows[bridge] = f
 }
 
 func (p *mirrorPlanner) addFlows(bridge, owner string, flows []flow.Flow) {

@@ -78,6 +78,9 @@ type tables struct {
 	sent  map[uint32][]packet // by port
 	// native is what rows copied to ports without the tap bridge.
 	native map[string][]packet
+	// cuts are how often the meter of a mirror was passed that counts these, of a packet with so many bytes.
+	cuts   map[uint32]int
+	length uint16
 }
 
 func (x *tables) lookUp(table uint8, p packet) {
@@ -109,6 +112,12 @@ func (x *tables) act(actions []flow.Action, p packet) {
 		case flow.Resubmit:
 			x.lookUp(a.Table, p)
 		case flow.Meter: // nothing is too much
+			x.cuts[a.ID]++
+		case flow.CheckPktLarger:
+			p[a.Dst.Field] = flow.U128{}
+			if x.length > a.Len {
+				p[a.Dst.Field] = flow.U64(1)
+			}
 		case flow.Multipath:
 			var fields ovs.Fields
 			for field, v := range p {
@@ -258,6 +267,7 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 		{{VM: "vm2"}}, {ten}, {ten, {Port: "vm1"}}, {{VLAN: ptr(11)}, ten, {VM: "vm2"}, {Port: "vm1"}}, {web}, {web, ten}, {{Port: "vm3"}}}
 	rapid.Check(t, func(t *rapid.T) {
 		in := mirrorWorld()
+		in.Topology.Datapaths = map[string]vswitch.Datapath{"system": {Capabilities: map[string]string{"check_pkt_len": "true"}}}
 		for i := range rapid.IntRange(1, 4).Draw(t, "mirrors") {
 			label := fmt.Sprintf("m%d ", i)
 			m := mirror(fmt.Sprintf("m%d", i), toNewPort(rapid.SampledFrom([]string{"tap0", "tap1"}).Draw(t, label+"target")),
@@ -302,7 +312,8 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 		}
 		kept := fates{}
 		for range 25 {
-			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}, native: map[string][]packet{}}
+			x := tables{t: t, flows: flows, sent: map[uint32][]packet{}, native: map[string][]packet{}, cuts: map[uint32]int{},
+				length: rapid.SampledFrom([]uint16{60, 64, 65, 128, 129, 1514}).Draw(t, "length")}
 			p := drawPassage(t)
 			if slices.ContainsFunc(in.Mirrors, func(m *policy.Mirror) bool {
 				return len(plan.Info[m.Name].Twice) > 0 &&
@@ -312,7 +323,7 @@ func TestStagedDeliversWhatTheMirrorSays(t *testing.T) {
 			}
 			x.pass(in, plan.Specs, p)
 			x.goBack(in, plan)
-			x.check(in, p)
+			x.check(in, plan, p)
 			kept.check(&x, in, p)
 			if p.Src, p.Dst, p.SrcPort, p.DstPort = p.Dst, p.Src, p.DstPort, p.SrcPort; len(p.to) == 1 {
 				p.from, p.to[0] = p.to[0], p.from
@@ -419,8 +430,18 @@ func (p *passage) copies(m *policy.Mirror) int {
 	return m.Spec.Copies(seen, is(p.from), slices.ContainsFunc(p.to, is))
 }
 
-// check compares what was sent, by target, length (0 = whole) and VLAN, with what the mirrors say of a packet.
-func (x *tables) check(in tap.Input, passed passage) {
+// cutMeter is the meter that counts what is cut for a mirror; 0 = none.
+func cutMeter(plan tap.Plan, m *policy.Mirror) uint32 {
+	for id, name := range plan.Cuts {
+		if name == m.Name {
+			return id
+		}
+	}
+	return 0
+}
+
+// check compares what was sent, by target, length (0 = whole) and VLAN, and what was counted as cut, with what the mirrors say of a packet.
+func (x *tables) check(in tap.Input, plan tap.Plan, passed passage) {
 	seen := passed.Sighting
 	want, got := map[string]int{}, map[string]int{}
 	for _, m := range in.Mirrors {
@@ -437,7 +458,13 @@ func (x *tables) check(in tap.Input, passed passage) {
 		for _, target := range m.Spec.Targets {
 			if n := passed.copies(m); n > 0 {
 				want[fmt.Sprintf("%s %d %d", target.Port.Name, m.Spec.Snaplen, vlan)] += n
+				if m.Spec.Snaplen > 0 && int(x.length) > m.Spec.Snaplen {
+					want["cut of "+m.Name] += n
+				}
 			}
+		}
+		if n := x.cuts[cutMeter(plan, m)]; n > 0 {
+			got["cut of "+m.Name] = n
 		}
 	}
 	for _, target := range []string{"tap0", "tap1"} {

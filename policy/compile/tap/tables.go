@@ -18,6 +18,7 @@ const (
 	TableSample  uint8 = 14 // draws numbers for its session, where the mirror samples or balances
 	TableBalance uint8 = 16 // decides by them: whether it is taken, and by which target
 	TableTargets uint8 = 20 // sends it where the mirror delivers
+	TableCuts    uint8 = 24 // counts a copy that is longer than what its target gets
 )
 
 // The registers of a tap bridge.
@@ -26,6 +27,7 @@ var (
 	regDirection = flow.Reg(1) // way the packet went at the source
 	regSample    = flow.Reg(2) // 0 = its session is taken
 	regBucket    = flow.Reg(3) // bucket of its session; in TARGETS the one target that gets it, counted from 1, 0 = all
+	regLonger    = flow.Reg(4) // 1 = the copy is longer than a target gets it
 )
 
 // Values of regDirection.
@@ -247,8 +249,9 @@ func withPorts(in []flow.Match, f flow.FieldID, rs []policy.PortRange) []flow.Ma
 	return out
 }
 
-// MaxMeter is the highest id of a meter of a tap bridge; the lowest is 1.
-const MaxMeter = 4095
+// maxMeters is how many mirrors of a tap bridge may have meters. Those that limit have the ids 1 to maxMeters, and those that count what is
+// cut the same and maxMeters above.
+const maxMeters = 32_000
 
 // delivery is how copies that a mirror takes are sent.
 type delivery struct {
@@ -259,7 +262,8 @@ type delivery struct {
 	wayTargets []int
 	snaplen    int // bytes; 0 = all
 	tag        policy.VLANTag
-	meter      uint32 // 0 = none
+	meter      uint32 // that limits, 0 = none
+	cuts       uint32 // that counts what is cut, 0 = none
 	// balanced: each packet is for the port that regBucket counts out, and not for all of them.
 	balanced bool
 }
@@ -279,16 +283,20 @@ func (d *delivery) targets() (out []int) {
 	return append(out, d.wayTargets...)
 }
 
-// flows of TARGETS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the machine's.
+// flows of TARGETS, and of CUTS. The tag that copies lose, unless they are to keep it, is for an access port the bridge's and not the
+// machine's.
 func (d *delivery) flows() []flow.Flow {
 	if len(d.sinks)+len(d.ways) == 0 {
 		return nil
 	}
 	is := flow.Match{}.With(regMirror, flow.U64(uint64(d.number)))
-	if !d.balanced {
-		return d.to(is, ToTargets)
-	}
 	var out []flow.Flow
+	if d.cuts > 0 {
+		out = append(out, d.cutFlow(is))
+	}
+	if !d.balanced {
+		return append(out, d.to(is, ToTargets)...)
+	}
 	only := func(target int, sinks []sink, ways []int64) {
 		one := *d
 		one.sinks, one.ways = sinks, ways
@@ -323,13 +331,9 @@ func (d *delivery) flow(deed Deed, priority uint16, m flow.Match, actions ...flo
 	if d.meter > 0 {
 		f.Actions = append(f.Actions, flow.Meter{ID: d.meter})
 	}
-	f.Actions = append(f.Actions, actions...)
+	f.Actions = append(append(f.Actions, actions...), d.countCuts()...)
 	for _, s := range d.sinks {
-		length := s.room
-		if d.snaplen > 0 && (length == 0 || d.snaplen < length) {
-			length = d.snaplen
-		}
-		if length > 0 {
+		if length := d.length(s); length > 0 {
 			f.Actions = append(f.Actions, flow.OutputTrunc{Port: uint32(s.port), MaxLen: uint32(length)})
 		} else {
 			f.Actions = append(f.Actions, flow.Output{Port: uint32(s.port)})
