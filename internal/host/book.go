@@ -31,6 +31,8 @@ const (
 // book keeps the account of a bridge by name, also while there is no such bridge: a counter does not go back because a bridge is made anew.
 type book struct {
 	kick chan struct{} // something is in doubt
+	// settled: nothing is any more, so what copies there are can be looked at.
+	settled chan struct{}
 
 	mu      sync.Mutex
 	account account
@@ -56,7 +58,7 @@ type book struct {
 }
 
 func newBook() *book {
-	k := &book{kick: make(chan struct{}, 1), names: newSubjects()}
+	k := &book{kick: make(chan struct{}, 1), settled: make(chan struct{}, 1), names: newSubjects()}
 	k.account = newAccount(k.names.of)
 	return k
 }

@@ -64,6 +64,10 @@ func (e *Engine) followCaches(ctx context.Context, l *link) {
 			k.account.follow(turn)
 			k.followed, k.done = turn, done
 			k.mu.Unlock()
+			select {
+			case k.settled <- struct{}{}:
+			default:
+			}
 		}
 	}
 }

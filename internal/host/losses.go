@@ -13,7 +13,8 @@ import (
 
 // watchLosses reports the copies of packets that never became packet-ins: what the log meter withheld, and what the switch's queue
 // towards us could not hold. No message tells of either; the switch's counters do. It looks once a second while copies are coming, and
-// every ten seconds otherwise.
+// every ten seconds otherwise; and as soon as the caches have followed a change, because nobody knows of what is missing then whether it
+// was lost.
 func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var account lossAccount
 	var unanswered, unsampled meterAccount
@@ -26,6 +27,7 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-l.book.settled:
 		}
 		st := l.sw.State()
 		l.datapathID.Store(st.DatapathID)
