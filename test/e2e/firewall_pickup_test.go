@@ -55,8 +55,8 @@ func (s *stage) pickupMatrix() (allowed, denied map[string]*lab.Probe) {
 	return allowed, denied
 }
 
-// takenUp checks that everything allowed has come through since then, during the window and after it, with no gap of more than 3 s, and
-// nothing else has.
+// takenUp checks that everything allowed has come through since then, during the window and after it, with no gap of more than
+// tcpBack, and nothing else has.
 func (s *stage) takenUp(since time.Time, allowed, denied map[string]*lab.Probe, captures map[*lab.VM]*lab.Capture) {
 	s.t.Helper()
 	for name, p := range allowed {
@@ -66,7 +66,7 @@ func (s *stage) takenUp(since time.Time, allowed, denied map[string]*lab.Probe, 
 	after := time.Now()
 	for name, p := range allowed {
 		lab.Eventually(s.t, 5*time.Second, name+" goes on after the window", func() bool { return p.ReceivedSince(after) > 20 })
-		if gap := p.MaxGap(since); gap > 3*time.Second+lab.Late(since) || p.Err() != nil {
+		if gap := p.MaxGap(since); gap > tcpBack+lab.Late(since) || p.Err() != nil {
 			s.t.Errorf("%s: gap %v, %v", name, gap, p.Err())
 		}
 	}
@@ -201,7 +201,7 @@ func TestFirewallScenario17TakeOver(t *testing.T) {
 	}
 	s.takenUp(cut, allowed, denied, captures)
 	for name, p := range allowed {
-		if gap := p.MaxGap(at); gap > 3*time.Second+lab.Late(at) {
+		if gap := p.MaxGap(at); gap > tcpBack+lab.Late(at) {
 			t.Errorf("%s: gap %v", name, gap)
 		}
 	}

@@ -20,11 +20,15 @@ spec:
 	`["5001"]}]}
 `
 
-// reconnector opens a connection every 100 ms and counts how it went.
+// tcpBack is how long a TCP stream may be silent where the switch was away for 2 s: it sends again some 0.2, 0.6, 1.4 and 3 s after what
+// was not answered.
+const tcpBack = 3500 * time.Millisecond
+
+// reconnector opens a connection every 100 ms and counts how it went; for late ones, which did not open, the machine was too busy.
 type reconnector struct {
-	tried, opened atomic.Int64
-	stop          chan struct{}
-	attempts      sync.WaitGroup
+	tried, opened, late atomic.Int64
+	stop                chan struct{}
+	attempts            sync.WaitGroup
 }
 
 func (s *stage) reconnect(from, to *lab.VM, port int) *reconnector {
@@ -38,8 +42,12 @@ func (s *stage) reconnect(from, to *lab.VM, port int) *reconnector {
 			}
 			r.tried.Add(1)
 			r.attempts.Go(func() {
-				if from.CanConnect(to.IPv4, port, 900*time.Millisecond) { // less than the 1 s after which TCP sends a lost SYN again
+				const most = 900 * time.Millisecond // less than the 1 s after which TCP sends a lost SYN again
+				switch began := time.Now(); {
+				case from.CanConnect(to.IPv4, port, most):
 					r.opened.Add(1)
+				case lab.Late(began) > most:
+					r.late.Add(1)
 				}
 			})
 		}
@@ -89,8 +97,8 @@ func TestFirewallScenario12ControllerKilled(t *testing.T) {
 	})
 	allowed.end()
 	denied.end()
-	if allowed.opened.Load() != allowed.tried.Load() || allowed.tried.Load() < 80 {
-		t.Errorf("%d of %d allowed connections opened", allowed.opened.Load(), allowed.tried.Load())
+	if n := allowed.opened.Load(); n+allowed.late.Load() != allowed.tried.Load() || n < 80 {
+		t.Errorf("%d of %d allowed connections opened, %d were late", n, allowed.tried.Load(), allowed.late.Load())
 	}
 	if denied.opened.Load() != 0 || denied.tried.Load() < 80 {
 		t.Errorf("%d of %d denied connections opened", denied.opened.Load(), denied.tried.Load())
@@ -191,7 +199,7 @@ func TestFirewallScenario13SwitchKilled(t *testing.T) {
 		return echo.ReceivedSince(up) > 20 && push.ReceivedSince(up) > 20 && udp.ReceivedSince(up) > 20
 	})
 	for name, p := range map[string]*lab.Probe{"echo": echo, "push": push, "datagrams": udp} {
-		if gap := p.MaxGap(t0); gap > 3*time.Second+lab.Late(t0) || p.Err() != nil {
+		if gap := p.MaxGap(t0); gap > tcpBack+lab.Late(t0) || p.Err() != nil {
 			t.Errorf("%s: gap %v, %v", name, gap, p.Err())
 		} else {
 			t.Logf("%s: gap %v", name, gap.Round(time.Millisecond))
