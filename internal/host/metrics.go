@@ -3,6 +3,7 @@ package host
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/tapwall/tapwall/internal/capture"
 	"github.com/tapwall/tapwall/policy"
 )
 
@@ -12,7 +13,7 @@ type Metrics struct {
 	host bool
 
 	rulePackets, ruleBytes, ruleNew, ruleDenied, ruleHit, mirrorPkts, mirrorBytes, mirrorStages,
-	mirrorPhase,
+	mirrorPhase, bufferPackets, bufferBytes, bufferEvicted,
 	drops, spoofs, unknownCopies, answers, flowsDesired, flowsThere,
 	flowMods,
 	flowsLost,
@@ -47,6 +48,9 @@ func NewMetrics(host bool) *Metrics {
 		"its filter, sampled_out, rate_dropped, and sent, cut (copies, of all targets together) and sink_dropped by targets.", "mirror", "stage")
 	m.mirrorPhase = desc("mirror_phase", "1 = the phase of a mirror on the host, and the reason for it where it is not Active.",
 		"mirror", "phase", "reason")
+	m.bufferPackets = desc("buffer_held_packets", "Packets that the buffer of a mirror holds.", "mirror")
+	m.bufferBytes = desc("buffer_held_bytes", "Memory that they take, as pcapng.", "mirror")
+	m.bufferEvicted = desc("buffer_evicted_packets_total", "Packets that fell to the bounds of the buffer, duration or size.", "mirror")
 	m.drops = desc("dropped_packets_total",
 		"Packets that the pipeline dropped, by reason, as the switch counts them.", "bridge", "reason")
 	m.spoofs = desc("spoofed_packets_total",
@@ -167,6 +171,13 @@ func (e *Engine) Collect(m *Metrics, out chan<- prometheus.Metric) {
 		if s, ok := v.mirrors[x.Name]; ok && len(s.Hosts) > 0 {
 			gauge(m.mirrorPhase, 1, x.Name, string(s.Hosts[0].Phase), string(s.Hosts[0].Reason))
 		}
+	}
+	for _, b := range v.buffers {
+		var s capture.Stats
+		b.Held(&s)
+		gauge(m.bufferPackets, float64(s.Held), b.mirror)
+		gauge(m.bufferBytes, float64(s.HeldSize), b.mirror)
+		counter(m.bufferEvicted, float64(s.Evicted), b.mirror)
 	}
 	for of, r := range each(v.resources[policy.KindPolicy]) {
 		for _, h := range v.policyStatus(r.(*policy.Policy), &shadows{}).Hosts {

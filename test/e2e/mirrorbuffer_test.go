@@ -93,6 +93,12 @@ func TestMirrorScenario12Buffer(t *testing.T) {
 	if got := len(tshark(t, saved(""), "udp.dstport == 9 && !icmp", "frame.number")); got < 300 || got > 720 {
 		t.Errorf("%d packets of a flood are saved", got)
 	}
+	if n := int(s.metric(`tapwall_buffer_held_bytes{mirror="flight"}`)); n > 1_000_000 || n < 500_000 {
+		t.Errorf("the metric says that %d bytes are held", n)
+	}
+	if n := int(s.metric(`tapwall_buffer_evicted_packets_total{mirror="flight"}`)); n < list.Items[0].Evicted {
+		t.Errorf("the metric says that %d packets were evicted, want at least %d", n, list.Items[0].Evicted)
+	}
 	if grown := s.resident() - before; grown > 24<<10 {
 		t.Errorf("tapwall grew by %d KiB", grown)
 	}
