@@ -20,6 +20,7 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 	var unanswered, unsampled meterAccount
 	var epoch, seen uint64
 	idle := 0
+	var early time.Time // not before then, unless it is time: looks are work for the switch, which many changes must not add up to
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -28,6 +29,9 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 			return
 		case <-tick.C:
 		case <-l.book.settled:
+			if time.Now().Before(early) {
+				continue
+			}
 		}
 		st := l.sw.State()
 		l.datapathID.Store(st.DatapathID)
@@ -42,7 +46,9 @@ func (e *Engine) watchLosses(ctx context.Context, l *link) {
 			continue
 		}
 		made, again := l.meterMade.Swap(false), l.meterAgain.Swap(false)
+		start := time.Now()
 		c, metered, err := l.readLosses(ctx)
+		early = time.Now().Add(10 * time.Since(start))
 		if err != nil {
 			l.meterMade.Store(made)
 			l.meterAgain.Store(again)
