@@ -29,7 +29,7 @@ func documentRow(kind policy.Kind, d *client.Document) ([]string, error) {
 	dropped := map[string]int64{}
 	for _, h := range d.Status.Hosts {
 		endpoints = append(endpoints, h.Endpoints...)
-		copied += h.Counters["selectedPackets"]
+		copied += h.Counters["acceptedPackets"]
 		for k, n := range h.Counters {
 			dropped[k] += n
 		}

@@ -164,13 +164,19 @@ type taps struct {
 }
 
 // contribute implements part.
-func (t *taps) contribute(_ context.Context, st ofctrl.State, _ time.Time) bool {
+func (t *taps) contribute(ctx context.Context, st ofctrl.State, _ time.Time) bool {
 	now := t.plan.Flows[t.cfg.Name]
+	if now.Meters == nil {
+		now.Meters = []flow.MeterDesc{} // none, which is not the same as nothing said of them
+	}
 	changed := changedOwners(t.last, now.Owners)
 	if !slices.EqualFunc(t.meters, now.Meters, sameMeter) {
 		changed[ownerMeters] = nil // it has no flows: meters alone are a change, too
 	}
 	if len(changed) > 0 {
+		if st.Ready {
+			t.take(ctx)
+		}
 		t.want(changed)
 	}
 	t.last, t.meters = now.Owners, now.Meters
@@ -219,6 +225,21 @@ func sameMeter(a, b flow.MeterDesc) bool {
 // maxCookiesAhead is of how many cookies flows are read one by one ahead of a bundle.
 const maxCookiesAhead = 64
 
+// take counts what the switch has counted until now for the mirrors as they were until now: what is known of them from here on is what they
+// are to be.
+func (t *taps) take(ctx context.Context) {
+	if t.installedAt == 0 {
+		return
+	}
+	v := t.e.view.Load()
+	mirrors := mirrorsByName(v.resources)
+	t.e.takeMeters(ctx, t.link, mirrors, v.taps)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_ = t.readCounters(ctx, scope{all: true}) // if it fails, what there is counts
+	t.e.counts.readFlows(t.cfg.Name, t.book, mirrors, v.taps)
+}
+
 // before implements part: flows and meters that go take with them what they have counted since they were last read. What the switch passes
 // between this and the bundle, some milliseconds, counts for nobody.
 func (t *taps) before(ctx context.Context) {
@@ -234,7 +255,8 @@ func (t *taps) before(ctx context.Context) {
 		}
 	}
 	ahead.all = len(ahead.cookies) > maxCookiesAhead
-	t.readMeters(ctx)
+	v := t.e.view.Load()
+	t.e.takeMeters(ctx, t.link, mirrorsByName(v.resources), v.taps)
 	if len(ahead.cookies) > 0 {
 		if wait, err := t.askCounters(ctx, ahead); err == nil {
 			t.e.tasks.Go(func() { _ = wait() })

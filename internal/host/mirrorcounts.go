@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
 	"github.com/tapwall/tapwall/policy/compile/tap"
@@ -205,33 +206,45 @@ func (c *mirrorCounts) readRows(topo *vswitch.Topology, mirrors map[string]*poli
 	}
 }
 
-// readFlows takes what the flows and meters of a tap bridge have counted.
+// readMeters takes what the meters of a tap bridge have counted.
+func (c *mirrorCounts) readMeters(bridge string, stats []ofp.MeterStats, meters mirrorMeters, mirrors map[string]*policy.Mirror,
+	plan map[string]tap.Info,
+) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	byUID := mirrorsByUID(mirrors)
+	for _, x := range stats {
+		if m := byUID[meters.limits[x.ID]]; m != nil && len(x.Bands) > 0 {
+			k := c.of(m.UID)
+			if more := k.read("meter "+bridge, counter{packets: x.Bands[0].Packets}); more.packets > 0 {
+				c.dirty = k.limit(more, plan[m.Name].Sends, m.Spec.Balance != nil) || c.dirty
+			}
+		}
+		if m := byUID[meters.cuts[x.ID]]; m != nil {
+			k := c.of(m.UID)
+			c.dirty = k.add(cut, k.read("cuts "+bridge, counter{packets: x.Packets})) || c.dirty
+		}
+	}
+}
+
+func mirrorsByUID(mirrors map[string]*policy.Mirror) map[string]*policy.Mirror {
+	out := map[string]*policy.Mirror{}
+	for _, m := range mirrors {
+		out[m.UID] = m
+	}
+	return out
+}
+
+// readFlows takes what the flows of a tap bridge have counted.
 func (c *mirrorCounts) readFlows(bridge string, k *book, mirrors map[string]*policy.Mirror, plan map[string]tap.Info) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	totals, flows, meters, ok := k.mirrorSums()
+	totals, flows, ok := k.mirrorSums()
 	if !ok {
 		return
 	}
 	c.kept.Read[bridge] = time.Now()
-	byUID := map[string]*policy.Mirror{}
-	for _, m := range mirrors {
-		byUID[m.UID] = m
-	}
-	for uid, n := range meters.dropped {
-		if m := byUID[uid]; m != nil {
-			x := c.of(uid)
-			if more := x.read("meter "+bridge, counter{packets: n}); more.packets > 0 {
-				c.dirty = x.limit(more, plan[m.Name].Sends, m.Spec.Balance != nil) || c.dirty
-			}
-		}
-	}
-	for uid, n := range meters.cut {
-		if m := byUID[uid]; m != nil {
-			x := c.of(uid)
-			c.dirty = x.add(cut, x.read("cuts "+bridge, counter{packets: n})) || c.dirty
-		}
-	}
+	byUID := mirrorsByUID(mirrors)
 	for ref, n := range totals {
 		m := byUID[ref.Policy]
 		if m == nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tapwall/tapwall/ofctrl/flow"
+	"github.com/tapwall/tapwall/ofctrl/ofp"
 	"github.com/tapwall/tapwall/ofctrl/pipeline"
 	"github.com/tapwall/tapwall/ovsdb/vswitch"
 	"github.com/tapwall/tapwall/policy"
@@ -25,9 +26,11 @@ type tapHistory struct {
 	flows   map[flow.Key]*tapFlow
 	dropped uint64 // by the meter that limits
 	cut     uint64 // by the one that counts these
-	counts  *mirrorCounts
-	book    *book
-	want    map[stage]uint64
+
+	droppedRead, cutRead uint64 // as read last
+	counts               *mirrorCounts
+	book                 *book
+	want                 map[stage]uint64
 }
 
 type tapFlow struct {
@@ -87,8 +90,9 @@ func (h *tapHistory) readings() (out []reading) {
 // read is what is done now and then: all is read and written down.
 func (h *tapHistory) read() {
 	h.book.account.read(h.readings(), true)
-	h.book.meters.dropped = map[string]uint64{h.mirror.UID: h.dropped}
-	h.book.meters.cut = map[string]uint64{h.mirror.UID: h.cut}
+	h.counts.readMeters("tw-tap", []ofp.MeterStats{{ID: 1, Bands: []ofp.Counter{{Packets: h.dropped}}}, {ID: 2, Packets: h.cut}},
+		h.book.meters, h.mirrors(), h.plan)
+	h.droppedRead, h.cutRead = h.dropped, h.cut
 	h.counts.readFlows("tw-tap", h.book, h.mirrors(), h.plan)
 	h.counts.kept.Read["tw-tap"] = h.now
 	if err := h.counts.save(true); err != nil {
@@ -146,9 +150,9 @@ func (h *tapHistory) switchRestarts() {
 		h.want[map[tap.Deed]stage{tap.Accepted: accepted, tap.Rejected: rejected, tap.ToTargets: allToTargets}[f.deed]] -= f.unread
 		h.flows[key] = &tapFlow{deed: f.deed, made: h.now}
 	}
-	h.want[rateDropped] -= h.dropped - h.book.meters.dropped[h.mirror.UID]
-	h.want[cut] -= h.cut - h.book.meters.cut[h.mirror.UID]
-	h.dropped, h.cut = 0, 0
+	h.want[rateDropped] -= h.dropped - h.droppedRead
+	h.want[cut] -= h.cut - h.cutRead
+	h.dropped, h.cut, h.droppedRead, h.cutRead = 0, 0, 0, 0
 }
 
 func (h *tapHistory) check(when string, last map[string]int64) map[string]int64 {

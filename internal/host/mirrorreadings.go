@@ -73,27 +73,24 @@ func (c counter) least(d counter) counter {
 	return counter{min(c.packets, d.packets), min(c.bytes, d.bytes)}
 }
 
-// mirrorMeters are the meters of mirrors.
-type mirrorMeters struct {
-	limits, cuts map[uint32]string // uids by id of the meter
-	dropped, cut map[string]uint64 // by uid, as read last: what those that limit dropped, and how many copies were cut
-}
+// mirrorMeters are the uids of the mirrors that have meters, by their ids: those that limit, and those that count what is cut.
+type mirrorMeters struct{ limits, cuts map[uint32]string }
 
-// mirrorSums are what the account of a tap bridge says in total, what the flows that there are have counted of it, and what the meters
-// have counted. ok: it is known who counts.
-func (k *book) mirrorSums() (totals, flows map[policy.RuleRef]counter, meters mirrorMeters, ok bool) {
+// mirrorSums are what the account of a tap bridge says in total, and what the flows that there are have counted of it. ok: it is known who
+// counts.
+func (k *book) mirrorSums() (totals, flows map[policy.RuleRef]counter, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return maps.Clone(k.account.totals), k.account.counted(), k.meters, k.named
+	return maps.Clone(k.account.totals), k.account.counted(), k.named
 }
 
-// readMeters reads what the meters of mirrors have counted.
-func (l *link) readMeters(ctx context.Context) {
+// takeMeters reads what the meters of a tap bridge have counted. It goes ahead of the flows: what was passed is for the limit to take from.
+func (e *Engine) takeMeters(ctx context.Context, l *link, mirrors map[string]*policy.Mirror, plan map[string]tap.Info) {
 	k := l.book
 	k.mu.Lock()
-	now := k.meters
+	meters := k.meters
 	k.mu.Unlock()
-	if len(now.limits)+len(now.cuts) == 0 {
+	if len(meters.limits)+len(meters.cuts) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -102,18 +99,7 @@ func (l *link) readMeters(ctx context.Context) {
 	if err != nil {
 		return // what there is stays; the status says that the bridge is not connected
 	}
-	dropped, cut := map[string]uint64{}, map[string]uint64{}
-	for _, m := range stats {
-		if uid, ok := now.limits[m.ID]; ok && len(m.Bands) > 0 {
-			dropped[uid] = m.Bands[0].Packets
-		}
-		if uid, ok := now.cuts[m.ID]; ok {
-			cut[uid] = m.Packets
-		}
-	}
-	k.mu.Lock()
-	k.meters.dropped, k.meters.cut = dropped, cut
-	k.mu.Unlock()
+	e.counts.readMeters(l.cfg.Name, stats, meters, mirrors, plan)
 }
 
 // refreshMirrors brings what mirrors count up to date, and writes it down, at once or a little later. What rows count comes with the
@@ -124,7 +110,7 @@ func (e *Engine) refreshMirrors(ctx context.Context, atOnce bool) {
 	for _, b := range v.bridges {
 		if b.cfg.Mode == made {
 			if linkTrouble(b.sw.State()) == "" {
-				b.readMeters(ctx)
+				e.takeMeters(ctx, b.link, mirrors, v.taps)
 				b.refresh(ctx)
 			}
 			e.counts.readFlows(b.cfg.Name, b.book, mirrors, v.taps)
