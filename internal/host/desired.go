@@ -164,7 +164,7 @@ type taps struct {
 }
 
 // contribute implements part.
-func (t *taps) contribute(ctx context.Context, st ofctrl.State, _ time.Time) bool {
+func (t *taps) contribute(context.Context, ofctrl.State, time.Time) bool {
 	now := t.plan.Flows[t.cfg.Name]
 	if now.Meters == nil {
 		now.Meters = []flow.MeterDesc{} // none, which is not the same as nothing said of them
@@ -174,17 +174,9 @@ func (t *taps) contribute(ctx context.Context, st ofctrl.State, _ time.Time) boo
 		changed[ownerMeters] = nil // it has no flows: meters alone are a change, too
 	}
 	if len(changed) > 0 {
-		if st.Ready {
-			t.take(ctx)
-		}
 		t.want(changed)
 	}
 	t.last, t.meters = now.Owners, now.Meters
-	if st.Ready {
-		t.book.countMirrors(t.uids(t.plan.Numbers), t.uids(t.plan.Limits), t.uids(t.plan.Cuts), func() (map[policy.RuleRef]counter, time.Time) {
-			return t.e.counts.earlier(t.cfg.Name)
-		})
-	}
 	return true
 }
 
@@ -222,46 +214,22 @@ func sameMeter(a, b flow.MeterDesc) bool {
 	return a.ID == b.ID && a.Flags == b.Flags && slices.Equal(a.Bands, b.Bands)
 }
 
-// maxCookiesAhead is of how many cookies flows are read one by one ahead of a bundle.
-const maxCookiesAhead = 64
-
-// take counts what the switch has counted until now for the mirrors as they were until now: what is known of them from here on is what they
-// are to be.
-func (t *taps) take(ctx context.Context) {
-	if t.installedAt == 0 {
-		return
-	}
-	v := t.e.view.Load()
-	mirrors := mirrorsByName(v.resources)
-	t.e.takeMeters(ctx, t.link, mirrors, v.taps)
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	_ = t.readCounters(ctx, scope{all: true}) // if it fails, what there is counts
-	t.e.counts.readFlows(t.cfg.Name, t.book, mirrors, v.taps)
-}
-
-// before implements part: flows and meters that go take with them what they have counted since they were last read. What the switch passes
-// between this and the bundle, some milliseconds, counts for nobody.
+// before implements part: what the switch has counted until now is for the mirrors as they were until now, and goes with the flows and
+// meters that go; what it counts from here on is for the mirrors as they are to be. What it passes between this and the bundle, some
+// milliseconds, counts for nobody where flows go.
 func (t *taps) before(ctx context.Context) {
-	if t.installedAt == 0 {
-		return
+	if t.installedAt > 0 {
+		v := t.e.view.Load()
+		mirrors := mirrorsByName(v.resources)
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		t.e.takeMeters(ctx, t.link, mirrors, v.taps)
+		_ = t.readCounters(ctx, scope{all: true}) // if it fails, what there is counts
+		t.e.counts.readFlows(t.cfg.Name, t.book, mirrors, v.taps)
 	}
-	var ahead scope
-	for owner := range t.owners {
-		for _, f := range t.sw.Desired(owner) {
-			if counts(f.Cookie) {
-				ahead.add(f.Cookie)
-			}
-		}
-	}
-	ahead.all = len(ahead.cookies) > maxCookiesAhead
-	v := t.e.view.Load()
-	t.e.takeMeters(ctx, t.link, mirrorsByName(v.resources), v.taps)
-	if len(ahead.cookies) > 0 {
-		if wait, err := t.askCounters(ctx, ahead); err == nil {
-			t.e.tasks.Go(func() { _ = wait() })
-		}
-	}
+	t.book.countMirrors(t.uids(t.plan.Numbers), t.uids(t.plan.Limits), t.uids(t.plan.Cuts), func() (map[policy.RuleRef]counter, time.Time) {
+		return t.e.counts.earlier(t.cfg.Name)
+	})
 }
 
 // after implements part: what was read ahead is written down, in case this process ends now.
